@@ -2,6 +2,6 @@
 // peers, in one run on one machine, in rounds that alternate, so that the ratios mean something where
 // the absolute numbers do not.
 //
-// It is a module of its own: what it compares with never becomes a dependency of
+// It is a separate module: the peers never become dependencies of
 // the product.
 package main

@@ -85,7 +85,7 @@ func (h *hops) close() error {
 	return errors.Join(err, h.running.Wait())
 }
 
-// call sends what is as large as a command to an address, each caller for events of its own.
+// call sends requests of a command's size to an address, each caller for its own events.
 func (h *hops) call(ctx context.Context, addr string, callers int, until time.Time) (float64, error) {
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

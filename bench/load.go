@@ -79,7 +79,7 @@ func grpcCall(addr, token, view string, least int) (call, func(), error) {
 // measured, and the calls are not counted.
 const tolerated = 0.01
 
-// saturate calls as fast as so many callers can, and returns how many were answered.
+// saturate calls as fast as the callers can, and returns the number of answered calls.
 func saturate(ctx context.Context, do call, callers int, length time.Duration) (int64, error) {
 	until := time.Now().Add(length)
 	var made, failed atomic.Int64

@@ -45,7 +45,7 @@ type peerCommand struct {
 	Upstream string `help:"host:port of the upstream."`
 }
 
-// Run runs the process until it is told to end.
+// Run runs the process until it receives a signal to end.
 func (c *peerCommand) Run(ctx context.Context) error {
 	switch c.Kind {
 	case "upstream":
@@ -225,7 +225,7 @@ func rawClient() []grpc.DialOption {
 	}
 }
 
-// passOn returns a server that passes each call on as it is.
+// passOn returns a server that passes each call on unchanged.
 func passOn(conn *grpc.ClientConn) *grpc.Server {
 	return grpc.NewServer(
 		grpc.ForceServerCodecV2(raw{}), grpc.NumStreamWorkers(64), grpc.StaticStreamWindowSize(256<<10), grpc.StaticConnWindowSize(1<<20),

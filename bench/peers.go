@@ -39,7 +39,7 @@ type contestant struct {
 
 // measured is what came of a contestant with one view.
 type measured struct {
-	rate, cpu, allocs []float64 // by round: calls/s, µs of the process a call, objects a call
+	rate, cpu, allocs []float64 // by round: calls/s, µs of the process per call, objects per call
 	peak              float64   // MiB
 	// Times from when a call was due, by round: at half of what the contestant can, and
 	// at half of what the slowest of the table can.
@@ -176,7 +176,7 @@ func turns(group []*contestant, round int) []*contestant {
 // printTable prints what was measured. What compares two contestants is the median of what
 // each round says: both had the same machine then.
 func printTable(title string, group []*contestant, results map[string]*measured) {
-	fmt.Printf("**%s**\n\n| | calls/s | CPU µs a call | Headgate's share of it | objects a call | p50 / p99 / p99.9 at half | the same at the slowest's half | p99 added to direct there | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n", title)
+	fmt.Printf("**%s**\n\n| | calls/s | CPU µs per call | Headgate's share of it | objects per call | p50 / p99 / p99.9 at half | the same at the slowest's half | p99 added to direct there | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n", title)
 	ours, direct := results["headgate"], results["direct"]
 	for _, one := range group {
 		m := results[one.name]
@@ -306,7 +306,7 @@ func (a *arena) issue(ctx context.Context, data, tenant string, rights ...string
 	return a.run(ctx, args...)
 }
 
-// boundless are limits that nobody meets.
+// boundless are limits that no call reaches.
 const boundless = "{rate: 1000000, burst: 1000000, concurrent: 4096}"
 
 // earlier is the name of the contestant that is an earlier version of Headgate.

@@ -8,7 +8,7 @@ import (
 
 // plain is the compressor that channels ask for: one that no server knows, so that answers
 // come as they are. It is there because grpc-go offers every compressor that is known to the
-// process (those of the product's edge) unless it is told which: its AcceptCompressors,
+// process (those of the product's edge) unless it is configured: its AcceptCompressors,
 // given none, offers all, contrary to its documentation (grpc-go 1.85,
 // newAcceptedCompressionConfig).
 type plain struct{}

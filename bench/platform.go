@@ -34,7 +34,7 @@ type platformCommand struct {
 const platformWallets = 20
 
 // Run measures the whole platform, as `headgate dev` runs it: from a command to the row
-// that it changes, as one who asks for it and as those who watch see it.
+// that it changes, as a query and as the watchers see it.
 func (c *platformCommand) Run(ctx context.Context) (err error) {
 	a, err := startArena(ctx, "headgate")
 	if err != nil {
@@ -45,7 +45,7 @@ func (c *platformCommand) Run(ctx context.Context) (err error) {
 	if err := p.start(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("%s · %d cores · every write synced · %.0f commands a second\n\n", runtime.Version(), runtime.NumCPU(), c.Rate)
+	fmt.Printf("%s · %d cores · every write synced · %.0f commands per second\n\n", runtime.Version(), runtime.NumCPU(), c.Rate)
 	fmt.Printf("| watchers | acknowledged after p50 / p99 | read with its position after p50 / p99 | watched after the acknowledgement p50 / p99 / most | changes delivered a second | CPU of all roles | resident |\n|---|---|---|---|---|---|---|\n")
 	names, plotted := []string{}, map[string][]float64{}
 	for _, watchers := range c.Watchers {
@@ -66,7 +66,7 @@ func (c *platformCommand) Run(ctx context.Context) (err error) {
 	return plotSeries(filepath.Join(c.Plots, "platform.png"), "From a command to its row, p99 in ms", names, plotted)
 }
 
-// times are durations, recorded by many at once.
+// times are durations, recorded by many goroutines.
 type times struct {
 	mu   sync.Mutex
 	hist *hdrhistogram.Histogram
@@ -178,7 +178,7 @@ func (a *acknowledgements) of(wallet string, n int) time.Time {
 	return a.at[wallet][n]
 }
 
-// run lets so many watch the view while commands come at a rate.
+// run starts watchers of the view while commands are sent at a rate.
 func (p *wholePlatform) run(ctx context.Context, watchers int, rate float64, length time.Duration) (*platformRow, error) {
 	row := &platformRow{acknowledged: newTimes(), read: newTimes(), watched: newTimes()}
 	before := map[string]int{}

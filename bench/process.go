@@ -63,7 +63,7 @@ func startProcess(ctx context.Context, log, addr string, path string, args ...st
 
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	_ = p.cmd.Wait() // that it was told to end is no failure
+	_ = p.cmd.Wait() // it was ended by a signal
 }
 
 // ticksPerSecond is what Linux counts CPU time in for /proc (USER_HZ).
@@ -104,7 +104,7 @@ func (p *process) cpu() (time.Duration, error) {
 	return total, nil
 }
 
-// peak returns the most memory that the process has had, and resident what it has now,
+// peak returns the process's maximum resident memory, and resident its current one,
 // in bytes.
 func (p *process) peak() (int64, error)     { return p.status("VmHWM:") }
 func (p *process) resident() (int64, error) { return p.status("VmRSS:") }
@@ -157,8 +157,8 @@ func (p *process) mallocs(ctx context.Context) (int64, bool, error) {
 // portsTried counts the ports that freeAddr has tried: none is given twice.
 var portsTried atomic.Int64
 
-// freeAddr returns an address of this machine that nobody listens on. Its port is none
-// that the system gives to connections, one of which might take it meanwhile.
+// freeAddr returns an address of this machine without a listener. Its port is none
+// that the system gives to connections, one of which might take it.
 func freeAddr(ctx context.Context) (string, error) {
 	const from, ports, tries = 20_000, 10_000, 100
 	var err error

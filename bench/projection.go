@@ -146,7 +146,7 @@ func ready(ctx context.Context, service *projection.Service, tenant contextkit.T
 	return nil
 }
 
-// rawApply writes the rows that the events make, so many by a statement.
+// rawApply writes the rows that the events make, a number of them per statement.
 func (c *projectionCommand) rawApply(ctx context.Context, dir string, together int) error {
 	db, err := openRaw(ctx, dir)
 	if err != nil {

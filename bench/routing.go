@@ -80,7 +80,7 @@ func nodeName(n int) string     { return fmt.Sprintf("n%d", n) }
 func numbered(n int) string     { return fmt.Sprintf("tenant-%d", n) }
 func placementKey(n int) string { return "projection." + numbered(n) }
 
-// serveMany answers on so many addresses of this machine.
+// serveMany answers on a number of addresses of this machine.
 func serveMany(ctx context.Context, count int) (endpoints []string, end func(), err error) {
 	res, err := answer("one")
 	if err != nil {
@@ -148,7 +148,7 @@ func (r *routing) close() {
 	r.nats.Close()
 }
 
-// place puts a tenant on a node; the answer comes when it is kept.
+// place puts a tenant on a node; the answer comes when it is stored.
 func (r *routing) place(ctx context.Context, tenant, node int) (jetstream.PubAckFuture, error) {
 	data, err := json.Marshal(backbone.Placement{Node: nodeName(node)})
 	if err != nil {
@@ -186,7 +186,7 @@ func (r *routing) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Placing all of them took NATS %.1f s; the gateway routed by the last one %.0f ms after it was kept, and had %.0f MiB more than before (%.0f to %.0f).\n\n",
+	fmt.Printf("Placing all of them took NATS %.1f s; the gateway routed by the last one %.0f ms after it was stored, and had %.0f MiB more than before (%.0f to %.0f).\n\n",
 		kept.Seconds(), 1000*(time.Since(began)-kept).Seconds(), float64(after-before)/(1<<20), float64(before)/(1<<20), float64(after)/(1<<20))
 	return nil
 }
@@ -228,7 +228,7 @@ func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, 
 // few is how many endpoints the first tenants that call are on.
 const few = 10
 
-// calling is so many tenants that call, on so many endpoints.
+// calling is a number of tenants that call, on a number of endpoints.
 type calling struct{ tenants, endpoints int }
 
 // tenant returns one of them, by its number among them.
@@ -335,7 +335,7 @@ func (r *routing) propagation(ctx context.Context) error {
 		return err
 	}
 	stop()
-	fmt.Printf("A placement that is kept counts at the gateway after %.1f ms (p50) and %.1f ms (p99), the answer of the first call that it routes included, while %d others a second change; the gateway uses %.0f %% of a core meanwhile.\n",
+	fmt.Printf("A stored placement takes effect at the gateway after %.1f ms (p50) and %.1f ms (p99), the answer of the first call that it routes included, while %d others per second change; the gateway uses %.0f %% of a core.\n",
 		took.at(50), took.at(99), r.Churn, 100*(now-used).Seconds()/time.Since(began).Seconds())
 	return <-ended
 }

@@ -22,12 +22,12 @@ import (
 // envCrowd makes the test's binary a crowd: its value is one in JSON.
 const envCrowd = "HEADGATE_SOAK_CROWD"
 
-// crowd is callers who give a gateway no peace. They are a process of their own at the
-// lowest priority: what the gateway does about them counts, and not that making so many
+// crowd is callers that overload a gateway. They are a separate process at the
+// lowest priority: what the gateway does about them counts, and not that making all these
 // calls takes the same cores.
 type crowd struct {
 	Address, Token, Tenant string
-	// Rate is the calls a second, whether they come back or not.
+	// Rate is the calls per second, whether they come back or not.
 	Rate int
 	// Callers call again and again as soon as they are answered, if there is no rate.
 	Callers int
@@ -37,7 +37,7 @@ type crowd struct {
 type crowdResult struct{ Calls, Refused int64 }
 
 func TestMain(m *testing.M) {
-	// What calls, and the nodes that answer, would collect a heap of few MiB four times a
+	// What calls, and the nodes that answer, would collect a heap of few MiB four times per
 	// second, of which each takes longer than a call.
 	debug.SetGCPercent(800)
 	text := os.Getenv(envCrowd)
@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// run calls until the process is told to end, and prints the result.
+// run calls until the process receives a signal to end, and prints the result.
 func (c crowd) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -117,7 +117,7 @@ func (s *soak) crowd(t *testing.T, c crowd) (end func(*period)) {
 		text, _ := os.ReadFile(log)
 		var result crowdResult
 		if err != nil || json.Unmarshal(text, &result) != nil || result.Calls == 0 {
-			t.Fatalf("the crowd called nobody: %v: %s", err, text)
+			t.Fatalf("the crowd reached no gateway: %v: %s", err, text)
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -25,7 +25,7 @@ const (
 	sound    fault = iota
 	slow           // answers after slowAnswer
 	hanging        // takes calls and never answers
-	refusing       // nobody listens
+	refusing       // no listener
 	reset          // connections are cut as they are made
 	failing        // answers UNAVAILABLE
 	dying          // cuts the connection in the middle of its calls and streams
@@ -87,7 +87,7 @@ func (n *node) listen(ctx context.Context) error {
 	return nil
 }
 
-// stop gives the connections up at once.
+// stop closes the connections immediately.
 func (n *node) stop() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -32,7 +32,7 @@ import (
 
 const (
 	soakTenants = 30
-	// soakRate is each tenant's calls a second.
+	// soakRate is each tenant's calls per second.
 	soakRate = 12
 	// soakDeadline is what a client gives a call.
 	soakDeadline = 2 * time.Second
@@ -40,12 +40,12 @@ const (
 	soakIdle = 10_000
 )
 
-// TestSoak runs calls of thirty tenants at a steady rate through a gateway before three
+// TestSoak_OthersAreNotDisturbed runs calls of thirty tenants at a steady rate through a gateway before three
 // nodes, of which one fails in each way in turn, and lets other trouble come: NATS
-// restarts, a tenant at twenty times its rate, clients that try again at once, idle
+// restarts, a tenant at twenty times its rate, clients that retry immediately, idle
 // connections, slow readers. HEADGATE_SOAK is the length of a phase, such as 10s;
 // without it the test is left out.
-func TestSoak(t *testing.T) {
+func TestSoak_OthersAreNotDisturbed(t *testing.T) {
 	phase, err := time.ParseDuration(os.Getenv("HEADGATE_SOAK"))
 	if err != nil {
 		t.Skip("HEADGATE_SOAK is the length of a phase, such as 10s")
@@ -179,11 +179,11 @@ func (s *soak) run(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	s.begin("settling") // what making so many costs is not what having them does
+	s.begin("settling") // the cost of opening them is not the cost of holding them
 	idle := s.idle(t, soakIdle)
 	s.hold(t, "settling", nil)
 	s.hold(t, "10,000 idle connections", nil)
-	s.begin("settling") // nor is what ending them all at once costs
+	s.begin("settling") // nor is the cost of closing all of them
 	for _, conn := range idle {
 		_ = conn.Close()
 	}
@@ -248,8 +248,8 @@ func (s *soak) tenant(ctx context.Context, name string) {
 	})
 }
 
-// atRate calls do so often a second, whether it has come back or not, at most 64 times at
-// once.
+// atRate calls do perSecond times per second, without waiting for it to return, with at most 64 calls in
+// flight.
 func atRate(ctx context.Context, perSecond int, do func(due time.Time)) {
 	room := make(chan struct{}, 64)
 	var calls sync.WaitGroup
@@ -536,7 +536,7 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 		t.Errorf("%.0f goroutines at the end, %.0f at the beginning", end.goroutines, quiet.goroutines)
 	}
 	for _, p := range s.periods {
-		if strings.Contains(p.name, "idle") { // what they took goes back to the system by and by
+		if strings.Contains(p.name, "idle") { // their memory returns to the system gradually
 			break
 		}
 		if p.memory > 1.5*quiet.memory {

@@ -291,7 +291,7 @@ func (p *platform) publish(ctx context.Context, id string, version int, last uin
 	return ack.Sequence, nil
 }
 
-// submit sends deposits through a gateway, each caller to a wallet of its own.
+// submit sends deposits through a gateway, each caller to its own wallet.
 func (p *platform) submit(ctx context.Context, gateway string, callers int, until time.Time) (float64, error) {
 	conn, err := grpc.NewClient("passthrough:///"+gateway, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -209,7 +209,7 @@ func sendEvent(ctx context.Context, js jetstream.JetStream, i, n int) error {
 	return err
 }
 
-// tenantNode is a projection node in a process of its own.
+// tenantNode is a projection node in a separate process.
 type tenantNode struct {
 	process
 

@@ -20,24 +20,23 @@ var (
 	ErrNoTrace = errors.New("contextkit: the context carries no trace")
 )
 
-// RequestContext is what every call and message carries. It is a value: a copy
-// is changed, never the one in a context.
+// RequestContext is the metadata of every call and message. It is a value: change a copy, never the one
+// in a context.
 type RequestContext struct {
 	// TenantID is the tenant; zero with Platform set for platform calls.
 	TenantID TenantID
-	// Platform says that the call concerns no tenant, on purpose.
+	// Platform is true if the call explicitly concerns no tenant.
 	Platform bool
 	// plain says that the metadata had nothing that the gateway forwards.
 	plain bool
 	// CorrelationID is shared by everything that one edge call causes.
 	CorrelationID string
-	// Traceparent is where in the trace this was asked for: its parent id is the asking
-	// process's span.
+	// Traceparent is the position in the trace that was received: its parent id is the caller's span.
 	Traceparent Traceparent
-	// SpanID names what this process does about it, and is the parent id of all that it
-	// asks of others. With Traceparent's own parent id it is the first of the trace.
+	// SpanID is the span of this process, and the parent id of its outgoing calls. It equals Traceparent's
+	// parent id if it is the first span of the trace.
 	SpanID SpanID
-	// Tracestate travels beside it: the vendors' members as [CombineTracestate] returns them.
+	// Tracestate has the vendors' members as [CombineTracestate] returns them.
 	Tracestate string
 	// TraceID is Traceparent's, or was given explicitly without a traceparent.
 	TraceID TraceID
@@ -50,14 +49,14 @@ type RequestContext struct {
 	// chains that its own calls start.
 	Depth int
 
-	// next is the text of the traceparent that others are asked with, if that is still made.
+	// next is the text of the traceparent of outgoing calls, if it is cached.
 	next string
 	made Traceparent
 
 	began time.Time
 }
 
-// Began is when the process was asked, zero if it was not by a call.
+// Began returns when the incoming call began; zero without one.
 func (rc *RequestContext) Began() time.Time { return rc.began }
 
 // MayForward reports whether the metadata that the context was extracted from may have headers
@@ -70,8 +69,7 @@ func NewContext(ctx context.Context, rc RequestContext) context.Context { return
 // FromContext returns the request context in ctx, if there is one.
 func FromContext(ctx context.Context) (RequestContext, bool) { return Carried[RequestContext](ctx) }
 
-// In is [FromContext] without a copy, nil if there is none: what it returns must not be
-// changed.
+// In is [FromContext] without a copy; nil if there is none. The result must not be changed.
 func In(ctx context.Context) *RequestContext { return find[RequestContext](ctx) }
 
 // PlatformContext returns ctx for a call that concerns the platform and not a
@@ -96,7 +94,7 @@ func TenantContext(ctx context.Context, tenant TenantID) context.Context {
 	return NewContext(ctx, rc)
 }
 
-// place fills in where in a trace the hop is.
+// place fills in the position in a trace.
 func (rc *RequestContext) place() {
 	if rc.Traceparent.IsZero() {
 		rc.Traceparent = NewTraceparent()
@@ -112,14 +110,14 @@ func (rc *RequestContext) place() {
 	rc.made = rc.asking()
 }
 
-// complete fills in what a hop makes itself when it was not given.
+// complete creates the ids that were not received.
 func (rc *RequestContext) complete() {
 	rc.place()
 	if rc.CorrelationID != "" && rc.RequestID != "" {
 		rc.next = rc.made.String()
 		return
 	}
-	// All that is made lies in one string.
+	// All created ids are parts of one string.
 	var room [traceparentLength + 2*idLength]byte
 	made, now := rc.made.append(room[:0]), rc.began
 	if now.IsZero() {
@@ -140,12 +138,12 @@ func (rc *RequestContext) complete() {
 	}
 }
 
-// asking is where in the trace others are asked.
+// asking is the position in the trace of outgoing calls.
 func (rc *RequestContext) asking() Traceparent {
 	return Traceparent{TraceID: rc.Traceparent.TraceID, ParentID: rc.SpanID, Flags: rc.Traceparent.Flags}
 }
 
-// traceparent returns what the next hop is sent.
+// traceparent returns the value for outgoing calls.
 func (rc *RequestContext) traceparent() string {
 	if asking := rc.asking(); asking != rc.made || rc.next == "" {
 		return asking.String()
@@ -153,7 +151,7 @@ func (rc *RequestContext) traceparent() string {
 	return rc.next
 }
 
-// TraceIDText returns TraceID's text, which mostly is there already.
+// TraceIDText returns TraceID's text, which is usually cached.
 func (rc *RequestContext) TraceIDText() string {
 	if rc.TraceID != rc.made.TraceID || rc.next == "" {
 		return rc.TraceID.String()
@@ -161,7 +159,7 @@ func (rc *RequestContext) TraceIDText() string {
 	return rc.next[traceIDAt:][:traceIDLength]
 }
 
-// outgoing returns the request context for the next hop, which is not changed, or why ctx
+// outgoing returns the request context of an outgoing call, which must not be changed, or an error if ctx
 // must not leave the process.
 func outgoing(ctx context.Context) (*RequestContext, error) {
 	rc := In(ctx)
@@ -180,9 +178,8 @@ func outgoing(ctx context.Context) (*RequestContext, error) {
 	return rc, nil
 }
 
-// SpanContext returns ctx for one of several things that the process does about what it
-// was asked: it has a span of its own, and what it asks of others is a child of that.
-// Without a context it is ctx.
+// SpanContext returns ctx for one of several operations of an incoming call: it has a new span, and
+// calls under it are children of that span. Without a request context it returns ctx.
 func SpanContext(ctx context.Context) context.Context {
 	rc, ok := FromContext(ctx)
 	if !ok {

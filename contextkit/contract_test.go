@@ -45,7 +45,7 @@ func fullContext(t *testing.T) (context.Context, contextkit.RequestContext) {
 	return contextkit.NewContext(t.Context(), rc), rc
 }
 
-func TestTenantIDIsADNSLabel(t *testing.T) {
+func TestTenantID_IsADNSLabel(t *testing.T) {
 	for _, good := range []string{"acme", "a", "0", "a-b", strings.Repeat("a", 63)} {
 		if _, err := contextkit.ParseTenantID(good); err != nil {
 			t.Errorf("%q is refused: %v", good, err)
@@ -59,7 +59,7 @@ func TestTenantIDIsADNSLabel(t *testing.T) {
 	}
 }
 
-func TestWhatIsSentIsTheContextAsItIsNow(t *testing.T) {
+func TestInject_SendsTheCurrentContext(t *testing.T) {
 	sent := func(rc contextkit.RequestContext) (traceparent, told string) {
 		header, answer := http.Header{}, http.Header{}
 		if err := contextkit.Inject(contextkit.NewContext(t.Context(), rc), header); err != nil {
@@ -92,7 +92,7 @@ func TestWhatIsSentIsTheContextAsItIsNow(t *testing.T) {
 	}
 }
 
-func TestExtractReplacesWhatCannotBeUsedAndRefusesABadTenant(t *testing.T) {
+func TestExtract_ReplacesInvalidIDsAndRejectsABadTenant(t *testing.T) {
 	header := func(pairs ...string) http.Header {
 		h := http.Header{}
 		for i := 0; i < len(pairs); i += 2 {
@@ -161,7 +161,7 @@ func contractHeaders(t *testing.T, get func(string) string, names map[string]str
 	}
 }
 
-func TestHTTPCarriesTheContractBothWays(t *testing.T) {
+func TestHTTP_CarriesTheContractBothWays(t *testing.T) {
 	ctx, rc := fullContext(t)
 	var seen contextkit.RequestContext
 	var raw http.Header
@@ -203,7 +203,7 @@ func (e echoQueries) ListViews(ctx context.Context, _ *projectionv1.ListViewsReq
 	return &projectionv1.ListViewsResponse{}, nil
 }
 
-func TestConnectCarriesTheContractBothWays(t *testing.T) {
+func TestConnect_CarriesTheContractBothWays(t *testing.T) {
 	ctx, rc := fullContext(t)
 	var seen contextkit.RequestContext
 	server := connect.NewServer(contextkit.ServerInterceptor)
@@ -224,7 +224,7 @@ func TestConnectCarriesTheContractBothWays(t *testing.T) {
 	}
 }
 
-func TestACallWithoutContextIsRefused(t *testing.T) {
+func TestNewClient_CallWithoutContextFails(t *testing.T) {
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	gatewayv1connect.RegisterQueryServiceHandler(server, echoQueries{seen: func(context.Context) { t.Error("the handler was reached") }})
 	typed := func(client *connect.Client) error {
@@ -269,7 +269,7 @@ func TestACallWithoutContextIsRefused(t *testing.T) {
 	})
 }
 
-func TestNATSCarriesTheContractBothWays(t *testing.T) {
+func TestNATS_CarriesTheContractBothWays(t *testing.T) {
 	ctx, rc := fullContext(t)
 	header := nats.Header{}
 	if err := contextkit.InjectNATS(ctx, header); err != nil {

@@ -18,7 +18,7 @@ var contractNames = map[string]bool{
 	"x-headgate-principal": true, "x-headgate-client": true, "x-headgate-explain": true, "x-headgate-decision": true, "x-headgate-": true,
 }
 
-func TestHeaderNamesStandInThisPackageAlone(t *testing.T) {
+func TestHeaderNames_AreDefinedInThisPackageOnly(t *testing.T) {
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)

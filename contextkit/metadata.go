@@ -14,8 +14,8 @@ import (
 // second value is how a proxy and its backend come to disagree.
 var ErrDuplicateTenant = errors.New("the tenant is given more than once")
 
-// Metadata is what HTTP headers, gRPC metadata and Connect's headers have in
-// common: named, multi-valued, case-insensitive.
+// Metadata is the common interface of HTTP headers, gRPC metadata and Connect's headers: named,
+// multi-valued, case-insensitive.
 type Metadata interface {
 	Writer
 	// Values returns all values under key.
@@ -52,8 +52,8 @@ type Fields interface {
 	SetField(name, value string)
 }
 
-// Extract reads the contract out of md, as an incoming call of HTTP, gRPC or
-// Connect bears it, and completes it: a missing or unusable correlation or
+// Extract reads the contract out of md, from an incoming call of HTTP, gRPC or
+// Connect, and completes it: a missing or unusable correlation or
 // request id is replaced, a bad traceparent starts a new trace. A tenant that
 // is duplicated or malformed is an error (it wraps [ErrInvalidTenant] or is
 // [ErrDuplicateTenant]); an absent one is not, the caller decides whether it
@@ -81,14 +81,13 @@ func (rc *RequestContext) extract(md Metadata) (err error) {
 	return err
 }
 
-// said is what metadata says of the contract.
+// said has the contract's values in metadata.
 type said struct {
 	tenant, correlation, request, causation, depth, traceparent, tracestate, traceID []string
 	plain                                                                            bool // there is nothing that the gateway forwards
 }
 
-// saidIn reads metadata: Connect's headers in one pass, since most calls bear few, and
-// fewer of these.
+// saidIn reads metadata: Connect's headers in one pass, since most calls have few headers.
 func saidIn(md Metadata) (s said) {
 	if header, ok := md.(*connect.Header); ok {
 		s.plain = true
@@ -131,9 +130,9 @@ func (s *said) field(canonical string) *[]string {
 	return nil
 }
 
-// Inject writes the contract into md for the next hop and returns why ctx must
-// not leave the process, if so. The trace id travels in traceparent alone: every
-// further header with a value of its own costs each hop, which HTTP/2 indexes anew.
+// Inject writes the contract into md for an outgoing call. It returns an error if ctx must not leave the
+// process. The trace id is in traceparent only: HTTP/2 would index a further header with a new value in
+// every call.
 func Inject(ctx context.Context, md Writer) error {
 	rc, err := outgoing(ctx)
 	if err != nil {
@@ -172,7 +171,7 @@ type sharer interface {
 	SetValues(key string, values []string)
 }
 
-// newWriter returns a writer of so many values at most.
+// newWriter returns a writer of at most n values.
 func newWriter(md Writer, most int) *writer {
 	switch md := md.(type) {
 	case Fields:

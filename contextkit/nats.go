@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// InjectNATS writes the contract into a message's headers and returns why ctx
-// must not leave the process, if so. Both names of the correlation id are
+// InjectNATS writes the contract into a message's headers. It returns an error if ctx must not leave
+// the process. Both names of the correlation id are
 // written.
 func InjectNATS(ctx context.Context, header nats.Header) error {
 	rc, err := outgoing(ctx)
@@ -92,7 +92,7 @@ func extractNATS(header nats.Header, correlation string) RequestContext {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
 	if rc.CorrelationID != "" && rc.RequestID != "" {
-		rc.place() // most events are read by what asks nobody
+		rc.place() // most readers of events make no calls
 	} else {
 		rc.complete()
 	}

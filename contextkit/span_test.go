@@ -27,7 +27,7 @@ func hop(ctx context.Context, t *testing.T) contextkit.RequestContext {
 	return rc
 }
 
-func TestEachHopIsAChildOfTheOneBefore(t *testing.T) {
+func TestSpan_IsAChildOfTheCallersSpan(t *testing.T) {
 	md := metadata{http.Header{}}
 	md.Set(contextkit.HeaderTenantID, "acme")
 	md.Set(contextkit.HeaderTraceparent, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
@@ -60,7 +60,7 @@ func TestEachHopIsAChildOfTheOneBefore(t *testing.T) {
 	}
 }
 
-func TestATraceThatBeginsHereHasAFirstSpan(t *testing.T) {
+func TestSpan_NewTraceHasAFirstSpan(t *testing.T) {
 	rc, err := contextkit.Extract(metadata{http.Header{}})
 	if err != nil || rc.SpanID == (contextkit.SpanID{}) || rc.SpanID != rc.Traceparent.ParentID {
 		t.Errorf("%+v, %v", rc, err)

@@ -10,7 +10,7 @@ import (
 
 const validTraceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-func TestTraceparentIsParsedAsTheW3CRecommendationSays(t *testing.T) {
+func TestTraceparent_IsParsedByTheW3CRecommendation(t *testing.T) {
 	cases := []struct {
 		name, in, want string // want "" means invalid
 	}{
@@ -40,7 +40,7 @@ func TestTraceparentIsParsedAsTheW3CRecommendationSays(t *testing.T) {
 	}
 }
 
-func TestEveryTraceparentMadeHereParsesToItself(t *testing.T) {
+func TestTraceparent_RoundTrips(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var tp contextkit.Traceparent
 		copy(tp.TraceID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace"))

@@ -1,5 +1,5 @@
 // Command grpcgateway is grpc-gateway v2 before the upstream of a comparison, as its
-// documentation has it. It is a program of its own, since its generated code registers
+// documentation has it. It is a separate program, since its generated code registers
 // the same protobuf files as the product's.
 package main
 

@@ -171,7 +171,7 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 		t.Errorf("it is restored over existing data without being asked to: %s", text)
 	}
 
-	// Whoever was refused before could be accepted now: what has been undone must not go on.
+	// A transfer that was rejected before could be accepted now: an undone one must not continue.
 	c.startRoles(t, "aggregate", "projection", "gateway")
 	open("nowhere", 0)
 	c.startRoles(t, "runner")

@@ -34,7 +34,7 @@ var natsBinary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// cluster is the roles as processes of their own, on nats-server processes.
+// cluster is the roles as separate processes, on nats-server processes.
 type cluster struct {
 	dir     string
 	config  string
@@ -144,7 +144,7 @@ func (p *process) stop(t *testing.T) {
 	}
 }
 
-// firstPort and lastPort bound the ports of [freePort], which are below those that the system gives
+// firstPort and lastPort bound the ports of [freePort], which are below the ports that the system gives
 // to connections.
 const firstPort, lastPort = 20_000, 30_000
 
@@ -372,7 +372,7 @@ func (c *cluster) stop(t *testing.T) {
 	}
 }
 
-func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
+func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 	t.Parallel()
 	authority := tlstest.NewAuthority(t)
 	certificates := t.TempDir()
@@ -424,7 +424,7 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 	}); err != nil {
 		t.Fatalf("%v\n%s", err, c.roles["runner"].log())
 	}
-	// Control asks all of them, under a certificate of its own.
+	// Control queries all of them, with its own certificate.
 	pair := fmt.Sprintf("{cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
 	control := c.further(t, "control", "control-1", fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  tls: %s\n  nodes_tls: %s", freePort(t), pair, pair))
 	operator := c.token(t, "*", "fleet.read")
@@ -447,7 +447,7 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 		t.Fatalf("%v: %s\n%s", err, fleet, control.log())
 	}
 
-	// A node speaks to nobody without a certificate of the authority.
+	// A node accepts no client without a certificate of the authority.
 	node := "https://" + strings.Split(c.roles["aggregate"].log(), "https://")[1]
 	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	if res, err := stranger.Get(strings.TrimSpace(node) + "/health"); err == nil {
@@ -478,7 +478,7 @@ func TestEveryRoleIsAProcessOfItsOwnOverMutualTLS(t *testing.T) {
 	c.stop(t)
 }
 
-func TestTheGatewayFollowsNodesThatDieDrainAndComeBack(t *testing.T) {
+func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -531,7 +531,7 @@ func TestTheGatewayFollowsNodesThatDieDrainAndComeBack(t *testing.T) {
 	c.stop(t)
 }
 
-func TestSettingsAreCheckedWithoutStarting(t *testing.T) {
+func TestServe_CheckReadsSettingsWithoutStarting(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f.yaml")

@@ -20,7 +20,7 @@ import (
 	"github.com/headgate/headgate/internal/tracing/tracingtest"
 )
 
-func TestTheSettingsOfEveryDeploymentCanBeUsed(t *testing.T) {
+func TestDeploy_SettingsOfEveryDeploymentAreValid(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("a process a file and role")
@@ -188,14 +188,14 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 func TestLocalCluster_RunsThePlaybooks(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it builds programs of its own")
+		t.Skip("it builds further programs")
 	}
 	dir := filepath.Join(t.TempDir(), "cluster")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "../../deploy/local/cluster.sh", dir)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	// Above the ports of other tests, and below those that the system gives to connections.
+	// Above the ports of other tests, and below the ports that the system gives to connections.
 	base := lastPort + rand.N(20)*100
 	cmd.Env = append(os.Environ(), "HEADGATE_PORTS="+strconv.Itoa(base))
 	stdout, err := cmd.StdoutPipe()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// limited returns a process that may have so many open files.
+// limited returns a process with a limit of open files.
 func limited(files int, ready string, args ...string) *process {
 	return &process{path: "/bin/bash", ready: ready, args: append([]string{"-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, files), binary}, args...)}
 }

@@ -55,8 +55,8 @@ func (d *depositor) fillsUp(ctx context.Context) {
 	}
 }
 
-// goesOn waits until commands are answered, and checks that each that was acknowledged has had its
-// effect once.
+// goesOn waits until commands are accepted, and checks that each acknowledged one has taken effect
+// once.
 func (d *depositor) goesOn(ctx context.Context) {
 	d.t.Helper()
 	var text string
@@ -248,7 +248,7 @@ func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 	}
 }
 
-// On a NATS server of its own, whose disk is full, every role goes on without a restart once the
+// On a separate NATS server, whose disk is full, every role goes on without a restart once the
 // server has been restarted with room.
 func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 	if testing.Short() {

@@ -29,14 +29,14 @@ import (
 )
 
 const (
-	// faultsVariable asks for a longer run, of so many faults at random.
+	// faultsVariable asks for a longer run, with that number of random faults.
 	faultsVariable = "HEADGATE_FAULTS"
 	// progress is how many commands must be answered between two faults.
 	progress = 40
 	// pools hold the money that transfers move.
 	pools      = 6
 	poolAmount = 100_000
-	// crowd is how many send waveCommands each while a fault is inflicted: so many wait
+	// crowd is how many send waveCommands each while a fault is inflicted: enough to wait
 	// for the journal then that they are committed in groups.
 	crowd        = 64
 	waveCommands = 4
@@ -48,7 +48,7 @@ type fault struct {
 	target string // a role, or a NATS server by its number, "nats-0"
 }
 
-// faults returns the given ones, or, if more are asked for, so many at random.
+// faults returns the given ones, or, if more are asked for, random ones.
 func faults(t *testing.T, natsServers int, usual []fault) []fault {
 	n, err := strconv.Atoi(os.Getenv(faultsVariable))
 	if err != nil || n < 1 {
@@ -107,7 +107,7 @@ func (p *process) standStill(t *testing.T, long time.Duration) {
 	}
 }
 
-func TestNoAcknowledgedCommandIsLostWhateverIsKilled(t *testing.T) {
+func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes a minute, and several under the race detector")
@@ -288,7 +288,7 @@ func every(ctx context.Context, queries queriesconnect.QueryServiceClient, view,
 	}
 }
 
-// checkJournal reads all events: no idempotency key has had its effect twice,
+// checkJournal reads all events: no idempotency key has taken effect twice,
 // and versions have no gaps.
 func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 	t.Helper()
@@ -338,7 +338,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 		if key := event.Command.IdempotencyKey; key != "" {
 			key = event.Context.TenantID.String() + "/" + key
 			if other, twice := keys[key]; twice {
-				t.Errorf("%s has had its effect twice: %s and %s", key, other, event.ID)
+				t.Errorf("%s has taken effect twice: %s and %s", key, other, event.ID)
 			}
 			keys[key] = event.ID
 		}
@@ -346,7 +346,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 			t.Errorf("%s: version %d is event number %d", msg.Subject(), event.Version, versions[msg.Subject()])
 		}
 	}
-	t.Logf("%d events, %d of them committed with others or with more of their own", info.State.Msgs, grouped)
+	t.Logf("%d events, %d of them committed with others or with more events of the same command", info.State.Msgs, grouped)
 }
 
 // checkReplay starts another projection on nothing and compares all views.

@@ -114,7 +114,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	projected(15) // two that are left, and the new one: the view is built anew
+	projected(15) // two that are left, and the new one: the view is rebuilt
 	if status, text, err := get(ctx, p.gateway+"/v1/control/journal", "authorization", "Bearer "+p.tokens["OPERATOR"]); err != nil || status != http.StatusOK || !strings.Contains(text, "the journal is whole, except for losses that an operator has accepted") {
 		t.Errorf("%d %s, %v", status, text, err)
 	}

@@ -158,7 +158,7 @@ func (w *walk) run(ctx context.Context) error {
 	return nil
 }
 
-// deposits sends so many deposits into the walk's first wallet, which it opens if need be.
+// deposits sends a number of deposits into the walk's first wallet, which it opens if need be.
 func (w *walk) deposits(ctx context.Context, count int) error {
 	wallet := w.wallets[0]
 	if w.version[wallet] == 0 {
@@ -273,7 +273,7 @@ func rows(ctx context.Context, queries queriesconnect.QueryServiceClient, view, 
 	}
 }
 
-func TestNoAcknowledgedCommandIsMissingOrDoubledAcrossACrash(t *testing.T) {
+func TestDev_NoAcknowledgedCommandIsLostOrDoubledByACrash(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes a quarter of a minute, and a whole one under the race detector")

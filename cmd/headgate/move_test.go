@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// further starts one more node of a role, with settings of its own in the place of
+// further starts one more node of a role, with its own settings in the place of
 // the cluster's.
 func (c *cluster) further(t *testing.T, role, name, settings string) *process {
 	t.Helper()
@@ -23,10 +23,10 @@ func (c *cluster) further(t *testing.T, role, name, settings string) *process {
 	return p
 }
 
-// TestATenantMovesUnderLoadWithoutAFailedCall moves a tenant's views between two
+// TestMove_UnderLoadNoCallFails moves a tenant's views between two
 // nodes while it writes through one gateway and reads its writes through another,
 // and kills control in the midst of each move.
-func TestATenantMovesUnderLoadWithoutAFailedCall(t *testing.T) {
+func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

@@ -61,7 +61,7 @@ func (p *process) listens(t *testing.T) string {
 }
 
 // Without NATS, queries are answered from the views, with their position; what needs the journal
-// is refused; /ready and the fleet say how old what they know is; a node that dies meanwhile is
+// is refused; /ready and the fleet say how old what they know is; a node that dies during the outage is
 // noticed; and once NATS is back, all goes on by itself.
 func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	t.Parallel()

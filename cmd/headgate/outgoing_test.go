@@ -43,9 +43,9 @@ var senders = map[string]bool{
 // send, or that passes on what they have made.
 var outgoing = map[string]struct{ carries, shown string }{
 	"contextkit.NewClient connect.NewClient": {
-		"its first interceptor injects the contract or fails the call", "contextkit.TestACallWithoutContextIsRefused"},
+		"its first interceptor injects the contract or fails the call", "contextkit.TestNewClient_CallWithoutContextFails"},
 	"contextkit.roundTripper.RoundTrip http.RoundTrip": {
-		"it injects the contract or fails the request", "contextkit.TestACallWithoutContextIsRefused"},
+		"it injects the contract or fails the request", "contextkit.TestNewClient_CallWithoutContextFails"},
 	"auth.URL http.Do": {
 		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeyRing_RotatesWithoutARestart"},
 	"node.AcceptLoss http.Do": {
@@ -54,12 +54,12 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"gateway.Gateway.open upstream.Open": {
 		"Call.WriteHeader injects the contract, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
 	"upstream.Transport.NewClientStream upstream.Open": {
-		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestACallWithoutContextIsRefused"},
+		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestNewClient_CallWithoutContextFails"},
 	"upstream.Transport.Open upstream.Open": {"", ""},
 	"upstream.watched.Open upstream.Open": {
-		"it passes the call's own header on, with a span of its own", "gateway.TestAsked_EachAttemptHasASpanOfItsOwn"},
+		"it passes the call's own header on, with its own span", "gateway.TestAsked_EachAttemptHasASpanOfItsOwn"},
 	"tracing.roundTripper.RoundTrip http.RoundTrip": {
-		"the transport below is contextkit.HTTPTransport, under a context with a span of its own", "internal/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
+		"the transport below is contextkit.HTTPTransport, under a context with its own span", "internal/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
 	"upstream.outgoing.begin h2.Open":                {"", ""},
 	"backbone.Connect nats.Connect":                  {"", ""},
 	"backbone.Embedded.Connect nats.Connect":         {"", ""},
@@ -73,7 +73,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"natstest.NextBlock jetstream.Publish":           {"", ""}, // of tests alone
 	"tracing.newSender grpc.NewClient":               {"", ""},
 	"backbone.observed.PublishMsg jetstream.PublishMsg": {
-		"it passes the message on as it is", "backbone.TestStorage_NoticesAServerThatStoresNothing"},
+		"it passes the message on unchanged", "backbone.TestStorage_NoticesAServerThatStoresNothing"},
 	"backup.restoring.addRefusals jetstream.PublishMsg": {
 		"contextkit.InjectNATS under the platform's context, or it fails", "services/runner.TestBackup_WhatWasUndoneDoesNotGoForward"},
 	"backup.restoring.moveCursors jetstream.PublishMsg": {
@@ -106,10 +106,10 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails", "services/aggregate.TestIdempotency_RecordCarriesContextHeaders"},
 }
 
-func TestEveryOutgoingCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
+func TestOutgoing_EveryCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it reads the sources, whatever they are built with")
+		t.Skip("it reads the sources, which build flags do not change")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -62,7 +62,7 @@ type platform struct {
 }
 
 // start runs the program over a data directory until its announcement is
-// complete. Addresses of a process that ran before are kept.
+// complete. It reuses the addresses of a process that ran before.
 func start(t *testing.T, data string, before *platform, extra ...string) *platform {
 	t.Helper()
 	addr := func(url string) string {

@@ -14,7 +14,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-func TestEveryProcessAnswersProbesReflectionAndEveryProtocol(t *testing.T) {
+func TestProtocols_EveryProcessServesProbesReflectionAndProtocols(t *testing.T) {
 	t.Parallel()
 	control := freePort(t)
 	p := start(t, t.TempDir(), nil, "--control-listen", control)

@@ -37,7 +37,7 @@ func unsigned(t *testing.T, token string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + parts[1] + "."
 }
 
-func TestBadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
+func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	p := start(t, data, nil)
@@ -99,8 +99,8 @@ func TestBadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		{"filter that does not parse", "/v1/query/wallets", `{"query":{"filter":"balance >"}}`, nil, 400, "invalid_argument", "the filter cannot be used"},
 		{"filter on an unknown column", query, `{"view":"wallets","query":{"filter":"color = \"red\""}}`, nil, 400, "invalid_argument", "the columns wallet_id, owner"},
 		{"order by an unknown column", query, `{"view":"wallets","query":{"orderBy":"color"}}`, nil, 400, "invalid_argument", `has no column \"color\"`},
-		{"page token of somebody's own", query, `{"view":"wallets","query":{"pageToken":"AAAA"}}`, nil, 400, "invalid_argument", "the page token cannot be used"},
-		{"position of somebody's own", query, `{"view":"wallets","minPosition":"AAAA"}`, nil, 400, "invalid_argument", "not one that this platform gave"},
+		{"page token made by a client", query, `{"view":"wallets","query":{"pageToken":"AAAA"}}`, nil, 400, "invalid_argument", "the page token cannot be used"},
+		{"position made by a client", query, `{"view":"wallets","minPosition":"AAAA"}`, nil, 400, "invalid_argument", "not one that this platform gave"},
 		{"oversized body", submit, `{"payload":{"x":"` + strings.Repeat("x", 2<<20) + `"}}`, nil, 429, "resource_exhausted", ""},
 		{"oversized body over REST", rest, `{"payload":{"x":"` + strings.Repeat("x", 2<<20) + `"}}`, nil, 413, "resource_exhausted", "the body is larger than 1048576 bytes"},
 		{"no right", "/admin/runner/drain", `{}`, nil, 403, "permission_denied", `needs the right \"runner.admin\"`},
@@ -246,7 +246,7 @@ func checkRefusal(t *testing.T, status int, text string, wantStatus int, wantCod
 	}
 }
 
-func TestABrokenModelIsRefusedAtStartAndAtReload(t *testing.T) {
+func TestModel_BrokenOneIsRejectedAtStartAndReload(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("one client calls one process, as others do under the race detector")
@@ -306,7 +306,7 @@ func TestABrokenModelIsRefusedAtStartAndAtReload(t *testing.T) {
 	p.stop(t)
 }
 
-func TestASecondStartFindsItsDataAndItsTokens(t *testing.T) {
+func TestDev_SecondStartFindsDataAndTokens(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("one client calls one process, as others do under the race detector")

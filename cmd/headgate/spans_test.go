@@ -29,7 +29,7 @@ func paths(t *testing.T, spans []tracingtest.Span, trace, root string) []string 
 		case found:
 			return path(parent) + " / " + own
 		case s.Parent != root:
-			t.Errorf("%s is a child of %q, which nobody has exported", own, s.Parent)
+			t.Errorf("%s is a child of %q, which no process has exported", own, s.Parent)
 		}
 		return own
 	}
@@ -43,7 +43,7 @@ func paths(t *testing.T, spans []tracingtest.Span, trace, root string) []string 
 	return out
 }
 
-func TestEveryHopOfACallIsASpan(t *testing.T) {
+func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it runs the whole platform, as others do under the race detector")

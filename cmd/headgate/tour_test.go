@@ -112,7 +112,7 @@ func (p *platform) check(t *testing.T, list []example) {
 // a fresh machine.
 var buf = os.Getenv("HEADGATE_BUF") != ""
 
-func TestTheTourPrintsWhatTheREADMESays(t *testing.T) {
+func TestTour_PrintsWhatTheREADMESays(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("one client calls one process, as others do under the race detector")
@@ -126,7 +126,7 @@ func TestTheTourPrintsWhatTheREADMESays(t *testing.T) {
 	p.stop(t)
 }
 
-func TestThePrintedLinesWorkAsPrinted(t *testing.T) {
+func TestDev_PrintedCommandsWork(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("one client calls one process, as others do under the race detector")

@@ -12,7 +12,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-func TestAWatchGoesOnWhereItWasOverEventsAndOverGRPC(t *testing.T) {
+func TestWatch_ResumesOverEventsAndGRPC(t *testing.T) {
 	t.Parallel()
 	p := start(t, t.TempDir(), nil)
 	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), parseTenant(t, "acme")), time.Minute)

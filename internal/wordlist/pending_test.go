@@ -98,27 +98,4 @@ var pendingPaths = []string{
 	"control/ui/src/tenants",
 
 	// Protos, docs, deployments, tools and the binary.
-	".ci",
-
-	"bench",
-
-	"bench/grpcgateway",
-
-	"cmd/headgate",
-
-	"contextkit",
-
-	"deploy/grafana",
-
-	"deploy/kubernetes",
-
-	"deploy/local",
-
-	"deploy/prometheus",
-
-	"deploy/systemd",
-
-	"tools/openapi",
-
-	"CONTRIBUTING.md",
 }

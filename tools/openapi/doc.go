@@ -1,5 +1,5 @@
 // Package openapi pins the generators of clients that a test of cmd/headgate runs on the gateway's
-// OpenAPI document, and the packages that generated clients import. It is a module of its own, so
+// OpenAPI document, and the packages that generated clients import. It is a separate module, so
 // that their dependencies are neither the product's nor those of the other tools. testdata has
 // programs that call the gateway by the generated clients.
 package openapi
