@@ -26,6 +26,7 @@ type cli struct {
 	APIKey  apiKeyCommand  `cmd:"" name:"apikey" help:"Make an API key and the entry to keep of it."`
 	Webhook webhookCommand `cmd:"" name:"webhook-secret" help:"Print the secret that webhooks to a host are signed with."`
 	Model   modelCommand   `cmd:"" help:"Work on domain models."`
+	Version versionCommand `cmd:"" help:"Print which release this is, and what it was built from."`
 }
 
 // memProfileRate is the bytes allocated for each allocation whose stack is noted for

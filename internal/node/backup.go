@@ -7,13 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/backup"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/version"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -88,7 +88,7 @@ func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer
 	}
 	defer closed()
 	began := time.Now()
-	manifest, err := backup.Take(ctx, js, dir, backup.Options{Version: version(), Progress: showProgress(progress)})
+	manifest, err := backup.Take(ctx, js, dir, backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 	began := time.Now()
 	report, err := backup.Restore(ctx, js, dir,
 		backup.Target{Replicas: replicas, Replace: replace, Refusals: runner.AddRefusals},
-		backup.Options{Version: version(), Progress: showProgress(progress)})
+		backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
 	if err != nil {
 		return err
 	}
@@ -158,12 +158,4 @@ func showProgress(to io.Writer) func(backup.Progress) {
 		last = time.Now()
 		_, _ = fmt.Fprintf(to, "%s %s: %d of %d\n", p.Step, p.Stream, p.Done, p.Total) // errors of progress output are ignored
 	}
-}
-
-// version returns the program's version.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return ""
 }

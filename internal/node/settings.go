@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -30,6 +29,7 @@ import (
 	"github.com/headgate/headgate/internal/tlsfiles"
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/internal/tracing"
+	"github.com/headgate/headgate/internal/version"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 	"github.com/nats-io/nats.go/jetstream"
@@ -127,11 +127,14 @@ func (a announceSettings) node(kind, id, addr string) (backbone.Node, error) {
 
 // newNode returns the announcement of a node that has just started.
 func newNode(kind, id, endpoint string) backbone.Node {
-	out := backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Tokens: token.Newest, Started: time.Now().UTC()}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		out.Version = info.Main.Version
+	return backbone.Node{
+		ID:       id,
+		Kind:     kind,
+		Endpoint: endpoint,
+		Tokens:   token.Newest,
+		Started:  time.Now().UTC(),
+		Version:  version.Get().Version,
 	}
-	return out
 }
 
 type aggregateSettings struct {
