@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
-func TestADetachedContextHasTheEndOfItsParentAndNothingElse(t *testing.T) {
+func TestDetach_KeepsOnlyTheParentsEnd(t *testing.T) {
 	type key struct{}
 	deadline := time.Now().Add(time.Hour)
 	parent, end := context.WithCancelCause(context.WithValue(contextkit.PlatformContext(t.Context()), key{}, "secret"))

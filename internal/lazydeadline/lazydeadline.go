@@ -150,10 +150,10 @@ func await(ctx context.Context, ready <-chan struct{}) error {
 // testing/synctest, whose timers belong to them.
 type waiter struct {
 	timer *time.Timer
-	over  chan struct{} // holds one: Cancel's word, or the timer's
+	over  chan struct{} // has one value once Cancel or the timer has ended the wait
 }
 
-// end tells whoever waits, once.
+// end notifies the waiting goroutine, once.
 func (w *waiter) end() {
 	select {
 	case w.over <- struct{}{}:
@@ -168,8 +168,8 @@ var waiters = sync.Pool{New: func() any {
 	return w
 }}
 
-// enter puts w in the place of whoever waits, if it is free and nothing but Cancel, the
-// deadline and the parent can end the context.
+// enter registers w as the waiter, if there is none and only Cancel, the deadline and the parent can end
+// the context.
 func (u *Context) enter(w *waiter) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -180,13 +180,13 @@ func (u *Context) enter(w *waiter) bool {
 	return true
 }
 
-// leave frees the place, and keeps w for others if nobody will tell it anything more.
+// leave unregisters w, and returns it to the pool if it receives no further notification.
 func (u *Context) leave(w *waiter) {
 	u.mu.Lock()
 	u.waiter = nil
-	told := u.ended
+	notified := u.ended
 	u.mu.Unlock()
-	if w.timer.Stop() && !told {
+	if w.timer.Stop() && !notified {
 		waiters.Put(w)
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 type testKey struct{}
 
-func TestADeadlineIsAContextLikeOthers(t *testing.T) {
+func TestContext_EndsLikeOtherContexts(t *testing.T) {
 	for name, row := range map[string]struct {
 		within time.Duration
 		end    func(parent context.CancelFunc, until *Context)
@@ -35,7 +35,7 @@ func TestADeadlineIsAContextLikeOthers(t *testing.T) {
 				defer cancel()
 				return Await(derived, nil)
 			},
-			"by two at once": func(ctx context.Context) error {
+			"by two goroutines": func(ctx context.Context) error {
 				other := make(chan error, 1)
 				go func() { other <- Await(ctx, nil) }()
 				return errors.Join(Await(ctx, nil), <-other)
@@ -47,11 +47,11 @@ func TestADeadlineIsAContextLikeOthers(t *testing.T) {
 				until := &Context{}
 				until.Begin(parent, time.Now().Add(row.within))
 				defer until.Cancel()
-				told := make(chan error, 1)
-				go func() { told <- wait(until) }()
+				result := make(chan error, 1)
+				go func() { result <- wait(until) }()
 				row.end(cancel, until)
-				if err := <-told; way != "not" && !errors.Is(err, row.want) {
-					t.Errorf("whoever waits is told %v, want %v", err, row.want)
+				if err := <-result; way != "not" && !errors.Is(err, row.want) {
+					t.Errorf("the waiter gets %v, want %v", err, row.want)
 				}
 				if err := until.Err(); !errors.Is(err, row.want) || until.Value(testKey{}) != "carried" {
 					t.Errorf("at last: %v, want %v; it carries %v", err, row.want, until.Value(testKey{}))
@@ -61,7 +61,7 @@ func TestADeadlineIsAContextLikeOthers(t *testing.T) {
 	}
 }
 
-func TestAwaitEndsWithWhatItWaitsFor(t *testing.T) {
+func TestAwait_EndsWithTheContextOrTheEvent(t *testing.T) {
 	var until Context
 	until.Begin(t.Context(), time.Now().Add(time.Hour))
 	defer until.Cancel()
@@ -82,7 +82,7 @@ func TestAwaitEndsWithWhatItWaitsFor(t *testing.T) {
 	}
 }
 
-func TestASoonerDeadlineCounts(t *testing.T) {
+func TestContext_EarlierDeadlineOfTheParentCounts(t *testing.T) {
 	soon := time.Now().Add(time.Minute)
 	parent, cancel := context.WithDeadline(t.Context(), soon)
 	defer cancel()

@@ -51,7 +51,7 @@ func latePair(t *testing.T) (late *Conn, below *countedConn, peer net.Conn) {
 	return late, below, peer
 }
 
-func TestADeadlineHoldsWheneverItIsSet(t *testing.T) {
+func TestConn_DeadlineHoldsWheneverItIsSet(t *testing.T) {
 	later := func() time.Time { return time.Now().Add(time.Hour) }
 	soon := func() time.Time { return time.Now().Add(20 * time.Millisecond) }
 	for name, row := range map[string]struct {
@@ -111,7 +111,7 @@ func TestADeadlineHoldsWheneverItIsSet(t *testing.T) {
 
 // A request as net/http serves it: deadlines for idling, for the header and for the body,
 // and a read that is ended while the handler runs.
-func TestDeadlinesOfARequestAreMostlyNotTold(t *testing.T) {
+func TestConn_MostDeadlinesOfARequestAreNotApplied(t *testing.T) {
 	conn, below, peer := latePair(t)
 	one := make([]byte, 1)
 	for range 3 {
@@ -142,6 +142,6 @@ func TestDeadlinesOfARequestAreMostlyNotTold(t *testing.T) {
 		_ = conn.SetReadDeadline(time.Time{})
 	}
 	if got := len(below.deadlines); got != 6 {
-		t.Errorf("the connection is told of %d deadlines in three requests, want 6: %v", got, below.deadlines)
+		t.Errorf("the connection gets %d deadlines in three requests, want 6: %v", got, below.deadlines)
 	}
 }

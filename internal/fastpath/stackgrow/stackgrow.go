@@ -4,7 +4,7 @@ package stackgrow
 import "net/http"
 
 // Handler returns a handler like next that runs on a stack which is large enough from the start.
-// net/http answers each call of HTTP/2 on a goroutine of its own. As the call gets deeper, the
+// net/http answers each call of HTTP/2 on a new goroutine. As the call gets deeper, the
 // runtime would copy its small stack several times, each time with all frames on it.
 func Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
