@@ -18,6 +18,7 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/openapi"
@@ -139,26 +140,26 @@ const (
 
 // Gateway is the edge of the platform. Call Listen, then Serve.
 type Gateway struct {
-	config       Config
-	server       *rpc.Server
-	admin        *rpc.Server
-	table        atomic.Pointer[policy.Table]
-	verifier     *auth.Verifier
-	routes       *route.Table
-	pool         *upstream.Pool
-	opener       upstream.Opener
-	prober       *probe.Prober
-	audit        *audit.Recorder
-	log          zerolog.Logger
-	retries      *limit.Retries
-	breakers     *breaker.Set
-	counters     *counters
-	platform     map[string]bool // by the principal's subject
-	tenantStates atomic.Pointer[map[contextkit.TenantID]TenantState]
-	live         liveStreams
-	readiness    *tenantReadiness
-	tickets      *tickets // nil: the gateway issues no tickets
-	rest         atomic.Pointer[edge.REST]
+	config    Config
+	server    *rpc.Server
+	admin     *rpc.Server
+	table     atomic.Pointer[policy.Table]
+	verifier  *auth.Verifier
+	routes    *route.Table
+	pool      *upstream.Pool
+	opener    upstream.Opener
+	prober    *probe.Prober
+	audit     *audit.Recorder
+	log       zerolog.Logger
+	retries   *limit.Retries
+	breakers  *breaker.Set
+	counters  *counters
+	platform  map[string]bool // by the principal's subject
+	standings fleet.Tenants
+	live      liveStreams
+	readiness *tenantReadiness
+	tickets   *tickets // nil: the gateway issues no tickets
+	rest      atomic.Pointer[edge.REST]
 	*budgets
 
 	mu        sync.Mutex // serializes Describe

@@ -3,17 +3,12 @@ package gateway
 import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/limit"
 )
 
 // TenantState is the state of a tenant that operators have set.
-type TenantState struct {
-	// Suspended rejects the tenant's calls; callers receive Reason.
-	Suspended bool
-	Reason    string
-	// Limits is the tenant's quota; the zero value: the default of all tenants.
-	Limits limit.Config
-}
+type TenantState = fleet.TenantState
 
 // rightAdminFleet admits a principal to suspended tenants, to repair them.
 const rightAdminFleet = "fleet.admin"
@@ -28,24 +23,16 @@ func (g *Gateway) SetTenants(states map[contextkit.TenantID]TenantState) {
 		}
 	}
 	g.tenants.SetBounds(bounds)
-	g.tenantStates.Store(&states)
+	g.standings.Replace(states)
 	g.endSuspended(g.live.all()...)
 }
 
 // suspended returns the reason that the principal's calls for the tenant are rejected, "" when they
 // are not.
 func (g *Gateway) suspended(tenant contextkit.TenantID, principal *auth.Principal) string {
-	states := g.tenantStates.Load()
-	if states == nil {
+	reason := g.standings.Suspension(tenant)
+	if reason == "" || principal.Holds(rightAdminFleet) && principal.AnyTenant {
 		return ""
-	}
-	state := (*states)[tenant]
-	if !state.Suspended || principal.Holds(rightAdminFleet) && principal.AnyTenant {
-		return ""
-	}
-	reason := "tenant " + tenant.String() + " is suspended"
-	if state.Reason != "" {
-		reason += ": " + state.Reason
 	}
 	return reason
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/internal/node"
 )
 
@@ -32,7 +33,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	}
 	fmt.Printf("%s: the settings of the %s can be used\n", c.Config, c.Role)
 	err = plan.CheckNodes(ctx)
-	if away := (node.NodesAwayError{}); errors.As(err, &away) {
+	if away := (fleet.NodesAwayError{}); errors.As(err, &away) {
 		return exitError{err, exitNodesAway}
 	}
 	return err

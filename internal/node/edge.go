@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/internal/rpc"
@@ -14,100 +16,121 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// edge is a gateway with what it follows: nodes, placements, what operators decide about
-// tenants, and the services that nodes describe.
+// edge is a gateway with everything that it follows: nodes, placements, the standing of tenants, and the services that
+// nodes describe.
 type edge struct {
 	id        string
 	js        *bus
 	gateway   *gateway.Gateway
-	router    *router
-	reflector *reflector
+	router    *fleet.Router
+	reflector *fleet.Reflector
 	timeline  *backbone.Timeline
 	spans     spans
 	keys      *auth.APIKeyRing // nil: there are none
 	log       zerolog.Logger
 }
 
-// edgeConfig describes an edge.
+// edgeConfig configures an edge.
 type edgeConfig struct {
-	// gateway is complete but for its timeline, its spans and its optional kinds of nodes.
+	// gateway is complete except for its timeline, its spans and its optional kinds of nodes.
 	gateway gateway.Config
 	id      string
 	tracing tracing.Config
 	// descriptors are FileDescriptorSets of further services.
 	descriptors [][]byte
-	// routes has the configured nodes, and placed the configured placements.
+	// routes has the nodes of the settings, placed the placements.
 	routes *route.Table
 	placed []route.Placement
-	// nodes are the configured nodes that may describe their services.
+	// nodes are the nodes of the settings.
 	nodes []nodeSettings
 }
 
-// openEdge returns an edge that listens and knows the placements and tenants that there are.
-// Nothing needs NATS after the edge has begun to listen, so that a failed attempt can be
-// repeated with the same addresses.
+// openEdge returns an edge that listens, with the stored placements and tenants loaded. NATS is not used after the edge
+// listens, so that a failed attempt can be repeated with the same addresses.
 func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_ *edge, err error) {
-	e := &edge{id: c.id, js: js, keys: c.gateway.Auth.APIKeys, log: log, router: newRouter(c.routes, c.placed, log)}
 	catalog, err := policy.NewCatalog(c.descriptors...)
 	if err != nil {
 		return nil, err
 	}
-	if e.timeline, err = backbone.NewTimeline(js); err != nil {
+	timeline, err := backbone.NewTimeline(js)
+	if err != nil {
 		return nil, err
 	}
-	if e.spans, err = openSpans(ctx, c.tracing, "gateway", c.id, log); err != nil {
+	spans, err := openSpans(ctx, c.tracing, "gateway", c.id, log)
+	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.spans.close(ctx))
+			err = errors.Join(err, spans.close(ctx))
 		}
 	}()
+	router := fleet.NewRouter(c.routes, c.placed, log)
 	config := c.gateway
-	config.Timeline, config.Optional = e.timeline, []string{kindControl, kindRunner}
-	config.Degraded = e.degraded
-	if e.spans.Exporter != nil {
-		config.OnEnd, config.OnUpstreamCall = e.spans.edgeCall, e.spans.asked
+	config.Timeline, config.Optional = timeline, []string{kindControl, kindRunner}
+	config.Degraded = func() map[string]string { return degradedEdge(js, router) }
+	if spans.Exporter != nil {
+		config.OnEnd, config.OnUpstreamCall = spans.edgeCall, spans.asked
 	}
 	if config.TicketSecret, err = backbone.SharedSecret(ctx, js, "tokens"); err != nil {
 		return nil, err
 	}
-	if e.gateway, err = gateway.New(config, catalog, c.routes, js, log); err != nil {
+	edgeGateway, err := gateway.New(config, catalog, c.routes, js, log)
+	if err != nil {
 		return nil, err
 	}
-	e.gateway.Register(append(e.spans.metrics(), append(js.collectors(), &e.router.fleet)...)...)
-	if err := errors.Join(e.router.loadPlacements(ctx, js), loadTenants(ctx, js, e.gateway)); err != nil {
+	edgeGateway.Register(slices.Concat(spans.metrics(), js.collectors(), router.Collectors())...)
+	if err := errors.Join(router.LoadPlacements(ctx, js), fleet.LoadTenants(ctx, js, edgeGateway)); err != nil {
 		return nil, err
 	}
-	if err := e.gateway.Listen(ctx); err != nil {
+	if err := edgeGateway.Listen(ctx); err != nil {
 		return nil, err
 	}
-	e.reflector = newReflector(c.nodes, config.Upstream, log)
-	e.reflector.start(ctx, e.gateway)
-	e.router.stranger, e.router.answers = e.reflector.announce, e.gateway.Answers
-	return e, nil
+	reflector := fleet.NewReflector(edgeGateway, reflected(c.nodes), config.Upstream, log)
+	reflector.DescribeAll(ctx)
+	return &edge{
+		id:        c.id,
+		js:        js,
+		gateway:   edgeGateway,
+		router:    router,
+		reflector: reflector,
+		timeline:  timeline,
+		spans:     spans,
+		keys:      config.Auth.APIKeys,
+		log:       log,
+	}, nil
 }
 
-// degraded returns the degraded parts of the platform: NATS while it is away, since what the
-// gateway knows over it is then as of its last answer, and the journal while nodes announce that
-// it is damaged.
-func (e *edge) degraded() map[string]string {
+// reflected returns the nodes of the settings that describe their services by reflection.
+func reflected(nodes []nodeSettings) []fleet.Node {
+	var out []fleet.Node
+	for _, node := range nodes {
+		if node.Reflect {
+			out = append(out, fleet.Node{ID: node.ID, Kind: node.Kind, Endpoint: node.Endpoint})
+		}
+	}
+	return out
+}
+
+// degradedEdge returns the degraded parts of the platform: NATS while it is unreachable, because the gateway then
+// knows the state of the last update only, and the journal while nodes announce that it is damaged.
+func degradedEdge(js *bus, router *fleet.Router) map[string]string {
 	parts := map[string]string{}
-	if outage, away := e.js.monitor.Outage(); away {
+	if outage, away := js.monitor.Outage(); away {
 		parts["nats"] = outage.String() + ": nodes, placements, tenants and their limits are those known then"
 	}
-	if e.router.journalDamaged() {
+	if router.JournalDamaged() {
 		parts[backbone.DegradedJournal] = "events of the journal are missing: GET /v1/control/journal returns their sequences"
 	}
 	return parts
 }
 
-// layers returns what the edge runs, in the order in which it ends: the announcement of the
+// layers returns the parts that the edge runs, in the order in which they end: the announcement of the
 // node, the calls in flight, then the timeline and spans of those calls.
 func (e *edge) layers(node backbone.Node) []rpc.Layer {
 	announce := func(ctx context.Context) error {
 		return ended(ctx, backbone.Announce(ctx, e.js, node, func(ctx context.Context, now *backbone.Node) error {
-			now.Load, now.Routing, now.Open = loadOf(e.gateway.Load()), e.router.revision.Load(), e.gateway.OpenBreakers()
+			now.Load, now.Routing, now.Open = loadOf(e.gateway.Load()), e.router.PlacementRevision(), e.gateway.OpenBreakers()
 			now.Degraded = e.gateway.Degraded(ctx)
 			return e.gateway.Ready(ctx)
 		}))
@@ -116,12 +139,20 @@ func (e *edge) layers(node backbone.Node) []rpc.Layer {
 		{announce},
 		{
 			e.gateway.Serve,
-			func(ctx context.Context) error { return e.router.followNodes(ctx, e.js) },
-			func(ctx context.Context) error { return e.router.followPlacements(ctx, e.js) },
-			func(ctx context.Context) error { return followTenants(ctx, e.js, e.gateway, e.log) },
+			untilDone(func(ctx context.Context) { e.router.FollowNodes(ctx, e.js, e.gateway, e.reflector.Announce) }),
+			untilDone(func(ctx context.Context) { e.router.FollowPlacements(ctx, e.js) }),
+			untilDone(func(ctx context.Context) { fleet.FollowTenants(ctx, e.js, e.gateway, e.log) }),
 			func(ctx context.Context) error { return watchRights(ctx, e.js, e.keys, e.log) },
-			e.reflector.run,
+			e.reflector.Run,
 		},
 		{func(ctx context.Context) error { return e.timeline.Run(ctx, e.id) }, e.spans.Run},
+	}
+}
+
+// untilDone returns a part of a layer that does not fail.
+func untilDone(follow func(context.Context)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		follow(ctx)
+		return nil
 	}
 }

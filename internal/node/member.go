@@ -9,16 +9,16 @@ import (
 
 	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/internal/tracing"
 	"github.com/headgate/headgate/services/runner"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
+
+// retryWait is the wait before something is followed again after a failure, as logged.
+const retryWait = time.Second
 
 // Kinds of nodes: kindControl serves the platform and no tenant, kindRunner runs tenants' workflows and serves
 // operators, and kindGateway is a gateway.
@@ -168,7 +168,7 @@ func (m *member) degraded(context.Context, contextkit.TenantID) map[string]strin
 
 // complain returns a function that logs failures that are retried.
 func (m *member) complain(what string) func(error) {
-	return func(err error) { m.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg(what) }
+	return func(err error) { m.log.Warn().Err(err).Dur("again_in_ms", retryWait).Msg(what) }
 }
 
 // announce announces the node until ctx ends. lag may be nil.
@@ -224,44 +224,4 @@ func loadOf(l rpc.Load) *backbone.Load {
 		Calls: l.Calls, Errors: l.Errors, P50: ms(l.P50), P95: ms(l.P95), P99: ms(l.P99),
 		InFlight: l.InFlight, Memory: l.Memory, Goroutines: l.Goroutines,
 	}
-}
-
-// loadTenants has the gateway know what operators have decided about tenants.
-func loadTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway) error {
-	tenants, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
-	if err != nil {
-		return err
-	}
-	all, err := tenants.All(ctx)
-	if err == nil {
-		edge.SetTenants(statesOf(all))
-	}
-	return err
-}
-
-// followTenants has the gateway keep to what operators decide about tenants, until
-// ctx ends.
-func followTenants(ctx context.Context, js jetstream.JetStream, edge *gateway.Gateway, log zerolog.Logger) error {
-	known := func(all map[string]backbone.Kept[backbone.Tenant]) { edge.SetTenants(statesOf(all)) }
-	backbone.FollowBucket(ctx, js, backbone.BucketTenants, backbone.Whole(known), func(err error) {
-		log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("what is decided about tenants is not followed; what was decided last stays in force")
-	})
-	return nil
-}
-
-// statesOf is what is decided, as a gateway takes it.
-func statesOf(all map[string]backbone.Kept[backbone.Tenant]) map[contextkit.TenantID]gateway.TenantState {
-	states := map[contextkit.TenantID]gateway.TenantState{}
-	for name, kept := range all {
-		tenant, err := contextkit.ParseTenantID(name)
-		if err != nil {
-			continue // not for us to understand
-		}
-		state := gateway.TenantState{Suspended: kept.Value.Suspended, Reason: kept.Value.Reason}
-		if q := kept.Value.Quota; q != nil {
-			state.Limits = limit.Config{Rate: q.Rate, Burst: q.Burst, Concurrent: q.Concurrent, Streams: q.Streams}
-		}
-		states[tenant] = state
-	}
-	return states
 }

@@ -50,7 +50,7 @@ func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
 			}
 		}
 		backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(applied), func(err error) {
-			r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("following applied models failed; the one in use stays")
+			r.log.Warn().Err(err).Dur("again_in_ms", retryWait).Msg("following applied models failed; the one in use stays")
 		})
 	}()
 	defer func() { <-done }()

@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	rest "github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/rpc"
@@ -84,13 +85,13 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 }
 
 // CheckNodes asks the nodes of a gateway's settings that have reflect set for their services. Errors: a
-// [NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles other than
+// [fleet.NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles other than
 // the gateway have no nodes to ask.
 func (p *Plan) CheckNodes(ctx context.Context) error {
 	if p.role != "gateway" {
 		return nil
 	}
-	return checkNodes(ctx, p.settings.Gateway.Nodes, p.settings.Gateway.Upstream)
+	return fleet.Check(ctx, reflected(p.settings.Gateway.Nodes), p.settings.Gateway.Upstream)
 }
 
 // Run runs the role until ctx ends. It writes the role's addresses to out.

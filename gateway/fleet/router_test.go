@@ -1,4 +1,4 @@
-package node
+package fleet
 
 import (
 	"context"
@@ -14,7 +14,15 @@ import (
 	"github.com/rs/zerolog"
 )
 
-func TestAProbesWordStaysUntilTheNodeHasSomethingElseToSay(t *testing.T) {
+// probes are the results of probes by node.
+type probes map[string]bool
+
+func (p probes) Answers(node string) (answers, known bool) {
+	answers, known = p[node]
+	return answers, known
+}
+
+func TestRouter_ProbedReadinessStaysUntilTheAnnouncementChanges(t *testing.T) {
 	started := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	ready := backbone.Node{ID: "p1", Kind: "projection", Endpoint: "127.0.0.1:9001", Started: started, Ready: true}
 	change := func(how func(*backbone.Node)) backbone.Node {
@@ -31,21 +39,20 @@ func TestAProbesWordStaysUntilTheNodeHasSomethingElseToSay(t *testing.T) {
 		then   []backbone.Node
 		want   bool
 	}{
-		"silent, and announces other load":           {false, []backbone.Node{busier}, false},
-		"silent, and announces the same":             {false, []backbone.Node{ready, busier, ready}, false},
-		"silent, and is started again":               {false, []backbone.Node{restarted}, true},
-		"silent, and announces another endpoint":     {false, []backbone.Node{moved}, true},
-		"silent, drains and takes calls again":       {false, []backbone.Node{draining, ready}, true},
-		"answers, and announces other load":          {true, []backbone.Node{busier}, true},
-		"answers, and announces that it drains":      {true, []backbone.Node{draining}, false},
-		"answers, and drains with other load":        {true, []backbone.Node{draining, draining}, false},
-		"answers, drains, and is started again then": {true, []backbone.Node{draining, restarted}, true},
+		"not ready by probe, other load":                {false, []backbone.Node{busier}, false},
+		"not ready by probe, the same announcement":     {false, []backbone.Node{ready, busier, ready}, false},
+		"not ready by probe, started again":             {false, []backbone.Node{restarted}, true},
+		"not ready by probe, another endpoint":          {false, []backbone.Node{moved}, true},
+		"not ready by probe, drains and is ready again": {false, []backbone.Node{draining, ready}, true},
+		"ready by probe, other load":                    {true, []backbone.Node{busier}, true},
+		"ready by probe, drains":                        {true, []backbone.Node{draining}, false},
+		"ready by probe, drains with other load":        {true, []backbone.Node{draining, draining}, false},
+		"ready by probe, drains, then started again":    {true, []backbone.Node{draining, restarted}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRouter(route.NewTable(), nil, zerolog.Nop())
+			r := NewRouter(route.NewTable(), nil, zerolog.Nop())
 			announce := func(node backbone.Node) {
-				r.announced = backbone.Fleet{Nodes: []backbone.Node{node}}
-				r.apply()
+				r.announce(backbone.Fleet{Nodes: []backbone.Node{node}})
 			}
 			announce(ready)
 			r.table.SetReady(ready.ID, c.probed)
@@ -59,25 +66,22 @@ func TestAProbesWordStaysUntilTheNodeHasSomethingElseToSay(t *testing.T) {
 	}
 }
 
-// A node that falls silent without a goodbye leaves the routing, and is known as lost until
-// it is back; one that has said goodbye is not.
-func TestRouter_KnowsTheNodesThatAreLost(t *testing.T) {
+// A node that stops announcing itself without a farewell leaves the routing table, and is lost until it announces
+// itself again.
+func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRouter(route.NewTable(), nil, zerolog.Nop())
-	r.answers = func(string) (bool, bool) { return false, true }
+	r := NewRouter(route.NewTable(), nil, zerolog.Nop())
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
 	defer following.Wait()
 	defer cancel()
 	following.Go(func() {
-		if err := r.followNodes(ctx, js); err != nil {
-			t.Error(err)
-		}
+		r.FollowNodes(ctx, js, probes{"n1": false, "n2": false}, func(backbone.Node) {})
 	})
 	until := func(what string, nodes, lost int) {
 		t.Helper()
@@ -107,23 +111,18 @@ func TestRouter_KnowsTheNodesThatAreLost(t *testing.T) {
 	if err := bucket.Delete(t.Context(), "n2"); err != nil {
 		t.Fatal(err)
 	}
-	until("one says goodbye, the other nothing", 0, 1)
+	until("one node ends with a farewell, the other without", 0, 1)
 	if lost := r.table.Lost()[0]; lost.ID != "n1" || lost.Kind != "projection" || lost.Ready {
 		t.Errorf("%+v", lost)
 	}
 	announce("n1")
-	until("it is back", 1, 0)
+	until("it announces itself again", 1, 0)
 }
 
-// A silent node stays in the routing while it answers the gateway's probes, whatever it announced
-// last; one that does not answer, or whose address another node announces, is gone.
+// A silent node stays in the routing table while it answers probes, regardless of its last announcement. A node that
+// does not answer, or whose address another node announces, is gone.
 func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
-	r := newRouter(route.NewTable(), nil, zerolog.Nop())
-	verdicts := map[string]bool{"p1": true, "p2": false, "p3": true}
-	r.answers = func(node string) (answers, known bool) {
-		answers, known = verdicts[node]
-		return answers, known
-	}
+	r := NewRouter(route.NewTable(), nil, zerolog.Nop())
 	node := func(id, kind, endpoint string) backbone.Node {
 		return backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true}
 	}
@@ -132,7 +131,7 @@ func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
 		node("p4", "projection", "127.0.0.1:4"), node("g1", "gateway", "127.0.0.1:5"),
 	}
 	r.announced = backbone.Fleet{Nodes: append([]backbone.Node{node("r1", "runner", "127.0.0.1:3")}, silent...)}
-	got := r.ask(t.Context(), silent)
+	got := r.examine(silent, probes{"p1": true, "p2": false, "p3": true})
 	want := map[string]backbone.Verdict{"p1": backbone.Answers, "p2": backbone.Gone, "p3": backbone.Gone}
 	if !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
@@ -146,11 +145,11 @@ func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
 	r.table.SetReady("p1", true) // by a probe
 	r.apply()
 	if now, ok := r.table.Node("p1"); !ok || !now.Ready || !now.Silent {
-		t.Errorf("%+v: a silent node that serves by its probe takes calls", now)
+		t.Errorf("%+v: a silent node that is ready by its probe is routed to", now)
 	}
 	r.announced.Silent = nil
 	r.apply()
 	if now, ok := r.table.Node("p1"); !ok || now.Ready || now.Silent {
-		t.Errorf("%+v: its own word counts again", now)
+		t.Errorf("%+v: its announcement counts again", now)
 	}
 }

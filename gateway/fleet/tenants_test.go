@@ -1,0 +1,129 @@
+package fleet
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/natstest"
+)
+
+// setter receives the states of tenants.
+type setter chan map[contextkit.TenantID]TenantState
+
+func (s setter) SetTenants(states map[contextkit.TenantID]TenantState) { s <- states }
+
+// await returns the first value that fits.
+func await[T any](t *testing.T, values <-chan T, fits func(T) bool) {
+	t.Helper()
+	limit := time.After(30 * time.Second)
+	for {
+		select {
+		case value := <-values:
+			if fits(value) {
+				return
+			}
+		case <-t.Context().Done():
+			t.Fatal("no value fits")
+		case <-limit:
+			t.Fatal("no value fits")
+		}
+	}
+}
+
+func TestTenants_Suspension(t *testing.T) {
+	t.Parallel()
+	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")
+	var tenants Tenants
+	if got := tenants.Suspension(acme); got != "" {
+		t.Errorf("without states: %q", got)
+	}
+	tenants.Replace(map[contextkit.TenantID]TenantState{acme: {Suspended: true, Reason: "unpaid"}, globex: {Reason: "old"}})
+	if a, g := tenants.Suspension(acme), tenants.Suspension(globex); a != "tenant acme is suspended: unpaid" || g != "" {
+		t.Errorf("%q, %q", a, g)
+	}
+	tenants.Replace(map[contextkit.TenantID]TenantState{acme: {Suspended: true}})
+	if got := tenants.Suspension(acme); got != "tenant acme is suspended" {
+		t.Errorf("without a reason: %q", got)
+	}
+}
+
+// TestFollow_StoredPlacementsAndTenants covers the tenants' states and the placements, which a gateway loads before it
+// serves, and then follows.
+func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
+	t.Parallel()
+	js := natstest.Start(t)
+	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")
+	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), js, backbone.BucketPlacement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := contextkit.PlatformContext(t.Context())
+	if _, err := tenants.Put(ctx, "acme", backbone.Tenant{Suspended: true, Reason: "unpaid", Quota: &backbone.Quota{Rate: 5, Burst: 6}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	key := backbone.PlacementKey("projection", acme)
+	placed, err := placements.Put(ctx, key, backbone.Placement{Node: "p2"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := route.NewTable()
+	nodes := []route.Node{
+		{ID: "p1", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true},
+		{ID: "p2", Kind: "projection", Endpoint: "127.0.0.1:2", Ready: true},
+	}
+	fixed := []route.Placement{{Tenant: acme, Kind: "projection", Node: "p1"}}
+	if err := table.Replace(nodes, fixed); err != nil {
+		t.Fatal(err)
+	}
+	r := NewRouter(table, fixed, zerolog.Nop())
+	states := make(setter, 16)
+	if err := r.LoadPlacements(ctx, js); err != nil {
+		t.Fatal(err)
+	}
+	if err := LoadTenants(ctx, js, states); err != nil {
+		t.Fatal(err)
+	}
+	want := map[contextkit.TenantID]TenantState{acme: {Suspended: true, Reason: "unpaid", Limits: limit.Config{Rate: 5, Burst: 6}}}
+	if got := <-states; !maps.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	node := func(tenant contextkit.TenantID) string {
+		found, _ := table.Lookup("projection", tenant)
+		return found.ID
+	}
+	if node(acme) != "p2" || r.PlacementRevision() != placed {
+		t.Errorf("acme is routed to %s at revision %d, want p2 at %d", node(acme), r.PlacementRevision(), placed)
+	}
+
+	following, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { r.FollowPlacements(following, js) })
+	done.Go(func() { FollowTenants(following, js, states, zerolog.Nop()) })
+	defer done.Wait()
+	defer cancel()
+	if _, err := tenants.Put(ctx, "globex", backbone.Tenant{Suspended: true}, 0); err != nil {
+		t.Fatal(err)
+	}
+	await(t, states, func(all map[contextkit.TenantID]TenantState) bool {
+		return all[globex].Suspended && all[acme].Suspended
+	})
+	if err := placements.Delete(ctx, key, placed); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	await(t, tick.C, func(time.Time) bool { return node(acme) == "p1" }) // the placement of the settings
+}
