@@ -125,7 +125,7 @@ func degradedEdge(js *bus, router *fleet.Router) map[string]string {
 	return parts
 }
 
-// layers returns the parts that the edge runs, in the order in which they end: the announcement of the
+// layers returns the parts that the edge runs, in the order in which they stop: the announcement of the
 // node, the calls in flight, then the timeline and spans of those calls.
 func (e *edge) layers(node backbone.Node) []rpc.Layer {
 	announce := func(ctx context.Context) error {

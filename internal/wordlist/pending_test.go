@@ -80,8 +80,6 @@ var pendingPaths = []string{
 
 	// The assembly of roles, and small packages.
 
-	"internal/node",
-
 	// The Control UI.
 	"control/ui",
 
