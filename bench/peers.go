@@ -313,7 +313,7 @@ const boundless = "{rate: 1000000, burst: 1000000, concurrent: 4096}"
 const earlier = "headgate-earlier"
 
 // setup is what a gateway is started with.
-type setup struct {
+type prepared struct {
 	name   string // of its program and its addresses; "": headgate
 	tenant string // that its token is for
 	rights []string
@@ -323,7 +323,7 @@ type setup struct {
 }
 
 // startHeadgate starts the product's own binary, everything on.
-func (a *arena) startHeadgate(ctx context.Context, with setup) (*process, error) {
+func (a *arena) startHeadgate(ctx context.Context, with prepared) (*process, error) {
 	name := cmp.Or(with.name, "headgate")
 	keys, err := a.run(ctx, "keys", "--data", a.dir)
 	if err != nil {
@@ -367,7 +367,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		if a.paths[name] == "" {
 			continue
 		}
-		if procs[name], err = a.startHeadgate(ctx, setup{
+		if procs[name], err = a.startHeadgate(ctx, prepared{
 			name: name, tenant: "acme", rights: []string{"query.read"}, limits: boundless,
 			nodes: fmt.Sprintf(`{id: p, kind: projection, endpoint: "%s"}`, a.addrs["upstream"]),
 		}); err != nil {

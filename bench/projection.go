@@ -13,8 +13,12 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/google/uuid"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+
+	"github.com/rs/zerolog"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/rpc"
@@ -22,7 +26,7 @@ import (
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/rs/zerolog"
+
 	_ "modernc.org/sqlite"
 )
 
@@ -83,17 +87,17 @@ func (c *projectionCommand) apply(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	ctx = contextkit.TenantContext(ctx, p.tenant)
-	journal, err := backbone.OpenJournal(ctx, p.js)
+	eventLog, err := journal.Open(ctx, p.js)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "writing %d events\n", c.Events)
 	for n := range c.Events {
-		event := backbone.Event{
+		event := journal.Event{
 			ID: uuid.NewString(), Type: "written", AggregateType: "note", AggregateID: fmt.Sprintf("n%d", n), Version: 1, Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%1000, n),
 		}
-		if err := journal.Append(ctx, p.tenant, 0, []backbone.Event{event}); err != nil {
+		if err := eventLog.Append(ctx, p.tenant, 0, []journal.Event{event}); err != nil {
 			return err
 		}
 	}

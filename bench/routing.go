@@ -14,10 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/grpc"
@@ -25,6 +25,9 @@ import (
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 type routingCommand struct {
@@ -54,7 +57,7 @@ func (c *routingCommand) Run(ctx context.Context) (err error) {
 	for i, endpoint := range endpoints {
 		nodes[i] = fmt.Sprintf(`{id: %s, kind: projection, endpoint: "%s"}`, nodeName(i), endpoint)
 	}
-	gateway, err := a.startHeadgate(ctx, setup{
+	gateway, err := a.startHeadgate(ctx, prepared{
 		tenant: "*", rights: []string{"query.read", "gateway.explain"}, limits: boundless, nodes: strings.Join(nodes, ", "),
 		more: fmt.Sprintf("  upstream: {max_endpoints: %d}\n  probes: {every: 1m}\n", c.Endpoints+24),
 	})
@@ -150,11 +153,11 @@ func (r *routing) close() {
 
 // place puts a tenant on a node; the answer comes when it is stored.
 func (r *routing) place(ctx context.Context, tenant, node int) (jetstream.PubAckFuture, error) {
-	data, err := json.Marshal(backbone.Placement{Node: nodeName(node)})
+	data, err := json.Marshal(fleet.Placement{Node: nodeName(node)})
 	if err != nil {
 		return nil, err
 	}
-	msg := &nats.Msg{Subject: "$KV." + backbone.BucketPlacement + "." + placementKey(tenant), Header: nats.Header{}, Data: data}
+	msg := &nats.Msg{Subject: "$KV." + streams.BucketPlacement + "." + placementKey(tenant), Header: nats.Header{}, Data: data}
 	if err := contextkit.InjectNATS(contextkit.PlatformContext(ctx), msg.Header); err != nil {
 		return nil, err
 	}

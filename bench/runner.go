@@ -14,11 +14,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/common/expfmt"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
+
 	prommodel "github.com/prometheus/common/model"
 )
 
@@ -69,7 +73,7 @@ func (c *runnerCommand) Run(ctx context.Context) error {
 			n, n*c.Events, row.past.Seconds(), row.listens.Seconds(), row.restart.Seconds(), row.restartCPU.Seconds(),
 			milliseconds(row.single[len(row.single)/2]), milliseconds(row.single[len(row.single)*99/100]),
 			row.resident>>20, row.peak>>20, row.goroutines, row.files,
-			row.consumers[backbone.StreamEvents], row.consumers[backbone.StreamWork], 100*row.cpu)
+			row.consumers[streams.Events], row.consumers[streams.Work], 100*row.cpu)
 		names = append(names, fmt.Sprint(n))
 		series["resident, MiB"] = append(series["resident, MiB"], float64(row.resident)/(1<<20))
 		series["restart and a trigger of each, ms"] = append(series["restart and a trigger of each, ms"], milliseconds(row.restart))
@@ -179,7 +183,7 @@ func (c *runnerCommand) measure(ctx context.Context, tenants int) (row *runnerRo
 	if !s.ReadyForConnections(startTimeout) {
 		return nil, errors.New("NATS does not start")
 	}
-	conn, err := backbone.Connect(s.ClientURL(), "bench")
+	conn, err := natsclient.Connect(s.ClientURL(), "bench")
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +204,7 @@ func (c *runnerCommand) measure(ctx context.Context, tenants int) (row *runnerRo
 	if w.js, err = jetstream.New(conn); err != nil {
 		return nil, err
 	}
-	if err := backbone.EnsureStreams(ctx, w.js, 1); err != nil {
+	if err := setup.Ensure(ctx, w.js, 1); err != nil {
 		return nil, err
 	}
 	if err := w.write(s.ClientURL(), hook.URL, tenants); err != nil {
@@ -285,7 +289,7 @@ func (c *runnerCommand) idle(ctx context.Context, row *runnerRow, w *runnerWorld
 		return err
 	}
 	row.files = len(files)
-	for _, name := range []string{backbone.StreamEvents, backbone.StreamWork} {
+	for _, name := range []string{streams.Events, streams.Work} {
 		stream, err := w.js.Stream(ctx, name)
 		if err != nil {
 			return err

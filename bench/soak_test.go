@@ -19,15 +19,16 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/headgate/headgate/contextkit"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 const (
@@ -73,7 +74,7 @@ func TestSoak_OthersAreNotDisturbed(t *testing.T) {
 	for i, n := range s.nodes {
 		listed[i] = fmt.Sprintf(`{id: %s, kind: projection, endpoint: "%s"}`, n.name, n.addr)
 	}
-	if s.gateway, err = a.startHeadgate(ctx, setup{
+	if s.gateway, err = a.startHeadgate(ctx, prepared{
 		tenant: "*", rights: []string{"query.read"}, nodes: strings.Join(listed, ", "),
 		limits: fmt.Sprintf("{rate: %d, burst: %d, concurrent: 256}", 5*soakRate, 10*soakRate),
 	}); err != nil {

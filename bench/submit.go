@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -20,11 +20,12 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/natsserver"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/internal/rpc"
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/aggregate"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -33,6 +34,11 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
 )
 
 type submitCommand struct {
@@ -138,7 +144,7 @@ func processorTime() time.Duration {
 // platform is an aggregate node behind two gateways, all in this process.
 type platform struct {
 	dir      string
-	embedded *backbone.Embedded
+	embedded *natsserver.Embedded
 	conn     *nats.Conn
 	js       jetstream.JetStream
 	tenant   contextkit.TenantID
@@ -155,7 +161,7 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if p.dir, err = os.MkdirTemp("", "headgate-bench"); err != nil {
 		return nil, err
 	}
-	if p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.dir, "nats"), LazySync: lazy}); err != nil {
+	if p.embedded, err = natsserver.Start(ctx, natsserver.Config{Dir: filepath.Join(p.dir, "nats"), LazySync: lazy}); err != nil {
 		return nil, err
 	}
 	if p.conn, err = p.embedded.Connect("bench"); err != nil {
@@ -164,7 +170,7 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if p.js, err = jetstream.New(p.conn); err != nil {
 		return nil, err
 	}
-	if err := backbone.EnsureStreams(ctx, p.js, 1); err != nil {
+	if err := setup.Ensure(ctx, p.js, 1); err != nil {
 		return nil, err
 	}
 	models, err := model.Open(ctx, model.Wallet)
@@ -271,7 +277,7 @@ func (p *platform) raw(ctx context.Context, callers int, until time.Time) (float
 // its own.
 func (p *platform) publish(ctx context.Context, id string, version int, last uint64) (uint64, error) {
 	ctx = contextkit.TenantContext(ctx, p.tenant)
-	msg := &nats.Msg{Subject: backbone.EventSubject(p.tenant, "raw", id), Header: nats.Header{}, Data: []byte(`{"amount":1,"reference":""}`)}
+	msg := &nats.Msg{Subject: streams.EventSubject(p.tenant, "raw", id), Header: nats.Header{}, Data: []byte(`{"amount":1,"reference":""}`)}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return 0, err
 	}

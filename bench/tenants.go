@@ -15,16 +15,19 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc"
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/projection"
-	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection"
+	"github.com/headgate/headgate/services/projection/sqlite"
 )
 
 // tenantsCommand measures what tenants cost a projection node that have nothing to do.
@@ -87,7 +90,7 @@ func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenants
 	if !s.ReadyForConnections(startTimeout) {
 		return nil, errors.New("NATS does not start")
 	}
-	conn, err := backbone.Connect(s.ClientURL(), "bench")
+	conn, err := natsclient.Connect(s.ClientURL(), "bench")
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +99,7 @@ func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenants
 	if err != nil {
 		return nil, err
 	}
-	if err := backbone.EnsureStreams(ctx, js, 1); err != nil {
+	if err := setup.Ensure(ctx, js, 1); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(os.Stderr, "writing %d events of %d tenants\n", tenants*c.Events, tenants)
@@ -145,7 +148,7 @@ func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenants
 	if err != nil {
 		return nil, err
 	}
-	stream, err := js.Stream(ctx, backbone.StreamEvents)
+	stream, err := js.Stream(ctx, streams.Events)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +198,7 @@ func sendEvent(ctx context.Context, js jetstream.JetStream, i, n int) error {
 	if err != nil {
 		return err
 	}
-	msg := &nats.Msg{Subject: backbone.EventSubject(tenant, "note", fmt.Sprintf("n%d", n)), Header: nats.Header{}, Data: fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%10, n)}
+	msg := &nats.Msg{Subject: streams.EventSubject(tenant, "note", fmt.Sprintf("n%d", n)), Header: nats.Header{}, Data: fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%10, n)}
 	if err := contextkit.InjectNATS(contextkit.TenantContext(ctx, tenant), msg.Header); err != nil {
 		return err
 	}
@@ -275,7 +278,7 @@ type tenantNodeCommand struct {
 func (c *tenantNodeCommand) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(contextkit.PlatformContext(ctx))
 	defer cancel()
-	conn, err := backbone.Connect(c.URL, "node")
+	conn, err := natsclient.Connect(c.URL, "node")
 	if err != nil {
 		return err
 	}

@@ -13,14 +13,19 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/timeline"
+
+	"github.com/rs/zerolog"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/proxies"
-	"github.com/rs/zerolog"
+
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -94,7 +99,7 @@ func TestClient_IsTheAddressThatATrustedProxyNames(t *testing.T) {
 						t.Errorf("%v: the node gets %s", w, name)
 					}
 				}
-				var record backbone.AuditRecord
+				var record auditlog.Record
 				if err := json.Unmarshal([]byte(got.fields.Get(contextkit.HeaderDecision)), &record); err != nil || record.Client != tc.want {
 					t.Errorf("%v: the record has the client %q (%v), want %s", w, record.Client, err, tc.want)
 				}
@@ -136,7 +141,7 @@ func (l *logLines) has(texts ...string) bool {
 
 func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
 	e := start(t, nil)
-	timeline, err := backbone.NewTimeline(e.js)
+	recorder, err := timeline.New(e.js)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +151,7 @@ func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
 	}
 	log := &logLines{}
 	second := e.second(t, gateway.Config{
-		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", Proxies: behind(t, "", "127.0.0.1")}, Auth: accepted, Timeline: timeline,
+		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", Proxies: behind(t, "", "127.0.0.1")}, Auth: accepted, Timeline: recorder,
 	}, zerolog.New(log))
 	audited := e.records(t)
 	for protocol, client := range map[string]string{"rest": "203.0.113.1", "native grpc": "2001:db8::2", "grpcweb": "203.0.113.3"} {
@@ -164,10 +169,10 @@ func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // it publishes what was recorded before it ends
-	if err := timeline.Run(ctx, "g2"); err != nil {
+	if err := recorder.Run(ctx, "g2"); err != nil {
 		t.Fatal(err)
 	}
-	hops, _, err := backbone.Hops(t.Context(), e.js, natstest.Tenant(t, "acme"), "call-rest")
+	hops, _, err := timeline.Read(t.Context(), e.js, natstest.Tenant(t, "acme"), "call-rest")
 	if err != nil || len(hops) != 1 || hops[0].Client != "203.0.113.1" {
 		t.Errorf("the timeline has %+v, %v", hops, err)
 	}

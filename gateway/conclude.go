@@ -7,14 +7,17 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/rs/zerolog"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/timeline"
 )
 
 // conclude ends a call: it writes the access log line, calls Config.OnEnd, records a span in the
@@ -53,7 +56,7 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		g.counters.denied.WithLabelValues(call.denied.String()).Inc()
 		g.audit.Deny(*rc, call.account(rc), g.auditRecord(rc, call, err))
 	case call.operationRecorded:
-	case call.Method.Audit && call.auditClass() != backbone.AuditRead:
+	case call.Method.Audit && call.auditClass() != auditlog.ClassRead:
 		g.audit.Record(*rc, call.account(rc), call.auditClass(), g.auditRecord(rc, call, err))
 	case g.isOperatorCall(call):
 		g.recordOperation(rc, call, err)
@@ -89,35 +92,35 @@ func (g *Gateway) recordOperation(rc *contextkit.RequestContext, call *Call, err
 // account returns the account that pays for the call's audit records and spans: that of the named
 // tenant if the credential is for it, else the credential's own. A tenant that the caller has no
 // credential for is not charged.
-func (c *Call) account(rc *contextkit.RequestContext) backbone.Account {
+func (c *Call) account(rc *contextkit.RequestContext) streams.Account {
 	principal := c.Principal
 	switch {
 	case principal == nil:
 	case !rc.TenantID.IsZero() && principal.ActsFor(rc.TenantID):
-		return backbone.AccountOf(rc.TenantID)
+		return streams.AccountOf(rc.TenantID)
 	case principal.AnyTenant:
-		return backbone.AccountPlatform
+		return streams.AccountPlatform
 	case len(principal.Tenants) > 0:
-		return backbone.AccountOf(principal.Tenants[0])
+		return streams.AccountOf(principal.Tenants[0])
 	}
-	return backbone.AccountUnauthenticated
+	return streams.AccountUnauthenticated
 }
 
 // auditClass returns the class of the audit record of a call that was not denied.
-func (c *Call) auditClass() backbone.AuditClass {
+func (c *Call) auditClass() auditlog.Class {
 	switch {
 	case c.Principal == nil || !c.Principal.AnyTenant:
-		return backbone.AuditTenant
+		return auditlog.ClassTenant
 	case c.Method.Spec.IdempotencyLevel == connect.IdempotencyNoSideEffects:
-		return backbone.AuditRead
+		return auditlog.ClassRead
 	}
-	return backbone.AuditOperator
+	return auditlog.ClassOperator
 }
 
 // recordSpan records the call in the timeline.
 func (g *Gateway) recordSpan(rc *contextkit.RequestContext, call *Call, err error) {
-	hop := backbone.Hop{
-		Kind: backbone.HopCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
+	hop := timeline.Span{
+		Kind: timeline.KindCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
 		Code: rpc.CodeName(err), Detail: call.Info.Protocol, Client: rpc.ClientText(call.Info),
 	}
 	if call.Node.ID != "" {

@@ -18,14 +18,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/natsserver"
+	"github.com/headgate/headgate/internal/setup"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
@@ -35,6 +35,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // The conformance suite of connectrpc.com puts the gateway between its reference
@@ -200,7 +203,7 @@ func serveConformance() error {
 }
 
 func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*gateway.Gateway, error) {
-	embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(dir, "nats"), LazySync: true})
+	embedded, err := natsserver.Start(ctx, natsserver.Config{Dir: filepath.Join(dir, "nats"), LazySync: true})
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +215,7 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := backbone.EnsureStreams(ctx, js, 1); err != nil {
+	if err := setup.Ensure(ctx, js, 1); err != nil {
 		return nil, err
 	}
 	issuer, err := auth.OpenIssuer(filepath.Join(dir, "key.json"), "conformance", "conformance")

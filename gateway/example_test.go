@@ -10,11 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headgate/headgate/internal/natsserver"
+	"github.com/headgate/headgate/internal/setup"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -44,7 +46,7 @@ func Example() {
 	defer os.RemoveAll(dir)
 
 	// Audit records are stored in NATS, here in this process.
-	nats, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(dir, "nats"), LazySync: true})
+	nats, err := natsserver.Start(ctx, natsserver.Config{Dir: filepath.Join(dir, "nats"), LazySync: true})
 	check(err)
 	defer nats.Close()
 	conn, err := nats.Connect("example")
@@ -52,7 +54,7 @@ func Example() {
 	defer conn.Close()
 	js, err := jetstream.New(conn)
 	check(err)
-	check(backbone.EnsureStreams(ctx, js, 1))
+	check(setup.Ensure(ctx, js, 1))
 
 	node := rpc.NewServer(rpc.Config{Name: "projection", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(node.RPC, greetings{})

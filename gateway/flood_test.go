@@ -10,14 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/natstest"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/timeline"
 )
 
 // second starts another gateway on the same nodes and NATS.
@@ -106,12 +109,12 @@ func TestAudit_LargeDenialsStopNothing(t *testing.T) {
 	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "X-Tenant-Id", "globex")
 	e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", e.token(t, "*", "runner.admin"))
 	for subject, want := range map[string]string{
-		backbone.AuditSubject("acme", backbone.AuditDenied):                          "…(97280 bytes)",
-		backbone.AuditSubject("globex", backbone.AuditDenied):                        "secrets",
-		backbone.AuditSubject(backbone.AccountUnauthenticated, backbone.AuditDenied): "",
-		backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator):      "",
+		auditlog.Subject("acme", auditlog.ClassDenied):                         "…(97280 bytes)",
+		auditlog.Subject("globex", auditlog.ClassDenied):                       "secrets",
+		auditlog.Subject(streams.AccountUnauthenticated, auditlog.ClassDenied): "",
+		auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator):      "",
 	} {
-		consumer, err := e.js.OrderedConsumer(t.Context(), backbone.StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+		consumer, err := e.js.OrderedConsumer(t.Context(), streams.Audit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,9 +133,9 @@ func TestAudit_LargeDenialsStopNothing(t *testing.T) {
 // tenants' timelines as they are.
 func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
 	js := natstest.Start(t)
-	var timelines []*backbone.Timeline
+	var timelines []*timeline.Recorder
 	for range 2 {
-		timeline, err := backbone.NewTimeline(js)
+		timeline, err := timeline.New(js)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +178,7 @@ func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
 	quiet("amid")
 	ended()
 	for _, id := range []string{"before", "amid"} {
-		hops, _, err := backbone.Hops(t.Context(), js, natstest.Tenant(t, "globex"), id)
+		hops, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, "globex"), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +192,7 @@ func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
 			t.Errorf("%s the flood: %d of 2 calls are in the timeline", id, found)
 		}
 	}
-	stream, err := js.Stream(t.Context(), backbone.StreamTimeline)
+	stream, err := js.Stream(t.Context(), streams.Timeline)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,10 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpcreflect/v2"
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/audit"
 	"github.com/headgate/headgate/gateway/auth"
@@ -30,9 +33,7 @@ import (
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/compression"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
+	"github.com/headgate/headgate/internal/timeline"
 )
 
 // Config describes a gateway.
@@ -99,7 +100,7 @@ type Config struct {
 	// UI serves the pages of the Control UI under /ui/; nil: no UI.
 	UI http.Handler
 	// Timeline records calls that change state or fail; nil: no calls are recorded.
-	Timeline *backbone.Timeline
+	Timeline *timeline.Recorder
 	// OnEnd is called when a call has ended, including calls that the pipeline rejected; nil: no
 	// function is called. It must not block.
 	OnEnd func(contextkit.RequestContext, Ended)

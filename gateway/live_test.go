@@ -14,14 +14,15 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/dynamicpb"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/internal/natstest"
-	"github.com/nats-io/nats.go/jetstream"
-	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/types/dynamicpb"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // keys is a file of API keys.
@@ -188,7 +189,7 @@ func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
 						config.Auth.Keys, config.Auth.Issuer, config.Auth.Audience = signing.ring, "test", "headgate"
 					}
 				}, ticks.register, ticks.set(t))
-				denials, err := e.js.CreateConsumer(t.Context(), backbone.StreamAudit, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
+				denials, err := e.js.CreateConsumer(t.Context(), streams.Audit, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -13,21 +13,29 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-	"github.com/headgate/headgate/internal/natstest"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // records reads the audit stream as it grows.
@@ -35,7 +43,7 @@ type records struct{ consumer jetstream.Consumer }
 
 func (e *edge) records(t *testing.T) records {
 	t.Helper()
-	consumer, err := e.js.OrderedConsumer(t.Context(), backbone.StreamAudit, jetstream.OrderedConsumerConfig{})
+	consumer, err := e.js.OrderedConsumer(t.Context(), streams.Audit, jetstream.OrderedConsumerConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +51,7 @@ func (e *edge) records(t *testing.T) records {
 }
 
 // next returns the next record and its subject.
-func (r records) next(t *testing.T) (record backbone.AuditRecord, subject string) {
+func (r records) next(t *testing.T) (record auditlog.Record, subject string) {
 	t.Helper()
 	msg, err := r.consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
 	if err != nil {

@@ -9,16 +9,21 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+
+	"github.com/nats-io/nats.go/jetstream"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // submitBy sends a command by a protocol and returns its code.
@@ -133,7 +138,7 @@ func TestNodeRights_AreStatedByTheGatewayAlone(t *testing.T) {
 
 func TestNodeRights_TheNodesRefusalIsAudited(t *testing.T) {
 	e := start(t, nil)
-	stream, err := e.js.Stream(t.Context(), backbone.StreamAudit)
+	stream, err := e.js.Stream(t.Context(), streams.Audit)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,12 +7,15 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/timeline"
+
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 )
@@ -146,11 +149,11 @@ func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
 
 func TestCallsThatChangeSomethingOrFailAreInTheTimeline(t *testing.T) {
 	js := natstest.Start(t)
-	timeline, err := backbone.NewTimeline(js)
+	recorder, err := timeline.New(js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := start(t, func(c *gateway.Config) { c.Timeline = timeline })
+	e := start(t, func(c *gateway.Config) { c.Timeline = recorder })
 	token := e.token(t, "acme", "query.read", "command.submit")
 	e.http(t, http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`, "authorization", token, contextkit.HeaderCorrelationID, "writes")
 	e.http(t, http.MethodPost, "/v1/query/v", `{}`, "authorization", token, contextkit.HeaderCorrelationID, "reads")
@@ -158,12 +161,12 @@ func TestCallsThatChangeSomethingOrFailAreInTheTimeline(t *testing.T) {
 	e.http(t, http.MethodPost, "/v1/query/v", `{}`, "authorization", token, contextkit.HeaderCorrelationID, "fails")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // it publishes what was recorded before it ends
-	if err := timeline.Run(ctx, "g1"); err != nil {
+	if err := recorder.Run(ctx, "g1"); err != nil {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]string{"writes": "ok", "reads": "", "fails": "internal"} {
-		hops, _, err := backbone.Hops(t.Context(), js, natstest.Tenant(t, "acme"), id)
-		if err != nil || (want == "") != (len(hops) == 0) || want != "" && (hops[0].Code != want || hops[0].Node != "g1" || hops[0].Kind != backbone.HopCall) {
+		hops, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, "acme"), id)
+		if err != nil || (want == "") != (len(hops) == 0) || want != "" && (hops[0].Code != want || hops[0].Node != "g1" || hops[0].Kind != timeline.KindCall) {
 			t.Errorf("%s: %+v, %v", id, hops, err)
 		}
 	}

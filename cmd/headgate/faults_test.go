@@ -18,14 +18,19 @@ import (
 
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/google/go-cmp/cmp"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 	"golang.org/x/sync/errgroup"
+
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 const (
@@ -301,7 +306,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := js.Stream(ctx, backbone.StreamEvents)
+	stream, err := js.Stream(ctx, streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +333,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := backbone.ReadEvent(backbone.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
+		event, err := journal.ReadEvent(journal.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
 		if err != nil {
 			t.Fatal(err)
 		}

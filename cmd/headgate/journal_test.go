@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // TestJournal_LossIsAcceptedThroughTheGateway has the journal of 'dev' lose its last event.
@@ -66,9 +66,9 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 		t.Errorf("%s, %v", output, err)
 	}
 	nats := filepath.Join(data, "nats")
-	blocks := natstest.Blocks(t, nats, backbone.StreamEvents)
+	blocks := natstest.Blocks(t, nats, streams.Events)
 	natstest.Alter(t, blocks[len(blocks)-1], -100)
-	natstest.DropIndex(t, nats, backbone.StreamEvents)
+	natstest.DropIndex(t, nats, streams.Events)
 	output, err := verify()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(output, "its end is missing") ||
 		!strings.Contains(output, "the views of tenant acme in "+filepath.Join(data, "views")) || !strings.Contains(output, "have followed the journal to sequence 4, and it ends at 3") {
@@ -165,7 +165,7 @@ func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
 	}
 	p.stop(t)
 	nats := filepath.Join(data, "nats")
-	if err := os.RemoveAll(natstest.StreamDir(nats, backbone.StreamEvents)); err != nil {
+	if err := os.RemoveAll(natstest.StreamDir(nats, streams.Events)); err != nil {
 		t.Fatal(err)
 	}
 	verified, err := exec.CommandContext(ctx, binary, "journal", "verify", "--data", data).CombinedOutput()

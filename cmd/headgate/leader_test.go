@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm lets every stream of three NATS servers choose
@@ -25,7 +27,7 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	conn, err := backbone.Connect("nats://"+c.wires[0].addr, t.Name())
+	conn, err := natsclient.Connect("nats://"+c.wires[0].addr, t.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,7 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 		asked <- nil
 	}()
 	for round := range 2 {
-		for _, stream := range backbone.StreamNames() {
+		for _, stream := range streams.Names() {
 			if err := stepDown(ctx, conn, js, stream); err != nil {
 				t.Fatal(err)
 			}

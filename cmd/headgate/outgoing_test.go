@@ -60,36 +60,36 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"it passes the call's own header on, with its own span", "gateway.TestAsked_EachAttemptHasASpanOfItsOwn"},
 	"tracing.roundTripper.RoundTrip http.RoundTrip": {
 		"the transport below is contextkit.HTTPTransport, under a context with its own span", "internal/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
-	"upstream.outgoing.begin h2.Open":                {"", ""},
-	"backbone.Connect nats.Connect":                  {"", ""},
-	"backbone.Embedded.Connect nats.Connect":         {"", ""},
-	"backbone.requestLeader nats.RequestWithContext": {"", ""},
+	"upstream.outgoing.begin h2.Open":                  {"", ""},
+	"natsclient.Connect nats.Connect":                  {"", ""},
+	"natsserver.Embedded.Connect nats.Connect":         {"", ""},
+	"natsclient.requestLeader nats.RequestWithContext": {"", ""},
 	// Requests to JetStream's API, as those of the client library.
-	"backbone.removeMessage nats.RequestWithContext": {"", ""},
-	"backbone.countAfter nats.RequestWithContext":    {"", ""},
-	"backbone.Storage.examine nats.Request":          {"", ""},
-	"backup.ask nats.RequestWithContext":             {"", ""},
-	"natstest.PublishStrange jetstream.PublishMsg":   {"", ""}, // of tests: messages of other producers
-	"natstest.NextBlock jetstream.Publish":           {"", ""}, // of tests alone
-	"tracing.newSender grpc.NewClient":               {"", ""},
-	"backbone.observed.PublishMsg jetstream.PublishMsg": {
-		"it passes the message on unchanged", "backbone.TestStorage_NoticesAServerThatStoresNothing"},
+	"natsclient.RemoveMessage nats.RequestWithContext": {"", ""},
+	"natsclient.CountAfter nats.RequestWithContext":    {"", ""},
+	"natshealth.Storage.examine nats.Request":          {"", ""},
+	"backup.ask nats.RequestWithContext":               {"", ""},
+	"natstest.PublishStrange jetstream.PublishMsg":     {"", ""}, // of tests: messages of other producers
+	"natstest.NextBlock jetstream.Publish":             {"", ""}, // of tests alone
+	"tracing.newSender grpc.NewClient":                 {"", ""},
+	"natshealth.observed.PublishMsg jetstream.PublishMsg": {
+		"it passes the message on unchanged", "internal/natshealth.TestStorage_NoticesAServerThatStoresNothing"},
 	"backup.restoring.addRefusals jetstream.PublishMsg": {
 		"contextkit.InjectNATS under the platform's context, or it fails", "services/runner.TestBackup_WhatWasUndoneDoesNotGoForward"},
 	"backup.restoring.moveCursors jetstream.PublishMsg": {
 		"contextkit.InjectNATS under the platform's context, or it fails", "cmd/headgate.TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing"},
 	"tracing.sender.UploadTraces grpc.Invoke": {"", ""},
-	"backbone.Journal.publish jetstream.PublishMsg": {
+	"journal.Journal.publish jetstream.PublishMsg": {
 		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
-	"backbone.Journal.publish jetstreamext.PublishMsgBatch": {
+	"journal.Journal.publish jetstreamext.PublishMsgBatch": {
 		"as the line above", "services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
-	"backbone.DeadLetter jetstream.PublishMsg": {
+	"deadletter.Store jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
-	"backbone.publishKept jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "backbone.TestKept_PlatformWritesCarryTheContract"},
-	"backbone.Timeline.publish jetstream.PublishMsgAsync": {
-		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "backbone.TestAHopCarriesTheContractOfItsCall"},
-	"backbone.MakeDue jetstream.PublishMsg": {
+	"kv.publish jetstream.PublishMsg": {
+		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "internal/kv.TestKept_PlatformWritesCarryTheContract"},
+	"timeline.Recorder.publish jetstream.PublishMsgAsync": {
+		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "internal/timeline.TestAHopCarriesTheContractOfItsCall"},
+	"workqueue.MakeDue jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone"},
 	"runner.schedule jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},

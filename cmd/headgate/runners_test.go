@@ -11,11 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // beforeVariable names the program of an earlier version, from which is upgraded.
@@ -45,7 +48,7 @@ func openBank(ctx context.Context, t *testing.T, c *cluster, tenants int) *bank 
 	if b.js, err = jetstream.New(conn); err != nil {
 		t.Fatal(err)
 	}
-	created, err := backbone.OpenBucket[backbone.Tenant](ctx, b.js, backbone.BucketTenants)
+	created, err := kv.Open[fleet.Tenant](ctx, b.js, streams.BucketTenants)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +56,7 @@ func openBank(ctx context.Context, t *testing.T, c *cluster, tenants int) *bank 
 	for n := range tenants {
 		tenant := parseTenant(t, fmt.Sprintf("bank-%02d", n))
 		b.tenants = append(b.tenants, tenant)
-		if _, err := created.Put(contextkit.PlatformContext(ctx), tenant.String(), backbone.Tenant{}, 0); err != nil {
+		if _, err := created.Put(contextkit.PlatformContext(ctx), tenant.String(), fleet.Tenant{}, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -151,7 +154,7 @@ func (b *bank) close(ctx context.Context, t *testing.T, logs func() string) {
 			}
 		}
 	}
-	stream, err := b.js.Stream(ctx, backbone.StreamDeadLetters)
+	stream, err := b.js.Stream(ctx, streams.DeadLetters)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,12 +236,12 @@ func TestRunners_EachTriggerTakesEffectOnceWhateverHappensToThem(t *testing.T) {
 		b.settle(ctx, t, int64(20+random.IntN(40)))
 	}
 	b.close(ctx, t, logs)
-	for _, stream := range []string{backbone.StreamEvents, backbone.StreamWork} {
+	for _, stream := range []string{streams.Events, streams.Work} {
 		handle, err := b.js.Stream(ctx, stream)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := handle.CachedInfo().State.Consumers; stream == backbone.StreamWork && n > 0 {
+		if n := handle.CachedInfo().State.Consumers; stream == streams.Work && n > 0 {
 			t.Errorf("%d consumers on WORK", n)
 		}
 	}
@@ -268,7 +271,7 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The cluster's own runner has decided already: take that back, as if there never was one.
-	decisions, err := js.KeyValue(ctx, backbone.BucketRunner)
+	decisions, err := js.KeyValue(ctx, streams.BucketRunner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +297,7 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 	b.move(ctx)
 	b.settle(ctx, t, 150)
 	consumers := func() int {
-		stream, err := js.Stream(ctx, backbone.StreamEvents)
+		stream, err := js.Stream(ctx, streams.Events)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +314,7 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 		t.Errorf("earlier versions have %d consumers for %d tenants", n, len(b.tenants))
 	}
 	byCursors := func() bool {
-		_, err := backbone.ReadKept(ctx, js, backbone.BucketRunner, "cursors")
+		_, err := kv.Read(ctx, js, streams.BucketRunner, "cursors")
 		return err == nil
 	}
 	// One is upgraded, and goes back; then one after the other, the last one by a kill.

@@ -7,7 +7,7 @@
 // another's. A record that NATS can never store, or that exceeds the queue, is dropped, counted
 // (headgate_audit_lost_total, by reason) and logged.
 //
-// Sizes are bounded: a record takes at most 4 KiB (see [backbone.AuditRecord.Bounded]), a queue at
+// Sizes are bounded: a record takes at most 4 KiB (see [auditlog.Record.Bounded]), a queue at
 // most 4096 records and 8 MiB. Per second, at most ten denials of one caller, ten reads of tenants'
 // data and a hundred other calls for tenants of one operator are recorded.
 package audit
@@ -18,20 +18,22 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fairqueue"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/fairqueue"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // bounds are the bounds of each queue.
 var bounds = fairqueue.Bounds{Items: 4096, Bytes: 8 << 20}
 
 // Record is an audit record.
-type Record = backbone.AuditRecord
+type Record = auditlog.Record
 
 // Recorder publishes audit records. It is safe for concurrent use.
 type Recorder struct {
@@ -60,7 +62,7 @@ func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zero
 
 // Deny records a denial under an account, unless its caller or the account exceeds the rate: the
 // caller's next record has the number of suppressed ones.
-func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, record Record) {
+func (r *Recorder) Deny(rc contextkit.RequestContext, account streams.Account, record Record) {
 	caller, ok := r.denied.admit(account, record.Principal, time.Now())
 	if !ok {
 		caller.suppressed.Add(1)
@@ -68,15 +70,15 @@ func (r *Recorder) Deny(rc contextkit.RequestContext, account backbone.Account, 
 		return
 	}
 	record.Suppressed = caller.suppressed.Swap(0)
-	for _, lost := range r.add(r.denials, rc, account, backbone.AuditDenied, record, caller) {
+	for _, lost := range r.add(r.denials, rc, account, auditlog.ClassDenied, record, caller) {
 		lost.caller.suppressed.Add(1 + lost.suppressed)
 		r.denials.recordLoss(lost, reasonQueueFull, nil)
 	}
 }
 
 // Record records a call that was not denied, under an account and as a class other than
-// [backbone.AuditDenied], regardless of the caller's rate.
-func (r *Recorder) Record(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record) {
+// [auditlog.ClassDenied], regardless of the caller's rate.
+func (r *Recorder) Record(rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record) {
 	r.record(rc, account, class, record, nil)
 }
 
@@ -86,12 +88,12 @@ type Admission struct{ caller *caller }
 // Admit reports whether an operator's call for a tenant, of the class, may be recorded now: it
 // bounds the records per second of each principal for all tenants together. The next record has the
 // number of suppressed ones. It does not allocate for a tracked principal.
-func (r *Recorder) Admit(class backbone.AuditClass, principal string) (Admission, bool) {
+func (r *Recorder) Admit(class auditlog.Class, principal string) (Admission, bool) {
 	limits := r.writes
-	if class == backbone.AuditRead {
+	if class == auditlog.ClassRead {
 		limits = r.reads
 	}
-	caller, ok := limits.admit(backbone.AccountPlatform, principal, time.Now())
+	caller, ok := limits.admit(streams.AccountPlatform, principal, time.Now())
 	if !ok {
 		caller.suppressed.Add(1)
 		r.suppressed.Inc()
@@ -100,14 +102,14 @@ func (r *Recorder) Admit(class backbone.AuditClass, principal string) (Admission
 }
 
 // Operate records an operator's call that Admit has admitted.
-func (r *Recorder) Operate(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, admission Admission) {
+func (r *Recorder) Operate(rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, admission Admission) {
 	record.Suppressed = admission.caller.suppressed.Swap(0)
 	r.record(rc, account, class, record, admission.caller)
 }
 
-func (r *Recorder) record(rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, caller *caller) {
+func (r *Recorder) record(rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, caller *caller) {
 	out := r.tenants
-	if class == backbone.AuditOperator {
+	if class == auditlog.ClassOperator {
 		out = r.operators
 	}
 	for _, lost := range r.add(out, rc, account, class, record, caller) {
@@ -122,13 +124,13 @@ func (r *Recorder) record(rc contextkit.RequestContext, account backbone.Account
 const overhead = 2 << 10
 
 // add adds a record to an outbox, and returns the entries that the outbox dropped for it.
-func (r *Recorder) add(out *outbox, rc contextkit.RequestContext, account backbone.Account, class backbone.AuditClass, record Record, caller *caller) []*entry {
+func (r *Recorder) add(out *outbox, rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, caller *caller) []*entry {
 	data, err := json.Marshal(record.Bounded())
 	if err != nil {
 		r.log.Error().Err(err).Msg("audit record not stored: it cannot be encoded")
 		return nil
 	}
-	e := &entry{rc: rc, subject: backbone.AuditSubject(account, class), data: data, caller: caller, suppressed: record.Suppressed}
+	e := &entry{rc: rc, subject: auditlog.Subject(account, class), data: data, caller: caller, suppressed: record.Suppressed}
 	return out.queue.Add(string(account), len(data)+overhead, e)
 }
 

@@ -10,14 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/audit"
-	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/audit"
+	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
@@ -76,7 +79,7 @@ func call() contextkit.RequestContext {
 }
 
 func (r recorder) operate(procedure string) {
-	r.Record(call(), backbone.AccountPlatform, backbone.AuditOperator, audit.Record{Decision: "allowed", Principal: "operator", Procedure: procedure})
+	r.Record(call(), streams.AccountPlatform, auditlog.ClassOperator, audit.Record{Decision: "allowed", Principal: "operator", Procedure: procedure})
 }
 
 // reader reads the audit stream from its beginning.
@@ -87,7 +90,7 @@ type reader struct {
 
 func read(t *testing.T, js jetstream.JetStream, subjects ...string) reader {
 	t.Helper()
-	consumer, err := js.OrderedConsumer(t.Context(), backbone.StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: subjects})
+	consumer, err := js.OrderedConsumer(t.Context(), streams.Audit, jetstream.OrderedConsumerConfig{FilterSubjects: subjects})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +118,7 @@ func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
 	js := natstest.Start(t)
 	r := start(t, js)
 	deny := func(principal string) {
-		r.Deny(call(), backbone.AccountUnauthenticated, audit.Record{Decision: "denied", Principal: principal})
+		r.Deny(call(), streams.AccountUnauthenticated, audit.Record{Decision: "denied", Principal: principal})
 	}
 	const storm = 1000
 	began := time.Now()
@@ -125,7 +128,7 @@ func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
 	most := 200 + 10*int(time.Since(began).Seconds()+1)
 	deny("app") // another caller's is recorded
 	r.operate("/x.Y/Z")
-	denials := read(t, js, backbone.AuditSubject(backbone.AccountUnauthenticated, backbone.AuditDenied))
+	denials := read(t, js, auditlog.Subject(streams.AccountUnauthenticated, auditlog.ClassDenied))
 	recorded, counted := 0, int64(0)
 	for record := denials.next(); record.Principal == ""; record = denials.next() {
 		if recorded, counted = recorded+1, counted+record.Suppressed; recorded > most {
@@ -135,11 +138,11 @@ func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
 	if recorded < 200 {
 		t.Errorf("%d denials of a burst are recorded, want 200", recorded)
 	}
-	if record := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator)).next(); record.Procedure != "/x.Y/Z" {
+	if record := read(t, js, auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator)).next(); record.Procedure != "/x.Y/Z" {
 		t.Errorf("the operator's record is %+v", record)
 	}
 	// What was not recorded is counted by the next that is.
-	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+	stream, err := js.Stream(t.Context(), streams.Audit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +170,7 @@ func TestRecorder_ARecordIsBoundedWhateverTheRequestWas(t *testing.T) {
 		rc := call()
 		rc.CorrelationID, rc.RequestID, rc.CausationID = strings.Repeat("i", contextkit.MaxIDLength), strings.Repeat("r", contextkit.MaxIDLength), strings.Repeat("c", contextkit.MaxIDLength)
 		rc.TenantID, rc.Tracestate = natstest.Tenant(t, strings.Repeat("t", 63)), strings.Repeat("s", 512)
-		r.Deny(rc, backbone.AccountOf(rc.TenantID), audit.Record{
+		r.Deny(rc, streams.AccountOf(rc.TenantID), audit.Record{
 			Decision: "denied", Reason: huge, Principal: huge, Tenant: huge, Procedure: huge, Right: huge, Resource: huge, Code: huge, Node: huge,
 			CorrelationID: huge, TraceID: huge, RequestID: huge,
 		})
@@ -193,7 +196,7 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 		},
 		"the stream's largest message": func(t *testing.T) jetstream.JetStream {
 			js := natstest.Start(t)
-			stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+			stream, err := js.Stream(t.Context(), streams.Audit)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,7 +212,7 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 			js := limit(t)
 			r := start(t, js)
 			for range 300 { // more than the window
-				r.Record(call(), backbone.AccountPlatform, backbone.AuditOperator, audit.Record{
+				r.Record(call(), streams.AccountPlatform, auditlog.ClassOperator, audit.Record{
 					Decision: "allowed", Principal: strings.Repeat("p", 256), Procedure: strings.Repeat("m", 256), Resource: strings.Repeat("r", 512), Reason: strings.Repeat("x", 1024),
 				})
 			}
@@ -218,7 +221,7 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 				t.Errorf("%+v is stored", record)
 			}
 			r.stop()
-			if lost := r.metric(t, "headgate_audit_lost_total", "operators", backbone.RefusedTooLarge); lost != 300 {
+			if lost := r.metric(t, "headgate_audit_lost_total", "operators", natsclient.RefusedTooLarge); lost != 300 {
 				t.Errorf("%v records are counted as too large, want 300", lost)
 			}
 			if retries := r.metric(t, "headgate_audit_retries_total", "operators"); retries != 0 {
@@ -236,7 +239,7 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	js := natstest.Connect(t, first)
 	r := start(t, js)
 	r.operate("/x.Y/M0")
-	operators := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator))
+	operators := read(t, js, auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator))
 	if record := operators.next(); record.Procedure != "/x.Y/M0" {
 		t.Fatalf("%+v", record)
 	}
@@ -273,7 +276,7 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	if len(seen) != operations {
 		t.Errorf("%d different records of %d arrive", len(seen), operations)
 	}
-	quiet := read(t, js, backbone.AuditSubject("quiet", backbone.AuditDenied))
+	quiet := read(t, js, auditlog.Subject("quiet", auditlog.ClassDenied))
 	for i := range 3 {
 		if record := quiet.next(); record.Procedure != fmt.Sprint("/x.Y/Quiet", i) {
 			t.Errorf("%+v is the other tenant's denial %d", record, i)
@@ -285,7 +288,7 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 			t.Errorf("%s: something is queued still: %v", queue, queued)
 		}
 	}
-	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+	stream, err := js.Stream(t.Context(), streams.Audit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +302,7 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 // until the recorder has given them back, and none is lost.
 func TestRecorder_RestoresItsStream(t *testing.T) {
 	js := natstest.Start(t)
-	stream, err := js.Stream(t.Context(), backbone.StreamAudit)
+	stream, err := js.Stream(t.Context(), streams.Audit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +314,7 @@ func TestRecorder_RestoresItsStream(t *testing.T) {
 	r := start(t, js)
 	r.operate("/x.Y/M0")
 	r.operate("/x.Y/M1")
-	operators := read(t, js, backbone.AuditSubject(backbone.AccountPlatform, backbone.AuditOperator))
+	operators := read(t, js, auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator))
 	for i := range 2 {
 		if record := operators.next(); record.Procedure != fmt.Sprint("/x.Y/M", i) {
 			t.Errorf("%+v is record %d", record, i)

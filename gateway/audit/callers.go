@@ -4,10 +4,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/internal/streams"
+
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/internal/excerpt"
 	"golang.org/x/time/rate"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 const (
@@ -26,13 +28,13 @@ const (
 type callers struct {
 	factor   int
 	callers  *lru.Cache[callerKey, *caller]
-	accounts *lru.Cache[backbone.Account, *rate.Limiter]
+	accounts *lru.Cache[streams.Account, *rate.Limiter]
 }
 
 // callerKey identifies a caller: an account's principal, "" without a credential. The principal is
 // an excerpt, which bounds the keys' memory.
 type callerKey struct {
-	account   backbone.Account
+	account   streams.Account
 	principal string
 }
 
@@ -48,7 +50,7 @@ func newCallers(factor int) *callers {
 	if err != nil {
 		panic(err)
 	}
-	byAccount, err := lru.New[backbone.Account, *rate.Limiter](trackedAccounts)
+	byAccount, err := lru.New[streams.Account, *rate.Limiter](trackedAccounts)
 	if err != nil {
 		panic(err)
 	}
@@ -56,7 +58,7 @@ func newCallers(factor int) *callers {
 }
 
 // admit returns the caller, and whether its call may be recorded now.
-func (c *callers) admit(account backbone.Account, principal string, now time.Time) (*caller, bool) {
+func (c *callers) admit(account streams.Account, principal string, now time.Time) (*caller, bool) {
 	key := callerKey{account, excerpt.Text(principal, excerpt.Name)}
 	one, ok := c.callers.Get(key)
 	if !ok {

@@ -3,11 +3,12 @@ package audit
 import (
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/internal/natsclient"
 )
 
-// Reasons of lost records, in addition to those of [backbone.Refused].
+// Reasons of lost records, in addition to those of [natsclient.Refused].
 const (
 	reasonQueueFull = "queue_full"
 	reasonEnded     = "process_ended"
@@ -31,7 +32,7 @@ func newCounters(metrics prometheus.Registerer) *counters {
 
 // begin creates a queue's series at 0.
 func (c *counters) begin(queue string) {
-	for _, reason := range []string{reasonQueueFull, reasonEnded, backbone.RefusedTooLarge, backbone.RefusedInvalid} {
+	for _, reason := range []string{reasonQueueFull, reasonEnded, natsclient.RefusedTooLarge, natsclient.RefusedInvalid} {
 		c.lost.WithLabelValues(queue, reason)
 	}
 	c.retries.WithLabelValues(queue)

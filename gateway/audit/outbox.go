@@ -7,13 +7,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/backoff"
-	"github.com/headgate/headgate/internal/fairqueue"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
+	"github.com/headgate/headgate/internal/fairqueue"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (
@@ -67,7 +69,7 @@ type sent struct {
 
 // run publishes entries until ctx ends, and then, for at most flushTimeout, the queued ones.
 func (o *outbox) run(ctx context.Context) error {
-	js, err := backbone.Async(o.js, window, nil)
+	js, err := natsclient.Async(o.js, window, nil)
 	if err != nil {
 		return err
 	}
@@ -168,20 +170,20 @@ func (o *outbox) awaitAck(ctx context.Context, js jetstream.JetStream, s sent) {
 // restore returns to the stream the subjects that a process of an earlier version has removed from
 // it.
 func (o *outbox) restore(ctx context.Context) {
-	switch restored, err := backbone.RestoreStream(ctx, o.js, backbone.StreamAudit); {
+	switch restored, err := streams.Restore(ctx, o.js, streams.Audit); {
 	case err != nil:
 		o.log.Warn().Err(err).Str("queue", o.name).Msg("audit stream not restored")
 	case restored:
-		o.log.Warn().Str("queue", o.name).Str("stream", backbone.StreamAudit).Msg("restored the stream's subjects, which a process of an earlier version had removed")
+		o.log.Warn().Str("queue", o.name).Str("stream", streams.Audit).Msg("restored the stream's subjects, which a process of an earlier version had removed")
 	}
 }
 
 // refused returns the reason that a record can never be stored, "" if a retry may succeed.
 func refused(err error) string {
 	if errors.Is(err, errNoContract) {
-		return backbone.RefusedInvalid
+		return natsclient.RefusedInvalid
 	}
-	return backbone.Refused(err)
+	return natsclient.Refused(err)
 }
 
 // recordLoss counts and logs an entry that is not stored.

@@ -4,9 +4,12 @@ import (
 	"context"
 	"slices"
 
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 )
@@ -14,20 +17,20 @@ import (
 // LoadPlacements applies the stored placements to the table. A gateway must call it before it serves: without
 // placements it would route a placed tenant's calls to other nodes.
 func (r *Router) LoadPlacements(ctx context.Context, js jetstream.JetStream) error {
-	placements, err := backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
+	placements, err := kv.Open[fleet.Placement](ctx, js, streams.BucketPlacement)
 	if err != nil {
 		return err
 	}
 	all, err := placements.All(ctx)
 	if err == nil {
-		r.place(backbone.Changes[backbone.Placement]{Put: all, Whole: true})
+		r.place(kv.Changes[fleet.Placement]{Put: all, Whole: true})
 	}
 	return err
 }
 
 // FollowPlacements maintains the table's placements until ctx ends.
 func (r *Router) FollowPlacements(ctx context.Context, js jetstream.JetStream) {
-	backbone.FollowBucket(ctx, js, backbone.BucketPlacement, r.place, func(err error) {
+	kv.Follow(ctx, js, streams.BucketPlacement, r.place, func(err error) {
 		r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("changes of placements are not received; the known placements stay")
 	})
 }
@@ -36,7 +39,7 @@ func (r *Router) FollowPlacements(ctx context.Context, js jetstream.JetStream) {
 func (r *Router) PlacementRevision() uint64 { return r.revision.Load() }
 
 // place applies changes of placements to the table. They override the placements of the settings.
-func (r *Router) place(changes backbone.Changes[backbone.Placement]) {
+func (r *Router) place(changes kv.Changes[fleet.Placement]) {
 	var placed []route.Placement
 	if changes.Whole {
 		placed = slices.Clone(r.placements)
@@ -44,7 +47,7 @@ func (r *Router) place(changes backbone.Changes[backbone.Placement]) {
 	revision := r.revision.Load()
 	for key, stored := range changes.Put {
 		revision = max(revision, stored.Revision)
-		kind, tenant, ok := backbone.ParsePlacementKey(key)
+		kind, tenant, ok := fleet.ParsePlacementKey(key)
 		switch {
 		case !ok:
 		case stored.Value.Node == "":
@@ -57,7 +60,7 @@ func (r *Router) place(changes backbone.Changes[backbone.Placement]) {
 		}
 	}
 	for _, key := range changes.Deleted {
-		if kind, tenant, ok := backbone.ParsePlacementKey(key); ok {
+		if kind, tenant, ok := fleet.ParsePlacementKey(key); ok {
 			placed = append(placed, r.configured(kind, tenant))
 		}
 	}

@@ -7,11 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headgate/headgate/internal/fleet"
+
 	"connectrpc.com/connect/v2"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/rs/zerolog"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
@@ -45,7 +46,7 @@ type Catalog interface {
 type Reflector struct {
 	catalog   Catalog
 	nodes     []*describedNode
-	announced chan backbone.Node
+	announced chan fleet.Node
 	asker     *asker
 	log       zerolog.Logger
 
@@ -65,7 +66,7 @@ type describedNode struct {
 func NewReflector(catalog Catalog, nodes []Node, channels upstream.PoolConfig, log zerolog.Logger) *Reflector {
 	r := &Reflector{
 		catalog:   catalog,
-		announced: make(chan backbone.Node, maxQueuedNodes),
+		announced: make(chan fleet.Node, maxQueuedNodes),
 		asker:     newAsker(channels),
 		log:       log,
 		firstWait: firstReflectWait,
@@ -78,7 +79,7 @@ func NewReflector(catalog Catalog, nodes []Node, channels upstream.PoolConfig, l
 }
 
 // Announce queues an announced node. While the queue is full it does nothing: a later announcement queues the node.
-func (r *Reflector) Announce(node backbone.Node) {
+func (r *Reflector) Announce(node fleet.Node) {
 	select {
 	case r.announced <- node:
 	default:
@@ -176,7 +177,7 @@ func (r *Reflector) followAnnounced(ctx context.Context) error {
 }
 
 // describeAnnounced has the catalog serve an announced node's services, and reports whether it does.
-func (r *Reflector) describeAnnounced(ctx context.Context, node backbone.Node) bool {
+func (r *Reflector) describeAnnounced(ctx context.Context, node fleet.Node) bool {
 	set, err := r.asker.ask(ctx, node.Endpoint)
 	if err == nil {
 		err = r.catalog.Describe(node.ID, node.Started, set)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/internal/fleet"
+
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/reflection"
@@ -18,7 +20,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
@@ -163,11 +164,11 @@ func TestReflector_AnnouncedNodesAreAskedOncePerStart(t *testing.T) {
 	c := newCatalog()
 	r := NewReflector(c, nil, upstream.PoolConfig{}, zerolog.Nop())
 	run(t, r)
-	first := backbone.Node{ID: "a", Kind: "thing", Endpoint: endpoint, Started: time.Unix(1, 0)}
+	first := fleet.Node{ID: "a", Kind: "thing", Endpoint: endpoint, Started: time.Unix(1, 0)}
 	again := first
 	again.Started = time.Unix(2, 0)
-	away := backbone.Node{ID: "away", Endpoint: "127.0.0.1:1"}
-	for _, node := range []backbone.Node{first, first, away, again, {ID: "b", Endpoint: endpoint}} {
+	away := fleet.Node{ID: "away", Endpoint: "127.0.0.1:1"}
+	for _, node := range []fleet.Node{first, first, away, again, {ID: "b", Endpoint: endpoint}} {
 		r.Announce(node)
 	}
 	for _, want := range []string{"a field", "a field", "b field"} {
@@ -181,7 +182,7 @@ func TestReflector_AnnouncementsBeyondTheQueueAreDropped(t *testing.T) {
 	r := NewReflector(newCatalog(), nil, upstream.PoolConfig{}, zerolog.Nop())
 	defer r.Close()
 	for range maxQueuedNodes + 1 {
-		r.Announce(backbone.Node{}) // it must not block
+		r.Announce(fleet.Node{}) // it must not block
 	}
 	if len(r.announced) != maxQueuedNodes {
 		t.Errorf("%d nodes are queued", len(r.announced))

@@ -8,11 +8,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/gateway/route"
 )
 
@@ -31,12 +33,12 @@ type Router struct {
 	nodes      []route.Node
 	placements []route.Placement
 	log        zerolog.Logger
-	metrics    backbone.FleetMetrics
+	metrics    fleet.Metrics
 	// revision is the KV revision of the newest placement in the table.
 	revision atomic.Uint64
 
 	mu        sync.Mutex
-	announced backbone.Fleet
+	announced fleet.Fleet
 	applied   map[string]announcement // by node
 }
 
@@ -69,9 +71,9 @@ type Prober interface {
 // FollowNodes maintains the table's nodes until ctx ends. A node whose announcements are no longer received stays in
 // the table while it answers probes. describes is called with each announced node that describes its services by
 // reflection, after each of its announcements; it must not block.
-func (r *Router) FollowNodes(ctx context.Context, js jetstream.JetStream, probes Prober, describes func(backbone.Node)) {
-	backbone.FollowNodes(ctx, js, backbone.Follower{
-		Each: func(fleet backbone.Fleet) {
+func (r *Router) FollowNodes(ctx context.Context, js jetstream.JetStream, probes Prober, describes func(fleet.Node)) {
+	fleet.FollowNodes(ctx, js, fleet.Follower{
+		Each: func(fleet fleet.Fleet) {
 			r.announce(fleet)
 			for _, node := range fleet.Nodes {
 				if node.Reflect {
@@ -79,7 +81,7 @@ func (r *Router) FollowNodes(ctx context.Context, js jetstream.JetStream, probes
 				}
 			}
 		},
-		Ask: func(_ context.Context, silent []backbone.Node) map[string]backbone.Verdict {
+		Ask: func(_ context.Context, silent []fleet.Node) map[string]fleet.Verdict {
 			return r.examine(silent, probes)
 		},
 		Failed: func(err error) {
@@ -89,7 +91,7 @@ func (r *Router) FollowNodes(ctx context.Context, js jetstream.JetStream, probes
 }
 
 // announce applies the announced nodes to the table.
-func (r *Router) announce(fleet backbone.Fleet) {
+func (r *Router) announce(fleet fleet.Fleet) {
 	r.metrics.Set(fleet)
 	r.mu.Lock()
 	r.announced = fleet
@@ -99,25 +101,25 @@ func (r *Router) announce(fleet backbone.Fleet) {
 }
 
 // examine returns the probes' verdicts on silent nodes. A node is gone if another node announces its address.
-func (r *Router) examine(silent []backbone.Node, probes Prober) map[string]backbone.Verdict {
+func (r *Router) examine(silent []fleet.Node, probes Prober) map[string]fleet.Verdict {
 	taken := r.activeEndpoints(silent)
-	verdicts := make(map[string]backbone.Verdict, len(silent))
+	verdicts := make(map[string]fleet.Verdict, len(silent))
 	for _, node := range silent {
 		if node.Kind == kindGateway {
 			continue // gateways are not probed
 		}
 		switch answers, known := probes.Answers(node.ID); {
 		case taken[node.Endpoint], known && !answers:
-			verdicts[node.ID] = backbone.Gone
+			verdicts[node.ID] = fleet.Gone
 		case known:
-			verdicts[node.ID] = backbone.Answers
+			verdicts[node.ID] = fleet.Answers
 		}
 	}
 	return verdicts
 }
 
 // activeEndpoints returns the endpoints of the settings' nodes and of announced nodes that are not silent.
-func (r *Router) activeEndpoints(silent []backbone.Node) map[string]bool {
+func (r *Router) activeEndpoints(silent []fleet.Node) map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	endpoints := map[string]bool{}
@@ -125,7 +127,7 @@ func (r *Router) activeEndpoints(silent []backbone.Node) map[string]bool {
 		endpoints[node.Endpoint] = true
 	}
 	for _, node := range r.announced.Nodes {
-		if !slices.ContainsFunc(silent, func(s backbone.Node) bool { return s.ID == node.ID }) {
+		if !slices.ContainsFunc(silent, func(s fleet.Node) bool { return s.ID == node.ID }) {
 			endpoints[node.Endpoint] = true
 		}
 	}
@@ -136,13 +138,13 @@ func (r *Router) activeEndpoints(silent []backbone.Node) map[string]bool {
 func (r *Router) JournalDamaged() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.announced.Nodes, func(n backbone.Node) bool {
-		return n.Kind != kindGateway && slices.Contains(n.Degraded, backbone.DegradedJournal)
+	return slices.ContainsFunc(r.announced.Nodes, func(n fleet.Node) bool {
+		return n.Kind != kindGateway && slices.Contains(n.Degraded, journal.DegradedJournal)
 	})
 }
 
 // lostNodes returns the lost nodes that are not gateways.
-func lostNodes(lost []backbone.LostNode) []route.Node {
+func lostNodes(lost []fleet.LostNode) []route.Node {
 	var nodes []route.Node
 	for _, l := range lost {
 		if l.Node.Kind != kindGateway && l.Node.Kind != "" {

@@ -8,10 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/gateway/route"
-	"github.com/headgate/headgate/internal/natstest"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // probes are the results of probes by node.
@@ -24,35 +26,35 @@ func (p probes) Answers(node string) (answers, known bool) {
 
 func TestRouter_ProbedReadinessStaysUntilTheAnnouncementChanges(t *testing.T) {
 	started := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	ready := backbone.Node{ID: "p1", Kind: "projection", Endpoint: "127.0.0.1:9001", Started: started, Ready: true}
-	change := func(how func(*backbone.Node)) backbone.Node {
+	ready := fleet.Node{ID: "p1", Kind: "projection", Endpoint: "127.0.0.1:9001", Started: started, Ready: true}
+	change := func(how func(*fleet.Node)) fleet.Node {
 		node := ready
 		how(&node)
 		return node
 	}
-	busier := change(func(n *backbone.Node) { n.Load = &backbone.Load{Goroutines: 99} })
-	restarted := change(func(n *backbone.Node) { n.Started = started.Add(time.Minute) })
-	moved := change(func(n *backbone.Node) { n.Endpoint = "127.0.0.1:9002" })
-	draining := change(func(n *backbone.Node) { n.Ready = false })
+	busier := change(func(n *fleet.Node) { n.Load = &fleet.Load{Goroutines: 99} })
+	restarted := change(func(n *fleet.Node) { n.Started = started.Add(time.Minute) })
+	moved := change(func(n *fleet.Node) { n.Endpoint = "127.0.0.1:9002" })
+	draining := change(func(n *fleet.Node) { n.Ready = false })
 	for name, c := range map[string]struct {
 		probed bool
-		then   []backbone.Node
+		then   []fleet.Node
 		want   bool
 	}{
-		"not ready by probe, other load":                {false, []backbone.Node{busier}, false},
-		"not ready by probe, the same announcement":     {false, []backbone.Node{ready, busier, ready}, false},
-		"not ready by probe, started again":             {false, []backbone.Node{restarted}, true},
-		"not ready by probe, another endpoint":          {false, []backbone.Node{moved}, true},
-		"not ready by probe, drains and is ready again": {false, []backbone.Node{draining, ready}, true},
-		"ready by probe, other load":                    {true, []backbone.Node{busier}, true},
-		"ready by probe, drains":                        {true, []backbone.Node{draining}, false},
-		"ready by probe, drains with other load":        {true, []backbone.Node{draining, draining}, false},
-		"ready by probe, drains, then started again":    {true, []backbone.Node{draining, restarted}, true},
+		"not ready by probe, other load":                {false, []fleet.Node{busier}, false},
+		"not ready by probe, the same announcement":     {false, []fleet.Node{ready, busier, ready}, false},
+		"not ready by probe, started again":             {false, []fleet.Node{restarted}, true},
+		"not ready by probe, another endpoint":          {false, []fleet.Node{moved}, true},
+		"not ready by probe, drains and is ready again": {false, []fleet.Node{draining, ready}, true},
+		"ready by probe, other load":                    {true, []fleet.Node{busier}, true},
+		"ready by probe, drains":                        {true, []fleet.Node{draining}, false},
+		"ready by probe, drains with other load":        {true, []fleet.Node{draining, draining}, false},
+		"ready by probe, drains, then started again":    {true, []fleet.Node{draining, restarted}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := NewRouter(route.NewTable(), nil, zerolog.Nop())
-			announce := func(node backbone.Node) {
-				r.announce(backbone.Fleet{Nodes: []backbone.Node{node}})
+			announce := func(node fleet.Node) {
+				r.announce(fleet.Fleet{Nodes: []fleet.Node{node}})
 			}
 			announce(ready)
 			r.table.SetReady(ready.ID, c.probed)
@@ -71,7 +73,7 @@ func TestRouter_ProbedReadinessStaysUntilTheAnnouncementChanges(t *testing.T) {
 func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
-	bucket, err := js.KeyValue(t.Context(), backbone.BucketNodes)
+	bucket, err := js.KeyValue(t.Context(), streams.BucketNodes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,7 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 	defer following.Wait()
 	defer cancel()
 	following.Go(func() {
-		r.FollowNodes(ctx, js, probes{"n1": false, "n2": false}, func(backbone.Node) {})
+		r.FollowNodes(ctx, js, probes{"n1": false, "n2": false}, func(fleet.Node) {})
 	})
 	until := func(what string, nodes, lost int) {
 		t.Helper()
@@ -97,7 +99,7 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 	announce := func(ids ...string) {
 		t.Helper()
 		for _, id := range ids {
-			data, err := json.Marshal(backbone.Node{ID: id, Kind: "projection", Endpoint: "127.0.0.1:1" + id[1:], Ready: true})
+			data, err := json.Marshal(fleet.Node{ID: id, Kind: "projection", Endpoint: "127.0.0.1:1" + id[1:], Ready: true})
 			if err == nil {
 				_, err = bucket.Put(t.Context(), id, data)
 			}
@@ -123,23 +125,23 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 // does not answer, or whose address another node announces, is gone.
 func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
 	r := NewRouter(route.NewTable(), nil, zerolog.Nop())
-	node := func(id, kind, endpoint string) backbone.Node {
-		return backbone.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true}
+	node := func(id, kind, endpoint string) fleet.Node {
+		return fleet.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true}
 	}
-	silent := []backbone.Node{
+	silent := []fleet.Node{
 		node("p1", "projection", "127.0.0.1:1"), node("p2", "projection", "127.0.0.1:2"), node("p3", "projection", "127.0.0.1:3"),
 		node("p4", "projection", "127.0.0.1:4"), node("g1", "gateway", "127.0.0.1:5"),
 	}
-	r.announced = backbone.Fleet{Nodes: append([]backbone.Node{node("r1", "runner", "127.0.0.1:3")}, silent...)}
+	r.announced = fleet.Fleet{Nodes: append([]fleet.Node{node("r1", "runner", "127.0.0.1:3")}, silent...)}
 	got := r.examine(silent, probes{"p1": true, "p2": false, "p3": true})
-	want := map[string]backbone.Verdict{"p1": backbone.Answers, "p2": backbone.Gone, "p3": backbone.Gone}
+	want := map[string]fleet.Verdict{"p1": fleet.Answers, "p2": fleet.Gone, "p3": fleet.Gone}
 	if !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 
 	refusing := silent[0]
 	refusing.Ready = false
-	r.announced = backbone.Fleet{Nodes: []backbone.Node{refusing}}
+	r.announced = fleet.Fleet{Nodes: []fleet.Node{refusing}}
 	r.apply()
 	r.announced.Silent = map[string]time.Time{"p1": time.Now()}
 	r.table.SetReady("p1", true) // by a probe

@@ -4,10 +4,13 @@ import (
 	"context"
 	"sync/atomic"
 
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/limit"
 )
@@ -54,7 +57,7 @@ type TenantSetter interface {
 // LoadTenants applies the stored states of tenants. A gateway must call it before it serves: without them it would
 // admit suspended tenants.
 func LoadTenants(ctx context.Context, js jetstream.JetStream, gateway TenantSetter) error {
-	tenants, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
+	tenants, err := kv.Open[fleet.Tenant](ctx, js, streams.BucketTenants)
 	if err != nil {
 		return err
 	}
@@ -67,14 +70,14 @@ func LoadTenants(ctx context.Context, js jetstream.JetStream, gateway TenantSett
 
 // FollowTenants applies changes of tenants' states until ctx ends.
 func FollowTenants(ctx context.Context, js jetstream.JetStream, gateway TenantSetter, log zerolog.Logger) {
-	apply := func(all map[string]backbone.Kept[backbone.Tenant]) { gateway.SetTenants(tenantStates(all)) }
-	backbone.FollowBucket(ctx, js, backbone.BucketTenants, backbone.Whole(apply), func(err error) {
+	apply := func(all map[string]kv.Entry[fleet.Tenant]) { gateway.SetTenants(tenantStates(all)) }
+	kv.Follow(ctx, js, streams.BucketTenants, kv.Whole(apply), func(err error) {
 		log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("changes of tenants are not received; suspensions and quotas stay as they were")
 	})
 }
 
 // tenantStates returns the states of stored tenants. Keys that are not the name of a tenant are ignored.
-func tenantStates(all map[string]backbone.Kept[backbone.Tenant]) map[contextkit.TenantID]TenantState {
+func tenantStates(all map[string]kv.Entry[fleet.Tenant]) map[contextkit.TenantID]TenantState {
 	states := map[contextkit.TenantID]TenantState{}
 	for name, stored := range all {
 		tenant, err := contextkit.ParseTenantID(name)

@@ -7,9 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/rs/zerolog"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/route"
@@ -62,20 +65,20 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")
-	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
+	tenants, err := kv.Open[fleet.Tenant](t.Context(), js, streams.BucketTenants)
 	if err != nil {
 		t.Fatal(err)
 	}
-	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), js, backbone.BucketPlacement)
+	placements, err := kv.Open[fleet.Placement](t.Context(), js, streams.BucketPlacement)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx := contextkit.PlatformContext(t.Context())
-	if _, err := tenants.Put(ctx, "acme", backbone.Tenant{Suspended: true, Reason: "unpaid", Quota: &backbone.Quota{Rate: 5, Burst: 6}}, 0); err != nil {
+	if _, err := tenants.Put(ctx, "acme", fleet.Tenant{Suspended: true, Reason: "unpaid", Quota: &fleet.Quota{Rate: 5, Burst: 6}}, 0); err != nil {
 		t.Fatal(err)
 	}
-	key := backbone.PlacementKey("projection", acme)
-	placed, err := placements.Put(ctx, key, backbone.Placement{Node: "p2"}, 0)
+	key := fleet.PlacementKey("projection", acme)
+	placed, err := placements.Put(ctx, key, fleet.Placement{Node: "p2"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +117,7 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 	done.Go(func() { FollowTenants(following, js, states, zerolog.Nop()) })
 	defer done.Wait()
 	defer cancel()
-	if _, err := tenants.Put(ctx, "globex", backbone.Tenant{Suspended: true}, 0); err != nil {
+	if _, err := tenants.Put(ctx, "globex", fleet.Tenant{Suspended: true}, 0); err != nil {
 		t.Fatal(err)
 	}
 	await(t, states, func(all map[contextkit.TenantID]TenantState) bool {

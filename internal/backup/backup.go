@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // ErrExists is the error of a backup to a directory that has files.
@@ -106,7 +108,7 @@ func (t *taking) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	journal, err := t.open(ctx, backbone.StreamEvents)
+	journal, err := t.open(ctx, streams.Events)
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (t *taking) run(ctx context.Context) error {
 	}
 	var records []*source // of workflows
 	for _, name := range names {
-		if name == backbone.StreamEvents {
+		if name == streams.Events {
 			if err := t.refresh(ctx, journal); err != nil {
 				return err
 			}
@@ -157,7 +159,7 @@ func (t *taking) run(ctx context.Context) error {
 // they are read.
 func (t *taking) streams(ctx context.Context) ([]string, error) {
 	known := map[string]bool{}
-	for _, name := range backbone.StreamNames() {
+	for _, name := range streams.Names() {
 		known[name] = true
 	}
 	var there []string
@@ -192,7 +194,7 @@ func (t *taking) refresh(ctx context.Context, s *source) error {
 	}
 	info := stream.CachedInfo()
 	s.config, s.total = info.Config, info.State.LastSeq
-	if s.name == backbone.StreamEvents {
+	if s.name == streams.Events {
 		t.manifest.Epoch = info.Created.UnixNano()
 	}
 	return nil
@@ -203,13 +205,13 @@ const every = 500
 
 // read copies a stream's messages up to a sequence, 0: to its end.
 func (t *taking) read(ctx context.Context, s *source, to uint64) (err error) {
-	if to == 0 && s.total == 0 && s.name == backbone.StreamEvents {
+	if to == 0 && s.total == 0 && s.name == streams.Events {
 		return nil // an empty journal ends here
 	}
 	report := func() {
 		t.options.progress(Progress{Step: "backup", Stream: s.name, Done: s.next, Total: max(s.total, s.next)})
 	}
-	s.next, err = backbone.ReadAll(ctx, t.js, s.name, s.next, to, func(raw *jetstream.RawStreamMsg) error {
+	s.next, err = natsclient.ReadAll(ctx, t.js, s.name, s.next, to, func(raw *jetstream.RawStreamMsg) error {
 		if err := s.file.add(newMessage(raw)); err != nil {
 			return err
 		}
@@ -253,14 +255,14 @@ func (t *taking) finish(s *source) error {
 
 // positions writes how far runners are with the journal.
 func (t *taking) positions(ctx context.Context) error {
-	stream, err := t.js.Stream(ctx, backbone.StreamEvents)
+	stream, err := t.js.Stream(ctx, streams.Events)
 	if err != nil {
-		return fmt.Errorf("backup: stream %s: %w", backbone.StreamEvents, err)
+		return fmt.Errorf("backup: stream %s: %w", streams.Events, err)
 	}
 	all := []position{}
 	list := stream.ListConsumers(ctx)
 	for info := range list.Info() {
-		if info.Config.Durable == "" || !strings.HasPrefix(info.Name, backbone.RunnerConsumer("")) {
+		if info.Config.Durable == "" || !strings.HasPrefix(info.Name, streams.RunnerConsumer("")) {
 			continue // a reader that starts again where it wants to
 		}
 		all = append(all, position{Config: info.Config, Consumer: info.AckFloor.Consumer, Stream: info.AckFloor.Stream})
@@ -293,7 +295,7 @@ func (t *taking) later(ctx context.Context, records []*source) error {
 	}
 	defer file.abandon()
 	for _, s := range records {
-		if _, err := backbone.ReadAll(ctx, t.js, s.name, s.next, 0, func(raw *jetstream.RawStreamMsg) error {
+		if _, err := natsclient.ReadAll(ctx, t.js, s.name, s.next, 0, func(raw *jetstream.RawStreamMsg) error {
 			return file.add(newMessage(raw))
 		}); err != nil {
 			return err

@@ -12,13 +12,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/backup"
-	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backup"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
@@ -26,22 +31,22 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 // appendEvents appends events to an aggregate of acme, from a version on.
 func appendEvents(t *testing.T, js jetstream.JetStream, id string, last uint64, version int64, count int) uint64 {
 	t.Helper()
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tenant := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), tenant)
 	for n := range count {
-		events := []backbone.Event{{
+		events := []journal.Event{{
 			ID: contextkit.NewID(), Type: "noted", AggregateType: "note", AggregateID: id, Version: version + int64(n), Time: time.Now(),
 			Data:    []byte(fmt.Sprintf(`{"n":%d}`, n)),
-			Command: backbone.CommandRef{IdempotencyKey: fmt.Sprintf("%s-%d", id, version+int64(n)), Fingerprint: "f"},
+			Command: journal.CommandRef{IdempotencyKey: fmt.Sprintf("%s-%d", id, version+int64(n)), Fingerprint: "f"},
 		}}
-		err := journal.Append(ctx, tenant, last, events)
-		for tries := 0; errors.Is(err, backbone.ErrConflict) && tries < 100; tries++ {
+		err := eventLog.Append(ctx, tenant, last, events)
+		for tries := 0; errors.Is(err, journal.ErrConflict) && tries < 100; tries++ {
 			time.Sleep(50 * time.Millisecond) // a new leader may not have applied the last event yet, and reports nothing when it has
-			err = journal.Append(ctx, tenant, last, events)
+			err = eventLog.Append(ctx, tenant, last, events)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +70,7 @@ func put(t *testing.T, js jetstream.JetStream, bucket, key, value string) {
 // bare returns JetStream over a server without streams.
 func bare(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	conn, err := backbone.Connect(natstest.Server(t, &server.Options{}).ClientURL(), t.Name())
+	conn, err := natsclient.Connect(natstest.Server(t, &server.Options{}).ClientURL(), t.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,9 +85,9 @@ func bare(t *testing.T) jetstream.JetStream {
 func schedule(t *testing.T, js jetstream.JetStream, instance string, at time.Time) {
 	t.Helper()
 	tenant := natstest.Tenant(t, "acme")
-	msg := &nats.Msg{Subject: backbone.LaterSubject(tenant, "flow", instance), Header: nats.Header{"Tenant-Id": {"acme"}}}
+	msg := &nats.Msg{Subject: streams.LaterSubject(tenant, "flow", instance), Header: nats.Header{"Tenant-Id": {"acme"}}}
 	if _, err := js.PublishMsg(t.Context(), msg, jetstream.WithScheduleAt(at),
-		jetstream.WithScheduleTarget(backbone.WorkSubject(tenant, "flow", instance)), jetstream.WithScheduleTTLNever()); err != nil {
+		jetstream.WithScheduleTarget(streams.WorkSubject(tenant, "flow", instance)), jetstream.WithScheduleTTLNever()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -93,21 +98,21 @@ func fill(t *testing.T, js jetstream.JetStream) {
 	appendEvents(t, js, "a", 0, 1, 700)
 	appendEvents(t, js, "b", 0, 1, 3)
 	for n := range 5 {
-		put(t, js, backbone.BucketWorkflows, "acme.flow.i1", fmt.Sprintf(`{"n":%d}`, n))
+		put(t, js, streams.BucketWorkflows, "acme.flow.i1", fmt.Sprintf(`{"n":%d}`, n))
 	}
-	put(t, js, backbone.BucketInstances, "acme.flow.i3", `{}`)
-	put(t, js, backbone.BucketWorkflows, "acme.flow.i2", `{}`)
-	put(t, js, backbone.BucketTenants, "acme", `{}`)
-	put(t, js, backbone.BucketNodes, "n1", `{}`)
-	kv, err := js.KeyValue(t.Context(), backbone.BucketWorkflows)
+	put(t, js, streams.BucketInstances, "acme.flow.i3", `{}`)
+	put(t, js, streams.BucketWorkflows, "acme.flow.i2", `{}`)
+	put(t, js, streams.BucketTenants, "acme", `{}`)
+	put(t, js, streams.BucketNodes, "n1", `{}`)
+	kv, err := js.KeyValue(t.Context(), streams.BucketWorkflows)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := kv.Delete(t.Context(), "acme.flow.i2"); err != nil {
 		t.Fatal(err)
 	}
-	consumer, err := js.CreateOrUpdateConsumer(t.Context(), backbone.StreamEvents, jetstream.ConsumerConfig{
-		Durable: backbone.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
+	consumer, err := js.CreateOrUpdateConsumer(t.Context(), streams.Events, jetstream.ConsumerConfig{
+		Durable: streams.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -144,14 +149,14 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 	if report.Events != 703 || report.Aggregates != 2 {
 		t.Errorf("it reports %+v, want 703 events of 2 aggregates", report)
 	}
-	if err := backbone.EnsureStreams(t.Context(), restored, 1); err != nil {
+	if err := setup.Ensure(t.Context(), restored, 1); err != nil {
 		t.Fatalf("nodes do not start on it: %v", err)
 	}
-	before, err := backbone.OpenJournal(t.Context(), js)
+	before, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := backbone.OpenJournal(t.Context(), restored)
+	after, err := journal.Open(t.Context(), restored)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +164,7 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 		t.Error("the restored journal has the epoch of the other one")
 	}
 	var sequences []uint64
-	if err := after.Load(t.Context(), natstest.Tenant(t, "acme"), "note", "b", 1, 0, func(e backbone.Event) error {
+	if err := after.Load(t.Context(), natstest.Tenant(t, "acme"), "note", "b", 1, 0, func(e journal.Event) error {
 		sequences = append(sequences, e.Sequence)
 		return nil
 	}); err != nil {
@@ -172,7 +177,7 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 	if last := appendEvents(t, restored, "b", 703, 4, 1); last != 704 {
 		t.Errorf("the next event is at %d, want 704", last)
 	}
-	consumer, err := restored.Consumer(t.Context(), backbone.StreamEvents, backbone.RunnerConsumer("acme"))
+	consumer, err := restored.Consumer(t.Context(), streams.Events, streams.RunnerConsumer("acme"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +188,7 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 	if meta, _ := next.Metadata(); meta.Sequence.Stream != 11 {
 		t.Errorf("the runner goes on at %d, want 11", meta.Sequence.Stream)
 	}
-	kv, err := restored.KeyValue(t.Context(), backbone.BucketWorkflows)
+	kv, err := restored.KeyValue(t.Context(), streams.BucketWorkflows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +198,7 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 	if _, err := kv.Get(t.Context(), "acme.flow.i2"); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("a deleted record is there: %v", err)
 	}
-	if nodes, err := restored.KeyValue(t.Context(), backbone.BucketNodes); err != nil {
+	if nodes, err := restored.KeyValue(t.Context(), streams.BucketNodes); err != nil {
 		t.Error(err)
 	} else if _, err := nodes.Get(t.Context(), "n1"); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("the announcement of a node was restored: %v", err)
@@ -213,7 +218,7 @@ func TestRestore_SchedulesComeDue(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), restored, dir, backup.Target{}, backup.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	due, err := restored.CreateOrUpdateConsumer(t.Context(), backbone.StreamWork, jetstream.ConsumerConfig{
+	due, err := restored.CreateOrUpdateConsumer(t.Context(), streams.Work, jetstream.ConsumerConfig{
 		Durable: "due", FilterSubject: "work.>", AckPolicy: jetstream.AckExplicitPolicy,
 	})
 	if err != nil {
@@ -228,7 +233,7 @@ func TestRestore_SchedulesComeDue(t *testing.T) {
 	if msg.Subject() != "work.acme.flow.near" || msg.Headers().Get("Tenant-Id") != "acme" {
 		t.Errorf("due is %s with %v", msg.Subject(), msg.Headers())
 	}
-	stream, err := restored.Stream(t.Context(), backbone.StreamWork)
+	stream, err := restored.Stream(t.Context(), streams.Work)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +264,7 @@ func TestTake_UnderLoadRefersToEventsThatItHas(t *testing.T) {
 			}
 			last = appendEvents(t, js, "busy", last, version, 1)
 			version++
-			put(t, js, backbone.BucketWorkflows, fmt.Sprintf("acme.flow.i%d", version%50), fmt.Sprint(last))
+			put(t, js, streams.BucketWorkflows, fmt.Sprintf("acme.flow.i%d", version%50), fmt.Sprint(last))
 			written.Store(last)
 		}
 	}()
@@ -285,7 +290,7 @@ func TestTake_UnderLoadRefersToEventsThatItHas(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), restored, dir, backup.Target{}, backup.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	kv, err := restored.KeyValue(t.Context(), backbone.BucketWorkflows)
+	kv, err := restored.KeyValue(t.Context(), streams.BucketWorkflows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +387,7 @@ func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
 			if _, err := backup.Restore(t.Context(), target, of.dir, backup.Target{}, backup.Options{}); !errors.Is(err, of.want) {
 				t.Errorf("it answers %v, want %v", err, of.want)
 			}
-			if err := backbone.EnsureStreams(t.Context(), target, 1); err != nil {
+			if err := setup.Ensure(t.Context(), target, 1); err != nil {
 				t.Errorf("it has changed the server: %v", err)
 			}
 		})
@@ -405,7 +410,7 @@ func TestRestore_ReplacesDataOnlyIfAsked(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), other, dir, backup.Target{Replace: true}, backup.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	journal, err := backbone.OpenJournal(t.Context(), other)
+	journal, err := journal.Open(t.Context(), other)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,20 +430,20 @@ func TestRestore_InterruptedKeepsNodesFromStarting(t *testing.T) {
 	target := bare(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := backup.Restore(ctx, target, dir, backup.Target{}, backup.Options{Progress: func(p backup.Progress) {
-		if p.Step == "restore" && p.Stream == backbone.StreamEvents {
+		if p.Step == "restore" && p.Stream == streams.Events {
 			cancel()
 		}
 	}})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("it answers %v", err)
 	}
-	if err := backbone.EnsureStreams(t.Context(), target, 1); !errors.Is(err, backbone.ErrRestoring) {
+	if err := setup.Ensure(t.Context(), target, 1); !errors.Is(err, setup.ErrRestoring) {
 		t.Errorf("a node starts: %v", err)
 	}
 	if _, err := backup.Restore(t.Context(), target, dir, backup.Target{Replace: true}, backup.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := backbone.EnsureStreams(t.Context(), target, 1); err != nil {
+	if err := setup.Ensure(t.Context(), target, 1); err != nil {
 		t.Errorf("no node starts after it was restored again: %v", err)
 	}
 }
@@ -454,7 +459,7 @@ func TestRestore_RefusesWhileNodesRun(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = backbone.Announce(ctx, js, backbone.Node{ID: "aggregate-1", Kind: "aggregate", Endpoint: "127.0.0.1:1"}, func(context.Context, *backbone.Node) error { return nil })
+		_ = fleet.Announce(ctx, js, fleet.Node{ID: "aggregate-1", Kind: "aggregate", Endpoint: "127.0.0.1:1"}, func(context.Context, *fleet.Node) error { return nil })
 	}()
 	_, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true}, backup.Options{})
 	cancel()

@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/internal/backup"
-	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/backup"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // servers starts three NATS servers that are one cluster.
@@ -49,9 +51,9 @@ func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
 	}
 	from := natstest.Connect(t, servers(t)...)
 	appendEvents(t, from, "a", 0, 1, 50)
-	put(t, from, backbone.BucketTenants, "acme", `{}`)
-	if _, err := from.CreateOrUpdateConsumer(t.Context(), backbone.StreamEvents, jetstream.ConsumerConfig{
-		Durable: backbone.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
+	put(t, from, streams.BucketTenants, "acme", `{}`)
+	if _, err := from.CreateOrUpdateConsumer(t.Context(), streams.Events, jetstream.ConsumerConfig{
+		Durable: streams.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +69,10 @@ func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
 	if report.Events != 50 {
 		t.Errorf("it reports %+v", report)
 	}
-	if err := backbone.EnsureStreams(t.Context(), to, 3); err != nil {
+	if err := setup.Ensure(t.Context(), to, 3); err != nil {
 		t.Fatal(err)
 	}
-	stream, err := to.Stream(t.Context(), backbone.StreamEvents)
+	stream, err := to.Stream(t.Context(), streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}

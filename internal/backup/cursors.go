@@ -5,31 +5,33 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // moveCursors gives the restored cursors of runners the restored journal's epoch: the
 // sequences in them, up to the journal's end, are those of the events that were restored. Other
 // members of a cursor stay as they are.
 func (r *restoring) moveCursors(ctx context.Context) error {
-	if _, there := r.manifest.stream(bucketStream(backbone.BucketCursors)); !there {
+	if _, there := r.manifest.stream(bucketStream(streams.BucketCursors)); !there {
 		return nil
 	}
-	journal, err := r.js.Stream(ctx, backbone.StreamEvents)
+	journal, err := r.js.Stream(ctx, streams.Events)
 	if err != nil {
-		return fmt.Errorf("backup: stream %s: %w", backbone.StreamEvents, err)
+		return fmt.Errorf("backup: stream %s: %w", streams.Events, err)
 	}
 	epoch := journal.CachedInfo().Created.UnixNano()
 	ctx = contextkit.PlatformContext(ctx)
-	stream := bucketStream(backbone.BucketCursors)
+	stream := bucketStream(streams.BucketCursors)
 	info, err := r.js.Stream(ctx, stream)
 	if err != nil {
 		return fmt.Errorf("backup: stream %s: %w", stream, err)
 	}
-	_, err = backbone.ReadAll(ctx, r.js, stream, 1, info.CachedInfo().State.LastSeq, func(raw *jetstream.RawStreamMsg) error {
+	_, err = natsclient.ReadAll(ctx, r.js, stream, 1, info.CachedInfo().State.LastSeq, func(raw *jetstream.RawStreamMsg) error {
 		moved := moveCursor(raw.Data, epoch, r.manifest.Last)
 		if moved == nil {
 			return nil

@@ -4,33 +4,36 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/backup"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // TestRestore_IsNoLossOfTheJournal restores a journal that ends before the recorded end.
 func TestRestore_IsNoLossOfTheJournal(t *testing.T) {
 	js := natstest.Start(t)
 	last := appendEvents(t, js, "a", 0, 1, 10)
-	records, err := backbone.OpenBucket[backbone.JournalRecord](t.Context(), js, backbone.BucketJournal)
+	records, err := kv.Open[journal.Record](t.Context(), js, streams.BucketJournal)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	stream, err := js.Stream(t.Context(), streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}
 	created := stream.CachedInfo().Created.UnixNano()
-	gap := backbone.Gap{From: 3, To: 4}
+	gap := journal.Gap{From: 3, To: 4}
 	kept, err := records.Get(t.Context(), "record")
 	if err != nil {
 		kept.Revision = 0
 	}
-	if _, err := records.Put(contextkit.PlatformContext(t.Context()), "record", backbone.JournalRecord{
-		Tail:     backbone.Tail{Epoch: created, Sequence: last, EventID: "x"},
-		Accepted: []backbone.AcceptedLoss{{Stream: created, Epoch: created, Gaps: []backbone.Gap{gap}}},
+	if _, err := records.Put(contextkit.PlatformContext(t.Context()), "record", journal.Record{
+		Tail:     journal.Tail{Epoch: created, Sequence: last, EventID: "x"},
+		Accepted: []journal.AcceptedLoss{{Stream: created, Epoch: created, Gaps: []journal.Gap{gap}}},
 	}, kept.Revision); err != nil {
 		t.Fatal(err)
 	}
@@ -42,17 +45,17 @@ func TestRestore_IsNoLossOfTheJournal(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), to, dir, backup.Target{}, backup.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := backbone.EnsureStreams(t.Context(), to, 1); err != nil {
+	if err := setup.Ensure(t.Context(), to, 1); err != nil {
 		t.Fatal(err)
 	}
 	// The journal is whole, and takes events.
 	if next := appendEvents(t, to, "a", last, 11, 1); next != last+1 {
 		t.Errorf("the next event is at %d, want %d", next, last+1)
 	}
-	if _, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), to, "operator", "there is none"); err == nil {
+	if _, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), to, "operator", "there is none"); err == nil {
 		t.Error("the restored journal has a loss to accept")
 	}
-	records, err = backbone.OpenBucket[backbone.JournalRecord](t.Context(), to, backbone.BucketJournal)
+	records, err = kv.Open[journal.Record](t.Context(), to, streams.BucketJournal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +63,7 @@ func TestRestore_IsNoLossOfTheJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stream, err = to.Stream(t.Context(), backbone.StreamEvents); err != nil {
+	if stream, err = to.Stream(t.Context(), streams.Events); err != nil {
 		t.Fatal(err)
 	}
 	newest := kept.Value.Accepted[len(kept.Value.Accepted)-1]

@@ -3,7 +3,7 @@ package backup
 import (
 	"slices"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // phase says when a stream is read; see the package's documentation.
@@ -23,14 +23,14 @@ func bucketStream(bucket string) string { return "KV_" + bucket }
 // phaseOf returns the phase of a stream. Streams that it does not know are records.
 func phaseOf(stream string) phase {
 	switch stream {
-	case backbone.StreamEvents:
+	case streams.Events:
 		return phaseJournal
-	case bucketStream(backbone.BucketRunner), bucketStream(backbone.BucketCursors):
+	case bucketStream(streams.BucketRunner), bucketStream(streams.BucketCursors):
 		return phasePositions
-	case backbone.StreamWork, backbone.StreamDeadLetters:
+	case streams.Work, streams.DeadLetters:
 		return phaseWork
-	case bucketStream(backbone.BucketModels), bucketStream(backbone.BucketRevisions), bucketStream(backbone.BucketTenants), bucketStream(backbone.BucketPlacement),
-		bucketStream(backbone.BucketMoves), bucketStream(backbone.BucketSecrets):
+	case bucketStream(streams.BucketModels), bucketStream(streams.BucketRevisions), bucketStream(streams.BucketTenants), bucketStream(streams.BucketPlacement),
+		bucketStream(streams.BucketMoves), bucketStream(streams.BucketSecrets):
 		return phaseSettings
 	}
 	return phaseRecords
@@ -38,25 +38,25 @@ func phaseOf(stream string) phase {
 
 // omitted are the streams that a backup does not have, with the reason.
 var omitted = map[string]string{
-	bucketStream(backbone.BucketNodes):     "announcements of running nodes",
-	bucketStream(backbone.BucketServed):    "the tenants that running nodes serve",
-	bucketStream(backbone.BucketLeases):    "which running process owns which tenant",
-	bucketStream(backbone.BucketUsage):     "counts of what tenants store, which are made again from the events",
-	bucketStream(backbone.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",
+	bucketStream(streams.BucketNodes):     "announcements of running nodes",
+	bucketStream(streams.BucketServed):    "the tenants that running nodes serve",
+	bucketStream(streams.BucketLeases):    "which running process owns which tenant",
+	bucketStream(streams.BucketUsage):     "counts of what tenants store, which are made again from the events",
+	bucketStream(streams.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",
 }
 
 // lateRecords are the streams that are read last of the records, in this order: workflow
 // records, since the fewer change until the end of the journal is read, the better.
 var lateRecords = map[string]int{
-	bucketStream(backbone.BucketWorkflows): 1,
-	bucketStream(backbone.BucketInstances): 2,
+	bucketStream(streams.BucketWorkflows): 1,
+	bucketStream(streams.BucketInstances): 2,
 }
 
 // ordered returns the streams of a backup in the order in which they are read, and the same
 // order is used whatever order they come in.
-func ordered(streams []string) []string {
+func ordered(streamList []string) []string {
 	var out []string
-	for _, name := range streams {
+	for _, name := range streamList {
 		if _, left := omitted[name]; !left {
 			out = append(out, name)
 		}
@@ -70,7 +70,7 @@ func ordered(streams []string) []string {
 		}
 		// Cursors are read after the bucket runner, which says whether runners go by them: if
 		// so, they are complete.
-		late := bucketStream(backbone.BucketCursors)
+		late := bucketStream(streams.BucketCursors)
 		switch {
 		case a == b:
 			return 0

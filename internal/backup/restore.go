@@ -12,10 +12,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Errors of Restore beyond those of reading a backup.
@@ -59,7 +63,7 @@ type Report struct {
 // Restore writes the backup in a directory to a NATS server on which no node runs, and compares
 // the result with the backup. It checks the backup's checksums before it changes anything.
 // While it runs, and after it has failed, nodes refuse to start (see
-// [backbone.ErrRestoring]); a further Restore with Replace starts again. Errors wrap
+// [setup.ErrRestoring]); a further Restore with Replace starts again. Errors wrap
 // [ErrIncomplete], [ErrNewer], [ErrDamaged], [ErrData], [ErrRunning] and [ErrDiffers].
 func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Target, options Options) (*Report, error) {
 	manifest, err := check(ctx, dir, options)
@@ -90,7 +94,7 @@ func check(ctx context.Context, dir string, options Options) (*Manifest, error) 
 		return nil, err
 	}
 	for _, stream := range manifest.Streams {
-		if err := backbone.CheckFormat(stream.Config); err != nil {
+		if err := streams.CheckFormat(stream.Config); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNewer, err)
 		}
 	}
@@ -115,7 +119,7 @@ func Check(ctx context.Context, dir string, options Options) (*Report, error) {
 		r.report.Streams++
 		r.report.Messages += stream.Messages
 	}
-	if events, there := manifest.stream(backbone.StreamEvents); there {
+	if events, there := manifest.stream(streams.Events); there {
 		if err := r.chains(ctx, events); err != nil {
 			return nil, err
 		}
@@ -141,7 +145,7 @@ const quiet = 3 * time.Second
 // prepare checks that nothing is in the way, or removes it.
 func (r *restoring) prepare(ctx context.Context, replace bool) error {
 	var there []string
-	known := backbone.StreamNames()
+	known := streams.Names()
 	list := r.js.StreamNames(ctx)
 	for name := range list.Name() {
 		if slices.Contains(known, name) {
@@ -157,7 +161,7 @@ func (r *restoring) prepare(ctx context.Context, replace bool) error {
 	if err := r.noNodes(ctx, there); err != nil {
 		return err
 	}
-	if err := backbone.BeginRestore(ctx, r.js); err != nil {
+	if err := setup.BeginRestore(ctx, r.js); err != nil {
 		return err
 	}
 	for _, name := range there {
@@ -170,10 +174,10 @@ func (r *restoring) prepare(ctx context.Context, replace bool) error {
 
 // noNodes returns [ErrRunning] if a node announces itself.
 func (r *restoring) noNodes(ctx context.Context, there []string) error {
-	if !slices.Contains(there, bucketStream(backbone.BucketNodes)) {
+	if !slices.Contains(there, bucketStream(streams.BucketNodes)) {
 		return nil // nodes make it at their start
 	}
-	announced, err := r.js.Conn().SubscribeSync("$KV." + backbone.BucketNodes + ".>")
+	announced, err := r.js.Conn().SubscribeSync("$KV." + streams.BucketNodes + ".>")
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
@@ -188,7 +192,7 @@ func (r *restoring) noNodes(ctx context.Context, there []string) error {
 		case err != nil:
 			return nil // nothing was announced for so long
 		case msg.Header.Get("KV-Operation") == "" && len(msg.Data) > 0:
-			return fmt.Errorf("backup: %w (%s): stop them first", ErrRunning, strings.TrimPrefix(msg.Subject, "$KV."+backbone.BucketNodes+"."))
+			return fmt.Errorf("backup: %w (%s): stop them first", ErrRunning, strings.TrimPrefix(msg.Subject, "$KV."+streams.BucketNodes+"."))
 		}
 	}
 }
@@ -197,11 +201,11 @@ func (r *restoring) run(ctx context.Context) error {
 	// The journal comes last: without it no node of any version mistakes the rest for whole.
 	order := slices.Clone(r.manifest.Streams)
 	slices.SortStableFunc(order, func(a, b Stream) int {
-		return boolInt(a.Stream == backbone.StreamEvents) - boolInt(b.Stream == backbone.StreamEvents)
+		return boolInt(a.Stream == streams.Events) - boolInt(b.Stream == streams.Events)
 	})
 	for _, stream := range order {
 		var consumers []position
-		if stream.Stream == backbone.StreamEvents {
+		if stream.Stream == streams.Events {
 			consumers = r.positions
 		}
 		if err := r.uploadPatiently(ctx, stream, consumers); err != nil {
@@ -214,15 +218,15 @@ func (r *restoring) run(ctx context.Context) error {
 	if err := r.moveCursors(ctx); err != nil {
 		return err
 	}
-	if _, there := r.manifest.stream(bucketStream(backbone.BucketJournal)); there {
-		if err := backbone.RecordRestored(contextkit.PlatformContext(ctx), r.js, r.manifest.Epoch); err != nil {
+	if _, there := r.manifest.stream(bucketStream(streams.BucketJournal)); there {
+		if err := journal.RecordRestored(contextkit.PlatformContext(ctx), r.js, r.manifest.Epoch); err != nil {
 			return err
 		}
 	}
 	if err := r.addRefusals(ctx); err != nil {
 		return err
 	}
-	return backbone.EndRestore(ctx, r.js)
+	return setup.EndRestore(ctx, r.js)
 }
 
 func boolInt(b bool) int {
@@ -255,8 +259,8 @@ func (r *restoring) addRefusals(ctx context.Context) error {
 			continue // it was deleted: there is nothing to be known of it
 		}
 		bucket, key, _ := strings.Cut(strings.TrimPrefix(m.subject, "$KV."), ".")
-		kept, err := backbone.ReadKept(ctx, r.js, bucket, key)
-		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+		kept, err := kv.Read(ctx, r.js, bucket, key)
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
 			return err
 		}
 		changed, err := r.refusals(kept.Value, m.data)

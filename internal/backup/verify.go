@@ -8,21 +8,24 @@ import (
 	"io"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // verify compares each restored stream with its file, message by message, and looks for gaps in
 // the versions of each aggregate's events.
-func (r *restoring) verify(ctx context.Context, streams []Stream) error {
-	for _, stream := range streams {
+func (r *restoring) verify(ctx context.Context, streamList []Stream) error {
+	for _, stream := range streamList {
 		if err := r.same(ctx, stream); err != nil {
 			return err
 		}
 		r.report.Streams++
 	}
-	if events, there := r.manifest.stream(backbone.StreamEvents); there {
+	if events, there := r.manifest.stream(streams.Events); there {
 		if err := r.chains(ctx, events); err != nil {
 			return err
 		}
@@ -80,7 +83,7 @@ func (r *restoring) same(ctx context.Context, stream Stream) error {
 			r.report.Ended++
 		}
 	}
-	_, err = backbone.ReadAll(ctx, r.js, stream.Stream, 1, stream.Next-1, func(raw *jetstream.RawStreamMsg) error {
+	_, err = natsclient.ReadAll(ctx, r.js, stream.Stream, 1, stream.Next-1, func(raw *jetstream.RawStreamMsg) error {
 		m := newMessage(raw)
 		wanted, err := missing(m.sequence)
 		switch {
@@ -164,7 +167,7 @@ func (r *restoring) chains(ctx context.Context, events Stream) error {
 				if err != nil {
 					continue // it is no event, which readers report
 				}
-				event, err := backbone.ReadEvent(backbone.Message{Subject: m.subject, Header: header, Data: m.data, Sequence: m.sequence, Time: m.time})
+				event, err := journal.ReadEvent(journal.Message{Subject: m.subject, Header: header, Data: m.data, Sequence: m.sequence, Time: m.time})
 				if err != nil {
 					continue
 				}
@@ -200,7 +203,7 @@ var errTooMany = errors.New("too many aggregates")
 // samePositions compares the restored consumers with the positions of the backup.
 func (r *restoring) samePositions(ctx context.Context) error {
 	for _, p := range r.positions {
-		consumer, err := r.js.Consumer(ctx, backbone.StreamEvents, p.Config.Durable)
+		consumer, err := r.js.Consumer(ctx, streams.Events, p.Config.Durable)
 		if err != nil {
 			return fmt.Errorf("backup: consumer %s: %w", p.Config.Durable, err)
 		}

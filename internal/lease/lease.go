@@ -1,7 +1,7 @@
 // Package lease tells which processes of a group are alive, so that one of them at a time can
 // own a piece of work.
 //
-// Each process holds one lease: a key of its own in the bucket [backbone.BucketLeases], which it
+// Each process holds one lease: a key of its own in the bucket [streams.BucketLeases], which it
 // rewrites each second by compare and set. A process that does not rewrite its lease within
 // [Config.Lost] is dead for the others: one of them deletes the key at the revision that it has
 // last seen, and from then on the owner cannot rewrite it. A process that stood still therefore
@@ -23,10 +23,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Config configures a lease. The zero value of each duration is its default.
@@ -65,7 +67,7 @@ type seen struct {
 type Lease struct {
 	config Config
 	js     jetstream.JetStream
-	bucket *backbone.Bucket[Member]
+	bucket *kv.Bucket[Member]
 	wake   chan struct{} // asks for a renewal now
 
 	mu       sync.Mutex
@@ -84,7 +86,7 @@ func New(ctx context.Context, js jetstream.JetStream, config Config) (*Lease, er
 	if config.Lost <= 0 {
 		config.Lost = 5 * time.Second
 	}
-	bucket, err := backbone.OpenBucket[Member](ctx, js, backbone.BucketLeases)
+	bucket, err := kv.Open[Member](ctx, js, streams.BucketLeases)
 	if err != nil {
 		return nil, err
 	}
@@ -202,11 +204,11 @@ func (l *Lease) renew(ctx context.Context) bool {
 	own, revision, began := l.own, l.revision, time.Now()
 	l.mu.Unlock()
 	next, err := l.bucket.Put(ctx, l.key(own.ID), own, revision)
-	if errors.Is(err, backbone.ErrChanged) {
+	if errors.Is(err, kv.ErrChanged) {
 		// An earlier renewal may have been stored without an acknowledgement.
-		var kept backbone.Kept[Member]
+		var kept kv.Entry[Member]
 		kept, err = l.bucket.Get(ctx, l.key(own.ID))
-		if errors.Is(err, backbone.ErrNotKept) {
+		if errors.Is(err, kv.ErrNotFound) {
 			return false
 		}
 		next = kept.Revision
@@ -302,8 +304,8 @@ func (l *Lease) Alive(ctx context.Context, id string) (bool, error) {
 		return true, nil
 	}
 	// Its announcement may not have arrived here yet.
-	_, err := backbone.ReadKept(ctx, l.js, backbone.BucketLeases, l.key(id))
-	if errors.Is(err, backbone.ErrNotKept) {
+	_, err := kv.Read(ctx, l.js, streams.BucketLeases, l.key(id))
+	if errors.Is(err, kv.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err

@@ -6,12 +6,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/lease"
-	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/lease"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
@@ -96,7 +98,7 @@ func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
 	}
 
 	// A lease that nobody renews is taken away.
-	bucket, err := backbone.OpenBucket[lease.Member](t.Context(), js, backbone.BucketLeases)
+	bucket, err := kv.Open[lease.Member](t.Context(), js, streams.BucketLeases)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
 	}
 	until(t, two, "the silent one is a member", func(m []lease.Member) bool { return len(m) == 2 })
 	until(t, two, "the silent one is gone", func(m []lease.Member) bool { return len(m) == 1 })
-	if _, err := bucket.Put(ctx, "test.dead", lease.Member{ID: "dead"}, revision); !errors.Is(err, backbone.ErrChanged) {
+	if _, err := bucket.Put(ctx, "test.dead", lease.Member{ID: "dead"}, revision); !errors.Is(err, kv.ErrChanged) {
 		t.Errorf("a lease that was taken away is renewed: %v", err)
 	}
 }
@@ -116,7 +118,7 @@ func TestLease_OwnerLearnsThatItIsLost(t *testing.T) {
 	js := natstest.Start(t)
 	one := start(t, js, "one", time.Second)
 	first := natstest.Await(t, one.terms, "a term begins")
-	bucket, err := backbone.OpenBucket[lease.Member](t.Context(), js, backbone.BucketLeases)
+	bucket, err := kv.Open[lease.Member](t.Context(), js, streams.BucketLeases)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +132,7 @@ func TestLease_OwnerLearnsThatItIsLost(t *testing.T) {
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, backbone.ErrChanged) {
+		if !errors.Is(err, kv.ErrChanged) {
 			t.Fatal(err)
 		}
 	}

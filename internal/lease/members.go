@@ -6,17 +6,17 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
 )
 
 // follow keeps the members, and takes the leases of silent ones away, until ctx ends.
 func (l *Lease) follow(ctx context.Context) {
-	changes := make(chan backbone.Changes[Member])
+	changes := make(chan kv.Changes[Member])
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.bucket.FollowChanges(ctx, func(c backbone.Changes[Member]) {
+		l.bucket.FollowChanges(ctx, func(c kv.Changes[Member]) {
 			select {
 			case changes <- c:
 			case <-ctx.Done():
@@ -40,7 +40,7 @@ func (l *Lease) follow(ctx context.Context) {
 }
 
 // update takes changes of the bucket in.
-func (l *Lease) update(c backbone.Changes[Member]) {
+func (l *Lease) update(c kv.Changes[Member]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	differs := false
@@ -93,11 +93,11 @@ func (l *Lease) expire(ctx context.Context) {
 		id := s.member.ID
 		kept, err := l.bucket.Get(ctx, l.key(id))
 		switch {
-		case errors.Is(err, backbone.ErrNotKept):
+		case errors.Is(err, kv.ErrNotFound):
 		case err != nil:
 			continue
 		case kept.Revision > s.revision: // only its announcements are late
-			l.update(backbone.Changes[Member]{Put: map[string]backbone.Kept[Member]{l.key(id): kept}})
+			l.update(kv.Changes[Member]{Put: map[string]kv.Entry[Member]{l.key(id): kept}})
 			continue
 		default:
 			if err := l.bucket.Delete(ctx, l.key(id), kept.Revision); err != nil {
@@ -105,6 +105,6 @@ func (l *Lease) expire(ctx context.Context) {
 			}
 			l.config.Log.Warn().Str("node", s.member.Node).Str("lease", id).Msg("a process was silent for too long; its lease is taken away")
 		}
-		l.update(backbone.Changes[Member]{Deleted: []string{l.key(id)}})
+		l.update(kv.Changes[Member]{Deleted: []string{l.key(id)}})
 	}
 }

@@ -23,3 +23,14 @@ func Await[T any](t testing.TB, events <-chan T, event string) T {
 	}
 	panic("unreachable")
 }
+
+func Eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); !condition(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}

@@ -10,15 +10,16 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/natsserver"
 )
 
 // StartStop is StartIn with a function that stops the server before the test ends, so that its
 // files can be damaged.
 func StartStop(t testing.TB, dir string) (js jetstream.JetStream, stop func()) {
 	t.Helper()
-	embedded, err := backbone.StartEmbedded(t.Context(), backbone.EmbeddedConfig{Dir: dir, LazySync: true})
+	embedded, err := natsserver.Start(t.Context(), natsserver.Config{Dir: dir, LazySync: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
-// Package natstest starts the real backbone for tests: NATS, embedded or servers
-// of its own, with every stream and bucket in place.
+// Package natstest starts NATS for tests, embedded or as servers,
+// with every stream and bucket in place.
 package natstest
 
 import (
@@ -15,12 +15,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/natsserver"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Start returns JetStream over a server that ends with the test. Writes are not
@@ -33,18 +37,18 @@ func Start(t testing.TB) jetstream.JetStream {
 // StartSynced is Start with every write synced.
 func StartSynced(t testing.TB) jetstream.JetStream {
 	t.Helper()
-	return start(t, backbone.EmbeddedConfig{Dir: t.TempDir()})
+	return start(t, natsserver.Config{Dir: t.TempDir()})
 }
 
 // StartIn is Start over a directory that the test keeps.
 func StartIn(t testing.TB, dir string) jetstream.JetStream {
 	t.Helper()
-	return start(t, backbone.EmbeddedConfig{Dir: dir, LazySync: true})
+	return start(t, natsserver.Config{Dir: dir, LazySync: true})
 }
 
-func start(t testing.TB, config backbone.EmbeddedConfig) jetstream.JetStream {
+func start(t testing.TB, config natsserver.Config) jetstream.JetStream {
 	t.Helper()
-	embedded, err := backbone.StartEmbedded(t.Context(), config)
+	embedded, err := natsserver.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,15 +100,15 @@ func Connect(t testing.TB, servers ...*server.Server) jetstream.JetStream {
 	for _, s := range servers {
 		urls = append(urls, s.ClientURL())
 	}
-	conn, err := backbone.Connect(strings.Join(urls, ","), t.Name())
+	conn, err := natsclient.Connect(strings.Join(urls, ","), t.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, conn, backbone.Replicas(len(servers)))
+	return open(t, conn, streams.Replicas(len(servers)))
 }
 
 // open puts every stream and bucket in place. The connection ends with the test.
-func open(t testing.TB, conn *nats.Conn, replicas backbone.Replicas) jetstream.JetStream {
+func open(t testing.TB, conn *nats.Conn, replicas streams.Replicas) jetstream.JetStream {
 	t.Helper()
 	t.Cleanup(conn.Close)
 	js, err := jetstream.New(conn)
@@ -113,7 +117,7 @@ func open(t testing.TB, conn *nats.Conn, replicas backbone.Replicas) jetstream.J
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout) // servers of a cluster find each other first
 	defer cancel()
-	if err := backbone.EnsureStreams(ctx, js, replicas); err != nil {
+	if err := setup.Ensure(ctx, js, replicas); err != nil {
 		t.Fatal(err)
 	}
 	return js

@@ -8,17 +8,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 // Strange is a message of the journal as another program may publish it.
 type Strange struct {
 	Name string
 	// Fault is why it is no event; "": it is one.
-	Fault  backbone.Fault
+	Fault  journal.Fault
 	header map[string][]string // changes of the headers of an event; nil removes one
 	data   *string
 }
@@ -42,17 +43,17 @@ func StrangeMessages() []Strange {
 		{Name: "without-aggregate", header: map[string][]string{"ce-aggregatetype": nil, "ce-aggregateid": nil}},
 		{Name: "without-contract", header: map[string][]string{contextkit.NATSTraceparent: nil, contextkit.NATSCorrelationID: nil, contextkit.NATSRequestID: nil, contextkit.NATSTraceID: nil}},
 		{Name: "unknown-headers", header: map[string][]string{"x-vendor": {"a", "b"}, "ce-specversion": {"2.0"}, "content-type": {"text/plain"}, textproto.CanonicalMIMEHeaderKey(contextkit.NATSTenantID): {"globex"}}},
-		{Name: "foreign-tenant", Fault: backbone.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"globex"}}},
-		{Name: "no-tenant", Fault: backbone.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"*"}}},
-		{Name: "two-tenants", Fault: backbone.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"acme", "globex"}}},
-		{Name: "foreign-aggregate", Fault: backbone.FaultAggregate, header: map[string][]string{"ce-aggregateid": {"another"}}},
-		{Name: "without-type", Fault: backbone.FaultHeader, header: map[string][]string{"ce-type": nil}},
-		{Name: "without-version", Fault: backbone.FaultHeader, header: map[string][]string{"ce-aggregateversion": nil}},
-		{Name: "no-version", Fault: backbone.FaultHeader, header: map[string][]string{"ce-aggregateversion": {"first"}}},
-		{Name: "text", Fault: backbone.FaultData, data: data("hello")},
-		{Name: "scalar", Fault: backbone.FaultData, data: data("42")},
-		{Name: "null", Fault: backbone.FaultData, data: data("null")},
-		{Name: "more-than-object", Fault: backbone.FaultData, data: data(`{} and more`)},
+		{Name: "foreign-tenant", Fault: journal.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"globex"}}},
+		{Name: "no-tenant", Fault: journal.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"*"}}},
+		{Name: "two-tenants", Fault: journal.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"acme", "globex"}}},
+		{Name: "foreign-aggregate", Fault: journal.FaultAggregate, header: map[string][]string{"ce-aggregateid": {"another"}}},
+		{Name: "without-type", Fault: journal.FaultHeader, header: map[string][]string{"ce-type": nil}},
+		{Name: "without-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-aggregateversion": nil}},
+		{Name: "no-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-aggregateversion": {"first"}}},
+		{Name: "text", Fault: journal.FaultData, data: data("hello")},
+		{Name: "scalar", Fault: journal.FaultData, data: data("42")},
+		{Name: "null", Fault: journal.FaultData, data: data("null")},
+		{Name: "more-than-object", Fault: journal.FaultData, data: data(`{} and more`)},
 	}
 }
 

@@ -9,14 +9,16 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/backup"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/natsserver"
 	"github.com/headgate/headgate/internal/version"
 	"github.com/headgate/headgate/services/runner"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Store identifies the streams of a platform: those of the NATS servers in a settings file, or those in the data
@@ -44,7 +46,7 @@ func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, 
 		if err := format.OpenDir(s.Data, devFormat); err != nil {
 			return nil, 0, nil, err
 		}
-		embedded, err := backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: dir, LazySync: restore})
+		embedded, err := natsserver.Start(ctx, natsserver.Config{Dir: dir, LazySync: restore})
 		if err != nil {
 			return nil, 0, nil, fmt.Errorf("--data %s: %w: stop 'headgate dev' first", s.Data, err)
 		}
@@ -65,7 +67,7 @@ func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, 
 		if settings.NATS.Credentials != "" {
 			options = append(options, nats.UserCredentials(settings.NATS.Credentials))
 		}
-		if conn, err = backbone.Connect(settings.NATS.URL, "headgate-backup", options...); err != nil {
+		if conn, err = natsclient.Connect(settings.NATS.URL, "headgate-backup", options...); err != nil {
 			return nil, 0, nil, fmt.Errorf("nats.url: %w", err)
 		}
 		replicas, closed = settings.NATS.Replicas, conn.Close

@@ -3,12 +3,14 @@ package node
 import (
 	"context"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/internal/rpc"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/natshealth"
+	"github.com/headgate/headgate/internal/natsserver"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // bus is JetStream over the process's connection, with the monitor of both, which readiness and metrics of the roles
@@ -16,9 +18,9 @@ import (
 type bus struct {
 	jetstream.JetStream
 
-	monitor *backbone.Monitor
-	storage *backbone.Storage
-	journal *backbone.Embedded // nil: the server is another process
+	monitor *natshealth.Monitor
+	storage *natshealth.Storage
+	journal *natsserver.Embedded // nil: the server is another process
 }
 
 // collectors returns the metrics of the bus.
@@ -38,7 +40,7 @@ func (b *bus) run() rpc.Layer {
 }
 
 // Storage returns the known state of the streams' storage.
-func (b *bus) Storage() *backbone.Storage { return b.storage }
+func (b *bus) Storage() *natshealth.Storage { return b.storage }
 
 // openBus returns the bus over a connection.
 func openBus(conn *nats.Conn, log zerolog.Logger) (*bus, error) {
@@ -46,6 +48,6 @@ func openBus(conn *nats.Conn, log zerolog.Logger) (*bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	storage := backbone.NewStorage(log)
-	return &bus{JetStream: storage.Observe(js), monitor: backbone.NewMonitor(js, log), storage: storage}, nil
+	storage := natshealth.NewStorage(log)
+	return &bus{JetStream: storage.Observe(js), monitor: natshealth.NewMonitor(js, log), storage: storage}, nil
 }

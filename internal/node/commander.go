@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"

@@ -5,12 +5,13 @@ import (
 	"slices"
 	"testing"
 
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 // change is a call of a method that changes something.

@@ -6,14 +6,15 @@ import (
 	"testing"
 	"time"
 
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 // eventually waits until condition holds; it is evaluated again every few milliseconds.

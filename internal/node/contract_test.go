@@ -5,16 +5,17 @@ import (
 	"path/filepath"
 	"testing"
 
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 // contractModel has what each method can return: rows, a view that fails, and workflows that are stuck.

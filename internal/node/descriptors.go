@@ -1,9 +1,10 @@
 package node
 
 import (
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/internal/descriptors"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/rs/zerolog"
 )
 
 // Open files that a process needs in addition to its connections.

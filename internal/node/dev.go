@@ -9,7 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
@@ -18,15 +19,17 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsserver"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/proxies"
+	"github.com/headgate/headgate/internal/setup"
 	"github.com/headgate/headgate/internal/tracing"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/rs/zerolog"
 )
 
 // startTimeout bounds the start, including recovery of the store.
@@ -62,7 +65,7 @@ type platform struct {
 	config   *DevConfig
 	tenants  []contextkit.TenantID
 	log      zerolog.Logger
-	embedded *backbone.Embedded
+	embedded *natsserver.Embedded
 	js       *bus
 	issuer   *auth.Issuer
 
@@ -204,7 +207,7 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 	if err := format.OpenDir(p.config.Data, devFormat); err != nil {
 		return err
 	}
-	p.embedded, err = backbone.StartEmbedded(ctx, backbone.EmbeddedConfig{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync, Log: &p.log})
+	p.embedded, err = natsserver.Start(ctx, natsserver.Config{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync, Log: &p.log})
 	if err != nil {
 		return err
 	}
@@ -230,14 +233,14 @@ const acceptAgain = 5 * time.Second
 
 // acceptLazily accepts the loss of events by a power failure, if writes of the journal are not synced.
 func (p *platform) acceptLazily(ctx context.Context) error {
-	journal, err := backbone.OpenJournal(ctx, p.js)
+	eventLog, err := journal.Open(ctx, p.js)
 	if err != nil {
 		return err
 	}
-	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil {
+	if damage := eventLog.Integrity().Damage(); damage == nil || damage.End == nil {
 		return nil
 	}
-	loss, err := backbone.AcceptLoss(ctx, p.js, "", "writes are not synced (--lazy-sync)")
+	loss, err := journal.AcceptLoss(ctx, p.js, "", "writes are not synced (--lazy-sync)")
 	if err == nil {
 		p.log.Warn().Any("loss", loss).Msg("the journal has lost events, which --lazy-sync accepts; rebuilding the views")
 	}
@@ -268,10 +271,10 @@ func (p *platform) acceptLosses(ctx context.Context) error {
 }
 
 // streamOptions returns the options of the streams for a role with a directory of views, or "".
-func streamOptions(newJournal bool, views string) []backbone.StreamOption {
-	options := []backbone.StreamOption{backbone.Beside(views)}
+func streamOptions(newJournal bool, views string) []setup.Option {
+	options := []setup.Option{setup.Beside(views)}
 	if newJournal {
-		options = append(options, backbone.NewJournal)
+		options = append(options, setup.NewJournal)
 	}
 	return options
 }

@@ -10,17 +10,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/fleet"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // devPlatform is a development platform in this process, with gRPC connections to each of its roles.
@@ -93,8 +95,8 @@ func (d *devPlatform) announceNode(t *testing.T, id string, of *service) {
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
 	running.Go(func() {
-		node := backbone.Node{ID: id, Kind: of.member.kind, Endpoint: of.endpoint()}
-		if err := backbone.Announce(ctx, d.js, node, func(context.Context, *backbone.Node) error { return nil }); err != nil {
+		node := fleet.Node{ID: id, Kind: of.member.kind, Endpoint: of.endpoint()}
+		if err := fleet.Announce(ctx, d.js, node, func(context.Context, *fleet.Node) error { return nil }); err != nil {
 			t.Error(err)
 		}
 	})

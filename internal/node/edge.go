@@ -5,15 +5,19 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/gateway/fleet"
+	gatewayfleet "github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/internal/tracing"
-	"github.com/rs/zerolog"
 )
 
 // edge is a gateway with everything that it follows: nodes, placements, the standing of tenants, and the services that
@@ -22,9 +26,9 @@ type edge struct {
 	id        string
 	js        *bus
 	gateway   *gateway.Gateway
-	router    *fleet.Router
-	reflector *fleet.Reflector
-	timeline  *backbone.Timeline
+	router    *gatewayfleet.Router
+	reflector *gatewayfleet.Reflector
+	timeline  *timeline.Recorder
 	spans     spans
 	keys      *auth.APIKeyRing // nil: there are none
 	log       zerolog.Logger
@@ -52,7 +56,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if err != nil {
 		return nil, err
 	}
-	timeline, err := backbone.NewTimeline(js)
+	timeline, err := timeline.New(js)
 	if err != nil {
 		return nil, err
 	}
@@ -65,14 +69,14 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 			err = errors.Join(err, spans.close(ctx))
 		}
 	}()
-	router := fleet.NewRouter(c.routes, c.placed, log)
+	router := gatewayfleet.NewRouter(c.routes, c.placed, log)
 	config := c.gateway
 	config.Timeline, config.Optional = timeline, []string{kindControl, kindRunner}
 	config.Degraded = func() map[string]string { return degradedEdge(js, router) }
 	if spans.Exporter != nil {
 		config.OnEnd, config.OnUpstreamCall = spans.edgeCall, spans.asked
 	}
-	if config.TicketSecret, err = backbone.SharedSecret(ctx, js, "tokens"); err != nil {
+	if config.TicketSecret, err = kv.SharedSecret(ctx, js, "tokens"); err != nil {
 		return nil, err
 	}
 	edgeGateway, err := gateway.New(config, catalog, c.routes, js, log)
@@ -80,13 +84,13 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 		return nil, err
 	}
 	edgeGateway.Register(slices.Concat(spans.metrics(), js.collectors(), router.Collectors())...)
-	if err := errors.Join(router.LoadPlacements(ctx, js), fleet.LoadTenants(ctx, js, edgeGateway)); err != nil {
+	if err := errors.Join(router.LoadPlacements(ctx, js), gatewayfleet.LoadTenants(ctx, js, edgeGateway)); err != nil {
 		return nil, err
 	}
 	if err := edgeGateway.Listen(ctx); err != nil {
 		return nil, err
 	}
-	reflector := fleet.NewReflector(edgeGateway, reflected(c.nodes), config.Upstream, log)
+	reflector := gatewayfleet.NewReflector(edgeGateway, reflected(c.nodes), config.Upstream, log)
 	reflector.DescribeAll(ctx)
 	return &edge{
 		id:        c.id,
@@ -102,11 +106,11 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 }
 
 // reflected returns the nodes of the settings that describe their services by reflection.
-func reflected(nodes []nodeSettings) []fleet.Node {
-	var out []fleet.Node
+func reflected(nodes []nodeSettings) []gatewayfleet.Node {
+	var out []gatewayfleet.Node
 	for _, node := range nodes {
 		if node.Reflect {
-			out = append(out, fleet.Node{ID: node.ID, Kind: node.Kind, Endpoint: node.Endpoint})
+			out = append(out, gatewayfleet.Node{ID: node.ID, Kind: node.Kind, Endpoint: node.Endpoint})
 		}
 	}
 	return out
@@ -114,22 +118,22 @@ func reflected(nodes []nodeSettings) []fleet.Node {
 
 // degradedEdge returns the degraded parts of the platform: NATS while it is unreachable, because the gateway then
 // knows the state of the last update only, and the journal while nodes announce that it is damaged.
-func degradedEdge(js *bus, router *fleet.Router) map[string]string {
+func degradedEdge(js *bus, router *gatewayfleet.Router) map[string]string {
 	parts := map[string]string{}
 	if outage, away := js.monitor.Outage(); away {
 		parts["nats"] = outage.String() + ": nodes, placements, tenants and their limits are those known then"
 	}
 	if router.JournalDamaged() {
-		parts[backbone.DegradedJournal] = "events of the journal are missing: GET /v1/control/journal returns their sequences"
+		parts[journal.DegradedJournal] = "events of the journal are missing: GET /v1/control/journal returns their sequences"
 	}
 	return parts
 }
 
 // layers returns the parts that the edge runs, in the order in which they stop: the announcement of the
 // node, the calls in flight, then the timeline and spans of those calls.
-func (e *edge) layers(node backbone.Node) []rpc.Layer {
+func (e *edge) layers(node fleet.Node) []rpc.Layer {
 	announce := func(ctx context.Context) error {
-		return ended(ctx, backbone.Announce(ctx, e.js, node, func(ctx context.Context, now *backbone.Node) error {
+		return ended(ctx, fleet.Announce(ctx, e.js, node, func(ctx context.Context, now *fleet.Node) error {
 			now.Load, now.Routing, now.Open = loadOf(e.gateway.Load()), e.router.PlacementRevision(), e.gateway.OpenBreakers()
 			now.Degraded = e.gateway.Degraded(ctx)
 			return e.gateway.Ready(ctx)
@@ -141,7 +145,7 @@ func (e *edge) layers(node backbone.Node) []rpc.Layer {
 			e.gateway.Serve,
 			untilDone(func(ctx context.Context) { e.router.FollowNodes(ctx, e.js, e.gateway, e.reflector.Announce) }),
 			untilDone(func(ctx context.Context) { e.router.FollowPlacements(ctx, e.js) }),
-			untilDone(func(ctx context.Context) { fleet.FollowTenants(ctx, e.js, e.gateway, e.log) }),
+			untilDone(func(ctx context.Context) { gatewayfleet.FollowTenants(ctx, e.js, e.gateway, e.log) }),
 			func(ctx context.Context) error { return watchRights(ctx, e.js, e.keys, e.log) },
 			e.reflector.Run,
 		},

@@ -3,13 +3,15 @@ package node
 import (
 	"context"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/internal/format"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Formats of directories that this version writes. See [format.Format] for when to raise them; the formats of streams
-// and buckets are in package backbone.
+// and buckets are in package streams.
 var (
 	// devFormat is the format of the data directory of 'dev': its folders and their use.
 	devFormat = format.Format{Version: 1, Floor: 1}
@@ -18,20 +20,20 @@ var (
 	viewsFormat = format.Format{Version: 2, Floor: 1}
 )
 
-// ensureStreams checks the limits of NATS, creates and updates streams and buckets (see [backbone.EnsureStreams]),
+// ensureStreams checks the limits of NATS, creates and updates streams and buckets (see [setup.Ensure]),
 // and logs what an operator should change and which settings of an operator stay.
-func ensureStreams(ctx context.Context, js *bus, replicas backbone.Replicas, log zerolog.Logger, options ...backbone.StreamOption) error {
-	warnings, err := backbone.CheckLimits(ctx, js, replicas)
+func ensureStreams(ctx context.Context, js *bus, replicas streams.Replicas, log zerolog.Logger, options ...setup.Option) error {
+	warnings, err := setup.CheckLimits(ctx, js, replicas)
 	if err != nil {
 		return err
 	}
-	if err := backbone.EnsureStreams(ctx, js, replicas, options...); err != nil {
+	if err := setup.Ensure(ctx, js, replicas, options...); err != nil {
 		return err
 	}
 	for _, warning := range warnings {
 		log.Warn().Msg(warning)
 	}
-	lines, err := backbone.KeptLimits(ctx, js, replicas)
+	lines, err := streams.RetainedLimits(ctx, js, replicas)
 	for _, line := range lines {
 		log.Info().Msg(line)
 	}

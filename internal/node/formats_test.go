@@ -8,10 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/internal/format"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/format"
 )
 
 // newerDir creates a directory whose format is newer than any.

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/setup"
 )
 
 // ErrDamaged reports that a journal is damaged.
@@ -28,9 +30,9 @@ func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
 		return err
 	}
 	defer closed()
-	report, err := backbone.VerifyJournal(ctx, js)
+	report, err := journal.Verify(ctx, js)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("%w: %w", ErrDamaged, backbone.ErrJournalMissing)
+		return fmt.Errorf("%w: %w", ErrDamaged, setup.ErrJournalMissing)
 	}
 	if err != nil {
 		return err

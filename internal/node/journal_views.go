@@ -6,12 +6,16 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/sqlite"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // compared is the result of comparing a store's views with a journal.
@@ -22,14 +26,14 @@ type compared struct {
 }
 
 // follow compares a checkpoint with the journal's end.
-func (c *compared) follow(report *backbone.JournalReport, tenant, where string, checkpoint uint64) {
+func (c *compared) follow(report *journal.Report, tenant, where string, checkpoint uint64) {
 	if checkpoint > report.Last {
 		c.beyond = append(c.beyond, fmt.Sprintf("the views of tenant %s in %s have followed the journal to sequence %d, and it ends at %d", tenant, where, checkpoint, report.Last))
 	}
 }
 
 // compareViews compares the checkpoints of a store's views with the journal.
-func (s Store) compareViews(ctx context.Context, js jetstream.JetStream, report *backbone.JournalReport) (compared, error) {
+func (s Store) compareViews(ctx context.Context, js jetstream.JetStream, report *journal.Report) (compared, error) {
 	if s.Data != "" {
 		return compareFiles(ctx, filepath.Join(s.Data, "views"), report)
 	}
@@ -46,7 +50,7 @@ func (s Store) compareViews(ctx context.Context, js jetstream.JetStream, report 
 }
 
 // compareFiles compares the views in SQLite files.
-func compareFiles(ctx context.Context, dir string, report *backbone.JournalReport) (c compared, err error) {
+func compareFiles(ctx context.Context, dir string, report *journal.Report) (c compared, err error) {
 	files, err := sqlite.Files(ctx, dir)
 	if err != nil {
 		return c, err
@@ -64,8 +68,8 @@ func compareFiles(ctx context.Context, dir string, report *backbone.JournalRepor
 
 // compareDatabase compares the views in PostgreSQL of the tenants that the journal, its snapshots or the bucket of
 // tenants name, since the database hides other tenants.
-func compareDatabase(ctx context.Context, js jetstream.JetStream, url string, report *backbone.JournalReport) (c compared, err error) {
-	bucket, err := backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
+func compareDatabase(ctx context.Context, js jetstream.JetStream, url string, report *journal.Report) (c compared, err error) {
+	bucket, err := kv.Open[fleet.Tenant](ctx, js, streams.BucketTenants)
 	if err != nil {
 		return c, err
 	}

@@ -10,14 +10,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/nats-io/nats-server/v2/server"
 )
 
 // Views in PostgreSQL that have followed the journal beyond its end prove that the end is missing.
@@ -36,24 +40,24 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 	})
 	bus := natstest.Server(t, &server.Options{})
 	js := natstest.Connect(t, bus)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	acme := natstest.Tenant(t, "acme")
 	for n := range 3 {
-		if err := journal.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, []backbone.Event{{
+		if err := eventLog.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, []journal.Event{{
 			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n), Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
 		}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// A tenant of which the journal has no events any more.
-	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
+	tenants, err := kv.Open[fleet.Tenant](t.Context(), js, streams.BucketTenants)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tenants.Put(contextkit.PlatformContext(t.Context()), "globex", backbone.Tenant{}, 0); err != nil {
+	if _, err := tenants.Put(contextkit.PlatformContext(t.Context()), "globex", fleet.Tenant{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	models, err := model.Open(t.Context(), model.Wallet)
@@ -89,12 +93,12 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 		err := VerifyJournal(t.Context(), Store{Config: config}, &out)
 		return out.String(), err
 	}
-	follow("acme", journal.Epoch(), 3)
-	follow("acme", journal.Epoch()-1, 100) // of another journal
+	follow("acme", eventLog.Epoch(), 3)
+	follow("acme", eventLog.Epoch()-1, 100) // of another journal
 	if output, err := verify(); err != nil || strings.Contains(output, "views") {
 		t.Errorf("a whole journal: %s, %v", output, err)
 	}
-	follow("globex", journal.Epoch(), 7)
+	follow("globex", eventLog.Epoch(), 7)
 	output, err := verify()
 	if want := "the views of tenant globex in the schema views_"; !errors.Is(err, ErrDamaged) || !strings.Contains(output, want) || !strings.Contains(output, "to sequence 7, and it ends at 3") {
 		t.Errorf("views beyond the end: %s, %v; want %q", output, err, want)

@@ -7,14 +7,20 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/internal/tracing"
 	"github.com/headgate/headgate/services/runner"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natshealth"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/timeline"
 )
 
 // retryWait is the wait before something is followed again after a failure, as logged.
@@ -30,18 +36,18 @@ type member struct {
 	js         *bus
 	kind, id   string
 	tenants    *rpc.Tenants
-	timeline   *backbone.Timeline
+	timeline   *timeline.Recorder
 	spans      spans
-	assignment *backbone.Assignment
+	assignment *fleet.Assignment
 	suspend    func([]contextkit.TenantID) // nil: it does not concern the node
 	// tokens selects the version of tokens that the node issues; nil: the newest, for nodes that are all in one
 	// process.
 	tokens  *token.Gate
 	rollout *rollout
 	// integrity is the integrity check of the journal; nil: the node does not use the journal.
-	integrity *backbone.Integrity
+	integrity *journal.Integrity
 	// failingViews returns views that cannot apply an event, and their number; nil: the node has none.
-	failingViews func() ([]backbone.FailingView, int)
+	failingViews func() ([]fleet.FailingView, int)
 	log          zerolog.Logger
 }
 
@@ -56,7 +62,7 @@ func newMember(ctx context.Context, js *bus, kind, id string, configured []conte
 			err = errors.Join(err, m.spans.close(ctx))
 		}
 	}()
-	if m.timeline, err = backbone.NewTimeline(js); err != nil {
+	if m.timeline, err = timeline.New(js); err != nil {
 		return nil, err
 	}
 	if m.spans.Exporter != nil {
@@ -66,7 +72,7 @@ func newMember(ctx context.Context, js *bus, kind, id string, configured []conte
 	if kind == kindControl {
 		return m, nil // it serves no tenant itself
 	}
-	if m.assignment, err = backbone.OpenAssignment(ctx, js, kind, id, configured); err != nil {
+	if m.assignment, err = fleet.OpenAssignment(ctx, js, kind, id, configured); err != nil {
 		return nil, err
 	}
 	serves, _, err := m.assignment.Now(ctx)
@@ -92,7 +98,7 @@ func (m *member) follow(ctx context.Context) error {
 // followTokens selects the newest version of tokens that all nodes read, until ctx ends.
 func (m *member) followTokens(ctx context.Context) error {
 	if m.tokens != nil {
-		backbone.FollowTokens(ctx, m.js, m.tokens, m.complain("following nodes failed; the version of tokens does not change"))
+		fleet.FollowTokens(ctx, m.js, m.tokens, m.complain("following nodes failed; the version of tokens does not change"))
 	}
 	return nil
 }
@@ -122,19 +128,19 @@ func (m *member) server(listen rpc.Config, ready rpc.Readiness, metrics ...prome
 
 // storedIn lists the streams that a kind of node must be able to append to.
 var storedIn = map[string][]string{
-	"aggregate": {backbone.StreamEvents},
+	"aggregate": {streams.Events},
 	kindRunner: {
-		backbone.StreamWork, backbone.BucketStream(backbone.BucketInstances), backbone.BucketStream(backbone.BucketWorkflows),
-		backbone.BucketStream(backbone.BucketRevisions), backbone.BucketStream(backbone.BucketLeases),
-		backbone.BucketStream(backbone.BucketCursors), backbone.StreamDeadLetters,
+		streams.Work, streams.BucketStream(streams.BucketInstances), streams.BucketStream(streams.BucketWorkflows),
+		streams.BucketStream(streams.BucketRevisions), streams.BucketStream(streams.BucketLeases),
+		streams.BucketStream(streams.BucketCursors), streams.DeadLetters,
 	},
 }
 
 // changedIn lists the streams that control needs for changes. Without them it stays readable, since operators need it
 // then.
 var changedIn = []string{
-	backbone.BucketStream(backbone.BucketPlacement), backbone.BucketStream(backbone.BucketTenants),
-	backbone.BucketStream(backbone.BucketModels), backbone.BucketStream(backbone.BucketMoves),
+	streams.BucketStream(streams.BucketPlacement), streams.BucketStream(streams.BucketTenants),
+	streams.BucketStream(streams.BucketModels), streams.BucketStream(streams.BucketMoves),
 }
 
 // whileStored returns the node's readiness: while a stream that it appends to stores nothing, it is not ready, and
@@ -172,7 +178,7 @@ func (m *member) complain(what string) func(error) {
 }
 
 // announce announces the node until ctx ends. lag may be nil.
-func (m *member) announce(ctx context.Context, node backbone.Node, server *rpc.Server, lag func() int64) error {
+func (m *member) announce(ctx context.Context, node fleet.Node, server *rpc.Server, lag func() int64) error {
 	if m.kind == kindRunner {
 		node.Runner = runner.Abilities
 	}
@@ -180,14 +186,14 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *rpc.S
 		tenants  []contextkit.TenantID // now.Tenants are their names
 		measured time.Time
 	)
-	return ended(ctx, backbone.Announce(ctx, m.js, node, func(ctx context.Context, now *backbone.Node) error {
+	return ended(ctx, fleet.Announce(ctx, m.js, node, func(ctx context.Context, now *fleet.Node) error {
 		if all := m.tenants.All(); len(all) != len(tenants) || len(all) > 0 && &all[0] != &tenants[0] {
 			tenants, now.Tenants = all, make([]string, 0, len(all))
 			for _, tenant := range all {
 				now.Tenants = append(now.Tenants, tenant.String())
 			}
 		}
-		if time.Since(measured) >= backbone.Heartbeat/2 { // it is called more often than a node announces itself
+		if time.Since(measured) >= fleet.Heartbeat/2 { // it is called more often than a node announces itself
 			measured, now.Load = time.Now(), loadOf(server.Metrics.Load())
 			if lag != nil {
 				waits := lag()
@@ -203,7 +209,7 @@ func (m *member) announce(ctx context.Context, node backbone.Node, server *rpc.S
 			now.Degraded = slices.Sorted(maps.Keys(m.integrity.Degraded()))
 		}
 		now.Refusal = ""
-		if storage := (*backbone.StorageError)(nil); errors.As(m.js.storage.Check(storedIn[m.kind]...), &storage) {
+		if storage := (*natshealth.StorageError)(nil); errors.As(m.js.storage.Check(storedIn[m.kind]...), &storage) {
 			now.Refusal = storage.What()
 		}
 		return server.Ready(ctx)
@@ -218,9 +224,9 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-func loadOf(l rpc.Load) *backbone.Load {
+func loadOf(l rpc.Load) *fleet.Load {
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	return &backbone.Load{
+	return &fleet.Load{
 		Calls: l.Calls, Errors: l.Errors, P50: ms(l.P50), P95: ms(l.P95), P99: ms(l.P99),
 		InFlight: l.InFlight, Memory: l.Memory, Goroutines: l.Goroutines,
 	}

@@ -3,11 +3,12 @@ package node
 import (
 	"testing"
 
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 // An operator's right may be narrowed to a tenant ("fleet.admin:acme"), so the resource of an operation on a tenant

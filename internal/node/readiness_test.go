@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 // unreadiness is why a role takes no calls for a tenant; "" if it takes them.

@@ -5,11 +5,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 // UnmatchedRights returns the rights that match nothing in the model of a file: no aggregate type, command, view or
@@ -78,8 +81,8 @@ func watchRights(ctx context.Context, js jetstream.JetStream, keys *auth.APIKeyR
 		return nil
 	}
 	applied := make(chan *model.Model, 1)
-	follow := func(all map[string]backbone.Kept[backbone.Document]) {
-		if m, err := model.ParseContext(ctx, "model", []byte(all[backbone.ModelKey].Value.Text)); err == nil {
+	follow := func(all map[string]kv.Entry[models.Document]) {
+		if m, err := model.ParseContext(ctx, "model", []byte(all[models.Key].Value.Text)); err == nil {
 			select {
 			case <-applied: // an older one
 			default:
@@ -90,7 +93,7 @@ func watchRights(ctx context.Context, js jetstream.JetStream, keys *auth.APIKeyR
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(follow), func(err error) {
+		kv.Follow(ctx, js, streams.BucketModels, kv.Whole(follow), func(err error) {
 			log.Warn().Err(err).Msg("following applied models failed; rights of API keys are not checked against them")
 		})
 	}()

@@ -5,12 +5,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/internal/excerpt"
-	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 const (
@@ -27,8 +31,8 @@ type rollout struct {
 	log    zerolog.Logger
 
 	mu      sync.Mutex
-	pending backbone.Kept[backbone.Document] // the newest that is not in use; the zero value: none
-	problem error                            // of the last attempt
+	pending kv.Entry[models.Document] // the newest that is not in use; the zero value: none
+	problem error                     // of the last attempt
 
 	arrived chan struct{} // holds a value when pending has changed
 }
@@ -44,12 +48,12 @@ func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		applied := func(all map[string]backbone.Kept[backbone.Document]) {
-			if kept, ok := all[backbone.ModelKey]; ok {
+		applied := func(all map[string]kv.Entry[models.Document]) {
+			if kept, ok := all[models.Key]; ok {
 				r.announceNext(kept)
 			}
 		}
-		backbone.FollowBucket(ctx, js, backbone.BucketModels, backbone.Whole(applied), func(err error) {
+		kv.Follow(ctx, js, streams.BucketModels, kv.Whole(applied), func(err error) {
 			r.log.Warn().Err(err).Dur("again_in_ms", retryWait).Msg("following applied models failed; the one in use stays")
 		})
 	}()
@@ -59,7 +63,7 @@ func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
 }
 
 // announceNext records a model that was applied.
-func (r *rollout) announceNext(kept backbone.Kept[backbone.Document]) {
+func (r *rollout) announceNext(kept kv.Entry[models.Document]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if kept.Revision <= max(r.pending.Revision, r.models.Current().Order) {
@@ -113,7 +117,7 @@ func (r *rollout) try(ctx context.Context) bool {
 		}
 		return false
 	}
-	r.pending, r.problem = backbone.Kept[backbone.Document]{}, nil
+	r.pending, r.problem = kv.Entry[models.Document]{}, nil
 	if changed {
 		r.log.Info().Str("model", r.models.Current().Revision).Msg("now using the applied model")
 	}
@@ -121,7 +125,7 @@ func (r *rollout) try(ctx context.Context) bool {
 }
 
 // announce fills in the announcement of the node's model.
-func (r *rollout) announce(node *backbone.Node) {
+func (r *rollout) announce(node *fleet.Node) {
 	current := r.models.Current()
 	node.Model, node.ModelOrder = current.Revision, current.Order
 	r.mu.Lock()

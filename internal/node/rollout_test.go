@@ -6,13 +6,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/internal/natstest"
-	"github.com/headgate/headgate/model"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
@@ -30,7 +34,7 @@ func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	documents, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
+	documents, err := kv.Open[models.Document](ctx, js, streams.BucketModels)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,11 +46,11 @@ func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 	apply := func(text string) {
 		t.Helper()
 		var err error
-		if revision, err = documents.Put(ctx, backbone.ModelKey, backbone.Document{Text: text, Revision: "next"}, revision); err != nil {
+		if revision, err = documents.Put(ctx, models.Key, models.Document{Text: text, Revision: "next"}, revision); err != nil {
 			t.Fatal(err)
 		}
 	}
-	announced := func() (node backbone.Node) {
+	announced := func() (node fleet.Node) {
 		r.announce(&node)
 		return node
 	}
@@ -85,19 +89,19 @@ func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 
 // A failed attempt is retried without another change of the bucket.
 func TestRollout_FailedAttemptIsRetried(t *testing.T) {
-	models, err := model.Open(t.Context(), model.Wallet)
+	documents, err := model.Open(t.Context(), model.Wallet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRollout(models, zerolog.Nop())
-	r.announceNext(backbone.Kept[backbone.Document]{Value: backbone.Document{Text: models.Current().Text + "\n# changed\n", Revision: "next"}, Revision: 5})
+	r := newRollout(documents, zerolog.Nop())
+	r.announceNext(kv.Entry[models.Document]{Value: models.Document{Text: documents.Current().Text + "\n# changed\n", Revision: "next"}, Revision: 5})
 	failing, fail := context.WithCancel(t.Context())
 	fail()
-	if r.try(failing) || models.Current().Order != 0 {
+	if r.try(failing) || documents.Current().Order != 0 {
 		t.Fatal("a check that is cut off has an outcome")
 	}
-	if !r.try(t.Context()) || models.Current().Order != 5 || !r.try(t.Context()) {
-		t.Fatalf("the model at %d is in use", models.Current().Order)
+	if !r.try(t.Context()) || documents.Current().Order != 5 || !r.try(t.Context()) {
+		t.Fatalf("the model at %d is in use", documents.Current().Order)
 	}
 }
 

@@ -11,13 +11,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/internal/fleet"
+
+	"github.com/rs/zerolog"
+
 	rest "github.com/headgate/headgate/gateway/edge"
-	"github.com/headgate/headgate/gateway/fleet"
+	gatewayfleet "github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/rpc"
@@ -27,7 +30,6 @@ import (
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/runner"
-	"github.com/rs/zerolog"
 )
 
 // Plan is a role whose settings have been checked. Run needs NATS.
@@ -85,13 +87,13 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 }
 
 // CheckNodes asks the nodes of a gateway's settings that have reflect set for their services. Errors: a
-// [fleet.NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles other than
+// [gatewayfleet.NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles other than
 // the gateway have no nodes to ask.
 func (p *Plan) CheckNodes(ctx context.Context) error {
 	if p.role != "gateway" {
 		return nil
 	}
-	return fleet.Check(ctx, reflected(p.settings.Gateway.Nodes), p.settings.Gateway.Upstream)
+	return gatewayfleet.Check(ctx, reflected(p.settings.Gateway.Nodes), p.settings.Gateway.Upstream)
 }
 
 // Run runs the role until ctx ends. It writes the role's addresses to out.
@@ -243,7 +245,7 @@ func (p *Plan) aggregate(ctx context.Context) error {
 }
 
 // checkQuota checks the default quota of tenants.
-func checkQuota(q backbone.StorageQuota) error {
+func checkQuota(q fleet.StorageQuota) error {
 	return errors.Join(config.AtLeast("events", q.Events, 0), config.AtLeast("bytes", q.Bytes, 0), config.AtLeast("aggregates", q.Aggregates, 0), config.AtLeast("keys", q.Keys, 0))
 }
 

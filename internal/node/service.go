@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
@@ -17,7 +19,6 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // service is a role that listens, with the background tasks besides its server.
@@ -47,7 +48,7 @@ func (s *service) layers() []rpc.Layer {
 func (s *service) endpoint() string { return cmp.Or(s.server.GRPCAddr(), s.server.Addr()) }
 
 // announce announces the service until ctx ends.
-func (s *service) announce(node backbone.Node) func(context.Context) error {
+func (s *service) announce(node fleet.Node) func(context.Context) error {
 	return func(ctx context.Context) error { return s.member.announce(ctx, node, s.server, s.lag) }
 }
 

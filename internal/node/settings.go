@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/models"
+
 	_ "embed"
 	"errors"
 	"fmt"
@@ -12,7 +16,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"go.yaml.in/yaml/v3"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
@@ -32,9 +39,6 @@ import (
 	"github.com/headgate/headgate/internal/version"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
-	"go.yaml.in/yaml/v3"
 )
 
 // documentedSettings has every setting with its explanation and its default.
@@ -120,14 +124,14 @@ func (a announceSettings) endpoint(addr string) (string, error) {
 }
 
 // node returns the announcement of a node of the kind that listens at addr.
-func (a announceSettings) node(kind, id, addr string) (backbone.Node, error) {
+func (a announceSettings) node(kind, id, addr string) (fleet.Node, error) {
 	endpoint, err := a.endpoint(addr)
 	return newNode(kind, id, endpoint), err
 }
 
 // newNode returns the announcement of a node that has just started.
-func newNode(kind, id, endpoint string) backbone.Node {
-	return backbone.Node{
+func newNode(kind, id, endpoint string) fleet.Node {
+	return fleet.Node{
 		ID:       id,
 		Kind:     kind,
 		Endpoint: endpoint,
@@ -143,7 +147,7 @@ type aggregateSettings struct {
 	Answers    response.Config `yaml:"answers"`
 	CacheBytes int64           `yaml:"cache_bytes"`
 
-	Quota backbone.StorageQuota `yaml:"quota"`
+	Quota fleet.StorageQuota `yaml:"quota"`
 }
 
 type projectionSettings struct {
@@ -345,7 +349,7 @@ func openModels(ctx context.Context, js jetstream.JetStream, file string, log ze
 	if file != "" {
 		fallback = nil
 	}
-	platform, err := backbone.OpenModels(ctx, js, fallback)
+	platform, err := models.Open(ctx, js, fallback)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
@@ -18,7 +20,6 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/rs/zerolog"
 )
 
 // documented reads the documented settings.

@@ -6,15 +6,17 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/internal/rpc"
-	"github.com/headgate/headgate/internal/tracing"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/timeline"
+	"github.com/headgate/headgate/internal/tracing"
 )
 
 // spans creates spans of a role's work.
@@ -87,21 +89,21 @@ func (s spans) asked(rc contextkit.RequestContext, call rpc.Asked) {
 }
 
 // hop records the spans of a timeline. Calls already have spans.
-func (s spans) hop(rc contextkit.RequestContext, hop backbone.Hop) {
+func (s spans) hop(rc contextkit.RequestContext, hop timeline.Span) {
 	switch took := time.Duration(hop.Milliseconds * float64(time.Millisecond)); hop.Kind {
-	case backbone.HopCommand:
+	case timeline.KindCommand:
 		span := inner(hop, took)
 		span.Inner = true
 		s.Record(rc, span)
-	case backbone.HopStep:
+	case timeline.KindStep:
 		span := inner(hop, took)
-		if hop.Code == backbone.HopFailed {
+		if hop.Code == timeline.Failed {
 			span.ErrorType = hop.Code
 		}
 		s.Record(rc, span)
-	case backbone.HopEvent:
+	case timeline.KindEvent:
 		s.Record(rc, withEvent(tracing.PublishSpan(s.message(rc, hop, hop.Published), hop.Span), hop))
-	case backbone.HopProjection:
+	case timeline.KindProjection:
 		message := s.message(rc, hop, took)
 		message.Consumer = "projection"
 		s.Record(rc, withEvent(tracing.ProcessSpan(message), hop))
@@ -109,7 +111,7 @@ func (s spans) hop(rc contextkit.RequestContext, hop backbone.Hop) {
 }
 
 // inner returns the INTERNAL span of a timeline's span.
-func inner(hop backbone.Hop, took time.Duration) tracing.Span {
+func inner(hop timeline.Span, took time.Duration) tracing.Span {
 	return tracing.Span{
 		Name: hop.Kind + " " + hop.Name, Kind: trace.SpanKindInternal, Started: hop.Started, Took: took,
 		Attributes: []attribute.KeyValue{
@@ -118,14 +120,14 @@ func inner(hop backbone.Hop, took time.Duration) tracing.Span {
 	}
 }
 
-// eventTemplate is the template of events' subjects (see [backbone.EventSubject]).
+// eventTemplate is the template of events' subjects (see [streams.EventSubject]).
 const eventTemplate = "events.{tenant}.{aggregate_type}.{aggregate_id}"
 
 // message returns the NATS message of a span's event.
-func (s spans) message(rc contextkit.RequestContext, hop backbone.Hop, took time.Duration) tracing.Message {
+func (s spans) message(rc contextkit.RequestContext, hop timeline.Span, took time.Duration) tracing.Message {
 	aggregate, id, _ := strings.Cut(hop.Subject, "/")
 	m := tracing.Message{
-		Destination: backbone.EventSubject(rc.TenantID, aggregate, id), Template: eventTemplate, ID: hop.Event,
+		Destination: streams.EventSubject(rc.TenantID, aggregate, id), Template: eventTemplate, ID: hop.Event,
 		Started: hop.Started, Took: took,
 	}
 	if s.bus != nil {
@@ -135,7 +137,7 @@ func (s spans) message(rc contextkit.RequestContext, hop backbone.Hop, took time
 }
 
 // withEvent adds the event's type.
-func withEvent(span tracing.Span, hop backbone.Hop) tracing.Span {
+func withEvent(span tracing.Span, hop timeline.Span) tracing.Span {
 	span.Attributes = append(span.Attributes, attribute.String("headgate.event_type", hop.Name))
 	return span
 }

@@ -8,15 +8,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/internal/disk"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/natsserver"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
 )
 
 // newSQLiteProjection returns the projection role with its views in a directory, which is created if it does not
@@ -105,7 +106,7 @@ func (d *viewsDirectory) close() error { return d.file.Close() }
 
 var (
 	viewsDisk    = prometheus.NewDesc("headgate_views_disk_bytes", "Bytes of the file system of the views' directory, by state: free.", []string{"state"}, nil)
-	viewsPresent = backbone.DirectoryPresent("views")
+	viewsPresent = natsserver.DirectoryPresent("views")
 )
 
 // Describe implements [prometheus.Collector].

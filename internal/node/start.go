@@ -7,12 +7,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc"
-	"github.com/headgate/headgate/services/projection/store"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 const (
@@ -96,13 +98,13 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
-	streams, cancel := context.WithTimeout(ctx, p.streamsTimeout)
+	streamList, cancel := context.WithTimeout(ctx, p.streamsTimeout)
 	defer cancel()
 	views := ""
 	if p.role == "projection" {
 		views = p.settings.Projection.Data
 	}
-	if err := ensureStreams(streams, js, backbone.Replicas(p.settings.NATS.Replicas), p.log, streamOptions(p.NewJournal, views)...); err != nil {
+	if err := ensureStreams(streamList, js, streams.Replicas(p.settings.NATS.Replicas), p.log, streamOptions(p.NewJournal, views)...); err != nil {
 		return nil, ifAway(err, "the streams of JetStream cannot be opened")
 	}
 	start, cancel := context.WithTimeout(ctx, startTimeout)
@@ -122,7 +124,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 
 // ifAway returns err as an [awayError] if the failed operation may succeed once NATS is available.
 func ifAway(err error, reason string) error {
-	if backbone.Away(err) {
+	if natsclient.Away(err) {
 		return awayError{reason, err}
 	}
 	return err
@@ -134,7 +136,7 @@ func (p *Plan) connect() (*nats.Conn, error) {
 	if p.settings.NATS.Credentials != "" {
 		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
 	}
-	conn, err := backbone.Connect(p.settings.NATS.URL, "headgate-"+p.role, options...)
+	conn, err := natsclient.Connect(p.settings.NATS.URL, "headgate-"+p.role, options...)
 	if err != nil {
 		return nil, ifAway(fmt.Errorf("nats.url: %w", err), "NATS does not accept a connection")
 	}
@@ -193,7 +195,7 @@ func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
 	return stop, nil
 }
 
-// whileWaiting returns metrics that the monitor exports once the role has started (see [backbone.Monitor]), so that
+// whileWaiting returns metrics that the monitor exports once the role has started (see [natshealth.Monitor]), so that
 // the alerts on them fire while it starts.
 func (p *Plan) whileWaiting() []prometheus.Collector {
 	return []prometheus.Collector{

@@ -15,12 +15,13 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"github.com/nats-io/nats-server/v2/server"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
-	"github.com/nats-io/nats-server/v2/server"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // closedPort returns an address of this machine at which nothing listens.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/internal/streams"
+
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/nats-io/nats.go"
@@ -12,7 +14,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
@@ -102,8 +103,8 @@ func TestTransport_ControlStoresTheContractOfItsCall(t *testing.T) {
 		method protoreflect.FullName
 		req    proto.Message
 	}{
-		{backbone.BucketPlacement, "control.v1.PlacementService.AssignPlacement", &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}},
-		{backbone.BucketTenants, "control.v1.TenantService.SuspendTenant", &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "r"}},
+		{streams.BucketPlacement, "control.v1.PlacementService.AssignPlacement", &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}},
+		{streams.BucketTenants, "control.v1.TenantService.SuspendTenant", &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "r"}},
 	} {
 		subjects := make(chan *nats.Msg, 64)
 		watched, err := d.js.Conn().ChanSubscribe("$KV."+c.bucket+".>", subjects)

@@ -8,14 +8,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (
 	// pulledMessages and pulledBytes bound the messages of one request for more.
-	pulledMessages, pulledBytes = 512, 2 * backbone.MaxMessageBytes
+	pulledMessages, pulledBytes = 512, 2 * streams.MaxMessageBytes
 	// heartbeat is how often the server shows that a consumer without messages is there.
 	heartbeat = 5 * time.Second
 	// checkEvery is how often a consumer without messages is checked for lost ones, and inFlight how
@@ -37,7 +39,7 @@ var errGap = errors.New("messages were lost on their way from NATS")
 // have been, because the connection was, it returns an error.
 func (t *Tail) consume(ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool) error {
 	return t.journal.While(ctx, func(ctx context.Context) error {
-		consumer, err := t.js.CreateConsumer(ctx, backbone.StreamEvents, jetstream.ConsumerConfig{
+		consumer, err := t.js.CreateConsumer(ctx, streams.Events, jetstream.ConsumerConfig{
 			Name:              t.config.Name + "-" + kind + "-" + contextkit.NewID(),
 			FilterSubjects:    subjects,
 			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
@@ -53,7 +55,7 @@ func (t *Tail) consume(ctx context.Context, kind string, subjects []string, from
 		defer func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 			defer cancel()
-			_ = t.js.DeleteConsumer(ctx, backbone.StreamEvents, consumer.CachedInfo().Name) // else the server does, when it is inactive
+			_ = t.js.DeleteConsumer(ctx, streams.Events, consumer.CachedInfo().Name) // else the server does, when it is inactive
 		}()
 		return t.receive(ctx, consumer, each)
 	})
@@ -156,7 +158,7 @@ func (t *Tail) checkLoss(ctx context.Context, consumer jetstream.Consumer, recei
 func (t *Tail) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	stream, err := t.js.Stream(ctx, backbone.StreamEvents)
+	stream, err := t.js.Stream(ctx, streams.Events)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +287,7 @@ func (t *Tail) compare(ctx context.Context, epoch int64, info *jetstream.StreamI
 		return nil, nil
 	}
 	place, err := t.journal.PlaceAt(ctx, newest.sequence)
-	if err != nil || place.Sequence == 0 || place.MessageID == backbone.MessageID(newest.header, newest.sequence) {
+	if err != nil || place.Sequence == 0 || place.MessageID == journal.MessageID(newest.header, newest.sequence) {
 		return nil, err
 	}
 	t.journal.Integrity().Diverged(epoch, newest.sequence, "another event has been read from it at that sequence")

@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/internal/natstest"
-	"github.com/headgate/headgate/internal/tail"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/tail"
 )
 
 // lossyNetwork dials connections on which messages of the journal can be lost.
@@ -78,7 +80,7 @@ func TestTail_ReadsAgainWhatIsLostOnItsWay(t *testing.T) {
 	nats1 := natstest.Server(t, &server.Options{})
 	js := natstest.Connect(t, nats1)
 	network := &lossyNetwork{}
-	conn, err := backbone.Connect(nats1.ClientURL(), t.Name(), nats.SetCustomDialer(network))
+	conn, err := natsclient.Connect(nats1.ClientURL(), t.Name(), nats.SetCustomDialer(network))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +89,11 @@ func TestTail_ReadsAgainWhatIsLostOnItsWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, js: js, journal: journal, tail: tail.New(lossy, journal, tail.Config{Name: "test"}), events: map[string][]uint64{}}
+	w := &world{t: t, js: js, journal: eventLog, tail: tail.New(lossy, eventLog, tail.Config{Name: "test"}), events: map[string][]uint64{}}
 	w.tail.CheckLoss(20*time.Millisecond, 20*time.Millisecond)
 	w.run()
 	acme := natstest.Tenant(t, "acme")
@@ -113,7 +115,7 @@ func TestTail_ReadsAgainWhatIsLostOnItsWay(t *testing.T) {
 	network.lose.Store(1)
 	var read []uint64
 	want := w.want(acme)
-	if err := w.tail.Read(t.Context(), acme, 0, want[len(want)-1], func(event backbone.Event) error {
+	if err := w.tail.Read(t.Context(), acme, 0, want[len(want)-1], func(event journal.Event) error {
 		read = append(read, event.Sequence)
 		return nil
 	}); err != nil || len(read) != len(want) {

@@ -5,9 +5,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/journal"
 )
 
 // eventBytes estimates the memory of an event beside its data.
@@ -38,12 +39,12 @@ func newMessage(msg jetstream.Msg) (message, error) {
 // size estimates the memory of the message's event in bytes.
 func (m *message) size() int64 { return int64(len(m.data)) + eventBytes }
 
-// event reads the event. An error is a [*backbone.UnreadableError].
-func (m *message) event() (backbone.Event, error) {
-	return backbone.ReadEvent(backbone.Message{Subject: m.subject, Header: m.header, Data: m.data, Sequence: m.sequence, Time: m.time})
+// event reads the event. An error is a [*journal.UnreadableError].
+func (m *message) event() (journal.Event, error) {
+	return journal.ReadEvent(journal.Message{Subject: m.subject, Header: m.header, Data: m.data, Sequence: m.sequence, Time: m.time})
 }
 
-// tenant returns the tenant that the subject names (see [backbone.EventSubject]), "" if it names
+// tenant returns the tenant that the subject names (see [streams.EventSubject]), "" if it names
 // none.
 func (m *message) tenant() string {
 	_, rest, _ := strings.Cut(m.subject, ".")

@@ -5,7 +5,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (
@@ -41,7 +41,7 @@ func (t *Tail) startReader(waiting *list, most int, count *int) {
 		}
 		name := s.tenant.String()
 		if len(r.members[name]) == 0 {
-			subjects = append(subjects, backbone.TenantEvents(s.tenant))
+			subjects = append(subjects, streams.TenantEvents(s.tenant))
 		}
 		r.members[name] = append(r.members[name], s)
 		r.left++

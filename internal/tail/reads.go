@@ -8,8 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // maxReadGroup bounds the reads that share a consumer.
@@ -25,7 +26,7 @@ type read struct {
 
 	mu    sync.Mutex
 	next  uint64 // the sequence to continue at
-	each  func(backbone.Event) error
+	each  func(journal.Event) error
 	done  chan error // receives the result, once
 	over  bool       // there is nothing more to do
 	group *readGroup // that it is part of
@@ -49,7 +50,7 @@ func (g *readGroup) end() {
 // Read calls each for a tenant's events with sequences from from to until, in order, and returns
 // each's first error. until is the sequence of one of the tenant's events that are stored. Reads
 // share a bounded number of consumers, and wait for these in turn. each must not block.
-func (t *Tail) Read(ctx context.Context, tenant contextkit.TenantID, from, until uint64, each func(backbone.Event) error) error {
+func (t *Tail) Read(ctx context.Context, tenant contextkit.TenantID, from, until uint64, each func(journal.Event) error) error {
 	if from > until {
 		return nil
 	}
@@ -98,7 +99,7 @@ func (t *Tail) startReads() {
 		if !r.over {
 			name := r.tenant.String()
 			if len(g.reads[name]) == 0 {
-				subjects = append(subjects, backbone.TenantEvents(r.tenant))
+				subjects = append(subjects, streams.TenantEvents(r.tenant))
 			}
 			g.reads[name] = append(g.reads[name], r)
 			r.group = g

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 // gatherTime bounds how long events wait for others that are known to come, to be applied
@@ -62,7 +62,7 @@ func (t *Tail) cursors(ctx context.Context, s *Subscription) (cursor, last uint6
 // prove compares a subscription's cursor with the journal, in which last is the tenant's last place.
 // Where the cursor is at it, which is the rule, that costs no request. Errors: [ErrShorter],
 // [ErrDiverged].
-func (t *Tail) prove(ctx context.Context, s *Subscription, cursor uint64, last backbone.Place) error {
+func (t *Tail) prove(ctx context.Context, s *Subscription, cursor uint64, last journal.Place) error {
 	if cursor > max(last.Sequence, t.Position()) {
 		// Another node may have read more than this one. If not even the journal has it, the
 		// journal has lost its end.
@@ -221,7 +221,7 @@ func (t *Tail) fill(ctx context.Context, s *Subscription, applied <-chan struct{
 		for i := range taken {
 			m := &taken[i]
 			event, err := m.event()
-			if unreadable, ok := errors.AsType[*backbone.UnreadableError](err); ok {
+			if unreadable, ok := errors.AsType[*journal.UnreadableError](err); ok {
 				t.journal.Unreadable(unreadable)
 				f.pass(m.sequence)
 				f.bytes, f.last = f.bytes+m.size(), m.sequence

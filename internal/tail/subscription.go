@@ -5,9 +5,9 @@ import (
 	"context"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/backoff"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 // Waits before a subscription that failed is tried again: doubled from the first to the longest.
@@ -52,13 +52,13 @@ type Prover interface {
 type Batch interface {
 	// Add adds the next event. After an error the events before it are applied, the subscription
 	// fails, and is tried again later.
-	Add(ctx context.Context, event backbone.Event) error
+	Add(ctx context.Context, event journal.Event) error
 	// Apply lets the events take effect. After an error the subscription fails, and is tried
 	// again later, from the cursor.
 	Apply(ctx context.Context) error
 }
 
-// Passer is a [Batch] that also counts messages that are no events (see [backbone.ReadEvent]) as
+// Passer is a [Batch] that also counts messages that are no events (see [journal.ReadEvent]) as
 // taken. They are never added.
 type Passer interface {
 	// Pass is called in order, instead of Add, for each of these messages.

@@ -9,10 +9,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 const (
@@ -66,7 +67,7 @@ type Config struct {
 // Tail delivers events to subscriptions. Its methods may be called concurrently.
 type Tail struct {
 	js      jetstream.JetStream
-	journal *backbone.Journal
+	journal *journal.Journal
 	config  Config
 
 	checkEvery, inFlight time.Duration // see the constants
@@ -111,7 +112,7 @@ type tenant struct {
 }
 
 // New returns a tail of a journal. It does nothing before [Tail.Run].
-func New(js jetstream.JetStream, journal *backbone.Journal, config Config) *Tail {
+func New(js jetstream.JetStream, journal *journal.Journal, config Config) *Tail {
 	config.Sessions = cmp.Or(config.Sessions, 64)
 	config.QueueEvents = cmp.Or(config.QueueEvents, 4096)
 	config.QueueBytes = cmp.Or(config.QueueBytes, 16<<20)

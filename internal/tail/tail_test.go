@@ -11,11 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/natstest"
-	"github.com/headgate/headgate/internal/tail"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/tail"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
@@ -24,7 +27,7 @@ func TestMain(m *testing.M) { natstest.Main(m) }
 type world struct {
 	t       *testing.T
 	js      jetstream.JetStream
-	journal *backbone.Journal
+	journal *journal.Journal
 	tail    *tail.Tail
 
 	mu     sync.Mutex
@@ -34,7 +37,7 @@ type world struct {
 func start(t *testing.T, config tail.Config) *world {
 	t.Helper()
 	js := natstest.Start(t)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	journal, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +66,7 @@ func (w *world) append(tenant contextkit.TenantID, types ...string) uint64 {
 	if len(types) > 0 {
 		aggregate = types[0]
 	}
-	events := []backbone.Event{{
+	events := []journal.Event{{
 		ID: contextkit.NewID(), Type: "deposited", AggregateType: aggregate, AggregateID: contextkit.NewID(), Version: 1, Time: time.Now(), Data: []byte(`{}`),
 	}}
 	w.mu.Lock()
@@ -85,7 +88,7 @@ func (w *world) want(tenant contextkit.TenantID) []uint64 {
 // consumers returns the number of consumers of EVENTS.
 func (w *world) consumers() int {
 	w.t.Helper()
-	stream, err := w.js.Stream(w.t.Context(), backbone.StreamEvents)
+	stream, err := w.js.Stream(w.t.Context(), streams.Events)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -173,7 +176,7 @@ type recorded struct {
 	sequences []uint64
 }
 
-func (b *recorded) Add(_ context.Context, event backbone.Event) error {
+func (b *recorded) Add(_ context.Context, event journal.Event) error {
 	if event.Context.TenantID != b.r.tenant {
 		return errors.New("an event of another tenant")
 	}
@@ -522,7 +525,7 @@ func TestTail_DeliversEachEventOnceInOrderUnderFaults(t *testing.T) {
 func (w *world) connected() {
 	for {
 		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
-		_, err := w.js.Stream(ctx, backbone.StreamEvents)
+		_, err := w.js.Stream(ctx, streams.Events)
 		cancel()
 		if err == nil {
 			return
@@ -535,7 +538,7 @@ func (w *world) connected() {
 
 // deleteConsumers deletes every consumer of the journal, as the loss of a server does.
 func (w *world) deleteConsumers() {
-	stream, err := w.js.Stream(w.t.Context(), backbone.StreamEvents)
+	stream, err := w.js.Stream(w.t.Context(), streams.Events)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -604,7 +607,7 @@ func TestRead_ThousandsShareConsumers(t *testing.T) {
 		from, until := all[i%5], all[5+i%5]
 		readers.Go(func() {
 			var got []uint64
-			if err := w.tail.Read(t.Context(), id, from, until, func(e backbone.Event) error {
+			if err := w.tail.Read(t.Context(), id, from, until, func(e journal.Event) error {
 				got = append(got, e.Sequence)
 				return nil
 			}); err != nil {
@@ -630,7 +633,7 @@ func TestRead_EndsWithItsContextAndWithAnError(t *testing.T) {
 		w.append(id)
 	}
 	errEnough := errors.New("enough")
-	if err := w.tail.Read(t.Context(), id, 1, 5, func(e backbone.Event) error {
+	if err := w.tail.Read(t.Context(), id, 1, 5, func(e journal.Event) error {
 		if e.Sequence == 3 {
 			return errEnough
 		}
@@ -643,7 +646,7 @@ func TestRead_EndsWithItsContextAndWithAnError(t *testing.T) {
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		readers.Go(func() {
-			if err := w.tail.Read(ctx, id, 1, 100, func(e backbone.Event) error {
+			if err := w.tail.Read(ctx, id, 1, 100, func(e journal.Event) error {
 				if e.Sequence == 5 {
 					cancel()
 				}
@@ -654,7 +657,7 @@ func TestRead_EndsWithItsContextAndWithAnError(t *testing.T) {
 		})
 	}
 	readers.Wait()
-	if err := w.tail.Read(t.Context(), id, 1, 5, func(backbone.Event) error { return nil }); err != nil {
+	if err := w.tail.Read(t.Context(), id, 1, 5, func(journal.Event) error { return nil }); err != nil {
 		t.Error(err)
 	}
 }
@@ -668,10 +671,10 @@ func TestTail_AnotherJournalIsNotFollowed(t *testing.T) {
 	w.tail.Subscribe(id, r, tail.Options{})
 	want := w.want(id)
 	r.has(want)
-	if err := w.js.DeleteStream(t.Context(), backbone.StreamEvents); err != nil {
+	if err := w.js.DeleteStream(t.Context(), streams.Events); err != nil {
 		t.Fatal(err)
 	}
-	if err := backbone.EnsureStreams(t.Context(), w.js, 1); err != nil {
+	if err := setup.Ensure(t.Context(), w.js, 1); err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {

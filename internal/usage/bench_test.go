@@ -4,17 +4,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/usage"
 )
 
 // BenchmarkAdmitAndAdd is what a command pays: with a quota, and for a tenant without one.
 func BenchmarkAdmitAndAdd(b *testing.B) {
-	for name, quota := range map[string]backbone.StorageQuota{"quota": {Events: 1 << 50, Bytes: 1 << 50, Aggregates: 1 << 50, Keys: 1 << 50}, "none": {}} {
+	for name, quota := range map[string]fleet.StorageQuota{"quota": {Events: 1 << 50, Bytes: 1 << 50, Aggregates: 1 << 50, Keys: 1 << 50}, "none": {}} {
 		b.Run(name, func(b *testing.B) {
 			js := natstest.Start(b)
-			journal, err := backbone.OpenJournal(b.Context(), js)
+			journal, err := journal.Open(b.Context(), js)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -7,17 +7,21 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Config configures a [Meter].
 type Config struct {
 	// Quota is the quota of tenants that have no individual one; 0 is unlimited.
-	Quota backbone.StorageQuota
+	Quota fleet.StorageQuota
 	// Flush is the time between two exchanges of counts; 0: two seconds.
 	Flush time.Duration
 	// Log gets warnings of tenants that come close to their quotas.
@@ -38,17 +42,17 @@ const (
 // called concurrently.
 type Meter struct {
 	js      jetstream.JetStream
-	journal *backbone.Journal
+	journal *journal.Journal
 	config  Config
-	bucket  *backbone.Bucket[record]
-	tenants *backbone.Bucket[backbone.Tenant]
+	bucket  *kv.Bucket[record]
+	tenants *kv.Bucket[fleet.Tenant]
 	node    string // of this process, in records
 
 	refused map[string]prometheus.Counter // by quota
 
 	mu    sync.RWMutex
 	known map[contextkit.TenantID]*tenant
-	own   map[contextkit.TenantID]backbone.StorageQuota // individual quotas
+	own   map[contextkit.TenantID]fleet.StorageQuota // individual quotas
 	shard [shards]known
 
 	flushes map[int]string // ids of flushes that have not ended, by shard; used by Run's goroutine alone
@@ -74,10 +78,10 @@ type tenant struct {
 }
 
 // Open returns the meter of a node, with the stored counts and quotas.
-func Open(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal, config Config) (*Meter, error) {
+func Open(ctx context.Context, js jetstream.JetStream, journal *journal.Journal, config Config) (*Meter, error) {
 	m := &Meter{
 		js: js, journal: journal, config: config, node: contextkit.NewID(),
-		known: map[contextkit.TenantID]*tenant{}, own: map[contextkit.TenantID]backbone.StorageQuota{},
+		known: map[contextkit.TenantID]*tenant{}, own: map[contextkit.TenantID]fleet.StorageQuota{},
 		refused: map[string]prometheus.Counter{},
 	}
 	for _, quota := range Quotas {
@@ -87,17 +91,17 @@ func Open(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal
 		})
 	}
 	var err error
-	if m.bucket, err = backbone.OpenBucket[record](ctx, js, backbone.BucketUsage); err != nil {
+	if m.bucket, err = kv.Open[record](ctx, js, streams.BucketUsage); err != nil {
 		return nil, err
 	}
-	if m.tenants, err = backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants); err != nil {
+	if m.tenants, err = kv.Open[fleet.Tenant](ctx, js, streams.BucketTenants); err != nil {
 		return nil, err
 	}
 	quotas, err := m.tenants.All(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m.setQuotas(backbone.Changes[backbone.Tenant]{Put: quotas, Whole: true})
+	m.setQuotas(kv.Changes[fleet.Tenant]{Put: quotas, Whole: true})
 	for n := range shards {
 		kept, err := m.bucket.Get(ctx, shardKey(n))
 		if isAbsent(err) {
@@ -111,7 +115,7 @@ func Open(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal
 	return m, nil
 }
 
-func isAbsent(err error) bool { return errors.Is(err, backbone.ErrNotKept) }
+func isAbsent(err error) bool { return errors.Is(err, kv.ErrNotFound) }
 
 // Admit returns a [*QuotaError] if adding counts would exceed the tenant's quota. Otherwise it
 // holds them, so that concurrent commands of this node do not exceed the quota together, until
@@ -224,7 +228,7 @@ func (m *Meter) limit(id contextkit.TenantID, t *tenant) {
 }
 
 // setQuotas applies changes of tenants' individual quotas.
-func (m *Meter) setQuotas(changes backbone.Changes[backbone.Tenant]) {
+func (m *Meter) setQuotas(changes kv.Changes[fleet.Tenant]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if changes.Whole {
@@ -251,7 +255,7 @@ func (m *Meter) setQuotas(changes backbone.Changes[backbone.Tenant]) {
 }
 
 // see applies a shard that was read, unless a newer version is known.
-func (m *Meter) see(n int, kept backbone.Kept[record]) {
+func (m *Meter) see(n int, kept kv.Entry[record]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if kept.Revision <= m.shard[n].revision {

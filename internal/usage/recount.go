@@ -7,8 +7,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (
@@ -42,7 +46,7 @@ type counting struct {
 
 // recount counts the journal whenever the stored counts differ from it, until ctx ends.
 func (m *Meter) recount(ctx context.Context) {
-	var bucket *backbone.Bucket[counting]
+	var bucket *kv.Bucket[counting]
 	pause := cmp.Or(m.config.Flush, flushEvery)
 	for drifts := 0; ; {
 		select {
@@ -52,7 +56,7 @@ func (m *Meter) recount(ctx context.Context) {
 		}
 		pause = checkEvery
 		if bucket == nil {
-			opened, err := backbone.OpenBucket[counting](ctx, m.js, backbone.BucketUsage)
+			opened, err := kv.Open[counting](ctx, m.js, streams.BucketUsage)
 			if err != nil {
 				continue
 			}
@@ -71,7 +75,7 @@ func (m *Meter) recount(ctx context.Context) {
 		if (!never && drifts < 2) || kept.Value.Epoch == epoch && now.Before(kept.Value.Until) {
 			continue
 		}
-		if err := m.count(ctx, bucket, kept); err != nil && ctx.Err() == nil && !errors.Is(err, backbone.ErrChanged) {
+		if err := m.count(ctx, bucket, kept); err != nil && ctx.Err() == nil && !errors.Is(err, kv.ErrChanged) {
 			m.config.Log.Warn().Err(err).Msg("counting the journal was interrupted; retrying")
 		}
 	}
@@ -79,7 +83,7 @@ func (m *Meter) recount(ctx context.Context) {
 
 // drifts reports whether the counts of all tenants differ much from the journal's messages.
 func (m *Meter) drifts(ctx context.Context) bool {
-	stream, err := m.js.Stream(ctx, backbone.StreamEvents)
+	stream, err := m.js.Stream(ctx, streams.Events)
 	if err != nil {
 		return false
 	}
@@ -96,7 +100,7 @@ func (m *Meter) drifts(ctx context.Context) bool {
 
 // count counts the journal up to its current end, if no other node does, and replaces by the
 // result what nodes had counted until then.
-func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], kept backbone.Kept[counting]) error {
+func (m *Meter) count(ctx context.Context, bucket *kv.Bucket[counting], kept kv.Entry[counting]) error {
 	began := time.Now()
 	mine := counting{Epoch: m.journal.Epoch(), Node: m.node, Until: began.Add(claim)}
 	if kept.Value.Epoch == mine.Epoch {
@@ -106,7 +110,7 @@ func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], ke
 	if err != nil {
 		return err
 	}
-	stream, err := m.js.Stream(ctx, backbone.StreamEvents)
+	stream, err := m.js.Stream(ctx, streams.Events)
 	if err != nil {
 		return err
 	}
@@ -130,7 +134,7 @@ func (m *Meter) count(ctx context.Context, bucket *backbone.Bucket[counting], ke
 	var counted record
 	for next := uint64(1); next <= last; {
 		part, from := time.Now(), next
-		err := backbone.ReadPart(ctx, m.js, backbone.StreamEvents, "events.>", next, countPart, func(msg *jetstream.RawStreamMsg) error {
+		err := natsclient.ReadPart(ctx, m.js, streams.Events, "events.>", next, countPart, func(msg *jetstream.RawStreamMsg) error {
 			next = msg.Sequence + 1
 			if msg.Sequence <= last {
 				counted.event(msg)
@@ -174,8 +178,8 @@ func (r *record) event(msg *jetstream.RawStreamMsg) {
 	}
 	e := r.of(parts[1])
 	e.Events++
-	e.Bytes += backbone.MessageBytes(msg)
-	if backbone.IsFirst(msg.Header) {
+	e.Bytes += natsclient.MessageBytes(msg)
+	if journal.IsFirst(msg.Header) {
 		e.Aggregates++
 	}
 	if day := today(msg.Time); msg.Header.Get(jetstream.MsgIDHeader) != "" && day > today(time.Now())-keyDays {
@@ -192,9 +196,9 @@ func (m *Meter) replace(ctx context.Context, epoch int64, counted *record, befor
 	}
 	day := today(time.Now())
 	for n := range shards {
-		err := backbone.ErrChanged
-		for try := 0; try < flushTries && errors.Is(err, backbone.ErrChanged); try++ {
-			var now backbone.Kept[record]
+		err := kv.ErrChanged
+		for try := 0; try < flushTries && errors.Is(err, kv.ErrChanged); try++ {
+			var now kv.Entry[record]
 			if now, err = m.bucket.Get(ctx, shardKey(n)); err != nil && !isAbsent(err) {
 				return err
 			}
@@ -220,7 +224,7 @@ func (m *Meter) replace(ctx context.Context, epoch int64, counted *record, befor
 			}
 			var revision uint64
 			if revision, err = m.bucket.Put(ctx, shardKey(n), next, now.Revision); err == nil {
-				m.see(n, backbone.Kept[record]{Value: next, Revision: revision})
+				m.see(n, kv.Entry[record]{Value: next, Revision: revision})
 			}
 		}
 		if err != nil {

@@ -10,10 +10,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/backoff"
-	"github.com/rs/zerolog"
+	"github.com/headgate/headgate/internal/kv"
 )
 
 // flushTries bounds the attempts to change a shard that other nodes change concurrently.
@@ -32,7 +33,7 @@ func (m *Meter) Run(ctx context.Context) error {
 		m.config.Log.Warn().Err(err).Msg("storage counts and quotas of tenants cannot be followed; retrying")
 	}
 	running.Go(func() {
-		m.bucket.FollowChanges(ctx, func(changes backbone.Changes[record]) {
+		m.bucket.FollowChanges(ctx, func(changes kv.Changes[record]) {
 			for key, kept := range changes.Put {
 				if n, err := strconv.Atoi(strings.TrimPrefix(key, "shard.")); err == nil && n >= 0 && n < shards && key == shardKey(n) {
 					m.see(n, kept)
@@ -124,9 +125,9 @@ func (m *Meter) flushShard(ctx context.Context, n int, tenants []*tenant) error 
 		switch {
 		case err == nil:
 			m.end(n, tenants)
-			m.see(n, backbone.Kept[record]{Value: next, Revision: revision})
+			m.see(n, kv.Entry[record]{Value: next, Revision: revision})
 			return nil
-		case !errors.Is(err, backbone.ErrChanged):
+		case !errors.Is(err, kv.ErrChanged):
 			return err
 		}
 		kept, err := m.bucket.Get(ctx, shardKey(n))
@@ -135,7 +136,7 @@ func (m *Meter) flushShard(ctx context.Context, n int, tenants []*tenant) error 
 		}
 		m.see(n, kept)
 	}
-	return backbone.ErrChanged
+	return kv.ErrChanged
 }
 
 // begin copies the pending counts of a shard's tenants, unless an earlier flush of the shard has not

@@ -25,9 +25,12 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Counts are a tenant's stored events, or additions to them.
@@ -58,7 +61,7 @@ func (c Counts) values() [len(Quotas)]int64 {
 }
 
 // limits returns the quota in the order of [Quotas].
-func limits(q backbone.StorageQuota) [len(Quotas)]int64 {
+func limits(q fleet.StorageQuota) [len(Quotas)]int64 {
 	return [...]int64{q.Events, q.Bytes, q.Aggregates, q.Keys}
 }
 
@@ -79,7 +82,7 @@ const (
 	// shards is the number of records among which tenants are divided. The stored form depends on it.
 	shards = 64
 	// keyDays is the number of days for which keys are remembered, including the current one.
-	keyDays = int64(backbone.IdempotencyTTL/(24*time.Hour)) + 1
+	keyDays = int64(streams.IdempotencyTTL/(24*time.Hour)) + 1
 	// recentFlushes bounds the flush ids of a record, by which a flush of unknown outcome is not
 	// added twice.
 	recentFlushes = 64
@@ -174,7 +177,7 @@ func shardKey(n int) string { return "shard." + strconv.Itoa(n) }
 
 // Read returns the stored counts of all tenants.
 func Read(ctx context.Context, js jetstream.JetStream) (map[string]Counts, error) {
-	bucket, err := backbone.OpenBucket[record](ctx, js, backbone.BucketUsage)
+	bucket, err := kv.Open[record](ctx, js, streams.BucketUsage)
 	if err != nil {
 		return nil, err
 	}

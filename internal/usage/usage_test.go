@@ -8,13 +8,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/natstest"
-	"github.com/headgate/headgate/internal/usage"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/usage"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
@@ -28,7 +32,7 @@ func run(t *testing.T, js jetstream.JetStream, config usage.Config) (meter *usag
 	if config.Flush == 0 {
 		config.Flush = often
 	}
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	journal, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +104,7 @@ func TestMeter_CountsAreThereAfterARestart(t *testing.T) {
 func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 	js := natstest.Start(t)
 	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")
-	m, _ := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 100, Aggregates: 10, Bytes: 10_000, Keys: 50}, Flush: time.Hour})
+	m, _ := run(t, js, usage.Config{Quota: fleet.StorageQuota{Events: 100, Aggregates: 10, Bytes: 10_000, Keys: 50}, Flush: time.Hour})
 	for name, of := range map[string]struct {
 		used, add usage.Counts
 		platform  bool
@@ -142,17 +146,17 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 	js := natstest.Start(t)
 	acme := natstest.Tenant(t, "acme")
 	var log strings.Builder
-	m, stop := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 10, Bytes: 100}, Log: zerolog.New(&log)})
+	m, stop := run(t, js, usage.Config{Quota: fleet.StorageQuota{Events: 10, Bytes: 100}, Log: zerolog.New(&log)})
 	m.Add(acme, usage.Counts{Events: 10})
 	if _, err := m.Admit(acme, usage.Counts{Events: 1}, false); err == nil {
 		t.Error("the quota of all does not count")
 	}
-	tenants, err := backbone.OpenBucket[backbone.Tenant](t.Context(), js, backbone.BucketTenants)
+	tenants, err := kv.Open[fleet.Tenant](t.Context(), js, streams.BucketTenants)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx := contextkit.PlatformContext(t.Context())
-	revision, err := tenants.Put(ctx, "acme", backbone.Tenant{Storage: &backbone.StorageQuota{Events: 20}}, 0)
+	revision, err := tenants.Put(ctx, "acme", fleet.Tenant{Storage: &fleet.StorageQuota{Events: 20}}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +169,7 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 	if _, err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, false); !errors.As(err, &quota) || quota.Quota != "bytes" || quota.Limit != 100 {
 		t.Errorf("what its own quota leaves out: %v", err)
 	}
-	if _, err := tenants.Put(ctx, "acme", backbone.Tenant{}, revision); err != nil {
+	if _, err := tenants.Put(ctx, "acme", fleet.Tenant{}, revision); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the quota of all does not count again", func() bool {
@@ -188,21 +192,21 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 func TestMeter_AJournalThatWasNeverCountedIsCounted(t *testing.T) {
 	js := natstest.Start(t)
 	acme := natstest.Tenant(t, "acme")
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	var bytes int64
 	add := func(aggregate int) usage.Counts {
-		events := make([]backbone.Event, 3)
+		events := make([]journal.Event, 3)
 		for n := range events {
-			events[n] = backbone.Event{
+			events[n] = journal.Event{
 				ID: contextkit.NewID(), Type: "noted", AggregateType: "note", AggregateID: fmt.Sprint("n", aggregate), Version: int64(n + 1), Time: time.Now(), Data: []byte(`{}`),
-				Command: backbone.CommandRef{IdempotencyKey: fmt.Sprint("k", aggregate), Fingerprint: "f"},
+				Command: journal.CommandRef{IdempotencyKey: fmt.Sprint("k", aggregate), Fingerprint: "f"},
 			}
 		}
-		if err := journal.Append(ctx, acme, 0, events); err != nil {
+		if err := eventLog.Append(ctx, acme, 0, events); err != nil {
 			t.Fatal(err)
 		}
 		size := 0
@@ -241,7 +245,7 @@ func TestMeter_AJournalThatWasNeverCountedIsCounted(t *testing.T) {
 func TestMeter_ConcurrentCommandsDoNotExceedTheQuotaTogether(t *testing.T) {
 	js := natstest.Start(t)
 	acme := natstest.Tenant(t, "acme")
-	m, _ := run(t, js, usage.Config{Quota: backbone.StorageQuota{Events: 10}})
+	m, _ := run(t, js, usage.Config{Quota: fleet.StorageQuota{Events: 10}})
 	var held []usage.Held
 	for range 5 {
 		part, err := m.Admit(acme, usage.Counts{Events: 2}, false)

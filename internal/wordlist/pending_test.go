@@ -5,7 +5,33 @@ package wordlist
 var pendingPaths = []string{
 
 	// The shared packages.
-	"backbone",
+	"internal/auditlog",
+
+	"internal/deadletter",
+
+	"internal/fleet",
+
+	"internal/journal",
+
+	"internal/kv",
+
+	"internal/models",
+
+	"internal/natsclient",
+
+	"internal/natshealth",
+
+	"internal/natsserver",
+
+	"internal/setup",
+
+	"internal/skips",
+
+	"internal/streams",
+
+	"internal/timeline",
+
+	"internal/workqueue",
 
 	"internal/natstest",
 

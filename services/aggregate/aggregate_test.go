@@ -13,23 +13,27 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
-	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
-// node starts a service over the backbone and returns its client.
+// node starts a service over NATS and returns its client.
 func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceClient {
 	t.Helper()
 	client, _ := nodeOf(t, js, model.Wallet)
@@ -178,10 +182,10 @@ func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 		}
 	})
 	t.Run("a key survives the loss of the answer records", func(t *testing.T) {
-		if err := js.DeleteKeyValue(t.Context(), backbone.BucketIdempotency); err != nil {
+		if err := js.DeleteKeyValue(t.Context(), streams.BucketIdempotency); err != nil {
 			t.Fatal(err)
 		}
-		if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+		if err := setup.Ensure(t.Context(), js, 1); err != nil {
 			t.Fatal(err)
 		}
 		if again := submit(t, node(t, js), "acme", deposit("w", "key", 5)); !again.GetReplayed() || again.GetVersion() != 2 {
@@ -240,7 +244,7 @@ func TestSubmit_StoresContextAndCloudEventsHeaders(t *testing.T) {
 			t.Errorf("response header %s = %q, want %q", name, got, want)
 		}
 	}
-	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	stream, err := js.Stream(t.Context(), streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +307,7 @@ func TestGetAggregate_ReturnsStateAtVersion(t *testing.T) {
 func TestIdempotency_RecordCarriesContextHeaders(t *testing.T) {
 	js := natstest.Start(t)
 	client := node(t, js)
-	kept, err := js.CreateConsumer(t.Context(), "KV_"+backbone.BucketIdempotency, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
+	kept, err := js.CreateConsumer(t.Context(), "KV_"+streams.BucketIdempotency, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +339,7 @@ func TestIdempotency_KeySurvivesLostRecord(t *testing.T) {
 		submit(t, warm, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 	}
 	// As if the node had crashed before it wrote any record.
-	records, err := js.Stream(t.Context(), "KV_"+backbone.BucketIdempotency)
+	records, err := js.Stream(t.Context(), "KV_"+streams.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +381,7 @@ func TestIdempotency_KeySurvivesLostRecord(t *testing.T) {
 
 func TestIdempotency_NewKeyReadsNoRecord(t *testing.T) {
 	js := natstest.Start(t)
-	reads, err := js.Conn().SubscribeSync("$JS.API.STREAM.MSG.GET.KV_" + backbone.BucketIdempotency)
+	reads, err := js.Conn().SubscribeSync("$JS.API.STREAM.MSG.GET.KV_" + streams.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -435,7 +439,7 @@ func TestIdempotency_NodesWriteIdenticalRecords(t *testing.T) {
 		submit(t, one, "acme", deposit("w", fmt.Sprintf("one-%d", n), 1))
 		submit(t, other, "acme", deposit("w", fmt.Sprintf("other-%d", n), 1))
 	}
-	bucket, err := js.KeyValue(t.Context(), backbone.BucketIdempotency)
+	bucket, err := js.KeyValue(t.Context(), streams.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +461,7 @@ func TestIdempotency_NodesWriteIdenticalRecords(t *testing.T) {
 func TestSubmit_SyncedJournalGroupsCommits(t *testing.T) {
 	js := natstest.Start(t)
 	client, service := nodeWith(t, js, model.Wallet, aggregate.Config{Synced: true})
-	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	stream, err := js.Stream(t.Context(), streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}

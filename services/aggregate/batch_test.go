@@ -7,11 +7,14 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/streams"
+
+	"golang.org/x/sync/errgroup"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
-	"golang.org/x/sync/errgroup"
 )
 
 // batch returns a SubmitBatchRequest under an idempotency key.
@@ -92,7 +95,7 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 			t.Errorf("%s: %s, a is %s, b is %s; want %s, %s, %s", step.name, got, state("a"), state("b"), step.want, step.a, step.b)
 		}
 	}
-	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	stream, err := js.Stream(t.Context(), streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,15 +6,16 @@ import (
 	"encoding/json"
 	"strconv"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/journal"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 )
 
 // commandRef returns the command's key and a fingerprint of its request, which tells a retry from
 // another command under the same key.
-func commandRef(req *aggregatev1.SubmitRequest) backbone.CommandRef {
+func commandRef(req *aggregatev1.SubmitRequest) journal.CommandRef {
 	if req.GetIdempotencyKey() == "" {
-		return backbone.CommandRef{}
+		return journal.CommandRef{}
 	}
 	payload, _ := json.Marshal(req.GetPayload().AsMap()) // sorted members; a Struct always encodes
 	expected := "any"
@@ -27,5 +28,5 @@ func commandRef(req *aggregatev1.SubmitRequest) backbone.CommandRef {
 		text = append(text, ';')
 	}
 	sum := sha256.Sum256(text)
-	return backbone.CommandRef{IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: hex.EncodeToString(sum[:16])}
+	return journal.CommandRef{IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: hex.EncodeToString(sum[:16])}
 }

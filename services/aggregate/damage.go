@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/internal/rpc"
 )
 
@@ -31,7 +32,7 @@ func (e *damagedError) Error() string {
 // endMissing is the error text for clients and operators while the end of the journal is missing.
 const endMissing = "acknowledged events at the end of the journal are missing: commands are rejected until an operator accepts the loss"
 
-// dataLoss returns the RPC error of a damaged aggregate or, if damaged is nil, of [backbone.ErrEndMissing].
+// dataLoss returns the RPC error of a damaged aggregate or, if damaged is nil, of [journal.ErrEndMissing].
 func dataLoss(err error, damaged *damagedError) error {
 	if damaged == nil {
 		return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, endMissing).WithCause(err),

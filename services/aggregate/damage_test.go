@@ -8,17 +8,21 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 )
 
 // fill opens wallets and deposits into each, with keys that contain the wallet and a number.
@@ -40,7 +44,7 @@ func get(t *testing.T, client gatewayv1connect.CommandServiceClient, id string) 
 // lost makes the message with an idempotency key unreadable in the journal's files.
 func lost(t *testing.T, dir, key string) {
 	t.Helper()
-	natstest.AlterMessage(t, dir, backbone.StreamEvents, "acme/"+key)
+	natstest.AlterMessage(t, dir, streams.Events, "acme/"+key)
 }
 
 // refusedAll checks that reads and commands of the aggregate return DATA_LOSS with a text.
@@ -83,9 +87,9 @@ func TestDamage_VersionGapIsDataLoss(t *testing.T) {
 	submit(t, client, "acme", deposit("middle", "", 1))
 	fill(t, client, 1, "unharmed")
 	stop()
-	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/early-open-key")
-	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/middle-lost-key")
-	natstest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, streams.Events, "acme/early-open-key")
+	natstest.RemoveBlock(t, dir, streams.Events, "acme/middle-lost-key")
+	natstest.DropIndex(t, dir, streams.Events)
 
 	js, _ = natstest.StartStop(t, dir)
 	client = node(t, js)
@@ -149,8 +153,8 @@ func TestDamage_AggregateEndingBeforeSnapshotIsDataLoss(t *testing.T) {
 	natstest.NextBlock(t, js, "events.acme.filler.f")
 	fill(t, client, 1, "later")
 	stop()
-	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/w-lost-00-key")
-	natstest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, streams.Events, "acme/w-lost-00-key")
+	natstest.DropIndex(t, dir, streams.Events)
 
 	js, _ = natstest.StartStop(t, dir)
 	for version, source := range []model.Source{model.Wallet, changed(t, "the wallet is not open", "the wallet is closed")} { // the snapshot's model, and another
@@ -164,7 +168,7 @@ func TestDamage_AggregateEndingBeforeSnapshotIsDataLoss(t *testing.T) {
 func awaitSnapshot(t *testing.T, js jetstream.JetStream, key string) {
 	t.Helper()
 	wait := time.After(10 * time.Second)
-	bucket, err := js.KeyValue(t.Context(), backbone.BucketSnapshots)
+	bucket, err := js.KeyValue(t.Context(), streams.BucketSnapshots)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +193,7 @@ func awaitSnapshot(t *testing.T, js jetstream.JetStream, key string) {
 // cached.
 func TestDamage_WarmNodeDetectsTruncatedJournal(t *testing.T) {
 	dir := t.TempDir()
-	first := natstest.Server(t, &server.Options{StoreDir: dir, MaxPayload: backbone.MaxMessageBytes})
+	first := natstest.Server(t, &server.Options{StoreDir: dir, MaxPayload: streams.MaxMessageBytes})
 	port := first.Addr().(*net.TCPAddr).Port
 	js := natstest.Connect(t, first)
 	client := node(t, js)
@@ -201,12 +205,12 @@ func TestDamage_WarmNodeDetectsTruncatedJournal(t *testing.T) {
 	fill(t, client, 1, "later")
 	first.Shutdown()
 	first.WaitForShutdown()
-	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "acme/w-lost-key")
-	natstest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, streams.Events, "acme/w-lost-key")
+	natstest.DropIndex(t, dir, streams.Events)
 
 	status := js.Conn().StatusChanged(nats.CONNECTED)
 	defer js.Conn().RemoveStatusListener(status)
-	natstest.Server(t, &server.Options{StoreDir: dir, Port: port, MaxPayload: backbone.MaxMessageBytes})
+	natstest.Server(t, &server.Options{StoreDir: dir, Port: port, MaxPayload: streams.MaxMessageBytes})
 	natstest.Await(t, status, "the client reconnects")
 	for range 2 {
 		refusedAll(t, client, "w", `wallet "w" cannot be read because the journal lacks its events of versions 3 to 4`)
@@ -222,7 +226,7 @@ func TestDamage_CommandsAreRejectedUntilLossIsAccepted(t *testing.T) {
 	runIntegrity(t, service) // records the end of the journal
 	stop()
 	lost(t, dir, "last-002-key")
-	natstest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.DropIndex(t, dir, streams.Events)
 
 	js, _ = natstest.StartStop(t, dir)
 	client, service = nodeOf(t, js, model.Wallet)
@@ -242,7 +246,7 @@ func TestDamage_CommandsAreRejectedUntilLossIsAccepted(t *testing.T) {
 	}
 	following := otherService.Integrity().Changed()
 	stopped := startIntegrity(t, otherService)
-	if _, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone"); err != nil {
+	if _, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone"); err != nil {
 		t.Fatal(err)
 	}
 	natstest.Await(t, following, "the accepted loss is noticed")

@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natshealth"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // retryAfter is the retry delay that clients are asked for.
@@ -43,7 +45,7 @@ func asConnectError(err error) error {
 		version   *versionError
 		known     *connect.Error
 		large     *stateSizeError
-		storage   *backbone.StorageError
+		storage   *natshealth.StorageError
 		quota     *usage.QuotaError
 		damaged   *damagedError
 		unread    *unreadableError
@@ -56,7 +58,7 @@ func asConnectError(err error) error {
 		return notAnEvent(unread)
 	case errors.As(err, &unfolded):
 		return notApplicable(unfolded)
-	case errors.As(err, &damaged), errors.Is(err, backbone.ErrEndMissing):
+	case errors.As(err, &damaged), errors.Is(err, journal.ErrEndMissing):
 		return dataLoss(err, damaged)
 	case errors.As(err, &payload):
 		bad, shown := &errdetails.BadRequest{}, &model.PayloadError{} // fields and messages quote the payload
@@ -110,15 +112,15 @@ func asConnectError(err error) error {
 		return err
 	case errors.Is(err, errUncertain):
 		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": retry with the same idempotency key to learn the outcome").WithCause(err), retryInfo())
-	case errors.Is(err, backbone.ErrTooLarge):
+	case errors.Is(err, journal.ErrTooLarge):
 		return connect.NewError(connect.CodeInvalidArgument, "an event of the command exceeds the journal's size limit").WithCause(err)
-	case errors.Is(err, backbone.ErrTooMany):
-		return rpc.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", backbone.MaxAppend).WithCause(err),
-			rpc.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(backbone.MaxAppend)))
+	case errors.Is(err, journal.ErrTooMany):
+		return rpc.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", journal.MaxAppend).WithCause(err),
+			rpc.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(journal.MaxAppend)))
 	case errors.As(err, &storage):
 		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the command was not stored: "+storage.What()+"; retry later with the same idempotency key").WithCause(err),
 			rpc.Reason(storageReason, "refusal", string(storage.Refusal)), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)})
-	case errors.Is(err, backbone.ErrRefused):
+	case errors.Is(err, journal.ErrRefused):
 		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal rejected the events and stored none of them: retry").WithCause(err), retryInfo())
 	case errors.Is(err, model.ErrEvaluation):
 		return connect.NewError(connect.CodeInternal, "evaluating the model failed: its author must correct it").WithCause(err)

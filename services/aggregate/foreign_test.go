@@ -6,13 +6,17 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/model"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // reference returns the message reference in a DATA_LOSS error.
@@ -41,15 +45,15 @@ func TestForeignMessages_AreEventsOrDataLoss(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	other, _ := nodeOf(t, js, model.Wallet)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := backbone.SharedSecret(t.Context(), js, "tokens")
+	secret, err := kv.SharedSecret(t.Context(), js, "tokens")
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme, positions := natstest.Tenant(t, "acme"), position.NewCodec(secret, journal.Epoch, nil)
+	acme, positions := natstest.Tenant(t, "acme"), position.NewCodec(secret, eventLog.Epoch, nil)
 	operator := contextkit.PlatformContext(t.Context())
 	for _, strange := range natstest.StrangeMessages() {
 		t.Run(strange.Name, func(t *testing.T) {
@@ -71,25 +75,25 @@ func TestForeignMessages_AreEventsOrDataLoss(t *testing.T) {
 			if early, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: 1}); err != nil || early.GetVersion() != 1 {
 				t.Errorf("version 1: %v, %v", early, err)
 			}
-			declared, err := journal.DeclareNonEvent(operator, acme, sequence, "ada", "a test")
+			declared, err := eventLog.DeclareNonEvent(operator, acme, sequence, "ada", "a test")
 			if err != nil || declared.Fault != strange.Fault {
 				t.Fatalf("%+v, %v", declared, err)
 			}
 			whole(t, client, id, 1)
 			whole(t, other, id, 2)
 			whole(t, client, id, 3)
-			if _, err := journal.RevokeNonEvent(operator, acme, sequence); err != nil {
+			if _, err := eventLog.RevokeNonEvent(operator, acme, sequence); err != nil {
 				t.Fatal(err)
 			}
 			refusedAll(t, client, id, "is not an event")
 			refusedAll(t, other, id, "is not an event")
-			if _, err := journal.DeclareNonEvent(operator, acme, sequence, "ada", "a test"); err != nil {
+			if _, err := eventLog.DeclareNonEvent(operator, acme, sequence, "ada", "a test"); err != nil {
 				t.Fatal(err)
 			}
 			whole(t, other, id, 4)
 		})
 	}
-	report, err := backbone.VerifyJournal(operator, js)
+	report, err := journal.Verify(operator, js)
 	if err != nil || len(report.Faults) > 0 || report.NonEvents == 0 {
 		t.Errorf("%+v, %v", report, err)
 	}
@@ -100,7 +104,7 @@ func TestForeignMessages_AreEventsOrDataLoss(t *testing.T) {
 func TestForeignMessages_AggregateContinuesAfterNonEvent(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	journal, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/services/aggregate/idempotency"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/services/aggregate/idempotency"
 )
 
 // maxPendingAnswers bounds the records that are being written; beyond it, writers wait.
@@ -16,18 +20,18 @@ const maxPendingAnswers = 1024
 // answerStore implements [idempotency.Store] over the idempotency bucket. The events themselves
 // carry their keys, so the bucket is only read for answers that left a log's newest.
 type answerStore struct {
-	bucket  *backbone.Bucket[json.RawMessage]
-	journal *backbone.Journal
+	bucket  *kv.Bucket[json.RawMessage]
+	journal *journal.Journal
 }
 
 var _ idempotency.Store = (*answerStore)(nil)
 
-func openAnswerStore(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal) (*answerStore, error) {
-	async, err := backbone.Async(js, maxPendingAnswers, nil)
+func openAnswerStore(ctx context.Context, js jetstream.JetStream, journal *journal.Journal) (*answerStore, error) {
+	async, err := natsclient.Async(js, maxPendingAnswers, nil)
 	if err != nil {
 		return nil, err
 	}
-	bucket, err := backbone.OpenBucket[json.RawMessage](ctx, async, backbone.BucketIdempotency)
+	bucket, err := kv.Open[json.RawMessage](ctx, async, streams.BucketIdempotency)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +47,7 @@ func (s *answerStore) Put(ctx context.Context, name string, record []byte) (jets
 func (s *answerStore) Get(ctx context.Context, name string) (record []byte, err error) {
 	err = s.journal.While(ctx, func(ctx context.Context) error {
 		stored, err := s.bucket.Get(ctx, name)
-		if errors.Is(err, backbone.ErrNotKept) {
+		if errors.Is(err, kv.ErrNotFound) {
 			return nil
 		}
 		record = stored.Value

@@ -10,13 +10,18 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
+
+	"github.com/nats-io/nats.go/jetstream"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // deposits submits commands under the keys d-first to d-last in batches.
@@ -45,7 +50,7 @@ func deposits(t *testing.T, client gatewayv1connect.CommandServiceClient, id str
 // records returns the names of the idempotency bucket's records.
 func records(t *testing.T, js jetstream.JetStream) []string {
 	t.Helper()
-	bucket, err := js.KeyValue(t.Context(), backbone.BucketIdempotency)
+	bucket, err := js.KeyValue(t.Context(), streams.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +83,7 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 		}
 	}
 	deposits(t, warm, "w", commands+1, commands+400) // two snapshots more, the chapters in them
-	snapshots, err := js.KeyValue(t.Context(), backbone.BucketSnapshots)
+	snapshots, err := js.KeyValue(t.Context(), streams.BucketSnapshots)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +118,7 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 	}
 
 	// A node with another model revision folds all events, and writes the same records.
-	stream, err := js.Stream(t.Context(), "KV_"+backbone.BucketIdempotency)
+	stream, err := js.Stream(t.Context(), "KV_"+streams.BucketIdempotency)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,19 +156,19 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 
 func TestIdempotency_EventsOlderThanTheTTLMakeNoRecords(t *testing.T) {
 	js := natstest.Start(t)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	acme, old := natstest.Tenant(t, "acme"), time.Now().Add(-backbone.IdempotencyTTL-time.Hour)
-	events := []backbone.Event{{ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Time: old, Data: []byte(`{"owner":"ada"}`)}}
+	acme, old := natstest.Tenant(t, "acme"), time.Now().Add(-streams.IdempotencyTTL-time.Hour)
+	events := []journal.Event{{ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Time: old, Data: []byte(`{"owner":"ada"}`)}}
 	for n := range 400 {
-		events = append(events, backbone.Event{
+		events = append(events, journal.Event{
 			ID: contextkit.NewID(), Type: "deposited", AggregateType: "wallet", AggregateID: "w", Version: int64(n + 2), Time: old, Data: []byte(`{"amount":1}`),
-			Command: backbone.CommandRef{IdempotencyKey: fmt.Sprintf("d-%d", n), Fingerprint: "f"},
+			Command: journal.CommandRef{IdempotencyKey: fmt.Sprintf("d-%d", n), Fingerprint: "f"},
 		})
 	}
-	if err := journal.Append(as(t, "acme"), acme, 0, events); err != nil {
+	if err := eventLog.Append(as(t, "acme"), acme, 0, events); err != nil {
 		t.Fatal(err)
 	}
 	client := node(t, js)
@@ -186,7 +191,7 @@ func TestSubmit_WaitsForTheIdempotencyBacklog(t *testing.T) {
 	js := natstest.Start(t)
 	client := node(t, js)
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
-	if err := js.DeleteKeyValue(t.Context(), backbone.BucketIdempotency); err != nil {
+	if err := js.DeleteKeyValue(t.Context(), streams.BucketIdempotency); err != nil {
 		t.Fatal(err)
 	}
 	var err error
@@ -200,7 +205,7 @@ func TestSubmit_WaitsForTheIdempotencyBacklog(t *testing.T) {
 	if least, most := 128+5*64, 128+6*64; accepted < least || accepted > most {
 		t.Errorf("%d commands are accepted without a record of any, want %d to %d", accepted, least, most)
 	}
-	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+	if err := setup.Ensure(t.Context(), js, 1); err != nil {
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(20 * time.Second)

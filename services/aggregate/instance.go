@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate/idempotency"
 )
@@ -32,7 +32,7 @@ type instance struct {
 	version         int64
 	sequence        uint64           // of its last event, or of a skipped message after it
 	skipped         []skippedMessage // messages that were declared non-events, oldest first
-	claimed         int64            // see [backbone.Chain]
+	claimed         int64            // see [journal.Chain]
 	uncounted       int64            // skipped messages that version does not count
 	snapshotVersion int64            // version of the last stored snapshot
 	measured        int64            // version at which the cache was charged for its size
@@ -113,7 +113,7 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 	}
 	known := event{max(i.version, i.snapshotted.version), max(i.sequence, i.snapshotted.sequence)}
 	var broken error
-	last, version, err := s.journal.LoadAll(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event backbone.Event) error {
+	last, version, err := s.journal.LoadAll(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event journal.Event) error {
 		s.loaded.Inc()
 		if broken = i.apply(ctx, key, by, event); broken != nil {
 			return broken
@@ -124,7 +124,7 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 	case broken != nil:
 		i.forget()
 		return err
-	case errors.Is(err, backbone.ErrUnreadable):
+	case errors.Is(err, journal.ErrUnreadable):
 		return &damagedError{key: key, from: i.version + 1, to: version}
 	case err == nil && last < known.sequence: // the folded state stays, so that the next call detects it too
 		return &damagedError{key: key, from: version + 1, to: known.version}
@@ -145,7 +145,7 @@ type event struct {
 }
 
 // apply folds one event and records its command in the idempotency log.
-func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
+func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event journal.Event) error {
 	if err := i.fold(ctx, key, by, event); err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (i *instance) apply(ctx context.Context, key aggregateKey, by rules, event 
 }
 
 // fold computes the next state from a stored event.
-func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event backbone.Event) error {
+func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event journal.Event) error {
 	if !i.continues(event.Version) {
 		return &damagedError{key: key, from: min(i.version+1, event.Version), to: max(event.Version-1, i.version)}
 	}
@@ -174,7 +174,7 @@ func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event b
 }
 
 // evolve computes the next state from an event whose data is decoded.
-func (i *instance) evolve(ctx context.Context, by rules, event backbone.Event, data model.Object, meta model.Meta) error {
+func (i *instance) evolve(ctx context.Context, by rules, event journal.Event, data model.Object, meta model.Meta) error {
 	state, err := by.Evolve(ctx, i.state, event.Type, data, meta)
 	if err != nil {
 		return err
@@ -206,7 +206,7 @@ var errReached = errors.New("version reached")
 func (s *Service) stateAt(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	for again := false; ; again = true {
 		at := newInstance(nil) // for folding alone
-		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event backbone.Event) error {
+		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event journal.Event) error {
 			if event.Version > version && at.continues(event.Version) {
 				return errReached
 			}

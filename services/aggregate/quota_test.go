@@ -12,16 +12,20 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	"github.com/headgate/headgate/internal/natstest"
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/aggregate"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate"
 )
 
 func walletCommand(t *testing.T, id, command, key string, payload map[string]any) *aggregatev1.SubmitRequest {
@@ -72,7 +76,7 @@ func exhausted(t *testing.T, err error, quota string, limit int64) {
 
 func TestQuota_RejectsCommandsBeyondLimit(t *testing.T) {
 	js := natstest.Start(t)
-	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 5, Aggregates: 2}})
+	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: fleet.StorageQuota{Events: 5, Aggregates: 2}})
 	acme := as(t, "acme")
 	submit := func(id, command, key string, payload map[string]any) (*aggregatev1.SubmitResponse, error) {
 		return client.Submit(acme, walletCommand(t, id, command, key, payload))
@@ -121,7 +125,7 @@ func TestQuota_RejectsCommandsBeyondLimit(t *testing.T) {
 
 func TestQuota_ConcurrentCommandsDoNotExceedLimit(t *testing.T) {
 	js := natstest.Start(t)
-	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Aggregates: 3}})
+	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: fleet.StorageQuota{Aggregates: 3}})
 	acme := as(t, "acme")
 	var stored atomic.Int64
 	var calls sync.WaitGroup
@@ -148,7 +152,7 @@ func TestQuota_ConcurrentCommandsDoNotExceedLimit(t *testing.T) {
 // TestQuota_OnlyPlatformUsesReserve checks that the reserve depends on the caller, with any idempotency keys.
 func TestQuota_OnlyPlatformUsesReserve(t *testing.T) {
 	js := natstest.Start(t)
-	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: backbone.StorageQuota{Events: 20}})
+	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: fleet.StorageQuota{Events: 20}})
 	acme := as(t, "acme")
 	for n := range 20 {
 		if _, err := client.Submit(acme, walletCommand(t, fmt.Sprint("w", n), "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"})); err != nil {
@@ -207,7 +211,7 @@ func TestQuota_CancelledCommandsAreCounted(t *testing.T) {
 	js := natstest.StartSynced(t) // delays its acknowledgements
 	for name, config := range map[string]aggregate.Config{"acme": {}, "globex": {Synced: true}} {
 		t.Run(name, func(t *testing.T) {
-			config.Quota = backbone.StorageQuota{Events: quota}
+			config.Quota = fleet.StorageQuota{Events: quota}
 			client, _ := nodeWith(t, js, model.Wallet, config)
 			tenant := as(t, name)
 			published := make(chan *nats.Msg, most)
@@ -235,7 +239,7 @@ func TestQuota_CancelledCommandsAreCounted(t *testing.T) {
 				}
 				cancel()
 			}
-			stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+			stream, err := js.Stream(t.Context(), streams.Events)
 			if err != nil {
 				t.Fatal(err)
 			}

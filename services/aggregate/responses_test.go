@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+
+	"google.golang.org/protobuf/proto"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
-	"google.golang.org/protobuf/proto"
 )
 
 // pile is a model whose commands emit large events and whose state grows.
@@ -82,18 +85,18 @@ func TestSubmit_EventDataBeyondByteLimitIsOmitted(t *testing.T) {
 
 func TestGetAggregate_TooLargeStateIsRejected(t *testing.T) {
 	js := natstest.Start(t)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	client, _ := nodeOf(t, js, pile)
 	var sequence uint64
 	for n := range 18 { // more than a command may store now
-		events := []backbone.Event{{
+		events := []journal.Event{{
 			ID: contextkit.NewID(), Type: "added", AggregateType: "wallet", AggregateID: "a", Version: int64(n + 1), Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 900_000)),
 		}}
-		if err := journal.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
+		if err := eventLog.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
 			t.Fatal(err)
 		}
 		sequence = events[0].Sequence

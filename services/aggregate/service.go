@@ -9,8 +9,20 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/timeline"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/position"
@@ -21,12 +33,6 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate/idempotency"
 	"github.com/headgate/headgate/services/aggregate/tenantcache"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (
@@ -45,7 +51,7 @@ type Service struct {
 	tenants   *rpc.Tenants
 	models    *model.Registry
 	decidedBy atomic.Pointer[namedModel]
-	journal   *backbone.Journal
+	journal   *journal.Journal
 	conn      *nats.Conn
 	positions *position.Codec
 	loaded    prometheus.Counter
@@ -54,7 +60,7 @@ type Service struct {
 	snapshots *snapshots
 	cache     *tenantcache.Cache[aggregateKey, *instance]
 	memory    cacheMetrics
-	timeline  *backbone.Timeline
+	timeline  *timeline.Recorder
 	limiter   *response.Limiter // bounds the bytes of responses
 	usage     *usage.Meter
 }
@@ -73,14 +79,14 @@ type Config struct {
 	// Tokens selects the version of position tokens that the service issues; nil means the newest.
 	Tokens *token.Gate
 	// Quota is the default storage quota of tenants.
-	Quota backbone.StorageQuota
+	Quota fleet.StorageQuota
 	// Log receives warnings; the zero value discards them.
 	Log zerolog.Logger
 }
 
-// New returns the service. The backbone's streams must exist; timeline may be nil.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, timeline *backbone.Timeline) (*Service, error) {
-	journal, err := backbone.OpenJournal(ctx, js)
+// New returns the service. The platform's streams must exist; timeline may be nil.
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, timeline *timeline.Recorder) (*Service, error) {
+	journal, err := journal.Open(ctx, js)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +96,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if config.Synced {
 		journal.GroupCommit(func(appends int) { groups.Observe(float64(appends)) })
 	}
-	secret, err := backbone.SharedSecret(ctx, js, "tokens")
+	secret, err := kv.SharedSecret(ctx, js, "tokens")
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +157,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 }
 
 // Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
-func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
+func (s *Service) Integrity() *journal.Integrity { return s.journal.Integrity() }
 
 // Ready returns why the service cannot accept commands, or nil. With a zero tenant it reports on the process as a
 // whole. While the end of the journal is missing, the service serves reads, so the process is ready and no tenant is.
@@ -215,8 +221,8 @@ func (s *Service) record(ctx context.Context, key aggregateKey, name string, beg
 		return
 	}
 	subject := key.aggregateType + "/" + key.id
-	span := backbone.Hop{
-		Kind: backbone.HopCommand, Name: name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
+	span := timeline.Span{
+		Kind: timeline.KindCommand, Name: name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
 		Code: rpc.CodeName(err), Subject: subject,
 	}
 	if err != nil {
@@ -234,8 +240,8 @@ func (s *Service) record(ctx context.Context, key aggregateKey, name string, beg
 	for _, d := range decided {
 		for _, event := range d.events {
 			if !d.replayed {
-				s.timeline.Record(ctx, backbone.Hop{
-					Kind: backbone.HopEvent, Name: event.Type, Started: event.Time, Code: "ok", Subject: subject, Event: event.ID,
+				s.timeline.Record(ctx, timeline.Span{
+					Kind: timeline.KindEvent, Name: event.Type, Started: event.Time, Code: "ok", Subject: subject, Event: event.ID,
 					Span: event.Span, Published: time.Since(event.Time),
 					Detail: fmt.Sprintf("version %d", event.Version),
 				})
@@ -306,7 +312,7 @@ func rulesOf(m *model.Model, name string) (rules, error) {
 
 // decision is the outcome of a command.
 type decision struct {
-	events   []backbone.Event
+	events   []journal.Event
 	decided  []model.NewEvent // the model's decision that events was made from; nil if replayed
 	version  int64
 	sequence uint64

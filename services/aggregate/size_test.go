@@ -10,15 +10,18 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/services/aggregate"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // notebook is a model whose state grows with each note.
@@ -90,17 +93,17 @@ func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 
 func TestSubmit_TooLargeStateCanShrink(t *testing.T) {
 	js := natstest.Start(t)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var sequence uint64
 	for version := range int64(6) { // as an earlier version of the platform allowed
-		events := []backbone.Event{{
+		events := []journal.Event{{
 			ID: contextkit.NewID(), Type: "written", AggregateType: "wallet", AggregateID: "n", Version: version + 1, Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":"%c%s"}`, 'a'+byte(version%2), strings.Repeat("x", 1_000_000)),
 		}}
-		if err := journal.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
+		if err := eventLog.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
 			t.Fatal(err)
 		}
 		sequence = events[0].Sequence

@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/rpc"
 )
 
@@ -19,7 +20,7 @@ type skippedMessage struct {
 }
 
 // skip records a message that is skipped. Events are appended after it.
-func (i *instance) skip(e *backbone.UnreadableError) {
+func (i *instance) skip(e *journal.UnreadableError) {
 	chain := i.chain()
 	chain.Pass(e.Version)
 	i.claimed, i.sequence = chain.Claimed, e.Sequence
@@ -27,8 +28,8 @@ func (i *instance) skip(e *backbone.UnreadableError) {
 	i.uncounted++
 }
 
-func (i *instance) chain() backbone.Chain {
-	return backbone.Chain{Version: i.version, Claimed: i.claimed}
+func (i *instance) chain() journal.Chain {
+	return journal.Chain{Version: i.version, Claimed: i.claimed}
 }
 
 // continues reports whether version is the version of the next event.
@@ -41,7 +42,7 @@ func (i *instance) continues(version int64) bool {
 // folding reads the message again.
 func (s *Service) confirmSkipped(ctx context.Context, key aggregateKey, i *instance) error {
 	for _, p := range i.skipped {
-		declared, err := s.journal.Declared(ctx, &backbone.UnreadableError{Tenant: key.tenant, Sequence: p.Sequence, Stored: time.Unix(0, p.Stored)})
+		declared, err := s.journal.Declared(ctx, &journal.UnreadableError{Tenant: key.tenant, Sequence: p.Sequence, Stored: time.Unix(0, p.Stored)})
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func (e *unreadableError) Error() string {
 // unreadable returns err as an [*unreadableError] if reading the journal failed because of one. The reference does
 // not reveal the sequence, since all tenants share the journal.
 func (s *Service) unreadable(key aggregateKey, err error) error {
-	if e, ok := errors.AsType[*backbone.UnreadableError](err); ok {
+	if e, ok := errors.AsType[*journal.UnreadableError](err); ok {
 		return &unreadableError{key: key, reference: s.positions.Format(key.tenant, e.Sequence)}
 	}
 	return err

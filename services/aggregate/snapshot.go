@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate/idempotency"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -28,7 +31,7 @@ const (
 // snapshot. They are an optimization: if a snapshot is invalid, the events are folded instead.
 type snapshots struct {
 	async  jetstream.JetStream
-	bucket *backbone.Bucket[json.RawMessage]
+	bucket *kv.Bucket[json.RawMessage]
 }
 
 // snapshot is a state at a version. It is valid for the model revision that folded it and for the journal that it was
@@ -50,11 +53,11 @@ type snapshot struct {
 }
 
 func openSnapshots(ctx context.Context, js jetstream.JetStream) (*snapshots, error) {
-	async, err := backbone.Async(js, maxPendingSnapshots, nil)
+	async, err := natsclient.Async(js, maxPendingSnapshots, nil)
 	if err != nil {
 		return nil, err
 	}
-	bucket, err := backbone.OpenBucket[json.RawMessage](ctx, async, backbone.BucketSnapshots)
+	bucket, err := kv.Open[json.RawMessage](ctx, async, streams.BucketSnapshots)
 	if err != nil {
 		return nil, err
 	}

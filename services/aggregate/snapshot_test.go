@@ -10,14 +10,18 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/streams"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
+
 	dto "github.com/prometheus/client_model/go"
 )
 
@@ -68,7 +72,7 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 	for n := range 249 {
 		submit(t, warm, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 	}
-	bucket, err := js.KeyValue(t.Context(), backbone.BucketSnapshots)
+	bucket, err := js.KeyValue(t.Context(), streams.BucketSnapshots)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +82,7 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 			t.Fatalf("no snapshot is stored: %v", err)
 		}
 	}
-	kept, err := js.Stream(t.Context(), "KV_"+backbone.BucketSnapshots)
+	kept, err := js.Stream(t.Context(), "KV_"+streams.BucketSnapshots)
 	if err != nil {
 		t.Fatal(err)
 	}

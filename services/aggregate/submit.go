@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate/idempotency"
@@ -38,7 +38,7 @@ type rules struct {
 type command struct {
 	rule     *model.Command
 	payload  model.Object
-	ref      backbone.CommandRef
+	ref      journal.CommandRef
 	expected *int64
 }
 
@@ -144,19 +144,19 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		case err == nil:
 			s.acknowledge(ctx, sub, i, pending, out, events, ahead)
 			return out, nil
-		case errors.Is(err, backbone.ErrConflict):
+		case errors.Is(err, journal.ErrConflict):
 			before := i.sequence
 			if err = refresh(); err == nil && i.sequence == before {
 				err = s.verifyAbsent(ctx, sub.key, sub.rules, i)
 			}
-		case errors.Is(err, backbone.ErrDuplicate):
+		case errors.Is(err, journal.ErrDuplicate):
 			// JetStream knows the key and the cached state does not: another node has decided the command, or the key
 			// belongs to another aggregate.
 			if err = refresh(); err == nil && len(pending) > 0 {
 				err = &refusal{pending[0], errKeyReused}
 			}
 			return out, err
-		case errors.Is(err, backbone.ErrTooLarge), errors.Is(err, backbone.ErrTooMany), errors.Is(err, backbone.ErrRefused), errors.Is(err, backbone.ErrEndMissing), errors.Is(err, contextkit.ErrNoContext):
+		case errors.Is(err, journal.ErrTooLarge), errors.Is(err, journal.ErrTooMany), errors.Is(err, journal.ErrRefused), errors.Is(err, journal.ErrEndMissing), errors.Is(err, contextkit.ErrNoContext):
 			return nil, err
 		default:
 			i.forget() // it is unknown whether the events were stored
@@ -169,11 +169,11 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 // decide evaluates the pending commands, each on the state that results from the commands before it. It returns their
 // events and the resulting state. Events that the model could not fold are rejected, because they could never be read
 // again.
-func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]backbone.Event, *instance, error) {
+func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]journal.Event, *instance, error) {
 	now := time.Now()
 	ahead := &instance{state: i.state, version: i.version}
 	decidedBy := s.modelRef(sub.rules.model)
-	var all []backbone.Event
+	var all []journal.Event
 	for _, n := range pending {
 		c := sub.commands[n]
 		if c.expected != nil && *c.expected != ahead.version {
@@ -193,7 +193,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 				return nil, nil, &refusal{n, err}
 			}
 			decided[m].Data = stored
-			made := backbone.Event{
+			made := journal.Event{
 				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
 				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref, Model: decidedBy,
 			}
@@ -227,10 +227,10 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 }
 
 // modelRef returns the reference to a model. It is built once per model.
-func (s *Service) modelRef(m *model.Model) backbone.ModelRef {
+func (s *Service) modelRef(m *model.Model) journal.ModelRef {
 	known := s.decidedBy.Load()
 	if known == nil || known.model != m {
-		known = &namedModel{m, backbone.NewModelRef(m.Revision, m.Order, m.FromFile)}
+		known = &namedModel{m, journal.NewModelRef(m.Revision, m.Order, m.FromFile)}
 		s.decidedBy.Store(known)
 	}
 	return known.ref
@@ -239,14 +239,14 @@ func (s *Service) modelRef(m *model.Model) backbone.ModelRef {
 // namedModel is a model and the reference to it that events carry.
 type namedModel struct {
 	model *model.Model
-	ref   backbone.ModelRef
+	ref   journal.ModelRef
 }
 
 // eventBytes is the approximate size of an event's message without its data.
 const eventBytes = 1024
 
 // wanted returns the storage that appending events would use.
-func (s *Service) wanted(sub submission, i *instance, pending []int, events []backbone.Event) usage.Counts {
+func (s *Service) wanted(sub submission, i *instance, pending []int, events []journal.Event) usage.Counts {
 	add := usage.Counts{Events: int64(len(events))}
 	if i.version == 0 {
 		add.Aggregates = 1
@@ -263,7 +263,7 @@ func (s *Service) wanted(sub submission, i *instance, pending []int, events []ba
 }
 
 // count adds appended events to the tenant's storage use.
-func (s *Service) count(sub submission, i *instance, pending []int, events []backbone.Event) {
+func (s *Service) count(sub submission, i *instance, pending []int, events []journal.Event) {
 	stored := s.wanted(sub, i, pending, events)
 	stored.Bytes = 0
 	for n := range events {
@@ -273,7 +273,7 @@ func (s *Service) count(sub submission, i *instance, pending []int, events []bac
 }
 
 // acknowledge updates the instance and the decisions after a successful append.
-func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []backbone.Event, ahead *instance) {
+func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []journal.Event, ahead *instance) {
 	i.state, i.version = ahead.state, ahead.version
 	for _, event := range events {
 		i.sequence = event.Sequence
@@ -316,7 +316,7 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 // replay reads the events of a command that was decided before.
 func (s *Service) replay(ctx context.Context, key aggregateKey, known idempotency.Answer) (decision, error) {
 	out := decision{replayed: true}
-	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, known.Events, func(event backbone.Event) error {
+	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, known.Events, func(event journal.Event) error {
 		out.events = append(out.events, event)
 		out.version, out.sequence = event.Version, event.Sequence
 		return nil

@@ -6,17 +6,18 @@ import (
 	"strconv"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // unfoldableError reports that the model cannot apply a stored event to the state of its aggregate: the data, of
 // another producer or of an earlier model, does not fit the rule or an upcast.
 type unfoldableError struct {
-	event backbone.Event
+	event journal.Event
 	err   error
 }
 

@@ -7,13 +7,17 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/streams"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/rpc/response"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (
@@ -31,9 +35,9 @@ type auditService struct {
 }
 
 // auditAccount returns the account that a request names, "" for all.
-func auditAccount(name string) (backbone.Account, error) {
-	account := backbone.Account(name)
-	if account == "" || account == backbone.AccountPlatform || account == backbone.AccountUnauthenticated {
+func auditAccount(name string) (streams.Account, error) {
+	account := streams.Account(name)
+	if account == "" || account == streams.AccountPlatform || account == streams.AccountUnauthenticated {
 		return account, nil
 	}
 	if _, err := contextkit.ParseTenantID(name); err != nil {
@@ -60,7 +64,7 @@ func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditR
 	}
 	res, page := &controlv1.QueryAuditResponse{}, response.NewPage()
 	ended := false
-	next, err := backbone.AuditRecords(ctx, s.js, account, before, func(record backbone.AuditRecord) bool {
+	next, err := auditlog.Read(ctx, s.js, account, before, func(record auditlog.Record) bool {
 		if req.GetSince() != nil && record.Time.Before(req.GetSince().AsTime()) {
 			ended = true
 			return false
@@ -84,7 +88,7 @@ func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditR
 	return res, nil
 }
 
-func fits(req *controlv1.QueryAuditRequest, record backbone.AuditRecord) bool {
+func fits(req *controlv1.QueryAuditRequest, record auditlog.Record) bool {
 	id := req.GetId()
 	return (req.GetPrincipal() == "" || record.Principal == req.GetPrincipal()) &&
 		(req.GetDecision() == "" || record.Decision == req.GetDecision()) &&
@@ -92,7 +96,7 @@ func fits(req *controlv1.QueryAuditRequest, record backbone.AuditRecord) bool {
 		(id == "" || record.CorrelationID == id || record.TraceID == id || record.RequestID == id)
 }
 
-func auditMessage(record backbone.AuditRecord) *controlv1.AuditRecord {
+func auditMessage(record auditlog.Record) *controlv1.AuditRecord {
 	return &controlv1.AuditRecord{
 		Time: timestamppb.New(record.Time), Decision: record.Decision, Reason: record.Reason, Principal: record.Principal, TenantId: record.Tenant,
 		Procedure: record.Procedure, Right: record.Right, Resource: record.Resource, Client: record.Client, Code: record.Code,
@@ -107,14 +111,14 @@ func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAudi
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	records, ended := make(chan backbone.AuditRecord, auditBacklog), make(chan error, 1)
+	records, ended := make(chan auditlog.Record, auditBacklog), make(chan error, 1)
 	defer func() {
 		cancel()
 		for range ended { // until it is closed; the cause was returned
 		}
 	}()
 	go func() {
-		ended <- backbone.FollowAudit(ctx, s.js, account, func(record backbone.AuditRecord) error {
+		ended <- auditlog.Follow(ctx, s.js, account, func(record auditlog.Record) error {
 			select {
 			case records <- record:
 				return nil

@@ -14,9 +14,21 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/timeline"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/natstest"
@@ -25,9 +37,6 @@ import (
 	"github.com/headgate/headgate/services/control"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/proto"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
@@ -74,7 +83,7 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 	if err != nil {
 		t.Fatal(err)
 	}
-	assignment, err := backbone.OpenAssignment(t.Context(), w.js, "projection", id, tenants)
+	assignment, err := fleet.OpenAssignment(t.Context(), w.js, "projection", id, tenants)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +108,7 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 		return nil
 	})
 	w.run(t, func(ctx context.Context) error {
-		return backbone.Announce(ctx, w.js, backbone.Node{ID: id, Kind: "projection", Endpoint: server.Addr()}, func(ctx context.Context, now *backbone.Node) error {
+		return fleet.Announce(ctx, w.js, fleet.Node{ID: id, Kind: "projection", Endpoint: server.Addr()}, func(ctx context.Context, now *fleet.Node) error {
 			now.Tenants = nil
 			for _, tenant := range served.All() {
 				now.Tenants = append(now.Tenants, tenant.String())
@@ -121,7 +130,7 @@ func (w *world) gateway(t *testing.T, id string) {
 // lateGateway announces a gateway that receives no placement until awake is closed.
 func (w *world) lateGateway(t *testing.T, id string, awake <-chan struct{}) {
 	t.Helper()
-	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	placements, err := kv.Open[fleet.Placement](t.Context(), w.js, streams.BucketPlacement)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +144,7 @@ func (w *world) lateGateway(t *testing.T, id string, awake <-chan struct{}) {
 		case <-ctx.Done():
 			return nil
 		}
-		placements.Follow(ctx, func(all map[string]backbone.Kept[backbone.Placement]) {
+		placements.Follow(ctx, func(all map[string]kv.Entry[fleet.Placement]) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, kept := range all {
@@ -145,7 +154,7 @@ func (w *world) lateGateway(t *testing.T, id string, awake <-chan struct{}) {
 		return nil
 	})
 	w.run(t, func(ctx context.Context) error {
-		return backbone.Announce(ctx, w.js, backbone.Node{ID: id, Kind: "gateway", Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *backbone.Node) error {
+		return fleet.Announce(ctx, w.js, fleet.Node{ID: id, Kind: "gateway", Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *fleet.Node) error {
 			mu.Lock()
 			defer mu.Unlock()
 			now.Routing = routing
@@ -158,7 +167,7 @@ func (w *world) lateGateway(t *testing.T, id string, awake <-chan struct{}) {
 type controller struct {
 	views      controlv1connect.ViewServiceClient
 	journal    controlv1connect.JournalServiceClient
-	integrity  *backbone.Integrity
+	integrity  *journal.Integrity
 	fleet      controlv1connect.FleetServiceClient
 	placements controlv1connect.PlacementServiceClient
 	tenants    controlv1connect.TenantServiceClient
@@ -262,15 +271,15 @@ func (c *controller) end(t *testing.T, id string) *controlv1.Move {
 	}
 }
 
-func (w *world) placement(t *testing.T, tenant contextkit.TenantID) (backbone.Placement, bool) {
+func (w *world) placement(t *testing.T, tenant contextkit.TenantID) (fleet.Placement, bool) {
 	t.Helper()
-	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	placements, err := kv.Open[fleet.Placement](t.Context(), w.js, streams.BucketPlacement)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := placements.Get(t.Context(), backbone.PlacementKey("projection", tenant))
-	if errors.Is(err, backbone.ErrNotKept) {
-		return backbone.Placement{}, false
+	kept, err := placements.Get(t.Context(), fleet.PlacementKey("projection", tenant))
+	if errors.Is(err, kv.ErrNotFound) {
+		return fleet.Placement{}, false
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -280,12 +289,12 @@ func (w *world) placement(t *testing.T, tenant contextkit.TenantID) (backbone.Pl
 
 func (w *world) fill(t *testing.T, tenant contextkit.TenantID, count int) {
 	t.Helper()
-	journal, err := backbone.OpenJournal(t.Context(), w.js)
+	eventLog, err := journal.Open(t.Context(), w.js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range count {
-		err := journal.Append(contextkit.TenantContext(t.Context(), tenant), tenant, 0, []backbone.Event{{
+		err := eventLog.Append(contextkit.TenantContext(t.Context(), tenant), tenant, 0, []journal.Event{{
 			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n), Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
 		}})
 		if err != nil {
@@ -352,7 +361,7 @@ func TestMove_RestartedControlNodeWaitsForEveryGateway(t *testing.T) {
 	// Announce enough nodes that reading them takes a moment.
 	for n := range 10_000 {
 		id := fmt.Sprintf("other-%d", n)
-		if _, err := w.js.PublishAsync("$KV."+backbone.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`), jetstream.WithStallWait(time.Minute)); err != nil {
+		if _, err := w.js.PublishAsync("$KV."+streams.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -445,23 +454,23 @@ func TestAbort_DuringFlipWaitsForGateways(t *testing.T) {
 	natstest.Await(t, first.dead, "the control node dies")
 	id := res.GetMove().GetId()
 	// It has flipped the placement, and the abort came before it recorded that.
-	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	placements, err := kv.Open[fleet.Placement](t.Context(), w.js, streams.BucketPlacement)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := backbone.PlacementKey("projection", acme)
+	key := fleet.PlacementKey("projection", acme)
 	kept, err := placements.Get(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := placements.Put(platform(t), key, backbone.Placement{Node: "p2", Also: []string{"p1"}, Move: id}, kept.Revision); err != nil {
+	if _, err := placements.Put(platform(t), key, fleet.Placement{Node: "p2", Also: []string{"p1"}, Move: id}, kept.Revision); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := first.placements.AbortMove(platform(t), &controlv1.AbortMoveRequest{Id: id}); err != nil {
 		t.Fatal(err)
 	}
 	second := w.control(t, "c2", "")
-	var back backbone.Placement
+	var back fleet.Placement
 	eventually(t, "calls go back", func() bool {
 		back, _ = w.placement(t, acme)
 		return back.Node == "p1"
@@ -501,7 +510,7 @@ func TestGetFleet_ReportsLostNodes(t *testing.T) {
 	w.gateway(t, "g1")
 	c := w.control(t, "c1", "")
 	c.knows(t, 1)
-	bucket, err := w.js.KeyValue(t.Context(), backbone.BucketNodes)
+	bucket, err := w.js.KeyValue(t.Context(), streams.BucketNodes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -531,7 +540,7 @@ func TestGetFleet_ReportsLostNodes(t *testing.T) {
 func TestGetFleet_SilentNodeThatRejectsCallsIsNotReady(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	bucket, err := w.js.KeyValue(t.Context(), backbone.BucketNodes)
+	bucket, err := w.js.KeyValue(t.Context(), streams.BucketNodes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -665,18 +674,18 @@ func TestCheckModel_HostileDocumentIsMistakeWithLine(t *testing.T) {
 
 func TestGetTimeline_ByAnyOfItsIDs(t *testing.T) {
 	w, acme := newWorld(t), natstest.Tenant(t, "acme")
-	timeline, err := backbone.NewTimeline(w.js)
+	recorder, err := timeline.New(w.js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.run(t, func(ctx context.Context) error { return timeline.Run(ctx, "n1") })
+	w.run(t, func(ctx context.Context) error { return recorder.Run(ctx, "n1") })
 	call := contextkit.TenantContext(t.Context(), acme)
 	rc, _ := contextkit.FromContext(call)
 	further := rc
 	further.RequestID = contextkit.NewID()
 	began := time.Now()
-	timeline.Record(contextkit.NewContext(call, further), backbone.Hop{Kind: backbone.HopStep, Name: "transfer debit", Started: began.Add(time.Second), Code: "done"})
-	timeline.Record(call, backbone.Hop{Kind: backbone.HopCall, Name: "/a/B", Started: began, Code: "ok"})
+	recorder.Record(contextkit.NewContext(call, further), timeline.Span{Kind: timeline.KindStep, Name: "transfer debit", Started: began.Add(time.Second), Code: "done"})
+	recorder.Record(call, timeline.Span{Kind: timeline.KindCall, Name: "/a/B", Started: began, Code: "ok"})
 	c := w.control(t, "c1", "")
 	for what, id := range map[string]string{"correlation": rc.CorrelationID, "trace": rc.TraceID.String(), "request": further.RequestID} {
 		eventually(t, "both spans are found by the "+what+" id", func() bool {
@@ -706,10 +715,10 @@ func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 		t.Fatalf("%v, %v", res, err)
 	}
 	publish := func(tenant, decision string, n int) {
-		data, err := json.Marshal(backbone.AuditRecord{Time: time.Now(), Decision: decision, Tenant: tenant, Procedure: fmt.Sprintf("/x.Y/M%d", n), Principal: "ada"})
+		data, err := json.Marshal(auditlog.Record{Time: time.Now(), Decision: decision, Tenant: tenant, Procedure: fmt.Sprintf("/x.Y/M%d", n), Principal: "ada"})
 		if err == nil {
 			// Half of the records are where earlier versions stored them.
-			subject := []string{"audit." + tenant, backbone.AuditSubject(backbone.Account(tenant), backbone.AuditOperator)}[n/2%2]
+			subject := []string{"audit." + tenant, auditlog.Subject(streams.Account(tenant), auditlog.ClassOperator)}[n/2%2]
 			_, err = w.js.Publish(t.Context(), subject, data)
 		}
 		if err != nil {
@@ -761,14 +770,14 @@ func TestListModels_EndsAtByteLimit(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx := platform(t)
-	documents, err := backbone.OpenBucket[backbone.Document](ctx, w.js, backbone.BucketModels)
+	documents, err := kv.Open[models.Document](ctx, w.js, streams.BucketModels)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var revision uint64
 	for n := range 5 {
-		document := backbone.Document{Text: "model: m\n# " + strings.Repeat("x", 400_000), Revision: fmt.Sprint(n)}
-		if revision, err = documents.Put(ctx, backbone.ModelKey, document, revision); err != nil {
+		document := models.Document{Text: "model: m\n# " + strings.Repeat("x", 400_000), Revision: fmt.Sprint(n)}
+		if revision, err = documents.Put(ctx, models.Key, document, revision); err != nil {
 			t.Fatal(err)
 		}
 	}

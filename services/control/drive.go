@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/kv"
 )
 
 const (
@@ -28,7 +28,7 @@ func (s *Service) driveAll(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.moves.Follow(ctx, func(all map[string]backbone.Kept[move]) {
+		s.moves.Follow(ctx, func(all map[string]kv.Entry[move]) {
 			s.mu.Lock()
 			s.known = all
 			s.mu.Unlock()
@@ -87,7 +87,7 @@ func (s *Service) drive(ctx context.Context, id string) error {
 	var away time.Time // time since which the target is unreachable
 	for {
 		kept, err := s.moves.Get(ctx, id)
-		if errors.Is(err, backbone.ErrNotKept) {
+		if errors.Is(err, kv.ErrNotFound) {
 			return nil
 		}
 		if err != nil {
@@ -129,13 +129,13 @@ func (s *Service) abandoned(m *move, away *time.Time) string {
 
 // advance executes the next action of the move if its gate is open, and reports whether it did. It aborts the move if
 // there is a reason. Errors concern the move's record; other failures are stored as what the move waits for.
-func (s *Service) advance(ctx context.Context, kept backbone.Kept[move], reason string) (acted bool, err error) {
+func (s *Service) advance(ctx context.Context, kept kv.Entry[move], reason string) (acted bool, err error) {
 	m := kept.Value
 	acted, waiting, err := s.act(ctx, kept, &m, reason)
 	switch {
 	case acted || ctx.Err() != nil:
 		return acted, ctx.Err()
-	case errors.Is(err, backbone.ErrChanged):
+	case errors.Is(err, kv.ErrChanged):
 		return false, nil // another node, or an abort
 	case err != nil:
 		waiting = "retrying: " + err.Error()
@@ -146,7 +146,7 @@ func (s *Service) advance(ctx context.Context, kept backbone.Kept[move], reason 
 	}
 	m.Waiting = waiting
 	s.own(&m)
-	if _, err := s.moves.Put(ctx, m.ID, m, kept.Revision); err != nil && !errors.Is(err, backbone.ErrChanged) {
+	if _, err := s.moves.Put(ctx, m.ID, m, kept.Revision); err != nil && !errors.Is(err, kv.ErrChanged) {
 		return false, err
 	}
 	return false, nil
@@ -157,7 +157,7 @@ func (s *Service) own(m *move) { m.Owner, m.Lease = s.id, time.Now().Add(lease) 
 
 // act executes the next write of the move if its gate is open, and reports whether it did, or what the move waits
 // for. It records the target's progress in m.
-func (s *Service) act(ctx context.Context, kept backbone.Kept[move], m *move, reason string) (acted bool, waiting string, err error) {
+func (s *Service) act(ctx context.Context, kept kv.Entry[move], m *move, reason string) (acted bool, waiting string, err error) {
 	p, err := s.placed(ctx, m.placementKey())
 	if err != nil {
 		return false, "", err
@@ -207,7 +207,7 @@ func (s *Service) record(ctx context.Context, revision uint64, m *move, a action
 // placed reads a placement.
 func (s *Service) placed(ctx context.Context, key string) (placed, error) {
 	kept, err := s.placements.Get(ctx, key)
-	if errors.Is(err, backbone.ErrNotKept) {
+	if errors.Is(err, kv.ErrNotFound) {
 		return placed{Revision: kept.Revision}, nil
 	}
 	return placed{Placement: kept.Value, Revision: kept.Revision, Exists: err == nil}, err

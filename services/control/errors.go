@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // retryAfter is the retry delay that clients are asked for.
@@ -23,7 +24,7 @@ func asConnectError(err error) error {
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.Is(err, backbone.ErrChanged):
+	case errors.Is(err, kv.ErrChanged):
 		return rpc.WithDetails(connect.NewError(connect.CodeAborted, "it was changed concurrently: read it again and retry").WithCause(err), rpc.Reason("CHANGED_CONCURRENTLY"))
 	}
 	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "NATS is unavailable: retry").WithCause(err),

@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
-	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+
+	"github.com/headgate/headgate/internal/fleet"
+
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 )
 
 const (
@@ -31,21 +34,21 @@ type fleetService struct {
 }
 
 // setFleet replaces the known fleet.
-func (s *Service) setFleet(fleet backbone.Fleet) {
-	slices.SortFunc(fleet.Nodes, byName)
-	slices.SortFunc(fleet.Lost, func(a, b backbone.LostNode) int { return byName(a.Node, b.Node) })
-	s.counts.Set(fleet)
+func (s *Service) setFleet(nodes fleet.Fleet) {
+	slices.SortFunc(nodes.Nodes, byName)
+	slices.SortFunc(nodes.Lost, func(a, b fleet.LostNode) int { return byName(a.Node, b.Node) })
+	s.counts.Set(nodes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fleet = fleet
-	maps.DeleteFunc(s.missed, func(id string, _ int) bool { return fleet.Silent[id].IsZero() })
+	s.fleet = nodes
+	maps.DeleteFunc(s.missed, func(id string, _ int) bool { return nodes.Silent[id].IsZero() })
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
 // followNodes updates the fleet until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
-	backbone.FollowNodes(ctx, s.js, backbone.Follower{Tenants: true, Each: s.setFleet, Ask: s.askSilent, Failed: s.unfollowed})
+	fleet.FollowNodes(ctx, s.js, fleet.Follower{Tenants: true, Each: s.setFleet, Ask: s.askSilent, Failed: s.unfollowed})
 }
 
 func (s *Service) unfollowed(err error) {
@@ -60,7 +63,7 @@ const (
 )
 
 // askSilent probes silent nodes.
-func (s *Service) askSilent(ctx context.Context, silent []backbone.Node) map[string]backbone.Verdict {
+func (s *Service) askSilent(ctx context.Context, silent []fleet.Node) map[string]fleet.Verdict {
 	var (
 		asking   errgroup.Group
 		answered = make([]bool, len(silent))
@@ -77,40 +80,40 @@ func (s *Service) askSilent(ctx context.Context, silent []backbone.Node) map[str
 	_ = asking.Wait() // they return no error
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	verdicts := make(map[string]backbone.Verdict, len(silent))
+	verdicts := make(map[string]fleet.Verdict, len(silent))
 	for i, node := range silent {
 		if answered[i] {
-			s.missed[node.ID], verdicts[node.ID] = 0, backbone.Answers
+			s.missed[node.ID], verdicts[node.ID] = 0, fleet.Answers
 			continue
 		}
-		verdicts[node.ID] = backbone.Answers // until it has missed another
+		verdicts[node.ID] = fleet.Answers // until it has missed another
 		if s.missed[node.ID]++; s.missed[node.ID] >= missedChecks {
-			verdicts[node.ID] = backbone.Gone
+			verdicts[node.ID] = fleet.Gone
 			delete(s.missed, node.ID)
 		}
 	}
 	return verdicts
 }
 
-func byName(a, b backbone.Node) int {
+func byName(a, b fleet.Node) int {
 	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.ID, b.ID))
 }
 
 // announced returns the available nodes. The slice must not be changed.
-func (s *Service) announced() []backbone.Node {
+func (s *Service) announced() []fleet.Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fleet.Nodes
 }
 
 // node returns the node with the id.
-func (s *Service) node(id string) (backbone.Node, bool) {
+func (s *Service) node(id string) (fleet.Node, bool) {
 	for _, n := range s.announced() {
 		if n.ID == id {
 			return n, true
 		}
 	}
-	return backbone.Node{}, false
+	return fleet.Node{}, false
 }
 
 // snapshot returns the fleet: the nodes' current announcements, the results of recent probes, and recently lost
@@ -129,7 +132,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 	}
 	for _, answer := range answers.Answers {
 		node := answer.Node
-		if slices.ContainsFunc(lost, func(l backbone.LostNode) bool { return l.Node.ID == node.ID }) {
+		if slices.ContainsFunc(lost, func(l fleet.LostNode) bool { return l.Node.ID == node.ID }) {
 			continue // it was available a moment ago
 		}
 		if now, there := s.node(node.ID); there {
@@ -162,7 +165,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 	return out, nil
 }
 
-func nodeMessage(node backbone.Node) *controlv1.Node {
+func nodeMessage(node fleet.Node) *controlv1.Node {
 	out := &controlv1.Node{
 		Id: node.ID, Kind: node.Kind, Endpoint: node.Endpoint, Version: node.Version, Started: timestamppb.New(node.Started),
 		State: controlv1.NodeState_NODE_STATE_READY, Tenants: node.Tenants, Lag: node.Lag, OpenBreakers: node.Open,

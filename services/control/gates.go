@@ -5,8 +5,9 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
@@ -56,7 +57,7 @@ func (s *Service) locked(ctx context.Context, p placed) (bool, error) {
 		return false, nil
 	}
 	kept, err := s.moves.Get(ctx, p.Move)
-	if errors.Is(err, backbone.ErrNotKept) {
+	if errors.Is(err, kv.ErrNotFound) {
 		// A NATS server that lost the leadership a moment ago may lack a move that was just started.
 		known := s.knownMoves()
 		_, followed := known[p.Move]
@@ -66,7 +67,7 @@ func (s *Service) locked(ctx context.Context, p placed) (bool, error) {
 }
 
 // knownMoves returns the moves as they are followed; nil: they are not known yet. The map must not be changed.
-func (s *Service) knownMoves() map[string]backbone.Kept[move] {
+func (s *Service) knownMoves() map[string]kv.Entry[move] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.known

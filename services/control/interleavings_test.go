@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/fleet"
 )
 
 // The test explores every interleaving of two control nodes that drive two moves of a tenant, with the transitions of
@@ -360,14 +360,14 @@ func (e *explorer) wrong(s *exploredState) string {
 			if mine {
 				return "a move that is done does not lock the placement"
 			}
-			if s.unlocked[which] == 0 || !unlocked.Exists || !same(unlocked.Placement, backbone.Placement{Node: m.Target}) {
+			if s.unlocked[which] == 0 || !unlocked.Exists || !same(unlocked.Placement, fleet.Placement{Node: m.Target}) {
 				return "a move that is done has unlocked the placement on its target"
 			}
 		case stepAborted:
 			if mine {
 				return "an aborted move does not lock the placement"
 			}
-			if s.unlocked[which] != 0 && (unlocked.Exists != (m.Source != "") || !same(unlocked.Placement, backbone.Placement{Node: m.Source})) {
+			if s.unlocked[which] != 0 && (unlocked.Exists != (m.Source != "") || !same(unlocked.Placement, fleet.Placement{Node: m.Source})) {
 				return "an aborted move has unlocked the placement where it was"
 			}
 		case stepWarming, stepCatching, stepFenced, stepFlipped, stepVerifying:
@@ -490,7 +490,7 @@ func TestMoves_EveryInterleavingOfTwoControlsAndTwoMoves(t *testing.T) {
 			var s exploredState
 			s.placements[0] = e.placement(placed{})
 			if c.placed != "" {
-				e.put(&s, placed{Placement: backbone.Placement{Node: c.placed}, Exists: true})
+				e.put(&s, placed{Placement: fleet.Placement{Node: c.placed}, Exists: true})
 			}
 			s.routed, s.routing = s.placements[0], s.newest
 			for n := range s.serving {

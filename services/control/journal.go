@@ -5,12 +5,15 @@ import (
 	"errors"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/excerpt"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 type journalService struct {
@@ -21,7 +24,7 @@ type journalService struct {
 
 // GetJournal implements JournalService.
 func (s journalService) GetJournal(ctx context.Context, _ *controlv1.GetJournalRequest) (*controlv1.GetJournalResponse, error) {
-	accepted, err := backbone.AcceptedLosses(ctx, s.js)
+	accepted, err := journal.AcceptedLosses(ctx, s.js)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
@@ -53,8 +56,8 @@ func (s journalService) GetJournal(ctx context.Context, _ *controlv1.GetJournalR
 
 // AcceptLoss implements JournalService.
 func (s journalService) AcceptLoss(ctx context.Context, req *controlv1.AcceptLossRequest) (*controlv1.AcceptLossResponse, error) {
-	loss, err := backbone.AcceptLoss(ctx, s.js, caller(ctx), req.GetReason())
-	if errors.Is(err, backbone.ErrNoLoss) {
+	loss, err := journal.AcceptLoss(ctx, s.js, caller(ctx), req.GetReason())
+	if errors.Is(err, journal.ErrNoLoss) {
 		return nil, precondition("NO_LOSS", "the journal is whole, or its loss was accepted before")
 	}
 	if err != nil {
@@ -75,9 +78,9 @@ func (s journalService) DeclareNoEvent(ctx context.Context, req *controlv1.Decla
 	}
 	declared, err := s.journal.DeclareNonEvent(ctx, tenant, sequence, caller(ctx), req.GetReason())
 	switch {
-	case errors.Is(err, backbone.ErrNoMessage):
+	case errors.Is(err, journal.ErrNoMessage):
 		return nil, connect.NewError(connect.CodeNotFound, err.Error())
-	case errors.Is(err, backbone.ErrReadable):
+	case errors.Is(err, journal.ErrReadable):
 		return nil, precondition("MESSAGE_IS_EVENT", "%v: it cannot be declared a non-event", err)
 	case err != nil:
 		return nil, asConnectError(err)
@@ -93,7 +96,7 @@ func (s journalService) RevokeNoEvent(ctx context.Context, req *controlv1.Revoke
 		return nil, err
 	}
 	revoked, err := s.journal.RevokeNonEvent(ctx, tenant, sequence)
-	if errors.Is(err, backbone.ErrNotDeclared) {
+	if errors.Is(err, journal.ErrNotDeclared) {
 		return nil, connect.NewError(connect.CodeNotFound, err.Error())
 	}
 	if err != nil {
@@ -118,7 +121,7 @@ func (s journalService) message(tenantID, reference string) (tenant contextkit.T
 	return tenant, sequence, nil
 }
 
-func (s journalService) unreadableMessage(e *backbone.UnreadableError) *controlv1.UnreadableMessage {
+func (s journalService) unreadableMessage(e *journal.UnreadableError) *controlv1.UnreadableMessage {
 	return &controlv1.UnreadableMessage{
 		Reference: s.positions.Format(e.Tenant, e.Sequence), TenantId: e.Tenant.String(),
 		AggregateType: excerpt.Text(e.AggregateType, excerpt.Name), AggregateId: excerpt.Text(e.AggregateID, excerpt.Name),
@@ -126,21 +129,21 @@ func (s journalService) unreadableMessage(e *backbone.UnreadableError) *controlv
 	}
 }
 
-func (s journalService) nonEventMessage(d backbone.NonEvent) *controlv1.NonEvent {
+func (s journalService) nonEventMessage(d journal.NonEvent) *controlv1.NonEvent {
 	return &controlv1.NonEvent{
 		Reference: s.positions.Format(d.Tenant, d.Sequence), TenantId: d.Tenant.String(), Fault: string(d.Fault),
 		By: d.By, Reason: d.Reason, Time: timestamppb.New(d.Time),
 	}
 }
 
-func lossMessage(loss backbone.AcceptedLoss) *controlv1.JournalLoss {
+func lossMessage(loss journal.AcceptedLoss) *controlv1.JournalLoss {
 	return &controlv1.JournalLoss{
 		Last: int64(loss.Last), Recorded: int64(loss.Recorded), Gaps: gapMessages(loss.Gaps), //nolint:gosec // far below 2^63
 		By: loss.By, Reason: loss.Reason, Time: timestamppb.New(loss.Time),
 	}
 }
 
-func gapMessages(gaps []backbone.Gap) []*controlv1.JournalGap {
+func gapMessages(gaps []journal.Gap) []*controlv1.JournalGap {
 	out := make([]*controlv1.JournalGap, len(gaps))
 	for n, gap := range gaps {
 		out[n] = &controlv1.JournalGap{From: int64(gap.From), To: int64(gap.To)} //nolint:gosec // far below 2^63

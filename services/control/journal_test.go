@@ -5,18 +5,21 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
-	"github.com/headgate/headgate/internal/natstest"
+
+	"github.com/headgate/headgate/internal/journal"
+
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
+
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // TestNoEvent_MessagesAreListedDeclaredAndRevoked publishes messages of another producer.
 func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	c, ctx := w.control(t, "c1", ""), platform(t)
-	want := map[string]backbone.Fault{} // by aggregate
+	want := map[string]journal.Fault{} // by aggregate
 	for _, strange := range natstest.StrangeMessages() {
 		natstest.PublishStrange(t, w.js, strange, "acme", "wallet", strange.Name, "opened", 1, `{"owner":"ada"}`)
 		if strange.Fault != "" {
@@ -26,7 +29,7 @@ func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 	if _, err := w.js.Publish(t.Context(), "events.NOBODY", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	want[""] = backbone.FaultSubject
+	want[""] = journal.FaultSubject
 	w.running.Go(func() { _ = c.integrity.Run(w.ctx, true, zerolog.Nop()) })
 	journal := func() *controlv1.Journal {
 		t.Helper()

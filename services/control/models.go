@@ -7,16 +7,21 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/aymanbagabas/go-udiff"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // diffContext is the number of context lines around a difference.
@@ -34,8 +39,8 @@ func (s *Service) document(ctx context.Context) (*controlv1.ModelDocument, uint6
 	if s.fixed {
 		return &controlv1.ModelDocument{Text: current.Text, Revision: current.Revision}, 0, nil
 	}
-	kept, err := s.documents.Get(ctx, backbone.ModelKey)
-	if errors.Is(err, backbone.ErrNotKept) {
+	kept, err := s.documents.Get(ctx, models.Key)
+	if errors.Is(err, kv.ErrNotFound) {
 		return &controlv1.ModelDocument{Text: current.Text, Revision: current.Revision}, 0, nil
 	}
 	if err != nil {
@@ -52,7 +57,7 @@ func (s modelService) parsed(ctx context.Context, document *controlv1.ModelDocum
 	return model.ParseStored(ctx, "model", []byte(document.GetText()))
 }
 
-func documentMessage(kept backbone.Kept[backbone.Document]) *controlv1.ModelDocument {
+func documentMessage(kept kv.Entry[models.Document]) *controlv1.ModelDocument {
 	return &controlv1.ModelDocument{
 		Text: kept.Value.Text, Revision: kept.Value.Revision, By: kept.Value.By, Note: kept.Value.Note, Applied: timestamppb.New(kept.Time),
 	}
@@ -161,20 +166,20 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 	}
 	if revision == 0 {
 		// It is in the history from now on, and can be applied again.
-		started := backbone.Document{Text: document.GetText(), Revision: document.GetRevision(), Note: startedNote}
-		if revision, err = s.documents.Put(ctx, backbone.ModelKey, started, 0); err != nil {
+		started := models.Document{Text: document.GetText(), Revision: document.GetRevision(), Note: startedNote}
+		if revision, err = s.documents.Put(ctx, models.Key, started, 0); err != nil {
 			return nil, asConnectError(err)
 		}
 	}
-	next := backbone.Document{Text: req.GetText(), Revision: parsed.Revision, By: caller(ctx), Note: req.GetNote()}
-	if next.Sequence, err = backbone.JournalEnd(ctx, s.js); err != nil {
+	next := models.Document{Text: req.GetText(), Revision: parsed.Revision, By: caller(ctx), Note: req.GetNote()}
+	if next.Sequence, err = journal.End(ctx, s.js); err != nil {
 		return nil, asConnectError(err)
 	}
-	applied, err := s.documents.Put(ctx, backbone.ModelKey, next, revision)
+	applied, err := s.documents.Put(ctx, models.Key, next, revision)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	kept, err := s.documents.Get(ctx, backbone.ModelKey)
+	kept, err := s.documents.Get(ctx, models.Key)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
@@ -229,7 +234,7 @@ func (s *Service) rollOut(ctx context.Context, revision string, order uint64) []
 
 // ListModels implements ModelService.
 func (s modelService) ListModels(ctx context.Context, _ *controlv1.ListModelsRequest) (*controlv1.ListModelsResponse, error) {
-	history, err := s.documents.History(ctx, backbone.ModelKey)
+	history, err := s.documents.History(ctx, models.Key)
 	if err != nil {
 		return nil, asConnectError(err)
 	}

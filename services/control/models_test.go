@@ -7,7 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/streams"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 )
 
@@ -37,42 +41,42 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	documents, err := backbone.OpenBucket[backbone.Document](ctx, w.js, backbone.BucketModels)
+	documents, err := kv.Open[models.Document](ctx, w.js, streams.BucketModels)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var applied atomic.Uint64 // the order of the applied model
 	w.run(t, func(ctx context.Context) error {
-		documents.Follow(ctx, func(all map[string]backbone.Kept[backbone.Document]) {
-			if kept := all[backbone.ModelKey]; kept.Value.Text == next {
+		documents.Follow(ctx, func(all map[string]kv.Entry[models.Document]) {
+			if kept := all[models.Key]; kept.Value.Text == next {
 				applied.Store(kept.Revision)
 			}
 		}, quiet)
 		return nil
 	})
-	announce := func(id, kind string, state func(*backbone.Node)) {
+	announce := func(id, kind string, state func(*fleet.Node)) {
 		w.run(t, func(ctx context.Context) error {
-			return backbone.Announce(ctx, w.js, backbone.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *backbone.Node) error {
+			return fleet.Announce(ctx, w.js, fleet.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *fleet.Node) error {
 				state(now)
 				return nil
 			})
 		})
 	}
 	old := now.GetDocument().GetRevision()
-	announce("a1", "aggregate", func(n *backbone.Node) {
+	announce("a1", "aggregate", func(n *fleet.Node) {
 		n.Model, n.ModelOrder = old, 1
 		if order := applied.Load(); order > 0 {
 			n.Model, n.ModelOrder = checked.GetRevision(), order
 		}
 	})
-	announce("r1", "runner", func(n *backbone.Node) {
+	announce("r1", "runner", func(n *fleet.Node) {
 		n.Model, n.ModelOrder = old, 1
 		if applied.Load() > 0 {
 			n.ModelPending, n.ModelProblem = checked.GetRevision(), "it is of a later version"
 		}
 	})
-	announce("old", "projection", func(*backbone.Node) {})
-	announce("g1", "gateway", func(*backbone.Node) {})
+	announce("old", "projection", func(*fleet.Node) {})
+	announce("g1", "gateway", func(*fleet.Node) {})
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for known := 0; known < 4; {

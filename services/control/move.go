@@ -4,10 +4,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/fleet"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
 )
 
 // step is a step of a move.
@@ -99,7 +101,7 @@ func (m *move) tenant() contextkit.TenantID {
 }
 
 // placementKey returns the key of the placement that the move changes. Moves with the same key queue.
-func (m *move) placementKey() string { return backbone.PlacementKey(m.Kind, m.tenant()) }
+func (m *move) placementKey() string { return fleet.PlacementKey(m.Kind, m.tenant()) }
 
 // before reports whether the move precedes another of the same placement in the queue.
 func (m *move) before(other *move) bool {

@@ -9,10 +9,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
@@ -55,7 +59,7 @@ func (s placementService) PlanMove(ctx context.Context, req *controlv1.PlanMoveR
 
 // standing returns the tenant's placement and its unfinished moves, in order.
 func (s placementService) standing(ctx context.Context, kind string, tenant contextkit.TenantID) (placed, []move, error) {
-	key := backbone.PlacementKey(kind, tenant)
+	key := fleet.PlacementKey(kind, tenant)
 	p, err := s.placed(ctx, key)
 	if err != nil {
 		return p, nil, asConnectError(err)
@@ -92,7 +96,7 @@ func origin(p placed, queue []move) string {
 }
 
 // obstacles returns the reasons why the tenant cannot be moved to the node.
-func (s placementService) obstacles(p placed, queue []move, tenant contextkit.TenantID, node backbone.Node) []string {
+func (s placementService) obstacles(p placed, queue []move, tenant contextkit.TenantID, node fleet.Node) []string {
 	var out []string
 	if len(queue) >= maxQueued {
 		out = append(out, fmt.Sprintf("tenant %s has the maximum of %d unfinished moves: abort some of them, or wait", tenant, len(queue)))
@@ -110,7 +114,7 @@ func (s placementService) obstacles(p placed, queue []move, tenant contextkit.Te
 }
 
 // missing returns the number of the journal's sequences that the node has not applied for the tenant, nil if unknown.
-func (s placementService) missing(ctx context.Context, tenant contextkit.TenantID, node backbone.Node) (*int64, error) {
+func (s placementService) missing(ctx context.Context, tenant contextkit.TenantID, node fleet.Node) (*int64, error) {
 	last, err := s.journal.Last(ctx, tenant)
 	if err != nil {
 		return nil, err
@@ -187,12 +191,12 @@ func (s placementService) AbortMove(ctx context.Context, req *controlv1.AbortMov
 		m = m.abort(reason).move
 		m.enter(stepAborting, s.id)
 		_, err = s.moves.Put(ctx, m.ID, m, kept.Revision)
-		if errors.Is(err, backbone.ErrChanged) {
+		if errors.Is(err, kv.ErrChanged) {
 			continue
 		}
 		return &controlv1.AbortMoveResponse{Move: m.message()}, asConnectError(err)
 	}
-	return nil, asConnectError(backbone.ErrChanged)
+	return nil, asConnectError(kv.ErrChanged)
 }
 
 // unlock unlocks the placement of a move that has ended, if the move has locked it. Routing does not change.
@@ -204,14 +208,14 @@ func (s *Service) unlock(ctx context.Context, m *move) error {
 	case p.Node == "":
 		return s.placements.Delete(ctx, m.placementKey(), p.Revision)
 	}
-	_, err = s.placements.PutAt(ctx, m.placementKey(), backbone.Placement{Node: p.Node}, p.Revision)
+	_, err = s.placements.PutAt(ctx, m.placementKey(), fleet.Placement{Node: p.Node}, p.Revision)
 	return err
 }
 
 // get returns a move.
-func (s *Service) get(ctx context.Context, id string) (backbone.Kept[move], error) {
+func (s *Service) get(ctx context.Context, id string) (kv.Entry[move], error) {
 	kept, err := s.moves.Get(ctx, id)
-	if errors.Is(err, backbone.ErrNotKept) {
+	if errors.Is(err, kv.ErrNotFound) {
 		return kept, connect.Errorf(connect.CodeNotFound, "the move %q does not exist", id)
 	}
 	return kept, asConnectError(err)
@@ -237,7 +241,7 @@ func (s placementService) WatchMove(ctx context.Context, req *controlv1.WatchMov
 		return err // otherwise the watch would wait for it
 	}
 	errEnded := errors.New("the move has ended")
-	err := s.moves.FollowKey(ctx, req.GetId(), func(kept backbone.Kept[move]) error {
+	err := s.moves.FollowKey(ctx, req.GetId(), func(kept kv.Entry[move]) error {
 		if err := stream.Send(&controlv1.WatchMoveResponse{Move: kept.Value.message()}); err != nil {
 			return err
 		}

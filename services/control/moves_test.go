@@ -9,8 +9,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/natstest"
 )
@@ -37,7 +41,7 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 	placements := w.placements(t)
 	nodes := make(chan string, 64)
 	w.run(t, func(ctx context.Context) error {
-		placements.FollowChanges(ctx, func(changes backbone.Changes[backbone.Placement]) {
+		placements.FollowChanges(ctx, func(changes kv.Changes[fleet.Placement]) {
 			for _, kept := range changes.Put {
 				nodes <- kept.Value.Node
 			}
@@ -101,9 +105,9 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 	}
 }
 
-func (w *world) placements(t *testing.T) *backbone.Bucket[backbone.Placement] {
+func (w *world) placements(t *testing.T) *kv.Bucket[fleet.Placement] {
 	t.Helper()
-	placements, err := backbone.OpenBucket[backbone.Placement](t.Context(), w.js, backbone.BucketPlacement)
+	placements, err := kv.Open[fleet.Placement](t.Context(), w.js, streams.BucketPlacement)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +125,7 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 	c.knows(t, 3)
 	ended := c.start(t, "p1")
 	c.end(t, ended)
-	placements, key := w.placements(t), backbone.PlacementKey("projection", acme)
+	placements, key := w.placements(t), fleet.PlacementKey("projection", acme)
 	for _, by := range []string{ended, contextkit.NewID()} {
 		for what, free := range map[string]func() error{
 			"removed": func() error {
@@ -147,10 +151,10 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 				continue // the move is not found
 			}
 			kept, err := placements.Get(t.Context(), key)
-			if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+			if err != nil && !errors.Is(err, kv.ErrNotFound) {
 				t.Fatal(err)
 			}
-			if _, err := placements.Put(platform(t), key, backbone.Placement{Node: "p1", Also: []string{"p2"}, Move: by}, kept.Revision); err != nil {
+			if _, err := placements.Put(platform(t), key, fleet.Placement{Node: "p1", Also: []string{"p2"}, Move: by}, kept.Revision); err != nil {
 				t.Fatal(err)
 			}
 			if err := free(); err != nil {

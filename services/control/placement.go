@@ -6,8 +6,10 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 )
@@ -28,7 +30,7 @@ func (s placementService) ListPlacements(ctx context.Context, _ *controlv1.ListP
 	}
 	res := &controlv1.ListPlacementsResponse{}
 	for key, kept := range all {
-		if kind, tenant, ok := backbone.ParsePlacementKey(key); ok {
+		if kind, tenant, ok := fleet.ParsePlacementKey(key); ok {
 			if m, known := s.knownMoves()[kept.Value.Move]; known && m.Value.ended() {
 				kept.Value.Move = "" // the lock has no effect
 			}
@@ -41,19 +43,19 @@ func (s placementService) ListPlacements(ctx context.Context, _ *controlv1.ListP
 	return res, nil
 }
 
-func placementMessage(kind, tenant string, p backbone.Placement) *controlv1.Placement {
+func placementMessage(kind, tenant string, p fleet.Placement) *controlv1.Placement {
 	return &controlv1.Placement{TenantId: tenant, Kind: kind, Node: p.Node, Also: p.Also, Move: p.Move}
 }
 
 // named returns the tenant and node that a request names.
-func (s placementService) named(tenantID, kind, nodeID string) (contextkit.TenantID, backbone.Node, error) {
+func (s placementService) named(tenantID, kind, nodeID string) (contextkit.TenantID, fleet.Node, error) {
 	tenant, err := contextkit.ParseTenantID(tenantID)
 	if err != nil {
-		return tenant, backbone.Node{}, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		return tenant, fleet.Node{}, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 	}
 	node, ok := s.node(nodeID)
 	if !ok || node.Kind != kind {
-		return tenant, backbone.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node has the id %q", kind, nodeID)
+		return tenant, fleet.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node has the id %q", kind, nodeID)
 	}
 	return tenant, node, nil
 }
@@ -64,9 +66,9 @@ func (s placementService) AssignPlacement(ctx context.Context, req *controlv1.As
 	if err != nil {
 		return nil, err
 	}
-	key := backbone.PlacementKey(req.GetKind(), tenant)
+	key := fleet.PlacementKey(req.GetKind(), tenant)
 	p, err := s.unlocked(ctx, tenant, key)
-	want := backbone.Placement{Node: node.ID}
+	want := fleet.Placement{Node: node.ID}
 	res := &controlv1.AssignPlacementResponse{Placement: placementMessage(req.GetKind(), tenant.String(), want)}
 	switch {
 	case err != nil:
@@ -90,7 +92,7 @@ func (s placementService) RemovePlacement(ctx context.Context, req *controlv1.Re
 	if err != nil {
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 	}
-	key := backbone.PlacementKey(req.GetKind(), tenant)
+	key := fleet.PlacementKey(req.GetKind(), tenant)
 	p, err := s.unlocked(ctx, tenant, key)
 	if err != nil || !p.Exists {
 		return &controlv1.RemovePlacementResponse{}, err

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/journal"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/usage"
@@ -55,7 +57,7 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 		stale, read = read, tenant.GetRevision()
 	}
 
-	journal, err := backbone.OpenJournal(t.Context(), w.js)
+	journal, err := journal.Open(t.Context(), w.js)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,16 +6,24 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/fanout"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/natshealth"
 	"github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/skips"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
+
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -31,7 +39,7 @@ type Nodes struct {
 type Service struct {
 	id      string // this node's id
 	js      jetstream.JetStream
-	journal *backbone.Journal
+	journal *journal.Journal
 	models  *model.Registry
 	// fixed is set if the model comes from a file, so that none can be applied.
 	fixed bool
@@ -42,22 +50,22 @@ type Service struct {
 	log       zerolog.Logger
 	checks    *checks
 
-	placements *backbone.Bucket[backbone.Placement]
-	tenants    *backbone.Bucket[backbone.Tenant]
-	documents  *backbone.Bucket[backbone.Document]
-	moves      *backbone.Bucket[move]
-	skips      *backbone.Bucket[backbone.Skip]
-	asked      *fanout.Group[backbone.Node, bool] // whether the node accepts calls
+	placements *kv.Bucket[fleet.Placement]
+	tenants    *kv.Bucket[fleet.Tenant]
+	documents  *kv.Bucket[models.Document]
+	moves      *kv.Bucket[move]
+	skips      *kv.Bucket[skips.Skip]
+	asked      *fanout.Group[fleet.Node, bool] // whether the node accepts calls
 
-	outage func() (backbone.Outage, bool)
+	outage func() (natshealth.Outage, bool)
 
 	mu      sync.Mutex
-	fleet   backbone.Fleet                 // sorted; replaced, never changed
-	missed  map[string]int                 // silent nodes → consecutive failed probes
-	changed chan struct{}                  // closed and replaced when fleet changes
-	driven  map[string]bool                // moves that this node drives
-	known   map[string]backbone.Kept[move] // moves as they are followed; nil: not known yet; replaced, never changed
-	counts  backbone.FleetMetrics
+	fleet   fleet.Fleet               // sorted; replaced, never changed
+	missed  map[string]int            // silent nodes → consecutive failed probes
+	changed chan struct{}             // closed and replaced when fleet changes
+	driven  map[string]bool           // moves that this node drives
+	known   map[string]kv.Entry[move] // moves as they are followed; nil: not known yet; replaced, never changed
+	counts  fleet.Metrics
 }
 
 // Config configures a control node.
@@ -69,41 +77,41 @@ type Config struct {
 	// Nodes calls other nodes.
 	Nodes Nodes
 	// Outage returns the current outage of NATS, and false for none; nil: none is known.
-	Outage func() (backbone.Outage, bool)
+	Outage func() (natshealth.Outage, bool)
 }
 
 // New returns the services of a control node. The available nodes are known when it returns.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, log zerolog.Logger) (*Service, error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, documents *model.Registry, log zerolog.Logger) (*Service, error) {
 	nodes := config.Nodes
 	s := &Service{
-		id: config.ID, js: js, models: models, fixed: config.Fixed, nodes: nodes, outage: config.Outage, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
+		id: config.ID, js: js, models: documents, fixed: config.Fixed, nodes: nodes, outage: config.Outage, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
 		checks: newChecks(), changed: make(chan struct{}), driven: map[string]bool{}, missed: map[string]int{},
 	}
 	var errs [6]error
-	s.journal, errs[0] = backbone.OpenJournal(ctx, js)
-	s.placements, errs[1] = backbone.OpenBucket[backbone.Placement](ctx, js, backbone.BucketPlacement)
-	s.tenants, errs[2] = backbone.OpenBucket[backbone.Tenant](ctx, js, backbone.BucketTenants)
-	s.documents, errs[3] = backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
-	s.moves, errs[4] = backbone.OpenBucket[move](ctx, js, backbone.BucketMoves)
-	s.skips, errs[5] = backbone.OpenBucket[backbone.Skip](ctx, js, backbone.BucketSkips)
+	s.journal, errs[0] = journal.Open(ctx, js)
+	s.placements, errs[1] = kv.Open[fleet.Placement](ctx, js, streams.BucketPlacement)
+	s.tenants, errs[2] = kv.Open[fleet.Tenant](ctx, js, streams.BucketTenants)
+	s.documents, errs[3] = kv.Open[models.Document](ctx, js, streams.BucketModels)
+	s.moves, errs[4] = kv.Open[move](ctx, js, streams.BucketMoves)
+	s.skips, errs[5] = kv.Open[skips.Skip](ctx, js, streams.BucketSkips)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	secret, err := backbone.SharedSecret(ctx, js, "tokens")
+	secret, err := kv.SharedSecret(ctx, js, "tokens")
 	if err != nil {
 		return nil, err
 	}
 	s.positions = position.NewCodec(secret, s.journal.Epoch, nil)
 	s.asked = fanout.NewGroup(fanout.Config{}, s.announced, s.probe)
 	if s.outage == nil {
-		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, false }
+		s.outage = func() (natshealth.Outage, bool) { return natshealth.Outage{}, false }
 	}
 	// Gates of moves check announcements of nodes: without any node every gate would be open.
 	first, cancel := context.WithCancel(ctx)
 	defer cancel()
-	backbone.FollowNodes(first, js, backbone.Follower{
+	fleet.FollowNodes(first, js, fleet.Follower{
 		Tenants: true,
-		Each: func(fleet backbone.Fleet) {
+		Each: func(fleet fleet.Fleet) {
 			s.setFleet(fleet)
 			cancel()
 		},
@@ -116,7 +124,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 }
 
 // Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
-func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
+func (s *Service) Integrity() *journal.Integrity { return s.journal.Integrity() }
 
 // Register registers the services' handlers.
 func (s *Service) Register(server *connect.Server) {
@@ -152,7 +160,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // probe asks a node whether it accepts calls. Errors: those of the call.
-func (s *Service) probe(ctx context.Context, node backbone.Node) (takesCalls bool, err error) {
+func (s *Service) probe(ctx context.Context, node fleet.Node) (takesCalls bool, err error) {
 	ctx = s.nodes.At(contextkit.PlatformContext(ctx), node.Endpoint)
 	req, res := &healthv1.HealthCheckRequest{}, &healthv1.HealthCheckResponse{}
 	err = s.nodes.Client.CallUnary(ctx, checkSpec, req, res)

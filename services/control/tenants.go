@@ -8,8 +8,11 @@ import (
 	"strconv"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/rpc"
@@ -63,7 +66,7 @@ func (s tenantService) ListTenants(ctx context.Context, _ *controlv1.ListTenants
 	return res, nil
 }
 
-func tenantMessage(name string, stored backbone.Kept[backbone.Tenant], nodes []string, configured bool) *controlv1.Tenant {
+func tenantMessage(name string, stored kv.Entry[fleet.Tenant], nodes []string, configured bool) *controlv1.Tenant {
 	tenant := stored.Value
 	out := &controlv1.Tenant{
 		TenantId:   name,
@@ -82,18 +85,18 @@ func tenantMessage(name string, stored backbone.Kept[backbone.Tenant], nodes []s
 	return out
 }
 
-func storageQuota(q *controlv1.StorageQuota) *backbone.StorageQuota {
+func storageQuota(q *controlv1.StorageQuota) *fleet.StorageQuota {
 	if q == nil {
 		return nil
 	}
-	return &backbone.StorageQuota{Events: q.GetEvents(), Bytes: q.GetBytes(), Aggregates: q.GetAggregates(), Keys: q.GetKeys()}
+	return &fleet.StorageQuota{Events: q.GetEvents(), Bytes: q.GetBytes(), Aggregates: q.GetAggregates(), Keys: q.GetKeys()}
 }
 
-func quota(q *controlv1.Quota) *backbone.Quota {
+func quota(q *controlv1.Quota) *fleet.Quota {
 	if q == nil {
 		return nil
 	}
-	return &backbone.Quota{Rate: q.GetRate(), Burst: int(q.GetBurst()), Concurrent: int(q.GetConcurrent()), Streams: int(q.GetStreams())}
+	return &fleet.Quota{Rate: q.GetRate(), Burst: int(q.GetBurst()), Concurrent: int(q.GetConcurrent()), Streams: int(q.GetStreams())}
 }
 
 // CreateTenant implements TenantService.
@@ -103,53 +106,53 @@ func (s tenantService) CreateTenant(ctx context.Context, req *controlv1.CreateTe
 	if len(s.served()[name]) > 0 {
 		return nil, taken
 	}
-	tenant := backbone.Tenant{Quota: quota(req.GetQuota()), Storage: storageQuota(req.GetStorageQuota())}
+	tenant := fleet.Tenant{Quota: quota(req.GetQuota()), Storage: storageQuota(req.GetStorageQuota())}
 	revision, err := s.tenants.Put(ctx, name, tenant, 0)
 	if err != nil {
-		if errors.Is(err, backbone.ErrChanged) {
+		if errors.Is(err, kv.ErrChanged) {
 			return nil, taken
 		}
 		return nil, asConnectError(err)
 	}
-	return &controlv1.CreateTenantResponse{Tenant: tenantMessage(name, backbone.Kept[backbone.Tenant]{Value: tenant, Revision: revision}, nil, false)}, nil
+	return &controlv1.CreateTenantResponse{Tenant: tenantMessage(name, kv.Entry[fleet.Tenant]{Value: tenant, Revision: revision}, nil, false)}, nil
 }
 
 // SuspendTenant implements TenantService.
 func (s tenantService) SuspendTenant(ctx context.Context, req *controlv1.SuspendTenantRequest) (*controlv1.SuspendTenantResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *backbone.Tenant) { t.Suspended, t.Reason = true, req.GetReason() })
+	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *fleet.Tenant) { t.Suspended, t.Reason = true, req.GetReason() })
 	return &controlv1.SuspendTenantResponse{Tenant: tenant}, err
 }
 
 // ResumeTenant implements TenantService.
 func (s tenantService) ResumeTenant(ctx context.Context, req *controlv1.ResumeTenantRequest) (*controlv1.ResumeTenantResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *backbone.Tenant) { t.Suspended, t.Reason = false, "" })
+	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *fleet.Tenant) { t.Suspended, t.Reason = false, "" })
 	return &controlv1.ResumeTenantResponse{Tenant: tenant}, err
 }
 
 // SetQuota implements TenantService.
 func (s tenantService) SetQuota(ctx context.Context, req *controlv1.SetQuotaRequest) (*controlv1.SetQuotaResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *backbone.Tenant) { t.Quota = quota(req.GetQuota()) })
+	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *fleet.Tenant) { t.Quota = quota(req.GetQuota()) })
 	return &controlv1.SetQuotaResponse{Tenant: tenant}, err
 }
 
 // SetStorageQuota implements TenantService.
 func (s tenantService) SetStorageQuota(ctx context.Context, req *controlv1.SetStorageQuotaRequest) (*controlv1.SetStorageQuotaResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *backbone.Tenant) { t.Storage = storageQuota(req.GetQuota()) })
+	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *fleet.Tenant) { t.Storage = storageQuota(req.GetQuota()) })
 	return &controlv1.SetStorageQuotaResponse{Tenant: tenant}, err
 }
 
 // change changes the stored tenant. With an expected KV revision it returns ABORTED if the tenant has another one.
-func (s tenantService) change(ctx context.Context, name string, expected *int64, f func(*backbone.Tenant)) (*controlv1.Tenant, error) {
+func (s tenantService) change(ctx context.Context, name string, expected *int64, f func(*fleet.Tenant)) (*controlv1.Tenant, error) {
 	if _, err := contextkit.ParseTenantID(name); err != nil {
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 	}
 	for range maxTries {
 		kept, err := s.tenants.Get(ctx, name)
 		nodes := s.served()[name]
-		if errors.Is(err, backbone.ErrNotKept) && len(nodes) == 0 {
+		if errors.Is(err, kv.ErrNotFound) && len(nodes) == 0 {
 			return nil, connect.Errorf(connect.CodeNotFound, "the tenant %q does not exist", name)
 		}
-		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
 			return nil, asConnectError(err)
 		}
 		if current := int64(kept.Revision); expected != nil && *expected != current { //nolint:gosec // a sequence of a stream
@@ -158,11 +161,11 @@ func (s tenantService) change(ctx context.Context, name string, expected *int64,
 		}
 		f(&kept.Value)
 		revision, err := s.tenants.Put(ctx, name, kept.Value, kept.Revision)
-		if errors.Is(err, backbone.ErrChanged) {
+		if errors.Is(err, kv.ErrChanged) {
 			continue
 		}
 		kept.Revision = revision
 		return tenantMessage(name, kept, nodes, false), asConnectError(err)
 	}
-	return nil, asConnectError(backbone.ErrChanged)
+	return nil, asConnectError(kv.ErrChanged)
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/timeline"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 type timelineService struct {
@@ -23,7 +26,7 @@ func (s timelineService) GetTimeline(ctx context.Context, req *controlv1.GetTime
 	if field := req.GetTenantId(); field != "" && field != rc.TenantID.String() {
 		return nil, connect.Errorf(connect.CodePermissionDenied, "tenant_id names %q, the call is for %q", field, rc.TenantID)
 	}
-	hops, complete, err := backbone.Hops(ctx, s.js, rc.TenantID, req.GetId())
+	hops, complete, err := timeline.Read(ctx, s.js, rc.TenantID, req.GetId())
 	if err != nil {
 		return nil, asConnectError(err)
 	}

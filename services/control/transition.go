@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/fleet"
 )
 
 // placed is a placement as it was read.
 type placed struct {
-	backbone.Placement
+	fleet.Placement
 
 	// Revision is the KV revision of the placement, or of its removal; 0: the tenant never had one.
 	Revision uint64
@@ -47,7 +47,7 @@ type action struct {
 	keep    func(string) bool // of gateReleased
 
 	write     write
-	placement backbone.Placement
+	placement fleet.Placement
 	move      move
 	// enter is the step that the move enters with the write, "" for none; goal is set if the current end of the
 	// journal becomes its goal.
@@ -141,7 +141,7 @@ func (m move) retire(p placed, ours bool) action {
 	case ours && !same(p.Placement, last):
 		return action{write: writePlacement, placement: last}
 	case ours:
-		return action{gate: gateReleased, keep: kept, write: writePlacement, placement: backbone.Placement{Node: m.Target}}
+		return action{gate: gateReleased, keep: kept, write: writePlacement, placement: fleet.Placement{Node: m.Target}}
 	}
 	a := m.record(stepDone)
 	if p.Exists && p.Node == m.Target && p.Move == "" {
@@ -175,7 +175,7 @@ func (m move) undo(p placed, ours bool) action {
 	case same(p.Placement, back.placement):
 		return action{
 			gate: gateReleased, keep: func(node string) bool { return node != m.Target },
-			write: writePlacement, placement: backbone.Placement{Node: m.Source},
+			write: writePlacement, placement: fleet.Placement{Node: m.Source},
 		}
 	}
 	if m.Flipped || p.Revision != m.Seen {
@@ -198,21 +198,21 @@ func (m move) record(next step) action {
 }
 
 // locked returns the placement on a node, locked by the move.
-func (m move) locked(node string, also []string) backbone.Placement {
-	return backbone.Placement{Node: node, Also: also, Move: m.ID}
+func (m move) locked(node string, also []string) fleet.Placement {
+	return fleet.Placement{Node: node, Also: also, Move: m.ID}
 }
 
 // others returns the nodes that follow the tenant during its move, without routed, the node that receives its calls.
 func (m move) others(routed string) []string {
 	switch {
 	case m.Source == "":
-		return []string{backbone.EveryNode}
+		return []string{fleet.EveryNode}
 	case routed == m.Source:
 		return []string{m.Target}
 	}
 	return []string{m.Source}
 }
 
-func same(a, b backbone.Placement) bool {
+func same(a, b fleet.Placement) bool {
 	return a.Node == b.Node && slices.Equal(a.Also, b.Also) && a.Move == b.Move
 }

@@ -6,13 +6,19 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/skips"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/model"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 type viewService struct {
@@ -34,35 +40,35 @@ func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequ
 		}
 	}
 	event, found, err := s.journal.Event(ctx, tenant, sequence)
-	if err != nil && !errors.Is(err, backbone.ErrMalformedEvent) {
+	if err != nil && !errors.Is(err, journal.ErrMalformedEvent) {
 		return nil, asConnectError(err)
 	}
 	if !found || event.ID != req.GetEventId() {
 		return nil, connect.Errorf(connect.CodeNotFound, "the tenant has no event %s at sequence %d", excerpt.Text(req.GetEventId(), excerpt.Name), sequence)
 	}
-	record := backbone.Skip{
+	record := skips.Skip{
 		Tenant: tenant.String(), View: view.Name, Fingerprint: view.Fingerprint(), EventID: event.ID, Sequence: sequence,
 		EventType: event.Type, AggregateType: event.AggregateType, AggregateID: event.AggregateID,
 	}
 	for range maxTries {
 		before, err := s.skips.Get(ctx, record.Key())
-		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
 			return nil, asConnectError(err)
 		}
 		if err == nil && !before.Value.Revoked {
 			return &controlv1.SkipEventResponse{Skip: s.skipMessage(before.Value)}, nil
 		}
 		if err != nil {
-			records, err := backbone.TenantSkips(ctx, s.js, tenant)
+			records, err := skips.OfTenant(ctx, s.js, tenant)
 			if err != nil {
 				return nil, asConnectError(err)
 			}
-			if len(records) >= backbone.MaxSkips {
+			if len(records) >= skips.Max {
 				return nil, precondition("TOO_MANY_SKIPS", "the tenant has %d records of skipped events: correct the view in the model instead", len(records))
 			}
 		}
 		stored, err := s.decide(ctx, record, before.Revision, req.GetReason())
-		if errors.Is(err, backbone.ErrChanged) {
+		if errors.Is(err, kv.ErrChanged) {
 			continue
 		}
 		if err != nil {
@@ -70,7 +76,7 @@ func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequ
 		}
 		return &controlv1.SkipEventResponse{Skip: s.skipMessage(stored)}, nil
 	}
-	return nil, asConnectError(backbone.ErrChanged)
+	return nil, asConnectError(kv.ErrChanged)
 }
 
 // RevokeSkip implements ViewService.
@@ -79,9 +85,9 @@ func (s viewService) RevokeSkip(ctx context.Context, req *controlv1.RevokeSkipRe
 	if err != nil {
 		return nil, err
 	}
-	record := backbone.Skip{Tenant: tenant.String(), Fingerprint: view.Fingerprint(), EventID: req.GetEventId()}
+	record := skips.Skip{Tenant: tenant.String(), Fingerprint: view.Fingerprint(), EventID: req.GetEventId()}
 	before, err := s.skips.Get(ctx, record.Key())
-	if errors.Is(err, backbone.ErrNotKept) || err == nil && before.Value.Revoked {
+	if errors.Is(err, kv.ErrNotFound) || err == nil && before.Value.Revoked {
 		return nil, connect.Errorf(connect.CodeNotFound, "the view does not skip the event %s", excerpt.Text(req.GetEventId(), excerpt.Name))
 	}
 	if err != nil {
@@ -102,7 +108,7 @@ func (s viewService) ListSkips(ctx context.Context, req *controlv1.ListSkipsRequ
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
 	}
-	records, err := backbone.TenantSkips(ctx, s.js, tenant)
+	records, err := skips.OfTenant(ctx, s.js, tenant)
 	if err != nil {
 		return nil, asConnectError(err)
 	}
@@ -127,7 +133,7 @@ func (s viewService) named(tenantID, name string) (contextkit.TenantID, *model.V
 }
 
 // decide stores a record under the caller's name.
-func (s viewService) decide(ctx context.Context, record backbone.Skip, revision uint64, reason string) (backbone.Skip, error) {
+func (s viewService) decide(ctx context.Context, record skips.Skip, revision uint64, reason string) (skips.Skip, error) {
 	record.By, record.Reason, record.Time = caller(ctx), reason, time.Now().UTC()
 	if _, err := s.skips.Put(ctx, record.Key(), record, revision); err != nil {
 		return record, err
@@ -148,7 +154,7 @@ func (s viewService) failingAt(tenant, view, eventID string) uint64 {
 	return 0
 }
 
-func (s viewService) skipMessage(record backbone.Skip) *controlv1.Skip {
+func (s viewService) skipMessage(record skips.Skip) *controlv1.Skip {
 	view, ok := s.models.Current().View(record.View)
 	return &controlv1.Skip{
 		TenantId: record.Tenant, View: record.View, Current: ok && view.Fingerprint() == record.Fingerprint,
@@ -158,7 +164,7 @@ func (s viewService) skipMessage(record backbone.Skip) *controlv1.Skip {
 	}
 }
 
-func failingMessages(views []backbone.FailingView) []*controlv1.FailingView {
+func failingMessages(views []fleet.FailingView) []*controlv1.FailingView {
 	out := make([]*controlv1.FailingView, len(views))
 	for i, v := range views {
 		out[i] = &controlv1.FailingView{

@@ -6,8 +6,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/natstest"
 )
@@ -16,12 +19,12 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "control-1", "")
 	acme := natstest.Tenant(t, "acme")
-	journal, err := backbone.OpenJournal(t.Context(), w.js)
+	eventLog, err := journal.Open(t.Context(), w.js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := []backbone.Event{{ID: "e1", Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Time: time.Unix(1, 0), Data: []byte(`{}`)}}
-	if err := journal.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, events); err != nil {
+	events := []journal.Event{{ID: "e1", Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Time: time.Unix(1, 0), Data: []byte(`{}`)}}
+	if err := eventLog.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, events); err != nil {
 		t.Fatal(err)
 	}
 	sequence := int64(events[0].Sequence) //nolint:gosec // small
@@ -43,9 +46,9 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 		}
 	}
 	// A node announces where its view fails.
-	failing := []backbone.FailingView{{Tenant: "acme", View: "wallets", EventID: "e1", Sequence: events[0].Sequence, EventType: "wallet.opened", Aggregate: "wallet/w", Reason: "why"}}
+	failing := []fleet.FailingView{{Tenant: "acme", View: "wallets", EventID: "e1", Sequence: events[0].Sequence, EventType: "wallet.opened", Aggregate: "wallet/w", Reason: "why"}}
 	w.run(t, func(ctx context.Context) error {
-		return backbone.Announce(ctx, w.js, backbone.Node{ID: "projection-9", Kind: "projection", Endpoint: "127.0.0.1:1"}, func(_ context.Context, n *backbone.Node) error {
+		return fleet.Announce(ctx, w.js, fleet.Node{ID: "projection-9", Kind: "projection", Endpoint: "127.0.0.1:1"}, func(_ context.Context, n *fleet.Node) error {
 			n.FailingViews, n.FailingViewCount = failing, 1
 			return nil
 		})

@@ -8,9 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/tail"
+	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
 )
@@ -33,7 +34,7 @@ func (f *follower) Batch() tail.Batch {
 }
 
 // Add implements [tail.Batch].
-func (b *viewBatch) Add(ctx context.Context, event backbone.Event) error {
+func (b *viewBatch) Add(ctx context.Context, event journal.Event) error {
 	if f := b.follower; !f.final {
 		f.aim(event.Sequence)
 	}
@@ -94,7 +95,7 @@ var deferred = new(model.Change)
 
 // prepare reads an event and does the work that does not depend on the events before it, for all views in step or, if
 // only is set, for that view.
-func (f *follower) prepare(ctx context.Context, event backbone.Event, only *part) (prepared, error) {
+func (f *follower) prepare(ctx context.Context, event journal.Event, only *part) (prepared, error) {
 	p := prepared{sequence: event.Sequence, size: len(event.Data), context: event.Context}
 	var err error
 	if p.ref, p.data, p.meta, err = f.read(ctx, event); err != nil {
@@ -253,15 +254,15 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 		if event.skipped || event.sequence <= f.appliedBefore {
 			continue
 		}
-		f.timeline.Record(contextkit.NewContext(ctx, event.context), backbone.Hop{
-			Kind: backbone.HopProjection, Name: event.ref.Event, Started: began, Milliseconds: took, Code: "ok",
+		f.timeline.Record(contextkit.NewContext(ctx, event.context), timeline.Span{
+			Kind: timeline.KindProjection, Name: event.ref.Event, Started: began, Milliseconds: took, Code: "ok",
 			Subject: event.meta.AggregateType + "/" + event.meta.AggregateID, Event: event.meta.EventID,
 		})
 	}
 }
 
 // read decodes an event for the model's rules. If the data cannot be decoded, the error wraps errUnreadable.
-func (f *follower) read(ctx context.Context, event backbone.Event) (model.EventRef, model.Object, model.Meta, error) {
+func (f *follower) read(ctx context.Context, event journal.Event) (model.EventRef, model.Object, model.Meta, error) {
 	ref := model.EventRef{Aggregate: event.AggregateType, Event: event.Type}
 	data, err := f.model.Event(ctx, ref, event.DataVersion, event.Data)
 	if err != nil && ctx.Err() == nil {

@@ -7,20 +7,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
-	"github.com/rs/zerolog"
 )
 
 // BenchmarkFollow measures applying one event to new views.
 func BenchmarkFollow(b *testing.B) {
 	js := natstest.Start(b)
-	journal, err := backbone.OpenJournal(b.Context(), js)
+	eventLog, err := journal.Open(b.Context(), js)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -28,14 +29,14 @@ func BenchmarkFollow(b *testing.B) {
 	ctx := contextkit.TenantContext(b.Context(), acme)
 	const each = 100
 	for n := 0; n < b.N; n += each {
-		events := make([]backbone.Event, each)
+		events := make([]journal.Event, each)
 		for i := range events {
-			events[i] = backbone.Event{
+			events[i] = journal.Event{
 				ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n),
 				Version: int64(i + 1), Time: time.Unix(1_800_000_000, 0), Data: []byte(`{"owner":"ada"}`),
 			}
 		}
-		if err := journal.Append(ctx, acme, 0, events); err != nil {
+		if err := eventLog.Append(ctx, acme, 0, events); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/services/projection/store"
 )
@@ -116,7 +116,7 @@ type catchBatch struct {
 }
 
 // Add implements [tail.Batch].
-func (b *catchBatch) Add(ctx context.Context, event backbone.Event) error {
+func (b *catchBatch) Add(ctx context.Context, event journal.Event) error {
 	p, err := b.catcher.follower.prepare(ctx, event, b.catcher.part())
 	if err == nil {
 		b.events = append(b.events, p)

@@ -5,15 +5,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/skips"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 )
 
 // sums is a model with a view that cannot apply an integer price.
@@ -32,13 +36,13 @@ views:
 // detachedFixture is the journal and the database of followers of acme.
 type detachedFixture struct {
 	js      jetstream.JetStream
-	journal *backbone.Journal
+	journal *journal.Journal
 	tail    *tail.Tail
 	tenant  contextkit.TenantID
 	model   *model.Model
 	rows    store.Store
 	ctx     context.Context // acme's, with the deadline of the test
-	last    backbone.Event
+	last    journal.Event
 }
 
 func newDetachedFixture(t *testing.T) *detachedFixture {
@@ -51,7 +55,7 @@ func newDetachedFixture(t *testing.T) *detachedFixture {
 	if a.model, err = model.Parse("sums.yaml", []byte(sums)); err != nil {
 		t.Fatal(err)
 	}
-	if a.journal, err = backbone.OpenJournal(ctx, a.js); err != nil {
+	if a.journal, err = journal.Open(ctx, a.js); err != nil {
 		t.Fatal(err)
 	}
 	if a.rows, err = sqlite.In(t.TempDir())(ctx, a.tenant, a.model.Views(), "one"); err != nil {
@@ -76,9 +80,9 @@ func newDetachedFixture(t *testing.T) *detachedFixture {
 }
 
 // place appends an order with a price.
-func (a *detachedFixture) place(t *testing.T, price string) backbone.Event {
+func (a *detachedFixture) place(t *testing.T, price string) journal.Event {
 	t.Helper()
-	events := []backbone.Event{{
+	events := []journal.Event{{
 		ID: contextkit.NewID(), Type: "placed", AggregateType: "wallet", AggregateID: "w", Version: a.last.Version + 1,
 		Time: time.Unix(1_800_000_000, 0), Data: []byte(`{"price":` + price + `}`),
 	}}
@@ -127,11 +131,11 @@ func TestCatcher_FollowsSkipOfAnotherNode(t *testing.T) {
 			t.Fatal("the view does not fail")
 		}
 	}
-	bucket, err := backbone.OpenBucket[backbone.Skip](a.ctx, a.js, backbone.BucketSkips)
+	bucket, err := kv.Open[skips.Skip](a.ctx, a.js, streams.BucketSkips)
 	if err != nil {
 		t.Fatal(err)
 	}
-	record := backbone.Skip{Tenant: "acme", View: "totals", Fingerprint: p.view.Fingerprint(), EventID: poison.ID, Sequence: poison.Sequence}
+	record := skips.Skip{Tenant: "acme", View: "totals", Fingerprint: p.view.Fingerprint(), EventID: poison.ID, Sequence: poison.Sequence}
 	if _, err := bucket.Put(a.ctx, record.Key(), record, 0); err != nil {
 		t.Fatal(err)
 	}

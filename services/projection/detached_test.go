@@ -10,11 +10,16 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/skips"
+	"github.com/headgate/headgate/internal/streams"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/projection/store"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // orders is a model whose views fail on various events, except `plain`.
@@ -177,7 +182,7 @@ func TestViews_FailingViewDoesNotAffectOthers(t *testing.T) {
 // skip stores a skip record of the event that a view of acme fails on.
 func (f *fixture) skip(t *testing.T, view string, revoked bool) {
 	t.Helper()
-	bucket, err := backbone.OpenBucket[backbone.Skip](t.Context(), f.js, backbone.BucketSkips)
+	bucket, err := kv.Open[skips.Skip](t.Context(), f.js, streams.BucketSkips)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +196,7 @@ func (f *fixture) skip(t *testing.T, view string, revoked bool) {
 		failing, _ := f.service.Failing(10)
 		for _, one := range failing {
 			if one.View == view {
-				record = backbone.Skip{Tenant: "acme", View: view, Fingerprint: one.Fingerprint, EventID: one.EventID, Sequence: one.Sequence, Reason: "a test"}
+				record = skips.Skip{Tenant: "acme", View: view, Fingerprint: one.Fingerprint, EventID: one.EventID, Sequence: one.Sequence, Reason: "a test"}
 			}
 		}
 		if record.EventID != info.GetMetadata()["event_id"] {

@@ -8,13 +8,16 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
+
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/rs/zerolog"
 )
@@ -59,7 +62,7 @@ func (d *disk) regrow(t *testing.T, events int) {
 	temporary.start(t)
 	defer temporary.stop()
 	js := natstest.Connect(t, temporary.server)
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	journal, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,11 +160,11 @@ func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 				if err := f.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err != nil {
 					t.Errorf("the node is not ready: %v", err)
 				}
-				if !strings.Contains(f.service.Integrity().Degraded()[backbone.DegradedJournal], "its end is missing") {
+				if !strings.Contains(f.service.Integrity().Degraded()[journal.DegradedJournal], "its end is missing") {
 					t.Errorf("degraded: %v", f.service.Integrity().Degraded())
 				}
 
-				if _, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored"); err != nil {
+				if _, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored"); err != nil {
 					t.Fatal(err)
 				}
 				f.rebuilt(t, last, versions, test.accepted)
@@ -223,7 +226,7 @@ func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *t
 	}, model.Wallet)
 	f.integrity(t)
 	within(t, "the damage is known", func() bool { return f.service.Integrity().Damage() != nil })
-	loss, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored")
+	loss, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
@@ -42,11 +43,11 @@ func (s *Service) Failing(limit int) (failing []FailingView, count int) {
 }
 
 // Announced returns the failing views for the node's announcement.
-func (s *Service) Announced() ([]backbone.FailingView, int) {
-	failing, count := s.Failing(backbone.MaxFailingViews)
-	var out []backbone.FailingView
+func (s *Service) Announced() ([]fleet.FailingView, int) {
+	failing, count := s.Failing(fleet.MaxFailingViews)
+	var out []fleet.FailingView
 	for _, f := range failing {
-		out = append(out, backbone.FailingView{
+		out = append(out, fleet.FailingView{
 			Tenant: f.Tenant.String(), View: f.View, EventID: f.EventID, Sequence: f.Sequence, EventType: f.AggregateType + "." + f.EventType, Aggregate: f.aggregate(),
 			Rule: f.Rule, Expression: f.Expression, Reason: f.Reason,
 		})
@@ -62,7 +63,7 @@ func (f *follower) incomplete(view *model.View, state store.ViewState) bool {
 // describe fills in the state of a view in its message.
 func (f *follower) describe(view *model.View, out *projectionv1.View) {
 	state, err := f.viewState(view.Name)
-	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(f.skipped(view, state)) //nolint:gosec // bounded by backbone.MaxSkips
+	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(f.skipped(view, state)) //nolint:gosec // bounded by skips.Max
 	_, _, building := f.building()
 	failed, isFailed := err.(*failedError) //nolint:errorlint // it is not wrapped
 	switch {

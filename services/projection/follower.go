@@ -7,14 +7,15 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/tail"
+	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/rs/zerolog"
 )
 
 // maxResumes bounds a tenant's watchers that concurrently read the events that they have missed.
@@ -45,7 +46,7 @@ type follower struct {
 	applying sync.Mutex   // held while the views or their states change
 	recorded bool         // some view has a record; guarded by applying
 
-	timeline   *backbone.Timeline
+	timeline   *timeline.Recorder
 	onReplaced func(error)         // called when damaged rows were set aside
 	onRestored func()              // called when the rows are at an earlier checkpoint than before
 	onBeyond   func(uint64, error) // called with a checkpoint that the journal no longer has, and the reason

@@ -6,12 +6,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/journal"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // TestForeignMessages_ViewsSkipNonEvents publishes messages of another producer: views contain the rows of valid
@@ -60,7 +62,7 @@ func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) 
 	}
 	publish("")
 	check(f)
-	if count := testutil.CollectAndCount(f.service.Integrity(), "headgate_journal_unreadable_total"); count != len(backbone.Faults()) {
+	if count := testutil.CollectAndCount(f.service.Integrity(), "headgate_journal_unreadable_total"); count != len(journal.Faults()) {
 		t.Errorf("%d messages are counted as non-events", count)
 	}
 

@@ -7,12 +7,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/streams"
+
+	"github.com/nats-io/nats.go/jetstream"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // maxConsumers is the maximum number of consumers that a node has on the journal, for any number of tenants and
@@ -22,7 +24,7 @@ const maxConsumers = 7
 // consumers returns the number of the journal's consumers.
 func consumers(t *testing.T, js jetstream.JetStream) int {
 	t.Helper()
-	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	stream, err := js.Stream(t.Context(), streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}

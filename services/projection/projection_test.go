@@ -15,8 +15,13 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/google/go-cmp/cmp"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/skips"
+	"github.com/headgate/headgate/internal/timeline"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
@@ -28,6 +33,7 @@ import (
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
+
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -86,13 +92,13 @@ type fixture struct {
 	service   *projection.Service
 	models    *model.Registry
 	tenants   *rpc.Tenants
-	journal   *backbone.Journal
+	journal   *journal.Journal
 	positions *position.Codec
 	last      map[string]uint64 // of each aggregate's last event
 	versions  map[string]int64
 	sequence  map[string]uint64 // of each tenant's last event
 	js        jetstream.JetStream
-	skipped   backbone.Skip // the last record that skip has stored
+	skipped   skips.Skip // the last record that skip has stored
 	stop      func()
 }
 
@@ -107,7 +113,7 @@ func startWith(t *testing.T, js jetstream.JetStream, open store.Opener, source m
 }
 
 // startTimed is startWith with a timeline.
-func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config, timeline *backbone.Timeline) *fixture {
+func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config, timeline *timeline.Recorder) *fixture {
 	t.Helper()
 	models, err := model.Open(t.Context(), source)
 	if err != nil {
@@ -121,11 +127,11 @@ func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source 
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal, err := backbone.OpenJournal(t.Context(), js)
+	journal, err := journal.Open(t.Context(), js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := backbone.SharedSecret(t.Context(), js, "tokens")
+	secret, err := kv.SharedSecret(t.Context(), js, "tokens")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +168,7 @@ func (f *fixture) append(t testing.TB, tenant, wallet, eventType, data string) {
 	t.Helper()
 	key := tenant + "/" + wallet
 	f.versions[key]++
-	events := []backbone.Event{{
+	events := []journal.Event{{
 		ID: contextkit.NewID(), Type: eventType, AggregateType: "wallet", AggregateID: wallet, Version: f.versions[key],
 		Time: time.Unix(1_800_000_000, 0).Add(time.Duration(f.versions[key]) * time.Second), Data: []byte(data),
 	}}

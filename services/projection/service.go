@@ -10,8 +10,18 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/natshealth"
+	"github.com/headgate/headgate/internal/timeline"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/position"
@@ -22,10 +32,6 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 const (
@@ -45,7 +51,7 @@ type Service struct {
 
 	tenants   *rpc.Tenants
 	models    *model.Registry
-	journal   *backbone.Journal
+	journal   *journal.Journal
 	opener    store.Opener
 	conn      *nats.Conn
 	positions *position.Codec
@@ -53,8 +59,8 @@ type Service struct {
 	answers   *response.Limiter
 	tokens    *token.Gate
 	store     func() error // nil: see [Config]
-	outage    func() (backbone.Outage, bool)
-	timeline  *backbone.Timeline
+	outage    func() (natshealth.Outage, bool)
+	timeline  *timeline.Recorder
 	log       zerolog.Logger
 	tail      *tail.Tail
 	js        jetstream.JetStream
@@ -84,16 +90,16 @@ type Config struct {
 	// files of the node.
 	Store func() error
 	// Outage returns the current outage of NATS, and false for none; nil: a lost connection counts as one.
-	Outage func() (backbone.Outage, bool)
+	Outage func() (natshealth.Outage, bool)
 }
 
 // New returns the service, which opens each tenant's views with open. timeline may be nil. Close releases them.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, open store.Opener, timeline *backbone.Timeline, log zerolog.Logger) (_ *Service, err error) {
-	journal, err := backbone.OpenJournal(ctx, js)
+func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, open store.Opener, timeline *timeline.Recorder, log zerolog.Logger) (_ *Service, err error) {
+	journal, err := journal.Open(ctx, js)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := backbone.SharedSecret(ctx, js, "tokens")
+	secret, err := kv.SharedSecret(ctx, js, "tokens")
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +114,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		return nil, err
 	}
 	if s.outage == nil {
-		s.outage = func() (backbone.Outage, bool) { return backbone.Outage{}, !s.conn.IsConnected() }
+		s.outage = func() (natshealth.Outage, bool) { return natshealth.Outage{}, !s.conn.IsConnected() }
 	}
 	var failed []error
 	for _, tenant := range tenants.All() {
@@ -129,7 +135,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 }
 
 // Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
-func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
+func (s *Service) Integrity() *journal.Integrity { return s.journal.Integrity() }
 
 // Register registers the service's handlers.
 func (s *Service) Register(server *connect.Server) {

@@ -5,15 +5,18 @@ import (
 	"maps"
 	"sync"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/skips"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // skipSet are the skip records of one tenant's view definition. It is immutable.
 type skipSet struct {
-	revision uint64                                  // of the newest record
-	records  map[string]backbone.Kept[backbone.Skip] // by event id
+	revision uint64                          // of the newest record
+	records  map[string]kv.Entry[skips.Skip] // by event id
 }
 
 // skips reports whether the view skips an event. s may be nil.
@@ -93,12 +96,12 @@ func (r *skipRecords) any(tenant contextkit.TenantID) bool {
 }
 
 // put adds records, unless newer ones are known, and returns the tenants whose records have changed.
-func (r *skipRecords) put(records map[string]backbone.Kept[backbone.Skip]) map[string]struct{} {
+func (r *skipRecords) put(records map[string]kv.Entry[skips.Skip]) map[string]struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changed := map[string]struct{}{}
 	for key, record := range records {
-		tenant := backbone.SkipTenant(key)
+		tenant := skips.TenantOf(key)
 		if tenant != record.Value.Tenant {
 			continue // the control service writes no such key
 		}
@@ -106,7 +109,7 @@ func (r *skipRecords) put(records map[string]backbone.Kept[backbone.Skip]) map[s
 		if before != nil && before.records[record.Value.EventID].Revision >= record.Revision {
 			continue
 		}
-		next := &skipSet{revision: max(before.at(), record.Revision), records: map[string]backbone.Kept[backbone.Skip]{}}
+		next := &skipSet{revision: max(before.at(), record.Revision), records: map[string]kv.Entry[skips.Skip]{}}
 		if before != nil {
 			maps.Copy(next.records, before.records)
 		}
@@ -122,11 +125,11 @@ func (r *skipRecords) put(records map[string]backbone.Kept[backbone.Skip]) map[s
 
 // refresh reads a tenant's records again.
 func (r *skipRecords) refresh(ctx context.Context, tenant contextkit.TenantID) error {
-	found, err := backbone.TenantSkips(ctx, r.js, tenant)
+	found, err := skips.OfTenant(ctx, r.js, tenant)
 	if err != nil {
 		return err
 	}
-	records := make(map[string]backbone.Kept[backbone.Skip], len(found))
+	records := make(map[string]kv.Entry[skips.Skip], len(found))
 	for _, record := range found {
 		records[record.Value.Key()] = record
 	}
@@ -136,7 +139,7 @@ func (r *skipRecords) refresh(ctx context.Context, tenant contextkit.TenantID) e
 
 // followSkips updates the followers of tenants whose skip records change, until ctx ends.
 func (s *Service) followSkips(ctx context.Context) {
-	backbone.FollowBucket(ctx, s.js, backbone.BucketSkips, func(changes backbone.Changes[backbone.Skip]) {
+	kv.Follow(ctx, s.js, streams.BucketSkips, func(changes kv.Changes[skips.Skip]) {
 		for name := range s.skips.put(changes.Put) {
 			tenant, err := contextkit.ParseTenantID(name)
 			if err != nil {

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/timeline"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -23,16 +24,16 @@ func TestTimeline_RebuildAddsNoSpans(t *testing.T) {
 	run := func(open store.Opener) {
 		t.Helper()
 		before := f
-		timeline, err := backbone.NewTimeline(js)
+		recorder, err := timeline.New(js)
 		if err != nil {
 			t.Fatal(err)
 		}
-		timeline.Tell(func(_ contextkit.RequestContext, h backbone.Hop) {
-			if h.Kind == backbone.HopProjection {
+		recorder.Tell(func(_ contextkit.RequestContext, h timeline.Span) {
+			if h.Kind == timeline.KindProjection {
 				spans.Add(1)
 			}
 		})
-		f = startTimed(t, js, open, model.Wallet, projection.Config{}, timeline)
+		f = startTimed(t, js, open, model.Wallet, projection.Config{}, recorder)
 		if before != nil {
 			f.last, f.versions, f.sequence = before.last, before.versions, before.sequence
 		}

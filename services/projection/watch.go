@@ -8,9 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/journal"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+
 	positions "github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"
@@ -318,7 +320,7 @@ func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]ui
 		count   int
 		bytes   int
 	)
-	err = w.tail.Read(ctx, w.tenant, after+1, until, func(event backbone.Event) error {
+	err = w.tail.Read(ctx, w.tenant, after+1, until, func(event journal.Event) error {
 		count, bytes = count+1, bytes+len(event.Data)
 		if count > maxMissed || bytes > maxMissedBytes {
 			return errMany

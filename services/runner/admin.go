@@ -7,14 +7,18 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
-	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/model"
 )
 
 // answerMargin is subtracted from a call's deadline, so that Drain returns the work in flight instead of timing out.
@@ -158,7 +162,7 @@ func (s *Service) waiting(ctx context.Context, tenant contextkit.TenantID) (begu
 
 // waitingAtDurable is waiting for the durable consumer of earlier versions.
 func (s *Service) waitingAtDurable(ctx context.Context, tenant contextkit.TenantID) (begun, behind int64, err error) {
-	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, durableName(tenant))
+	consumer, err := s.js.Consumer(ctx, streams.Events, durableName(tenant))
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound): // no trigger has been requested yet
 		return 0, 0, nil
@@ -185,7 +189,7 @@ func (s *Service) waitingElsewhere(ctx context.Context, tenant contextkit.Tenant
 			continue
 		}
 		seen[workflow.On.Aggregate] = true
-		count, err := backbone.CountEvents(ctx, s.js, backbone.EventSubject(tenant, workflow.On.Aggregate, "*"), stored.Read)
+		count, err := journal.CountEvents(ctx, s.js, streams.EventSubject(tenant, workflow.On.Aggregate, "*"), stored.Read)
 		if err != nil {
 			return 0, 0, err
 		}

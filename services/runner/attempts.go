@@ -8,12 +8,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/workqueue"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -177,7 +179,7 @@ func (e *engine) pending(ctx context.Context, i *instance) (bool, error) {
 
 // retryAt schedules the instance's next attempt.
 func retryAt(ctx context.Context, js jetstream.JetStream, i *instance) error {
-	return schedule(ctx, js, backbone.RetrySubject(i.tenant, i.Workflow, i.ID), i, i.Attempts.Next)
+	return schedule(ctx, js, streams.RetrySubject(i.tenant, i.Workflow, i.ID), i, i.Attempts.Next)
 }
 
 // errManyPostponed reports that a tenant has the maximum number of instances waiting for a retry.
@@ -199,7 +201,7 @@ func (p *postponed) admit(ctx context.Context, js jetstream.JetStream, tenant co
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Since(p.at) >= postponedEvery {
-		count, err := backbone.CountRetries(ctx, js, tenant)
+		count, err := workqueue.CountRetries(ctx, js, tenant)
 		if err != nil {
 			return err
 		}

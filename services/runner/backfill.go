@@ -6,11 +6,14 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 const (
@@ -111,27 +114,27 @@ func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
 		return b.Until, nil // it was removed from the model again
 	}
 	w := m.Workflows()[n]
-	next, events := b.Next, []backbone.Event{}
+	next, events := b.Next, []journal.Event{}
 	take := func(msg *jetstream.RawStreamMsg) error {
 		if msg.Sequence > b.Until {
 			next = b.Until
 			return errEnough
 		}
 		next = msg.Sequence
-		event, err := backbone.ReadEvent(backbone.RawMessage(msg))
+		event, err := journal.ReadEvent(journal.RawMessage(msg))
 		if err == nil && event.Type == w.On.Event {
 			events = append(events, event)
 		}
 		return nil
 	}
-	subject, read := backbone.EventSubject(o.tenant, w.On.Aggregate, "*"), 0
-	err := backbone.ReadPart(ctx, s.js, backbone.StreamEvents, subject, b.Next+1, backfillPart, func(msg *jetstream.RawStreamMsg) error {
+	subject, read := streams.EventSubject(o.tenant, w.On.Aggregate, "*"), 0
+	err := natsclient.ReadPart(ctx, s.js, streams.Events, subject, b.Next+1, backfillPart, func(msg *jetstream.RawStreamMsg) error {
 		read++
 		return take(msg)
 	})
 	if err == nil && read < backfillPart { // up to the end that the responding replica knows
 		var msg *jetstream.RawStreamMsg
-		if msg, err = backbone.FirstMessage(ctx, s.js, backbone.StreamEvents, subject, next+1); err == nil {
+		if msg, err = natsclient.FirstMessage(ctx, s.js, streams.Events, subject, next+1); err == nil {
 			if msg == nil {
 				next = b.Until
 			} else {
@@ -154,7 +157,7 @@ func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
 var errEnough = errors.New("enough")
 
 // fillOne runs a workflow for an earlier event, when it is the tenant's turn.
-func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) error {
+func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, event journal.Event) error {
 	worker := o.term.service.worker(o.tenant)
 	release, err := worker.turns.acquire(ctx, o.tenant)
 	if err != nil {

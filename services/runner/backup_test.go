@@ -8,10 +8,14 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/backup"
 	"github.com/headgate/headgate/internal/natstest"
@@ -44,7 +48,7 @@ func TestBackup_CompensatedTransferDoesNotGoForward(t *testing.T) {
 	undone := false
 	dir := filepath.Join(t.TempDir(), "b")
 	if _, err := backup.Take(t.Context(), f.js, dir, backup.Options{Progress: func(p backup.Progress) {
-		if p.Stream == "KV_"+backbone.BucketInstances && !undone {
+		if p.Stream == "KV_"+streams.BucketInstances && !undone {
 			undone = true
 			close(release)
 			if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED {
@@ -67,7 +71,7 @@ func TestBackup_CompensatedTransferDoesNotGoForward(t *testing.T) {
 	if report.Refusals != 1 {
 		t.Errorf("%d records were completed, want 1", report.Refusals)
 	}
-	if err := backbone.EnsureStreams(t.Context(), js, 1); err != nil {
+	if err := setup.Ensure(t.Context(), js, 1); err != nil {
 		t.Fatal(err)
 	}
 	tenants, err := rpc.ParseTenants(f.served)

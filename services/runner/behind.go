@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/model"
 )
 
@@ -21,7 +22,7 @@ const fileGrace = 10 * time.Second
 // that it starts. A model that was applied arrives eventually. A model from a file only arrives if its rollout
 // continues, so awaits waits only while a node announces that it uses the model. Events of versions that do not
 // record the model are not awaited.
-func (s *Service) awaits(m *model.Model, event *backbone.Event) error {
+func (s *Service) awaits(m *model.Model, event *journal.Event) error {
 	by := event.Model
 	if by.Revision == "" || by.Revision == m.Revision || by.Order <= m.Order {
 		return nil
@@ -41,7 +42,7 @@ func (s *Service) inUse(revision string) bool {
 }
 
 // revisionsOf returns the revisions of the models that nodes announce.
-func revisionsOf(nodes []backbone.Node) map[string]bool {
+func revisionsOf(nodes []fleet.Node) map[string]bool {
 	revisions := map[string]bool{}
 	for _, node := range nodes {
 		revisions[node.Model], revisions[node.ModelPending] = true, true

@@ -5,25 +5,26 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/model"
 )
 
 func TestAwaits_NewerModelDecided(t *testing.T) {
-	s := &Service{revisions: revisionsOf([]backbone.Node{{Model: "announced"}, {Model: "own", ModelPending: "pending"}, {}})}
-	applied := func(revision string, order uint64) backbone.ModelRef {
-		return backbone.NewModelRef(revision, order, false)
+	s := &Service{revisions: revisionsOf([]fleet.Node{{Model: "announced"}, {Model: "own", ModelPending: "pending"}, {}})}
+	applied := func(revision string, order uint64) journal.ModelRef {
+		return journal.NewModelRef(revision, order, false)
 	}
-	file := func(revision string, order uint64) backbone.ModelRef {
-		return backbone.NewModelRef(revision, order, true)
+	file := func(revision string, order uint64) journal.ModelRef {
+		return journal.NewModelRef(revision, order, true)
 	}
 	for name, tc := range map[string]struct {
-		by       backbone.ModelRef
+		by       journal.ModelRef
 		age      time.Duration
 		fromFile bool // the runner's model is
 		want     bool
 	}{
-		"an event of an earlier version":                    {backbone.ModelRef{}, 0, false, false},
+		"an event of an earlier version":                    {journal.ModelRef{}, 0, false, false},
 		"the same model":                                    {applied("own", 5), 0, false, false},
 		"the same model, applied later":                     {applied("own", 9), 0, false, false},
 		"an older model":                                    {applied("x", 4), 0, false, false},
@@ -39,7 +40,7 @@ func TestAwaits_NewerModelDecided(t *testing.T) {
 		"an applied model, just now, the runner has a file": {applied("x", 6), 0, true, true},
 	} {
 		m := &model.Model{Revision: "own", Order: 5, FromFile: tc.fromFile}
-		event := &backbone.Event{Type: "e", Time: time.Now().Add(-tc.age), Model: tc.by}
+		event := &journal.Event{Type: "e", Time: time.Now().Add(-tc.age), Model: tc.by}
 		if err := s.awaits(m, event); errors.Is(err, errBehind) != tc.want {
 			t.Errorf("%s: %v, want it to be handed back: %v", name, err, tc.want)
 		}

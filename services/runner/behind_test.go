@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -29,18 +30,18 @@ func TestTrigger_DecidedByNewerModelWaitsForIt(t *testing.T) {
 	f.wallets(t, "acme")
 
 	acme := natstest.Tenant(t, "acme")
-	journal, err := backbone.OpenJournal(t.Context(), f.js)
+	eventLog, err := journal.Open(t.Context(), f.js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	const order = 9
 	for _, id := range []string{"t1", "t2"} {
-		event := backbone.Event{
+		event := journal.Event{
 			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(),
-			Data: []byte(`{"from":"a","to":"b","amount":100}`), Model: backbone.NewModelRef(parsed.Revision, order, false),
+			Data: []byte(`{"from":"a","to":"b","amount":100}`), Model: journal.NewModelRef(parsed.Revision, order, false),
 		}
-		if err := journal.Append(ctx, acme, 0, []backbone.Event{event}); err != nil {
+		if err := eventLog.Append(ctx, acme, 0, []journal.Event{event}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // cursor is the progress of a tenant's triggers, as stored under the tenant's name in the bucket "cursors". Only the
@@ -58,7 +60,7 @@ type storedCursor struct {
 // loadCursor returns the tenant's cursor.
 func (s *Service) loadCursor(ctx context.Context, tenant contextkit.TenantID) (storedCursor, error) {
 	kept, err := s.cursors.Get(ctx, tenant.String())
-	if errors.Is(err, backbone.ErrNotKept) {
+	if errors.Is(err, kv.ErrNotFound) {
 		return storedCursor{}, nil
 	}
 	return storedCursor{kept.Value, kept.Revision}, err
@@ -69,7 +71,7 @@ func (s *Service) loadCursor(ctx context.Context, tenant contextkit.TenantID) (s
 func (s *Service) saveCursor(ctx context.Context, tenant contextkit.TenantID, c storedCursor) (uint64, error) {
 	for {
 		revision, err := s.cursors.Put(contextkit.TenantContext(ctx, tenant), tenant.String(), c.cursor, c.revision)
-		if !errors.Is(err, backbone.ErrChanged) {
+		if !errors.Is(err, kv.ErrChanged) {
 			return revision, err
 		}
 		// An earlier attempt may have been stored without an acknowledgement. No other runner writes a cursor that
@@ -105,7 +107,7 @@ func (s *Service) startingCursor(ctx context.Context, tenant contextkit.TenantID
 	if !s.hasDurable(tenant) {
 		return c, nil
 	}
-	consumer, err := s.js.Consumer(ctx, backbone.StreamEvents, durableName(tenant))
+	consumer, err := s.js.Consumer(ctx, streams.Events, durableName(tenant))
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 		return c, nil

@@ -12,16 +12,23 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // consumers returns the number of consumers of a stream.
@@ -62,10 +69,10 @@ func TestCursors_TenantsAddNoConsumersOrGoroutines(t *testing.T) {
 		f.transfer(t, tenant, "t", "b", 300)
 		f.ended(t, tenant, "t")
 	}
-	if n := consumers(t, f.js, backbone.StreamEvents); n > 8 {
+	if n := consumers(t, f.js, streams.Events); n > 8 {
 		t.Errorf("%d consumers on EVENTS", n)
 	}
-	if n := consumers(t, f.js, backbone.StreamWork); n != 0 {
+	if n := consumers(t, f.js, streams.Work); n != 0 {
 		t.Errorf("%d consumers on WORK", n)
 	}
 	var perTenant int64
@@ -83,9 +90,9 @@ func TestCursors_TenantsAddNoConsumersOrGoroutines(t *testing.T) {
 
 // ancient creates the durable consumer that earlier versions created for a tenant, and delivers events from it. It
 // acknowledges those for which acked returns true; the others are redelivered soon.
-func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, acked func(event backbone.Event) bool) {
+func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, acked func(event journal.Event) bool) {
 	t.Helper()
-	consumer, err := js.CreateConsumer(t.Context(), backbone.StreamEvents, jetstream.ConsumerConfig{
+	consumer, err := js.CreateConsumer(t.Context(), streams.Events, jetstream.ConsumerConfig{
 		Durable: "runner-" + tenant, FilterSubjects: []string{"events." + tenant + ".transfer.*"}, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: time.Second, MaxDeliver: -1, MaxAckPending: 64,
 	})
@@ -101,7 +108,7 @@ func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, a
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := backbone.ReadEvent(backbone.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
+		event, err := journal.ReadEvent(journal.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,12 +134,12 @@ func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 	}
 	// acme has acknowledged 0 to 2, 4 and 6 of 0 to 7; globex none of 0 to 3; hooli all of 0 to 4.
 	done := map[string]bool{}
-	ancient(t, f.js, "acme", 8, func(e backbone.Event) bool {
+	ancient(t, f.js, "acme", 8, func(e journal.Event) bool {
 		done["acme/"+e.AggregateID] = e.AggregateID <= "t2" || e.AggregateID == "t4" || e.AggregateID == "t6"
 		return done["acme/"+e.AggregateID]
 	})
-	ancient(t, f.js, "globex", 4, func(backbone.Event) bool { return false })
-	ancient(t, f.js, "hooli", 5, func(e backbone.Event) bool { done["hooli/"+e.AggregateID] = true; return true })
+	ancient(t, f.js, "globex", 4, func(journal.Event) bool { return false })
+	ancient(t, f.js, "hooli", 5, func(e journal.Event) bool { done["hooli/"+e.AggregateID] = true; return true })
 	var runs sync.Map // tenant/transfer → number of starts
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
 		if req.GetCommand() == "withdraw" {
@@ -179,7 +186,7 @@ func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 		return left == 0
 	})
 	for _, tenant := range f.served {
-		kept, err := backbone.ReadKept(t.Context(), f.js, backbone.BucketRunner, "paused."+tenant)
+		kept, err := kv.Read(t.Context(), f.js, streams.BucketRunner, "paused."+tenant)
 		if err != nil || string(kept.Value) != "paused" {
 			t.Errorf("to an earlier version %s is %q, %v", tenant, kept.Value, err)
 		}
@@ -200,12 +207,12 @@ func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
 	f.wallets(t, "acme")
-	bucket, err := f.js.KeyValue(t.Context(), backbone.BucketNodes)
+	bucket, err := f.js.KeyValue(t.Context(), streams.BucketNodes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	announce := func() {
-		data, err := json.Marshal(backbone.Node{ID: "runner-old", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true})
+		data, err := json.Marshal(fleet.Node{ID: "runner-old", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +266,7 @@ func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 }
 
 // fleet runs several runners on one server, each with a separate connection, announced with its tenants.
-type fleet struct {
+type nodes struct {
 	*fixture
 
 	runners []*fixture
@@ -267,10 +274,10 @@ type fleet struct {
 
 const fleetLost = 2 * time.Second
 
-func startFleet(t *testing.T, source model.Source, count int, served []string) *fleet {
+func startFleet(t *testing.T, source model.Source, count int, served []string) *nodes {
 	t.Helper()
 	s := natstest.Server(t, &server.Options{})
-	fl := &fleet{fixture: startOn(t, natstest.Connect(t, s), source, webhook.Config{}, served, func(*fixture) {})}
+	fl := &nodes{fixture: startOn(t, natstest.Connect(t, s), source, webhook.Config{}, served, func(*fixture) {})}
 	for n := range count {
 		r := &fixture{
 			source: source, served: served, js: natstest.Connect(t, s), nodeID: fmt.Sprintf("runner-%d", n), lost: fleetLost,
@@ -290,7 +297,7 @@ func (f *fixture) announce(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = backbone.Announce(ctx, f.js, backbone.Node{ID: f.nodeID, Kind: "runner", Endpoint: "127.0.0.1:1", Tenants: f.served, Runner: runner.Abilities}, func(context.Context, *backbone.Node) error { return nil })
+		_ = fleet.Announce(ctx, f.js, fleet.Node{ID: f.nodeID, Kind: "runner", Endpoint: "127.0.0.1:1", Tenants: f.served, Runner: runner.Abilities}, func(context.Context, *fleet.Node) error { return nil })
 	}()
 	stop := f.stop
 	var once sync.Once
@@ -301,7 +308,7 @@ func (f *fixture) announce(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-func (fl *fleet) owned() (counts []int, sum int) {
+func (fl *nodes) owned() (counts []int, sum int) {
 	for _, r := range fl.runners {
 		counts, sum = append(counts, r.node.Owned()), sum+r.node.Owned()
 	}
@@ -390,7 +397,7 @@ func TestFleet_DueWorkSurvivesRunnerDeath(t *testing.T) {
 		}
 	}
 	wait(t, "nothing is left to do", func() bool {
-		stream, err := fl.js.Stream(t.Context(), backbone.StreamWork)
+		stream, err := fl.js.Stream(t.Context(), streams.Work)
 		return err == nil && stream.CachedInfo().State.Msgs == 0
 	})
 }

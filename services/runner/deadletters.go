@@ -9,14 +9,18 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
-	"github.com/headgate/headgate/internal/rpc/response"
-	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/internal/deadletter"
+	"github.com/headgate/headgate/internal/streams"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/model"
 )
 
 // defaultPage is the default size of a page.
@@ -45,7 +49,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 		size = defaultPage
 	}
 	res, page := &adminv1.ListDeadLettersResponse{}, response.Page{Bytes: s.answers.PageBytes()}
-	err = backbone.DeadLetters(ctx, s.js, tenant, from, func(letter backbone.Letter) (bool, error) {
+	err = deadletter.Read(ctx, s.js, tenant, from, func(letter deadletter.Letter) (bool, error) {
 		if !strings.Contains(letter.Cause, req.GetCause()) {
 			return true, nil
 		}
@@ -65,7 +69,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLett
 
 // letterMessage returns a letter as a message. It omits the data of a message that cannot be read, and replaces bytes
 // that are not UTF-8, so that one letter does not hide the others.
-func letterMessage(letter backbone.Letter) *adminv1.DeadLetter {
+func letterMessage(letter deadletter.Letter) *adminv1.DeadLetter {
 	var object *structpb.Struct
 	if data, err := model.DecodeObject(letter.Event.Data); err == nil && letter.Unreadable == nil {
 		object, _ = structpb.NewStruct(data) // nil with an error
@@ -97,7 +101,7 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 	}
 	// Collect their sequences first, since a replay may add new letters.
 	var letters []uint64
-	err = backbone.DeadLetters(ctx, s.js, tenant, 1, func(letter backbone.Letter) (bool, error) {
+	err = deadletter.Read(ctx, s.js, tenant, 1, func(letter deadletter.Letter) (bool, error) {
 		wanted := len(req.GetIds()) == 0 || slices.Contains(req.GetIds(), int64(letter.Sequence)) //nolint:gosec // far below 2^63
 		if wanted && strings.Contains(letter.Cause, req.GetCause()) {
 			letters = append(letters, letter.Sequence)
@@ -109,7 +113,7 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 	}
 	res := &adminv1.ReplayDeadLettersResponse{}
 	for _, sequence := range letters {
-		letter, found, err := backbone.ReadDeadLetter(ctx, s.js, tenant, sequence)
+		letter, found, err := deadletter.Get(ctx, s.js, tenant, sequence)
 		if err != nil {
 			return nil, unavailable("dead letters", err)
 		}
@@ -144,7 +148,7 @@ func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDe
 	}
 	res := &adminv1.DiscardDeadLettersResponse{}
 	for _, id := range req.GetIds() {
-		letter, found, err := backbone.ReadDeadLetter(ctx, s.js, tenant, uint64(max(id, 0))) //nolint:gosec // not negative
+		letter, found, err := deadletter.Get(ctx, s.js, tenant, uint64(max(id, 0))) //nolint:gosec // not negative
 		if err != nil {
 			return nil, unavailable("dead letters", err)
 		}
@@ -162,7 +166,7 @@ func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDe
 }
 
 // giveUp removes a letter, and cancels the instance that it names unless the instance continues automatically.
-func (s *Service) giveUp(ctx context.Context, tenant contextkit.TenantID, letter backbone.Letter, reason string) error {
+func (s *Service) giveUp(ctx context.Context, tenant contextkit.TenantID, letter deadletter.Letter, reason string) error {
 	if letter.Instance != "" {
 		i, err := s.instances.load(ctx, tenant, letter.Workflow, letter.Instance)
 		switch {
@@ -176,7 +180,7 @@ func (s *Service) giveUp(ctx context.Context, tenant contextkit.TenantID, letter
 			}
 		}
 	}
-	return backbone.RemoveDeadLetter(ctx, s.js, letter.Sequence)
+	return deadletter.Remove(ctx, s.js, letter.Sequence)
 }
 
 // explain returns the text about a failure that operators receive.
@@ -189,7 +193,7 @@ func explain(err error) string {
 }
 
 // replay processes a letter again and removes it.
-func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter backbone.Letter) error {
+func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter deadletter.Letter) error {
 	if letter.Unreadable != nil {
 		return fmt.Errorf("the event cannot be read: %w", letter.Unreadable)
 	}
@@ -207,7 +211,7 @@ func (s *Service) replay(ctx context.Context, tenant contextkit.TenantID, letter
 	if err != nil {
 		return err
 	}
-	return backbone.RemoveDeadLetter(ctx, s.js, letter.Sequence)
+	return deadletter.Remove(ctx, s.js, letter.Sequence)
 }
 
 // replayInstance continues an instance; the record contains its completed steps.
@@ -221,7 +225,7 @@ func (w *worker) replayInstance(ctx context.Context, workflow, id string) error 
 
 // replayEvent runs the letter's workflow for its event or, for a letter of an earlier version, every workflow that
 // the event starts.
-func (w *worker) replayEvent(ctx context.Context, letter backbone.Letter) error {
+func (w *worker) replayEvent(ctx context.Context, letter deadletter.Letter) error {
 	var errs []error
 	m := w.models.Current()
 	for _, workflow := range m.Workflows() {
@@ -234,7 +238,7 @@ func (w *worker) replayEvent(ctx context.Context, letter backbone.Letter) error 
 		case err == nil:
 			err = w.driveAgain(ctx, i)
 		case !errors.Is(err, errNoInstance):
-		case letter.Workflow == "" && time.Since(letter.Time) > backbone.WorkflowTTL:
+		case letter.Workflow == "" && time.Since(letter.Time) > streams.WorkflowTTL:
 			err = errors.New("the letter is of an earlier version, and any record of the instance has expired: " +
 				"a replay would repeat completed steps. Inspect the effects of the event, and discard the letter")
 		default:

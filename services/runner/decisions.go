@@ -8,10 +8,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/nats-io/nats.go/jetstream"
+
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 // Operators' decisions are stored in the bucket "runner" under one of these prefixes and the tenant's name: under the
@@ -145,7 +149,7 @@ func (s *Service) storeDecision(ctx context.Context, tenant contextkit.TenantID,
 	since := s.cursorsSince
 	s.mu.Unlock()
 	if since == 0 {
-		revision, err := backbone.PutKept(ctx, s.js, backbone.BucketRunner, pausedKey(tenant), []byte(decision))
+		revision, err := kv.Put(ctx, s.js, streams.BucketRunner, pausedKey(tenant), []byte(decision))
 		if err != nil {
 			return 0, err
 		}
@@ -155,7 +159,7 @@ func (s *Service) storeDecision(ctx context.Context, tenant contextkit.TenantID,
 		}
 		s.setCursorsSince(since)
 	}
-	return backbone.PutKept(ctx, s.js, backbone.BucketRunner, pauseKey(tenant), []byte(decision))
+	return kv.Put(ctx, s.js, streams.BucketRunner, pauseKey(tenant), []byte(decision))
 }
 
 // pause stores the decision first, so that it survives a restart.

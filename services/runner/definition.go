@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/model"
 )
 
@@ -66,7 +67,7 @@ func (e *engine) pinned(ctx context.Context, revision string) (*model.Model, err
 // adopt pins an instance that an earlier version started: to the model that was in use at the time, if the history
 // has it, else to the model in use, else to the newest model that fits.
 func (e *engine) adopt(ctx context.Context, i *instance, current *model.Model) error {
-	history, err := e.history.History(ctx, backbone.ModelKey)
+	history, err := e.history.History(ctx, models.Key)
 	if err != nil {
 		return err
 	}
@@ -184,10 +185,10 @@ func (e *engine) migrate(ctx context.Context, i *instance, current *model.Model,
 }
 
 // trigger returns an event in the form of a model's rules.
-func trigger(ctx context.Context, m *model.Model, on model.EventRef, tenant contextkit.TenantID, event backbone.Event) (model.Trigger, error) {
+func trigger(ctx context.Context, m *model.Model, on model.EventRef, tenant contextkit.TenantID, event journal.Event) (model.Trigger, error) {
 	data, err := m.Event(ctx, on, event.DataVersion, event.Data)
 	if err != nil && !errors.Is(err, model.ErrEvaluation) && ctx.Err() == nil {
-		err = fmt.Errorf("%w: %w", backbone.ErrMalformedEvent, err)
+		err = fmt.Errorf("%w: %w", journal.ErrMalformedEvent, err)
 	}
 	return model.Trigger{Data: data, Meta: triggerMeta(tenant, event)}, err
 }

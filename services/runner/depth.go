@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/model"
 )
 
@@ -15,7 +15,7 @@ const defaultMaxDepth = 100
 var errDepth = errors.New("workflows start each other in an endless chain")
 
 // admitDepth returns [errDepth] if a workflow would exceed the bound on the chain of the event's causes.
-func (e *engine) admitDepth(workflow *model.Workflow, event backbone.Event) error {
+func (e *engine) admitDepth(workflow *model.Workflow, event journal.Event) error {
 	if event.Context.Depth < e.maxDepth {
 		return nil
 	}

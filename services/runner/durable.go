@@ -8,9 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Earlier versions have a durable consumer per tenant on EVENTS, shared by all runners, and one on WORK. While a
@@ -70,7 +71,7 @@ func (s *Service) renew(ctx context.Context) {
 
 // loadDurables reads which tenants have a durable consumer of an earlier version.
 func (s *Service) loadDurables(ctx context.Context) error {
-	stream, err := s.js.Stream(ctx, backbone.StreamEvents)
+	stream, err := s.js.Stream(ctx, streams.Events)
 	if err != nil {
 		return err
 	}
@@ -125,7 +126,7 @@ func (o *owned) drainOnce(ctx context.Context, w *worker) (done bool, err error)
 	o.mu.Lock()
 	until := o.stored.Durable
 	o.mu.Unlock()
-	consumer, err := w.js.Consumer(ctx, backbone.StreamEvents, durableName(o.tenant))
+	consumer, err := w.js.Consumer(ctx, streams.Events, durableName(o.tenant))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return true, nil
 	}
@@ -185,7 +186,7 @@ func (s *Service) deleteDurables(ctx context.Context, remove bool) (left int, er
 	if err != nil {
 		return 0, err
 	}
-	for stream, prefix := range map[string]string{backbone.StreamEvents: durablePrefix, backbone.StreamWork: duePrefix} {
+	for stream, prefix := range map[string]string{streams.Events: durablePrefix, streams.Work: duePrefix} {
 		handle, err := s.js.Stream(ctx, stream)
 		if err != nil {
 			return 0, err

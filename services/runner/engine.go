@@ -7,13 +7,19 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/timeline"
+	"github.com/headgate/headgate/internal/workqueue"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 )
 
 // commandTimeout bounds one command of a step.
@@ -32,11 +38,11 @@ type engine struct {
 	models    *model.Registry
 	instances *instances
 	revisions *revisions
-	history   *backbone.Bucket[backbone.Document] // of models
+	history   *kv.Bucket[models.Document] // of models
 	commands  Commander
 	webhooks  *webhook.Caller
 	js        jetstream.JetStream
-	timeline  *backbone.Timeline
+	timeline  *timeline.Recorder
 	failing   *failing
 	postponed *postponed
 	maxDepth  int
@@ -52,7 +58,7 @@ var errFailed = errors.New("the workflow failed and could not be compensated")
 
 // run drives the workflow's instance for an event until it ends or waits, and returns it; nil if it has no record.
 // After an error that is not [final] the caller runs it again; completed steps are not repeated.
-func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event) (*instance, error) {
+func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event journal.Event) (*instance, error) {
 	known, err := trigger(ctx, m, workflow.On, tenant, event)
 	applies := false
 	if err == nil {
@@ -74,7 +80,7 @@ func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workfl
 
 // begin returns a workflow's instance for an event that starts it, and creates its record. undecided is the reason
 // why it cannot be decided whether the event starts the instance, which then is stuck before its first step.
-func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event backbone.Event, known model.Trigger, undecided error) (*instance, error) {
+func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event journal.Event, known model.Trigger, undecided error) (*instance, error) {
 	if err := e.admitDepth(workflow, event); err != nil {
 		return nil, err
 	}
@@ -162,8 +168,8 @@ var errNoRecord = errors.New("the workflow instance has no record")
 
 // lostTrigger returns a substitute for the unknown event that started an instance of which there is only due work. No
 // model can have its names.
-func lostTrigger(work backbone.DueWork) backbone.Event {
-	return backbone.Event{
+func lostTrigger(work workqueue.Due) journal.Event {
+	return journal.Event{
 		ID: work.Instance, Type: "-", AggregateType: "-", AggregateID: work.Instance, Version: 1, Time: work.Time,
 		Data: []byte("{}"), DataVersion: 1,
 	}
@@ -171,13 +177,13 @@ func lostTrigger(work backbone.DueWork) backbone.Event {
 
 // resume drives an instance that is due. It returns the event that started it and the instance, as soon as they are
 // known.
-func (e *engine) resume(ctx context.Context, work backbone.DueWork) (backbone.Event, *instance, error) {
+func (e *engine) resume(ctx context.Context, work workqueue.Due) (journal.Event, *instance, error) {
 	i, err := e.instances.load(ctx, work.Tenant, work.Workflow, work.Instance)
 	if errors.Is(err, errNoInstance) {
 		return lostTrigger(work), nil, fmt.Errorf("%w: instance %s", errNoRecord, work.Instance)
 	}
 	if err != nil {
-		return backbone.Event{}, nil, err
+		return journal.Event{}, nil, err
 	}
 	i.woken = work.Time
 	event, err := i.event()
@@ -427,8 +433,8 @@ func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) 
 
 // record adds a span for an attempt at a step to the timeline.
 func (e *engine) record(ctx context.Context, i *instance, name string, s model.Step, began time.Time, err error) {
-	hop := backbone.Hop{
-		Kind: backbone.HopStep, Name: i.Workflow + " " + name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
+	hop := timeline.Span{
+		Kind: timeline.KindStep, Name: i.Workflow + " " + name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
 		Code: outcomeDone, Subject: i.Workflow + "/" + i.ID, Event: i.Trigger.Meta.EventID, Detail: "command",
 	}
 	if s.Webhook != nil {
@@ -439,7 +445,7 @@ func (e *engine) record(ctx context.Context, i *instance, name string, s model.S
 	case errors.As(err, &refused):
 		hop.Code, hop.Detail = outcomeRefused, hop.Detail+": "+refused.message
 	case err != nil:
-		hop.Code, hop.Detail = backbone.HopFailed, hop.Detail+", retrying"
+		hop.Code, hop.Detail = timeline.Failed, hop.Detail+", retrying"
 	}
 	e.timeline.Record(ctx, hop)
 }

@@ -7,7 +7,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/deadletter"
+	"github.com/headgate/headgate/internal/journal"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -56,7 +59,7 @@ func TestForeignMessages_NonEventsTriggerNothing(t *testing.T) {
 // TestForeignMessages_LettersOfSharedIDsAreDistinct stores letters of events that share an id.
 func TestForeignMessages_LettersOfSharedIDsAreDistinct(t *testing.T) {
 	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(*fixture) {})
-	journal, err := backbone.OpenJournal(t.Context(), f.js)
+	journal, err := journal.Open(t.Context(), f.js)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,12 +75,12 @@ func TestForeignMessages_LettersOfSharedIDsAreDistinct(t *testing.T) {
 			t.Fatal(found, err)
 		}
 		for range 2 { // the second does nothing
-			if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, backbone.LetterOrigin{Work: "runner-acme"}, errors.New("a test")); err != nil {
+			if err := deadletter.Store(as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "runner-acme"}, errors.New("a test")); err != nil {
 				t.Fatal(err)
 			}
 		}
 		want++
-		err = backbone.DeadLetters(t.Context(), f.js, acme, 1, func(letter backbone.Letter) (bool, error) {
+		err = deadletter.Read(t.Context(), f.js, acme, 1, func(letter deadletter.Letter) (bool, error) {
 			if letter.Event.AggregateID == strange.Name && (letter.Event.ID != event.ID || letter.Unreadable != nil) {
 				t.Errorf("%s: the letter's event is %s, %v; want %s", strange.Name, letter.Event.ID, letter.Unreadable, event.ID)
 			}
@@ -88,7 +91,7 @@ func TestForeignMessages_LettersOfSharedIDsAreDistinct(t *testing.T) {
 		}
 	}
 	count := 0
-	if err := backbone.DeadLetters(t.Context(), f.js, acme, 1, func(backbone.Letter) (bool, error) { count++; return true, nil }); err != nil || count != want {
+	if err := deadletter.Read(t.Context(), f.js, acme, 1, func(deadletter.Letter) (bool, error) { count++; return true, nil }); err != nil || count != want {
 		t.Errorf("%d letters, %v; want %d", count, err, want)
 	}
 }
@@ -100,8 +103,8 @@ func TestForeignMessages_LetterWithoutObjectHidesNoOthers(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
 	cause := errors.New("a test \xff" + strings.Repeat("\u00e9", 1000)) // which is truncated
 	for id, data := range map[string]string{"array": "[1]", "bytes": "\xff\x00", "object": `{"a":1}`} {
-		event := backbone.Event{ID: id, Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(), Data: []byte(data), DataVersion: 1}
-		if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, backbone.LetterOrigin{Work: "runner-acme"}, cause); err != nil {
+		event := journal.Event{ID: id, Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(), Data: []byte(data), DataVersion: 1}
+		if err := deadletter.Store(as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "runner-acme"}, cause); err != nil {
 			t.Fatal(err)
 		}
 	}

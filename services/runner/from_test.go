@@ -7,9 +7,12 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -143,7 +146,7 @@ func TestBackfill_ContinuesWithNextOwner(t *testing.T) {
 	f.run(t)
 	wait(t, "the rest is not done", func() bool { return f.balance(t, "acme", "b") == events })
 	f.stop()
-	cursor, err := backbone.ReadKept(contextkit.PlatformContext(t.Context()), f.js, backbone.BucketCursors, "acme")
+	cursor, err := kv.Read(contextkit.PlatformContext(t.Context()), f.js, streams.BucketCursors, "acme")
 	if err != nil || strings.Contains(string(cursor.Value), "backfills") || !strings.Contains(string(cursor.Value), "all@transfer.requested") {
 		t.Errorf("the cursor is %s, %v", cursor.Value, err)
 	}

@@ -2,12 +2,11 @@ package runner
 
 import (
 	"encoding/json"
-
 	"fmt"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/model"
 )
 
@@ -40,7 +39,7 @@ const (
 	outcomeRefused = "refused"
 )
 
-// instance is a workflow's stored progress for one trigger event. A record expires [backbone.WorkflowTTL] after the
+// instance is a workflow's stored progress for one trigger event. A record expires [streams.WorkflowTTL] after the
 // instance has ended, and not before.
 type instance struct {
 	Workflow string `json:"workflow"`
@@ -127,21 +126,21 @@ type step struct {
 }
 
 // event returns the event that started the instance, in the current form of its data.
-func (i *instance) event() (backbone.Event, error) {
+func (i *instance) event() (journal.Event, error) {
 	meta := i.Trigger.Meta
 	at, err := time.Parse(time.RFC3339Nano, meta.Time)
 	if err != nil {
-		return backbone.Event{}, fmt.Errorf("read workflow instance: %w", err)
+		return journal.Event{}, fmt.Errorf("read workflow instance: %w", err)
 	}
 	data, err := json.Marshal(i.Trigger.Data)
-	return backbone.Event{
+	return journal.Event{
 		ID: meta.EventID, Type: i.Event, AggregateType: meta.AggregateType, AggregateID: meta.AggregateID, Version: meta.Version, Time: at,
 		Data: data, DataVersion: i.DataVersion,
 	}, err
 }
 
 // triggerMeta returns the metadata of an event for the model's rules.
-func triggerMeta(tenant contextkit.TenantID, event backbone.Event) model.Meta {
+func triggerMeta(tenant contextkit.TenantID, event journal.Event) model.Meta {
 	return model.Meta{
 		Tenant: tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
 		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 // errNoInstance reports that there is no such record.
@@ -21,7 +24,7 @@ var errNoInstance = errors.New("the workflow instance does not exist")
 // other has started. Those instances are found under their earlier names, and moved to the other bucket when they are
 // driven.
 type instances struct {
-	bucket, earlier *backbone.Bucket[*instance]
+	bucket, earlier *kv.Bucket[*instance]
 	// byEvents reports whether all runners name instances by events.
 	byEvents func() bool
 }
@@ -29,23 +32,23 @@ type instances struct {
 func openInstances(ctx context.Context, js jetstream.JetStream, byEvents func() bool) (*instances, error) {
 	s := &instances{byEvents: byEvents}
 	var errs [2]error
-	s.bucket, errs[0] = backbone.OpenBucket[*instance](ctx, js, backbone.BucketInstances)
-	s.earlier, errs[1] = backbone.OpenBucket[*instance](ctx, js, backbone.BucketWorkflows)
+	s.bucket, errs[0] = kv.Open[*instance](ctx, js, streams.BucketInstances)
+	s.earlier, errs[1] = kv.Open[*instance](ctx, js, streams.BucketWorkflows)
 	return s, errors.Join(errs[:]...)
 }
 
 // earlierID returns the name of an event's instance in earlier versions.
-func earlierID(event backbone.Event) string {
+func earlierID(event journal.Event) string {
 	if event.Version == 1 {
 		return event.AggregateID
 	}
 	return fmt.Sprintf("%s=%d", event.AggregateID, event.Version)
 }
 
-// eventName returns the name of the instance by its event: see [backbone.UniqueID].
+// eventName returns the name of the instance by its event: see [journal.UniqueID].
 func (i *instance) eventName() string {
 	meta := i.Trigger.Meta
-	return backbone.UniqueID(meta.EventID, meta.AggregateType, meta.AggregateID, meta.Version)
+	return journal.UniqueID(meta.EventID, meta.AggregateType, meta.AggregateID, meta.Version)
 }
 
 func recordKey(tenant contextkit.TenantID, workflow, id string) string {
@@ -66,7 +69,7 @@ func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workfl
 
 // find returns the record of a workflow's instance for an event under an earlier version's name, or [errNoInstance].
 // A record of that name may belong to an event of another aggregate type.
-func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workflow string, event backbone.Event) (*instance, error) {
+func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workflow string, event journal.Event) (*instance, error) {
 	i, err := s.read(ctx, s.earlier, tenant, workflow, earlierID(event))
 	switch {
 	case err != nil:
@@ -78,7 +81,7 @@ func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workfl
 }
 
 // of returns the record of a workflow's instance for an event, or [errNoInstance].
-func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow string, event backbone.Event) (*instance, error) {
+func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow string, event journal.Event) (*instance, error) {
 	i, err := s.find(ctx, tenant, workflow, event)
 	if errors.Is(err, errNoInstance) {
 		return s.read(ctx, s.bucket, tenant, workflow, event.UniqueID())
@@ -88,7 +91,7 @@ func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow
 
 // create stores the first record of an instance and returns the instance. If there is a record under its event's
 // name, it returns that one.
-func (s *instances) create(ctx context.Context, i *instance, event backbone.Event) (*instance, error) {
+func (s *instances) create(ctx context.Context, i *instance, event journal.Event) (*instance, error) {
 	i.ID = event.UniqueID()
 	if !s.byEvents() {
 		if now, err := s.read(ctx, s.bucket, i.tenant, i.Workflow, i.ID); !errors.Is(err, errNoInstance) {
@@ -102,16 +105,16 @@ func (s *instances) create(ctx context.Context, i *instance, event backbone.Even
 		}
 	}
 	err := s.save(ctx, i)
-	if errors.Is(err, backbone.ErrChanged) { // or an attempt of this runner whose acknowledgement was lost
+	if errors.Is(err, kv.ErrChanged) { // or an attempt of this runner whose acknowledgement was lost
 		return s.load(ctx, i.tenant, i.Workflow, i.ID)
 	}
 	return i, err
 }
 
 // read returns a bucket's record, or [errNoInstance].
-func (s *instances) read(ctx context.Context, from *backbone.Bucket[*instance], tenant contextkit.TenantID, workflow, id string) (*instance, error) {
+func (s *instances) read(ctx context.Context, from *kv.Bucket[*instance], tenant contextkit.TenantID, workflow, id string) (*instance, error) {
 	kept, err := from.Get(ctx, recordKey(tenant, workflow, id))
-	if errors.Is(err, backbone.ErrNotKept) {
+	if errors.Is(err, kv.ErrNotFound) {
 		return nil, errNoInstance
 	}
 	if err != nil {
@@ -130,7 +133,7 @@ func (s *instances) save(ctx context.Context, i *instance) error {
 	if i.earlier {
 		bucket = s.earlier
 	} else if i.State.ended() {
-		ttl = backbone.WorkflowTTL
+		ttl = streams.WorkflowTTL
 	}
 	// A KV revision of 0 requires that there is no record yet.
 	revision, err := bucket.PutFor(ctx, recordKey(i.tenant, i.Workflow, i.ID), i, i.revision, ttl)
@@ -172,7 +175,7 @@ func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) 
 	if !errors.Is(err, errNoInstance) {
 		return now, err
 	}
-	if err = s.save(ctx, &moved); errors.Is(err, backbone.ErrChanged) {
+	if err = s.save(ctx, &moved); errors.Is(err, kv.ErrChanged) {
 		return s.read(ctx, s.bucket, i.tenant, i.Workflow, moved.ID)
 	}
 	return &moved, err
@@ -183,13 +186,13 @@ func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) 
 // read. It returns the next page; 0: there is none.
 func (s *instances) newest(ctx context.Context, tenant contextkit.TenantID, workflow string, page uint64, scan int, each func(*instance) bool) (next uint64, err error) {
 	// A page is the KV revision to continue before, doubled, with the bucket in the lowest bit.
-	for n, bucket := range []*backbone.Bucket[*instance]{s.bucket, s.earlier} {
+	for n, bucket := range []*kv.Bucket[*instance]{s.bucket, s.earlier} {
 		part := uint64(n) //nolint:gosec // 0 or 1
 		if page&1 > part {
 			continue
 		}
 		stopped := false
-		before, err := bucket.Newest(ctx, recordKey(tenant, workflow, "*"), page>>1, scan, func(_ string, kept backbone.Kept[*instance]) bool {
+		before, err := bucket.Newest(ctx, recordKey(tenant, workflow, "*"), page>>1, scan, func(_ string, kept kv.Entry[*instance]) bool {
 			scan--
 			i := kept.Value
 			i.tenant, i.revision, i.earlier = tenant, kept.Revision, n == 1

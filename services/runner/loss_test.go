@@ -7,15 +7,19 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 )
 
 // integral runs the integrity check of a fixture's runner until the runner is stopped.
@@ -68,7 +72,7 @@ func lossy(t *testing.T, f *fixture) (end uint64) {
 	for n := range 10 {
 		f.ended(t, "acme", fmt.Sprintf("lost%d", n))
 	}
-	if _, err := backbone.OpenJournal(t.Context(), f.js); err != nil { // its check records the end
+	if _, err := journal.Open(t.Context(), f.js); err != nil { // its check records the end
 		t.Fatal(err)
 	}
 	return end
@@ -77,13 +81,13 @@ func lossy(t *testing.T, f *fixture) (end uint64) {
 // removeEnd removes the blocks of a stopped server that contain the messages after [lossy]'s filler.
 func removeEnd(t *testing.T, dir string) {
 	t.Helper()
-	natstest.RemoveBlock(t, dir, backbone.StreamEvents, "events.acme.transfer.lost0")
-	natstest.DropIndex(t, dir, backbone.StreamEvents)
+	natstest.RemoveBlock(t, dir, streams.Events, "events.acme.transfer.lost0")
+	natstest.DropIndex(t, dir, streams.Events)
 }
 
 func lastSequence(t *testing.T, js jetstream.JetStream) uint64 {
 	t.Helper()
-	stream, err := js.Stream(t.Context(), backbone.StreamEvents)
+	stream, err := js.Stream(t.Context(), streams.Events)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +124,7 @@ func again(t *testing.T, f *fixture) {
 
 func acceptLoss(t *testing.T, js jetstream.JetStream, end uint64) {
 	t.Helper()
-	loss, err := backbone.AcceptLoss(contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone")
+	loss, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +145,7 @@ func TestCursors_AreCutToAcceptedJournalEnd(t *testing.T) {
 			if !claimed {
 				f.stop() // it writes its cursor, without an owner
 			}
-			kept, err := backbone.ReadKept(t.Context(), js, backbone.BucketCursors, "acme")
+			kept, err := kv.Read(t.Context(), js, streams.BucketCursors, "acme")
 			if err != nil || len(kept.Value) == 0 {
 				t.Fatalf("the cursor is %q, %v", kept.Value, err)
 			}

@@ -6,10 +6,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/workqueue"
 )
 
 const (
@@ -97,13 +99,13 @@ func (c *stored) read(js jetstream.JetStream) storedCounts {
 }
 
 func (c *storedCounts) renew(ctx context.Context, js jetstream.JetStream) {
-	if work, err := js.Stream(ctx, backbone.StreamWork); err == nil {
+	if work, err := js.Stream(ctx, streams.Work); err == nil {
 		c.waiting = int(work.CachedInfo().State.Msgs) //nolint:gosec // far below 2^63
 	}
-	if postponed, err := backbone.CountRetries(ctx, js, contextkit.TenantID{}); err == nil {
+	if postponed, err := workqueue.CountRetries(ctx, js, contextkit.TenantID{}); err == nil {
 		c.postponed = int(postponed)
 	}
-	stream, err := js.Stream(ctx, backbone.StreamDeadLetters)
+	stream, err := js.Stream(ctx, streams.DeadLetters)
 	if err != nil {
 		return
 	}
@@ -122,5 +124,5 @@ func (c *storedCounts) renew(ctx context.Context, js jetstream.JetStream) {
 	c.tenants = mostOf(tenants, shownTenants)
 }
 
-// deadLetters is the prefix of the subjects of dead letters, see [backbone.DeadLetterSubject].
+// deadLetters is the prefix of the subjects of dead letters, see [streams.DeadLetterSubject].
 const deadLetters = "deadletters."

@@ -7,8 +7,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/deadletter"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/workqueue"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
@@ -88,7 +92,7 @@ func (s *Service) operate(ctx context.Context, name string, req operation, chang
 			return 0, err
 		}
 		err = s.instances.save(ctx, i)
-		if errors.Is(err, backbone.ErrChanged) {
+		if errors.Is(err, kv.ErrChanged) {
 			continue
 		}
 		if err != nil {
@@ -106,11 +110,11 @@ func (s *Service) operate(ctx context.Context, name string, req operation, chang
 
 // wake removes the schedule and the dead letters of an instance, and makes it due unless it has ended.
 func (s *Service) wake(ctx context.Context, tenant contextkit.TenantID, i *instance) error {
-	if err := backbone.Unschedule(ctx, s.js, tenant, i.Workflow, i.ID); err != nil {
+	if err := workqueue.Unschedule(ctx, s.js, tenant, i.Workflow, i.ID); err != nil {
 		return err
 	}
 	if !i.State.ended() {
-		if err := backbone.MakeDue(s.triggered(ctx, i), s.js, tenant, i.Workflow, i.ID); err != nil {
+		if err := workqueue.MakeDue(s.triggered(ctx, i), s.js, tenant, i.Workflow, i.ID); err != nil {
 			return err
 		}
 	}
@@ -120,14 +124,14 @@ func (s *Service) wake(ctx context.Context, tenant contextkit.TenantID, i *insta
 // removeLetters removes the dead letters of an instance.
 func (s *Service) removeLetters(ctx context.Context, tenant contextkit.TenantID, i *instance) error {
 	var stale []uint64
-	err := backbone.DeadLetters(ctx, s.js, tenant, 1, func(letter backbone.Letter) (bool, error) {
+	err := deadletter.Read(ctx, s.js, tenant, 1, func(letter deadletter.Letter) (bool, error) {
 		if letter.Workflow == i.Workflow && letter.Instance == i.ID {
 			stale = append(stale, letter.Sequence)
 		}
 		return true, nil
 	})
 	for _, sequence := range stale {
-		err = errors.Join(err, backbone.RemoveDeadLetter(ctx, s.js, sequence))
+		err = errors.Join(err, deadletter.Remove(ctx, s.js, sequence))
 	}
 	return err
 }

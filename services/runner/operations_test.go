@@ -10,8 +10,11 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
@@ -165,7 +168,7 @@ func TestOperations_SkipWaitsAndRefusedCompensations(t *testing.T) {
 	})
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 10)
-	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	stream, err := f.js.Stream(t.Context(), streams.Work)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,9 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/tail"
+	"github.com/headgate/headgate/internal/workqueue"
 	"github.com/headgate/headgate/model"
 )
 
@@ -89,11 +90,11 @@ type batch struct {
 	owned  *owned
 	model  *model.Model
 	last   uint64
-	events []backbone.Event
+	events []journal.Event
 }
 
 // Add implements [tail.Batch].
-func (b *batch) Add(_ context.Context, event backbone.Event) error {
+func (b *batch) Add(_ context.Context, event journal.Event) error {
 	if err := b.owned.term.service.awaits(b.model, &event); err != nil {
 		return err
 	}
@@ -168,7 +169,7 @@ func (o *owned) add(p *piece) {
 }
 
 // offer adds due work to the window, unless the window is full or it was added already.
-func (o *owned) offer(work backbone.DueWork) (room bool) {
+func (o *owned) offer(work workqueue.Due) (room bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, known := o.due[work.Sequence]; known {

@@ -8,11 +8,15 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/deadletter"
+	"github.com/headgate/headgate/internal/journal"
+
+	"google.golang.org/protobuf/proto"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
-	"google.golang.org/protobuf/proto"
 )
 
 func TestListDeadLetters_PagesEndAtByteLimit(t *testing.T) {
@@ -22,11 +26,11 @@ func TestListDeadLetters_PagesEndAtByteLimit(t *testing.T) {
 	for n, length := range []int{400_000, 400_000, 400_000, 1, 800_000, 2, 800_000} {
 		id := fmt.Sprintf("t%d", n)
 		want = append(want, id)
-		event := backbone.Event{
+		event := journal.Event{
 			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1,
 			Data: fmt.Appendf(nil, `{"from":%q,"to":"b","amount":1}`, strings.Repeat("a", length)),
 		}
-		if err := backbone.DeadLetter(as(t, "acme"), f.js, acme, event, backbone.LetterOrigin{Work: "test"}, errors.New("of a test")); err != nil {
+		if err := deadletter.Store(as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "test"}, errors.New("of a test")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/workqueue"
 )
 
 // piece is a trigger, or due work, that was accepted and has not ended.
@@ -15,9 +16,9 @@ type piece struct {
 	failed   int // attempts
 	unstored unstored
 	// event is the event of a trigger; nil after a restart or a failure, when it is read again.
-	event *backbone.Event
+	event *journal.Event
 	// due is set for due work.
-	due *backbone.DueWork
+	due *workqueue.Due
 	// retry is the timer of the next attempt.
 	retry *time.Timer
 }
@@ -41,7 +42,7 @@ func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Dura
 		if ended, again = w.workDue(ctx, *p.due, t); !ended {
 			return false, again
 		}
-		if err := backbone.RemoveDueWork(ctx, w.js, p.sequence); err != nil {
+		if err := workqueue.Remove(ctx, w.js, p.sequence); err != nil {
 			w.log.Warn().Err(err).Str("workflow", p.due.Workflow).Str("instance", p.due.Instance).Msg("removing completed due work failed, the instance will be checked again")
 			return false, retryDelay(p.failed + 1)
 		}
@@ -52,8 +53,8 @@ func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Dura
 	}
 	event, err := o.term.event(ctx, o.tenant, p.sequence)
 	switch {
-	case errors.Is(err, backbone.ErrMalformedEvent), errors.Is(err, errNoTrigger):
-		if unreadable, ok := errors.AsType[*backbone.UnreadableError](err); ok {
+	case errors.Is(err, journal.ErrMalformedEvent), errors.Is(err, errNoTrigger):
+		if unreadable, ok := errors.AsType[*journal.UnreadableError](err); ok {
 			w.unreadable(unreadable)
 		} else {
 			w.log.Error().Err(err).Uint64("sequence", p.sequence).Msg("a trigger cannot be read and is skipped")
@@ -74,7 +75,7 @@ func (o *owned) waitsFew() bool {
 }
 
 // workTrigger runs the workflows that a trigger starts.
-func (w *worker) workTrigger(ctx context.Context, event backbone.Event, t try) (ended bool, again time.Duration) {
+func (w *worker) workTrigger(ctx context.Context, event journal.Event, t try) (ended bool, again time.Duration) {
 	rc := event.Context
 	rc.CausationID = event.ID
 	rc.Depth++
@@ -90,7 +91,7 @@ func (w *worker) workTrigger(ctx context.Context, event backbone.Event, t try) (
 }
 
 // workDue drives the instance of due work.
-func (w *worker) workDue(ctx context.Context, work backbone.DueWork, t try) (ended bool, again time.Duration) {
+func (w *worker) workDue(ctx context.Context, work workqueue.Due, t try) (ended bool, again time.Duration) {
 	rc := work.Context
 	rc.RequestID = contextkit.NewID()
 	ctx = contextkit.NewContext(ctx, rc)

@@ -13,15 +13,21 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
+	"github.com/nats-io/nats.go"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go"
 )
 
 const (
@@ -33,7 +39,7 @@ const (
 // scheduled waits until an instance's message is scheduled.
 func (f *fixture) scheduled(t *testing.T) {
 	t.Helper()
-	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	stream, err := f.js.Stream(t.Context(), streams.Work)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +295,7 @@ func earlierRecord(t *testing.T, f *fixture, key string, record map[string]any) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := backbone.PutKept(as(t, "acme"), f.js, backbone.BucketWorkflows, key, data); err != nil {
+	if _, err := kv.Put(as(t, "acme"), f.js, streams.BucketWorkflows, key, data); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -302,7 +308,7 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 	ids := map[string]string{}
 	for _, id := range []string{"done", "begun", "waits"} {
 		f.transfer(t, "acme", id, "b", 100)
-		events, err := f.js.Stream(t.Context(), backbone.StreamEvents)
+		events, err := f.js.Stream(t.Context(), streams.Events)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +316,7 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := backbone.ReadEvent(backbone.RawMessage(msg))
+		event, err := journal.ReadEvent(journal.RawMessage(msg))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +358,7 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 		if got := f.ended(t, "acme", id); steps(got) != "debit done, cool done, credit done" || got.GetInstanceId() != ids[id] || got.GetModel() == "" {
 			t.Errorf("%s is %v: %s, as %s", id, got.GetState(), steps(got), got.GetInstanceId())
 		}
-		if kept, err := backbone.ReadKept(t.Context(), f.js, backbone.BucketWorkflows, "acme.transfer."+id); err != nil || !strings.Contains(string(kept.Value), `"state":"moved"`) {
+		if kept, err := kv.Read(t.Context(), f.js, streams.BucketWorkflows, "acme.transfer."+id); err != nil || !strings.Contains(string(kept.Value), `"state":"moved"`) {
 			t.Errorf("the earlier record of %s is %s, %v", id, kept.Value, err)
 		}
 	}
@@ -389,8 +395,8 @@ func TestDueWork_WithoutRecordIsDeadLetter(t *testing.T) {
 	f.scheduled(t)
 	id := f.get(t, "transfer", "t").GetInstanceId()
 	f.stop()
-	for bucket, config := range map[string]bool{backbone.BucketInstances: false, backbone.BucketRevisions: true} {
-		stream, err := f.js.Stream(t.Context(), backbone.BucketStream(bucket))
+	for bucket, config := range map[string]bool{streams.BucketInstances: false, streams.BucketRevisions: true} {
+		stream, err := f.js.Stream(t.Context(), streams.BucketStream(bucket))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -427,7 +433,7 @@ func TestRecord_ExpiresAfterInstanceEnds(t *testing.T) {
 	f.transfer(t, "acme", "failed", "b", 13)
 	for id, want := range map[string]string{"undone": "720h0m0s", "failed": ""} {
 		got := f.ended(t, "acme", id)
-		stream, err := f.js.Stream(t.Context(), backbone.BucketStream(backbone.BucketInstances))
+		stream, err := f.js.Stream(t.Context(), streams.BucketStream(streams.BucketInstances))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,9 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (
@@ -54,7 +57,7 @@ func (s *Service) rearm(ctx context.Context) {
 // the search.
 func (s *Service) rearmAll(ctx context.Context, now time.Time) error {
 	used := map[string]bool{}
-	for _, bucket := range []string{backbone.BucketWorkflows, backbone.BucketInstances} { // records move to the latter
+	for _, bucket := range []string{streams.BucketWorkflows, streams.BucketInstances} { // records move to the latter
 		if err := s.rearmBucket(ctx, bucket, used); err != nil {
 			return err
 		}
@@ -65,12 +68,12 @@ func (s *Service) rearmAll(ctx context.Context, now time.Time) error {
 // rearmBucket searches a bucket's records once, and adds the model revisions that unfinished instances of any tenant
 // need to used.
 func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[string]bool) error {
-	stream, prefix := backbone.BucketStream(bucket), "$KV."+bucket+"."
+	stream, prefix := streams.BucketStream(bucket), "$KV."+bucket+"."
 	next := uint64(1)
 	for {
 		began, read := time.Now(), 0
 		var suspects []*instance
-		err := backbone.ReadPart(ctx, s.js, stream, prefix+">", next, rearmPart, func(msg *jetstream.RawStreamMsg) error {
+		err := natsclient.ReadPart(ctx, s.js, stream, prefix+">", next, rearmPart, func(msg *jetstream.RawStreamMsg) error {
 			next = msg.Sequence + 1
 			read++
 			var i instance
@@ -78,7 +81,7 @@ func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[strin
 				return nil //nolint:nilerr // a deleted key's marker, or of another version
 			}
 			used[i.Model] = true
-			i.revision, i.earlier = msg.Sequence, bucket == backbone.BucketWorkflows
+			i.revision, i.earlier = msg.Sequence, bucket == streams.BucketWorkflows
 			if s.isSuspect(strings.TrimPrefix(msg.Subject, prefix), &i, time.Since(msg.Time)) {
 				suspects = append(suspects, &i)
 			}
@@ -127,10 +130,10 @@ func (s *Service) rearmOne(ctx context.Context, i *instance) error {
 		return err
 	}
 	for _, subject := range []string{
-		backbone.LaterSubject(i.tenant, i.Workflow, i.ID), backbone.RetrySubject(i.tenant, i.Workflow, i.ID),
-		backbone.WorkSubject(i.tenant, i.Workflow, i.ID),
+		streams.LaterSubject(i.tenant, i.Workflow, i.ID), streams.RetrySubject(i.tenant, i.Workflow, i.ID),
+		streams.WorkSubject(i.tenant, i.Workflow, i.ID),
 	} {
-		there, err := backbone.HasMessage(ctx, s.js, backbone.StreamWork, subject)
+		there, err := natsclient.HasMessage(ctx, s.js, streams.Work, subject)
 		if err != nil || there {
 			return err
 		}
@@ -157,9 +160,9 @@ func (s *Service) triggered(ctx context.Context, i *instance) context.Context {
 	meta := i.Trigger.Meta
 	rc, _ := contextkit.FromContext(contextkit.TenantContext(ctx, i.tenant))
 	if meta.Version > 0 && meta.Version <= rearmVersions {
-		subject := backbone.EventSubject(i.tenant, meta.AggregateType, meta.AggregateID)
-		_ = backbone.ReadPart(ctx, s.js, backbone.StreamEvents, subject, 1, int(meta.Version), func(msg *jetstream.RawStreamMsg) error {
-			if event, err := backbone.ReadEvent(backbone.RawMessage(msg)); err == nil && event.ID == meta.EventID {
+		subject := streams.EventSubject(i.tenant, meta.AggregateType, meta.AggregateID)
+		_ = natsclient.ReadPart(ctx, s.js, streams.Events, subject, 1, int(meta.Version), func(msg *jetstream.RawStreamMsg) error {
+			if event, err := journal.ReadEvent(journal.RawMessage(msg)); err == nil && event.ID == meta.EventID {
 				rc = event.Context
 			}
 			return nil

@@ -6,14 +6,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
+	"github.com/nats-io/nats.go/jetstream"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // lose starts a transfer that waits, stops the runner and removes the message of the wait. It returns the correlation
@@ -22,7 +25,7 @@ func lose(t *testing.T, f *fixture) string {
 	t.Helper()
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
-	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	stream, err := f.js.Stream(t.Context(), streams.Work)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +79,7 @@ func TestRearm_SkipsWaitsWithMessage(t *testing.T) {
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
 	f.transfer(t, "acme", "u", "b", 100)
-	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	stream, err := f.js.Stream(t.Context(), streams.Work)
 	if err != nil {
 		t.Fatal(err)
 	}

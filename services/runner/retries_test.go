@@ -12,8 +12,11 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/workqueue"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -34,7 +37,7 @@ func withHook(hook string) model.Source {
 // retries returns the number of the tenant's instances whose next attempt is scheduled.
 func (f *fixture) retries(t *testing.T, tenant string) int64 {
 	t.Helper()
-	count, err := backbone.CountRetries(t.Context(), f.js, natstest.Tenant(t, tenant))
+	count, err := workqueue.CountRetries(t.Context(), f.js, natstest.Tenant(t, tenant))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,10 +8,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 const (
@@ -29,7 +32,7 @@ var errNoRevision = errors.New("the model revision is not stored")
 // revisions stores the models that drive unfinished instances in the bucket "revisions", from before the first record
 // names a revision until no unfinished record has named it for a day. Its methods may be called concurrently.
 type revisions struct {
-	bucket *backbone.Bucket[backbone.Document]
+	bucket *kv.Bucket[models.Document]
 
 	mu     sync.Mutex
 	stored map[string]time.Time // revisions that are known to be stored, with the time of the last write
@@ -37,7 +40,7 @@ type revisions struct {
 }
 
 func openRevisions(ctx context.Context, js jetstream.JetStream) (*revisions, error) {
-	bucket, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketRevisions)
+	bucket, err := kv.Open[models.Document](ctx, js, streams.BucketRevisions)
 	return &revisions{bucket: bucket, stored: map[string]time.Time{}}, err
 }
 
@@ -50,14 +53,14 @@ func (r *revisions) retain(ctx context.Context, m *model.Model) error {
 		return nil
 	}
 	kept, err := r.bucket.Get(ctx, m.Revision)
-	if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+	if err != nil && !errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("store model revision: %w", err)
 	}
 	at := kept.Time
 	if time.Since(at) >= revisionTouch {
 		at = time.Now()
-		_, err := r.bucket.Put(contextkit.PlatformContext(ctx), m.Revision, backbone.Document{Text: m.Text, Revision: m.Revision}, kept.Revision)
-		if err != nil && !errors.Is(err, backbone.ErrChanged) { // another runner has stored it
+		_, err := r.bucket.Put(contextkit.PlatformContext(ctx), m.Revision, models.Document{Text: m.Text, Revision: m.Revision}, kept.Revision)
+		if err != nil && !errors.Is(err, kv.ErrChanged) { // another runner has stored it
 			return fmt.Errorf("store model revision: %w", err)
 		}
 	}
@@ -74,7 +77,7 @@ func (r *revisions) model(ctx context.Context, revision string) (*model.Model, e
 		return m, nil
 	}
 	kept, err := r.bucket.Get(ctx, revision)
-	if errors.Is(err, backbone.ErrNotKept) {
+	if errors.Is(err, kv.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %s", errNoRevision, revision)
 	}
 	if err != nil {
@@ -132,7 +135,7 @@ func (r *revisions) expire(ctx context.Context, used map[string]bool, now time.T
 			r.mu.Unlock()
 			err = r.bucket.Expire(ctx, revision, kept.Revision)
 		}
-		if err != nil && !errors.Is(err, backbone.ErrChanged) {
+		if err != nil && !errors.Is(err, kv.ErrChanged) {
 			return fmt.Errorf("model revision %s: %w", revision, err)
 		}
 	}

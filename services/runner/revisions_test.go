@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -36,8 +38,8 @@ func TestRevisions_ExpireAfterLastInstanceEnds(t *testing.T) {
 	f.wallets(t, "acme")
 	stored := func(revision string) bool {
 		t.Helper()
-		_, err := backbone.ReadKept(platform(t), f.js, backbone.BucketRevisions, revision)
-		if err != nil && !errors.Is(err, backbone.ErrNotKept) {
+		_, err := kv.Read(platform(t), f.js, streams.BucketRevisions, revision)
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
 			t.Fatal(err)
 		}
 		return err == nil

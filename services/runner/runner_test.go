@@ -12,10 +12,17 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
 	"github.com/headgate/headgate/internal/lease"
@@ -25,9 +32,6 @@ import (
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 func TestMain(m *testing.M) { natstest.Main(m) }
@@ -523,12 +527,12 @@ func TestWorkflow_FailedCompensationIsDeadLetter(t *testing.T) {
 	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_FAILED || steps(got) != "debit done, credit refused, undo debit refused, fail done" {
 		t.Fatalf("%v with %s", got.GetState(), steps(got))
 	}
-	stream, err := f.js.Stream(t.Context(), backbone.StreamDeadLetters)
+	stream, err := f.js.Stream(t.Context(), streams.DeadLetters)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "no dead letter is stored", func() bool {
-		letter, err := stream.GetLastMsgForSubject(t.Context(), backbone.DeadLetterSubject(natstest.Tenant(t, "acme")))
+		letter, err := stream.GetLastMsgForSubject(t.Context(), streams.DeadLetterSubject(natstest.Tenant(t, "acme")))
 		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be compensated") && strings.Contains(string(letter.Data), "missing") &&
 			letter.Header.Get("tenant-id") == "acme" && letter.Header.Get("x-correlation-id") != "" && len(letter.Header.Get("traceparent")) == 55
 	})

@@ -6,10 +6,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/workqueue"
 )
 
 // maxSchedule bounds how far ahead a message is scheduled. An instance that waits longer is driven then, and
@@ -22,7 +24,7 @@ func scheduleInstance(ctx context.Context, js jetstream.JetStream, i *instance, 
 	if latest := time.Now().Add(maxSchedule); at.After(latest) {
 		at = latest
 	}
-	return schedule(ctx, js, backbone.LaterSubject(i.tenant, i.Workflow, i.ID), i, at)
+	return schedule(ctx, js, streams.LaterSubject(i.tenant, i.Workflow, i.ID), i, at)
 }
 
 // schedule is scheduleInstance with a subject.
@@ -35,7 +37,7 @@ func schedule(ctx context.Context, js jetstream.JetStream, subject string, i *in
 	defer cancel()
 	_, err := js.PublishMsg(ctx, msg,
 		jetstream.WithScheduleAt(at.Add(time.Second-1).Truncate(time.Second)), // schedules have whole seconds
-		jetstream.WithScheduleTarget(backbone.WorkSubject(i.tenant, i.Workflow, i.ID)), jetstream.WithScheduleTTLNever())
+		jetstream.WithScheduleTarget(streams.WorkSubject(i.tenant, i.Workflow, i.ID)), jetstream.WithScheduleTTLNever())
 	if err != nil {
 		return fmt.Errorf("schedule %s %s: %w", i.Workflow, i.ID, err)
 	}
@@ -45,8 +47,8 @@ func schedule(ctx context.Context, js jetstream.JetStream, subject string, i *in
 // dueConsumer returns the tenant's consumer of due work.
 func (w *worker) dueConsumer(ctx context.Context) (jetstream.Consumer, error) {
 	name := "due-" + w.tenant.String()
-	consumer, err := w.js.CreateOrUpdateConsumer(ctx, backbone.StreamWork, jetstream.ConsumerConfig{
-		Durable: name, FilterSubject: backbone.WorkSubject(w.tenant, "*", "*"), AckPolicy: jetstream.AckExplicitPolicy,
+	consumer, err := w.js.CreateOrUpdateConsumer(ctx, streams.Work, jetstream.ConsumerConfig{
+		Durable: name, FilterSubject: streams.WorkSubject(w.tenant, "*", "*"), AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4 * tenantConcurrency,
 	})
 	if err != nil {
@@ -64,7 +66,7 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.TermWithReason("malformed") // a retry cannot help
 		return
 	}
-	work := backbone.DueWork{Tenant: w.tenant, Workflow: parts[2], Instance: parts[3], Context: rc}
+	work := workqueue.Due{Tenant: w.tenant, Workflow: parts[2], Instance: parts[3], Context: rc}
 	failed := 0
 	if meta, err := msg.Metadata(); err == nil {
 		work.Time, failed = meta.Timestamp, int(meta.NumDelivered)-1 //nolint:gosec // small

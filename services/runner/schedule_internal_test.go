@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 )
 
@@ -32,11 +32,11 @@ func TestWait_OfMonthsIsChainedByNATSClock(t *testing.T) {
 	i := &instance{Workflow: "w", ID: "i", State: stateRunning, tenant: acme}
 	schedule := func() time.Time {
 		t.Helper()
-		stream, err := js.Stream(ctx, backbone.StreamWork)
+		stream, err := js.Stream(ctx, streams.Work)
 		if err != nil {
 			t.Fatal(err)
 		}
-		msg, err := stream.GetLastMsgForSubject(ctx, backbone.LaterSubject(acme, "w", "i"))
+		msg, err := stream.GetLastMsgForSubject(ctx, streams.LaterSubject(acme, "w", "i"))
 		if err != nil {
 			t.Fatal(err)
 		}

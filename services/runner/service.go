@@ -11,18 +11,23 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/lease"
+	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/tail"
+	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 )
 
 // restartWait is the delay before a failed worker is restarted.
@@ -36,16 +41,16 @@ type Service struct {
 	tenants   *rpc.Tenants
 	models    *model.Registry
 	js        jetstream.JetStream
-	journal   *backbone.Journal
+	journal   *journal.Journal
 	tail      *tail.Tail
 	lease     *lease.Lease
-	cursors   *backbone.Bucket[cursor]
-	flags     *backbone.Bucket[string] // cursorsKey only
+	cursors   *kv.Bucket[cursor]
+	flags     *kv.Bucket[string] // cursorsKey only
 	decisions jetstream.KeyValue
 	instances *instances
 	pinned    *revisions
 	starts    *starts
-	history   *backbone.Bucket[backbone.Document] // of models
+	history   *kv.Bucket[models.Document] // of models
 	answers   *response.Limiter
 	stored    stored
 	failing   failing
@@ -56,7 +61,7 @@ type Service struct {
 	log         zerolog.Logger
 	commands    Commander
 	turns       *turns
-	timeline    *backbone.Timeline
+	timeline    *timeline.Recorder
 	settled     time.Duration // see [settlePeriod]
 	// nodesKnown is closed once the announced nodes are known.
 	nodesKnown chan struct{}
@@ -115,33 +120,33 @@ type Config struct {
 }
 
 // New returns a runner that sends commands with commands and webhooks as configured by hooks. timeline may be nil.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, commands Commander, hooks webhook.Config, timeline *backbone.Timeline, log zerolog.Logger) (*Service, error) {
+func New(ctx context.Context, config Config, js jetstream.JetStream, documents *model.Registry, tenants *rpc.Tenants, commands Commander, hooks webhook.Config, timeline *timeline.Recorder, log zerolog.Logger) (*Service, error) {
 	webhooks := webhook.New(hooks)
 	pinned, err := openRevisions(ctx, js)
 	if err != nil {
 		return nil, err
 	}
-	history, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
+	history, err := kv.Open[models.Document](ctx, js, streams.BucketModels)
 	if err != nil {
 		return nil, err
 	}
-	decisions, err := js.KeyValue(ctx, backbone.BucketRunner)
+	decisions, err := js.KeyValue(ctx, streams.BucketRunner)
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", backbone.BucketRunner, err)
+		return nil, fmt.Errorf("open bucket %s: %w", streams.BucketRunner, err)
 	}
-	secret, err := backbone.SharedSecret(ctx, js, "tokens")
-	if err != nil {
-		return nil, err
-	}
-	journal, err := backbone.OpenJournal(ctx, js)
+	secret, err := kv.SharedSecret(ctx, js, "tokens")
 	if err != nil {
 		return nil, err
 	}
-	cursors, err := backbone.OpenBucket[cursor](ctx, js, backbone.BucketCursors)
+	journal, err := journal.Open(ctx, js)
 	if err != nil {
 		return nil, err
 	}
-	flags, err := backbone.OpenBucket[string](ctx, js, backbone.BucketRunner)
+	cursors, err := kv.Open[cursor](ctx, js, streams.BucketCursors)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := kv.Open[string](ctx, js, streams.BucketRunner)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +162,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		answers:    response.NewLimiter(config.Answers),
 		pages:      token.NewNumbers(secret, "runner/page", config.Tokens),
 		webhooks:   webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
-		tenants: tenants, models: models, js: js, decisions: decisions, pinned: pinned, history: history, log: log,
+		tenants: tenants, models: documents, js: js, decisions: decisions, pinned: pinned, history: history, log: log,
 		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
 		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
 		settled: settlePeriod, nodesKnown: make(chan struct{}),
@@ -165,7 +170,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if s.starts, err = openStarts(ctx, js, journal, history); err != nil {
 		return nil, err
 	}
-	if _, err = s.starts.of(ctx, models.Current()); err != nil { // from now on, other workflows are new
+	if _, err = s.starts.of(ctx, documents.Current()); err != nil { // from now on, other workflows are new
 		return nil, err
 	}
 	if s.instances, err = openInstances(ctx, js, s.byEvents); err != nil {
@@ -174,7 +179,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if s.upgraded, err = hasEarlierRecords(ctx, js); err != nil {
 		return nil, err
 	}
-	s.tail = tail.New(js, journal, tail.Config{Name: "triggers", Subjects: subjectsOf(models.Current()), Log: log})
+	s.tail = tail.New(js, journal, tail.Config{Name: "triggers", Subjects: subjectsOf(documents.Current()), Log: log})
 	return s, s.loadDecisions(ctx)
 }
 
@@ -212,7 +217,7 @@ func (s *Service) Register(server *connect.Server) {
 }
 
 // Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
-func (s *Service) Integrity() *backbone.Integrity { return s.journal.Integrity() }
+func (s *Service) Integrity() *journal.Integrity { return s.journal.Integrity() }
 
 // Run runs the tenants' workflows as requested by Drain, PauseTenant, Reload and their opposites, until ctx ends.
 // Then it finishes the work in progress and leaves the rest to other runners.

@@ -7,11 +7,16 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 var stateMessages = map[state]adminv1.WorkflowState{
@@ -95,9 +100,9 @@ func (s *Service) triggerOf(ctx context.Context, tenant contextkit.TenantID, wor
 	if version < 1 || version > rearmVersions {
 		return "", false
 	}
-	subject := backbone.EventSubject(tenant, w.On.Aggregate, id)
-	err := backbone.ReadPart(ctx, s.js, backbone.StreamEvents, subject, 1, int(version), func(msg *jetstream.RawStreamMsg) error {
-		if read, err := backbone.ReadEvent(backbone.RawMessage(msg)); err == nil && read.Version == version {
+	subject := streams.EventSubject(tenant, w.On.Aggregate, id)
+	err := natsclient.ReadPart(ctx, s.js, streams.Events, subject, 1, int(version), func(msg *jetstream.RawStreamMsg) error {
+		if read, err := journal.ReadEvent(journal.RawMessage(msg)); err == nil && read.Version == version {
 			event = read.UniqueID()
 		}
 		return nil

@@ -8,10 +8,14 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 // startsKey is the key in the bucket "runner" of the [startRecord].
@@ -29,17 +33,17 @@ type startRecord struct {
 // starts determines the events from which workflows start. Its methods may be called concurrently.
 type starts struct {
 	js      jetstream.JetStream
-	journal *backbone.Journal
-	bucket  *backbone.Bucket[startRecord] // startsKey only
-	applied *backbone.Bucket[backbone.Document]
+	journal *journal.Journal
+	bucket  *kv.Bucket[startRecord] // startsKey only
+	applied *kv.Bucket[models.Document]
 
 	mu       sync.Mutex
 	revision string // of the model that after is of
 	after    map[string]uint64
 }
 
-func openStarts(ctx context.Context, js jetstream.JetStream, journal *backbone.Journal, applied *backbone.Bucket[backbone.Document]) (*starts, error) {
-	bucket, err := backbone.OpenBucket[startRecord](ctx, js, backbone.BucketRunner)
+func openStarts(ctx context.Context, js jetstream.JetStream, journal *journal.Journal, applied *kv.Bucket[models.Document]) (*starts, error) {
+	bucket, err := kv.Open[startRecord](ctx, js, streams.BucketRunner)
 	return &starts{js: js, journal: journal, bucket: bucket, applied: applied}, err
 }
 
@@ -53,7 +57,7 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 	}
 	for {
 		kept, err := s.bucket.Get(ctx, startsKey)
-		fresh := errors.Is(err, backbone.ErrNotKept)
+		fresh := errors.Is(err, kv.ErrNotFound)
 		if err != nil && !fresh {
 			return nil, fmt.Errorf("read the start sequences of workflows: %w", err)
 		}
@@ -78,7 +82,7 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 		}
 		if fresh || kept.Value.Epoch != next.Epoch || !maps.Equal(next.After, kept.Value.After) {
 			_, err = s.bucket.Put(contextkit.PlatformContext(ctx), startsKey, next, kept.Revision)
-			if errors.Is(err, backbone.ErrChanged) {
+			if errors.Is(err, kv.ErrChanged) {
 				continue // another runner was first
 			}
 			if err != nil {
@@ -95,17 +99,17 @@ func (s *starts) of(ctx context.Context, m *model.Model) (map[string]uint64, err
 // used. It is the journal's end if that is not recorded, because the model comes from a file, or an earlier version
 // of the control node applied it.
 func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map[string]uint64, error) {
-	history, err := s.applied.History(ctx, backbone.ModelKey) // newest first
+	history, err := s.applied.History(ctx, models.Key) // newest first
 	if err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(history, func(kept backbone.Kept[backbone.Document]) bool { return kept.Value.Revision == m.Revision })
+	at := slices.IndexFunc(history, func(kept kv.Entry[models.Document]) bool { return kept.Value.Revision == m.Revision })
 	var sequence uint64
 	if at >= 0 {
 		sequence = history[at].Value.Sequence
 	}
 	if sequence == 0 {
-		if sequence, err = backbone.JournalEnd(ctx, s.js); err != nil {
+		if sequence, err = journal.End(ctx, s.js); err != nil {
 			return nil, err
 		}
 		at = len(history) - 1
@@ -141,7 +145,7 @@ func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map
 
 // starts reports whether an event may start a workflow: the event came after the workflow was added, or was decided
 // by the model that has the workflow, or the workflow is for all events.
-func (s *starts) starts(ctx context.Context, m *model.Model, w *model.Workflow, event backbone.Event) (bool, error) {
+func (s *starts) starts(ctx context.Context, m *model.Model, w *model.Workflow, event journal.Event) (bool, error) {
 	if w.FromBeginning || event.Sequence == 0 { // of a dead letter
 		return true, nil
 	}

@@ -5,9 +5,12 @@ import (
 	"maps"
 	"testing"
 
-	"github.com/headgate/headgate/backbone"
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 )
 
@@ -15,11 +18,11 @@ import (
 // between start the workflows that the first one added.
 func TestStarts_WorkflowOfModelThatNoRunnerUsed(t *testing.T) {
 	js, ctx := natstest.Start(t), contextkit.PlatformContext(t.Context())
-	journal, err := backbone.OpenJournal(ctx, js)
+	journal, err := journal.Open(ctx, js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	documents, err := backbone.OpenBucket[backbone.Document](ctx, js, backbone.BucketModels)
+	documents, err := kv.Open[models.Document](ctx, js, streams.BucketModels)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +41,7 @@ func TestStarts_WorkflowOfModelThatNoRunnerUsed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if applied, err = documents.Put(ctx, backbone.ModelKey, backbone.Document{Text: text, Revision: m.Revision, Sequence: sequence}, applied); err != nil {
+		if applied, err = documents.Put(ctx, models.Key, models.Document{Text: text, Revision: m.Revision, Sequence: sequence}, applied); err != nil {
 			t.Fatal(err)
 		}
 		return m

@@ -14,9 +14,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/streams"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -55,7 +58,7 @@ func TestWait_SurvivesRestart(t *testing.T) {
 		return got
 	}
 	wait(t, "the debit is done", func() bool { return steps(get()) == "debit done" })
-	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	stream, err := f.js.Stream(t.Context(), streams.Work)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +107,7 @@ func TestMigration_MovesInstanceToModelInUse(t *testing.T) {
 	f := startWith(t, withSteps(t, "      - {name: cool, wait: \"'1s'\"}\n"+debit+complete), webhook.Config{})
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
-	stream, err := f.js.Stream(t.Context(), backbone.StreamWork)
+	stream, err := f.js.Stream(t.Context(), streams.Work)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,12 +7,15 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
-// Abilities of runners, as announced ([backbone.Node.Runner]).
+// Abilities of runners, as announced ([fleet.Node.Runner]).
 const (
 	canCursors  = 1 // read triggers by cursors
 	canByEvents = 2 // name instances by their events, in a bucket without age
@@ -35,8 +38,8 @@ const recentlyLost = 10 * time.Minute
 // usesCursors returns the KV revision of the decision to read triggers by cursors, 0 if it is not decided, and its
 // time.
 func (s *Service) usesCursors(ctx context.Context) (revision uint64, since time.Time, err error) {
-	kept, err := backbone.ReadKept(ctx, s.js, backbone.BucketRunner, cursorsKey)
-	if errors.Is(err, backbone.ErrNotKept) {
+	kept, err := kv.Read(ctx, s.js, streams.BucketRunner, cursorsKey)
+	if errors.Is(err, kv.ErrNotFound) {
 		return 0, time.Time{}, nil
 	}
 	return kept.Revision, kept.Time, err
@@ -75,7 +78,7 @@ func (s *Service) decideCursors(ctx context.Context, able time.Duration) (bool, 
 			return false, nil
 		}
 		s.log.Info().Msg("all runners read triggers by cursors from now on")
-		if _, err = s.flags.Put(contextkit.PlatformContext(ctx), cursorsKey, s.node, 0); err != nil && !errors.Is(err, backbone.ErrChanged) {
+		if _, err = s.flags.Put(contextkit.PlatformContext(ctx), cursorsKey, s.node, 0); err != nil && !errors.Is(err, kv.ErrChanged) {
 			return false, err
 		}
 		revision, _, err = s.usesCursors(ctx)
@@ -99,7 +102,7 @@ func (s *Service) allAble() (time.Duration, <-chan struct{}) {
 }
 
 // setNodes records the announced nodes.
-func (s *Service) setNodes(fleet backbone.Fleet) {
+func (s *Service) setNodes(fleet fleet.Fleet) {
 	announced, able, byEvents := map[string][]string{}, true, true
 	for _, n := range fleet.Nodes {
 		if n.Kind == "runner" {
@@ -160,16 +163,16 @@ func (s *Service) byEvents() bool {
 
 // hasEarlierRecords reports whether there are records of instances by earlier versions.
 func hasEarlierRecords(ctx context.Context, js jetstream.JetStream) (bool, error) {
-	stream, err := js.Stream(ctx, backbone.BucketStream(backbone.BucketWorkflows))
+	stream, err := js.Stream(ctx, streams.BucketStream(streams.BucketWorkflows))
 	if err != nil {
-		return false, fmt.Errorf("bucket %s: %w", backbone.BucketWorkflows, err)
+		return false, fmt.Errorf("bucket %s: %w", streams.BucketWorkflows, err)
 	}
 	return stream.CachedInfo().State.Msgs > 0, nil
 }
 
 // followNodes follows the announced nodes until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
-	backbone.FollowNodes(ctx, s.js, backbone.Follower{Tenants: true, Each: s.setNodes, Failed: func(err error) {
+	fleet.FollowNodes(ctx, s.js, fleet.Follower{Tenants: true, Each: s.setNodes, Failed: func(err error) {
 		s.log.Error().Err(err).Msg("following nodes failed, retrying; the known nodes stay")
 	}})
 }
@@ -178,7 +181,7 @@ func (s *Service) followNodes(ctx context.Context) {
 // mistake, would begin at the journal's start.
 func (s *Service) blockEarlierRunners(ctx context.Context, tenant contextkit.TenantID) error {
 	ctx = contextkit.TenantContext(ctx, tenant)
-	if _, err := backbone.PutKept(ctx, s.js, backbone.BucketRunner, pausedKey(tenant), []byte(decidedPaused)); err != nil {
+	if _, err := kv.Put(ctx, s.js, streams.BucketRunner, pausedKey(tenant), []byte(decidedPaused)); err != nil {
 		return fmt.Errorf("block runners of earlier versions from tenant %s: %w", tenant, err)
 	}
 	return nil

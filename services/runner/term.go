@@ -9,11 +9,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/tail"
-	"github.com/headgate/headgate/model"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/tail"
+	"github.com/headgate/headgate/internal/workqueue"
+	"github.com/headgate/headgate/model"
 )
 
 const (
@@ -368,7 +370,7 @@ func (t *term) pollDue(ctx context.Context) {
 		if time.Since(whole) >= dueRescan {
 			whole, next = time.Now(), 1
 		}
-		err := backbone.ReadDueWork(ctx, t.service.js, contextkit.TenantID{}, next, 0, func(work backbone.DueWork) error {
+		err := workqueue.Read(ctx, t.service.js, contextkit.TenantID{}, next, 0, func(work workqueue.Due) error {
 			next = work.Sequence + 1
 			if o := t.owner(work.Tenant); o != nil {
 				o.offer(work)
@@ -393,7 +395,7 @@ func (t *term) pollDue(ctx context.Context) {
 // removeMalformed removes a message of WORK that no attempt can read.
 func (t *term) removeMalformed(ctx context.Context, sequence uint64, subject string, err error) {
 	t.service.log.Error().Err(err).Str("subject", subject).Msg("due work cannot be read, removing it")
-	if err := backbone.RemoveDueWork(ctx, t.service.js, sequence); err != nil {
+	if err := workqueue.Remove(ctx, t.service.js, sequence); err != nil {
 		t.service.log.Warn().Err(err).Msg("removing malformed due work failed, retrying")
 	}
 }
@@ -404,7 +406,7 @@ func (t *term) scanDue(ctx context.Context, o *owned) error {
 	o.dueBehind = false
 	o.mu.Unlock()
 	errFull := errors.New("full")
-	err := backbone.ReadDueWork(ctx, t.service.js, o.tenant, 1, 0, func(work backbone.DueWork) error {
+	err := workqueue.Read(ctx, t.service.js, o.tenant, 1, 0, func(work workqueue.Due) error {
 		if !o.offer(work) {
 			return errFull
 		}
@@ -429,7 +431,7 @@ func (t *term) rescan(o *owned) {
 var errNoTrigger = errors.New("the journal has no event of the tenant there")
 
 // event reads a tenant's event.
-func (t *term) event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (backbone.Event, error) {
+func (t *term) event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (journal.Event, error) {
 	event, found, err := t.service.journal.Event(ctx, tenant, sequence)
 	if err == nil && !found {
 		err = fmt.Errorf("%w: sequence %d", errNoTrigger, sequence)

@@ -7,14 +7,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/backoff"
-	"github.com/headgate/headgate/model"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
+	"github.com/headgate/headgate/internal/deadletter"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/model"
 )
 
 const (
@@ -40,11 +43,11 @@ type worker struct {
 	starts *starts
 	turns  *turns // of all tenants
 	// awaits is [Service.awaits].
-	awaits func(*model.Model, *backbone.Event) error
+	awaits func(*model.Model, *journal.Event) error
 	// obsolete reports whether triggers are read by cursors, so that there are no durable consumers.
 	obsolete func(context.Context) (bool, error)
 	// unreadable is called for triggers that are not events; they are skipped.
-	unreadable func(*backbone.UnreadableError)
+	unreadable func(*journal.UnreadableError)
 
 	log      zerolog.Logger
 	finish   time.Duration // see finishTimeout
@@ -63,7 +66,7 @@ func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	for _, workflow := range w.models.Current().Workflows() {
 		if !seen[workflow.On.Aggregate] {
 			seen[workflow.On.Aggregate] = true
-			subjects = append(subjects, backbone.EventSubject(w.tenant, workflow.On.Aggregate, "*"))
+			subjects = append(subjects, streams.EventSubject(w.tenant, workflow.On.Aggregate, "*"))
 		}
 	}
 	if len(subjects) == 0 {
@@ -72,7 +75,7 @@ func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	if obsolete, err := w.obsolete(ctx); err != nil || obsolete {
 		return nil, err
 	}
-	consumer, err := w.js.CreateOrUpdateConsumer(ctx, backbone.StreamEvents, jetstream.ConsumerConfig{
+	consumer, err := w.js.CreateOrUpdateConsumer(ctx, streams.Events, jetstream.ConsumerConfig{
 		Durable: w.consumerName(), FilterSubjects: subjects, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4 * tenantConcurrency,
 	})
@@ -180,8 +183,8 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		w.log.Error().Err(err).Msg("not a message of JetStream")
 		return
 	}
-	event, err := backbone.ReadEvent(backbone.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
-	if unreadable, ok := errors.AsType[*backbone.UnreadableError](err); ok {
+	event, err := journal.ReadEvent(journal.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
+	if unreadable, ok := errors.AsType[*journal.UnreadableError](err); ok {
 		w.unreadable(unreadable)
 		_ = msg.TermWithReason("no event") // it stays in the journal
 		return
@@ -234,7 +237,7 @@ type try struct {
 
 // react runs every workflow that the event starts, and finishes each attempt separately. The error joins those of
 // workflows that must be run again.
-func (w *worker) react(ctx context.Context, event backbone.Event, t try) error {
+func (w *worker) react(ctx context.Context, event journal.Event, t try) error {
 	var again []error
 	m := w.models.Current()
 	for _, workflow := range m.Workflows() {
@@ -259,7 +262,7 @@ func (w *worker) react(ctx context.Context, event backbone.Event, t try) error {
 // finishAttempt ends an attempt at a workflow's instance (nil: it has no record) with the error err: it schedules the
 // next attempt, or stores a dead letter. It returns an error if neither was possible or necessary: then the caller
 // drives the instance again soon.
-func (w *worker) finishAttempt(ctx context.Context, event backbone.Event, workflow string, i *instance, err error, t try) error {
+func (w *worker) finishAttempt(ctx context.Context, event journal.Event, workflow string, i *instance, err error, t try) error {
 	rc, _ := contextkit.FromContext(ctx) // due work has it, its event has not
 	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Logger()
 	var failure *stepError
@@ -297,25 +300,25 @@ func (w *worker) finishAttempt(ctx context.Context, event backbone.Event, workfl
 
 // final reports whether another attempt would fail too.
 func final(err error) bool {
-	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) || errors.Is(err, errNoRecord) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, backbone.ErrMalformedEvent) ||
+	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) || errors.Is(err, errNoRecord) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, journal.ErrMalformedEvent) ||
 		errors.Is(err, nats.ErrMaxPayload) // of a record that cannot be stored
 }
 
 // storeDeadLetter stores a dead letter of a workflow's instance (nil: it has no record) for an event.
-func (w *worker) storeDeadLetter(ctx context.Context, event backbone.Event, workflow string, i *instance, cause error) error {
+func (w *worker) storeDeadLetter(ctx context.Context, event journal.Event, workflow string, i *instance, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 	defer cancel()
 	if rc, ok := contextkit.FromContext(ctx); ok {
 		rc.Depth = max(0, rc.Depth-1) // the letter has the event's context, and its replay adds its own level
 		ctx = contextkit.NewContext(ctx, rc)
 	}
-	origin := backbone.LetterOrigin{Work: w.consumerName(), Workflow: workflow}
+	origin := deadletter.Origin{Work: w.consumerName(), Workflow: workflow}
 	if i != nil {
 		origin.Instance, origin.Revision = i.ID, i.revision
 	} else if errors.Is(cause, errNoRecord) {
 		origin.Instance = event.ID // see lostTrigger
 	}
-	err := backbone.DeadLetter(ctx, w.js, w.tenant, event, origin, fmt.Errorf("workflow %s: %w", workflow, cause))
+	err := deadletter.Store(ctx, w.js, w.tenant, event, origin, fmt.Errorf("workflow %s: %w", workflow, cause))
 	if err != nil {
 		w.log.Error().Err(err).Str("event_id", event.ID).Msg("storing a dead letter failed, retrying the work")
 	}

@@ -5,8 +5,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
+
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/headgate/headgate/backbone"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/services/aggregate/tenantcache"
 )
@@ -76,7 +79,7 @@ func (l *Log) Reset(epoch int64) {
 }
 
 // Record adds an event to the answer of its command. Events must be recorded in the journal's order.
-func (l *Log) Record(event backbone.Event) {
+func (l *Log) Record(event journal.Event) {
 	if event.Command.IdempotencyKey == "" {
 		return
 	}
@@ -91,7 +94,7 @@ func (l *Log) Record(event backbone.Event) {
 
 // age adds an answer that newest evicts to the last block.
 func (l *Log) age(key string, known Answer) {
-	if time.Since(l.at) > backbone.IdempotencyTTL {
+	if time.Since(l.at) > streams.IdempotencyTTL {
 		return // the events are old: their records would be retained for another TTL
 	}
 	if len(l.blocks) == 0 || l.blocks[len(l.blocks)-1].full() {

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/headgate/headgate/backbone"
+
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 func TestLog_FindReturnsAnswersOfAllAges(t *testing.T) {
@@ -68,7 +70,7 @@ func TestLog_EventsOfOneCommandAreOneAnswer(t *testing.T) {
 		e.Sequence += uint64(n) //nolint:gosec // small
 		l.Record(e)
 	}
-	l.Record(backbone.Event{Sequence: 50, Time: time.Now()}) // without a key
+	l.Record(journal.Event{Sequence: 50, Time: time.Now()}) // without a key
 	known, _, _ := l.Find(t.Context(), "key-0")
 	if want := (Answer{Fingerprint: "f", FirstSequence: 10, Events: 3}); known != want || l.newest.Len() != 1 {
 		t.Errorf("%v and %d answers, want %v alone", known, l.newest.Len(), want)
@@ -79,7 +81,7 @@ func TestLog_EventsOlderThanTheTTLMakeNoBlocks(t *testing.T) {
 	l := newLogs(t, newMemory()).New(wallet)
 	for n := range 300 {
 		e := event(n)
-		e.Time = e.Time.Add(-backbone.IdempotencyTTL - time.Hour)
+		e.Time = e.Time.Add(-streams.IdempotencyTTL - time.Hour)
 		l.Record(e)
 	}
 	if len(l.blocks) != 0 {
@@ -169,10 +171,10 @@ func TestRecords_StoredByEarlierVersions(t *testing.T) {
 	m := newMemory()
 	l := newLogs(t, m).New(wallet)
 	for n := range newestAnswers + 2*indexBlocks*blockAnswers {
-		l.Record(backbone.Event{
+		l.Record(journal.Event{
 			Sequence: uint64(n + 2), //nolint:gosec // small
 			Time:     time.Now(),
-			Command:  backbone.CommandRef{IdempotencyKey: fmt.Sprintf("d-%d", n+1), Fingerprint: fingerprint},
+			Command:  journal.CommandRef{IdempotencyKey: fmt.Sprintf("d-%d", n+1), Fingerprint: fingerprint},
 		})
 	}
 	flush(t, l, m)

@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/backbone"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 var wallet = func() Key {
@@ -80,11 +81,11 @@ func newLogs(t testing.TB, store Store) *Logs {
 }
 
 // event returns the event of today's command n.
-func event(n int) backbone.Event {
-	return backbone.Event{
+func event(n int) journal.Event {
+	return journal.Event{
 		Sequence: uint64(10 * (n + 1)), //nolint:gosec // small
 		Time:     time.Now(),
-		Command:  backbone.CommandRef{IdempotencyKey: fmt.Sprintf("key-%d", n), Fingerprint: "f"},
+		Command:  journal.CommandRef{IdempotencyKey: fmt.Sprintf("key-%d", n), Fingerprint: "f"},
 	}
 }
 

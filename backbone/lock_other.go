@@ -1,8 +1,0 @@
-//go:build !unix
-
-package backbone
-
-import "os"
-
-// lockFile does nothing where the system has no such lock.
-func lockFile(*os.File) error { return nil }

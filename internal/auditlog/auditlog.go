@@ -1,0 +1,141 @@
+package auditlog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+// Record is a decision on a call, as the audit stream stores it.
+type Record struct {
+	Time          time.Time `json:"time"`
+	Decision      string    `json:"decision"` // "denied" or "allowed"
+	Reason        string    `json:"reason,omitempty"`
+	Principal     string    `json:"principal,omitempty"`
+	Tenant        string    `json:"tenant,omitempty"`
+	Procedure     string    `json:"procedure"`
+	Right         string    `json:"right,omitempty"`
+	Resource      string    `json:"resource,omitempty"`
+	Client        string    `json:"client,omitempty"` // the address of the client
+	Code          string    `json:"code"`
+	CorrelationID string    `json:"correlation_id"`
+	TraceID       string    `json:"trace_id"`
+	RequestID     string    `json:"request_id"`
+	// How the call was routed, once it was.
+	Routing  uint64 `json:"routing_revision,omitempty"`
+	Node     string `json:"node,omitempty"`
+	Attempts int    `json:"attempts,omitempty"`
+	// Waited is the milliseconds spent waiting between attempts.
+	Waited float64 `json:"waited_ms,omitempty"`
+	// Milliseconds since the call began.
+	Milliseconds float64 `json:"ms"`
+	// Suppressed is how many records of the same caller before this one, denials or an
+	// operator's calls for tenants, were not stored, because they came too fast.
+	Suppressed int64 `json:"suppressed,omitempty"`
+}
+
+// scanLimit is how many records are read at most for one answer.
+const scanLimit = 20_000
+
+// idleTimeout is how long the server stores the consumer of a reader that has ended.
+const idleTimeout = 30 * time.Second
+
+// Bounds of a record's texts, in encoded bytes (see [excerpt.Text]).
+const (
+	maxName     = excerpt.Name
+	maxResource = 512
+	maxReason   = 1 << 10
+)
+
+// Bounded returns the record with every text cut to its bound, so that the record takes at
+// most 4 KiB as JSON whatever the request was.
+func (r Record) Bounded() Record {
+	for _, name := range []*string{&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Client, &r.Code, &r.CorrelationID, &r.TraceID, &r.RequestID, &r.Node} {
+		*name = excerpt.Text(*name, maxName)
+	}
+	r.Resource, r.Reason = excerpt.Text(r.Resource, maxResource), excerpt.Text(r.Reason, maxReason)
+	return r
+}
+
+// Class separates the records of an account: each class has a subject of its own, so
+// that records of one class cannot displace those of another.
+type Class string
+
+// Classes of audit records.
+const (
+	// ClassOperator are actions of principals that act for every tenant.
+	ClassOperator Class = "operator"
+	// ClassRead are such principals' reads of tenants' data.
+	ClassRead Class = "read"
+	// ClassTenant are audited actions of a tenant's own principals.
+	ClassTenant Class = "tenant"
+	// ClassDenied are denials.
+	ClassDenied Class = "denied"
+)
+
+// Subject returns the subject of an account's audit records of a class.
+func Subject(account streams.Account, class Class) string {
+	return "audit." + string(account) + "." + string(class)
+}
+
+// subjects returns the subjects that match an account's audit records of all classes, and
+// the records of earlier versions, which had one subject per tenant. "" matches every
+// account's.
+func subjects(account streams.Account) []string {
+	if account == "" {
+		return []string{"audit.>"}
+	}
+	return []string{"audit." + string(account), "audit." + string(account) + ".*"}
+}
+
+// Read calls each for an account's audit records ("": all accounts'), the newest
+// first, starting before a sequence (0: at the newest), until it returns false. It returns the
+// sequence to continue before, 0 when there are no more; existing records may remain
+// unexamined.
+func Read(ctx context.Context, js jetstream.JetStream, account streams.Account, before uint64, each func(Record) bool) (next uint64, err error) {
+	return natsclient.ReadNewest(ctx, js, streams.Audit, subjects(account), before, scanLimit, func(msg *jetstream.RawStreamMsg) bool {
+		var record Record
+		return json.Unmarshal(msg.Data, &record) != nil || each(record) // else not for us to understand
+	})
+}
+
+// Follow calls each for an account's audit records ("": all accounts') that are stored
+// from now on, until ctx ends or each fails.
+func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account, each func(Record) error) error {
+	consumer, err := js.OrderedConsumer(ctx, streams.Audit, jetstream.OrderedConsumerConfig{FilterSubjects: subjects(account), DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: idleTimeout})
+	if err != nil {
+		return fmt.Errorf("auditlog: follow audit: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("auditlog: follow audit: %w", err)
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, jetstream.ErrNoHeartbeat) {
+			continue // the consumer makes itself anew
+		}
+		if err != nil {
+			return fmt.Errorf("auditlog: follow audit: %w", err)
+		}
+		var record Record
+		if json.Unmarshal(msg.Data(), &record) != nil {
+			continue // not for us to understand
+		}
+		if err := each(record); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+const (
+	// Heartbeat is how often a node says that it is there.
+	Heartbeat = time.Second
+	// MissedHeartbeats is after how many a silent node is taken to be gone.
+	MissedHeartbeats = 3
+	// lookEvery is how often a node looks whether it still takes calls, and so how
+	// late others may hear that it does not.
+	lookEvery = 100 * time.Millisecond
+	// goodbyeTimeout bounds how long the end of a process waits to say so.
+	goodbyeTimeout = 2 * time.Second
+)
+
+// Node is what a process says of itself.
+type Node struct {
+	// ID is unique and stays the same across restarts: letters, digits, '-', '_'
+	// and '.'.
+	ID string `json:"id"`
+	// Kind is what it serves: "gateway", "aggregate", "projection", "runner",
+	// "control".
+	Kind string `json:"kind"`
+	// Endpoint is host:port, as others reach it.
+	Endpoint string `json:"endpoint"`
+	// Version is the program's.
+	Version string `json:"version,omitempty"`
+	// Tenants are the tenants that it serves. Where TenantsDigest is set they are stored in the
+	// bucket [streams.BucketServed] instead of the announcement: [FollowNodes] fills them in.
+	Tenants []string `json:"tenants,omitempty"`
+	// TenantCount and TenantsDigest are the number and digest of Tenants.
+	TenantCount   int    `json:"tenant_count,omitempty"`
+	TenantsDigest string `json:"tenants_digest,omitempty"`
+	// Lists is the newest form of tenants that the node reads, see [Lists]. Earlier versions
+	// announce 0.
+	Lists int `json:"lists,omitempty"`
+	// Reflect says that gateways do not know its services beforehand and shall ask
+	// for them (gRPC reflection).
+	Reflect bool `json:"reflect,omitempty"`
+	// Tokens is the newest version of positions and page tokens that the node reads. Nodes
+	// that read version 1 alone announce 0.
+	Tokens int `json:"tokens,omitempty"`
+	// Runner is the newest way in which a runner can take triggers: 1: by cursors. Earlier
+	// versions announce 0.
+	Runner int `json:"runner,omitempty"`
+	// Model is the revision of the model that the node uses; "": it uses none, or is of a version
+	// that does not announce it. ModelOrder is its place, see [models.Store.Place].
+	Model      string `json:"model,omitempty"`
+	ModelOrder uint64 `json:"model_order,omitempty"`
+	// ModelPending is the revision of the applied model while the node does not use it, and
+	// ModelProblem why.
+	ModelPending string `json:"model_pending,omitempty"`
+	ModelProblem string `json:"model_problem,omitempty"`
+	// Started is when the process began.
+	Started time.Time `json:"started"`
+	// Beat counts the announcements of the process, so that an older announcement that
+	// arrives late is recognized; 0: it does not count.
+	Beat uint64 `json:"beat,omitempty"`
+	// Ready says that it takes calls; Reason why not.
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+	// Refusal is the reason that clients receive while the node takes no calls, as a clause such
+	// as "the disk of the journal is full"; "": none. It has nothing internal.
+	Refusal string `json:"refusal,omitempty"`
+	// Degraded lists what works in part at a node that is ready: at a gateway the kinds of nodes
+	// of which none takes calls, at other nodes [journal.DegradedJournal].
+	Degraded []string `json:"degraded,omitempty"`
+	// Load is what it is doing; nil: it does not say.
+	Load *Load `json:"load,omitempty"`
+	// Lag is how many events wait for it, of all its tenants; nil: none ever do.
+	Lag *int64 `json:"lag,omitempty"`
+	// FailingViews are views at a projection node that cannot apply an event, at most
+	// [MaxFailingViews], and FailingViewCount is the number of such views.
+	FailingViews     []FailingView `json:"failing_views,omitempty"`
+	FailingViewCount int           `json:"failing_view_count,omitempty"`
+	// Routing is the revision of the placements that a gateway routes by, and Open
+	// the endpoints from which its breakers divert calls, or "endpoint /service/Method" for
+	// the calls of one method.
+	Routing uint64   `json:"routing,omitempty"`
+	Open    []string `json:"open,omitempty"`
+}
+
+// MaxFailingViews bounds the views in [Node.FailingViews].
+const MaxFailingViews = 10
+
+// FailingView is a view that cannot apply an event.
+type FailingView struct {
+	// Tenant is the tenant, and View the view's name.
+	Tenant string `json:"tenant"`
+	View   string `json:"view"`
+	// EventID, Sequence and EventType are the event's, and Aggregate its aggregate's, such as
+	// "wallet/ada".
+	EventID   string `json:"event_id"`
+	Sequence  uint64 `json:"sequence"`
+	EventType string `json:"event_type"`
+	Aggregate string `json:"aggregate"`
+	// Rule is the place in the model, Expression the expression that fails, and Reason the reason.
+	Rule       string `json:"rule,omitempty"`
+	Expression string `json:"expression,omitempty"`
+	Reason     string `json:"reason"`
+}
+
+// Load is what a node has been doing in the last seconds.
+type Load struct {
+	// Calls and Errors are those that ended, a second; Errors are the node's own
+	// fault.
+	Calls  float64 `json:"calls"`
+	Errors float64 `json:"errors"`
+	// P50, P95 and P99 are how long calls took, in milliseconds; 0 without calls.
+	P50 float64 `json:"p50"`
+	P95 float64 `json:"p95"`
+	P99 float64 `json:"p99"`
+	// InFlight is the calls being answered, streams included.
+	InFlight int64 `json:"in_flight"`
+	// Memory is the bytes that the process has from the system, and Goroutines how
+	// many it runs.
+	Memory     uint64 `json:"memory"`
+	Goroutines int    `json:"goroutines"`
+}
+
+var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+
+// Announce says every heartbeat that the node is there, and at once when it
+// begins or ceases to take calls; until ctx ends: then it says goodbye. now tells
+// what changes about the node (with other slices, where these change), and why it takes
+// no calls. While JetStream is away nothing is announced. Its tenants are written when they change, and
+// their number and digest announced; while a node of an earlier version is announced, all of
+// them are.
+func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
+	if !nodeID.MatchString(node.ID) {
+		return fmt.Errorf("fleet: node id %q: want letters, digits, '-', '_' and '.'", node.ID)
+	}
+	node.Lists = Lists
+	served := &servedWriter{js: js, node: node.ID}
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	var (
+		tried       time.Time
+		last, wants Node // announced, and attempted
+	)
+	for {
+		node.Ready, node.Reason = true, ""
+		if err := now(ctx, &node); err != nil {
+			node.Ready, node.Reason = false, err.Error()
+		}
+		// An announcement that cannot be stored is repeated with the next heartbeat, unless it
+		// changes: followers receive it although it is not stored.
+		if node.news(last) && node.news(wants) || time.Since(tried) >= Heartbeat {
+			node.Beat++
+			announced := node
+			if served.allRead(ctx) && served.write(ctx, node.Tenants) {
+				announced.Tenants, announced.TenantCount, announced.TenantsDigest = nil, len(node.Tenants), served.digest
+			}
+			data, err := json.Marshal(announced)
+			if err != nil {
+				return fmt.Errorf("fleet: announce %s: %w", node.ID, err)
+			}
+			tried, wants = time.Now(), node
+			if putAnnouncement(ctx, js, node.ID, data) == nil {
+				last = node
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+			defer cancel()
+			_ = kv.Delete(contextkit.PlatformContext(goodbye), js, streams.BucketNodes, node.ID) // if it is lost, the node's silence has the same effect
+			return nil
+		}
+	}
+}
+
+// news reports whether others should hear at once of what has changed since last.
+func (n *Node) news(last Node) bool {
+	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || n.Model != last.Model || n.ModelOrder != last.ModelOrder || n.ModelPending != last.ModelPending || n.ModelProblem != last.ModelProblem || !slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
+}
+
+// sameTenants compares tenants, at no cost where they are the same slice.
+func sameTenants(a, b []string) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+// putAnnouncement stores a node's announcement under the platform's context.
+func putAnnouncement(ctx context.Context, js jetstream.JetStream, id string, data []byte) error {
+	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), Heartbeat)
+	defer cancel()
+	_, err := kv.Put(ctx, js, streams.BucketNodes, id, data)
+	return err
+}

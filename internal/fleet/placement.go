@@ -1,0 +1,42 @@
+package fleet
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Placement says which node serves a tenant's calls of a kind. It stands in the
+// bucket [streams.BucketPlacement] under [PlacementKey]. A tenant without one is served by
+// all nodes of the kind.
+type Placement struct {
+	// Node is the id of the one that calls go to; "": as if it were not placed.
+	Node string `json:"node"`
+	// Also are nodes that keep up with the tenant beside it: where it moves to, or
+	// comes from. [EveryNode] is all of the kind.
+	Also []string `json:"also,omitempty"`
+	// Move is the id of the move under way; nobody else may change the
+	// placement meanwhile.
+	Move string `json:"rebalance,omitempty"`
+}
+
+// Serves reports whether the node keeps up with the tenant.
+func (p Placement) Serves(node string) bool {
+	return p.Node == node || p.Node == "" || slices.Contains(p.Also, node) || slices.Contains(p.Also, EveryNode)
+}
+
+// EveryNode stands for all nodes of a kind.
+const EveryNode = "*"
+
+// PlacementKey is the key of a tenant's placement.
+func PlacementKey(kind string, tenant contextkit.TenantID) string {
+	return kind + "." + tenant.String()
+}
+
+// ParsePlacementKey returns what [PlacementKey] was made of.
+func ParsePlacementKey(key string) (kind string, tenant contextkit.TenantID, ok bool) {
+	kind, name, _ := strings.Cut(key, ".")
+	tenant, err := contextkit.ParseTenantID(name)
+	return kind, tenant, err == nil && kind != ""
+}

@@ -1,0 +1,183 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+const (
+	// maxAlone is how many appends are on their way one by one before others wait.
+	maxAlone = 8
+	// minGroup is how many must wait to be committed together: whatever its size, a
+	// group costs the server what some fifteen synced writes do.
+	minGroup = 24
+	// maxGroup and maxGroupBytes bound the messages of a group (JetStream's own bound
+	// is 1,000).
+	maxGroup      = 256
+	maxGroupBytes = 4 << 20
+)
+
+// committer publishes appends. Few at a time go by themselves; those that have to wait
+// go together, as one atomic batch, which the server syncs to disk once (group commit).
+// Each waits in its caller, so that there are as many as there are calls.
+type committer struct {
+	publish func(ctx context.Context, messages []*nats.Msg) committed
+	grouped func(appends int) // hears of each group that stands
+
+	mu      sync.Mutex
+	alone   int  // on their way one by one
+	busy    bool // a group is on its way
+	waiting []*commit
+	// refused were in a group that the server refused. They go one by one, before others.
+	refused []*commit
+}
+
+// commit is the messages of one append, all of one aggregate. It is told either that
+// it is its turn to publish them itself, or what became of them.
+type commit struct {
+	messages []*nats.Msg
+	turn     chan struct{}
+	done     chan committed
+}
+
+// committed is what became of messages.
+type committed struct {
+	last      uint64 // sequence of the last one
+	duplicate bool
+	err       error
+}
+
+// commit publishes the messages, all or none.
+func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed {
+	c.mu.Lock()
+	if c.alone < maxAlone && !c.busy {
+		c.alone++
+		c.mu.Unlock()
+		return c.publishAlone(ctx, messages)
+	}
+	own := &commit{messages: messages, turn: make(chan struct{}, 1), done: make(chan committed, 1)}
+	c.waiting = append(c.waiting, own)
+	c.mu.Unlock()
+	return c.await(ctx, own)
+}
+
+// await returns what became of an append that waits for its turn or its group.
+func (c *committer) await(ctx context.Context, own *commit) committed {
+	select {
+	case result := <-own.done:
+		return result
+	case <-own.turn:
+		return c.publishAlone(ctx, own.messages)
+	case <-ctx.Done():
+		if c.leave(own) {
+			return committed{err: ctx.Err()}
+		}
+	}
+	// A group has it, whose outcome is known within natsclient.AckTimeout.
+	select {
+	case result := <-own.done:
+		return result
+	case <-own.turn:
+		return c.publishAlone(ctx, own.messages) // which sends nothing
+	}
+}
+
+// leave removes an append from the queues, and reports whether it was in one. Otherwise it is in a
+// group, or it is its turn.
+func (c *committer) leave(own *commit) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, queue := range []*[]*commit{&c.refused, &c.waiting} {
+		if at := slices.Index(*queue, own); at >= 0 {
+			*queue = slices.Delete(*queue, at, at+1)
+			return true
+		}
+	}
+	return false
+}
+
+// publishAlone publishes messages that alone has been counted for.
+func (c *committer) publishAlone(ctx context.Context, messages []*nats.Msg) committed {
+	defer func() { //nolint:contextcheck // a group outlives each of its callers
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.alone--
+		c.next()
+	}()
+	return c.publish(ctx, messages)
+}
+
+// next lets those that wait go on. It is called with the lock held.
+func (c *committer) next() {
+	if c.busy {
+		return
+	}
+	if n := c.group(); n >= minGroup && len(c.refused) == 0 {
+		c.busy = true
+		go c.publishGroup(slices.Clone(c.waiting[:n]))
+		c.waiting = slices.Delete(c.waiting, 0, n)
+		return
+	}
+	for _, queue := range []*[]*commit{&c.refused, &c.waiting} {
+		for c.alone < maxAlone && len(*queue) > 0 {
+			c.alone++
+			(*queue)[0].turn <- struct{}{}
+			*queue = slices.Delete(*queue, 0, 1)
+		}
+	}
+}
+
+// group returns how many of those that wait may go together.
+func (c *committer) group() int {
+	count, size := 0, 0
+	for n, one := range c.waiting {
+		for _, msg := range one.messages {
+			count, size = count+1, size+msg.Size()
+		}
+		if count > maxGroup || size > maxGroupBytes {
+			return n
+		}
+	}
+	return len(c.waiting)
+}
+
+// publishGroup publishes the messages of appends as one batch. When the server refuses it, or a
+// message exceeds the server's max_payload, nothing of it is written: each append is then published
+// alone, so that only the cause fails.
+func (c *committer) publishGroup(group []*commit) {
+	var messages []*nats.Msg
+	for _, one := range group {
+		messages = append(messages, one.messages...)
+	}
+	result := c.publish(context.Background(), messages) // it is not any one caller's
+	var refusal jetstream.JetStreamError
+	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil || errors.Is(result.err, nats.ErrMaxPayload)
+	if result.err == nil {
+		c.grouped(len(group))
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+	last := result.last - uint64(len(messages))
+	for _, one := range group {
+		last += uint64(len(one.messages))
+		if refused {
+			for _, msg := range one.messages {
+				for _, name := range []string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader} {
+					msg.Header.Del(name)
+				}
+			}
+			c.refused = append(c.refused, one)
+		} else {
+			one.done <- committed{last: last, err: result.err}
+		}
+	}
+	c.next()
+}

@@ -1,0 +1,346 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+const (
+	// checkEvery is the time between checks of the journal, of four requests each.
+	checkEvery = time.Minute
+	// retryEvery is the time until a check that failed is tried again.
+	retryEvery = 5 * time.Second
+	// recordEvery is how often the journal's last acknowledged event is recorded outside it.
+	recordEvery = 5 * time.Second
+	// confirmEvery is the time between the checks that confirm a missing end in a cluster, and
+	// confirmations their number: a server that has just become the leader may not have applied
+	// yet everything that it has. A standstill of that many checks in a row is none of that.
+	confirmEvery  = time.Second
+	confirmations = 10
+	// answerTimeout bounds each request of a check. A change of leaders, which loses requests, takes
+	// less.
+	answerTimeout = 10 * time.Second
+	// maxDeleted bounds the missing messages whose sequences are asked for.
+	maxDeleted = 1_000_000
+)
+
+// lastWriteTimeout bounds the record that is written when a process ends.
+const lastWriteTimeout = 2 * time.Second
+
+// Integrity tells whether the journal is whole. EVENTS denies deletion, so each of these proves
+// damage: a first sequence above 1, missing sequences, a last sequence below a recorded sequence
+// or a view's checkpoint, another event at a recorded sequence, another stream. Its
+// methods may be called concurrently.
+type Integrity struct {
+	js      jetstream.JetStream
+	records records
+	epoch   atomic.Int64
+	ends    atomic.Pointer[func(epoch int64) uint64] // of the record as it was read last
+	damage  atomic.Pointer[Damage]                   // nil: none
+
+	replicated atomic.Bool
+
+	checking  sync.Mutex // held during a check
+	suspected int        // checks in a row that found the end missing where that has to be confirmed
+	suspect   LostEnd    // the result of the last of them
+	deleted   struct {   // the missing sequences as they were asked for last
+		first, count uint64
+		gaps         []Gap
+	}
+
+	reached chan noted // what Reached and Diverged have noted
+
+	unreadable unreadable // messages that are no events
+
+	mu      sync.Mutex
+	acked   Tail          // the last event that this process appended and JetStream acknowledged
+	changed chan struct{} // closed and replaced when the damage or the epoch changes
+}
+
+// openIntegrity returns the integrity of the journal after a first check.
+func openIntegrity(ctx context.Context, js jetstream.JetStream) (*Integrity, error) {
+	records, err := openRecords(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	i := &Integrity{js: js, records: records, changed: make(chan struct{}), reached: make(chan noted, 1)}
+	return i, i.Check(contextkit.PlatformContext(ctx))
+}
+
+// Damage returns the known damage of the journal, nil without damage. It must not be changed.
+func (i *Integrity) Damage() *Damage { return i.damage.Load() }
+
+// Degraded is Damage for readiness: the damaged part with its reason, nil without damage.
+func (i *Integrity) Degraded() map[string]string {
+	if damage := i.damage.Load(); damage != nil {
+		return map[string]string{DegradedJournal: damage.String()}
+	}
+	return nil
+}
+
+// DegradedJournal names the journal among the degraded parts of a node.
+const DegradedJournal = "journal"
+
+// Appendable returns [ErrEndMissing], with what proves it, while nothing may be appended.
+func (i *Integrity) Appendable() error {
+	damage := i.damage.Load()
+	if damage == nil || damage.End == nil {
+		return nil
+	}
+	return fmt.Errorf("%w (%s)", ErrEndMissing, damage.End.Why)
+}
+
+// Changed is closed when the damage or the epoch changes next.
+func (i *Integrity) Changed() <-chan struct{} {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.changed
+}
+
+// acknowledged notes the last event of an append.
+func (i *Integrity) acknowledged(event *Event) {
+	i.mu.Lock()
+	if event.Sequence > i.acked.Sequence {
+		i.acked = Tail{Epoch: i.epoch.Load(), Sequence: event.Sequence, EventID: event.ID}
+	}
+	i.mu.Unlock()
+}
+
+// lastAcked returns the sequence of the last event that this process has appended in an epoch.
+func (i *Integrity) lastAcked(epoch int64) uint64 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.acked.Epoch != epoch {
+		return 0
+	}
+	return i.acked.Sequence
+}
+
+// Report records a sequence that the journal had, which something made from it shows, such as
+// views' checkpoint, and that it does not have any more: its end is missing.
+func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) error {
+	ctx = contextkit.PlatformContext(ctx)
+	epoch := i.epoch.Load()
+	err := i.records.change(ctx, func(record *Record) (bool, error) {
+		return record.find(Finding{Epoch: epoch, End: sequence, Why: why, Time: time.Now().UTC()}), nil
+	})
+	if err != nil {
+		return err
+	}
+	return i.Check(ctx)
+}
+
+// noted is a finding that Run records.
+type noted struct {
+	Finding
+
+	proven bool // it is damage; else it is if the journal ends before it
+}
+
+// Reached notes, for Run to compare with the journal's end, a sequence that something made from
+// the journal of an epoch has reached, such as views. It does not block.
+func (i *Integrity) Reached(epoch int64, sequence uint64, why string) {
+	i.note(noted{Finding: Finding{Epoch: epoch, End: sequence, Why: why}})
+}
+
+// Diverged notes, for Run to record, that the journal of an epoch has another event at a sequence
+// than it had: it has gone back, and continued with other events. It does not block.
+func (i *Integrity) Diverged(epoch int64, sequence uint64, why string) {
+	i.note(noted{Finding{Epoch: epoch, End: sequence, Why: why}, true})
+}
+
+// note has Run look at a finding. Its caller finds the damage again if another finding is being
+// looked at.
+func (i *Integrity) note(found noted) {
+	if found.Epoch != i.epoch.Load() || i.Appendable() != nil { // of a loss that was accepted, or known
+		return
+	}
+	select {
+	case i.reached <- found:
+	default:
+	}
+}
+
+// look records what was noted, if it is damage: a sequence that was reached is if the journal ends
+// before it, in a cluster in several looks.
+func (i *Integrity) look(ctx context.Context, noted noted) error {
+	if noted.Epoch != i.epoch.Load() {
+		return nil // an operator has accepted the loss
+	}
+	if noted.proven {
+		return i.Report(ctx, noted.End, noted.Why)
+	}
+	for looks := 1; ; looks++ {
+		stream, err := openEvents(ctx, i.js)
+		if err != nil || stream.CachedInfo().State.LastSeq >= noted.End {
+			return err
+		}
+		if !i.replicated.Load() || looks == confirmations {
+			return i.Report(ctx, noted.End, noted.Why)
+		}
+		select {
+		case <-time.After(confirmEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Run checks the journal every minute, after each reconnection, and when the record of the
+// journal changes, and records the journal's tail, until ctx ends. With scrub it also reads the
+// whole journal, a part per turn (see scrubber), which one process of a platform needs to do.
+func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) error {
+	ctx = contextkit.PlatformContext(ctx)
+	log = log.With().Str("stream", streams.Events).Logger()
+	i.unreadable.logTo(&log)
+	var (
+		running sync.WaitGroup
+		logged  = "" // the last logged damage
+		failing = "" // the last logged failure
+		reader  = newScrubber(i)
+	)
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	revised := make(chan struct{}, 1)
+	running.Go(func() { i.followRecord(ctx, revised) })
+	connected := i.js.Conn().StatusChanged(nats.CONNECTED)
+	defer i.js.Conn().RemoveStatusListener(connected)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	record := time.NewTicker(recordEvery)
+	defer record.Stop()
+	full := true // the next check is also one of the reader's turns
+	for {
+		select {
+		case <-ctx.Done():
+			last, stop := context.WithTimeout(context.WithoutCancel(ctx), lastWriteTimeout)
+			defer stop()
+			_ = i.recordAcked(last) // the next check records it, of whichever process
+			return nil
+		case <-record.C:
+			_ = i.recordAcked(ctx) // it is tried again
+			continue
+		case noted := <-i.reached:
+			_ = i.look(ctx, noted) // it is found and noted again
+		case <-next.C:
+		case <-revised:
+		case _, open := <-connected:
+			if !open {
+				connected = nil
+				continue
+			}
+			full = true
+		}
+		err := i.Check(ctx)
+		if err == nil && scrub && full {
+			err = reader.turn(ctx)
+		}
+		if ctx.Err() != nil {
+			continue
+		}
+		if err == nil {
+			failing = ""
+		} else if text := err.Error(); text != failing {
+			log.Warn().Err(err).Msg("the journal cannot be checked; it is tried again")
+			failing = text
+		}
+		switch damage := i.damage.Load(); {
+		case damage != nil && damage.String() != logged:
+			logged = damage.String()
+			log.Error().Any("damage", damage).Msg(logged)
+		case damage == nil && logged != "":
+			logged = ""
+			log.Info().Msg("the journal's damage is gone, or its loss was accepted")
+		}
+		wait := checkEvery
+		full = true
+		switch {
+		case i.confirming():
+			wait, full = confirmEvery, false
+		case err != nil:
+			wait = retryEvery
+		}
+		next.Reset(wait)
+	}
+}
+
+// followRecord sends to revised when losses or findings are recorded, until ctx ends.
+func (i *Integrity) followRecord(ctx context.Context, revised chan<- struct{}) {
+	known := [2]int{-1, -1}
+	i.records.Follow(ctx, func(all map[string]kv.Entry[Record]) {
+		record := all[recordKey].Value
+		now := [2]int{len(record.Findings), len(record.Accepted)}
+		if loss := len(record.Accepted); loss > 0 {
+			now[1] = int(record.Accepted[loss-1].Time.UnixNano()) // their number is bounded
+		}
+		if now == known {
+			return
+		}
+		known = now
+		select {
+		case revised <- struct{}{}:
+		default:
+		}
+	}, func(error) {}) // the checks find out themselves
+}
+
+func (i *Integrity) confirming() bool {
+	i.checking.Lock()
+	defer i.checking.Unlock()
+	return i.suspected > 0 && i.suspected < confirmations
+}
+
+// recordAcked records the last event that this process has appended.
+func (i *Integrity) recordAcked(ctx context.Context) error {
+	i.mu.Lock()
+	tail := i.acked
+	i.mu.Unlock()
+	if whole := i.Appendable() == nil; whole && tail.Sequence > 0 && tail.Epoch == i.epoch.Load() {
+		return i.records.raise(ctx, tail)
+	}
+	return nil
+}
+
+var (
+	damageMetric  = prometheus.NewDesc("headgate_journal_damage", "1 while damage of the journal is known and not accepted: gap: events before its end are missing; end: acknowledged events at its end are missing, and commands are refused.", []string{"kind"}, nil)
+	missingMetric = prometheus.NewDesc("headgate_journal_missing_events", "Events that are known to be missing before the journal's end, and not accepted as lost.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (i *Integrity) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- damageMetric
+	descriptions <- missingMetric
+	descriptions <- unreadableMetric
+	descriptions <- undeclaredMetric
+}
+
+// Collect implements [prometheus.Collector].
+func (i *Integrity) Collect(metrics chan<- prometheus.Metric) {
+	gap, end, missing := 0.0, 0.0, 0.0
+	if damage := i.damage.Load(); damage != nil {
+		if len(damage.Gaps) > 0 {
+			gap = 1
+		}
+		if damage.End != nil {
+			end = 1
+		}
+		missing = float64(damage.Missing)
+	}
+	metrics <- prometheus.MustNewConstMetric(damageMetric, prometheus.GaugeValue, gap, "gap")
+	metrics <- prometheus.MustNewConstMetric(damageMetric, prometheus.GaugeValue, end, "end")
+	metrics <- prometheus.MustNewConstMetric(missingMetric, prometheus.GaugeValue, missing)
+	i.unreadable.collect(metrics)
+}

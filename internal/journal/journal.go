@@ -1,0 +1,375 @@
+package journal
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/natshealth"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+// Errors of Append.
+var (
+	// ErrConflict: the aggregate's last event is not the expected one.
+	ErrConflict = errors.New("the aggregate has changed")
+	// ErrDuplicate: the idempotency key was used within the dedupe window.
+	ErrDuplicate = errors.New("the idempotency key was used before")
+	// ErrTooLarge: an event does not fit a message.
+	ErrTooLarge = errors.New("the event is too large")
+	// ErrTooMany: there are more than [MaxAppend] events.
+	ErrTooMany = errors.New("too many events for one append")
+	// ErrRefused: JetStream refused the append and stored nothing of it. While it stores
+	// nothing, the error is a [*natshealth.StorageError] too.
+	ErrRefused = errors.New("JetStream refused the events")
+)
+
+// MaxAppend bounds the events of one append: JetStream takes atomic batches of at most
+// 1,000 messages (NATS ADR-50).
+const MaxAppend = 1000
+
+// maxBatches bounds a node's atomic batches on their way: JetStream refuses a stream's
+// fifty-first.
+const maxBatches = 8
+
+// batchHeaders is room for the headers that a batch adds to its messages, in bytes.
+const batchHeaders = 512
+
+// Journal appends and reads the events of aggregates. Its methods may be called
+// concurrently.
+type Journal struct {
+	js      jetstream.JetStream
+	health  *Integrity
+	commits *committer          // nil: every append goes by itself
+	link    func() *link        // of the connection
+	batches chan struct{}       // holds a value for each batch on its way
+	storage *natshealth.Storage // the state of EVENTS' storage; may be nil
+}
+
+// Open opens the journal that [setup.Ensure] made, and checks whether it is whole. See
+// [Journal.Integrity] for what goes on doing so.
+func Open(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
+	health, err := openIntegrity(ctx, js)
+	if err != nil {
+		return nil, fmt.Errorf("journal: open journal: %w", err)
+	}
+	storage := natshealth.StorageOf(js)
+	return &Journal{
+		js: js, health: health,
+		link: sync.OnceValue(func() *link { // by the first use
+			l := watch(js.Conn())
+			storage.WhenDeclared(l.interrupt)
+			return l
+		}),
+		batches: make(chan struct{}, maxBatches), storage: storage,
+	}, nil
+}
+
+// Replicated reports whether several servers have the journal.
+func (j *Journal) Replicated() bool { return j.health.replicated.Load() }
+
+// Integrity tells whether the journal is whole. Its Run must run for as long as the journal is
+// used by a process, which learns of damage, and of losses that are accepted, from it.
+func (j *Journal) Integrity() *Integrity { return j.health }
+
+// GroupCommit lets appends that wait for others share a write. It is for a server that
+// syncs every write to disk, which then bounds what it stores in a second; of one that
+// does not, a group takes more than its messages one by one. It is called before the
+// first append; grouped hears how many appends shared each write.
+func (j *Journal) GroupCommit(grouped func(appends int)) {
+	j.commits = &committer{publish: j.publish, grouped: grouped}
+}
+
+// Epoch tells this journal from any other: a sequence means nothing without it. It changes when
+// an operator accepts that the journal's end is lost, see [Integrity.Changed].
+func (j *Journal) Epoch() int64 { return j.health.epoch.Load() }
+
+// AcceptedEnd returns the last valid sequence of an epoch, with which cursors that were stored in
+// that epoch are compared: later ones are lost, or are of other events now. It is the largest
+// number where no loss of the end has been accepted since.
+func (j *Journal) AcceptedEnd(epoch int64) uint64 { return (*j.health.ends.Load())(epoch) }
+
+// Append appends events, all of one aggregate, all or none, and sets their
+// Sequence. lastSequence is the sequence of the aggregate's last event, 0 for
+// none. It returns once the events are stored. After [ErrConflict], [ErrDuplicate],
+// [ErrTooLarge], [ErrTooMany], [ErrRefused] and [ErrEndMissing] nothing was appended; so it is if ctx
+// ended before the events were sent, whose error is then returned. Once they are sent, Append
+// waits for their outcome for four seconds whether ctx ends or not. After any other error
+// the outcome is unknown, and the caller must load the aggregate again.
+func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSequence uint64, events []Event) error {
+	if err := j.health.Appendable(); err != nil {
+		return err
+	}
+	if len(events) > MaxAppend {
+		return fmt.Errorf("%w: %d, at most %d", ErrTooMany, len(events), MaxAppend)
+	}
+	messages := make([]*nats.Msg, len(events))
+	for i := range events {
+		msg, err := events[i].Message(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		messages[i] = msg
+	}
+	if key := events[0].Command.IdempotencyKey; key != "" {
+		messages[0].Header.Set(jetstream.MsgIDHeader, tenant.String()+"/"+key)
+	}
+	messages[0].Header.Set(jetstream.ExpectedLastSubjSeqHeader, fmt.Sprint(lastSequence))
+	for i, msg := range messages {
+		if most := min(streams.MaxMessageBytes, j.js.Conn().MaxPayload()) - batchHeaders; int64(msg.Size()) > most {
+			return fmt.Errorf("%w: %s has %d bytes, and NATS takes %d", ErrTooLarge, events[i].Type, msg.Size(), most)
+		}
+	}
+
+	if err := j.storage.Admit(streams.Events); err != nil {
+		return fmt.Errorf("journal: append: %w: %w", ErrRefused, err)
+	}
+	var result committed
+	if j.commits != nil {
+		result = j.commits.commit(ctx, messages)
+	} else {
+		result = j.publish(ctx, messages)
+	}
+	switch {
+	case result.err != nil:
+		return appendError(result.err)
+	case result.duplicate:
+		return ErrDuplicate
+	}
+	for i := range events {
+		events[i].Sequence = result.last - uint64(len(events)-1-i)
+		events[i].Size = messages[i].Size() // with the headers of JetStream
+	}
+	j.health.acknowledged(&events[len(events)-1])
+	return nil
+}
+
+// While runs do with a context that also ends when the connection to NATS is lost, since
+// what was asked before is not answered after it: where do returns that its context has
+// ended, the error then says why. Any other error of do's is returned as it is.
+func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error) error {
+	bound, release := j.link().bind(ctx)
+	defer release()
+	err := do(bound)
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(bound), errLinkLost) {
+		return errLinkLost
+	}
+	return err
+}
+
+// publish publishes messages, all or none. Their sequences end with the one returned. After ctx
+// has ended it sends nothing; messages that it has sent it waits for until natsclient.AckTimeout.
+func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result committed) {
+	if len(messages) > 1 {
+		select {
+		case j.batches <- struct{}{}:
+			defer func() { <-j.batches }()
+		case <-ctx.Done():
+		}
+	}
+	if result.err = ctx.Err(); result.err != nil {
+		return result
+	}
+	began := time.Now()
+	//nolint:contextcheck // a caller that leaves must learn what it has appended
+	result.err = j.While(context.Background(), func(ctx context.Context) (err error) {
+		attempt, cancel := context.WithTimeout(ctx, natsclient.AckTimeout)
+		defer cancel()
+		if len(messages) == 1 {
+			// The retries of PublishMsg are for a missing stream or leader; the
+			// expected sequence makes them safe, but the attempt's deadline decides.
+			var ack *jetstream.PubAck
+			if ack, err = j.js.PublishMsg(attempt, messages[0], jetstream.WithRetryAttempts(0)); err == nil {
+				result.last, result.duplicate = ack.Sequence, ack.Duplicate
+			}
+		} else {
+			var ack *jetstreamext.BatchAck
+			if ack, err = jetstreamext.PublishMsgBatch(attempt, j.js, messages, jetstreamext.BatchFlowControl{}); err == nil {
+				result.last = ack.Sequence
+			}
+		}
+		if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+			return natsclient.ErrNoAck
+		}
+		return err
+	})
+	j.storage.Report(streams.Events, began, result.err)
+	return result
+}
+
+func appendError(err error) error {
+	if natsclient.Refused(err) == natsclient.RefusedTooLarge { // by a server with a smaller max_payload than before, or by the stream
+		return fmt.Errorf("journal: append: %w: %w", ErrTooLarge, err)
+	}
+	var api jetstream.JetStreamError
+	if errors.As(err, &api) && api.APIError() != nil {
+		switch {
+		case natsclient.IsWrongSequence(err):
+			return ErrConflict
+		case api.APIError().ErrorCode == jetstreamext.JSErrCodeBatchPublishDuplicateMsgID:
+			return ErrDuplicate
+		}
+		return fmt.Errorf("journal: append: %w: %w", ErrRefused, err) // the server answered: nothing is stored
+	}
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrReconnectBufExceeded) {
+		return fmt.Errorf("journal: append: %w: %w", ErrRefused, err) // no server received it
+	}
+	return fmt.Errorf("journal: append: %w", err)
+}
+
+// Load calls each for the aggregate's events in order, from the journal
+// sequence from (1: all) on, for most of them at most (0: all). What was acknowledged
+// before the call is among them. It stops at each's first error and returns it. A version that
+// is missing in the order is missing in what the leader of the stream has, not in a replica
+// alone. A message that is no event is an [*UnreadableError], unless an operator has declared it
+// no event: then pass is called for it.
+func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int, each func(Event) error, pass ...func(*UnreadableError)) error {
+	l := loading{journal: j, subject: streams.EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: cmp.Or(most, math.MaxInt), each: each, pass: pass}
+	return j.While(ctx, func(ctx context.Context) error { return l.read(ctx, math.MaxUint64) })
+}
+
+// LoadAll is Load for all events from a sequence on, and returns the sequence and version of the
+// aggregate's last message, whether it is among them or before; zeros: the aggregate has no
+// messages, or its last one cannot be read, see [Journal.Count]. Error: [ErrUnreadable], beyond Load's.
+func (j *Journal) LoadAll(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error, pass ...func(*UnreadableError)) (last uint64, version int64, err error) {
+	l := loading{journal: j, subject: streams.EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: math.MaxInt, each: each, pass: pass}
+	err = j.While(ctx, func(ctx context.Context) error {
+		msg, err := natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{Last: l.subject})
+		if msg == nil || err != nil {
+			return err
+		}
+		event, err := ReadEvent(RawMessage(msg))
+		last, version = msg.Sequence, event.Version
+		if fault, ok := errors.AsType[*UnreadableError](err); ok {
+			version = fault.Version
+		}
+		switch {
+		case last < l.next:
+			return nil
+		case err == nil && (last == l.next || from <= 1 && version == 1):
+			return each(event) // there are no others
+		}
+		return l.read(ctx, last)
+	})
+	return last, version, err
+}
+
+// ErrUnreadable means that the journal has an event of the aggregate that cannot be read.
+var ErrUnreadable = errors.New("an event of the aggregate cannot be read")
+
+// loading reads the events of an aggregate in order.
+type loading struct {
+	journal *Journal
+	subject string
+	next    uint64 // the sequence to go on at
+	left    int
+	chain   Chain // of the events that were read
+	each    func(Event) error
+	pass    []func(*UnreadableError) // are called for messages that were declared no events
+}
+
+// read reads events up to the sequence last, or all of them without knowing the last.
+func (l *loading) read(ctx context.Context, last uint64) error {
+	leader := false // the leader is asked for the rest, one by one
+	for asked := 1; l.left > 0 && l.next <= last; asked++ {
+		msg, err := natsclient.AskLeader(ctx, l.journal.js, streams.Events, natsclient.Question{From: l.next, Subject: l.subject})
+		if msg == nil && err == nil && last != math.MaxUint64 {
+			return ErrUnreadable
+		}
+		if msg == nil || err != nil {
+			return err
+		}
+		if err := l.take(ctx, msg, false); err != nil {
+			return err
+		}
+		if asked >= fewEvents && l.left > 0 && l.next <= last && !leader { // there may be many: replicas have most of them
+			err := natsclient.ReadBatchesWithin(ctx, l.journal.js, streams.Events, l.subject, l.next, l.left, natsclient.FewSilences, func(msg *jetstream.RawStreamMsg) error { return l.take(ctx, msg, true) })
+			if leader = errors.Is(err, errReplicaGap) || errors.Is(err, natsclient.ErrSilent); err != nil && !leader {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *loading) take(ctx context.Context, msg *jetstream.RawStreamMsg, replica bool) error {
+	event, err := ReadEvent(RawMessage(msg))
+	if fault, ok := errors.AsType[*UnreadableError](err); ok {
+		l.journal.Unreadable(fault)
+		declared, err := l.journal.Declared(ctx, fault)
+		if err != nil {
+			return err
+		}
+		if !declared {
+			return fault
+		}
+		l.next = msg.Sequence + 1
+		l.chain.Pass(fault.Version)
+		for _, pass := range l.pass {
+			pass(fault)
+		}
+		return nil
+	}
+	if replica && event.Version > l.chain.Version && !l.chain.Continues(event.Version) {
+		return errReplicaGap
+	}
+	l.next, l.left = msg.Sequence+1, l.left-1
+	l.chain.Next(event.Version)
+	return l.each(event)
+}
+
+// errReplicaGap says that a replica lacks an event.
+var errReplicaGap = errors.New("a version is missing")
+
+// fewEvents is how many events are asked of the leader one by one before the others are
+// read together: a command's node misses that many at most, as a rule.
+const fewEvents = 2
+
+// End returns the journal's last sequence.
+func End(ctx context.Context, js jetstream.JetStream) (uint64, error) {
+	stream, err := js.Stream(ctx, streams.Events)
+	if err != nil {
+		return 0, fmt.Errorf("journal: the journal's end: %w", err)
+	}
+	return stream.CachedInfo().State.LastSeq, nil
+}
+
+// Last returns the sequence of the tenant's last event, 0 if there is none.
+func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64, error) {
+	msg, err := natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{Last: streams.TenantEvents(tenant)})
+	if msg == nil || err != nil {
+		return 0, err
+	}
+	return msg.Sequence, nil
+}
+
+// Event returns the tenant's event with a sequence, and false if the journal has none there. The
+// error is an [*UnreadableError] if the message there is no event.
+func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (Event, bool, error) {
+	msg, err := natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{From: sequence, Subject: streams.TenantEvents(tenant)})
+	if err != nil || msg == nil || msg.Sequence != sequence {
+		return Event{}, false, err
+	}
+	event, err := ReadEvent(RawMessage(msg))
+	return event, err == nil, err
+}
+
+// Count returns how many events of the aggregate the journal has, whether they can be read or
+// not.
+func (j *Journal) Count(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string) (count uint64, err error) {
+	err = j.While(ctx, func(ctx context.Context) (err error) {
+		count, err = natsclient.CountMessages(ctx, j.js, streams.Events, streams.EventSubject(tenant, aggregateType, aggregateID))
+		return err
+	})
+	return count, err
+}

@@ -1,0 +1,494 @@
+package kv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+// Errors of a [Bucket].
+var (
+	// ErrNotFound: nothing is kept under the key.
+	ErrNotFound = errors.New("nothing is kept under the key")
+	// ErrChanged: the value is not at the revision that the change was made for.
+	ErrChanged = errors.New("the value has been changed by another")
+)
+
+// FollowPause is the wait before a bucket is followed again after a failure.
+const FollowPause = time.Second
+
+// Entry is a value as it stands in a bucket.
+type Entry[T any] struct {
+	Value T
+	// Revision grows with every change in the bucket.
+	Revision uint64
+	// Time is when it was put.
+	Time time.Time
+}
+
+// Bucket is a key-value bucket of JSON values that are changed by compare and set.
+// Its methods may be called concurrently.
+type Bucket[T any] struct {
+	js   jetstream.JetStream
+	kv   jetstream.KeyValue
+	name string
+}
+
+// Open opens a bucket that [setup.Ensure] made.
+func Open[T any](ctx context.Context, js jetstream.JetStream, name string) (*Bucket[T], error) {
+	kv, err := js.KeyValue(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("kv: open bucket %s: %w", name, err)
+	}
+	return &Bucket[T]{js: js, kv: kv, name: name}, nil
+}
+
+// Unwatched returns a bucket without a request to the server. It serves single keys and
+// [Bucket.Newest]: it cannot be watched or followed, and has no history.
+func Unwatched[T any](js jetstream.JetStream, name string) *Bucket[T] {
+	return &Bucket[T]{js: js, name: name}
+}
+
+// Get returns the value under key, as the bucket's leader has it. Errors: [ErrNotFound], with the
+// revision at which the value was deleted (0: the key never had one), or the bucket's.
+func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
+	text, err := Read(ctx, b.js, b.name, key)
+	out := Entry[T]{Revision: text.Revision, Time: text.Time}
+	if err == nil {
+		if err = json.Unmarshal(text.Value, &out.Value); err != nil {
+			err = fmt.Errorf("kv: read %s/%s: %w", b.name, key, err)
+		}
+	}
+	return out, err
+}
+
+// keyForm is what a key may be (NATS ADR-8).
+var keyForm = regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
+
+// Read returns the bytes under a bucket's key, by the word of its leader: what the KV
+// API asks is any replica, which may be behind. Errors: [ErrNotFound], with the revision at which
+// the value was deleted (0: the key never had one), or the bucket's.
+func Read(ctx context.Context, js jetstream.JetStream, bucket, key string) (Entry[[]byte], error) {
+	if !keyForm.MatchString(key) {
+		return Entry[[]byte]{}, ErrNotFound // a wildcard would be answered
+	}
+	msg, err := natsclient.AskLeader(ctx, js, "KV_"+bucket, natsclient.Question{Last: "$KV." + bucket + "." + key})
+	switch {
+	case err != nil:
+		return Entry[[]byte]{}, fmt.Errorf("kv: read %s/%s: %w", bucket, key, err)
+	case msg == nil:
+		return Entry[[]byte]{}, ErrNotFound
+	case msg.Header.Get("KV-Operation") != "":
+		return Entry[[]byte]{Revision: msg.Sequence, Time: msg.Time}, ErrNotFound
+	}
+	return Entry[[]byte]{Value: msg.Data, Revision: msg.Sequence, Time: msg.Time}, nil
+}
+
+func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Entry[T], error) {
+	out := Entry[T]{Revision: entry.Revision(), Time: entry.Created()}
+	if err := json.Unmarshal(entry.Value(), &out.Value); err != nil {
+		return out, fmt.Errorf("kv: read %s/%s: %w", b.name, entry.Key(), err)
+	}
+	return out, nil
+}
+
+// Put keeps a value under key if it is at revision, 0 for a key without a value,
+// and returns its new revision. Error: [ErrChanged] if it is not; any other leaves
+// open whether it was kept.
+func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
+	return b.PutFor(ctx, key, value, revision, 0)
+}
+
+// PutFor is [Bucket.Put] for a value that expires after ttl, whole seconds; 0: it does not. The
+// bucket's stream allows TTLs of messages (NATS ADR-43).
+func (b *Bucket[T]) PutFor(ctx context.Context, key string, value T, revision uint64, ttl time.Duration) (uint64, error) {
+	put, err := b.putAt(ctx, key, value, revision, ttl)
+	if revision > 0 || !errors.Is(err, ErrChanged) {
+		return put, err
+	}
+	// A deleted key has a marker, at whose revision it is made anew.
+	if revision, err = b.marker(ctx, key); err != nil {
+		return 0, err
+	}
+	return b.putAt(ctx, key, value, revision, ttl)
+}
+
+// PutAt stores a value under key if the key's last change, a deletion included, has the revision
+// (0: the key never had a value), and returns the new revision. A value that was stored and deleted
+// in between is noticed, unlike by [Bucket.Put] at 0. Error: [ErrChanged] if it has another
+// revision; after any other error the outcome is not known.
+func (b *Bucket[T]) PutAt(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
+	return b.putAt(ctx, key, value, revision, 0)
+}
+
+// putAt is PutAt with the ttl of PutFor.
+func (b *Bucket[T]) putAt(ctx context.Context, key string, value T, revision uint64, ttl time.Duration) (uint64, error) {
+	msg, err := b.message(key, value)
+	if err != nil {
+		return 0, err
+	}
+	if ttl > 0 {
+		msg.Header.Set(jetstream.MsgTTLHeader, ttl.String())
+	}
+	return b.publish(ctx, msg, key, revision)
+}
+
+// PutAsync starts to store a value under key, at any revision, and returns a future that reports the
+// outcome. The message carries ctx's contract. The number of pending messages is bounded by the
+// JetStream that the bucket was opened with (see [natsclient.Async]): beyond it PutAsync waits.
+func (b *Bucket[T]) PutAsync(ctx context.Context, key string, value T) (jetstream.PubAckFuture, error) {
+	msg, err := b.message(key, value)
+	if err != nil {
+		return nil, err
+	}
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return nil, err
+	}
+	return b.js.PublishMsgAsync(msg)
+}
+
+// message returns the message that stores a value: a put is a publish to the key's subject (NATS
+// ADR-8). A [json.RawMessage] is stored unchanged.
+func (b *Bucket[T]) message(key string, value T) (*nats.Msg, error) {
+	data, raw := any(value).(json.RawMessage)
+	if !raw {
+		var err error
+		if data, err = json.Marshal(value); err != nil {
+			return nil, fmt.Errorf("kv: keep %s/%s: %w", b.name, key, err)
+		}
+	}
+	return &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}, nil
+}
+
+// subject is where a key's values are published (NATS ADR-8).
+func (b *Bucket[T]) subject(key string) string { return "$KV." + b.name + "." + key }
+
+// Newest calls each for the values whose keys fit a pattern (NATS subject wildcards), the
+// last changed first, from before a revision (0: from the newest) on, until it returns
+// false, or scan of them have been read. It returns the revision to go on before, 0 when
+// there are no more.
+func (b *Bucket[T]) Newest(ctx context.Context, pattern string, before uint64, scan int, each func(key string, kept Entry[T]) bool) (next uint64, err error) {
+	prefix := b.subject("")
+	return natsclient.ReadNewest(ctx, b.js, "KV_"+b.name, []string{b.subject(pattern)}, before, scan, func(msg *jetstream.RawStreamMsg) bool {
+		kept := Entry[T]{Revision: msg.Sequence, Time: msg.Time}
+		if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &kept.Value) != nil {
+			return true // a deleted key's marker, or not for us to understand
+		}
+		return each(strings.TrimPrefix(msg.Subject, prefix), kept)
+	})
+}
+
+// Delete removes the value under key if it is at revision. A key without a value gets a further
+// marker, at the revision of its last one (0: it never had a value). Error: [ErrChanged].
+func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) error {
+	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}}}
+	_, err := b.publish(ctx, msg, key, revision)
+	return err
+}
+
+// Expire is [Bucket.Delete] for a bucket whose values have TTLs: nothing remains of the key after
+// a minute.
+func (b *Bucket[T]) Expire(ctx context.Context, key string, revision uint64) error {
+	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {streams.MarkerTTL.String()}}}
+	_, err := b.publish(ctx, msg, key, revision)
+	return err
+}
+
+// marker returns the revision at which key was deleted, 0 if it never was there.
+func (b *Bucket[T]) marker(ctx context.Context, key string) (uint64, error) {
+	last, err := natsclient.AskLeader(ctx, b.js, "KV_"+b.name, natsclient.Question{Last: b.subject(key)})
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("kv: read %s/%s: %w", b.name, key, err)
+	case last == nil:
+		return 0, nil
+	case last.Header.Get("KV-Operation") == "":
+		return 0, fmt.Errorf("%w: %s/%s", ErrChanged, b.name, key)
+	}
+	return last.Sequence, nil
+}
+
+func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revision uint64) (uint64, error) {
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(revision, 10))
+	return publish(ctx, b.js, b.name, key, msg)
+}
+
+// Put stores bytes under a bucket's key, replaces its value, and returns the new revision.
+// The message carries ctx's contract. After an error the outcome is not known.
+func Put(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) (uint64, error) {
+	return publish(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{}, Data: data})
+}
+
+// create stores bytes under a bucket's key that never had a value. Error: [ErrChanged] if it had.
+func create(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) error {
+	msg := &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}, Data: data}
+	_, err := publish(ctx, js, bucket, key, msg)
+	return err
+}
+
+// replaceDeleted stores bytes under a bucket's key whose value was deleted. Error: [ErrChanged] if
+// it has a value.
+func replaceDeleted(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) error {
+	subject := "$KV." + bucket + "." + key
+	marker, err := natsclient.AskLeader(ctx, js, "KV_"+bucket, natsclient.Question{Last: subject})
+	if err != nil {
+		return fmt.Errorf("kv: read %s/%s: %w", bucket, key, err)
+	}
+	last := uint64(0)
+	if marker != nil {
+		if marker.Header.Get("KV-Operation") == "" {
+			return fmt.Errorf("%w: %s/%s", ErrChanged, bucket, key)
+		}
+		last = marker.Sequence
+	}
+	msg := &nats.Msg{Subject: subject, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(last, 10)}}, Data: data}
+	_, err = publish(ctx, js, bucket, key, msg)
+	return err
+}
+
+// Delete removes the value under a bucket's key at any revision.
+func Delete(ctx context.Context, js jetstream.JetStream, bucket, key string) error {
+	_, err := publish(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}})
+	return err
+}
+
+// publish publishes a change of a bucket's key under ctx's contract and returns the new
+// revision. Error: [ErrChanged] if the key is not at the revision that the message expects.
+func publish(ctx context.Context, js jetstream.JetStream, bucket, key string, msg *nats.Msg) (uint64, error) {
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return 0, err
+	}
+	attempt, cancel := context.WithTimeout(ctx, natsclient.AckTimeout)
+	defer cancel()
+	ack, err := js.PublishMsg(attempt, msg)
+	if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+		err = natsclient.ErrNoAck // whether it is stored, the key's next reader finds out
+	}
+	if err != nil {
+		if natsclient.IsWrongSequence(err) {
+			return 0, fmt.Errorf("%w: %s/%s", ErrChanged, bucket, key)
+		}
+		return 0, fmt.Errorf("kv: keep %s/%s: %w", bucket, key, err)
+	}
+	return ack.Sequence, nil
+}
+
+// All returns all values by their keys.
+func (b *Bucket[T]) All(ctx context.Context) (map[string]Entry[T], error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all map[string]Entry[T]
+	err := b.watch(ctx, func(changes Changes[T]) {
+		if changes.Whole {
+			all = changes.Put
+		}
+		cancel()
+	})
+	if all != nil {
+		return all, nil
+	}
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return nil, err
+}
+
+// History returns the values that key has had, the newest first, as far as the
+// bucket keeps them.
+func (b *Bucket[T]) History(ctx context.Context, key string) ([]Entry[T], error) {
+	entries, err := b.kv.History(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kv: read %s/%s: %w", b.name, key, err)
+	}
+	var out []Entry[T]
+	for i := len(entries) - 1; i >= 0; i-- {
+		if entries[i].Operation() != jetstream.KeyValuePut {
+			continue
+		}
+		kept, err := b.decode(entries[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, kept)
+	}
+	return out, nil
+}
+
+// Follow calls each with all values, first as they are and then whenever some
+// change, until ctx ends. When it cannot follow, it calls failed, once until it can again, and
+// tries again each second; the values known last stay.
+func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Entry[T]), failed func(error)) {
+	b.FollowChanges(ctx, whole(each), failed)
+}
+
+// Follow opens a bucket and follows its changes until ctx ends, see [Bucket.FollowChanges].
+// While it cannot be opened, it tries again each second.
+func Follow[T any](ctx context.Context, js jetstream.JetStream, name string, each func(Changes[T]), failed func(error)) {
+	for failing := false; ctx.Err() == nil; failing = true {
+		bucket, err := Open[T](ctx, js, name)
+		if err == nil {
+			bucket.FollowChanges(ctx, each, failed)
+			return
+		}
+		if !failing && ctx.Err() == nil {
+			failed(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(FollowPause):
+		}
+	}
+}
+
+// Whole returns a function for [Follow] that calls each with all values, which may be
+// retained.
+func Whole[T any](each func(map[string]Entry[T])) func(Changes[T]) { return whole(each) }
+
+// Changes are what happened to a bucket's keys.
+type Changes[T any] struct {
+	// Put are the values that were kept, by their keys.
+	Put map[string]Entry[T]
+	// Deleted are keys that have no value any more.
+	Deleted []string
+	// Whole says that Put is everything there is: what it does not have is gone.
+	Whole bool
+}
+
+// FollowChanges is [Bucket.Follow] for buckets with much in them: each hears of all
+// values first, and then of what changes alone.
+func (b *Bucket[T]) FollowChanges(ctx context.Context, each func(Changes[T]), failed func(error)) {
+	for failing := false; ctx.Err() == nil; {
+		err := b.watch(ctx, func(changes Changes[T]) {
+			failing = false
+			each(changes)
+		})
+		if err != nil && ctx.Err() == nil && !failing {
+			failing = true
+			failed(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(FollowPause):
+		}
+	}
+}
+
+// changesTogether is how many changes at least are told of even while more arrive.
+const changesTogether = 256
+
+// whole turns changes into all values.
+func whole[T any](each func(map[string]Entry[T])) func(Changes[T]) {
+	values := map[string]Entry[T]{}
+	return func(changes Changes[T]) {
+		if changes.Whole {
+			clear(values)
+		}
+		maps.Copy(values, changes.Put)
+		for _, key := range changes.Deleted {
+			delete(values, key)
+		}
+		each(maps.Clone(values))
+	}
+}
+
+// FollowKey calls each with the value under key, first as it is and then whenever it
+// changes, until each fails, which is returned, or ctx ends.
+func (b *Bucket[T]) FollowKey(ctx context.Context, key string, each func(Entry[T]) error) error {
+	updates, err := b.kv.Watch(ctx, key)
+	if err != nil {
+		return fmt.Errorf("kv: follow %s/%s: %w", b.name, key, err)
+	}
+	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case entry, open := <-updates.Updates():
+			if !open && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if !open {
+				return fmt.Errorf("kv: follow %s/%s: the watch has ended", b.name, key)
+			}
+			if entry == nil || entry.Operation() != jetstream.KeyValuePut {
+				continue
+			}
+			kept, err := b.decode(entry)
+			if err != nil {
+				return err
+			}
+			if err := each(kept); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// watch calls each until ctx ends or the watch does. What has arrived together is one
+// call.
+func (b *Bucket[T]) watch(ctx context.Context, each func(Changes[T])) error {
+	updates, err := b.kv.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("kv: follow %s: %w", b.name, err)
+	}
+	defer func() { _ = updates.Stop() }() // it ends with ctx anyway
+	pending := Changes[T]{Put: map[string]Entry[T]{}, Whole: true}
+	complete := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, open := <-updates.Updates():
+			if !open && ctx.Err() != nil {
+				return nil
+			}
+			if !open {
+				return fmt.Errorf("kv: follow %s: the watch has ended", b.name)
+			}
+			if entry == nil {
+				complete = true // all that were there before are known
+			} else {
+				b.take(&pending, entry)
+			}
+			if complete && (len(updates.Updates()) == 0 || len(pending.Put)+len(pending.Deleted) >= changesTogether) {
+				each(pending)
+				pending = Changes[T]{Put: map[string]Entry[T]{}}
+			}
+		}
+	}
+}
+
+// take adds what happened to a key.
+func (b *Bucket[T]) take(pending *Changes[T], entry jetstream.KeyValueEntry) {
+	key := entry.Key()
+	if entry.Operation() != jetstream.KeyValuePut {
+		delete(pending.Put, key)
+		if !pending.Whole {
+			pending.Deleted = append(pending.Deleted, key)
+		}
+		return
+	}
+	kept, err := b.decode(entry)
+	if err != nil {
+		return // not for us to understand
+	}
+	pending.Put[key] = kept
+	pending.Deleted = slices.DeleteFunc(pending.Deleted, func(other string) bool { return other == key })
+}

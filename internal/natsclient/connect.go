@@ -1,0 +1,40 @@
+package natsclient
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Connect returns a connection to the NATS servers at url that never stops
+// trying to reconnect. options are those of the installation, such as its
+// credentials.
+func Connect(url, name string, options ...nats.Option) (*nats.Conn, error) {
+	if url == "" {
+		return nil, errors.New("natsclient: no NATS url is configured")
+	}
+	conn, err := nats.Connect(url, append(ConnectOptions(name), options...)...)
+	if err != nil {
+		return nil, fmt.Errorf("natsclient: connect to NATS: %w", err)
+	}
+	return conn, nil
+}
+
+const pingEvery = 2 * time.Second
+
+const pingsMissed = 2
+
+func ConnectOptions(name string) []nats.Option {
+	return []nats.Option{
+		nats.Name(name),
+		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(pingsMissed),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(ReconnectWait),
+		nats.ReconnectBufSize(-1), // a publish while disconnected fails at once instead of being kept and forgotten
+	}
+}
+
+// ReconnectWait is the wait between two attempts to connect.
+const ReconnectWait = 250 * time.Millisecond

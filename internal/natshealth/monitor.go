@@ -1,0 +1,287 @@
+package natshealth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+const (
+	// monitorEvery is the interval between two checks of JetStream, and monitorTimeout bounds
+	// one.
+	monitorEvery   = 2 * time.Second
+	monitorTimeout = 2 * time.Second
+	// monitorSilences is the number of checks in a row without an answer after which JetStream
+	// counts as away. An answer with that error counts immediately.
+	monitorSilences = 2
+
+	// faultQuiet is how long an error of the client must not occur before it is logged again,
+	// and maxFaults bounds the errors that are remembered for this.
+	faultQuiet = time.Minute
+	maxFaults  = 64
+)
+
+// Causes of an [Outage]. They name no address: clients may see them.
+const (
+	natsAway      = "NATS is not reachable"
+	jetStreamAway = "JetStream does not answer"
+)
+
+// Outage is a time without NATS, or without JetStream: the state that a process has received over
+// them is that of Since.
+type Outage struct {
+	// Since is when JetStream answered last.
+	Since time.Time
+	// Cause names NATS or JetStream; the log has the reason.
+	Cause string
+}
+
+// String returns the cause and the age.
+func (o Outage) String() string {
+	return fmt.Sprintf("%s; JetStream answered last %s ago", o.Cause, time.Since(o.Since).Round(time.Second))
+}
+
+// Monitor follows whether this process reaches NATS, and whether JetStream answers for the
+// journal. It logs each change once, at level warn, with the cause and the next attempt. Its
+// methods may be called concurrently; Run is called once. It is a [prometheus.Collector] of
+// series without labels of tenants.
+type Monitor struct {
+	js  jetstream.JetStream
+	log zerolog.Logger
+
+	mu       sync.Mutex
+	answered time.Time // when JetStream answered last
+	cause    string    // of the outage; "": none
+	silences int
+	faults   map[string]time.Time // error of the client → when it occurred last
+	lastSeq  uint64               // of the journal, and its bytes, by the last answer
+	bytes    uint64
+
+	disconnects atomic.Int64
+	errors      *prometheus.CounterVec
+	again       chan struct{} // holds a value when JetStream shall be checked now
+}
+
+// NewMonitor returns the monitor of a connection, whose handlers of disconnects, reconnects and
+// errors it sets.
+func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
+	m := &Monitor{
+		js: js, log: log, answered: time.Now(), faults: map[string]time.Time{}, again: make(chan struct{}, 1),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "headgate_nats_errors_total",
+			Help: "Errors that the NATS client reported, by kind; slow_consumer: messages were dropped because they were not read.",
+		}, []string{"kind"}),
+	}
+	for _, kind := range faultKinds {
+		m.errors.WithLabelValues(kind)
+	}
+	conn := js.Conn()
+	conn.SetDisconnectErrHandler(m.disconnected)
+	conn.SetReconnectHandler(func(conn *nats.Conn) {
+		m.log.Warn().Str("server", conn.ConnectedUrlRedacted()).Msg("the connection to NATS is restored")
+		select {
+		case m.again <- struct{}{}:
+		default:
+		}
+	})
+	conn.SetErrorHandler(m.failed)
+	return m
+}
+
+// disconnected records that the connection is lost.
+func (m *Monitor) disconnected(conn *nats.Conn, err error) {
+	if conn.IsClosed() {
+		return // the process ends
+	}
+	m.disconnects.Add(1)
+	if err == nil {
+		err = errors.New("the server closed it")
+	}
+	m.set(natsAway, true)
+	m.log.Warn().Err(err).Dur("again_in_ms", natsclient.ReconnectWait).Msg("the connection to NATS is lost; it is restored when a server answers")
+}
+
+// Kinds of errors that the client reports.
+const (
+	faultSlow       = "slow_consumer"
+	faultPermission = "permission"
+	faultOther      = "other"
+)
+
+var faultKinds = []string{faultSlow, faultPermission, faultOther}
+
+// failed records an error that the client reports asynchronously. It is logged when it has not
+// occurred within faultQuiet.
+func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
+	kind := faultOther
+	switch {
+	case errors.Is(err, nats.ErrSlowConsumer):
+		kind = faultSlow
+	case errors.Is(err, nats.ErrPermissionViolation):
+		kind = faultPermission
+	}
+	m.errors.WithLabelValues(kind).Inc()
+	fault, subject := err.Error(), ""
+	if sub != nil {
+		subject = sub.Subject
+		fault += " " + subject
+	}
+	if !m.begins(fault, time.Now()) {
+		return
+	}
+	line := m.log.Warn().Err(err).Str("kind", kind)
+	if subject != "" {
+		line = line.Str("subject", subject)
+	}
+	line.Msg("NATS client: an error has occurred; it is logged again after a minute without it")
+}
+
+// begins reports whether a fault has not occurred lately.
+func (m *Monitor) begins(fault string, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last, known := m.faults[fault]
+	for other, at := range m.faults {
+		if now.Sub(at) >= faultQuiet {
+			delete(m.faults, other)
+		}
+	}
+	if !known && len(m.faults) >= maxFaults {
+		return false // the metric counts them
+	}
+	m.faults[fault] = now
+	return !known || now.Sub(last) >= faultQuiet
+}
+
+// Run checks JetStream until ctx ends.
+func (m *Monitor) Run(ctx context.Context) error {
+	ticker := time.NewTicker(monitorEvery)
+	defer ticker.Stop()
+	for {
+		m.check(ctx)
+		select {
+		case <-ticker.C:
+		case <-m.again:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// check asks JetStream for the state of the journal.
+func (m *Monitor) check(ctx context.Context) {
+	if !m.js.Conn().IsConnected() {
+		m.set(natsAway, false)
+		return
+	}
+	attempt, cancel := context.WithTimeout(ctx, monitorTimeout)
+	defer cancel()
+	stream, err := m.js.Stream(attempt, streams.Events)
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		m.answers(stream.CachedInfo().State, time.Now())
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+		m.mu.Lock()
+		m.silences++
+		silent := m.silences >= monitorSilences
+		m.mu.Unlock()
+		if silent {
+			m.lose(fmt.Errorf("the leader of %s does not answer", streams.Events))
+		}
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected):
+		m.set(natsAway, false)
+	default:
+		m.lose(err)
+	}
+}
+
+// answers records an answer of JetStream's.
+func (m *Monitor) answers(state jetstream.StreamState, now time.Time) {
+	m.mu.Lock()
+	cause, since := m.cause, m.answered
+	m.cause, m.silences, m.answered = "", 0, now
+	m.lastSeq, m.bytes = state.LastSeq, state.Bytes
+	m.mu.Unlock()
+	if cause != "" {
+		m.log.Warn().Dur("after_ms", now.Sub(since)).Msg("JetStream answers again")
+	}
+}
+
+// lose records that JetStream is away though NATS is reachable.
+func (m *Monitor) lose(err error) {
+	if m.set(jetStreamAway, true) {
+		m.log.Warn().Err(err).Dur("again_in_ms", monitorEvery).Msg("JetStream does not answer; it is asked again")
+	}
+}
+
+// set records why NATS or JetStream is away; better replaces a cause that is already recorded. It
+// reports whether neither was away before.
+func (m *Monitor) set(cause string, better bool) (changed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changed = m.cause == ""
+	if changed || better {
+		m.cause = cause
+	}
+	return changed
+}
+
+// Outage returns the present outage, and false while JetStream answers.
+func (m *Monitor) Outage() (Outage, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Outage{m.answered, m.cause}, m.cause != ""
+}
+
+var (
+	natsConnected  = prometheus.NewDesc("headgate_nats_connected", "1 while the process is connected to NATS.", nil, nil)
+	natsDisconnect = prometheus.NewDesc("headgate_nats_disconnects_total", "Connections to NATS that were lost.", nil, nil)
+	jetStreamThere = prometheus.NewDesc("headgate_jetstream_available", "1 while JetStream answers for the journal; 0 while NATS is away, JetStream is, or the journal has no leader.", nil, nil)
+	natsViewAge    = prometheus.NewDesc("headgate_nats_view_age_seconds", "Time since JetStream answered last: the age of the state that the process has received over NATS.", nil, nil)
+	journalLast    = prometheus.NewDesc("headgate_journal_last_sequence", "Last sequence of the journal, by JetStream's last answer.", nil, nil)
+	journalBytes   = prometheus.NewDesc("headgate_journal_bytes", "Bytes of the journal's messages, of one replica, by JetStream's last answer.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (m *Monitor) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{natsConnected, natsDisconnect, jetStreamThere, natsViewAge, journalLast, journalBytes} {
+		descriptions <- d
+	}
+	m.errors.Describe(descriptions)
+}
+
+// Collect implements [prometheus.Collector].
+func (m *Monitor) Collect(metrics chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value)
+	}
+	one := func(yes bool) float64 {
+		if yes {
+			return 1
+		}
+		return 0
+	}
+	m.mu.Lock()
+	away, age, last, bytes := m.cause != "", time.Since(m.answered), m.lastSeq, m.bytes
+	m.mu.Unlock()
+	connected := m.js.Conn().IsConnected()
+	gauge(natsConnected, one(connected))
+	gauge(jetStreamThere, one(connected && !away))
+	gauge(natsViewAge, age.Seconds())
+	gauge(journalLast, float64(last))
+	gauge(journalBytes, float64(bytes))
+	metrics <- prometheus.MustNewConstMetric(natsDisconnect, prometheus.CounterValue, float64(m.disconnects.Load()))
+	m.errors.Collect(metrics)
+}

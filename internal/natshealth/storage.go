@@ -1,0 +1,351 @@
+package natshealth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+const (
+	// persistentRefusal is how long a stream must have no leader, or no server, until it counts as
+	// failing: a change of leaders is shorter.
+	persistentRefusal = 5 * time.Second
+	// firstTrial is the time from a failure until appends are tried again, doubled with each
+	// trial up to lastTrial. A trial that no append uses ends after trialTime.
+	firstTrial, lastTrial, trialTime = time.Second, time.Minute, 5 * time.Second
+	// silentStream is the minimum wait of a publish without an answer that counts against its
+	// stream, and silentNodes that of an announcement, which does not wait longer.
+	silentStream, silentNodes = 3 * time.Second, 900 * time.Millisecond
+	// suspicionTimeout bounds the question whether a stream answers that acknowledges nothing.
+	suspicionTimeout = time.Second
+)
+
+// Storage records which streams store published messages, and why others do not. Its sources are
+// the publishes of the process ([Storage.Observe]) and an embedded server ([Storage.Declare]).
+//
+// A stream that fails is tried again by one append at a time, after a pause that grows, and when
+// the connection to NATS is restored. A stream that is declared as failing is not tried. A nil
+// Storage knows nothing. Its methods may be called concurrently.
+type Storage struct {
+	log     zerolog.Logger
+	refused *prometheus.CounterVec
+	// trouble is true unless every stream stores, so that a success costs one load.
+	trouble  atomic.Bool
+	suspects chan string // streams that may store nothing
+
+	mu        sync.Mutex
+	failing   map[string]*failure
+	declared  map[string]*StorageError
+	connected time.Time // when the connection was restored last
+	notify    []func()  // of a declaration that EVENTS fails
+}
+
+// failure is the state of a stream whose publishes fail.
+type failure struct {
+	StorageError
+
+	counts bool          // it is known to fail; before that it is under suspicion
+	last   time.Time     // of the newest failure
+	pause  time.Duration // until the trial after the next
+	trial  time.Time     // when the next one begins
+}
+
+// NewStorage returns a Storage that logs each change of a stream's state once.
+func NewStorage(log zerolog.Logger) *Storage {
+	s := &Storage{log: log, failing: map[string]*failure{}, suspects: make(chan string, 16)}
+	s.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_appends_refused_total", Help: "Appends to the journal that were not stored, or not acknowledged, by reason."}, []string{"reason"})
+	for reason := range refusalTexts {
+		s.refused.WithLabelValues(string(reason))
+	}
+	return s
+}
+
+// observed is a JetStream whose publishes a Storage observes.
+type observed struct {
+	jetstream.JetStream
+
+	storage *Storage
+}
+
+// Observe returns js, observed: publishes over it show the Storage whether the streams store
+// messages, and a [journal.Journal] over it refuses events while EVENTS does not. It is called once. Its
+// goroutine ends when the connection is closed.
+func (s *Storage) Observe(js jetstream.JetStream) jetstream.JetStream {
+	changes := js.Conn().StatusChanged(nats.CONNECTED, nats.CLOSED)
+	go func() {
+		for {
+			select {
+			case stream := <-s.suspects:
+				s.examine(js.Conn(), stream)
+			case status, open := <-changes:
+				switch {
+				case !open:
+					return
+				case status == nats.CLOSED:
+					js.Conn().RemoveStatusListener(changes)
+				default:
+					s.reconnected()
+				}
+			}
+			if js.Conn().IsClosed() {
+				return
+			}
+		}
+	}()
+	return observed{js, s}
+}
+
+// Storage returns the Storage that observes the JetStream.
+func (o observed) Storage() *Storage { return o.storage }
+
+// StorageOf returns the Storage that observes js, by its method Storage; nil if it has none.
+func StorageOf(js jetstream.JetStream) *Storage {
+	if o, ok := js.(interface{ Storage() *Storage }); ok {
+		return o.Storage()
+	}
+	return nil
+}
+
+// PublishMsg implements [jetstream.Publisher].
+func (o observed) PublishMsg(ctx context.Context, msg *nats.Msg, options ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	began := time.Now()
+	ack, err := o.JetStream.PublishMsg(ctx, msg, options...)
+	if stream := streamOf(msg.Subject); stream != streams.Events { // the journal reports its own
+		o.storage.Report(stream, began, err)
+	}
+	return ack, err
+}
+
+// report takes in the outcome of a publish that began at a time.
+func (s *Storage) Report(stream string, began time.Time, err error) {
+	if s == nil || stream == "" || err == nil && !s.trouble.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.succeed(stream, began)
+		return
+	}
+	refusal := refusalOf(err)
+	if stream == streams.Events && refusal != "" {
+		s.refused.WithLabelValues(string(refusal)).Inc()
+	}
+	silent := silentStream
+	if stream == streams.BucketStream(streams.BucketNodes) {
+		silent = silentNodes
+	}
+	if refusal == "" || began.Before(s.connected) || refusal == RefusalNoAck && time.Since(began) < silent {
+		return
+	}
+	s.fail(stream, refusal, began, err)
+}
+
+// succeed takes in a publish that was stored. The lock is held.
+func (s *Storage) succeed(stream string, began time.Time) {
+	f := s.failing[stream]
+	if f == nil || began.Before(f.last) && f.Refusal == RefusalNoAck {
+		return
+	}
+	delete(s.failing, stream)
+	s.troubled()
+	if f.counts {
+		s.log.Warn().Str("stream", stream).Time("since", f.Since).Msg("the stream stores messages again")
+	}
+}
+
+// fail takes in a publish that was not stored. The lock is held.
+func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause error) {
+	now, f := time.Now(), s.failing[stream]
+	first := f == nil
+	if first {
+		f = &failure{StorageError: StorageError{Stream: stream, Since: now}, pause: firstTrial}
+		s.failing[stream] = f
+		s.troubled()
+	}
+	before := f.Refusal
+	f.Refusal, f.Cause, f.last = refusal, cause, now
+	f.trial = now.Add(f.pause)
+	switch {
+	case f.counts && before != refusal:
+		s.logFailure(f)
+	case f.counts:
+	case refusal == RefusalNoRoom, refusal != RefusalNoAck && now.Sub(f.Since) >= persistentRefusal:
+		f.counts = true
+		s.logFailure(f)
+	case refusal == RefusalNoAck && !first && began.After(f.Since):
+		select {
+		case s.suspects <- stream:
+		default: // the next failure asks again
+		}
+	}
+}
+
+// logFailure logs that a stream fails. The lock is held.
+func (s *Storage) logFailure(f *failure) {
+	s.log.Error().Err(f.Cause).Str("stream", f.Stream).Str("reason", string(f.Refusal)).Msg(f.Error() + "; it is tried again until it stores messages")
+}
+
+// examine decides whether a stream that has not acknowledged two publishes in a row stores
+// nothing: it then answers other requests. Where it does not answer, NATS is away, which [Monitor]
+// reports.
+func (s *Storage) examine(conn *nats.Conn, stream string) {
+	reply, err := conn.Request("$JS.API.STREAM.INFO."+stream, nil, suspicionTimeout)
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err == nil {
+		err = json.Unmarshal(reply.Data, &answer)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.failing[stream]
+	switch {
+	case f == nil || f.counts || f.Refusal != RefusalNoAck:
+	case err != nil || answer.Error != nil:
+		delete(s.failing, stream)
+		s.troubled()
+	default:
+		f.counts = true
+		s.logFailure(f)
+	}
+}
+
+// reconnected forgets the failures from before the connection was restored: the server may be
+// another, or have been restarted with room on its disk.
+func (s *Storage) reconnected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connected = time.Now()
+	for stream, f := range s.failing {
+		if f.counts {
+			s.log.Warn().Str("stream", stream).Time("since", f.Since).Msg("the connection to NATS is restored; the stream is used again")
+		}
+	}
+	clear(s.failing)
+	s.troubled()
+}
+
+// troubled notes whether any stream fails. The lock is held.
+func (s *Storage) troubled() { s.trouble.Store(len(s.failing)+len(s.declared) > 0) }
+
+// Declare replaces the failing streams of an embedded server. They are not tried before they are
+// declared to store again.
+func (s *Storage) Declare(failing []*StorageError) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.declared[streams.Events]
+	s.declared = make(map[string]*StorageError, len(failing))
+	for _, f := range failing {
+		s.declared[f.Stream] = f
+	}
+	if before == nil && s.declared[streams.Events] != nil {
+		for _, notify := range s.notify {
+			notify()
+		}
+	}
+	if len(failing) == 0 {
+		clear(s.failing) // the server has declared that all store
+	}
+	s.troubled()
+}
+
+// whenDeclared has notify called whenever EVENTS is declared to fail. It must not block.
+func (s *Storage) WhenDeclared(notify func()) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notify = append(s.notify, notify)
+}
+
+// Check returns nil if the streams store published messages, as far as known, else the
+// [*StorageError] of a stream that does not.
+func (s *Storage) Check(streams ...string) error { return s.check(false, streams...) }
+
+// admit is Check for an append, which is the trial if it is time for one.
+func (s *Storage) Admit(stream string) error {
+	err := s.check(true, stream)
+	var storage *StorageError
+	if errors.As(err, &storage) {
+		s.refused.WithLabelValues(string(storage.Refusal)).Inc()
+	}
+	return err
+}
+
+func (s *Storage) check(try bool, streams ...string) error {
+	if s == nil || !s.trouble.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, stream := range streams {
+		if known := s.declared[stream]; known != nil {
+			return known
+		}
+		f := s.failing[stream]
+		if f == nil || !f.counts {
+			continue
+		}
+		if now.After(f.trial.Add(trialTime)) { // nothing was appended during the trial
+			f.pause = min(2*f.pause, lastTrial)
+			f.trial = now.Add(f.pause)
+		}
+		if now.Before(f.trial) {
+			known := f.StorageError
+			return &known
+		}
+		if try {
+			f.pause = min(2*f.pause, lastTrial)
+			f.trial = now.Add(natsclient.AckTimeout + f.pause) // one at a time
+		}
+	}
+	return nil
+}
+
+// StorageStreams are the streams whose state is a metric.
+func StorageStreams() (names []string) {
+	for _, config := range slices.Concat(streams.Streams(), streams.Buckets()) {
+		names = append(names, config.Name)
+	}
+	return names
+}
+
+var streamWritable = prometheus.NewDesc("headgate_stream_writable", "1 while the stream stores the messages of this process, as far as known; 0 while its disk is full, or it refuses messages for another reason.", []string{"stream"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (s *Storage) Describe(descriptions chan<- *prometheus.Desc) {
+	s.refused.Describe(descriptions)
+	descriptions <- streamWritable
+}
+
+// Collect implements [prometheus.Collector].
+func (s *Storage) Collect(metrics chan<- prometheus.Metric) {
+	s.refused.Collect(metrics)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, stream := range StorageStreams() {
+		writable := 1.0
+		if f := s.failing[stream]; s.declared[stream] != nil || f != nil && f.counts {
+			writable = 0
+		}
+		metrics <- prometheus.MustNewConstMetric(streamWritable, prometheus.GaugeValue, writable, stream)
+	}
+}

@@ -1,0 +1,2 @@
+// Package skips records operators' decisions that a view is made without an event.
+package skips

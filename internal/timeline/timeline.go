@@ -1,0 +1,263 @@
+package timeline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/fairqueue"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+const (
+	// spanRate bounds the hops that a process publishes per second, and their burst.
+	spanRate = 1000
+	// spansPending bounds the hops that were published and are not acknowledged.
+	spansPending = 512
+	// flushTimeout bounds how long the end of a process waits for the last ones.
+	flushTimeout = 2 * time.Second
+	// restoreTimeout bounds an attempt to restore the stream, restorePause is between two.
+	restoreTimeout, restorePause = 4 * time.Second, 2 * time.Second
+	// maxSpans bounds what is read of one timeline.
+	maxSpans = 2000
+)
+
+// spanBounds bound the hops that wait to be published. When there is no room, hops of the
+// account with the most are dropped.
+var spanBounds = fairqueue.Bounds{Items: 2048, Bytes: 4 << 20}
+
+// Kinds of hops.
+const (
+	KindCall       = "call"       // a gateway has answered a call
+	KindCommand    = "command"    // an aggregate has decided a command
+	KindEvent      = "event"      // an event was appended
+	KindProjection = "projection" // an event's rows were committed
+	KindStep       = "step"       // a workflow's step was done
+)
+
+// Failed is the code of a step that is tried again.
+const Failed = "failed"
+
+// Span is one station of what a call has caused.
+type Span struct {
+	Kind string `json:"kind"`
+	// Name is the procedure, command, event type, or workflow and step.
+	Name string `json:"name"`
+	// Node is the id of the node that it happened on.
+	Node string `json:"node,omitempty"`
+	// Started is when it began, and Milliseconds how long it took.
+	Started      time.Time `json:"started"`
+	Milliseconds float64   `json:"ms"`
+	// Code is how it ended: "ok", or a Connect code, or a step's outcome.
+	Code string `json:"code"`
+	// Detail is what else is known, in words.
+	Detail string `json:"detail,omitempty"`
+	// Client is the address of the gateway's client, of a call at a gateway.
+	Client string `json:"client,omitempty"`
+	// Subject is the aggregate, as type/id, and Event the event's id, if there is
+	// one.
+	Subject string `json:"subject,omitempty"`
+	Event   string `json:"event,omitempty"`
+
+	// Span is the span id of an event that was appended (see Event.Span), and Published is the
+	// time until it was acknowledged. Only the function given to Tell receives them.
+	Span      contextkit.SpanID `json:"-"`
+	Published time.Duration     `json:"-"`
+
+	CorrelationID string `json:"correlation_id"`
+	TraceID       string `json:"trace_id"`
+	RequestID     string `json:"request_id"`
+	CausationID   string `json:"causation_id,omitempty"`
+}
+
+// spanOverhead is the memory that a hop takes beside its texts, in bytes.
+const spanOverhead = 1 << 10
+
+// Bounds of a hop's texts, in encoded bytes (see [excerpt.Text]): a hop takes at most 3 KiB
+// as JSON, whatever its call was.
+const (
+	hopName   = excerpt.Name
+	hopDetail = 512
+)
+
+// bounded returns the hop with every text cut to its bound, and the bytes of its texts.
+func (h Span) bounded() (_ Span, size int) {
+	h.Detail = excerpt.Text(h.Detail, hopDetail)
+	size = len(h.Detail)
+	for _, name := range [...]*string{&h.Kind, &h.Name, &h.Node, &h.Code, &h.Client, &h.Subject, &h.Event} {
+		*name = excerpt.Text(*name, hopName)
+		size += len(*name)
+	}
+	return h, size
+}
+
+// Recorder records hops, so that what a call has caused can be inspected afterwards.
+//
+// Record does not block. Accounts share a bounded queue, and the rate at which it is
+// published, fairly: a hop that finds no room is counted (headgate_timeline_lost_total) and
+// left out, and an account that records much displaces its own hops alone. What is stored is
+// bounded per account, see [streams.Timeline]. Record may be called concurrently; a nil
+// Recorder records nothing.
+type Recorder struct {
+	js    jetstream.JetStream
+	queue *fairqueue.Queue[waitingSpan]
+	rate  *rate.Limiter
+	lost  prometheus.Counter
+	// restore says that the stream lacks a subject of ours; see [streams.Restore].
+	restore chan struct{}
+	notify  func(contextkit.RequestContext, Span) // notified of every hop; nil: none
+}
+
+type waitingSpan struct {
+	rc      contextkit.RequestContext
+	account streams.Account
+	hop     Span
+}
+
+// New returns a timeline; Run must be running.
+func New(js jetstream.JetStream) (*Recorder, error) {
+	t := &Recorder{
+		queue: fairqueue.New[waitingSpan](spanBounds), rate: rate.NewLimiter(spanRate, spanRate), restore: make(chan struct{}, 1),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Hops that were left out of the timeline: there were too many, or NATS did not acknowledge them."}),
+	}
+	var err error
+	if t.js, err = natsclient.Async(js, spansPending, t.failed); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// failed counts a hop that was published and is not known to be stored.
+func (t *Recorder) failed(err error) {
+	t.lost.Inc()
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		select {
+		case t.restore <- struct{}{}:
+		default: // it is known
+		}
+	}
+}
+
+// keepStream restores the stream when it lacks a subject of ours, until ctx ends.
+func (t *Recorder) keepStream(ctx context.Context) {
+	for {
+		select {
+		case <-t.restore:
+		case <-ctx.Done():
+			return
+		}
+		attempt, cancel := context.WithTimeout(ctx, restoreTimeout)
+		_, _ = streams.Restore(attempt, t.js, streams.Timeline) // the next hop that fails says so again
+		cancel()
+		select {
+		case <-time.After(restorePause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Tell registers notify, which is called for every hop, also for hops that are left out of the
+// timeline. It must be called before the first hop is recorded; notify must not block.
+func (t *Recorder) Tell(notify func(contextkit.RequestContext, Span)) { t.notify = notify }
+
+// Told reports whether a function is notified of every hop.
+func (t *Recorder) Told() bool { return t != nil && t.notify != nil }
+
+// Describe implements [prometheus.Collector].
+func (t *Recorder) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Describe(descriptions) }
+
+// Collect implements [prometheus.Collector].
+func (t *Recorder) Collect(metrics chan<- prometheus.Metric) { t.lost.Collect(metrics) }
+
+// Record records a hop of the call in ctx, under the account of the call's tenant.
+func (t *Recorder) Record(ctx context.Context, h Span) {
+	if t == nil {
+		return
+	}
+	if rc := contextkit.In(ctx); rc != nil {
+		t.RecordFor(rc, streams.AccountOf(rc.TenantID), h)
+	}
+}
+
+// RecordFor records a hop of a call under an account, which may be another than that of the
+// tenant that the call names.
+func (t *Recorder) RecordFor(rc *contextkit.RequestContext, account streams.Account, h Span) {
+	if t == nil {
+		return
+	}
+	h, size := h.bounded()
+	if t.notify != nil {
+		t.notify(*rc, h)
+	}
+	displaced := t.queue.Add(string(account), size+spanOverhead, waitingSpan{*rc, account, h})
+	t.lost.Add(float64(len(displaced)))
+}
+
+// Run publishes the hops of the node until ctx ends, then those recorded before, as far
+// as they find a place within a bound.
+func (t *Recorder) Run(ctx context.Context, node string) error {
+	base := context.WithoutCancel(ctx)
+	var keeper sync.WaitGroup
+	defer keeper.Wait()
+	keeper.Go(func() { t.keepStream(ctx) })
+	for {
+		item, ok := t.next(ctx)
+		if !ok {
+			t.flush(base, node)
+			return nil
+		}
+		_ = t.rate.Wait(ctx) // it fails when ctx ends
+		t.queue.Release(item)
+		t.publish(base, node, item.Value)
+	}
+}
+
+// next returns the next hop, and false when ctx has ended.
+func (t *Recorder) next(ctx context.Context) (fairqueue.Item[waitingSpan], bool) {
+	item, err := t.queue.Take(ctx)
+	return item, err == nil
+}
+
+// flush publishes what is recorded, and waits for what is on its way.
+func (t *Recorder) flush(ctx context.Context, node string) {
+	end := time.Now().Add(flushTimeout)
+	for item, ok := t.queue.TryTake(); ok; item, ok = t.queue.TryTake() {
+		t.queue.Release(item)
+		if time.Now().After(end) {
+			t.lost.Inc()
+			continue
+		}
+		t.publish(ctx, node, item.Value)
+	}
+	select {
+	case <-t.js.PublishAsyncComplete():
+	case <-time.After(time.Until(end)):
+	}
+}
+
+func (t *Recorder) publish(ctx context.Context, node string, h waitingSpan) {
+	h.hop.Node = excerpt.Text(node, hopName)
+	h.hop.CorrelationID, h.hop.TraceID, h.hop.RequestID, h.hop.CausationID = h.rc.CorrelationID, h.rc.TraceID.String(), h.rc.RequestID, h.rc.CausationID
+	data, err := json.Marshal(h.hop)
+	if err == nil {
+		msg := &nats.Msg{Subject: subject(h.account, h.rc.CorrelationID), Header: nats.Header{}, Data: data}
+		if err = contextkit.InjectNATS(contextkit.NewContext(ctx, h.rc), msg.Header); err == nil {
+			// It waits when too many are on their way; the queue fills, and calls do not.
+			_, err = t.js.PublishMsgAsync(msg)
+		}
+	}
+	if err != nil {
+		t.lost.Inc()
+	}
+}
