@@ -54,7 +54,7 @@ type position struct {
 }
 
 // Take writes a backup of the platform to a directory, which must be empty or absent. The
-// platform may run. Memory is bounded, whatever the size of the streams. When Take fails the
+// platform may run. Memory is bounded, for any size of the streams. When Take fails the
 // directory stays, with a file that says that the backup is incomplete. Errors: [ErrExists],
 // that of ctx, and those of NATS and the file system.
 func Take(ctx context.Context, js jetstream.JetStream, dir string, options Options) (*Manifest, error) {

@@ -173,7 +173,7 @@ func (r *reader) next() (*message, error) {
 // maxMessage bounds a message in a file; NATS takes no payload above 64 MiB.
 const maxMessage = 64 << 20
 
-// noEOF makes the end of a file that must not end yet an error of its own.
+// noEOF turns an unexpected end of a file into a separate error.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

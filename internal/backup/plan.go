@@ -53,7 +53,7 @@ var lateRecords = map[string]int{
 }
 
 // ordered returns the streams of a backup in the order in which they are read, and the same
-// order is used whatever order they come in.
+// order is used for any order of the input.
 func ordered(streamList []string) []string {
 	var out []string
 	for _, name := range streamList {

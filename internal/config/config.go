@@ -89,7 +89,7 @@ type File struct {
 const maxFileBytes = 1 << 20
 
 // Read reads the file's settings into the struct that into points to. What the
-// file leaves out stays as it is. ${NAME} in a text is the environment's variable,
+// file omits is unchanged. ${NAME} in a text is the environment's variable,
 // which must be set.
 func Read(path string, into any) (*File, error) {
 	file, err := os.Open(path)

@@ -23,7 +23,7 @@ type settings struct {
 	} `yaml:"nodes"`
 }
 
-func TestAMistakeIsNamedWithItsLine(t *testing.T) {
+func TestParse_MistakesHaveTheirLine(t *testing.T) {
 	for name, rule := range map[string]struct{ text, want string }{
 		"no such setting":    {"listen: x\nlistne: y\n", `s.yaml:2: there is no setting "listne" here`},
 		"nested":             {"limits:\n  rate: 1\n  rat: 2\n", `s.yaml:3: there is no setting "rat" here`},
@@ -41,7 +41,7 @@ func TestAMistakeIsNamedWithItsLine(t *testing.T) {
 	}
 }
 
-func TestAWrongValueIsLocated(t *testing.T) {
+func TestParse_WrongValueIsLocated(t *testing.T) {
 	var s settings
 	file, err := config.Parse("s.yaml", []byte("listen: x\nlimits:\n  calls: 3\n\n  rate: -1\nnodes:\n- id: a\n- id: a\n"), &s)
 	if err != nil {
@@ -68,7 +68,7 @@ func TestAWrongValueIsLocated(t *testing.T) {
 	}
 }
 
-func TestAFileIsReadAndWhatItLeavesOutStays(t *testing.T) {
+func TestParse_OmittedSettingsKeepDefaults(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.yaml")
 	if err := os.WriteFile(path, []byte("wait: 5s\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestAVariableOfTheEnvironmentStandsForItsValue(t *testing.T) {
+func TestParse_ExpandsEnvironmentVariables(t *testing.T) {
 	t.Setenv("HEADGATE_TEST_HOST", `a"b: c`)
 	var s settings
 	if _, err := config.Parse("s.yaml", []byte("listen: \"${HEADGATE_TEST_HOST}:80\"\n"), &s); err != nil || s.Listen != `a"b: c:80` {

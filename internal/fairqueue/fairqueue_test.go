@@ -41,7 +41,7 @@ func TestQueue_AFullQueueMakesRoomAtTheLargestAccountsExpense(t *testing.T) {
 				lost = append(lost, q.Add("flood", 10, fmt.Sprint("flood", i))...)
 			}
 			if len(lost) != 40 || lost[0] != "flood10" {
-				t.Fatalf("%d are displaced, the first %v; want 40 of its own newest", len(lost), lost[0])
+				t.Fatalf("%d are displaced, the first %v; want its 40 newest", len(lost), lost[0])
 			}
 			for i := range 3 {
 				if got := q.Add("quiet", 10, fmt.Sprint("quiet", i)); len(got) != 1 || got[0] != fmt.Sprint("flood", 9-i) {

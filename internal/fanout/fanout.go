@@ -1,8 +1,6 @@
-// Package fanout asks many nodes one question without becoming a herd: a bounded
-// number at a time, one round however many want to know, and an answer that is
-// kept for a moment and says how old it is.
-//
-// A node that does not answer is part of the answer, by name.
+// Package fanout queries many nodes without a thundering herd: with bounded concurrency, in one round
+// for all concurrent callers, and with a result that is cached for a moment and has its age. The
+// result names the nodes that did not respond.
 package fanout
 
 import (
@@ -19,7 +17,7 @@ import (
 
 // Config bounds a group. The zero value is the default.
 type Config struct {
-	// Concurrent is how many nodes are asked at once. 0: 16.
+	// Concurrent is the number of nodes that are queried concurrently. 0: 16.
 	Concurrent int `yaml:"concurrent"`
 	// Timeout bounds each node's answer. 0: 1 s.
 	Timeout time.Duration `yaml:"timeout"`

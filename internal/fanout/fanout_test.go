@@ -25,7 +25,7 @@ func nodes(n int) func() []route.Node {
 	return func() []route.Node { return list }
 }
 
-func TestSoManyAreAskedAtOnceAndNoMore(t *testing.T) {
+func TestRound_ConcurrencyIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most atomic.Int64
 		group := fanout.NewGroup(fanout.Config{Concurrent: 4}, nodes(50), func(context.Context, route.Node) (int, error) {
@@ -41,12 +41,12 @@ func TestSoManyAreAskedAtOnceAndNoMore(t *testing.T) {
 			t.Fatalf("%v, %v", snapshot, err)
 		}
 		if most.Load() != 4 {
-			t.Errorf("%d are asked at once, want 4", most.Load())
+			t.Errorf("%d are queried concurrently, want 4", most.Load())
 		}
 	})
 }
 
-func TestManyCallersAreOneRoundAndItsAnswerIsKeptForAMoment(t *testing.T) {
+func TestRound_IsSharedAndCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		group := fanout.NewGroup(fanout.Config{TTL: time.Second}, nodes(3), func(context.Context, route.Node) (int, error) {
 			time.Sleep(100 * time.Millisecond)
@@ -75,7 +75,7 @@ func TestManyCallersAreOneRoundAndItsAnswerIsKeptForAMoment(t *testing.T) {
 	})
 }
 
-func TestANodeThatDoesNotAnswerIsNamed(t *testing.T) {
+func TestRound_NamesNodesWithoutAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		group := fanout.NewGroup(fanout.Config{Timeout: time.Second}, nodes(3), func(ctx context.Context, node route.Node) (string, error) {
 			switch node.ID {
@@ -98,7 +98,7 @@ func TestANodeThatDoesNotAnswerIsNamed(t *testing.T) {
 	})
 }
 
-func TestACallerThatLeavesEndsNoRoundOfOthers(t *testing.T) {
+func TestRound_CancelledCallerEndsNoSharedRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		group := fanout.NewGroup(fanout.Config{}, nodes(1), func(ctx context.Context, _ route.Node) (int, error) {
 			select {

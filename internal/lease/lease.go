@@ -1,7 +1,7 @@
 // Package lease tells which processes of a group are alive, so that one of them at a time can
 // own a piece of work.
 //
-// Each process holds one lease: a key of its own in the bucket [streams.BucketLeases], which it
+// Each process holds one lease: its own key in the bucket [streams.BucketLeases], which it
 // rewrites each second by compare and set. A process that does not rewrite its lease within
 // [Config.Lost] is dead for the others: one of them deletes the key at the revision that it has
 // last seen, and from then on the owner cannot rewrite it. A process that stood still therefore

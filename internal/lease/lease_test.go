@@ -97,7 +97,7 @@ func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
 		t.Errorf("a lease that was released: alive %v, %v", alive, err)
 	}
 
-	// A lease that nobody renews is taken away.
+	// A lease that is not renewed is removed.
 	bucket, err := kv.Open[lease.Member](t.Context(), js, streams.BucketLeases)
 	if err != nil {
 		t.Fatal(err)

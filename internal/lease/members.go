@@ -74,7 +74,7 @@ func (l *Lease) update(c kv.Changes[Member]) {
 }
 
 // expire takes the leases of members away that have been silent for too long. A process that is
-// not sure of its own lease takes away none.
+// unsure whether it holds its lease removes none.
 func (l *Lease) expire(ctx context.Context) {
 	if !l.Valid() {
 		return

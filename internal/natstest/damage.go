@@ -36,7 +36,7 @@ func StartStop(t testing.TB, dir string) (js jetstream.JetStream, stop func()) {
 	return js, stop
 }
 
-// StreamDir returns where a stopped server of one's own account stores a stream.
+// StreamDir returns where a stopped server stores a stream of its default account.
 func StreamDir(dir, stream string) string {
 	return filepath.Join(dir, "jetstream", "$G", "streams", stream)
 }
@@ -137,7 +137,7 @@ func find(t testing.TB, dir, stream, text string) (path string, at int64) {
 // fillers of fillerBytes each are more than a block of a stream's files.
 const fillers, fillerBytes = 3, 3_500_000
 
-// NextBlock publishes to a subject so much that what follows is in another block of files.
+// NextBlock fills the current block of files, so that the next message to the subject is in another one.
 func NextBlock(t testing.TB, js jetstream.JetStream, subject string) {
 	t.Helper()
 	for range fillers {

@@ -55,7 +55,7 @@ func NewCodec(key []byte, epoch func() int64, gate *token.Gate) *Codec {
 	return &Codec{key: key, sealer: token.NewSealer(key, "position"), gate: gate, epoch: epoch}
 }
 
-// Of returns a codec for positions of one epoch, whatever the journal's epoch is: rows that were made
+// Of returns a codec for positions of one epoch, regardless of the journal's epoch: rows that were made
 // from a lost journal are still read when the journal has a new epoch.
 func (c *Codec) Of(epoch int64) *Codec {
 	of := *c

@@ -23,7 +23,7 @@ type Asked struct {
 // that made it. It must not block.
 type AskedFunc func(contextkit.RequestContext, Asked)
 
-// WatchClient returns an interceptor that gives each call of a client a span of its own
+// WatchClient returns an interceptor that gives each call of a client a new span
 // and calls asked when the call has ended. Calls of traces that are not sampled, and of
 // the health and reflection protocols, pass unchanged.
 func WatchClient(asked AskedFunc) connect.ClientInterceptor {

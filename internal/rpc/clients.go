@@ -225,7 +225,7 @@ func (c *clientConn) Close() error {
 }
 
 // writer returns the connection below conn that writes: net/http writes each frame of HTTP/2
-// on a goroutine of its own, whose small stack every layer above it makes grow.
+// on a separate goroutine, whose small stack grows with each layer above it.
 func writer(conn net.Conn) net.Conn {
 	for {
 		switch c := conn.(type) {

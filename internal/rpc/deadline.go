@@ -11,7 +11,7 @@ import (
 )
 
 // maxCallTime bounds a unary call whose caller gave no deadline, such as one
-// that was made by hand: nothing waits for ever.
+// that was made by hand: no call waits forever.
 const maxCallTime = 30 * time.Second
 
 // Deadline gives every unary call one.

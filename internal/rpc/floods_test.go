@@ -167,7 +167,7 @@ func TestFlood_EveryPortEndsItAndOthersLoseNoCall(t *testing.T) {
 	}
 }
 
-// startEdge returns an edge without methods of its own.
+// startEdge returns an edge without methods.
 func startEdge(t *testing.T) *rpc.Server {
 	t.Helper()
 	server := rpc.NewEdge(rpc.Config{Name: "edge", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},

@@ -42,7 +42,7 @@ const (
 	// one.
 	grpcStreamWindow, grpcConnWindow = 256 << 10, 1 << 20
 	// grpcWorkers answer calls one after the other, each on a stack that has grown
-	// already; calls beyond them get a goroutine of their own.
+	// already; further calls get a new goroutine.
 	grpcWorkers = 64
 	// grpcLeastPing is how often a client may ask for a sign of life.
 	grpcLeastPing = 5 * time.Second
@@ -51,7 +51,7 @@ const (
 )
 
 // grpcPort serves the calls of a connect.Server on grpc-go's HTTP/2 stack, on an
-// address of its own: the same methods and interceptors as on the main one, where
+// separate address: the same methods and interceptors as on the main one, where
 // net/http speaks gRPC too, at less CPU a call
 // (docs/decisions/0004-native-grpc-port.md).
 //
@@ -155,7 +155,7 @@ func (p *grpcPort) run(ctx context.Context) error {
 	server.GracefulStop()
 	err := <-failed
 	if errors.Is(err, grpc.ErrServerStopped) {
-		err = nil // it was told to end before it had begun
+		err = nil // it was stopped before it had started
 	}
 	if !hard.Stop() {
 		return errors.Join(fmt.Errorf("%s: gRPC: calls in flight were cut off", p.config.Name), err)

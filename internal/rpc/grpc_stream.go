@@ -233,7 +233,7 @@ func (s *grpcStream) Send(msg any) error {
 	return s.sent(sendTracked(s.grpc, msg, s.gone))
 }
 
-// text is a message as it stands on the wire.
+// text is a message in its wire format.
 type text struct{ bytes []byte }
 
 // Len returns its length in bytes.

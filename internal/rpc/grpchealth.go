@@ -10,7 +10,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// healthPoll is how often a watched readiness is looked at again.
+// healthPoll is the interval between checks of a watched readiness.
 const healthPoll = time.Second
 
 // registerHealth serves the gRPC health checking protocol

@@ -29,7 +29,7 @@ type InProcess struct {
 // InProcess returns a transport to the server's methods for callers in this process, whose
 // messages codec reads and writes. A unary call is made on the caller's goroutine, and
 // ends when its handler does. Calls are refused with UNAVAILABLE before the server
-// listens, beyond so many at once as an HTTP/2 connection may have streams, and once it
+// listens, beyond as many concurrent calls as an HTTP/2 connection may have streams, and once it
 // ends, which waits for those in flight. Bodies are not bounded here: their sender is the
 // process itself.
 func (s *Server) InProcess(codec encoding.CodecV2) InProcess { return InProcess{s, codec} }
@@ -219,7 +219,7 @@ func (s *inProcessService) Send(msg any) (err error) {
 }
 
 // endWithin waits for ctx to end, then for the calls from within that are in flight, within
-// the shutdown timeout. No further ones are let in.
+// the shutdown timeout. No further ones are admitted.
 func (s *Server) endWithin(ctx context.Context) error {
 	<-ctx.Done()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownTimeout)

@@ -13,8 +13,8 @@ import (
 // inProcessBacklog is how many messages of a stream may be under way, either way.
 const inProcessBacklog = 8
 
-// inProcessStream is the caller's side of a stream. The service's runs on a goroutine of
-// its own, from the first operation until its handler returns.
+// inProcessStream is the caller's side of a stream. The service's side runs on a
+// separate goroutine, from the first operation until its handler returns.
 type inProcessStream struct {
 	inProcessCall
 

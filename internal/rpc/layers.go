@@ -11,7 +11,7 @@ import (
 // context ends.
 type Layer []func(ctx context.Context) error
 
-// RunLayers runs all layers at once until ctx ends or a part fails, then ends
+// RunLayers runs all layers concurrently until ctx ends or a part fails, then ends
 // them one after the other, in order, each waiting for the one before: what
 // calls others ends before what is called. It returns every part's error.
 func RunLayers(ctx context.Context, layers ...Layer) error {

@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	// linesTogether is the bytes of log that are written at once.
+	// linesTogether is the number of bytes of log that are written together.
 	linesTogether = 64 << 10
 	// linesWaiting is the bytes of log that may wait while others are written, beyond
-	// which whoever logs waits too.
+	// which logging goroutines wait too.
 	linesWaiting = 1 << 20
 	// lineDelay is how long a line may wait for others.
 	lineDelay = 50 * time.Millisecond
 )
 
 // Lines writes the lines of a log some at a time: one write for each call would be a
-// system call for each. A warning or worse is written at once, with all that came
+// system call for each. A warning or worse is written immediately, with all that came
 // before it; the rest waits at most 50 ms, which is what a process that is killed
-// loses. Lines may be used concurrently. Whoever logs does not wait for a writer that is
+// loses. Lines may be used concurrently. A logging goroutine does not wait for a writer that is
 // slow for a moment, such as a disk that syncs, until 1 MiB waits.
 type Lines struct {
 	to io.Writer
 
 	writing sync.Mutex // held while something is written, taken before mu
-	spare   []byte     // what text becomes meanwhile; writing is held
+	spare   []byte     // what text becomes while writing is held
 
 	mu    sync.Mutex
 	text  []byte      // what waits
@@ -60,7 +60,7 @@ func (l *Lines) add(line []byte) int {
 	defer l.mu.Unlock()
 	if len(l.text) == 0 {
 		if l.timer == nil {
-			l.timer = time.AfterFunc(lineDelay, func() { _ = l.Flush() }) // as zerolog, which has nobody to tell either
+			l.timer = time.AfterFunc(lineDelay, func() { _ = l.Flush() }) // as zerolog, which cannot report it either
 		} else {
 			l.timer.Reset(lineDelay)
 		}

@@ -17,7 +17,7 @@ func (w written) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestLinesAreWrittenTogether(t *testing.T) {
+func TestLines_AreWrittenTogether(t *testing.T) {
 	writes := make(written, 8)
 	lines := rpc.NewLines(writes)
 	log := zerolog.New(lines)
@@ -37,7 +37,7 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 	long := strings.Repeat("x", 80<<10)
 	log.Info().Msg(long)
 	if got := <-writes; !strings.Contains(got, long) {
-		t.Error("a long line was not written at once")
+		t.Error("a long line was not written immediately")
 	}
 
 	log.Info().Msg("last")
@@ -65,8 +65,8 @@ func (s *stuck) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestWhoeverLogsDoesNotWaitForASlowWriterUntilMuchWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // no time passes meanwhile, so nothing is flushed for having waited
+func TestLines_SlowWriterDoesNotBlockLogging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // no time passes, so no line is flushed by its delay
 		to := &stuck{begun: make(chan struct{}, 64), release: make(chan struct{})}
 		lines := rpc.NewLines(to)
 		line := []byte(strings.Repeat("x", 1023) + "\n")
@@ -79,7 +79,7 @@ func TestWhoeverLogsDoesNotWaitForASlowWriterUntilMuchWaits(t *testing.T) {
 		}
 		first, rest := make(chan struct{}), make(chan struct{})
 		go func() { add(64); close(first) }()
-		<-to.begun // whoever filled the first 64 KiB writes them
+		<-to.begun // the goroutine that filled the first 64 KiB writes them
 		add(1023)  // the others go on, until 1 MiB waits
 		go func() { add(1); close(rest) }()
 		to.release <- struct{}{}

@@ -14,7 +14,7 @@ const (
 	// loadSlot is the length of a slot of the window; an answer covers the full slot
 	// before the current one too, so that it never is of a moment alone.
 	loadSlot = 5 * time.Second
-	// loadFirst is the least duration told apart, loadStep the factor between two,
+	// loadFirst is the least duration that is distinguished, loadStep the factor between two,
 	// and loadBuckets how many there are: up to a minute and a half.
 	loadFirst   = 50 * time.Microsecond
 	loadStep    = 1.15
@@ -26,7 +26,7 @@ var loadSteps = 1 / math.Log(loadStep)
 
 // Load is what a process has been doing in the last seconds.
 type Load struct {
-	// Calls and Errors are those that ended, a second; Errors are the process's own
+	// Calls and Errors are completed ones per second; Errors are the process's own
 	// fault.
 	Calls, Errors float64
 	// P50, P95 and P99 are how long calls took; 0 without calls. Streams do not count.

@@ -13,13 +13,13 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// TestNothingBreaksOutOfALine has every byte in every id that a client may choose.
-func TestNothingBreaksOutOfALine(t *testing.T) {
+// TestLog_NothingBreaksOutOfALine has every byte in every id that a client may choose.
+func TestLog_NothingBreaksOutOfALine(t *testing.T) {
 	for b := range 256 {
 		id := "a" + string([]byte{byte(b)}) + "b"
 		rc, _ := contextkit.Extract(http.Header{
 			"X-Tenant-Id": {id}, "X-Correlation-Id": {id}, "X-Request-Id": {id}, "Trace-Id": {id}, "Traceparent": {id},
-		}) // with ids of our own in the place of those that cannot be
+		}) // with new ids in the place of ids that cannot be
 		var line bytes.Buffer
 		log := zerolog.New(&line)
 		rpc.Identify(log.Info(), &rc).Msg("call")
@@ -37,7 +37,7 @@ func TestNothingBreaksOutOfALine(t *testing.T) {
 	}
 }
 
-func TestALineSaysMillisecondsToTheMicrosecond(t *testing.T) {
+func TestLog_MillisecondsHaveMicroseconds(t *testing.T) {
 	for took, want := range map[time.Duration]string{
 		0: "0.000", 999 * time.Nanosecond: "0.000", time.Microsecond: "0.001", 1234 * time.Microsecond: "1.234",
 		10 * time.Millisecond: "10.000", time.Hour + 70*time.Microsecond: "3600000.070",

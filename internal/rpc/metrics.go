@@ -60,14 +60,14 @@ func (m *Metrics) Registerer(process string) prometheus.Registerer {
 	return prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, m.registry)
 }
 
-// Calls counts and times the calls of one procedure. Its series are kept since finding
+// Calls counts and times the calls of one procedure. Its series are cached since finding
 // one by its labels costs as much as counting.
 type Calls struct {
 	metrics   *Metrics
 	procedure string
 	load      bool // they count as the process's load
 	inFlight  prometheus.Gauge
-	outcomes  atomic.Pointer[[]outcome] // those that there have been: as many as protocols and codes at most
+	outcomes  atomic.Pointer[[]outcome] // outcomes so far: at most one per protocol and code
 }
 
 // outcome is a series of calls that ended in one way.
@@ -153,7 +153,7 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 }
 
 // exemplarFrom is the duration from which a call is worth an exemplar: the trace
-// of a slow call is what is looked for.
+// of a slow call is searched for.
 const exemplarFrom = 50 * time.Millisecond
 
 func observe(observer prometheus.Observer, elapsed time.Duration, trace contextkit.TraceID) {

@@ -23,7 +23,7 @@ import (
 // has waited for an answer, or seen enough of it.
 const prematureReset = time.Second
 
-// resetLimit is what an edge's clients may begin and reset at once on an HTTP/2
+// resetLimit is what an edge's clients may begin and immediately reset on an HTTP/2
 // connection, where the bound of open streams bounds nothing (CVE-2023-44487): as many
 // calls as they may have open, and one more for each that they let come to its end.
 // Beyond that the connection is closed. nil is no limit: a service's callers are edges,
@@ -78,7 +78,7 @@ func (r *resets) ended(ctx context.Context, began time.Time) {
 		r.limit.closed.Inc()
 		r.limit.log.Warn().Stringer("client", r.conn.RemoteAddr()).Int64("resets", r.limit.most).
 			Msg("the client resets calls as soon as they have begun: its connection is closed")
-		_ = r.conn.Close() // whatever is wrong with it, it is over
+		_ = r.conn.Close() // the connection ends in any case
 	}
 }
 

@@ -159,7 +159,7 @@ func acme(t *testing.T) context.Context {
 	return contextkit.TenantContext(t.Context(), tenant)
 }
 
-func TestEveryProtocolIsSpoken(t *testing.T) {
+func TestServer_ServesEveryProtocol(t *testing.T) {
 	p := start(t)
 	for name, client := range p.clients() {
 		res, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{})
@@ -169,7 +169,7 @@ func TestEveryProtocolIsSpoken(t *testing.T) {
 	}
 }
 
-func TestHealthAndReadinessTellTheTruth(t *testing.T) {
+func TestHealth_AndReadinessAreTrue(t *testing.T) {
 	p := start(t)
 	cases := []struct {
 		path   string
@@ -208,7 +208,7 @@ func TestHealthAndReadinessTellTheTruth(t *testing.T) {
 	}
 }
 
-func TestAWatchedHealthTellsOfChanges(t *testing.T) { everyHop(t, aWatchedHealthTellsOfChanges) }
+func TestHealth_WatchReportsChanges(t *testing.T) { everyHop(t, aWatchedHealthTellsOfChanges) }
 
 func aWatchedHealthTellsOfChanges(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
@@ -228,7 +228,7 @@ func aWatchedHealthTellsOfChanges(t *testing.T, p *process, client *connect.Clie
 	}
 }
 
-func TestStreamsEndWhenTheProcessDoes(t *testing.T) { everyHop(t, streamsEndWhenTheProcessDoes) }
+func TestServer_StreamsEndWithTheProcess(t *testing.T) { everyHop(t, streamsEndWhenTheProcessDoes) }
 
 func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
@@ -250,7 +250,7 @@ func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Clie
 	}
 }
 
-func TestAProcessMayBeToldToEndBeforeItHasBegun(t *testing.T) {
+func TestServer_CanStopBeforeItHasStarted(t *testing.T) {
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	for range 100 { // who comes first is up to the scheduler
@@ -264,7 +264,7 @@ func TestAProcessMayBeToldToEndBeforeItHasBegun(t *testing.T) {
 	}
 }
 
-func TestReflectionDescribesTheServices(t *testing.T) { everyHop(t, reflectionDescribesTheServices) }
+func TestReflection_DescribesTheServices(t *testing.T) { everyHop(t, reflectionDescribesTheServices) }
 
 func reflectionDescribesTheServices(t *testing.T, _ *process, client *connect.Client) {
 	stream := grpcreflect.NewClient(client).NewStream(contextkit.PlatformContext(t.Context()))
@@ -287,7 +287,7 @@ func reflectionDescribesTheServices(t *testing.T, _ *process, client *connect.Cl
 	}
 }
 
-func TestMetricsCountCallsByTheirOutcome(t *testing.T) {
+func TestMetrics_CountCallsByOutcome(t *testing.T) {
 	p := start(t)
 	client := gatewayv1connect.NewQueryServiceClient(p.clients()["grpc"])
 	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
@@ -308,7 +308,7 @@ func TestMetricsCountCallsByTheirOutcome(t *testing.T) {
 	}
 }
 
-func TestAPanicIsOneCallsFailure(t *testing.T) {
+func TestRecover_PanicFailsOneCall(t *testing.T) {
 	p := start(t)
 	p.views.list = func(context.Context) error { panic("secret state") }
 	client := gatewayv1connect.NewQueryServiceClient(p.clients()["connect+json"])
@@ -331,7 +331,7 @@ func TestAPanicIsOneCallsFailure(t *testing.T) {
 	}
 }
 
-func TestABodyThatTricklesHoldsNoCall(t *testing.T) {
+func TestBody_TricklingOneHoldsNoCall(t *testing.T) {
 	p := start(t)
 	entered := make(chan struct{}, 1)
 	p.views.list = func(context.Context) error {
@@ -363,7 +363,7 @@ func TestABodyThatTricklesHoldsNoCall(t *testing.T) {
 	}
 }
 
-func TestAStreamWhoseRequestNeverComesEnds(t *testing.T) {
+func TestStream_EndsWithoutARequest(t *testing.T) {
 	p := start(t)
 	conn, err := grpc.NewClient("passthrough:///"+p.server.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -381,7 +381,7 @@ func TestAStreamWhoseRequestNeverComesEnds(t *testing.T) {
 	}
 }
 
-func TestWhatIsLeftOfABodyIsNeverTheNextRequest(t *testing.T) {
+func TestBody_RestIsNeverTheNextRequest(t *testing.T) {
 	p := start(t)
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.server.Addr())
 	if err != nil {
@@ -395,7 +395,7 @@ func TestWhatIsLeftOfABodyIsNeverTheNextRequest(t *testing.T) {
 	smuggled := "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 	body := strings.Repeat("x", 4<<20) + smuggled
 	head := fmt.Sprintf("POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body))
-	go func() { _, _ = io.WriteString(conn, head+body) }() // fails when the server has had enough
+	go func() { _, _ = io.WriteString(conn, head+body) }() // fails when the server closes the connection
 	reader := bufio.NewReader(conn)
 	res, err := http.ReadResponse(reader, nil)
 	if err != nil {
@@ -412,7 +412,7 @@ func TestWhatIsLeftOfABodyIsNeverTheNextRequest(t *testing.T) {
 	}
 }
 
-func TestACallMayTakeLongerThanItsBody(t *testing.T) {
+func TestCall_MayTakeLongerThanItsBody(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	p.views.list = func(ctx context.Context) error {
@@ -430,7 +430,7 @@ func TestACallMayTakeLongerThanItsBody(t *testing.T) {
 	}
 }
 
-func TestEveryUnaryCallHasADeadline(t *testing.T) { everyHop(t, everyUnaryCallHasADeadline) }
+func TestDeadline_EveryUnaryCallHasOne(t *testing.T) { everyHop(t, everyUnaryCallHasADeadline) }
 
 func everyUnaryCallHasADeadline(t *testing.T, p *process, client *connect.Client) {
 	var left time.Duration
@@ -451,7 +451,7 @@ func everyUnaryCallHasADeadline(t *testing.T, p *process, client *connect.Client
 	}
 }
 
-func TestAnErrorThatIsNotMeantForCallersSaysNothing(t *testing.T) {
+func TestErrors_InternalOnesRevealNothing(t *testing.T) {
 	everyHop(t, anErrorThatIsNotMeantForCallersSaysNothing)
 }
 
@@ -463,7 +463,7 @@ func anErrorThatIsNotMeantForCallersSaysNothing(t *testing.T, p *process, client
 	}
 }
 
-func TestAStreamsHeadersComeWithItsFirstMessage(t *testing.T) {
+func TestStream_HeadersComeWithTheFirstMessage(t *testing.T) {
 	everyHop(t, aStreamsHeadersComeWithItsFirstMessage)
 }
 
@@ -482,7 +482,7 @@ func aStreamsHeadersComeWithItsFirstMessage(t *testing.T, _ *process, client *co
 	}
 }
 
-func TestAProcessThatHasEndedTakesNoCalls(t *testing.T) {
+func TestServer_StoppedOneAcceptsNoCalls(t *testing.T) {
 	everyHop(t, aProcessThatHasEndedTakesNoCalls)
 }
 
@@ -496,7 +496,7 @@ func aProcessThatHasEndedTakesNoCalls(t *testing.T, p *process, client *connect.
 	}
 }
 
-func TestAnUnknownJSONFieldIsRefused(t *testing.T) {
+func TestJSON_UnknownFieldIsRejected(t *testing.T) {
 	p := start(t)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.server.URL()+"/projection.gateway.v1.QueryService/ListViews", strings.NewReader(`{"tenant":"acme"}`))
 	if err != nil {
@@ -514,7 +514,7 @@ func TestAnUnknownJSONFieldIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheEndWaitsForCallsInFlight(t *testing.T) { everyHop(t, theEndWaitsForCallsInFlight) }
+func TestServer_StopWaitsForCallsInFlight(t *testing.T) { everyHop(t, theEndWaitsForCallsInFlight) }
 
 func theEndWaitsForCallsInFlight(t *testing.T, p *process, client *connect.Client) {
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -542,7 +542,7 @@ func theEndWaitsForCallsInFlight(t *testing.T, p *process, client *connect.Clien
 	}
 }
 
-func TestLayersEndOneAfterTheOther(t *testing.T) {
+func TestRunLayers_EndInOrder(t *testing.T) {
 	var order []string
 	part := func(name string) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -558,7 +558,7 @@ func TestLayersEndOneAfterTheOther(t *testing.T) {
 	}
 }
 
-func TestTenantsAreParsedAndChecked(t *testing.T) {
+func TestTenants_AreParsedAndChecked(t *testing.T) {
 	tenants, err := rpc.ParseTenants([]string{"acme", "globex", "acme"})
 	if err != nil || len(tenants.All()) != 2 {
 		t.Fatalf("%v, %v", tenants, err)

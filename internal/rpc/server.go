@@ -43,7 +43,7 @@ const (
 	// streamBuffer and connBuffer are the bytes of requests that net/http stores for
 	// handlers, of one stream and of one connection of HTTP/2.
 	streamBuffer, connBuffer = 256 << 10, 1 << 20
-	// DefaultMaxStreams bounds the calls at once on one HTTP/2 connection.
+	// DefaultMaxStreams bounds the concurrent calls on one HTTP/2 connection.
 	DefaultMaxStreams = 1000
 	// DefaultServiceStreams is DefaultMaxStreams for a service: all of a gateway's
 	// calls come by one connection.
@@ -81,8 +81,8 @@ type Config struct {
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
-	// MaxStreams bounds the calls at once on one HTTP/2 connection, and at an edge
-	// those that a client resets as soon as they have begun. 0: [DefaultMaxStreams],
+	// MaxStreams bounds the concurrent calls on one HTTP/2 connection, and at an edge
+	// calls that a client resets as soon as they have begun. 0: [DefaultMaxStreams],
 	// for a service [DefaultServiceStreams].
 	MaxStreams int `yaml:"max_streams"`
 	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
@@ -103,8 +103,8 @@ type Config struct {
 	Proxies *proxies.Set `yaml:"-"`
 	// Sockets has addresses that the process has bound already; nil: the server binds its own.
 	Sockets *Sockets `yaml:"-"`
-	// Ended is told of every call of a service that has ended, but for health and
-	// reflection; nil: nobody is. It must not block.
+	// Ended is called after every call of a service, except health and reflection; nil: it is not. It must
+	// not block.
 	Ended func(contextkit.RequestContext, Ended) `yaml:"-"`
 }
 

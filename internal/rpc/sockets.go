@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Sockets are bound addresses that a process passes from the servers of [NewWaiting] to those
+// Sockets are bound addresses that a process passes from the servers of [NewWaiting] to the servers
 // that take calls without closing them, so that no client finds an address closed in between.
 // It is not for concurrent use.
 type Sockets struct {

@@ -32,7 +32,7 @@ type Handler interface {
 	Report(err error)
 }
 
-// Starter is a [Handler] that is also told where the journal is.
+// Starter is a [Handler] that is also notified of the journal's last sequence.
 type Starter interface {
 	// Start is called when the cursor has been read, with the sequence of the tenant's last event
 	// in the journal, 0 for none. It must not block.
@@ -196,7 +196,7 @@ func (s *Subscription) Delivered() uint64 {
 	return s.delivered
 }
 
-// Newest returns the sequence of the tenant's newest event as far as it is known, and whether
+// Newest returns the sequence of the tenant's newest known event, and whether
 // the journal has been asked for it.
 func (s *Subscription) Newest() (sequence uint64, known bool) {
 	s.tail.mu.Lock()
@@ -204,7 +204,7 @@ func (s *Subscription) Newest() (sequence uint64, known bool) {
 	return s.newest, s.asked
 }
 
-// Waiting returns how many events have not been applied: those in memory, those that the tail
+// Waiting returns how many events have not been applied: events in memory, events that the tail
 // dropped, and at least one if there are others.
 func (s *Subscription) Waiting() int64 {
 	s.tail.mu.Lock()
@@ -418,7 +418,7 @@ func (s *Subscription) end(err error) {
 			close(s.ended)
 		}
 	case s.renewed:
-		s.renewed, s.known = false, false // it may have been set meanwhile
+		s.renewed, s.known = false, false // it may have been set concurrently
 		s.ask()
 	case t.over:
 	case err != nil:

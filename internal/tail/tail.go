@@ -94,7 +94,7 @@ type Tail struct {
 	hastened list  // those of toAsk that come first
 	ready    list  // that have events to apply and wait for a session
 	behind   list  // that wait for a reader of groups
-	bulk     list  // that wait for a reader of their own
+	bulk     list  // that wait for a separate reader
 	reads    []*read
 	active   map[*Subscription]struct{} // that are busy
 	asking   int                        // of active, without overdue ones

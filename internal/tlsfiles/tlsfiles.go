@@ -27,7 +27,7 @@ type Files struct {
 	CA string `yaml:"ca"`
 }
 
-// lookEvery is how often the files are looked at, at most.
+// lookEvery is the least interval between checks of the files.
 const lookEvery = time.Second
 
 // Material is what the files held when they could last be used. Its methods may
@@ -49,7 +49,7 @@ type stamp struct {
 	size    int64
 }
 
-// Open reads the files; it fails when they cannot be used. report is told of
+// Open reads the files; it fails when they cannot be used. report is called with
 // later failures.
 func Open(files Files, report func(error)) (*Material, error) {
 	if (files.Cert == "") != (files.Key == "") {

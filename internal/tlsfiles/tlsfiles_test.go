@@ -53,7 +53,7 @@ func open(t *testing.T, files tlsfiles.Files, failures *atomic.Int64) *tlsfiles.
 	return m
 }
 
-func TestBothSidesAreCheckedWhereThereIsAnAuthority(t *testing.T) {
+func TestFiles_BothSidesAreVerifiedWithAnAuthority(t *testing.T) {
 	ours, theirs := tlstest.NewAuthority(t), tlstest.NewAuthority(t)
 	dir := t.TempDir()
 	server, client, stranger := ours.Issue(t, dir, "server"), ours.Issue(t, dir, "client"), theirs.Issue(t, dir, "stranger")
@@ -81,7 +81,7 @@ func TestBothSidesAreCheckedWhereThereIsAnAuthority(t *testing.T) {
 	}
 }
 
-func TestReplacedFilesCountWithoutARestart(t *testing.T) {
+func TestFiles_ReplacedOnesApplyWithoutARestart(t *testing.T) {
 	authority := tlstest.NewAuthority(t)
 	dir := t.TempDir()
 	files := authority.Issue(t, dir, "server")
@@ -96,7 +96,7 @@ func TestReplacedFilesCountWithoutARestart(t *testing.T) {
 		}
 		return cert.SerialNumber.String()
 	}
-	// The files are looked at once a second.
+	// The files are checked once per second.
 	until := func(what string, condition func() bool) {
 		for deadline := time.Now().Add(20 * time.Second); !condition(); {
 			if time.Now().After(deadline) {
@@ -118,7 +118,7 @@ func TestReplacedFilesCountWithoutARestart(t *testing.T) {
 	}
 }
 
-func TestFilesThatCannotBeUsedAreRefusedAtStart(t *testing.T) {
+func TestFiles_InvalidOnesAreRejectedAtStart(t *testing.T) {
 	dir := t.TempDir()
 	good := tlstest.NewAuthority(t).Issue(t, dir, "server")
 	other := tlstest.NewAuthority(t).Issue(t, dir, "other")

@@ -48,7 +48,7 @@ func run(t *testing.T, config tracing.Config, service string, span tracing.Span,
 	return e
 }
 
-func TestASpanIsWhatTheContractSays(t *testing.T) {
+func TestSpan_HasTheContractsIDs(t *testing.T) {
 	c := tracingtest.Start(t)
 	first := fresh(t)
 	second := first
@@ -78,7 +78,7 @@ func TestASpanIsWhatTheContractSays(t *testing.T) {
 	}
 }
 
-func TestProcessesOfOneShareExportTheSameTraces(t *testing.T) {
+func TestShare_ProcessesExportTheSameTraces(t *testing.T) {
 	c := tracingtest.Start(t)
 	var all []contextkit.RequestContext
 	for range 400 {
@@ -147,7 +147,7 @@ func TestExporter_LostSpansAreCounted(t *testing.T) {
 	}
 }
 
-func TestWithoutACollectorNothingIsRecorded(t *testing.T) {
+func TestTracing_WithoutACollectorRecordsNothing(t *testing.T) {
 	e, err := tracing.Open(t.Context(), tracing.Config{}, tracing.Process{}, zerolog.Nop())
 	if e != nil || err != nil {
 		t.Fatalf("%v, %v", e, err)

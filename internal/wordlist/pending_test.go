@@ -33,44 +33,6 @@ var pendingPaths = []string{
 
 	"internal/workqueue",
 
-	"internal/natstest",
-
-	"internal/backup",
-
-	"internal/fairqueue",
-
-	"internal/lease",
-
-	"internal/position",
-
-	"internal/tail",
-
-	"internal/rpc",
-
-	"internal/rpc/binnames",
-
-	"internal/rpc/compression",
-
-	"internal/config",
-
-	"internal/fanout",
-
-	"internal/rpc/flood",
-
-	"internal/rpc/grpcmeta",
-
-	"internal/rpc/proxies",
-
-	"internal/fastpath/rawtcp",
-
-	"internal/rpc/response",
-
-	"internal/tlsfiles",
-
-	"internal/tlsfiles/tlstest",
-
-	"internal/tracing",
-
 	// The gateway.
 	"gateway",
 

@@ -1,14 +1,13 @@
-// Package rawtcp reads and writes TCP connections by system calls that Go's scheduler is
-// not told of.
+// Package rawtcp reads and writes TCP connections by raw system calls, which Go's scheduler does not
+// monitor.
 //
-// A socket never blocks: what it cannot do at once waits in the runtime's poller, outside
-// of any call. Yet the scheduler takes each call for one that may block, watches it, and
-// gives the processor of one that takes longer than some 20 µs, as a write over loopback
-// does, to another thread. That costs a server of small messages more than the call
-// (docs/decisions/0013-raw-system-calls.md).
+// The sockets are non-blocking: an operation that would block waits in the runtime's poller. For an
+// ordinary system call the scheduler assumes that it may block, monitors it, and gives the processor of
+// a call that takes longer than about 20 µs, as a write over loopback does, to another thread. For a
+// server of small messages that costs more than the call (ADR-0013).
 //
-// Elsewhere than on Linux, connections stay as they are. So they do under the race detector,
-// which knows by package syscall's calls that what is read comes after what was written.
+// On other systems than Linux connections are not wrapped, nor under the race detector, which learns
+// from package syscall's calls that a read comes after the write.
 package rawtcp
 
 import "net"

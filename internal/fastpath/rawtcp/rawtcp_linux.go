@@ -11,7 +11,7 @@ import (
 	"unsafe"
 )
 
-// conn is a connection with calls of its own for Read and Write.
+// conn is a connection with its own Read and Write.
 type conn struct {
 	*net.TCPConn
 

@@ -49,9 +49,9 @@ func ends(t *testing.T) (a, b net.Conn) {
 	return a, b
 }
 
-func TestItIsAConnectionLikeOthers(t *testing.T) { nettest.TestConn(t, pair) }
+func TestConn_IsANetConn(t *testing.T) { nettest.TestConn(t, pair) }
 
-func TestMoreThanTheKernelHoldsIsWritten(t *testing.T) {
+func TestConn_WritesMoreThanTheKernelBuffers(t *testing.T) {
 	a, b := ends(t)
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 2<<20) // 32 MiB
 	failed := make(chan error, 1)
@@ -68,9 +68,9 @@ func TestMoreThanTheKernelHoldsIsWritten(t *testing.T) {
 	}
 }
 
-// TestErrorsAreThoseOfPackageNet compares with a connection of package net in the same
+// TestConn_ErrorsEqualPackageNets compares with a connection of package net in the same
 // place.
-func TestErrorsAreThoseOfPackageNet(t *testing.T) {
+func TestConn_ErrorsEqualPackageNets(t *testing.T) {
 	expire := func(t *testing.T, c net.Conn) {
 		if err := c.SetDeadline(time.Now().Add(-time.Second)); err != nil {
 			t.Fatal(err)
@@ -124,7 +124,7 @@ func TestErrorsAreThoseOfPackageNet(t *testing.T) {
 	}
 }
 
-func TestReadingAndWritingMakeNoObjects(t *testing.T) {
+func TestConn_ReadAndWriteAllocateNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short goes with the race detector")
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 // Suffix ends the names of binary headers after the rename, in place of "-bin". gRPC allows no
-// such name, so no client can send it as a header of its own.
+// such name, so no client can send it as a header.
 const Suffix = "-bi%"
 
 // suffix ends the names of binary headers before the rename.

@@ -2,7 +2,7 @@
 // that Connect has itself.
 //
 // Readers and writers are pooled. A decompressor allocates its window and some tables,
-// whatever the input announces and whichever reader it comes from: at most 32 KiB for gzip,
+// for any announced size and any reader: at most 32 KiB for gzip,
 // [maxWindow] for Zstandard and 16 MiB for Brotli, which is its largest window (its 30-bit
 // extension is refused). The output is produced while it is read; the caller bounds it.
 //

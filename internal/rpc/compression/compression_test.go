@@ -36,7 +36,7 @@ func decompress(c connect.Compressor, data []byte) ([]byte, error) {
 	return out, errors.Join(err, r.Close())
 }
 
-func TestWhatIsCompressedComesBack(t *testing.T) {
+func TestCompression_RoundTrips(t *testing.T) {
 	for _, c := range compression.All() {
 		t.Run(c.Name(), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
@@ -49,7 +49,7 @@ func TestWhatIsCompressedComesBack(t *testing.T) {
 	}
 }
 
-func TestAPooledDecoderForgetsABrokenStream(t *testing.T) {
+func TestDecoder_PooledOneForgetsABrokenStream(t *testing.T) {
 	text := []byte(strings.Repeat("a view of wallets ", 500))
 	for _, c := range compression.All() {
 		whole := compress(t, c, text)

@@ -26,7 +26,7 @@ const (
 )
 
 // sources are the readers that a message comes from: Connect gives a bytes.Buffer, the
-// REST edge a bytes.Reader, grpc-go a reader of its own.
+// REST edge a bytes.Reader, grpc-go its own reader.
 var sources = map[string]func(t testing.TB, data []byte) io.Reader{
 	"bytes.Buffer":      func(_ testing.TB, data []byte) io.Reader { return bytes.NewBuffer(bytes.Clone(data)) },
 	"bytes.Reader":      func(_ testing.TB, data []byte) io.Reader { return bytes.NewReader(data) },
@@ -156,7 +156,7 @@ func same(t testing.TB, c connect.Compressor, label string, data []byte) {
 	}
 }
 
-// one returns a compressor of that name with pools of its own.
+// one returns a compressor of that name with separate pools.
 func one(name string) connect.Compressor {
 	for _, c := range compression.All() {
 		if c.Name() == name {

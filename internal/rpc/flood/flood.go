@@ -133,7 +133,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // Write implements [net.Conn]. It uses little of the stack: net/http writes each frame on a
-// goroutine of its own, whose small stack must not have to grow.
+// separate goroutine, whose small stack must not have to grow.
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.writer.Write(p)
 	c.written(p[:n])

@@ -115,7 +115,7 @@ func (f *Fields) refuse(name, reason string) {
 // List returns the fields.
 func (f *Fields) List() []hpack.HeaderField { return f.list }
 
-// Into adds the fields to headers, as whoever is called finds them.
+// Into adds the fields to headers, as the callee reads them.
 func (f *Fields) Into(header *connect.Header) {
 	values := make([]string, len(f.list)) // all in one place
 	for i, field := range f.list {

@@ -24,7 +24,7 @@ const (
 
 // names is how headers are called on the other side; "": they do not go there.
 type names struct {
-	usual map[string]string // those that most calls bear, which need not be made anew
+	usual map[string]string // fields of most calls, which are reused
 	other func(name string) string
 }
 
@@ -69,7 +69,7 @@ var rendered = newNames(usual, func(canonical string) string {
 	return name
 })
 
-// received are the names of headers by those that have travelled.
+// received are the names of headers by their names on the wire.
 var received = newNames(append(lower(usual), ":authority", ":status"), func(lower string) string {
 	canonical := textproto.CanonicalMIMEHeaderKey(lower)
 	if strings.HasPrefix(lower, ":") || contextkit.IsTransport(canonical) && lower != pushback {
@@ -79,7 +79,7 @@ var received = newNames(append(lower(usual), ":authority", ":status"), func(lowe
 })
 
 // answered are those of an answer's headers. The contract's are not among them: they say
-// what whoever called has said.
+// what the caller has sent.
 var answered = newNames(append(lower(usual), ":status"), func(lower string) string {
 	if name, _ := received.of(lower); !contextkit.IsContract(name) {
 		return name

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-func TestHeadersGoOverAndComeBack(t *testing.T) {
+func TestHeaders_RoundTrip(t *testing.T) {
 	binary := connect.EncodeBinaryHeader([]byte{0, 1, 0xff})
 	var header connect.Header
 	for name, values := range map[string][]string{
@@ -45,7 +45,7 @@ func TestHeadersGoOverAndComeBack(t *testing.T) {
 	}
 }
 
-func TestATransportsOwnFieldsAreNotHeaders(t *testing.T) {
+func TestHeaders_OmitATransportsOwnFields(t *testing.T) {
 	var header connect.Header
 	Add(&header, []hpack.HeaderField{
 		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}, {Name: "grpc-status", Value: "0"}, {Name: "date", Value: "today"},
@@ -57,7 +57,7 @@ func TestATransportsOwnFieldsAreNotHeaders(t *testing.T) {
 }
 
 // A call's contract goes to the next hop. What comes back of it is what was said.
-func TestTheContractTravelsOneWay(t *testing.T) {
+func TestHeaders_ContractTravelsOneWay(t *testing.T) {
 	var request, answer connect.Header
 	for _, name := range contextkit.Headers() {
 		request.Set(name, "said")
@@ -71,7 +71,7 @@ func TestTheContractTravelsOneWay(t *testing.T) {
 	}
 }
 
-func TestWhatCannotTravelIsRefused(t *testing.T) {
+func TestHeaders_InvalidOnesAreRejected(t *testing.T) {
 	for name, value := range map[string]string{"X-Own": "\xfc", "X-Line": "a\nb", "X-Tab": "a\tb", "X Y": "a"} {
 		var header connect.Header
 		header.SetValues(name, []string{value})

@@ -129,7 +129,7 @@ func TestOrigin_TheSchemeIsThatOfTheNearestProxy(t *testing.T) {
 	}
 }
 
-func TestTrusts(t *testing.T) {
+func TestTrusted_TrustsPrefixesAndAddresses(t *testing.T) {
 	set := open(t, "")
 	for addr, want := range map[string]bool{
 		"10.0.0.1": true, "::ffff:10.0.0.1": true, "11.0.0.1": false, "192.0.2.7": true, "192.0.2.8": false,
@@ -178,7 +178,7 @@ func FuzzOrigin(f *testing.F) {
 		if got, _ := originOf(set, http.Header{name: {hostile}}); !netip.MustParseAddr(got).IsValid() || strings.Contains(got, "%") {
 			t.Errorf("%q is from %s", hostile, got)
 		}
-		// Whatever a client writes, the address that a trusted proxy has added is the client's.
+		// For any header that a client sends, the address that a trusted proxy has added is the client's.
 		for _, lines := range [][]string{{hostile + ", " + entry}, {hostile, entry}} {
 			if got, _ := originOf(set, http.Header{name: lines}); got != "203.0.113.9" {
 				t.Errorf("%q is from %s", lines, got)

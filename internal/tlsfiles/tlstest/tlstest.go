@@ -67,7 +67,7 @@ func (a *Authority) Issue(t testing.TB, dir, name string) tlsfiles.Files {
 	}
 }
 
-// write replaces a file at once, as those who rotate certificates do.
+// write replaces a file atomically, as a rotation of certificates does.
 func write(t testing.TB, path, kind string, raw []byte) string {
 	t.Helper()
 	if err := os.WriteFile(path+".new", pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: raw}), 0o600); err != nil {
