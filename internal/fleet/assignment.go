@@ -10,8 +10,8 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// Assignment says which tenants a node serves: those of its configuration and those
-// that were created, but for the ones that are placed on other nodes of its kind.
+// Assignment is the set of tenants that a node serves: the configured and the created ones, except
+// tenants that are placed on other nodes of its kind.
 type Assignment struct {
 	kind, node string
 	configured []contextkit.TenantID
@@ -47,9 +47,8 @@ func (a *Assignment) Now(ctx context.Context) (serves, suspended []contextkit.Te
 	return serves, suspended, nil
 }
 
-// Follow calls each with what [Assignment.Now] returns, first as it is and then
-// whenever it may have changed, until ctx ends. failed hears of what keeps it from
-// following meanwhile.
+// Follow calls each with the result of [Assignment.Now], immediately and whenever it may have changed,
+// until ctx ends. It calls failed with errors that delay it.
 func (a *Assignment) Follow(ctx context.Context, each func(serves, suspended []contextkit.TenantID), failed func(error)) {
 	var (
 		placements = make(chan map[string]kv.Entry[Placement])
@@ -90,7 +89,7 @@ func hand[T any](ctx context.Context, to chan<- T, value T) {
 	}
 }
 
-// of says which tenants follow from what is kept.
+// of returns the tenants that follow from the stored records.
 func (a *Assignment) of(placements map[string]kv.Entry[Placement], tenants map[string]kv.Entry[Tenant]) (serves, suspended []contextkit.TenantID) {
 	seen := map[contextkit.TenantID]bool{}
 	add := func(tenant contextkit.TenantID) {

@@ -114,9 +114,9 @@ type FailingView struct {
 	Reason     string `json:"reason"`
 }
 
-// Load is what a node has been doing in the last seconds.
+// Load is a node's load in the last seconds.
 type Load struct {
-	// Calls and Errors are those that ended, a second; Errors are the node's own
+	// Calls and Errors are completed calls per second; Errors are calls that failed through the node's
 	// fault.
 	Calls  float64 `json:"calls"`
 	Errors float64 `json:"errors"`
@@ -134,10 +134,9 @@ type Load struct {
 
 var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
-// Announce says every heartbeat that the node is there, and at once when it
-// begins or ceases to take calls; until ctx ends: then it says goodbye. now tells
-// what changes about the node (with other slices, where these change), and why it takes
-// no calls. While JetStream is away nothing is announced. Its tenants are written when they change, and
+// Announce announces the node each heartbeat, and immediately when its readiness changes, until ctx
+// ends: then it deregisters the node. now returns what changes about the node (with other slices, where
+// these change), and why it is not ready. While JetStream is away nothing is announced. Its tenants are written when they change, and
 // their number and digest announced; while a node of an earlier version is announced, all of
 // them are.
 func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
@@ -185,7 +184,7 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 	}
 }
 
-// news reports whether others should hear at once of what has changed since last.
+// news reports whether a change since last must be announced immediately.
 func (n *Node) news(last Node) bool {
 	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || n.Model != last.Model || n.ModelOrder != last.ModelOrder || n.ModelPending != last.ModelPending || n.ModelProblem != last.ModelProblem || !slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
 }

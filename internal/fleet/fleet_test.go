@@ -15,7 +15,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
+func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -97,13 +97,13 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	}
 	drained.Store(true)
 	if took := until("runner-1 false drained"); took > fleet.Heartbeat {
-		t.Errorf("a drain is heard after %v, want at once", took)
+		t.Errorf("a drain is received after %v, want immediately", took)
 	}
 	drained.Store(false)
 	until("runner-1 true ")
 	stop()
 	if took := until(""); took > fleet.Heartbeat {
-		t.Errorf("a goodbye is heard after %v, want at once", took)
+		t.Errorf("a goodbye is received after %v, want immediately", took)
 	}
 	// One that dies says nothing.
 	bucket, err := js.KeyValue(t.Context(), streams.BucketNodes)
@@ -123,7 +123,7 @@ func TestNodesAreKnownWhileTheySpeak(t *testing.T) {
 	}
 	until("ghost true ")
 	until("lost ghost")
-	// Somebody says goodbye for it.
+	// Another process deregisters it.
 	if err := bucket.Delete(t.Context(), "ghost"); err != nil {
 		t.Fatal(err)
 	}

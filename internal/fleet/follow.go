@@ -42,15 +42,15 @@ type Fleet struct {
 	// Lost are nodes that fell silent without a goodbye and do not answer, for a day or until
 	// they are back, send a goodbye, or are replaced by a node of their kind with a new id.
 	Lost []LostNode
-	// Heard is when the last announcement of any node arrived, zero for never.
-	Heard time.Time
+	// LastAnnounced is when the last announcement of any node arrived, zero for never.
+	LastAnnounced time.Time
 }
 
 // LostNode is a node that fell silent without a goodbye.
 type LostNode struct {
-	// Node is its last announcement, and Heard when that arrived.
-	Node  Node
-	Heard time.Time
+	// Node is its last announcement, and LastAnnounced when that arrived.
+	Node          Node
+	LastAnnounced time.Time
 }
 
 // Verdict is the result of probing a silent node.
@@ -225,7 +225,7 @@ func (s *following) notify() {
 		return
 	}
 	s.changed = false
-	fleet := Fleet{Silent: map[string]time.Time{}, Lost: slices.Collect(maps.Values(s.lost)), Heard: s.newest}
+	fleet := Fleet{Silent: map[string]time.Time{}, Lost: slices.Collect(maps.Values(s.lost)), LastAnnounced: s.newest}
 	for n := range fleet.Lost {
 		fleet.Lost[n].Node.Tenants = s.served.tenants(fleet.Lost[n].Node)
 	}
@@ -281,7 +281,7 @@ func (s *following) take(id string, data []byte, revision uint64, goodbye bool) 
 func (s *following) replace(node Node) {
 	var first *LostNode
 	for _, l := range s.lost {
-		if l.Node.Kind == node.Kind && (first == nil || l.Heard.Before(first.Heard)) {
+		if l.Node.Kind == node.Kind && (first == nil || l.LastAnnounced.Before(first.LastAnnounced)) {
 			first = &l
 		}
 	}
@@ -303,7 +303,7 @@ func (s *following) look(ctx context.Context) {
 		}
 	}
 	for id, l := range s.lost {
-		if now.Sub(l.Heard) > lostRetention {
+		if now.Sub(l.LastAnnounced) > lostRetention {
 			delete(s.lost, id)
 			s.changed = true
 		}
@@ -355,7 +355,7 @@ func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 // lose records a node as lost, in the place of the first of them if there are too many.
 func (s *following) lose(node LostNode) {
 	if len(s.lost) >= maxLost {
-		delete(s.lost, slices.MinFunc(slices.Collect(maps.Values(s.lost)), func(a, b LostNode) int { return a.Heard.Compare(b.Heard) }).Node.ID)
+		delete(s.lost, slices.MinFunc(slices.Collect(maps.Values(s.lost)), func(a, b LostNode) int { return a.LastAnnounced.Compare(b.LastAnnounced) }).Node.ID)
 	}
 	s.lost[node.Node.ID] = node
 	delete(s.known, node.Node.ID)

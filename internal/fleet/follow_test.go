@@ -252,7 +252,7 @@ func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
 }
 
 // An outage of NATS removes no node that answers, and none is lost when NATS is back, whichever
-// is heard first.
+// announcement arrives first.
 func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
 	t.Parallel()
 	options := server.Options{StoreDir: t.TempDir()}

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxFleetKinds bounds the kinds of nodes with series of their own; the nodes of further kinds
+// maxFleetKinds bounds the kinds of nodes with separate series; the nodes of further kinds
 // are counted as "other".
 const maxFleetKinds = 32
 

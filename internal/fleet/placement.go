@@ -16,8 +16,8 @@ type Placement struct {
 	// Also are nodes that keep up with the tenant beside it: where it moves to, or
 	// comes from. [EveryNode] is all of the kind.
 	Also []string `json:"also,omitempty"`
-	// Move is the id of the move under way; nobody else may change the
-	// placement meanwhile.
+	// Move is the id of the move under way; only that move may change the
+	// placement.
 	Move string `json:"rebalance,omitempty"`
 }
 

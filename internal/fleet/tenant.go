@@ -26,7 +26,7 @@ type StorageQuota struct {
 
 // Quota bounds a tenant's calls at each gateway. 0: as all others.
 type Quota struct {
-	// Rate is the calls a second, on average, and Burst the calls at once above it.
+	// Rate is the average of calls per second, and Burst the number of calls above it.
 	Rate  float64 `json:"rate,omitempty"`
 	Burst int     `json:"burst,omitempty"`
 	// Concurrent is the calls in flight, and Streams the streams of answers.

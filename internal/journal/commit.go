@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// maxAlone is how many appends are on their way one by one before others wait.
+	// maxAlone is the number of single appends in flight before further ones wait.
 	maxAlone = 8
-	// minGroup is how many must wait to be committed together: whatever its size, a
-	// group costs the server what some fifteen synced writes do.
+	// minGroup is the number of waiting appends that are committed together: a group of any size costs the
+	// server as much as about fifteen synced writes.
 	minGroup = 24
 	// maxGroup and maxGroupBytes bound the messages of a group (JetStream's own bound
 	// is 1,000).
@@ -23,9 +23,9 @@ const (
 	maxGroupBytes = 4 << 20
 )
 
-// committer publishes appends. Few at a time go by themselves; those that have to wait
-// go together, as one atomic batch, which the server syncs to disk once (group commit).
-// Each waits in its caller, so that there are as many as there are calls.
+// committer publishes appends: a few concurrently as single messages, and waiting ones as one atomic
+// batch, which the server syncs to disk once (group commit). Each waits in its caller's goroutine, so that
+// their number is bounded by the calls.
 type committer struct {
 	publish func(ctx context.Context, messages []*nats.Msg) committed
 	grouped func(appends int) // hears of each group that stands
@@ -38,8 +38,8 @@ type committer struct {
 	refused []*commit
 }
 
-// commit is the messages of one append, all of one aggregate. It is told either that
-// it is its turn to publish them itself, or what became of them.
+// commit is the messages of one append, all of one aggregate. It is notified either
+// that it must publish them itself, or of the outcome.
 type commit struct {
 	messages []*nats.Msg
 	turn     chan struct{}
@@ -113,7 +113,7 @@ func (c *committer) publishAlone(ctx context.Context, messages []*nats.Msg) comm
 	return c.publish(ctx, messages)
 }
 
-// next lets those that wait go on. It is called with the lock held.
+// next wakes waiting appends. It is called with the lock held.
 func (c *committer) next() {
 	if c.busy {
 		return
@@ -133,7 +133,7 @@ func (c *committer) next() {
 	}
 }
 
-// group returns how many of those that wait may go together.
+// group returns the number of waiting appends that are committed together.
 func (c *committer) group() int {
 	count, size := 0, 0
 	for n, one := range c.waiting {

@@ -64,7 +64,7 @@ func stored(t *testing.T, js jetstream.JetStream, messages uint64) (alone, group
 	return alone, grouped
 }
 
-func TestAppendsThatWaitShareAWriteAndEachGetsItsOwnAnswer(t *testing.T) {
+func TestGroupCommit_WaitingAppendsShareAWrite(t *testing.T) {
 	t.Parallel()
 	callers := 200
 	if testing.Short() {
@@ -148,7 +148,7 @@ func appendTwice(ctx context.Context, t *testing.T, eventLog *journal.Journal, t
 	}
 }
 
-func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
+func TestGroupCommit_WaitingAppendEndsWithItsContext(t *testing.T) {
 	js := natstest.StartSynced(t)
 	journal := group(t, js)
 	acme := natstest.Tenant(t, "acme")
@@ -176,7 +176,7 @@ func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
 	}
 	all.Wait()
 	t.Logf("%d stand, %d were given up", stand.Load(), gone.Load())
-	// Nothing of theirs is left in the way: as many appends as may go at once, and more.
+	// They leave no places occupied: more appends than may be in flight succeed.
 	for n := range 100 {
 		all.Go(func() {
 			if err := journal.Append(ctx, acme, 0, natstest.Events(fmt.Sprintf("after-%d", n), 1, 1, "")); err != nil {
@@ -187,7 +187,7 @@ func TestWhatWaitsLeavesWithItsContext(t *testing.T) {
 	all.Wait()
 }
 
-func TestAConnectionThatIsLostWhileGroupsAreCommittedLosesNothingAcknowledged(t *testing.T) {
+func TestGroupCommit_LostConnectionLosesNothingAcknowledged(t *testing.T) {
 	js := natstest.Start(t)
 	eventLog := group(t, js)
 	acme := natstest.Tenant(t, "acme")
@@ -254,7 +254,7 @@ func TestAConnectionThatIsLostWhileGroupsAreCommittedLosesNothingAcknowledged(t 
 	}
 }
 
-func TestMoreBatchesThanTheServerTakesAtOnceWaitTheirTurn(t *testing.T) {
+func TestGroupCommit_BatchesBeyondTheServersLimitWait(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	one, err := journal.Open(t.Context(), js)

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// Event is a fact about an aggregate, as it stands in the journal.
+// Event is a fact about an aggregate, as stored in the journal.
 type Event struct {
 	// ID is unique in the platform.
 	ID string

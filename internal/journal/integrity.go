@@ -161,8 +161,8 @@ func (i *Integrity) Diverged(epoch int64, sequence uint64, why string) {
 	i.note(noted{Finding{Epoch: epoch, End: sequence, Why: why}, true})
 }
 
-// note has Run look at a finding. Its caller finds the damage again if another finding is being
-// looked at.
+// note passes a finding to Run. If Run is inspecting another one, it is dropped: its caller finds the
+// damage again.
 func (i *Integrity) note(found noted) {
 	if found.Epoch != i.epoch.Load() || i.Appendable() != nil { // of a loss that was accepted, or known
 		return

@@ -154,9 +154,9 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 	return nil
 }
 
-// While runs do with a context that also ends when the connection to NATS is lost, since
-// what was asked before is not answered after it: where do returns that its context has
-// ended, the error then says why. Any other error of do's is returned as it is.
+// While runs do with a context that also ends when the connection to NATS is lost, since requests from
+// before are not answered afterwards. If do returns that its context has ended, the returned error has
+// the cause. Any other error of do is returned unchanged.
 func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error) error {
 	bound, release := j.link().bind(ctx)
 	defer release()

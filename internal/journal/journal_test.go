@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { natstest.Main(m) }
 
-func TestAppendIsAllOrNothingAndCheckedAgainstTheLastEvent(t *testing.T) {
+func TestAppend_IsAllOrNothingAndChecksTheLastEvent(t *testing.T) {
 	eventLog, _ := natstest.OpenJournal(t)
 	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
@@ -113,7 +113,7 @@ func TestAppend_RefusalByJetStreamIsDefinite(t *testing.T) {
 	}
 }
 
-func TestAnAppendThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
+func TestAppend_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 	t.Parallel()
 	eventLog, js := natstest.OpenJournal(t)
 	if err := js.DeleteStream(t.Context(), streams.Events); err != nil {
@@ -141,7 +141,7 @@ func TestAnAppendThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
 	}
 }
 
-func TestAnEventIsAsLargeAsItsServerTakes(t *testing.T) {
+func TestAppend_EventSizeIsTheServersLimit(t *testing.T) {
 	const most = 64 << 10
 	js := natstest.Connect(t, natstest.Server(t, &server.Options{MaxPayload: most}))
 	eventLog, err := journal.Open(t.Context(), js)
@@ -278,7 +278,7 @@ func TestAppend_EventAboveTheStreamsMaxMsgSizeIsTooLarge(t *testing.T) {
 	}
 }
 
-func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
+func TestLoad_ReadsLongHistoriesCompletelyAndInOrder(t *testing.T) {
 	t.Parallel()
 	eventLog, _ := natstest.OpenJournal(t)
 	acme := natstest.Tenant(t, "acme")
@@ -312,7 +312,7 @@ func TestLoadReadsLongHistoriesWholeAndInOrder(t *testing.T) {
 	}
 }
 
-func TestTheJournalOutlivesItsServer(t *testing.T) {
+func TestJournal_SurvivesItsServer(t *testing.T) {
 	dir := t.TempDir()
 	acme := natstest.Tenant(t, "acme")
 	var epoch int64
@@ -337,11 +337,11 @@ func TestTheJournalOutlivesItsServer(t *testing.T) {
 	})
 }
 
-func TestReadsEndWhenTheConnectionIsLost(t *testing.T) {
+func TestRead_EndsWhenTheConnectionIsLost(t *testing.T) {
 	t.Parallel()
 	eventLog, js := natstest.OpenJournal(t)
 	acme := natstest.Tenant(t, "acme")
-	// Longer than the test may take: whatever waits for its deadline is found.
+	// Longer than the test may take: a read that waits for its deadline fails the test.
 	ctx, cancel := context.WithTimeout(contextkit.TenantContext(t.Context(), acme), time.Hour)
 	defer cancel()
 	stored, cuts := 2000, int64(40)

@@ -37,7 +37,7 @@ func behind(t *testing.T, journal *journal.Journal, js jetstream.JetStream) {
 	}
 }
 
-func TestWhatWasAcknowledgedIsReadAlthoughAReplicaIsBehind(t *testing.T) {
+func TestRead_AcknowledgedEventsDespiteAStaleReplica(t *testing.T) {
 	journal, js := natstest.OpenJournal(t)
 	behind(t, journal, js)
 	acme := natstest.Tenant(t, "acme")
@@ -56,7 +56,7 @@ func TestWhatWasAcknowledgedIsReadAlthoughAReplicaIsBehind(t *testing.T) {
 	}
 }
 
-func TestATenantWithoutEventsHasNoLastOne(t *testing.T) {
+func TestLast_TenantWithoutEventsHasNone(t *testing.T) {
 	journal, _ := natstest.OpenJournal(t)
 	acme := natstest.Tenant(t, "acme")
 	ctx, cancel := context.WithCancel(contextkit.TenantContext(t.Context(), acme))

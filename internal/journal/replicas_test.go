@@ -47,7 +47,7 @@ func natsCluster(t *testing.T) []*server.Server {
 	return servers
 }
 
-func TestNothingIsLostWhenOneOfThreeServersIs(t *testing.T) {
+func TestReplicas_OneOfThreeServersLosesNothing(t *testing.T) {
 	t.Parallel()
 	for _, stream := range []string{streams.Events, streams.Timeline} {
 		t.Run("the one that leads "+stream, func(t *testing.T) { nothingIsLostWithTheLeaderOf(t, stream) })

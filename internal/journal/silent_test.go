@@ -77,7 +77,7 @@ func newWay(t *testing.T, to string) *way {
 	return w
 }
 
-func TestAServerThatFallsSilentIsLeftForAnother(t *testing.T) {
+func TestConnection_SilentServerIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, &server.Options{})
 	ways := map[string]*way{}

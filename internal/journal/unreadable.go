@@ -106,7 +106,7 @@ func (u *unreadable) list() ([]*UnreadableError, int) {
 func (j *Journal) Unreadable(e *UnreadableError) { j.health.unreadable.meet(e) }
 
 // KnownUnreadable returns messages that are no events and were not declared so, in order, and their
-// number: those that the reading of the whole journal has found (see [Integrity.Run]), of which at
+// number: messages that the scrub of the whole journal has found (see [Integrity.Run]), of which at
 // most 1,000 are listed.
 func (i *Integrity) KnownUnreadable() ([]*UnreadableError, int) { return i.unreadable.list() }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Async returns a JetStream over js's connection for publishes that nobody waits for: most
-// of them may be on their way. One that is not acknowledged within seconds is given up, and
+// Async returns a JetStream over js's connection for publishes without a waiting caller: most
+// of them may be in flight. One that is not acknowledged within seconds is given up, and
 // its future fails ([jetstream.ErrAsyncPublishTimeout]): the server that had it may be gone
 // while the connection, to another, stays. failed, if not nil, is called with the error of
 // each publish that fails after it was sent; it must not block, nor publish.

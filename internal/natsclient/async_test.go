@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-func TestWhatIsNeverAcknowledgedGivesItsPlaceBack(t *testing.T) {
+func TestAsync_UnacknowledgedPublishReleasesItsPlace(t *testing.T) {
 	t.Parallel()
 	_, js := natstest.OpenJournal(t)
 	natstest.Swallow(t, js, streams.Timeline, "timeline.>")

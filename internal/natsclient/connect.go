@@ -32,7 +32,7 @@ func ConnectOptions(name string) []nats.Option {
 		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(pingsMissed),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(ReconnectWait),
-		nats.ReconnectBufSize(-1), // a publish while disconnected fails at once instead of being kept and forgotten
+		nats.ReconnectBufSize(-1), // a publish while disconnected fails immediately instead of being buffered and lost
 	}
 }
 

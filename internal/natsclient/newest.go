@@ -11,7 +11,7 @@ import (
 )
 
 // newestWindow is how many sequences are read at first on the way back, and how many
-// messages are held at once.
+// messages are in memory.
 const newestWindow = 500
 
 // newestBytes bounds the bytes of the messages that are in memory together.
@@ -53,7 +53,7 @@ func ReadNewest(ctx context.Context, js jetstream.JetStream, stream string, subj
 				return msg.Sequence + 1, nil // it did not take this one
 			}
 		}
-		// Where the subject's messages are few among others', more is read at once.
+		// Where the subject's messages are few among others', more is read per request.
 		switch {
 		case from > end-min(window, end): // the messages are large: as many are read next as were held
 			window = max(end-from, 1)

@@ -9,19 +9,9 @@ var pendingPaths = []string{
 
 	"internal/deadletter",
 
-	"internal/fleet",
-
-	"internal/journal",
-
 	"internal/kv",
 
 	"internal/models",
-
-	"internal/natsclient",
-
-	"internal/natshealth",
-
-	"internal/natsserver",
 
 	"internal/setup",
 

@@ -157,7 +157,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		message.State, message.Reason = controlv1.NodeState_NODE_STATE_LOST, ""
 		message.Load, message.Lag, message.OpenBreakers = nil, nil, nil
 		message.Degraded, message.FailingViews, message.FailingViewCount = nil, nil, 0
-		message.LastAnnounced = timestamppb.New(l.Heard)
+		message.LastAnnounced = timestamppb.New(l.LastAnnounced)
 		message.Error = "it stopped announcing itself without signing off"
 		out.Silent++
 		out.Nodes = append(out.Nodes, message)

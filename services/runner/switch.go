@@ -112,7 +112,7 @@ func (s *Service) setNodes(fleet fleet.Fleet) {
 		}
 	}
 	for _, l := range fleet.Lost {
-		if time.Since(l.Heard) > recentlyLost {
+		if time.Since(l.LastAnnounced) > recentlyLost {
 			continue
 		}
 		if _, back := announced[l.Node.ID]; l.Node.Kind == "runner" && !back && l.Node.ID != s.node {
