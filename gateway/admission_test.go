@@ -281,7 +281,7 @@ func TestAdmission_RefusalsCostOtherTenantsNothing(t *testing.T) {
 				losesNothing(t, e, "before")
 				var attacking sync.WaitGroup
 				stop := make(chan struct{})
-				for range 16 { // each calls again as soon as it is refused
+				for range 16 { // each retries immediately after a rejection
 					attacking.Go(func() {
 						for {
 							select {
@@ -345,7 +345,7 @@ func TestAdmission_BytesOfATenantAreBounded(t *testing.T) {
 			begin := func() { go func() { results <- say("acme", strings.Repeat("x", size)) }() }
 			for range 3 {
 				begin()
-				<-came // its message has arrived whole: one that arrives meanwhile may be refused instead
+				<-came // the complete message has arrived: an incomplete one may be rejected instead
 			}
 			for range 3 {
 				begin()

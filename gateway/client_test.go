@@ -179,7 +179,7 @@ func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
 }
 
 // TestClient_BoundsPerAddressAreThoseOfTheProxysClients: the calls without a credential of one
-// client of a proxy leave those of its other clients alone, whatever headers the client forges.
+// client of a proxy leave those of its other clients alone, regardless of the headers that the client forges.
 func TestClient_BoundsPerAddressAreThoseOfTheProxysClients(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.MaxStreams = 32 // of which an address has two
@@ -241,7 +241,7 @@ func TestClient_ConnectionsOfATrustedProxyAreNotAClients(t *testing.T) {
 			_ = stream.Close()
 		}
 	})
-	for _, call := range [][2]string{ // each over HTTP/1.1 on a connection of its own
+	for _, call := range [][2]string{ // each over HTTP/1.1 on a separate connection
 		{"connect+proto", "203.0.113.1"}, {"native grpc", "203.0.113.1"}, {"connect+proto", "203.0.113.2"}, {"grpc", "203.0.113.2"}, {"grpcweb", "203.0.113.3"},
 	} {
 		if err := watch(call[0], call[1]); err != nil {

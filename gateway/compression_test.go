@@ -24,7 +24,7 @@ func (c compressions) HandleRPC(_ context.Context, event stats.RPCStats) {
 	}
 }
 
-func TestAStreamOverTheGRPCPortIsCompressedAsItsRequestWas(t *testing.T) {
+func TestCompression_GRPCStreamUsesRequestsEncoding(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
 	requested := make(compressions, 1)

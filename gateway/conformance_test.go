@@ -44,13 +44,13 @@ import (
 // client and its reference server. The suite starts this test binary as its
 // server under test; the variables say which part it plays.
 const (
-	conformanceGate       = "HEADGATE_CONFORMANCE"            // set by whoever wants the suite to run
+	conformanceGate       = "HEADGATE_CONFORMANCE"            // enables the suite
 	conformanceDescriptor = "HEADGATE_CONFORMANCE_DESCRIPTOR" // set for the server under test
 	conformanceReference  = "HEADGATE_CONFORMANCE_REFERENCE"
 	conformancePort       = "HEADGATE_CONFORMANCE_PORT" // "main": gRPC is called at the main port too
 )
 
-func TestTheEdgePassesTheConformanceSuite(t *testing.T) {
+func TestGateway_PassesConformanceSuite(t *testing.T) {
 	if os.Getenv(conformanceGate) == "" {
 		t.Skipf("set %s=1 to build and run the suite", conformanceGate)
 	}
@@ -130,8 +130,8 @@ func permit(t *testing.T, path string) {
 	}
 }
 
-// serveConformance is the server under test: a gateway before a reference server
-// of its own.
+// serveConformance is the server under test: a gateway in front of a reference
+// server.
 func serveConformance() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -247,7 +247,7 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 
 // withoutLongDeadlines stands before the reference server, which reports the
 // deadline it is given: the suite wants to see the client's or none, while the
-// gateway gives every upstream call one. It takes away those that are the
+// gateway gives every upstream call one. It removes the ones that are the
 // gateway's own, of about half a minute; the suite's are shorter by far.
 func withoutLongDeadlines(ctx context.Context, server string) (string, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")

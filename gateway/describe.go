@@ -18,7 +18,7 @@ type description struct {
 	set     []byte
 }
 
-// Describe adds the services of a node to those that the gateway serves. set is a serialized
+// Describe adds the services of a node to the services that the gateway serves. set is a serialized
 // google.protobuf.FileDescriptorSet, which replaces the node's previous one. If two nodes describe
 // a service differently, as during an upgrade, the description of the node that started last is
 // used. Other services are unaffected, and calls in flight keep the description that they began

@@ -58,7 +58,7 @@ type Config struct {
 	// Probes configures the health checks of nodes.
 	Probes probe.Config
 	// MaxTimeout bounds the duration of every call and MaxStreamTimeout that of every server
-	// stream, whatever the method's policy allows. 0: 30 s and 1 h.
+	// stream, even if the method's policy allows more. 0: 30 s and 1 h.
 	MaxTimeout, MaxStreamTimeout time.Duration
 	// MaxConcurrent bounds the calls in flight, including those whose request is still arriving.
 	// Further calls are rejected, those of low priority first. 0: 4096.

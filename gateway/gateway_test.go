@@ -301,7 +301,7 @@ func (e *edge) token(t testing.TB, tenants string, rights ...string) string {
 }
 
 // protocols are the ways to call Query and Submit that the edge speaks, each
-// with bare clients that add nothing of their own.
+// with bare clients that add no headers.
 var protocols = []string{"connect+json", "connect+proto", "connect+get", "grpc", "native grpc", "grpcweb", "rest"}
 
 // client returns a client of the protocol without contextkit: the test writes
@@ -435,7 +435,7 @@ func (e *edge) http(t *testing.T, method, path, body string, header ...string) (
 
 const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-func TestTheContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T) {
+func TestContract_RoundTripsOverEveryProtocol(t *testing.T) {
 	everyHop(t, theContractReachesTheNodeAndComesBackOverEveryProtocol)
 }
 
@@ -490,7 +490,7 @@ func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start 
 	}
 }
 
-func TestAHeaderThatCannotTravelIsRefusedByName(t *testing.T) {
+func TestHeaders_InvalidHeaderIsRejectedByName(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		header := []string{"Authorization", e.token(t, "acme", "query.read"), "X-Custom", "gr\xfcn"}
@@ -506,7 +506,7 @@ func TestAHeaderThatCannotTravelIsRefusedByName(t *testing.T) {
 	})
 }
 
-func TestANodesErrorSurvivesEveryProtocol(t *testing.T) {
+func TestErrors_NodesErrorReachesClientOverEveryProtocol(t *testing.T) {
 	everyHop(t, aNodesErrorSurvivesEveryProtocol)
 }
 
@@ -534,7 +534,7 @@ func aNodesErrorSurvivesEveryProtocol(t *testing.T, start starter) {
 	}
 }
 
-func TestATenantIsTheCredentialsWhereverItIsWritten(t *testing.T) {
+func TestTenant_MustAgreeWithCredential(t *testing.T) {
 	e := start(t, nil)
 	one, both := e.token(t, "acme", "query.read"), e.token(t, "acme,globex", "query.read")
 	cases := []struct {
@@ -580,7 +580,7 @@ func TestATenantIsTheCredentialsWhereverItIsWritten(t *testing.T) {
 	}
 }
 
-func TestATenantCannotBeWrittenWhereItDoesNotCount(t *testing.T) {
+func TestTenant_IgnoredPlacesAreNotForwarded(t *testing.T) {
 	e := start(t, nil)
 	one := e.token(t, "acme", "query.read", "runner.admin", "workflow.read")
 	// Where it counts and is another's: the call is refused before a node sees it.
@@ -628,7 +628,7 @@ func TestATenantCannotBeWrittenWhereItDoesNotCount(t *testing.T) {
 	}
 }
 
-func TestNoRightNoCall(t *testing.T) {
+func TestAuthorize_MissingRightIsDenied(t *testing.T) {
 	e := start(t, nil)
 	for _, protocol := range protocols {
 		for name, tc := range map[string]struct {
@@ -657,7 +657,7 @@ func TestNoRightNoCall(t *testing.T) {
 	}
 }
 
-func TestARightMustCoverEveryCommandOfABatch(t *testing.T) {
+func TestAuthorize_EveryCommandOfBatchNeedsRight(t *testing.T) {
 	e := start(t, nil)
 	wallets := e.token(t, "acme", "command.submit:wallet*")
 	for body, want := range map[string]int{
@@ -676,12 +676,12 @@ func TestARightMustCoverEveryCommandOfABatch(t *testing.T) {
 	}
 }
 
-func TestAPlatformCallNeedsACredentialForAllTenants(t *testing.T) {
+func TestStanding_PlatformCallNeedsCredentialForAllTenants(t *testing.T) {
 	t.Parallel()
 	e := start(t, nil)
 	for token, want := range map[string]int{
 		e.token(t, "acme", "runner.admin"): http.StatusForbidden, e.token(t, "*", "query.read"): http.StatusForbidden,
-		e.token(t, "*", "runner.admin"): http.StatusServiceUnavailable, // it was let in, and this runner is not there
+		e.token(t, "*", "runner.admin"): http.StatusServiceUnavailable, // it was admitted, and this runner is absent
 	} {
 		if status, text := e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", token); status != want {
 			t.Errorf("status %d, want %d: %s", status, want, text)
@@ -692,7 +692,7 @@ func TestAPlatformCallNeedsACredentialForAllTenants(t *testing.T) {
 // patient keeps breakers from opening, where a test is about something else.
 func patient(config *gateway.Config) { config.Breakers.Failures = 1000 }
 
-func TestOnlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T) {
+func TestRetry_OnlySafeCallsAreRetried(t *testing.T) {
 	everyHop(t, onlyWhatIsSafeToRepeatIsTriedAgain)
 }
 
@@ -750,7 +750,7 @@ func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
 	})
 }
 
-func TestADeadlineTravelsAndEndsTheNodesWork(t *testing.T) {
+func TestDeadline_ReachesNodeAndEndsItsWork(t *testing.T) {
 	t.Parallel()
 	everyHop(t, aDeadlineTravelsAndEndsTheNodesWork)
 }
@@ -777,7 +777,7 @@ func aDeadlineTravelsAndEndsTheNodesWork(t *testing.T, start starter) {
 			select {
 			case <-ended:
 			case <-time.After(5 * time.Second):
-				t.Fatal("the node still works on a call that nobody waits for")
+				t.Fatal("the node still works on a canceled call")
 			}
 			if _, _, _, left, _ := e.node.seen(); left <= 0 || left > 240*time.Millisecond {
 				t.Errorf("the node was given %v, want the client's 250 ms less the gateway's margin", left)
@@ -786,7 +786,7 @@ func aDeadlineTravelsAndEndsTheNodesWork(t *testing.T, start starter) {
 	}
 }
 
-func TestANodeThatIsGoneIsUnavailableAndItsAddressStaysInside(t *testing.T) {
+func TestForward_LostNodeIsUnavailableWithoutItsAddress(t *testing.T) {
 	e := start(t, nil)
 	status, text := e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization", e.token(t, "*", "runner.admin"))
 	if status != http.StatusServiceUnavailable || !strings.Contains(text, "the upstream cannot be reached") || strings.Contains(text, "127.0.0.1") {
@@ -794,7 +794,7 @@ func TestANodeThatIsGoneIsUnavailableAndItsAddressStaysInside(t *testing.T) {
 	}
 }
 
-func TestCallsBeyondTheBoundAreRefusedAtOnce(t *testing.T) {
+func TestAdmission_CallsBeyondBoundAreRejectedImmediately(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.MaxConcurrent = 1 })
 	token := e.token(t, "acme", "query.read")
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -817,7 +817,7 @@ func TestCallsBeyondTheBoundAreRefusedAtOnce(t *testing.T) {
 	}
 }
 
-func TestANoisyTenantTakesNothingFromAnother(t *testing.T) {
+func TestQuota_NoisyTenantDoesNotAffectOthers(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Concurrent: 1} })
 	noisy, quiet := e.token(t, "acme", "query.read"), e.token(t, "globex", "query.read")
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -846,7 +846,7 @@ func TestANoisyTenantTakesNothingFromAnother(t *testing.T) {
 	}
 }
 
-func TestAClientThatDoesNotWaitIsToldLater(t *testing.T) {
+func TestRejections_ImpatientClientIsDelayed(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.1, Burst: 1} })
 	token := e.token(t, "acme", "query.read")
 	if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
@@ -862,7 +862,7 @@ func TestAClientThatDoesNotWaitIsToldLater(t *testing.T) {
 	}
 }
 
-func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
+func TestBreaker_SilentNodeIsNotCalled(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "workflow.read")
 	text := ""
@@ -899,7 +899,7 @@ func TestANodeThatIsSilentIsNotCalledForAWhile(t *testing.T) {
 	}
 }
 
-func TestRetriesStayWithinTheirBudget(t *testing.T) {
+func TestRetry_StaysWithinBudget(t *testing.T) {
 	e := start(t, patient)
 	token := e.token(t, "acme", "query.read")
 	e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeUnavailable, "in trouble") })
@@ -912,7 +912,7 @@ func TestRetriesStayWithinTheirBudget(t *testing.T) {
 	}
 }
 
-func TestRESTSpeaksEveryCompression(t *testing.T) {
+func TestREST_SupportsEveryEncoding(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
 	e.node.set(nil)
@@ -961,7 +961,7 @@ func TestRESTSpeaksEveryCompression(t *testing.T) {
 	})
 }
 
-func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
+func TestCORS_OnlyListedOriginsAreAllowed(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Origins = []gateway.Origin{{Origin: "https://app.example.com"}} })
 	preflight := func(origin, method, headers string) http.Header {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, e.url+"/projection.gateway.v1.QueryService/Query", nil)
@@ -1007,7 +1007,7 @@ func TestOnlyNamedOriginsMayCallFromABrowser(t *testing.T) {
 	}
 }
 
-func TestADecisionIsExplainedToWhoeverMayAsk(t *testing.T) {
+func TestExplain_NeedsRight(t *testing.T) {
 	e := start(t, nil)
 	asker, other := e.token(t, "acme", "query.read", "gateway.explain"), e.token(t, "acme", "query.read")
 	explained := func(token, tenant string) (record struct {
@@ -1035,7 +1035,7 @@ func TestADecisionIsExplainedToWhoeverMayAsk(t *testing.T) {
 	}
 }
 
-func TestTheEdgeDescribesItselfToWhoeverHasACredential(t *testing.T) {
+func TestOpenAPI_NeedsCredential(t *testing.T) {
 	e := start(t, nil)
 	for token, want := range map[string]int{"": http.StatusUnauthorized, e.token(t, "acme"): http.StatusOK} {
 		status, text := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token)
@@ -1045,7 +1045,7 @@ func TestTheEdgeDescribesItselfToWhoeverHasACredential(t *testing.T) {
 	}
 }
 
-func TestReflectionShowsWhatIsServedToWhoeverHasACredential(t *testing.T) {
+func TestReflection_NeedsCredential(t *testing.T) {
 	e := start(t, nil)
 	list := func(token string) (string, error) {
 		ctx, info := connect.NewClientContext(t.Context())
@@ -1066,7 +1066,7 @@ func TestReflectionShowsWhatIsServedToWhoeverHasACredential(t *testing.T) {
 	}
 }
 
-func TestDenialsAndOperationsAreAudited(t *testing.T) {
+func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 	e := start(t, nil)
 	stream, err := e.js.Stream(t.Context(), streams.Audit)
 	if err != nil {

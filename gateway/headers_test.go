@@ -229,7 +229,7 @@ func holdsForged(fields http.Header) (names []string) {
 	return names
 }
 
-// ownedHeaders returns the declared set, and what must be owned whatever the set declares.
+// ownedHeaders returns the declared set, and the headers that must be in it.
 func ownedHeaders() []contextkit.OwnedHeader {
 	owned := contextkit.OwnedHeaders()
 	for _, name := range []string{
@@ -253,7 +253,7 @@ func TestOwnedHeaders_NoClientForgesOne(t *testing.T) {
 					name := http.CanonicalHeaderKey(strings.Replace(owned.Name, "*", "any", 1))
 					switch {
 					case name == "Authorization", name == http.CanonicalHeaderKey(contextkit.HeaderTenantID):
-						// They decide on the call: tests of their own.
+						// They decide on the call: other tests cover them.
 					case owned.Request == contextkit.FromTransport:
 						checkForged(t, e, m, w, token, name, http.Header{name: {forged, forged + " 2"}}, false)
 					default:
@@ -403,7 +403,7 @@ func TestOwnedHeaders_NoNodeForgesOneInARefusal(t *testing.T) {
 	})
 }
 
-// Trailers of a request are none of the protocols': whatever they are called, they end here.
+// Trailers of a request are none of the protocols': the gateway drops all of them.
 func TestOwnedHeaders_TrailersOfARequestEndAtTheGateway(t *testing.T) {
 	e, m := startMirror(t, func(_ func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 		return startWith(t, nil, register, sets...)
@@ -427,7 +427,7 @@ func TestOwnedHeaders_TrailersOfARequestEndAtTheGateway(t *testing.T) {
 	}
 }
 
-// RFC 9110 §7.6.1: what Connection lists is of one connection, whatever it is.
+// RFC 9110 §7.6.1: headers that Connection lists are hop-by-hop, regardless of their names.
 func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)

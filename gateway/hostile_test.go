@@ -43,7 +43,7 @@ func (e *edge) rawClient(protocol string, options ...connecthttp.Option) *connec
 
 var rawProtocols = []string{"connect+proto", "grpc", "native grpc", "grpcweb"}
 
-// bomb is a compressor whose output is packed, whatever it is given.
+// bomb is a compressor with constant, highly compressed output.
 type bomb struct {
 	name   string
 	packed []byte

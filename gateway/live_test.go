@@ -161,7 +161,7 @@ func (s *signingKeys) rotate(t *testing.T) {
 	}
 }
 
-func TestAStreamEndsWithWhatAdmittedIt(t *testing.T) {
+func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		lasts   time.Duration // the credential

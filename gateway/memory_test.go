@@ -33,7 +33,7 @@ func heapInUse() int64 {
 	return int64(stats.HeapAlloc) //nolint:gosec // far below 2^63
 }
 
-// A client that does not read its answers, which lie in the gateway meanwhile, occupies its
+// A client that does not read its answers, which the gateway then buffers, occupies its
 // own tenant's share of the memory: its further calls are refused, and the other tenants
 // lose none, also at the node that answers both.
 func TestAnswers_AClientThatDoesNotReadCostsOtherTenantsNothing(t *testing.T) {

@@ -103,13 +103,13 @@ func (r *room) register(server *connect.Server) {
 	})
 }
 
-func TestEveryMessageOfAStreamIsBoundAndAuthorized(t *testing.T) {
+func TestStream_EveryMessageIsAuthorized(t *testing.T) {
 	t.Parallel()
 	everyHop(t, everyMessageOfAStreamIsBoundAndAuthorized)
 }
 
 func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
-	clients := map[string]func(*edge) *connect.Client{ // both sides at once take HTTP/2
+	clients := map[string]func(*edge) *connect.Client{ // concurrent use of both sides takes HTTP/2
 		"connect":     func(e *edge) *connect.Client { return connect.NewClient(connecthttp.NewTransport(e.h2c, e.url)) },
 		"grpc":        func(e *edge) *connect.Client { return e.client("grpc") },
 		"native grpc": func(e *edge) *connect.Client { return e.client("native grpc") },

@@ -29,7 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// member is one of several nodes: a node of its own address, whose readiness the
+// member is one of several nodes, with a separate address, whose readiness the
 // test sets and which shows the headers of what reached it.
 type member struct {
 	upstreamNode
@@ -126,8 +126,7 @@ func (e *edge) adminGet(t *testing.T, path string) (int, string) {
 	return at.http(t, http.MethodGet, path, "")
 }
 
-// eventually waits until the condition holds, looking at it as often as it can
-// be looked at.
+// eventually polls the condition without delay until it holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -138,7 +137,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-func TestACallGoesElsewhereWhenItsNodeIsSilent(t *testing.T) {
+func TestBreaker_CallsOfSilentNodeAreDiverted(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: time.Hour} })
 	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
 	dead := &member{node: route.Node{ID: "dead", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}}
@@ -156,7 +155,7 @@ func TestACallGoesElsewhereWhenItsNodeIsSilent(t *testing.T) {
 	}
 }
 
-func TestWhenMostNodesAreSilentBreakersAreIgnored(t *testing.T) {
+func TestBreaker_IgnoredWhenMostNodesAreSilent(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Breakers, c.MaxTimeout = breaker.Config{FirstPause: time.Hour, Failures: 1}, 200*time.Millisecond
 	})
@@ -180,7 +179,7 @@ func TestWhenMostNodesAreSilentBreakersAreIgnored(t *testing.T) {
 	}
 }
 
-func TestANodesPushbackIsHonoured(t *testing.T) { everyHop(t, aNodesPushbackIsHonoured) }
+func TestRetry_HonoursPushback(t *testing.T) { everyHop(t, aNodesPushbackIsHonoured) }
 
 func aNodesPushbackIsHonoured(t *testing.T, start starter) {
 	e := start(nil, nil)
@@ -229,7 +228,7 @@ func aNodesPushbackIsHonoured(t *testing.T, start starter) {
 	}
 }
 
-func TestProbesMoveTenantsOffANodeThatIsNotReady(t *testing.T) {
+func TestProbes_TenantsLeaveUnreadyNode(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond}}
 	})
@@ -274,7 +273,7 @@ func checkPlatformContract(t *testing.T, header http.Header) {
 	}
 }
 
-func TestAProbeCarriesTheContract(t *testing.T) {
+func TestProbes_CarryContract(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond}}
 	})
@@ -284,7 +283,7 @@ func TestAProbeCarriesTheContract(t *testing.T) {
 	checkPlatformContract(t, m.lastProbe())
 }
 
-func TestAFleetFanOutCarriesTheContractAndNamesWhoDoesNotAnswer(t *testing.T) {
+func TestNodes_ListsNodesThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	e := start(t, nil)
 	one, two := startMember(t, "projection", "one"), startMember(t, "runner", "two")
@@ -320,7 +319,7 @@ func TestAFleetFanOutCarriesTheContractAndNamesWhoDoesNotAnswer(t *testing.T) {
 	}
 }
 
-func TestAnOperationReachesTheNodeThatItNamesReadyOrNot(t *testing.T) {
+func TestRoute_NamedNodeNeedNotBeReady(t *testing.T) {
 	e := start(t, nil)
 	one, two := startMember(t, "runner", "one"), startMember(t, "runner", "two")
 	one.node.Ready = false
@@ -347,7 +346,7 @@ func TestAnOperationReachesTheNodeThatItNamesReadyOrNot(t *testing.T) {
 	}
 }
 
-func TestOperatorsGetInWhenTheGatewayIsFullOfCalls(t *testing.T) {
+func TestAdmission_OperatorsAreAdmittedWhenFull(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.MaxConcurrent, c.TenantShare = 10, 1 })
 	m := startMember(t, "projection", "p")
 	operated := startMember(t, "runner", "r")
@@ -383,7 +382,7 @@ func TestOperatorsGetInWhenTheGatewayIsFullOfCalls(t *testing.T) {
 	calls.Wait()
 }
 
-func TestOperatorsHaveAServerOfTheirOwn(t *testing.T) {
+func TestAdmin_HasSeparateServer(t *testing.T) {
 	e := start(t, nil)
 	if !strings.HasPrefix(e.admin, "http://127.0.0.1:") || e.admin == e.url {
 		t.Errorf("the operators' server is %s, want one of this machine's own", e.admin)
@@ -428,7 +427,7 @@ func TestMetrics_ALostNodeIsNotReady(t *testing.T) {
 	shown("1")
 }
 
-func TestCallsThatWaitForASilentNodeGoElsewhere(t *testing.T) {
+func TestProbes_CallsOfSilentNodeAreDiverted(t *testing.T) {
 	for name, change := range map[string]func(*gateway.Config){
 		"probes find it": func(c *gateway.Config) {
 			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 50 * time.Millisecond}}

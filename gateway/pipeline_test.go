@@ -61,7 +61,7 @@ func whole(t *testing.T) {
 	}
 }
 
-func TestPipelineAllocations(t *testing.T) {
+func TestPipeline_Allocations(t *testing.T) {
 	whole(t)
 	count := func(call func(context.Context) error) float64 {
 		return testing.AllocsPerRun(1000, func() {
@@ -88,7 +88,7 @@ func TestCall_FitsItsSizeClass(t *testing.T) {
 // and 2 are left to what runs beside.
 const maxRESTObjects = 20
 
-func TestRESTAllocations(t *testing.T) {
+func TestREST_Allocations(t *testing.T) {
 	whole(t)
 	g, token := quietGateway(t)
 	rest, err := edge.NewREST(g.server.RPC, g.table.Load(), 1<<20, edge.Options{}, compression.All()...)
@@ -114,8 +114,8 @@ func TestRESTAllocations(t *testing.T) {
 	}
 }
 
-// TestWhateverEndsACallItIsCounted has calls end where the pipeline does not.
-func TestWhateverEndsACallItIsCounted(t *testing.T) {
+// TestMetrics_EveryCallIsCounted has calls end where the pipeline does not.
+func TestMetrics_EveryCallIsCounted(t *testing.T) {
 	for name, tc := range map[string]struct {
 		arrange func(g *Gateway)
 		code    connect.Code

@@ -93,7 +93,7 @@ func (p *plain) text(message *dynamicpb.Message) string {
 	return message.Get(message.Descriptor().Fields().Get(0)).String()
 }
 
-// connectGo serves it by connect-go, on an [http.ServeMux] of its own. It returns the address.
+// connectGo serves it by connect-go, on a separate [http.ServeMux]. It returns the address.
 func (p *plain) connectGo(t *testing.T) string {
 	t.Helper()
 	server := connect.NewServer()

@@ -161,7 +161,7 @@ func TestREST_BodyPathAndQuerySetAFieldOnce(t *testing.T) {
 	}
 }
 
-// TestREST_IgnoredParametersAreLeftOut has those that a setting names.
+// TestREST_IgnoredParametersAreLeftOut ignores the parameters that a setting names.
 func TestREST_IgnoredParametersAreLeftOut(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Query.Ignored = []string{"utm_*", "fbclid"} })
 	for _, query := range []string{"utm_source=a&utm_=b&fbclid=%FF&a_bool=true", "a_bool=true&fbclid"} {

@@ -119,7 +119,7 @@ func (c *Call) checkVisible(field string, tenant contextkit.TenantID) error {
 }
 
 // decide returns the decision of the pipeline's stages, in their order. For a method with rights
-// that its node checks (node_rights), the reason lists those that the principal lacks for the
+// that its node checks (node_rights), the reason lists the rights that the principal lacks for the
 // resource: only the node knows whether the call needs them.
 func (s session) decide(method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string) (bool, string) {
 	switch {

@@ -208,7 +208,7 @@ func (s *shapes) open(t testing.TB, method, path string, body io.Reader, header 
 		t.Fatal(err)
 	}
 	path, req.URL.RawQuery, _ = strings.Cut(path, "?")
-	req.URL.Opaque = "//" + req.URL.Host + path // as it is written, not normalized
+	req.URL.Opaque = "//" + req.URL.Host + path // as written, not normalized
 	req.Header.Set("Authorization", s.token(t, "acme", "shapes.read", "shapes.write"))
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])

@@ -104,7 +104,7 @@ func bothPorts(t *testing.T, change func(*gateway.Config), test func(t *testing.
 }
 
 // CVE-2023-44487.
-func TestRapidResetsCostNobodyElse(t *testing.T) {
+func TestFlood_RapidResetsDoNotAffectOthers(t *testing.T) {
 	bothPorts(t, nil, rapidResets)
 }
 
@@ -121,10 +121,10 @@ func rapidResets(t *testing.T, e *edge, url string) {
 		}
 	})
 	_ = attack.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-	attacking.Go(func() { _, _ = io.Copy(io.Discard, attack.conn) }) // until the edge has had enough of it
+	attacking.Go(func() { _, _ = io.Copy(io.Discard, attack.conn) }) // until the edge closes it
 	for range 50 {
 		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
-			t.Fatalf("another client, meanwhile: %v", got.err)
+			t.Fatalf("another client during the attack: %v", got.err)
 		}
 	}
 	attacking.Wait()
@@ -135,7 +135,7 @@ func rapidResets(t *testing.T, e *edge, url string) {
 	})
 }
 
-func TestAConnectionHasSoManyStreamsAndNoMore(t *testing.T) {
+func TestConnection_StreamsAreBounded(t *testing.T) {
 	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxStreams = 5 }, tooManyStreams)
 }
 
@@ -166,7 +166,7 @@ func tooManyStreams(t *testing.T, e *edge, url string) {
 	})
 }
 
-func TestAMessageThatTricklesEndsItsCall(t *testing.T) {
+func TestConnection_TricklingMessageEndsItsCall(t *testing.T) {
 	bothPorts(t, func(c *gateway.Config) {
 		c.Listen.BodyTimeout, c.MaxTimeout = 300*time.Millisecond, 300*time.Millisecond
 	}, trickle)
@@ -203,7 +203,7 @@ func cutOff(t *testing.T, r *raw) {
 	})
 }
 
-func TestAHeaderThatNeverEndsIsCutOff(t *testing.T) {
+func TestConnection_EndlessHeaderIsCutOff(t *testing.T) {
 	t.Parallel() // it takes the five seconds that a header has
 	e := start(t, nil)
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
@@ -233,7 +233,7 @@ func TestAHeaderThatNeverEndsIsCutOff(t *testing.T) {
 	}
 }
 
-func TestABoundedNumberOfConnectionsIsServed(t *testing.T) {
+func TestConnections_AreBounded(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Listen.MaxConnections, c.Listen.MaxClientConnections = 2, 2 })
 	dial := func() (net.Conn, *bufio.Reader) {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
@@ -269,7 +269,7 @@ func TestABoundedNumberOfConnectionsIsServed(t *testing.T) {
 	}
 }
 
-func TestWhatIsTooLargeIsRefused(t *testing.T) {
+func TestBounds_TooLargeIsRejected(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
 	large := `{"metadata":{"a":"` + strings.Repeat("x", 2<<20) + `"}}`
@@ -342,13 +342,13 @@ func TestWhatIsTooLargeIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnAnswerToGETIsNobodyElses(t *testing.T) {
+func TestCaching_AnswersToGETArePrivate(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
 	for name, rule := range map[string]struct{ says, want string }{
-		"the node says nothing":     {"", "no-store"},
-		"it may be kept for a time": {"max-age=60", "private, max-age=60"},
-		"by everybody":              {"public, max-age=60, s-maxage=600", "private, max-age=60"},
+		"the node says nothing": {"", "no-store"},
+		"cacheable for a time":  {"max-age=60", "private, max-age=60"},
+		"by everybody":          {"public, max-age=60, s-maxage=600", "private, max-age=60"},
 	} {
 		for _, path := range []string{
 			"/v1/query/wallets", `/projection.gateway.v1.QueryService/Query?connect=v1&encoding=json&message={"view":"wallets"}`,
@@ -380,7 +380,7 @@ func TestAnAnswerToGETIsNobodyElses(t *testing.T) {
 	}
 }
 
-func TestAPathIsOneThingOnly(t *testing.T) {
+func TestPaths_HaveOneMeaning(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read:wallets")
 	for path, want := range map[string]int{
@@ -413,7 +413,7 @@ func TestAPathIsOneThingOnly(t *testing.T) {
 		}
 		status := res.StatusCode
 		if status == http.StatusMovedPermanently || status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect {
-			status = http.StatusNotFound // told the clean path; nothing was called
+			status = http.StatusNotFound // redirected to the clean path; no method was called
 		}
 		if status != want {
 			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)

@@ -71,8 +71,8 @@ func (g *Gateway) namedNode(call *Call) (route.Node, error) {
 	return route.Node{}, nil
 }
 
-// divert selects another node than call.Node, unless so many breakers are open that they are not
-// trusted (panic threshold): then call.Node is called although its breaker is open.
+// divert selects another node than call.Node, unless more than the panic share of the breakers are
+// open: then breakers are not trusted, and call.Node is called although its breaker is open.
 func (g *Gateway) divert(call *Call) {
 	ready := g.routes.Ready(call.Method.Upstream)
 	endpoints := make([]string, len(ready))

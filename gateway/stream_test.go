@@ -128,7 +128,7 @@ func (e *edge) watch(t *testing.T, header ...string) (*http.Response, *bufio.Rea
 	return res, bufio.NewReader(res.Body)
 }
 
-func TestAStreamOverRESTIsEventsOrLinesAsTheyCome(t *testing.T) {
+func TestStream_RESTSendsEventsOrLinesImmediately(t *testing.T) {
 	for _, tc := range []struct {
 		name, accept, media string
 		message             func(n int) []string
@@ -177,7 +177,7 @@ func TestAStreamOverRESTIsEventsOrLinesAsTheyCome(t *testing.T) {
 	}
 }
 
-func TestARuleMayAnswerOneField(t *testing.T) {
+func TestRule_ResponseBodyIsOneField(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
 	sent := make(chan struct{})
@@ -208,11 +208,11 @@ func TestARuleMayAnswerOneField(t *testing.T) {
 	}
 }
 
-func TestARuleMayTakeOneFieldFromTheBody(t *testing.T) {
+func TestRule_BodyIsOneField(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
 	token := e.token(t, "acme", "tick.read")
-	close(ticks.next) // a stream ends at once
+	close(ticks.next) // a stream ends immediately
 	for body, want := range map[string]string{
 		`"7"`:                     "acme rooms/hall after 7",
 		` "7" `:                   "acme rooms/hall after 7",
@@ -234,7 +234,7 @@ func TestARuleMayTakeOneFieldFromTheBody(t *testing.T) {
 	}
 }
 
-func TestAStreamThatIsRefusedIsAnOrdinaryError(t *testing.T) {
+func TestStream_RejectedBeforeStartIsPlainError(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
 	res, body := e.watch(t, "Authorization", e.token(t, "acme", "query.read"), "Accept", "text/event-stream")
@@ -243,14 +243,14 @@ func TestAStreamThatIsRefusedIsAnOrdinaryError(t *testing.T) {
 	}
 }
 
-func TestAServiceIsServedAsSoonAsItsNodeDescribesIt(t *testing.T) {
+func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register) // the node serves it, and the gateway does not know
 	token := e.token(t, "acme", "tick.read", "query.read")
 	if status, _ := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", token); status != http.StatusNotFound {
 		t.Fatalf("before: %d", status)
 	}
-	// A call in flight meanwhile ends as it began.
+	// A call in flight during the change ends as it began.
 	entered, release := make(chan struct{}), make(chan struct{})
 	e.node.set(func(context.Context, int) error {
 		close(entered)
@@ -300,7 +300,7 @@ func TestAServiceIsServedAsSoonAsItsNodeDescribesIt(t *testing.T) {
 	}
 }
 
-func TestNodesOfTwoVersionsMayDescribeAService(t *testing.T) {
+func TestDescribe_TwoVersionsOfService(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register)
 	token := e.token(t, "acme", "tick.read")
@@ -322,7 +322,7 @@ func TestNodesOfTwoVersionsMayDescribeAService(t *testing.T) {
 		{"two nodes of a version", "a", at(1), old, "test.Tick position"},
 		{"two nodes of a version", "b", at(2), old, "test.Tick position"},
 		{"one is upgraded", "b", at(3), renamed, "test.Tick place"},
-		{"the other starts again as it was, and is heard of last", "a", at(2), old, "test.Tick place"},
+		{"the other restarts unchanged, and is announced last", "a", at(2), old, "test.Tick place"},
 		{"the other is upgraded too", "a", at(4), renamed, "test.Tick place"},
 		{"one moves to another package", "b", at(5), moved, "test.v2.Tick place"},
 		{"one is taken back", "b", at(6), old, "test.Tick position"},
@@ -347,7 +347,7 @@ func TestNodesOfTwoVersionsMayDescribeAService(t *testing.T) {
 	}
 }
 
-func TestAStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T) {
+func TestDescribe_StreamIsServedOverEveryProtocol(t *testing.T) {
 	everyHop(t, aStreamOfADescriptorSetsServiceTakesEveryProtocol)
 }
 

@@ -20,7 +20,7 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-func TestASuspendedTenantsCallsAreRefusedButForWhoeverHelpsIt(t *testing.T) {
+func TestSuspension_RejectsCallsExceptOperators(t *testing.T) {
 	e := start(t, nil)
 	token, helper := e.token(t, "acme", "query.read"), e.token(t, "*", "query.read", "fleet.admin")
 	acme := natstest.Tenant(t, "acme")
@@ -46,7 +46,7 @@ func TestASuspendedTenantsCallsAreRefusedButForWhoeverHelpsIt(t *testing.T) {
 	}
 }
 
-func TestATenantsQuotaIsItsOwn(t *testing.T) {
+func TestQuota_AppliesPerTenant(t *testing.T) {
 	e := start(t, nil)
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 2}}})
 	count := func(tenant string) (answered int) {
@@ -63,7 +63,7 @@ func TestATenantsQuotaIsItsOwn(t *testing.T) {
 	}
 }
 
-func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
+func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 	e := start(t, nil)
 	client := gatewayv1connect.NewSessionServiceClient(e.client("connect+json"))
 	if _, err := client.WhoAmI(t.Context(), &gatewayv1.WhoAmIRequest{}); connect.CodeOf(err) != connect.CodeUnauthenticated {
@@ -90,7 +90,7 @@ func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
 		}
 	}
 	if !listed {
-		t.Errorf("%s is not listed as it is: %v", procedure, methods)
+		t.Errorf("%s is not listed correctly: %v", procedure, methods)
 	}
 
 	// Every decision is also what the pipeline does.
@@ -147,7 +147,7 @@ func TestTheSessionSaysWhoCallsAndWhoMayCallWhat(t *testing.T) {
 	}
 }
 
-func TestCallsThatChangeSomethingOrFailAreInTheTimeline(t *testing.T) {
+func TestTimeline_RecordsChangesAndFailures(t *testing.T) {
 	js := natstest.Start(t)
 	recorder, err := timeline.New(js)
 	if err != nil {

@@ -52,7 +52,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"the client's transport is contextkit.HTTPTransport, under the platform's context", "cmd/headgate.TestJournal_LossIsAcceptedThroughTheGateway"},
 	"h2.Channel.dial net.DialContext": {"", ""},
 	"gateway.Gateway.open upstream.Open": {
-		"Call.WriteHeader injects the contract, or it fails", "gateway.TestTheContractReachesTheNodeAndComesBackOverEveryProtocol"},
+		"Call.WriteHeader injects the contract, or it fails", "gateway.TestContract_RoundTripsOverEveryProtocol"},
 	"upstream.Transport.NewClientStream upstream.Open": {
 		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestNewClient_CallWithoutContextFails"},
 	"upstream.Transport.Open upstream.Open": {"", ""},
@@ -97,9 +97,9 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"webhook.Caller.post http.Do": {
 		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestACallIsSignedKeyedAndCarriesTheContract"},
 	"audit.outbox.send jetstream.PublishMsgAsync": {
-		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
+		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
 	"audit.outbox.settle jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails", "gateway.TestDenialsAndOperationsAreAudited"},
+		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
 	"aggregate.Service.storeSnapshot jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it does nothing", "services/aggregate.TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents"},
 	"aggregate.answers.record jetstream.PublishMsgAsync": {

@@ -41,7 +41,7 @@ func open(t *testing.T) (*auth.Issuer, *auth.Verifier) {
 	return issuer, verifier
 }
 
-func TestATokenSaysWhoCallsAndWhatTheyMay(t *testing.T) {
+func TestAuthenticate_TokenYieldsPrincipal(t *testing.T) {
 	issuer, verifier := open(t)
 	token, err := issuer.Issue(principal(t), time.Hour)
 	if err != nil {
@@ -79,7 +79,7 @@ func withAPIKeys(t *testing.T, source auth.Source) (*auth.APIKeyRing, *auth.Veri
 	return ring, verifier
 }
 
-func TestAnAPIKeySaysWhoCalls(t *testing.T) {
+func TestAuthenticate_APIKeyYieldsPrincipal(t *testing.T) {
 	_, kept, err := auth.NewAPIKey("ci", []string{"acme"}, []string{"query.read:wal*"}, time.Time{})
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 	}
 	secret := strings.TrimPrefix(key, "hgk_app_")
 	if strings.Contains(string(document), secret) {
-		t.Error("the secret is kept")
+		t.Error("the secret is stored")
 	}
 	keys := func(document []byte) auth.Source {
 		return func(context.Context) ([]byte, error) { return document, nil }
@@ -132,7 +132,7 @@ func TestAnAPIKeySaysWhoCalls(t *testing.T) {
 	}
 }
 
-func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
+func TestAPIKeyRing_FollowsItsSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key, kept, err := auth.NewAPIKey("app", []string{"acme"}, []string{"query.read"}, time.Time{})
 		if err != nil {
@@ -205,7 +205,7 @@ func TestAPIKeysAreAsTheirSourceHasThem(t *testing.T) {
 	})
 }
 
-func TestATokenCountsWithinItsTimesAndTheLeeway(t *testing.T) {
+func TestAuthenticate_TokenTimesHaveLeeway(t *testing.T) {
 	issuer, _ := open(t)
 	config, err := issuer.Config(t.Context())
 	if err != nil {
@@ -238,7 +238,7 @@ func TestATokenCountsWithinItsTimesAndTheLeeway(t *testing.T) {
 	})
 }
 
-func TestARightIsAnActionNarrowedOrNot(t *testing.T) {
+func TestRight_CoversItsResources(t *testing.T) {
 	for _, bad := range []string{"", "query", "Query.read", "query.read:", "query.read:a*b", "query.read:**", "query read"} {
 		if _, err := auth.ParseRight(bad); !errors.Is(err, auth.ErrInvalidRight) {
 			t.Errorf("%q is accepted", bad)

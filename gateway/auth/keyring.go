@@ -142,7 +142,7 @@ func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 }
 
 // Run refreshes the keys every minute until ctx ends, and then ends reads in progress. It calls
-// changed after each change of the keys, whatever caused the read, and report after failures,
+// changed after each change of the keys, regardless of the cause of the read, and report after failures,
 // though not after each one: the current keys stay in use.
 func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	defer r.close()

@@ -28,7 +28,7 @@ import (
 // encode is base64url without padding.
 var encode = base64.RawURLEncoding.EncodeToString
 
-// signer signs whatever it is given with an Ed25519 key, "k" in its set.
+// signer signs any payload with an Ed25519 key, "k" in its set.
 type signer struct {
 	private ed25519.PrivateKey
 }

@@ -51,7 +51,7 @@ func open(s *breaker.Set) (n int) {
 	return n
 }
 
-func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
+func TestBreaker_OpensOnSilenceAndClosesOnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		for i := range 5 {
@@ -69,10 +69,10 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		probe, _, ok := enter(s, "a:1")
 		if !ok {
-			t.Fatal("after the pause no call is let through")
+			t.Fatal("no call is admitted after the pause")
 		}
 		if call(s, "a:1", breaker.Answered) {
-			t.Error("a second call is let through beside the first")
+			t.Error("a second call is admitted besides the first")
 		}
 		probe.Done(breaker.Unreached)
 		time.Sleep(500 * time.Millisecond)
@@ -96,7 +96,7 @@ func TestABreakerOpensWhenANodeStaysSilentAndClosesWhenItAnswers(t *testing.T) {
 	})
 }
 
-func TestCallsFromBeforeTheBreakerOpenedDoNotDisturbTheTrial(t *testing.T) {
+func TestBreaker_EarlierCallsDoNotDisturbTrial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		enter := func() breaker.Pass {
@@ -119,7 +119,7 @@ func TestCallsFromBeforeTheBreakerOpenedDoNotDisturbTheTrial(t *testing.T) {
 		for n, pass := range old {
 			pass.Done([]breaker.Outcome{breaker.Unreached, breaker.Unknown}[n%2])
 			if call(s, "a:1", breaker.Answered) {
-				t.Fatal("a second call is let through beside the trial")
+				t.Fatal("a second call is admitted during the trial")
 			}
 		}
 		trial.Done(breaker.Answered)
@@ -129,7 +129,7 @@ func TestCallsFromBeforeTheBreakerOpenedDoNotDisturbTheTrial(t *testing.T) {
 	})
 }
 
-func TestAClientThatLeavesSaysNothingOfTheNode(t *testing.T) {
+func TestBreaker_ClientDisconnectDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		for range 50 {
@@ -143,12 +143,12 @@ func TestAClientThatLeavesSaysNothingOfTheNode(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if !call(s, "a:1", breaker.Unknown) || !call(s, "a:1", breaker.Answered) {
-			t.Error("the client of the call that was let through left, and no other is let through")
+			t.Error("the client of the admitted call disconnected, and no other call is admitted")
 		}
 	})
 }
 
-func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
+func TestBreaker_HalfOpenAdmitsOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		for range 5 {
@@ -168,7 +168,7 @@ func TestOneCallIsLetThroughHoweverManyAsk(t *testing.T) {
 		}
 		group.Wait()
 		if through.Load() != 1 {
-			t.Errorf("%d calls are let through, want one", through.Load())
+			t.Errorf("%d calls are admitted, want one", through.Load())
 		}
 		if _, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M"}, time.Now(), true); !ok {
 			t.Error("a forced call is not let through")
@@ -186,7 +186,7 @@ func answer(s *breaker.Set, endpoint string, n int, took time.Duration) {
 	}
 }
 
-func TestANodeMuchSlowerThanItsPeersIsLeftAlone(t *testing.T) {
+func TestBreaker_OpensForNodeSlowerThanPeers(t *testing.T) {
 	for name, rule := range map[string]struct {
 		peers      int
 		peer, slow time.Duration
@@ -222,13 +222,13 @@ func TestANodeMuchSlowerThanItsPeersIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestCallsFromBeforeABreakerOpenedDoNotCloseIt(t *testing.T) {
+func TestBreaker_EarlierCallsDoNotCloseIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := breaker.NewSet(breaker.Config{})
 		for i := range 2 {
 			answer(s, fmt.Sprintf("peer-%d:1", i), 20, time.Millisecond)
 		}
-		var under []breaker.Pass // calls under way at once, as at any busy node
+		var under []breaker.Pass // concurrent calls, as at any busy node
 		for range 50 {
 			pass, _, _ := enter(s, "slow:1")
 			under = append(under, pass)
@@ -243,7 +243,7 @@ func TestCallsFromBeforeABreakerOpenedDoNotCloseIt(t *testing.T) {
 	})
 }
 
-func TestBreakersAreIgnoredWhenMostNodesAreOpen(t *testing.T) {
+func TestBreaker_PanicShareIgnoresBreakers(t *testing.T) {
 	s := breaker.NewSet(breaker.Config{})
 	nodes := []string{"a:1", "b:1", "c:1", "d:1"}
 	for i, want := range []bool{false, false, true, true} {
@@ -259,7 +259,7 @@ func TestBreakersAreIgnoredWhenMostNodesAreOpen(t *testing.T) {
 	}
 }
 
-func TestWrongThresholdsAreRefused(t *testing.T) {
+func TestConfig_InvalidThresholdsAreRejected(t *testing.T) {
 	for _, config := range []breaker.Config{{Failures: -1}, {SlowFactor: 0.5}, {PanicShare: 2}, {FirstPause: -1}} {
 		if config.Validate() == nil {
 			t.Errorf("%+v is accepted", config)

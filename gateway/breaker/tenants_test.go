@@ -102,7 +102,7 @@ func TestBreaker_APolicyTimeoutDuringWhichTheMethodAnsweredDoesNotCount(t *testi
 			pass.Done(breaker.TimedOut)
 		}
 		if open(s) != 0 {
-			t.Error("timeouts open the breaker of a method that answered meanwhile")
+			t.Error("timeouts open the breaker of a method that answered in the meantime")
 		}
 		for i := range 5 {
 			by(s, id[i%2], "/s/M", time.Second, breaker.TimedOut)

@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
-func TestAnAnswerIsCompressedAsTheClientTakesIt(t *testing.T) {
+func TestEncoding_AnswerUsesAcceptedEncoding(t *testing.T) {
 	e := encodings(compression.All())
 	text := []byte(strings.Repeat(`{"balance":1}`, 100))
 	for accept, want := range map[string]string{

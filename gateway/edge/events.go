@@ -30,7 +30,7 @@ const (
 	formRaw                      // the data of google.api.HttpBody
 )
 
-// events writes a stream of messages, each as soon as it is available.
+// events writes a stream of messages, each immediately.
 type events struct {
 	*stream
 	rest   *REST

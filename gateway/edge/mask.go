@@ -35,7 +35,7 @@ func maskField(input protoreflect.MessageDescriptor) protowire.Number {
 	return found
 }
 
-// maskOf returns the paths of the fields in a JSON body (AIP-134), except those that the path sets.
+// maskOf returns the paths of the fields in a JSON body (AIP-134), except fields that the path sets.
 // The body has already been parsed, under the name of its field.
 func (s *stream) maskOf(body []byte) ([]string, error) {
 	decoder := json.NewDecoder(bytes.NewReader(body))

@@ -75,7 +75,7 @@ func TestQuery_AParameterIsTheFieldThatProtojsonFinds(t *testing.T) {
 	})
 }
 
-// named reports whether the field that is set has a name of its own.
+// named reports whether the field that is set has a separate name.
 func named(message *dynamicpb.Message) bool {
 	all := true
 	message.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {

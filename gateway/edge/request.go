@@ -38,7 +38,7 @@ func (s *stream) message() (wire []byte, err error) {
 		if wire, err = s.bodyWire(); err != nil {
 			return nil, err
 		}
-	} else if err := s.noBody(); err != nil {
+	} else if err := s.rejectBody(); err != nil {
 		return nil, err
 	}
 	return s.complete(wire)
@@ -72,8 +72,8 @@ func (s *stream) complete(wire []byte) ([]byte, error) {
 	return wire, nil
 }
 
-// noBody rejects a body if the rule has none.
-func (s *stream) noBody() error {
+// rejectBody rejects a body if the rule has none.
+func (s *stream) rejectBody() error {
 	if s.request.ContentLength == 0 || s.request.Body == http.NoBody {
 		return nil
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestAPathIsMatchedSegmentBySegment(t *testing.T) {
+func TestTemplate_MatchesSegments(t *testing.T) {
 	cases := []struct {
 		template, path string
 		want           []string // nil: no match
@@ -50,7 +50,7 @@ func TestAPathIsMatchedSegmentBySegment(t *testing.T) {
 	}
 }
 
-func TestATemplateThatCannotBeIsRefused(t *testing.T) {
+func TestTemplate_InvalidIsRejected(t *testing.T) {
 	for _, bad := range []string{"", "v1", "/v1/{a", "/v1//x", "/v1/{a=**}/x", "/v1/x/", "/v1/{a=}", "/v1/x:", "/v1/x:a/b"} {
 		if parsed, err := parseTemplate(bad); err == nil {
 			t.Errorf("%q is accepted as %+v", bad, parsed)

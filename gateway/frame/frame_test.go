@@ -28,7 +28,7 @@ func request(t testing.TB, req *projectionv1.QueryRequest) *frame.Frame {
 	return &frame.Frame{Program: transcode.NewCompiler(nil).Compile(req.ProtoReflect().Descriptor()), Data: data}
 }
 
-func TestAFieldIsFoundOnTheWire(t *testing.T) {
+func TestText_FindsFieldOnTheWire(t *testing.T) {
 	f := request(t, &projectionv1.QueryRequest{View: "wallets", Metadata: map[string]string{"view": "nested"}})
 	if view, err := f.Text(2, ""); view != "wallets" || err != nil {
 		t.Fatalf("%q, %v", view, err)
@@ -54,7 +54,7 @@ func TestAFieldIsFoundOnTheWire(t *testing.T) {
 	}
 }
 
-func TestAFieldInsideOthersIsFoundWhereverItStands(t *testing.T) {
+func TestNames_FindsNestedFields(t *testing.T) {
 	wire := func(messages ...proto.Message) (all []byte) { // one after the other: protobuf merges them
 		for _, message := range messages {
 			data, err := proto.Marshal(message)
@@ -144,7 +144,7 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-func TestCodecsMoveBytesAndMessages(t *testing.T) {
+func TestCodecs_PassFramesAndMessages(t *testing.T) {
 	for _, codec := range []connect.Codec{frame.ProtoCodec(), frame.JSONCodec()} {
 		t.Run(codec.Name(), func(t *testing.T) {
 			in := request(t, &projectionv1.QueryRequest{View: "wallets"})
@@ -173,7 +173,7 @@ func TestCodecsMoveBytesAndMessages(t *testing.T) {
 	}
 }
 
-func TestALentMessageOutlivesItsReleaseForWhoeverSendsIt(t *testing.T) {
+func TestRelease_SendInProgressHoldsItsReference(t *testing.T) {
 	text := strings.Repeat("a message of two buffers ", 200)
 	received := func() mem.BufferSlice {
 		half := len(text) / 2
@@ -212,7 +212,7 @@ func TestALentMessageOutlivesItsReleaseForWhoeverSendsIt(t *testing.T) {
 	sent.Free()
 }
 
-func TestWhatIsAddedToALentMessageLiesElsewhere(t *testing.T) {
+func TestAppendText_LentBufferIsNotModified(t *testing.T) {
 	request, err := proto.Marshal(&projectionv1.QueryRequest{View: strings.Repeat("wallets", 400)})
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func startNode(t *testing.T) string {
 
 // testServices is a descriptor set of the test services, in which every method of the
 // TestService has a policy under which anyone may call it; the UnimplementedService has
-// none. Its file has a name of its own, because the one without policies is linked in.
+// none. Its file has a different name, because the one without policies is linked in.
 func testServices(t *testing.T) []byte {
 	t.Helper()
 	file := protodesc.ToFileDescriptorProto(testgrpc.File_grpc_testing_test_proto)

@@ -137,7 +137,7 @@ func dial(target, config string) (*grpc.ClientConn, error) {
 // passed begins the line that says that a case has passed.
 const passed = "passed: "
 
-// call runs cases against a target, each on a connection of its own.
+// call runs cases against a target, each on a separate connection.
 func call(target string, names []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

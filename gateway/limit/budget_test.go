@@ -289,7 +289,7 @@ func TestBudgets_ManyKeysResetNoLimit(t *testing.T) {
 			t.Errorf("a tenant's streams are forgotten: %d", streams)
 		}
 		if n := tenants.Tracked(); n > 65_536 || tenants.Overflowed() == 0 {
-			t.Errorf("%d are tracked, %d calls had no budget of their own", n, tenants.Overflowed())
+			t.Errorf("%d callers are tracked, %d calls used the shared budget", n, tenants.Overflowed())
 		}
 		time.Sleep(200 * time.Second) // all of their limits are whole again
 		if err := spend("newcomer"); err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/gateway/limit"
 )
 
-func TestRefusalsAreHeldBackWhileATenantDoesNotWait(t *testing.T) {
+func TestDelayRejection_ImpatientTenantIsDelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tenants := budgets(t, limit.Config{Rate: 100, Burst: 50}, 10)
 		refuse := func(name string) time.Duration {
@@ -28,14 +28,14 @@ func TestRefusalsAreHeldBackWhileATenantDoesNotWait(t *testing.T) {
 			}
 		}
 		if took := refuse("noisy"); took < 50*time.Millisecond || took > 150*time.Millisecond {
-			t.Errorf("the sixth at once comes after %v, want 50 to 150 ms", took)
+			t.Errorf("the sixth immediate rejection took %v, want 50 to 150 ms", took)
 		}
 		if took := refuse("quiet"); took != 0 {
 			t.Errorf("another tenant's comes after %v", took)
 		}
 		time.Sleep(100 * time.Millisecond) // a tenth of the rate: one each
 		if took := refuse("noisy"); took != 0 {
-			t.Errorf("whoever waits is told after %v", took)
+			t.Errorf("a caller that waits is delayed for %v", took)
 		}
 	})
 }

@@ -48,7 +48,7 @@ func enter(t testing.TB, tenants *limit.Tenants, name string, stream bool) (use 
 	return use, wait, err
 }
 
-func TestATenantsRateIsItsOwn(t *testing.T) {
+func TestTenants_RateIsPerTenant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tenants := budgets(t, limit.Config{Rate: 10, Burst: 5}, 0)
 		calls := func(name string, n int) (accepted int, wait time.Duration) {
@@ -67,7 +67,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 			return accepted, wait
 		}
 		if n, wait := calls("noisy", 100); n != 5 || wait <= 0 || wait > 100*time.Millisecond {
-			t.Errorf("of 100 calls at once %d are accepted, wait %v; want the burst of 5, and to wait for a tenth of a second", n, wait)
+			t.Errorf("of 100 concurrent calls %d are accepted, wait %v; want the burst of 5, and to wait for a tenth of a second", n, wait)
 		}
 		if n, _ := calls("quiet", 5); n != 5 {
 			t.Errorf("another tenant has %d of its 5 calls", n)
@@ -79,7 +79,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 	})
 }
 
-func TestATenantsCallsInFlightAreBounded(t *testing.T) {
+func TestTenants_CallsInFlightAreBounded(t *testing.T) {
 	tenants := budgets(t, limit.Config{Concurrent: 8}, 0)
 	var (
 		group         sync.WaitGroup
@@ -115,7 +115,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	close(finish)
 	group.Wait()
 	if most.Load() > 8 || refused.Load() < 92 {
-		t.Errorf("%d calls were in flight at once and %d refused; want at most 8, and the rest refused", most.Load(), refused.Load())
+		t.Errorf("%d concurrent calls were in flight and %d rejected; want at most 8, and the rest rejected", most.Load(), refused.Load())
 	}
 	if use, _, err := enter(t, tenants, "acme", false); err != nil {
 		t.Errorf("after all have left: %v", err)
@@ -124,7 +124,7 @@ func TestATenantsCallsInFlightAreBounded(t *testing.T) {
 	}
 }
 
-func TestRetriesAreATenthOfTheCalls(t *testing.T) {
+func TestRetries_AreTenthOfCalls(t *testing.T) {
 	budget := limit.NewRetries()
 	const calls = 10_000
 	retries := 0
@@ -144,7 +144,7 @@ func TestRetriesAreATenthOfTheCalls(t *testing.T) {
 	}
 }
 
-func TestRetriesAreSavedUpToAHundred(t *testing.T) {
+func TestRetries_TokensAreBounded(t *testing.T) {
 	budget := limit.NewRetries()
 	for range 10_000 {
 		budget.Call("node:1")
@@ -154,11 +154,11 @@ func TestRetriesAreSavedUpToAHundred(t *testing.T) {
 		retries++
 	}
 	if retries != 100 {
-		t.Errorf("%d retries at once after many calls without any, want 100", retries)
+		t.Errorf("%d consecutive retries after many calls, want 100", retries)
 	}
 }
 
-func TestANegativeBoundIsRefused(t *testing.T) {
+func TestConfig_NegativeBoundIsRejected(t *testing.T) {
 	shared, err := limit.NewShared(limit.Capacity{Calls: 1, Streams: 1, Bytes: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func TestANegativeBoundIsRefused(t *testing.T) {
 	}
 }
 
-func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
+func TestBudget_RetriesAreTenthOfCalls(t *testing.T) {
 	tenants := budgets(t, limit.Config{}, 0)
 	retries := 0
 	for range 50 {
@@ -198,7 +198,7 @@ func TestATenantsRetriesAreATenthOfItsCalls(t *testing.T) {
 	}
 }
 
-func TestTheBudgetHoldsHoweverManyAsk(t *testing.T) {
+func TestBudget_HoldsUnderConcurrency(t *testing.T) {
 	budget := limit.NewRetries()
 	var (
 		group   sync.WaitGroup
@@ -220,7 +220,7 @@ func TestTheBudgetHoldsHoweverManyAsk(t *testing.T) {
 	}
 }
 
-func TestTheLessImportantIsRefusedFirst(t *testing.T) {
+func TestLimiter_LowPriorityIsRejectedFirst(t *testing.T) {
 	room, err := limit.NewLimiter(10)
 	if err != nil {
 		t.Fatal(err)
@@ -242,11 +242,11 @@ func TestTheLessImportantIsRefusedFirst(t *testing.T) {
 		t.Error("the place that is free goes to the less important")
 	}
 	if _, err := limit.NewLimiter(0); err == nil {
-		t.Error("room for nobody is accepted")
+		t.Error("a capacity of 0 is accepted")
 	}
 }
 
-func TestRoomIsNeverOverfull(t *testing.T) {
+func TestLimiter_NeverExceedsCapacity(t *testing.T) {
 	room, err := limit.NewLimiter(50)
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +276,7 @@ func TestRoomIsNeverOverfull(t *testing.T) {
 	}
 }
 
-func TestStreamsTakeNoRoomFromCalls(t *testing.T) {
+func TestShared_StreamsAndCallsAreSeparate(t *testing.T) {
 	tenants := budgets(t, limit.Config{Concurrent: 2, Streams: 3}, 0)
 	count := func(stream bool) (n int, err error) {
 		for ; err == nil; n++ {

@@ -48,7 +48,7 @@ func at(t *testing.T, doc any, path string) any {
 	return doc
 }
 
-func TestTheDocumentSaysWhatIsServed(t *testing.T) {
+func TestDocument_DescribesServedMethods(t *testing.T) {
 	doc := document(t)
 	if at(t, doc, "openapi") != "3.1.0" {
 		t.Errorf("openapi = %v", doc["openapi"])
@@ -130,7 +130,7 @@ func TestDocument_HasOneTypePerSchema(t *testing.T) {
 	walk("", document(t))
 }
 
-func TestEverySchemaIsASchemaAndKeepsItsRules(t *testing.T) {
+func TestSchemas_AreValidAndHaveRules(t *testing.T) {
 	doc := document(t)
 	compiler := jsonschema.NewCompiler()
 	if err := compiler.AddResource("mem:doc", doc); err != nil {

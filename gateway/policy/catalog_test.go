@@ -37,7 +37,7 @@ func set(t *testing.T, change func(*descriptorpb.FileDescriptorProto)) []byte {
 	return data
 }
 
-func TestAServiceIsServedFromADescriptorSetByItsOwnPolicy(t *testing.T) {
+func TestCatalog_ServesDescriptorSet(t *testing.T) {
 	catalog, err := policy.NewCatalog(set(t, nil), set(t, nil))
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestCheckServed_SetNeedsAMethodWithAPolicy(t *testing.T) {
 	}
 }
 
-func TestASetThatCannotBeUsedIsRefused(t *testing.T) {
+func TestCatalog_InvalidSetIsRejected(t *testing.T) {
 	other := set(t, func(f *descriptorpb.FileDescriptorProto) { f.MessageType[0].Field[0].JsonName = proto.String("other") })
 	broken := set(t, func(f *descriptorpb.FileDescriptorProto) { f.Dependency = append(f.Dependency, "missing.proto") })
 	for name, tc := range map[string]struct {

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-func TestTheTableHoldsWhatTheDescriptorsSayAndNothingElse(t *testing.T) {
+func TestTable_HoldsMethodsOfDescriptors(t *testing.T) {
 	table, err := policy.Build(protoregistry.GlobalFiles, transcode.NewCompiler(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func file(t *testing.T, p *policyv1.Policy) *protoregistry.Files {
 	return files
 }
 
-func TestAnIncompletePolicyKeepsTheGatewayFromStarting(t *testing.T) {
+func TestTable_IncompletePolicyIsAnError(t *testing.T) {
 	complete := func(change func(*policyv1.Policy)) *policyv1.Policy {
 		p := &policyv1.Policy{Right: "thing.make", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "aggregate", Timeout: durationpb.New(time.Second), TenantField: "tenant_id"}
 		change(p)

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-func TestANodeDescribesWhatItServes(t *testing.T) {
+func TestReflect_ReturnsNodesDescriptors(t *testing.T) {
 	known, err := policy.NewCatalog(set(t, nil))
 	if err != nil {
 		t.Fatal(err)

@@ -40,7 +40,7 @@ func serve(t *testing.T, addr string) (at string, stop func()) {
 	}
 }
 
-// until waits for a condition, looking at it as often as it can be looked at.
+// until polls a condition without delay.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -61,7 +61,7 @@ type uncut struct {
 // Abandon implements [probe.Channels].
 func (u uncut) Abandon(endpoint string) { u.t.Errorf("%s is cut off as silent", endpoint) }
 
-func TestANodeWithoutTheHealthProtocolSaysItselfWhetherItTakesCalls(t *testing.T) {
+func TestProbe_NodeWithoutHealthProtocolAnnouncesReadiness(t *testing.T) {
 	addr, stop := serve(t, "127.0.0.1:0")
 	table := route.NewTable()
 	node := route.Node{ID: "own", Kind: "thing", Endpoint: addr}

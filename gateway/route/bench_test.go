@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 )
 
-// filled returns a table of so many nodes with so many tenants, each placed on one of
+// filled returns a table of the given number of nodes and of tenants, each placed on one of
 // them if that is asked for, and the tenants.
 func filled(b *testing.B, endpoints, tenants int, placed bool) (*route.Table, []contextkit.TenantID) {
 	b.Helper()

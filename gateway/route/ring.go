@@ -19,7 +19,7 @@ func (r *ring) all() []Node {
 	return r.nodes
 }
 
-// best returns the node with the greatest weight for the tenant's hash among those that refuse does
+// best returns the node with the greatest weight for the tenant's hash among the nodes that refuse does
 // not exclude: rendezvous hashing, or highest random weight (Thaler and Ravishankar, "Using
 // name-based mappings to increase hit rates", 1998). Both names are hashed beforehand, so that a
 // node costs a few multiplications.

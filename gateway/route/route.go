@@ -260,7 +260,7 @@ func (t *Table) Placed(kind string, tenant contextkit.TenantID) (node string, on
 	return p.node, p.only, ok
 }
 
-// LookupOther returns the first node for a tenant's call among those that refuse does not exclude.
+// LookupOther returns the first node for a tenant's call among the nodes that refuse does not exclude.
 // A placed tenant has no other node.
 func (t *Table) LookupOther(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())

@@ -28,7 +28,7 @@ func nodes(n int) []route.Node {
 	return list
 }
 
-func TestAPlacementComesFirstAndAHashElse(t *testing.T) {
+func TestLookup_PlacementPrecedesHash(t *testing.T) {
 	table := route.NewTable()
 	if _, ok := table.Lookup("projection", tenant(t, "acme")); ok {
 		t.Fatal("an empty table has a node")
@@ -59,7 +59,7 @@ func TestAPlacementComesFirstAndAHashElse(t *testing.T) {
 	}
 }
 
-func TestOnlyTheTenantsOfALostNodeMove(t *testing.T) {
+func TestLookup_OnlyTenantsOfLostNodeMove(t *testing.T) {
 	before, after := route.NewTable(), route.NewTable()
 	all := nodes(10)
 	if err := before.Replace(all, nil); err != nil {
@@ -85,7 +85,7 @@ func TestOnlyTheTenantsOfALostNodeMove(t *testing.T) {
 	}
 }
 
-func TestALookupAllocatesNothing(t *testing.T) {
+func TestLookup_DoesNotAllocate(t *testing.T) {
 	table := route.NewTable()
 	if err := table.Replace(nodes(10), nil); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestALookupAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestANodeThatIsNotReadyGetsNoTenantUntilItIs(t *testing.T) {
+func TestLookup_UnreadyNodeIsSkipped(t *testing.T) {
 	table := route.NewTable()
 	if err := table.Replace(nodes(3), nil); err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestANodeThatIsNotReadyGetsNoTenantUntilItIs(t *testing.T) {
 	}
 }
 
-func TestElsewhereIsTheNextNodeAndNoneForAPlacedTenant(t *testing.T) {
+func TestLookupOther_NextNodeExceptForPlacedTenant(t *testing.T) {
 	table := route.NewTable()
 	if err := table.Replace(nodes(3), []route.Placement{{Tenant: tenant(t, "globex"), Kind: "projection", Node: "p1"}}); err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func TestElsewhereIsTheNextNodeAndNoneForAPlacedTenant(t *testing.T) {
 	}
 }
 
-func TestATenantThatOneNodeAloneHasGoesNowhereElse(t *testing.T) {
+func TestLookup_OnlyPlacementHasNoFallback(t *testing.T) {
 	table := route.NewTable()
 	acme := tenant(t, "acme")
 	nodes := func(ready bool) []route.Node {
@@ -162,12 +162,12 @@ func TestATenantThatOneNodeAloneHasGoesNowhereElse(t *testing.T) {
 			t.Errorf("%s: %v answers elsewhere", what, node)
 		}
 		if _, ok := table.Lookup("projection", tenant(t, "globex")); !ok {
-			t.Errorf("%s: nobody answers another tenant", what)
+			t.Errorf("%s: no node answers another tenant", what)
 		}
 	}
 }
 
-func TestChangedPlacementsAreAsIfAllWerePlacedAnew(t *testing.T) {
+func TestPlace_EqualsPlaceAll(t *testing.T) {
 	all := nodes(5)
 	rapid.Check(t, func(t *rapid.T) {
 		changing := route.NewTable()
@@ -204,7 +204,7 @@ func TestChangedPlacementsAreAsIfAllWerePlacedAnew(t *testing.T) {
 			is, ok := changing.Lookup("projection", id)
 			want, wanted := anew.Lookup("projection", id)
 			if is != want || ok != wanted {
-				t.Errorf("%s goes to %v, %v, and anew to %v, %v", id, is, ok, want, wanted)
+				t.Errorf("%s goes to %v, %v, and after PlaceAll to %v, %v", id, is, ok, want, wanted)
 			}
 		}
 	})

@@ -7,7 +7,7 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 )
 
-// Silent nodes take calls unless at least half of the ready ones are heard: then they are more
+// Silent nodes receive calls unless at least half of the ready nodes are not silent: then they are more
 // likely at fault than NATS is.
 func TestTable_SilentNodesAreAvoidedWhileOthersAreHeard(t *testing.T) {
 	node := func(id string, ready, silent bool) route.Node {
@@ -17,12 +17,12 @@ func TestTable_SilentNodesAreAvoidedWhileOthersAreHeard(t *testing.T) {
 		nodes []route.Node
 		want  []string
 	}{
-		"all are silent":               {[]route.Node{node("a", true, true), node("b", true, true)}, []string{"a", "b"}},
-		"one of two is":                {[]route.Node{node("a", true, true), node("b", true, false)}, []string{"b"}},
-		"two of three are":             {[]route.Node{node("a", true, true), node("b", true, true), node("c", true, false)}, []string{"a", "b", "c"}},
-		"the heard one takes no calls": {[]route.Node{node("a", true, true), node("b", false, false)}, []string{"a"}},
-		"the silent one takes none":    {[]route.Node{node("a", false, true), node("b", true, false)}, []string{"b"}},
-		"another kind's are heard": {[]route.Node{
+		"all are silent":   {[]route.Node{node("a", true, true), node("b", true, true)}, []string{"a", "b"}},
+		"one of two is":    {[]route.Node{node("a", true, true), node("b", true, false)}, []string{"b"}},
+		"two of three are": {[]route.Node{node("a", true, true), node("b", true, true), node("c", true, false)}, []string{"a", "b", "c"}},
+		"the node that is not silent is not ready": {[]route.Node{node("a", true, true), node("b", false, false)}, []string{"a"}},
+		"the silent one takes none":                {[]route.Node{node("a", false, true), node("b", true, false)}, []string{"b"}},
+		"nodes of another kind are not silent": {[]route.Node{
 			node("a", true, true), {ID: "r", Kind: "runner", Endpoint: "r:1", Ready: true}, {ID: "s", Kind: "runner", Endpoint: "s:1", Ready: true},
 		}, []string{"a"}},
 	} {

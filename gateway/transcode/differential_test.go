@@ -184,7 +184,7 @@ func single(t *rapid.T, f protoreflect.FieldDescriptor, depth int, fresh func() 
 	}
 }
 
-func TestEveryMessageSurvivesBothWaysAsProtojsonHasIt(t *testing.T) {
+func TestTranscode_RoundTripEqualsProtojson(t *testing.T) {
 	program := transcode.NewCompiler(nil).Compile(everything(t))
 	rapid.Check(t, func(t *rapid.T) {
 		message := dynamicpb.NewMessage(program.Descriptor())
@@ -229,7 +229,7 @@ var texts = []string{
 	strings.Repeat(`{"oneSelf":`, 150) + `{}` + strings.Repeat(`}`, 150),
 }
 
-func TestATextIsAcceptedWhereProtojsonAcceptsIt(t *testing.T) {
+func TestAppendWire_AcceptsWhatProtojsonAccepts(t *testing.T) {
 	program := transcode.NewCompiler(nil).Compile(everything(t))
 	for _, text := range texts {
 		checkToWire(t, program, []byte(text))
@@ -274,7 +274,7 @@ func depthOf(text []byte) (deepest int) {
 	return deepest
 }
 
-func TestARequestIsRefusedWithThePlaceAndTheReason(t *testing.T) {
+func TestAppendWire_ErrorHasPositionAndReason(t *testing.T) {
 	program := transcode.NewCompiler(nil).Compile((&aggregatev1.SubmitRequest{}).ProtoReflect().Descriptor())
 	cases := []struct{ name, text, want string }{
 		{"cut off", `{"command": "open"`, `JSON line 1 column 19: unexpected end of the text, expected "," or "}"`},
@@ -324,7 +324,7 @@ func page(t testing.TB) (program *transcode.Program, wire, text []byte) {
 	return transcode.NewCompiler(nil).Compile(res.ProtoReflect().Descriptor()), wire, text
 }
 
-func TestTranscodingAllocatesNothing(t *testing.T) {
+func TestTranscode_DoesNotAllocate(t *testing.T) {
 	program, wire, text := page(t)
 	buffer := make([]byte, 0, 1<<20)
 	if n := testing.AllocsPerRun(100, func() {
@@ -350,7 +350,7 @@ func TestTranscodingAllocatesNothing(t *testing.T) {
 // run. It is some fifteen times, of which noise may take much.
 const leastAhead = 5
 
-func TestTranscodingStaysFarAheadOfProtojson(t *testing.T) {
+func TestTranscode_FasterThanProtojson(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the race detector's instrumentation weighs on both differently")
 	}

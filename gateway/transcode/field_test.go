@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestAFieldByItselfIsWhatItIsInItsMessage(t *testing.T) {
+func TestAppendFieldJSON_EqualsFieldInMessage(t *testing.T) {
 	desc := everything(t)
 	program := transcode.NewCompiler(nil).Compile(desc)
 	fields := desc.Fields()

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestEveryByteAtEveryPlaceOfAString(t *testing.T) {
+func TestStrings_EveryByteAtEveryPosition(t *testing.T) {
 	for length := range 20 { // two words of eight bytes, and some more
 		for at := range length {
 			for c := range 256 {
@@ -26,7 +26,7 @@ func TestEveryByteAtEveryPlaceOfAString(t *testing.T) {
 	}
 }
 
-func TestStringsOfManyKindsOfBytes(t *testing.T) {
+func TestStrings_MixedBytes(t *testing.T) {
 	for _, s := range []string{
 		"", `"`, `\`, "\x00", "leave it at the \"back\" door, please", "twelve bytes" + `\\\"\"` + "twelve bytes", "plain and then ä", "ä and then plain, a while",
 		"ünd \"ö\", \n\t\x1f\x7f", "日本語のテキスト", strings.Repeat(`a"`, 40), strings.Repeat("\u2028", 9),

@@ -111,7 +111,7 @@ func fields(framer *http2.Framer, stream uint32, last bool, list ...string) erro
 }
 
 // unavailable calls the node, which answers with half a message, does something
-// meanwhile, and expects the gateway's own word that the node is gone.
+// concurrently, and expects the gateway to report that the node is gone.
 func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, meanwhile func(*Pool)) {
 	t.Helper()
 	pool := NewPool(PoolConfig{})
@@ -137,7 +137,7 @@ func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, m
 	}
 }
 
-func TestAnAnswerThatIsCutOffIsUnavailable(t *testing.T) {
+func TestTransport_TruncatedAnswerIsUnavailable(t *testing.T) {
 	for name, end := range map[string]func(net.Conn, *http2.Framer, uint32) error{
 		"with its connection": func(conn net.Conn, _ *http2.Framer, _ uint32) error { return conn.Close() },
 		"after a farewell": func(conn net.Conn, framer *http2.Framer, stream uint32) error {
@@ -152,7 +152,7 @@ func TestAnAnswerThatIsCutOffIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestStreamsOfAnAbandonedNodeAreUnavailable(t *testing.T) {
+func TestAbandon_StreamsAreUnavailable(t *testing.T) {
 	for range 20 { // the stream's end and the connection's race
 		answered := make(chan struct{})
 		endpoint := cutting(t, func(conn net.Conn, _ *http2.Framer, _ uint32) error {
@@ -167,7 +167,7 @@ func TestStreamsOfAnAbandonedNodeAreUnavailable(t *testing.T) {
 	}
 }
 
-func TestACallThatANodeHasNotBegunWithIsSentAgain(t *testing.T) {
+func TestUnary_CallNotBegunByNodeIsRetried(t *testing.T) {
 	for name, refuse := range map[string]func(framer *http2.Framer, stream uint32) error{
 		"refused": func(framer *http2.Framer, stream uint32) error {
 			return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)

@@ -37,7 +37,7 @@ func use(t *testing.T, pool *Pool, endpoint string) *channel {
 	return c
 }
 
-func TestThePoolKeepsTheEndpointsUsedLast(t *testing.T) {
+func TestPool_RetainsRecentlyUsedEndpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := NewPool(PoolConfig{MaxEndpoints: 2})
 		defer pool.Close()
@@ -51,7 +51,7 @@ func TestThePoolKeepsTheEndpointsUsedLast(t *testing.T) {
 		time.Sleep(time.Second)
 		use(t, pool, "c:1")
 		if pool.Stats().Channels != 2 {
-			t.Errorf("%d channels are kept, want 2", pool.Stats().Channels)
+			t.Errorf("%d channels are open, want 2", pool.Stats().Channels)
 		}
 		if use(t, pool, "a:1") != a {
 			t.Error("a was used after b and was evicted before it")
@@ -59,7 +59,7 @@ func TestThePoolKeepsTheEndpointsUsedLast(t *testing.T) {
 	})
 }
 
-func TestAnIdleChannelIsGivenUp(t *testing.T) {
+func TestPool_IdleChannelIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := NewPool(PoolConfig{IdleTTL: time.Minute})
 		defer pool.Close()
@@ -72,11 +72,11 @@ func TestAnIdleChannelIsGivenUp(t *testing.T) {
 		time.Sleep(59 * time.Second)
 		use(t, pool, "c:1")
 		if n := pool.Stats().Channels; n != 3 {
-			t.Errorf("before the TTL %d channels are kept, want 3", n)
+			t.Errorf("before the TTL %d channels are open, want 3", n)
 		}
 		time.Sleep(16 * time.Second) // the TTL and a quarter
 		if n := pool.Stats().Channels; n != 2 {
-			t.Errorf("%d channels are kept, want c, which is used, and b, which has a call on it", n)
+			t.Errorf("%d channels are open, want c, which is used, and b, which has a call on it", n)
 		}
 		busy.release()
 		time.Sleep(2 * time.Minute)
@@ -86,7 +86,7 @@ func TestAnIdleChannelIsGivenUp(t *testing.T) {
 	})
 }
 
-func TestAnEvictedChannelServesItsCallsToTheEnd(t *testing.T) {
+func TestPool_EvictedChannelCompletesItsCalls(t *testing.T) {
 	pool := NewPool(PoolConfig{MaxEndpoints: 1})
 	defer pool.Close()
 	busy, err := pool.acquire("a:1")
@@ -141,7 +141,7 @@ func openFiles(t *testing.T) int {
 	return len(files)
 }
 
-func TestThousandsOfEndpointsLeakNeitherSocketsNorGoroutines(t *testing.T) {
+func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has all of 127/8 on its loopback")
 	}
@@ -221,7 +221,7 @@ func (m *mute) run(t *testing.T, node string) {
 	}
 }
 
-func TestAPingFindsADeadPeerWhileACallWaits(t *testing.T) {
+func TestPool_PingDetectsDeadPeerDuringCall(t *testing.T) {
 	t.Parallel() // it takes the ten seconds that grpc-go demands
 	node := serve(t, "127.0.0.1:0")
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -247,7 +247,7 @@ func TestAPingFindsADeadPeerWhileACallWaits(t *testing.T) {
 	}
 }
 
-func TestWrongBoundsAreRefused(t *testing.T) {
+func TestPoolConfig_InvalidBoundsAreRejected(t *testing.T) {
 	for _, config := range []PoolConfig{{MaxEndpoints: -1}, {IdleTTL: -1}, {PingAfter: time.Second}} {
 		if config.Validate() == nil {
 			t.Errorf("%+v is accepted", config)
@@ -255,7 +255,7 @@ func TestWrongBoundsAreRefused(t *testing.T) {
 	}
 }
 
-func TestManyCallersMakeOneChannel(t *testing.T) {
+func TestPool_ConcurrentCallersShareOneChannel(t *testing.T) {
 	pool := NewPool(PoolConfig{})
 	defer pool.Close()
 	var (
@@ -286,7 +286,7 @@ func (views) ListViews(context.Context, *projectionv1.ListViewsRequest) (*projec
 	return &projectionv1.ListViewsResponse{Position: "p"}, nil
 }
 
-func TestTheTransportCallsARealNode(t *testing.T) {
+func TestTransport_CallsGRPCNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(server.RPC, views{})
@@ -330,7 +330,7 @@ func TestTheTransportCallsARealNode(t *testing.T) {
 	})
 }
 
-func TestAnUnknownMethodIsTheNodesWord(t *testing.T) {
+func TestTransport_UnknownMethodIsUnimplemented(t *testing.T) {
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

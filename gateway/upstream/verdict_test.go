@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-func TestWhatANodeSaysIsItsVerdict(t *testing.T) {
+func TestVerdict_StatusIsReturned(t *testing.T) {
 	detail, err := anypb.New(&emptypb.Empty{})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestWhatANodeSaysIsItsVerdict(t *testing.T) {
 	}
 }
 
-func TestOneAnswerIsOne(t *testing.T) {
+func TestReceiveOne_ExactlyOneAnswer(t *testing.T) {
 	for _, kind := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeClient} {
 		for answers, want := range map[int]connect.Code{1: 0, 2: connect.CodeInternal} {
 			err := call(t, kind, acting(t, func(framer *http2.Framer, stream uint32) error {

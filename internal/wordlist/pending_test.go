@@ -23,37 +23,6 @@ var pendingPaths = []string{
 
 	"internal/workqueue",
 
-	// The gateway.
-	"gateway",
-
-	"gateway/audit",
-
-	"gateway/auth",
-
-	"gateway/breaker",
-
-	"gateway/edge",
-
-	"gateway/frame",
-
-	"gateway/interop",
-
-	"gateway/limit",
-
-	"gateway/openapi",
-
-	"gateway/policy",
-
-	"gateway/probe",
-
-	"gateway/route",
-
-	"gateway/transcode",
-
-	"gateway/upstream",
-
-	"gateway/upstream/h2",
-
 	// The services and the model.
 
 	// The assembly of roles, and small packages.

@@ -114,7 +114,7 @@ func (c *Channel) Answered() (last time.Time) {
 type Request struct {
 	// Path is the method, "/service/Method".
 	Path string
-	// Fields are the call's header fields, valid and in lower case; those that HTTP/2 and gRPC
+	// Fields are the call's header fields, valid and in lower case; the fields that HTTP/2 and gRPC
 	// require are added.
 	Fields []hpack.HeaderField
 	// Message is the first message if HasMessage is set, and the last one if Last is set. Its
@@ -250,7 +250,7 @@ func (c *Channel) dial(ctx context.Context) (*conn, error) {
 	}
 }
 
-// keep adds a connection to those that end with the channel.
+// track adds a connection to the ones that Close ends.
 func (c *Channel) track(made *conn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -88,7 +88,7 @@ func channelTo(t *testing.T, address string, config Config) *Channel {
 	return channel
 }
 
-func TestMessagesOfEverySizeComeBackWhole(t *testing.T) {
+func TestStream_MessagesOfAllSizesRoundTrip(t *testing.T) {
 	// The peer's windows are small: what is sent has to wait for them.
 	address := echo(t, grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
 	channel := channelTo(t, address, config())
@@ -117,10 +117,10 @@ func TestMessagesOfEverySizeComeBackWhole(t *testing.T) {
 	group.Wait()
 }
 
-func TestAStreamCarriesMessagesBothWaysAtTheReadersPace(t *testing.T) {
+func TestStream_BackpressureInBothDirections(t *testing.T) {
 	channel := channelTo(t, echo(t), config())
 	stream := open(t, channel)
-	const messages, size = 200, 10_000 // much more than the windows, and nobody reads at first
+	const messages, size = 200, 10_000 // much more than the windows, and the receiver does not read at first
 	sent := make(chan error, 1)
 	go func() {
 		for i := range messages {
@@ -132,7 +132,7 @@ func TestAStreamCarriesMessagesBothWaysAtTheReadersPace(t *testing.T) {
 		stream.CloseSend()
 		sent <- nil
 	}()
-	// The stream that waits for its reader holds up nobody else.
+	// The stream that waits for its reader does not block other streams.
 	if got, _, err := ask(t.Context(), channel, "beside"); got != "beside" {
 		t.Fatal(got, err)
 	}
@@ -154,7 +154,7 @@ func TestAStreamCarriesMessagesBothWaysAtTheReadersPace(t *testing.T) {
 	}
 }
 
-func TestHeadersTravelAsTheyAre(t *testing.T) {
+func TestHeaders_ArriveUnchanged(t *testing.T) {
 	channel := channelTo(t, echo(t), config())
 	long := strings.Repeat("v", 3*firstFrame) // takes a CONTINUATION
 	for _, value := range []string{"a", "b", "b", "b", "a", "", "with spaces and ~", long, "a"} {
@@ -176,7 +176,7 @@ func TestHeadersTravelAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestACallSaysWhatGRPCAsksFor(t *testing.T) {
+func TestHeaders_RequestHasGRPCFields(t *testing.T) {
 	fields := make(chan map[string]string, 2)
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
 		for range 2 {
@@ -216,7 +216,7 @@ func TestACallSaysWhatGRPCAsksFor(t *testing.T) {
 	}
 }
 
-func TestTimeoutsAreRoundedUpToEightDigits(t *testing.T) {
+func TestAppendTimeout_RoundsUpToEightDigits(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		1: "1n", 99_999_999: "99999999n", 100_000_000: "100000u", 100_000_001: "100001u", time.Minute: "60000000u", 100 * time.Second: "100000m",
 		28 * time.Hour: "100800S", 1200 * 24 * time.Hour: "1728000M", math.MaxInt64: "2562047H", 30 * 24 * time.Hour: "2592000S", 27*time.Hour + 1: "97200001m",
@@ -227,7 +227,7 @@ func TestTimeoutsAreRoundedUpToEightDigits(t *testing.T) {
 	}
 }
 
-func TestWhatAPeerDoesToACall(t *testing.T) {
+func TestPeer_FailuresMapToErrors(t *testing.T) {
 	refused := func(err error) bool {
 		broken, ok := errors.AsType[*BrokenError](err)
 		return ok && broken.Refused
@@ -289,7 +289,7 @@ func TestWhatAPeerDoesToACall(t *testing.T) {
 			}
 			return errors.Join(err, failed)
 		}, brokenOff},
-		"it answers what nobody asked": {func(p *peer, _ uint32) error {
+		"it sends answers without a request": {func(p *peer, _ uint32) error {
 			return errors.Join(p.begin(99), p.accused(http2.ErrCodeProtocol))
 		}, brokenOff},
 		"its headers are no headers": {func(p *peer, stream uint32) error {
@@ -326,7 +326,7 @@ func TestWhatAPeerDoesToACall(t *testing.T) {
 	}
 }
 
-func TestWhatAPeerMayDoBesideACall(t *testing.T) {
+func TestPeer_OtherFramesAreAccepted(t *testing.T) {
 	done := make(chan struct{})
 	channel := channelTo(t, script(t, []http2.Setting{{ID: http2.SettingHeaderTableSize, Val: 0}}, func(p *peer) error {
 		defer close(done)
@@ -374,7 +374,7 @@ func TestWhatAPeerMayDoBesideACall(t *testing.T) {
 	<-done
 }
 
-func TestTrailersAloneAreNoHeaders(t *testing.T) {
+func TestStream_TrailersOnlyAnswerHasNoHeaders(t *testing.T) {
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
 		stream, _, err := p.call()
 		if err != nil {
@@ -389,7 +389,7 @@ func TestTrailersAloneAreNoHeaders(t *testing.T) {
 	channel.Close()
 }
 
-func TestAPeerThatLeavesFinishesWhatItBegan(t *testing.T) {
+func TestGoAway_PeerCompletesItsStreams(t *testing.T) {
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
 		stream, _, err := p.call()
 		if err != nil {
@@ -411,7 +411,7 @@ func TestAPeerThatLeavesFinishesWhatItBegan(t *testing.T) {
 	channel.Close()
 }
 
-func TestAPeerThatComplainsOfPingsGetsFewer(t *testing.T) {
+func TestGoAway_TooManyPingsSlowsPings(t *testing.T) {
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
 		if _, _, err := p.call(); err != nil {
 			return err
@@ -429,7 +429,7 @@ func TestAPeerThatComplainsOfPingsGetsFewer(t *testing.T) {
 	}
 }
 
-func TestCallsWaitForAPlace(t *testing.T) {
+func TestChannel_CallsWaitForFreeStream(t *testing.T) {
 	first, second := make(chan uint32, 1), make(chan uint32, 1)
 	answer := make(chan struct{})
 	channel := channelTo(t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
@@ -472,7 +472,7 @@ func TestCallsWaitForAPlace(t *testing.T) {
 	channel.Close()
 }
 
-func TestThePeerHearsOfACallThatIsGivenUp(t *testing.T) {
+func TestStream_CanceledCallIsReset(t *testing.T) {
 	began := make(chan struct{})
 	codes := make(chan http2.ErrCode, 1)
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
@@ -501,7 +501,7 @@ func TestThePeerHearsOfACallThatIsGivenUp(t *testing.T) {
 	channel.Close()
 }
 
-func TestAMessageThatFindsNoRoomEndsWithItsCall(t *testing.T) {
+func TestStream_QueuedMessageEndsWithItsCall(t *testing.T) {
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
 		stream, _, err := p.call()
 		if err != nil {
@@ -520,7 +520,7 @@ func TestAMessageThatFindsNoRoomEndsWithItsCall(t *testing.T) {
 	channel.Close()
 }
 
-func TestAPeerThatCannotBeReached(t *testing.T) {
+func TestChannel_UnreachablePeerIsUnreached(t *testing.T) {
 	silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -538,7 +538,7 @@ func TestAPeerThatCannotBeReached(t *testing.T) {
 	short.FirstBackoff, short.MaxBackoff = time.Hour, time.Hour
 	for name, address := range map[string]string{"nobody listens": closed.Addr().String(), "it is connected to and says nothing": silent.Addr().String()} {
 		channel := NewChannel(address, short)
-		for range 2 { // the second fails at once, by the first one's word
+		for range 2 { // the second fails immediately, with the first one's error
 			_, _, err := ask(t.Context(), channel, "?")
 			if broken, ok := errors.AsType[*BrokenError](err); !ok || !broken.Unreached {
 				t.Errorf("%s: %v", name, err)
@@ -551,7 +551,7 @@ func TestAPeerThatCannotBeReached(t *testing.T) {
 	}
 }
 
-func TestASilentPeerIsAskedForASignOfLife(t *testing.T) {
+func TestPing_IdlePeerIsPinged(t *testing.T) {
 	pinged := make(chan struct{})
 	short := config()
 	short.PingAfter, short.PingTimeout = 10*time.Millisecond, 10*time.Millisecond
@@ -573,7 +573,7 @@ func TestASilentPeerIsAskedForASignOfLife(t *testing.T) {
 	channel.Close()
 }
 
-func TestACallOnAClosedChannelEnds(t *testing.T) {
+func TestChannel_CloseEndsCalls(t *testing.T) {
 	began := make(chan struct{})
 	channel := channelTo(t, script(t, nil, func(p *peer) error {
 		if _, _, err := p.call(); err != nil {
@@ -592,7 +592,7 @@ func TestACallOnAClosedChannelEnds(t *testing.T) {
 	<-began
 }
 
-func TestAConnectionWhoseStreamsAreUsedUpIsReplaced(t *testing.T) {
+func TestChannel_ExhaustedStreamIDsReconnect(t *testing.T) {
 	channel := channelTo(t, echo(t), config())
 	if _, _, err := ask(t.Context(), channel, "?"); err != nil {
 		t.Fatal(err)
@@ -612,7 +612,7 @@ func TestAConnectionWhoseStreamsAreUsedUpIsReplaced(t *testing.T) {
 	}
 }
 
-func TestHeadersThatThePeerDoesNotTakeAreNotSent(t *testing.T) {
+func TestHeaders_BeyondPeersBoundAreNotSent(t *testing.T) {
 	channel := channelTo(t, echo(t, grpc.MaxHeaderListSize(1000)), config())
 	request := Request{Path: "/s/m", Fields: []hpack.HeaderField{{Name: "sent", Value: strings.Repeat("x", 1000)}}, HasMessage: true, Last: true, Whole: true}
 	if _, err := channel.Open(t.Context(), request); !errors.Is(err, ErrHeadersTooLarge) {
@@ -623,7 +623,7 @@ func TestHeadersThatThePeerDoesNotTakeAreNotSent(t *testing.T) {
 	}
 }
 
-func TestAConnectionIsSecuredAndItsPeerKnown(t *testing.T) {
+func TestTLS_PeerIsVerified(t *testing.T) {
 	authority := tlstest.NewAuthority(t)
 	files := authority.Issue(t, t.TempDir(), "node")
 	report := func(err error) { t.Error(err) }
@@ -690,7 +690,7 @@ func tlsServer(t *testing.T, config *tls.Config) (address string) {
 	return listener.Addr().String()
 }
 
-func TestBlocksAreDecodedToWhatWasEncoded(t *testing.T) {
+func TestHeaderBlocks_RoundTrip(t *testing.T) {
 	options := config()
 	var out outbound
 	out.init(&options, "node:1")

@@ -66,7 +66,7 @@ func idle(t *testing.T, channel *Channel, memory *counted) {
 			t.Errorf("a connection has %d streams, %d waiting, %d turns and %d messages to send", len(c.streams), len(c.waiting), c.reserved, len(c.queue))
 		}
 		if c.credit >= c.channel.config.ConnWindow/4 {
-			t.Errorf("%d bytes are not granted anew", c.credit)
+			t.Errorf("%d bytes are not granted again", c.credit)
 		}
 		c.mu.Unlock()
 	}
@@ -267,7 +267,7 @@ func TestChannel_RefusedAnswersGiveTheirWindowBack(t *testing.T) {
 			channel.Close()
 			<-left // the peer has read all grants
 			if missing := sent - (granted - (config.ConnWindow - firstWindow)); missing >= config.ConnWindow/4 {
-				t.Errorf("of %d bytes that the peer sent %d are not granted anew", sent, missing)
+				t.Errorf("of %d bytes that the peer sent %d are not granted again", sent, missing)
 			}
 		})
 	}

@@ -335,7 +335,7 @@ func (s *Stream) data(part []byte, length int) (granted int, err error) {
 			return 0, http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: err}
 		}
 		part = part[n:]
-		// The message that is received next must arrive completely, whatever its size. Those after
+		// The message that is received next must arrive completely, regardless of its size. Messages after
 		// it are granted only when it has been received.
 		if s.waiting() == 0 {
 			s.credit += n
