@@ -129,7 +129,7 @@ func losesNothing(t *testing.T, e *edge, when string) {
 	}
 }
 
-func TestAdmission_UnfinishedBodiesCostOtherTenantsNothing(t *testing.T) {
+func TestAdmission_UnfinishedBodiesDoNotAffectOtherTenants(t *testing.T) {
 	t.Parallel()
 	suspended := func(t *testing.T, e *edge) {
 		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"}})
@@ -233,7 +233,7 @@ func TestAdmission_TricklesAreCutOff(t *testing.T) {
 	})
 }
 
-func TestAdmission_BodiesOverHTTP1CostOtherTenantsNothing(t *testing.T) {
+func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		attacked(c)
 		c.Listen.BodyTimeout = 2 * time.Second
@@ -262,8 +262,8 @@ func TestAdmission_BodiesOverHTTP1CostOtherTenantsNothing(t *testing.T) {
 	}
 }
 
-// TestAdmission_RefusalsCostOtherTenantsNothing has calls denied as fast as they come.
-func TestAdmission_RefusalsCostOtherTenantsNothing(t *testing.T) {
+// TestAdmission_RejectionsDoNotAffectOtherTenants has calls denied as fast as they come.
+func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 	t.Parallel()
 	for name, credential := range map[string]func(e *edge) string{
 		"without the right":      func(e *edge) string { return e.token(t, "acme", "command.submit") },
@@ -305,8 +305,8 @@ func TestAdmission_RefusalsCostOtherTenantsNothing(t *testing.T) {
 	}
 }
 
-// TestAdmission_DenialsCountAgainstTheTenant uses a tenant's rate up by calls that are denied.
-func TestAdmission_DenialsCountAgainstTheTenant(t *testing.T) {
+// TestAdmission_DenialsCountAgainstTenantsRate uses a tenant's rate up by calls that are denied.
+func TestAdmission_DenialsCountAgainstTenantsRate(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 5} })
 	query := func(tenant string, rights ...string) connect.Code {
 		return e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, tenant, rights...)).code
@@ -324,7 +324,7 @@ func TestAdmission_DenialsCountAgainstTheTenant(t *testing.T) {
 	}
 }
 
-func TestAdmission_BytesOfATenantAreBounded(t *testing.T) {
+func TestAdmission_TenantsBytesAreBounded(t *testing.T) {
 	const size = 600 << 10 // three fit into the tenant's two megabytes
 	for protocol, client := range streaming {
 		t.Run(protocol, func(t *testing.T) {
@@ -375,9 +375,9 @@ func TestAdmission_BytesOfATenantAreBounded(t *testing.T) {
 	}
 }
 
-// TestAdmission_AnswersThatAreNotTakenAreBounded: a client that opens no window for its answers
+// TestAdmission_UnreadAnswersAreBounded: a client that opens no window for its answers
 // holds their streams, which no budget counts once the calls have ended.
-func TestAdmission_AnswersThatAreNotTakenAreBounded(t *testing.T) {
+func TestAdmission_UnreadAnswersAreBounded(t *testing.T) {
 	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxClientStreams = 50 }, func(t *testing.T, e *edge, url string) {
 		r := connectRaw(t, url)
 		if err := r.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
@@ -410,7 +410,7 @@ func TestAdmission_AnswersThatAreNotTakenAreBounded(t *testing.T) {
 	})
 }
 
-func TestAdmission_ConnectionsOfOneClientAreBounded(t *testing.T) {
+func TestAdmission_ClientsConnectionsAreBounded(t *testing.T) {
 	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxClientConnections = 2 }, func(t *testing.T, e *edge, url string) {
 		dial := func() net.Conn {
 			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
@@ -443,7 +443,7 @@ func TestAdmission_ConnectionsOfOneClientAreBounded(t *testing.T) {
 }
 
 // TestAdmission_AHostilePrincipalCannotChargeAnother names a tenant that is not the caller's.
-func TestAdmission_ATenantPaysForItsOwnCallersAlone(t *testing.T) {
+func TestAdmission_TenantIsChargedForItsOwnCallersOnly(t *testing.T) {
 	t.Parallel()
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 20} })
 	hostile := e.token(t, "acme", "query.read")
@@ -464,7 +464,7 @@ func TestAdmission_ATenantPaysForItsOwnCallersAlone(t *testing.T) {
 }
 
 // Health/Watch needs no credential: its streams are the address's own, at the edge as at nodes.
-func TestHealthWatch_AtTheEdgeCostsOtherTenantsNothing(t *testing.T) {
+func TestHealthWatch_DoesNotAffectOtherTenants(t *testing.T) {
 	bothPorts(t, attacked, func(t *testing.T, e *edge, url string) {
 		client := connect.NewClient(connecthttp.NewTransport(e.h2c, url, connecthttp.WithGRPC()))
 		spec := connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}

@@ -40,7 +40,7 @@ func unfinished(t *testing.T, e *edge, path, contentType, authorization string) 
 // overHTTP1 are the forms of a call with one JSON message.
 var overHTTP1 = []string{"connect", "rest"}
 
-func TestReceive_ASlowRequestIsDeadlineExceeded(t *testing.T) {
+func TestReceive_SlowRequestIsDeadlineExceeded(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond })
 	for _, name := range overHTTP1 {
 		t.Run(name, func(t *testing.T) {
@@ -53,9 +53,9 @@ func TestReceive_ASlowRequestIsDeadlineExceeded(t *testing.T) {
 	}
 }
 
-// TestReceive_ADeniedRequestHoldsItsConnectionForABoundedTime has callers without a
+// TestReceive_DeniedRequestReleasesItsConnection has callers without a
 // credential whose requests never end.
-func TestReceive_ADeniedRequestHoldsItsConnectionForABoundedTime(t *testing.T) {
+func TestReceive_DeniedRequestReleasesItsConnection(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 400 * time.Millisecond })
 	for _, name := range overHTTP1 {
 		t.Run(name, func(t *testing.T) {

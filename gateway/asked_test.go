@@ -14,7 +14,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-func TestAsked_EachAttemptHasASpanOfItsOwn(t *testing.T) {
+func TestOnUpstreamCall_EachAttemptHasSpan(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		var (
 			mu    sync.Mutex

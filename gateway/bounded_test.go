@@ -114,7 +114,7 @@ func (e *edge) queryAnswers(t *testing.T, token, view string) map[string]answer 
 // mostAnswered bounds an error's answer, in bytes.
 const mostAnswered = 8 << 10
 
-func TestErrors_DoNotEchoWhatWasSent(t *testing.T) {
+func TestErrors_DoNotEchoRequests(t *testing.T) {
 	e := start(t, nil)
 	narrowed := e.token(t, "acme", "query.read:wallets")
 	for kind, text := range huge {
@@ -126,7 +126,7 @@ func TestErrors_DoNotEchoWhatWasSent(t *testing.T) {
 	}
 }
 
-func TestErrors_NodesDoNotEchoEither(t *testing.T) {
+func TestErrors_NodesDoNotEchoRequests(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		token := e.token(t, "acme", "query.read")

@@ -54,7 +54,7 @@ func TestBounds_TimeoutsOfEdgeAndMethodHoldOverEveryProtocol(t *testing.T) {
 }
 
 // A call at the port for gRPC whose message never comes ends with the edge's timeout.
-func TestBounds_CallWithoutAMessageEndsAtTheGRPCPort(t *testing.T) {
+func TestBounds_CallWithoutMessageTimesOutAtGRPCPort(t *testing.T) {
 	t.Parallel()
 	e := start(t, func(c *gateway.Config) { c.MaxTimeout, c.MaxStreamTimeout = 200*time.Millisecond, 200*time.Millisecond })
 	conn, err := grpc.NewClient(e.grpc[len("http://"):], grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -114,7 +114,7 @@ func TestBounds_TenantsRetryBudgetAloneBoundsRetries(t *testing.T) {
 }
 
 // A call is attempted three times, even if nodes are patient and the budgets allow more.
-func TestBounds_ACallHasThreeAttempts(t *testing.T) {
+func TestBounds_CallHasThreeAttempts(t *testing.T) {
 	t.Parallel()
 	e := start(t, patient)
 	e.node.set(unavailable)

@@ -90,7 +90,7 @@ func quietly(ctx context.Context, _ int) error {
 	return ctx.Err()
 }
 
-func TestBreaker_OneTenantsCallsCostAnotherNothing(t *testing.T) {
+func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("its nodes have deadlines that are short for a process under the race detector")
@@ -154,7 +154,7 @@ func TestBreaker_OneTenantsCallsCostAnotherNothing(t *testing.T) {
 }
 
 // Without calls of the other tenant in between, which would close a breaker.
-func TestBreaker_WhatOneTenantOpensRefusesItAlone(t *testing.T) {
+func TestBreaker_OpenedByOneTenantRejectsOnlyThatTenant(t *testing.T) {
 	for name, node := range map[string]func(ctx context.Context, call int) error{
 		"policy timeouts": quietly,
 		"refusals": func(ctx context.Context, _ int) error {
@@ -216,7 +216,7 @@ func TestBreaker_ClientDeadlineDoesNotCount(t *testing.T) {
 	})
 }
 
-func TestBreaker_PolicyTimeoutsOfTwoTenantsDivertTheMethodAndCutNothing(t *testing.T) {
+func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 	r := newRoom(t)
 	e := startWith(t, func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour }, r.register, r.set)
 	e.node.set(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
@@ -268,7 +268,7 @@ func TestBreaker_PolicyTimeoutsOfTwoTenantsDivertTheMethodAndCutNothing(t *testi
 	}
 }
 
-func TestBreaker_AQuietStreamDoesNotKeepANodeOut(t *testing.T) {
+func TestBreaker_IdleStreamDoesNotExcludeNode(t *testing.T) {
 	r := newRoom(t)
 	var well atomic.Bool
 	begun := make(chan struct{}, 16)
@@ -337,7 +337,7 @@ func TestBreaker_AQuietStreamDoesNotKeepANodeOut(t *testing.T) {
 	}
 }
 
-func TestDeadline_TheNodesVerdictArrives(t *testing.T) {
+func TestDeadline_NodesVerdictArrives(t *testing.T) {
 	const verdict = "the view has not reached min_position"
 	everyHop(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
@@ -443,7 +443,7 @@ func (e *edge) rawQuery(t *testing.T, protocol, token string, timeout time.Durat
 	return res.Header.Get("Grpc-Message")
 }
 
-func TestDeadline_TheNodesIsEarlierThanTheGateways(t *testing.T) {
+func TestDeadline_NodesIsEarlierThanGateways(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		token := e.token(t, "acme", "query.read")
@@ -464,7 +464,7 @@ func TestDeadline_TheNodesIsEarlierThanTheGateways(t *testing.T) {
 	})
 }
 
-func TestDeadline_AClientsTinyOneIsRefusedOrMetButNeverNegative(t *testing.T) {
+func TestDeadline_TinyClientDeadlineIsNeverNegative(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
 	var lefts []time.Duration
@@ -484,7 +484,7 @@ func TestDeadline_AClientsTinyOneIsRefusedOrMetButNeverNegative(t *testing.T) {
 	}
 }
 
-func TestStream_ItsEndAndADenialDoNotRace(t *testing.T) {
+func TestStream_EndAndDenialDoNotRace(t *testing.T) {
 	r := newRoom(t)
 	register := func(server *connect.Server) {
 		server.Register(connect.Method{

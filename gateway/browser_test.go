@@ -73,9 +73,9 @@ func TestCORS_HeadersArePerOrigin(t *testing.T) {
 	}
 }
 
-// TestCORS_TheGatewaysRulesAlone: what a node says of origins does not reach the browser, and the
+// TestCORS_OnlyGatewaysRulesApply: what a node says of origins does not reach the browser, and the
 // gateway's rules hold for every protocol, for errors and streams.
-func TestCORS_TheGatewaysRulesAlone(t *testing.T) {
+func TestCORS_OnlyGatewaysRulesApply(t *testing.T) {
 	const app = "https://app.example.com"
 	m := &mirror{ticker: newTicker(t)}
 	e := startWith(t, func(c *gateway.Config) { c.Origins = []gateway.Origin{{Origin: app}} }, m.register, m.ticker.set(t))
@@ -117,7 +117,7 @@ func TestCORS_TheGatewaysRulesAlone(t *testing.T) {
 	}
 }
 
-func TestCheckOrigins_RefusesWhatNoBrowserSends(t *testing.T) {
+func TestCheckOrigins_RejectsOriginsThatNoBrowserSends(t *testing.T) {
 	for _, bad := range [][]gateway.Origin{
 		{{Origin: ""}}, {{Origin: "*"}}, {{Origin: "null"}}, {{Origin: "app.example.com"}}, {{Origin: "https://*.example.com"}}, {{Origin: "https://app.example.com/"}},
 		{{Origin: "https://user@app.example.com"}}, {{Origin: "https://app.example.com?x"}}, {{Origin: "file://x"}}, {{Origin: "https://App.example.com"}},
@@ -135,7 +135,7 @@ func TestCheckOrigins_RefusesWhatNoBrowserSends(t *testing.T) {
 	}
 }
 
-func TestHSTS_IsSentToClientsThatUseTLSAlone(t *testing.T) {
+func TestHSTS_IsSentOverTLSOnly(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, func(c *gateway.Config) {
 		c.HSTS = gateway.HSTS{MaxAge: 365 * 24 * time.Hour, IncludeSubdomains: true, Preload: true}
@@ -156,7 +156,7 @@ func TestHSTS_IsSentToClientsThatUseTLSAlone(t *testing.T) {
 	}
 }
 
-func TestHSTS_RefusesWhatCannotBeMeant(t *testing.T) {
+func TestHSTS_InvalidPolicyIsRejected(t *testing.T) {
 	for _, bad := range []gateway.HSTS{
 		{MaxAge: -time.Second}, {MaxAge: time.Millisecond}, {IncludeSubdomains: true}, {MaxAge: 365 * 24 * time.Hour, Preload: true},
 		{MaxAge: time.Hour, IncludeSubdomains: true, Preload: true}, {Preload: true},

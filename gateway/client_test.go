@@ -61,7 +61,7 @@ func (e *ends) last() (ended gateway.Ended) {
 	return ended
 }
 
-func TestClient_IsTheAddressThatATrustedProxyNames(t *testing.T) {
+func TestClient_AddressOfTrustedProxyHeader(t *testing.T) {
 	hostile := http.Header{
 		"X-Forwarded-For": {"198.51.100.1, 127.0.0.1", "203.0.113.9:4711, 127.0.0.2"}, "Forwarded": {`for=198.51.100.2`, `for="[2001:db8::9]:1";proto=https, for=127.0.0.3`},
 		"X-Real-Ip": {"198.51.100.3"}, "X-Forwarded-Proto": {"http, https"}, "X-Forwarded-Host": {"evil.example.com"}, "True-Client-Ip": {"198.51.100.4"},
@@ -139,7 +139,7 @@ func (l *logLines) has(texts ...string) bool {
 	return false
 }
 
-func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
+func TestClient_AddressIsInLogAuditAndTimeline(t *testing.T) {
 	e := start(t, nil)
 	recorder, err := timeline.New(e.js)
 	if err != nil {
@@ -178,9 +178,9 @@ func TestClient_IsInTheAccessLogTheAuditAndTheTimeline(t *testing.T) {
 	}
 }
 
-// TestClient_BoundsPerAddressAreThoseOfTheProxysClients: the calls without a credential of one
+// TestClient_AddressBoundsApplyToProxysClients: the calls without a credential of one
 // client of a proxy leave those of its other clients alone, regardless of the headers that the client forges.
-func TestClient_BoundsPerAddressAreThoseOfTheProxysClients(t *testing.T) {
+func TestClient_AddressBoundsApplyToProxysClients(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.MaxStreams = 32 // of which an address has two
 		c.Listen.Proxies = behind(t, "", "127.0.0.1")
@@ -213,9 +213,9 @@ func TestClient_BoundsPerAddressAreThoseOfTheProxysClients(t *testing.T) {
 	}
 }
 
-// TestClient_ConnectionsOfATrustedProxyAreNotAClients: a proxy has the connections of many clients;
+// TestClient_ConnectionsOfTrustedProxyAreNotBounded: a proxy has the connections of many clients;
 // each of its clients has a bound of calls in flight instead.
-func TestClient_ConnectionsOfATrustedProxyAreNotAClients(t *testing.T) {
+func TestClient_ConnectionsOfTrustedProxyAreNotBounded(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Listen.MaxClientConnections, c.Listen.MaxClientStreams = 1, 2
 		c.Listen.Proxies = behind(t, "", "127.0.0.1")

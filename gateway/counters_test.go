@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestCounters_ExistFromTheStartAtZero(t *testing.T) {
+func TestCounters_SeriesStartAtZero(t *testing.T) {
 	e := start(t, nil)
 	_, metrics := e.adminGet(t, "/metrics")
 	files, err := filepath.Glob("*.go")

@@ -85,7 +85,7 @@ func flood(t *testing.T, token string, calls int, gateways ...*edge) (made uint6
 
 // Denials of calls with large resources are recorded within bounds, and neither displace nor
 // delay what others do.
-func TestAudit_LargeDenialsStopNothing(t *testing.T) {
+func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 	e := start(t, nil)
 	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", e.token(t, "acme", "query.read")) // connections are made
 	before := heapInUse()
@@ -131,7 +131,7 @@ func TestAudit_LargeDenialsStopNothing(t *testing.T) {
 
 // Denials of a tenant's calls, however large and at however many gateways, leave the other
 // tenants' timelines as they are.
-func TestTimeline_LargeDenialsLeaveOtherTenantsHops(t *testing.T) {
+func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 	js := natstest.Start(t)
 	var timelines []*timeline.Recorder
 	for range 2 {

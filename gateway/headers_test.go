@@ -241,7 +241,7 @@ func ownedHeaders() []contextkit.OwnedHeader {
 	return owned
 }
 
-func TestOwnedHeaders_NoClientForgesOne(t *testing.T) {
+func TestOwnedHeaders_ClientsCannotForge(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
@@ -295,9 +295,9 @@ func checkForged(t *testing.T, e *edge, m *mirror, w way, token, what string, he
 	}
 }
 
-// TestPlatformHeader_IsSetForThePlatformAlone: a principal counts as the platform if it is
+// TestPlatformHeader_IsSetForPlatformOnly: a principal counts as the platform if it is
 // configured and acts for every tenant; no header of a client makes it one.
-func TestPlatformHeader_IsSetForThePlatformAlone(t *testing.T) {
+func TestPlatformHeader_IsSetForPlatformOnly(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		m := &mirror{ticker: newTicker(t)}
 		e := start(func(config *gateway.Config) { config.Platform = []string{"runner"} }, m.register, m.ticker.set(t))
@@ -340,7 +340,7 @@ func TestPlatformHeader_IsSetForThePlatformAlone(t *testing.T) {
 	})
 }
 
-func TestOwnedHeaders_NoNodeForgesOne(t *testing.T) {
+func TestOwnedHeaders_NodesCannotForge(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		headers, trailers := http.Header{"X-Own": {"passes"}}, http.Header{"X-Own-Trailer": {"passes"}}
@@ -381,7 +381,7 @@ func TestOwnedHeaders_NoNodeForgesOne(t *testing.T) {
 }
 
 // A node's refusal has headers and trailers too.
-func TestOwnedHeaders_NoNodeForgesOneInARefusal(t *testing.T) {
+func TestOwnedHeaders_NodesCannotForgeInErrors(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		e.node.set(func(ctx context.Context, _ int) error {
@@ -404,7 +404,7 @@ func TestOwnedHeaders_NoNodeForgesOneInARefusal(t *testing.T) {
 }
 
 // Trailers of a request are none of the protocols': the gateway drops all of them.
-func TestOwnedHeaders_TrailersOfARequestEndAtTheGateway(t *testing.T) {
+func TestOwnedHeaders_RequestTrailersAreDropped(t *testing.T) {
 	e, m := startMirror(t, func(_ func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 		return startWith(t, nil, register, sets...)
 	})
@@ -462,7 +462,7 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 	})
 }
 
-func TestPrincipal_AnySubjectReachesTheNode(t *testing.T) {
+func TestPrincipal_AnySubjectReachesNode(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		for _, subject := range []string{"app", "auth0|5f7c+x@example.com", "100%", "%41", "Zoë", "josé", "名前", "🦊", "Ada Lovelace", " outer ", "a\r\nx-headgate-decision: b", "tab\tnul\x00"} {

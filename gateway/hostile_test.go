@@ -112,7 +112,7 @@ func refusesBomb(t *testing.T, b bomb, err error) {
 	}
 }
 
-func TestCompression_ABombIsRefusedByEveryProtocol(t *testing.T) {
+func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 	if testing.Short() {
 		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
 	}
@@ -218,7 +218,7 @@ func malformedQueries() map[string][]byte {
 	}
 }
 
-func TestMalformedProtobuf_IsInvalidArgumentAndNeverReachesANode(t *testing.T) {
+func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		ticks, r := newTicker(t), newRoom(t)
 		e := start(nil, func(s *connect.Server) { ticks.register(s); r.register(s) }, ticks.set(t), r.set)

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// TestIdempotencyKey_TheHeaderFillsTheField has the header over every protocol and both ports.
-func TestIdempotencyKey_TheHeaderFillsTheField(t *testing.T) {
+// TestIdempotencyKey_HeaderFillsField has the header over every protocol and both ports.
+func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 	s := newShapes(t, nil)
 	once := s.message(t, "shapes.v1.OnceRequest")
 	service, err := s.catalog.FindDescriptorByName("shapes.v1.Shapes")
@@ -65,8 +65,8 @@ func TestIdempotencyKey_TheHeaderFillsTheField(t *testing.T) {
 	s.refuses(t, "another in the path", s.send(t, http.MethodPost, "/shapes/v1/once/abd", "", "Idempotency-Key", "abc"), http.StatusBadRequest, "invalid_argument", "the header Idempotency-Key is")
 }
 
-// TestIdempotencyKey_TheHeaderMakesACallSafeToRepeat has a node that is unavailable once.
-func TestIdempotencyKey_TheHeaderMakesACallSafeToRepeat(t *testing.T) {
+// TestIdempotencyKey_HeaderPermitsRetries has a node that is unavailable once.
+func TestIdempotencyKey_HeaderPermitsRetries(t *testing.T) {
 	s := newShapes(t, nil)
 	calls := 0
 	s.setAnswer(func(context.Context, string, *dynamicpb.Message, *dynamicpb.Message) error {

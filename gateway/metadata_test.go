@@ -10,8 +10,8 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// TestMetadata_WhatGRPCCannotCarryIsRefused sends headers that would be the node's trouble.
-func TestMetadata_WhatGRPCCannotCarryIsRefused(t *testing.T) {
+// TestMetadata_InvalidInGRPCIsRejected sends headers that would be the node's trouble.
+func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 	longest := "X-" + strings.Repeat("N", grpcmeta.MaxNameLength-2)
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
@@ -92,9 +92,9 @@ func TestMetadata_BinaryValuesPassBothWays(t *testing.T) {
 	})
 }
 
-// TestMetadata_WhatANodeCannotSendIsLeftOut has a node answer with headers that would fail
+// TestMetadata_NodesInvalidHeadersAreDropped has a node answer with headers that would fail
 // the client's call.
-func TestMetadata_WhatANodeCannotSendIsLeftOut(t *testing.T) {
+func TestMetadata_NodesInvalidHeadersAreDropped(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)

@@ -407,7 +407,7 @@ func TestAdmin_HasSeparateServer(t *testing.T) {
 }
 
 // A node that fell silent is shown as one that takes no calls, until it is back.
-func TestMetrics_ALostNodeIsNotReady(t *testing.T) {
+func TestMetrics_LostNodeIsNotReady(t *testing.T) {
 	e := start(t, nil)
 	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
 	shown := func(want ...string) {

@@ -190,7 +190,7 @@ func (h *hall) hears(t *testing.T, stream connect.ClientStream, want string) {
 	}
 }
 
-func TestStream_TheNodeMaySpeakFirst(t *testing.T) {
+func TestStream_NodeMaySendFirst(t *testing.T) {
 	everyStreaming(t, nil, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
 		stream := h.begin(t, e, client, "Talk")
 		h.hears(t, stream, " welcome")
@@ -205,7 +205,7 @@ func TestStream_TheNodeMaySpeakFirst(t *testing.T) {
 	})
 }
 
-func TestStream_MayCloseWithoutAMessage(t *testing.T) {
+func TestStream_MayCloseWithoutMessage(t *testing.T) {
 	everyStreaming(t, nil, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
 		talk := h.begin(t, e, client, "Talk")
 		h.hears(t, talk, " welcome")
@@ -237,9 +237,9 @@ func TestStream_MayCloseWithoutAMessage(t *testing.T) {
 	})
 }
 
-// TestStream_AMessageMayComeLate has the first message, and a further one, come later than
+// TestStream_LateMessageIsAccepted has the first message, and a further one, come later than
 // a request's body may.
-func TestStream_AMessageMayComeLate(t *testing.T) {
+func TestStream_LateMessageIsAccepted(t *testing.T) {
 	t.Parallel()
 	everyStreaming(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
 		later := func() { // a request that began now is cut off
@@ -264,9 +264,9 @@ func TestStream_AMessageMayComeLate(t *testing.T) {
 	})
 }
 
-// TestStream_NeedsAMessageWhereThePolicyDoes closes a stream whose resource stands in its
+// TestStream_PolicyFieldNeedsMessage closes a stream whose resource stands in its
 // messages without one, and lets the first come late.
-func TestStream_NeedsAMessageWhereThePolicyDoes(t *testing.T) {
+func TestStream_PolicyFieldNeedsMessage(t *testing.T) {
 	t.Parallel()
 	for protocol, client := range streaming {
 		t.Run(protocol, func(t *testing.T) {
@@ -308,9 +308,9 @@ func TestStream_NeedsAMessageWhereThePolicyDoes(t *testing.T) {
 	}
 }
 
-// TestStream_AMessageThatStopsHalfwayEndsItsStream bounds the messages of a stream, of which
+// TestStream_IncompleteMessageEndsStream bounds the messages of a stream, of which
 // the main address sees when they begin.
-func TestStream_AMessageThatStopsHalfwayEndsItsStream(t *testing.T) {
+func TestStream_IncompleteMessageEndsStream(t *testing.T) {
 	h := newHall(t)
 	e := startWith(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, h.register, h.set)
 	r := connectRaw(t, e.url)

@@ -128,9 +128,9 @@ func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_EveryListedParameterOfTheBuiltInServicesIsRead sends each parameter of each built-in path to
+// TestOpenAPI_EveryListedParameterOfBuiltInServicesIsRead sends each parameter of each built-in path to
 // a gateway without nodes for them, so that calls have no effect: no parameter is refused as unknown.
-func TestOpenAPI_EveryListedParameterOfTheBuiltInServicesIsRead(t *testing.T) {
+func TestOpenAPI_EveryListedParameterOfBuiltInServicesIsRead(t *testing.T) {
 	s := newShapes(t, nil)
 	var document struct {
 		Paths map[string]map[string]struct {

@@ -73,7 +73,7 @@ func bearing(t *testing.T, token string) context.Context {
 	return ctx
 }
 
-func TestOwnMethods_DenialsAreAudited(t *testing.T) {
+func TestLocalMethods_DenialsAreAudited(t *testing.T) {
 	for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
 		t.Run(protocol, func(t *testing.T) {
 			e := start(t, nil)
@@ -131,9 +131,9 @@ func TestOpenAPI_DenialIsAudited(t *testing.T) {
 	}
 }
 
-// TestOwnCalls_AreTheTenants: what the gateway answers itself counts against the rate of the
+// TestLocalCalls_CountAgainstTenantsRate: what the gateway answers itself counts against the rate of the
 // tenant whose credential it is, and so do its denials.
-func TestOwnCalls_AreTheTenants(t *testing.T) {
+func TestLocalCalls_CountAgainstTenantsRate(t *testing.T) {
 	for name, ask := range map[string]func(e *edge, token string) bool{
 		"SessionService": func(e *edge, token string) bool {
 			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).WhoAmI(bearing(t, token), &gatewayv1.WhoAmIRequest{})
@@ -299,7 +299,7 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 
 // An attacker with a credential for one tenant gets one answer for every other tenant,
 // whether it is suspended, served, unknown, or no name at all.
-func TestTenant_DenialTellsNothingOfTheTenant(t *testing.T) {
+func TestTenant_DenialRevealsNothingAboutTenant(t *testing.T) {
 	e := start(t, nil)
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}, natstest.Tenant(t, "initech"): {}})
 	token := e.token(t, "acme", "query.read", "command.submit", "workflow.read", "runner.admin", "audit.read", "gateway.explain")
@@ -352,7 +352,7 @@ func (l *logged) holds(texts ...string) bool {
 }
 
 // The client learns that its credential is refused, and the operator why.
-func TestCredential_TheLogSaysWhyItIsRefused(t *testing.T) {
+func TestCredential_LogHasReasonOfRejection(t *testing.T) {
 	var (
 		config gateway.Config
 		log    logged

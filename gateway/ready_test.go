@@ -65,7 +65,7 @@ func (e *edge) setReady(ids ...string) {
 	}
 }
 
-func TestReady_LastNodeOfAKindDegradesTheGateway(t *testing.T) {
+func TestReady_KindWithoutReadyNodeIsDegraded(t *testing.T) {
 	e := start(t, nil)
 	all := []string{"aggregate", "projection", "runner"} // the test's binary has these
 	for _, tc := range []struct {
@@ -175,7 +175,7 @@ func tenantIDs(t *testing.T, names ...string) []contextkit.TenantID {
 	return out
 }
 
-func TestReady_OfATenantIsWhatItsCallsWouldGet(t *testing.T) {
+func TestReady_TenantsReadinessEqualsItsCalls(t *testing.T) {
 	ids := tenantIDs(t, "serving", "suspended", "stuck", "placed", "moved")
 	serving, suspended, stuck, placed, moved := ids[0], ids[1], ids[2], ids[3], ids[4]
 	e := start(t, func(c *gateway.Config) { c.Optional = []string{"control", "runner"} })
@@ -232,7 +232,7 @@ func TestReady_OfATenantIsWhatItsCallsWouldGet(t *testing.T) {
 	}
 }
 
-func TestReady_OfATenantIsNotShownToStrangers(t *testing.T) {
+func TestReady_TenantsReadinessNeedsItsCredential(t *testing.T) {
 	ids := tenantIDs(t, "acme", "globex")
 	e := start(t, nil)
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{ids[1]: {Suspended: true, Reason: "unpaid"}})
@@ -263,7 +263,7 @@ func TestReady_OfATenantIsNotShownToStrangers(t *testing.T) {
 	}
 }
 
-func TestReady_QuestionsAboutTenantsAreBounded(t *testing.T) {
+func TestReady_TenantChecksAreRateLimited(t *testing.T) {
 	e := start(t, nil)
 	node, p := startTenantNode(t, "projection", "p", contextkit.TenantID{}, tenantIDs(t, "acme")...)
 	if err := e.routes.Replace([]route.Node{p}, nil); err != nil {
@@ -283,7 +283,7 @@ func TestReady_QuestionsAboutTenantsAreBounded(t *testing.T) {
 
 // A gateway in front of foreign services alone serves no others, and waits for no nodes of the
 // platform.
-func TestReady_WithForeignServicesAloneNoPlatformNodeIsMissing(t *testing.T) {
+func TestReady_ForeignOnlyNeedsNoPlatformNode(t *testing.T) {
 	r := newRoom(t)
 	register := func(server *connect.Server) {
 		server.Register(connect.Method{

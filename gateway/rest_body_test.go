@@ -24,9 +24,9 @@ func (s *shapes) body(t testing.TB, contentType, data string) *dynamicpb.Message
 	return message
 }
 
-// TestHTTPBody_IsTheBodyItself has google.api.HttpBody as a request, as an answer, and as a
+// TestHTTPBody_IsBody has google.api.HttpBody as a request, as an answer, and as a
 // field of both.
-func TestHTTPBody_IsTheBodyItself(t *testing.T) {
+func TestHTTPBody_IsBody(t *testing.T) {
 	s := newShapes(t, nil)
 	const data = "\x00\xffnot JSON {"
 	raw := s.send(t, http.MethodPost, "/shapes/v1/raw", data, "Content-Type", "image/png")

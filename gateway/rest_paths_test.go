@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestREST_PathsAreDecodedAsHTTPRulesSay has the decoding of google/api/http.proto: a variable
+// TestREST_PathsAreDecodedByHTTPRules has the decoding of google/api/http.proto: a variable
 // of one segment wholly, of several all but escaped slashes; literals are compared decoded; a
 // path with empty segments is not redirected.
-func TestREST_PathsAreDecodedAsHTTPRulesSay(t *testing.T) {
+func TestREST_PathsAreDecodedByHTTPRules(t *testing.T) {
 	s := newShapes(t, nil)
 	for path, want := range map[string]string{
 		"/shapes/v1/items/a%20b":                  "a b",
@@ -52,9 +52,9 @@ func TestREST_PathsAreDecodedAsHTTPRulesSay(t *testing.T) {
 		`path: inner.number: \"many\" is not a 32-bit integer`)
 }
 
-// TestREST_ANarrowedRightCoversTheDecodedPath compares a right's resource with the text that
+// TestREST_NarrowedRightMatchesDecodedPath compares a right's resource with the text that
 // the node gets.
-func TestREST_ANarrowedRightCoversTheDecodedPath(t *testing.T) {
+func TestREST_NarrowedRightMatchesDecodedPath(t *testing.T) {
 	s := newShapes(t, nil)
 	narrowed := []string{"Authorization", s.token(t, "acme", "shapes.read:shelves/a+b/*")}
 	spaced := []string{"Authorization", s.token(t, "acme", "shapes.read:shelves/a b/*")}
@@ -82,8 +82,8 @@ func TestREST_ANarrowedRightCoversTheDecodedPath(t *testing.T) {
 	}
 }
 
-// TestREST_InvalidUTF8IsRefused has it in every place of a path and a query.
-func TestREST_InvalidUTF8IsRefused(t *testing.T) {
+// TestREST_InvalidUTF8IsRejected has it in every place of a path and a query.
+func TestREST_InvalidUTF8IsRejected(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, text := range []string{"%FF", "%FE", "%C3", "a%80b", "%ED%A0%80"} {
 		for _, path := range []string{

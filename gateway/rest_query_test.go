@@ -9,8 +9,8 @@ import (
 	rest "github.com/headgate/headgate/gateway/edge"
 )
 
-// TestREST_AQuerySetsFieldsOfEveryShape has each kind of field that a parameter can be.
-func TestREST_AQuerySetsFieldsOfEveryShape(t *testing.T) {
+// TestREST_QuerySetsFieldsOfEveryType has each kind of field that a parameter can be.
+func TestREST_QuerySetsFieldsOfEveryType(t *testing.T) {
 	s := newShapes(t, nil)
 	for query, want := range map[string]string{
 		"a_double=1.5&a_float=-2&an_int32=-3&an_int64=-9007199254740993&a_uint32=4294967295&a_uint64=18446744073709551615": `{"aDouble":1.5,"aFloat":-2,"anInt32":-3,"anInt64":"-9007199254740993","aUint32":4294967295,"aUint64":"18446744073709551615"}`,
@@ -55,8 +55,8 @@ func TestREST_AQuerySetsFieldsOfEveryShape(t *testing.T) {
 	}
 }
 
-// TestREST_AQueryIsAsStrictAsJSON has what a body in JSON would not be accepted for.
-func TestREST_AQueryIsAsStrictAsJSON(t *testing.T) {
+// TestREST_QueryIsAsStrictAsJSON has what a body in JSON would not be accepted for.
+func TestREST_QueryIsAsStrictAsJSON(t *testing.T) {
 	s := newShapes(t, nil)
 	for query, message := range map[string]string{
 		"items?a_bool=true&a_bool=true":          `query parameter: a_bool: it is given more than once`,
@@ -122,8 +122,8 @@ func TestREST_AQueryIsAsStrictAsJSON(t *testing.T) {
 		`path: color: \"red\" is not one of COLOR_UNSPECIFIED`)
 }
 
-// TestREST_BodyPathAndQuerySetAFieldOnce has the three in each combination.
-func TestREST_BodyPathAndQuerySetAFieldOnce(t *testing.T) {
+// TestREST_BodyPathAndQuerySetFieldOnce has the three in each combination.
+func TestREST_BodyPathAndQuerySetFieldOnce(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, tc := range []struct{ method, path, body, want string }{
 		{http.MethodPost, "items/a", `{"aString":"x"}`, `{"name":"a","aString":"x"}`},
@@ -161,8 +161,8 @@ func TestREST_BodyPathAndQuerySetAFieldOnce(t *testing.T) {
 	}
 }
 
-// TestREST_IgnoredParametersAreLeftOut ignores the parameters that a setting names.
-func TestREST_IgnoredParametersAreLeftOut(t *testing.T) {
+// TestREST_IgnoredParametersAreDropped ignores the parameters that a setting names.
+func TestREST_IgnoredParametersAreDropped(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Query.Ignored = []string{"utm_*", "fbclid"} })
 	for _, query := range []string{"utm_source=a&utm_=b&fbclid=%FF&a_bool=true", "a_bool=true&fbclid"} {
 		s.gets(t, query, s.send(t, http.MethodGet, "/shapes/v1/items?"+query, ""), `{"aBool":true}`)
@@ -176,9 +176,9 @@ func TestREST_IgnoredParametersAreLeftOut(t *testing.T) {
 	}
 }
 
-// TestREST_APatchFillsAnAbsentFieldMask has the mask of AIP-134: the fields of the body, but
+// TestREST_PatchFillsAbsentFieldMask has the mask of AIP-134: the fields of the body, but
 // for those of the path.
-func TestREST_APatchFillsAnAbsentFieldMask(t *testing.T) {
+func TestREST_PatchFillsAbsentFieldMask(t *testing.T) {
 	s := newShapes(t, nil)
 	update := s.message(t, "shapes.v1.UpdateRequest")
 	for _, tc := range []struct{ query, body, want string }{

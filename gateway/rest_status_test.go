@@ -21,8 +21,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// TestREST_StatusesAndHeadersAreHTTPs has the HTTP status and the headers of each refusal.
-func TestREST_StatusesAndHeadersAreHTTPs(t *testing.T) {
+// TestREST_ErrorsHaveHTTPStatusAndHeaders has the HTTP status and the headers of each refusal.
+func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 	s := newShapes(t, nil)
 	large := `{"aString":"` + strings.Repeat("x", 1<<20) + `"}`
 	for name, tc := range map[string]struct {
@@ -121,8 +121,8 @@ func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
 	}
 }
 
-// TestREST_NodesErrorsHaveHTTPsHeaders has what a node's error details become.
-func TestREST_NodesErrorsHaveHTTPsHeaders(t *testing.T) {
+// TestREST_NodesErrorsHaveHTTPHeaders has what a node's error details become.
+func TestREST_NodesErrorsHaveHTTPHeaders(t *testing.T) {
 	s := newShapes(t, nil)
 	wait := func(code connect.Code, delay time.Duration) error {
 		return rpc.WithDetails(connect.NewError(code, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
@@ -147,8 +147,8 @@ func TestREST_NodesErrorsHaveHTTPsHeaders(t *testing.T) {
 	}
 }
 
-// TestREST_ANodesAnswerTooLargeIs500 has an answer beyond the gateway's bound.
-func TestREST_ANodesAnswerTooLargeIs500(t *testing.T) {
+// TestREST_TooLargeNodeAnswerIs500 has an answer beyond the gateway's bound.
+func TestREST_TooLargeNodeAnswerIs500(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Upstream.MaxMessageBytes = 64 << 10 })
 	s.setAnswer(func(_ context.Context, _ string, _ *dynamicpb.Message, answer *dynamicpb.Message) error {
 		answer.Set(answer.Descriptor().Fields().ByName("a_string"), protoreflect.ValueOfString(strings.Repeat("x", 100<<10)))
@@ -157,8 +157,8 @@ func TestREST_ANodesAnswerTooLargeIs500(t *testing.T) {
 	s.refuses(t, "an answer too large", s.send(t, http.MethodGet, "/shapes/v1/items", ""), http.StatusInternalServerError, "resource_exhausted", "the upstream's answer is too large")
 }
 
-// TestREST_HEADIsAnsweredAsGETWithoutABody has the headers of the GET.
-func TestREST_HEADIsAnsweredAsGETWithoutABody(t *testing.T) {
+// TestREST_HEADIsGETWithoutBody has the headers of the GET.
+func TestREST_HEADIsGETWithoutBody(t *testing.T) {
 	s := newShapes(t, nil)
 	get, head := s.send(t, http.MethodGet, "/shapes/v1/items/a", ""), s.send(t, http.MethodHead, "/shapes/v1/items/a", "")
 	if head.status != http.StatusOK || head.text != "" {
@@ -174,8 +174,8 @@ func TestREST_HEADIsAnsweredAsGETWithoutABody(t *testing.T) {
 	}
 }
 
-// TestREST_AnEntityTagSavesTheAnswer has ETag and If-None-Match, where the policy asks for it.
-func TestREST_AnEntityTagSavesTheAnswer(t *testing.T) {
+// TestREST_EntityTagIsNotModified has ETag and If-None-Match, where the policy asks for it.
+func TestREST_EntityTagIsNotModified(t *testing.T) {
 	s := newShapes(t, nil)
 	position, value := "p1", "v1"
 	s.setAnswer(func(_ context.Context, _ string, _, answer *dynamicpb.Message) error {

@@ -30,9 +30,9 @@ func (s *shapes) everything(text string) *dynamicpb.Message {
 	return message
 }
 
-// TestStream_ASilentOneHasKeepAlives reads until several have come, before and after the first
+// TestStream_IdleStreamSendsKeepAlives reads until several have come, before and after the first
 // message.
-func TestStream_ASilentOneHasKeepAlives(t *testing.T) {
+func TestStream_IdleStreamSendsKeepAlives(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.KeepAlive = 5 * time.Millisecond })
 	for accept, tc := range map[string]struct{ beat, message, media string }{
 		"text/event-stream":    {":\n", "data: ", "text/event-stream"},
@@ -86,8 +86,8 @@ func TestStream_ASilentOneHasKeepAlives(t *testing.T) {
 	}
 }
 
-// TestStream_TheLastEventHasTheErrorsDetails reads a stream that fails after its first message.
-func TestStream_TheLastEventHasTheErrorsDetails(t *testing.T) {
+// TestStream_LastEventHasErrorDetails reads a stream that fails after its first message.
+func TestStream_LastEventHasErrorDetails(t *testing.T) {
 	s := newShapes(t, nil)
 	s.setStreams(func(_ context.Context, _ string, stream connect.ServerStream) error {
 		if err := stream.Receive(s.everything("")); err != nil {
@@ -109,8 +109,8 @@ func TestStream_TheLastEventHasTheErrorsDetails(t *testing.T) {
 	}
 }
 
-// TestStream_AcceptChoosesTheForm has quality values.
-func TestStream_AcceptChoosesTheForm(t *testing.T) {
+// TestStream_AcceptSelectsFormat has quality values.
+func TestStream_AcceptSelectsFormat(t *testing.T) {
 	s := newShapes(t, nil)
 	for accept, want := range map[string]string{
 		"": "application/x-ndjson", "*/*": "application/x-ndjson", "text/event-stream": "text/event-stream", "text/*": "text/event-stream",
@@ -169,9 +169,9 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	}
 }
 
-// TestStream_AValueOverRESTMayComeLate has values that come later than a request's body may, and one
+// TestStream_LateRESTValueIsAccepted has values that come later than a request's body may, and one
 // that stops halfway.
-func TestStream_AValueOverRESTMayComeLate(t *testing.T) {
+func TestStream_LateRESTValueIsAccepted(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond })
 	later := func() { // requests that began now are cut off
 		for range 3 {
@@ -211,8 +211,8 @@ func TestStream_AValueOverRESTMayComeLate(t *testing.T) {
 	_ = writer.Close()
 }
 
-// TestGRPCWeb_AnUnknownMethodIsUnimplemented has HTTP/1.1 and HTTP/2, known and unknown services.
-func TestGRPCWeb_AnUnknownMethodIsUnimplemented(t *testing.T) {
+// TestGRPCWeb_UnknownMethodIsUnimplemented has HTTP/1.1 and HTTP/2, known and unknown services.
+func TestGRPCWeb_UnknownMethodIsUnimplemented(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, path := range []string{"/shapes.v1.Shapes/Nothing", "/shapes.v1.Nothing/Nothing", "/nothing"} {
 		for _, media := range []string{"application/grpc-web+proto", "application/grpc-web", "application/grpc-web+json", "application/grpc-web-text+proto"} {

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestREST_RefusalsSayWhatToDo holds for what the REST surface refuses by itself: HTTP
+// TestREST_ErrorsSayWhatToDo holds for what the REST surface refuses by itself: HTTP
 // status, code and message of each, as JSON.
-func TestREST_RefusalsSayWhatToDo(t *testing.T) {
+func TestREST_ErrorsSayWhatToDo(t *testing.T) {
 	e := start(t, nil)
 	for name, tc := range map[string]struct {
 		method, path, body, contentType string
@@ -57,7 +57,7 @@ func TestREST_RefusalsSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestREST_ARepeatedParameterFillsAList(t *testing.T) {
+func TestREST_RepeatedParameterFillsList(t *testing.T) {
 	e := start(t, nil)
 	status, text := e.http(t, http.MethodGet, "/v1/query/wallets?query.fields=owner&query.fields=balance", "", "Authorization", e.token(t, "acme", "query.read"))
 	if status != http.StatusOK {
@@ -65,8 +65,8 @@ func TestREST_ARepeatedParameterFillsAList(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_ARefusalIsJSON reads the document without a credential.
-func TestOpenAPI_ARefusalIsJSON(t *testing.T) {
+// TestOpenAPI_ErrorIsJSON reads the document without a credential.
+func TestOpenAPI_ErrorIsJSON(t *testing.T) {
 	e := start(t, nil)
 	status, text := e.http(t, http.MethodGet, "/openapi.json", "")
 	if status != http.StatusUnauthorized || !strings.HasPrefix(text, `{"code":"unauthenticated","message":"no credential`) {

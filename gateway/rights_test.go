@@ -104,7 +104,7 @@ func TestAuthorize_RightsPerCommand(t *testing.T) {
 	}
 }
 
-func TestNodeRights_AreStatedByTheGatewayAlone(t *testing.T) {
+func TestNodeRights_OnlyGatewaySetsThem(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e := start(func(config *gateway.Config) { config.Platform = []string{"app"} }, nil)
 		for _, tc := range []struct {
@@ -136,7 +136,7 @@ func TestNodeRights_AreStatedByTheGatewayAlone(t *testing.T) {
 	})
 }
 
-func TestNodeRights_TheNodesRefusalIsAudited(t *testing.T) {
+func TestNodeRights_NodesDenialIsAudited(t *testing.T) {
 	e := start(t, nil)
 	stream, err := e.js.Stream(t.Context(), streams.Audit)
 	if err != nil {

@@ -29,7 +29,7 @@ func (e *edge) series(t *testing.T, name string) (lines []string) {
 }
 
 // A breaker is shown while its node is in the routing table, and no longer.
-func TestMetrics_BreakersOfNodesThatLeftAreGone(t *testing.T) {
+func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
 	dead := route.Node{ID: "dead", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}
@@ -56,7 +56,7 @@ func TestMetrics_BreakersOfNodesThatLeftAreGone(t *testing.T) {
 }
 
 // The tenants with most refusals by their own limits are named, ten at most.
-func TestMetrics_TheTenantsThatAreLimitedMostAreNamed(t *testing.T) {
+func TestMetrics_MostLimitedTenantsAreListed(t *testing.T) {
 	t.Parallel()
 	e := start(t, nil)
 	states := map[contextkit.TenantID]gateway.TenantState{}

@@ -142,9 +142,9 @@ func (e *ticketEdge) began(t *testing.T, path, lastID string, n int) *eventSourc
 	return s
 }
 
-// TestTicket_OpensAStreamAndItsReconnections: at any gateway of the platform, and without a header
+// TestTicket_OpensStreamAndReconnections: at any gateway of the platform, and without a header
 // that EventSource cannot send.
-func TestTicket_OpensAStreamAndItsReconnections(t *testing.T) {
+func TestTicket_OpensStreamAndReconnections(t *testing.T) {
 	e := startTickets(t, nil)
 	for _, path := range []string{hallPath, hallPath + "?after=40"} {
 		opens, failed := e.createTicket(t, e.token(t, "acme", "tick.read"), path)
@@ -179,7 +179,7 @@ func TestTicket_OpensAStreamAndItsReconnections(t *testing.T) {
 }
 
 // An interruption before the first event is one too.
-func TestTicket_TheFirstLineIsAnID(t *testing.T) {
+func TestTicket_FirstLineIsID(t *testing.T) {
 	e := startTickets(t, func(c *gateway.Config) { c.KeepAlive = time.Millisecond })
 	opens, _ := e.createTicket(t, e.token(t, "acme", "tick.read"), hallPath)
 	s := e.openEvents(t, opens, "")
@@ -322,7 +322,7 @@ func TestTicket_HasOneStream(t *testing.T) {
 	<-e.ticks.done
 }
 
-func TestCreateTicket_NeedsTheRightToTheStream(t *testing.T) {
+func TestCreateTicket_NeedsRightToStream(t *testing.T) {
 	e := startTickets(t, nil)
 	bearer := e.token(t, "acme", "tick.read", "query.read")
 	for name, tc := range map[string]struct {
@@ -376,9 +376,9 @@ func manyRights() (rights []string) {
 	return rights
 }
 
-// TestCreateTicket_IsACallOfTheTenant: a tenant that is suspended or over its rate gets no tickets, also
+// TestCreateTicket_IsChargedToTenant: a tenant that is suspended or over its rate gets no tickets, also
 // from a credential for several tenants, which names it in the request.
-func TestCreateTicket_IsACallOfTheTenant(t *testing.T) {
+func TestCreateTicket_IsChargedToTenant(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
 	for name, tenants := range map[string]string{"one tenant": "acme", "two tenants": "acme,globex", "all tenants": "*"} {
 		e := startTickets(t, nil) // with a rate that no other case has used up
@@ -406,9 +406,9 @@ func TestCreateTicket_IsACallOfTheTenant(t *testing.T) {
 	}
 }
 
-// TestTicket_NoAnswerHasAReferrer: an answer to a URL with a ticket says that browsers send the URL to no
+// TestTicket_AnswersForbidReferrer: an answer to a URL with a ticket says that browsers send the URL to no
 // other site, also if the ticket is of no use there.
-func TestTicket_NoAnswerHasAReferrer(t *testing.T) {
+func TestTicket_AnswersForbidReferrer(t *testing.T) {
 	e := startTickets(t, nil)
 	for _, path := range []string{hallPath + "?headgate_ticket=x", hallPath + "?headgate_ticket=x&headgate_ticket=y", "/v1/query/wallets?headgate_ticket=x"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+path, nil)

@@ -47,7 +47,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"contextkit.roundTripper.RoundTrip http.RoundTrip": {
 		"it injects the contract or fails the request", "contextkit.TestNewClient_CallWithoutContextFails"},
 	"auth.URL http.Do": {
-		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeyRing_RotatesWithoutARestart"},
+		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeyRing_RotatesWithoutRestart"},
 	"node.AcceptLoss http.Do": {
 		"the client's transport is contextkit.HTTPTransport, under the platform's context", "cmd/headgate.TestJournal_LossIsAcceptedThroughTheGateway"},
 	"h2.Channel.dial net.DialContext": {"", ""},
@@ -57,7 +57,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestNewClient_CallWithoutContextFails"},
 	"upstream.Transport.Open upstream.Open": {"", ""},
 	"upstream.watched.Open upstream.Open": {
-		"it passes the call's own header on, with its own span", "gateway.TestAsked_EachAttemptHasASpanOfItsOwn"},
+		"it passes the call's own header on, with its own span", "gateway.TestOnUpstreamCall_EachAttemptHasSpan"},
 	"tracing.roundTripper.RoundTrip http.RoundTrip": {
 		"the transport below is contextkit.HTTPTransport, under a context with its own span", "internal/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
 	"upstream.outgoing.begin h2.Open":                  {"", ""},

@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-func TestRecorder_OperatorsCallsAreAdmittedAtARate(t *testing.T) {
+func TestRecorder_OperatorsCallsAreRateLimited(t *testing.T) {
 	recorder := audit.NewRecorder(natstest.Start(t), prometheus.NewRegistry(), zerolog.Nop())
 	synctest.Test(t, func(t *testing.T) {
 		admitted := func(class auditlog.Class, principal string) (n int) {

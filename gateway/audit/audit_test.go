@@ -114,7 +114,7 @@ func (r reader) next() (record audit.Record) {
 	return record
 }
 
-func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
+func TestRecorder_DenialsOfCallerAreRateLimited(t *testing.T) {
 	js := natstest.Start(t)
 	r := start(t, js)
 	deny := func(principal string) {
@@ -162,7 +162,7 @@ func TestRecorder_ACallersDenialsAreRecordedUpToARate(t *testing.T) {
 	}
 }
 
-func TestRecorder_ARecordIsBoundedWhateverTheRequestWas(t *testing.T) {
+func TestRecorder_RecordSizeIsBounded(t *testing.T) {
 	js := natstest.Start(t)
 	r, denials := start(t, js), read(t, js, "audit.*.denied")
 	for name, piece := range map[string]string{"ascii": "a", "quotes": `"`, "control": "\x01", "runes": "世", "not UTF-8": "\xff"} {

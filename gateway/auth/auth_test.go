@@ -318,7 +318,7 @@ func TestRight_OfInternalCommandsHasNoWildcard(t *testing.T) {
 	}
 }
 
-func TestRight_BadSyntaxIsRefusedWhereItIsIssued(t *testing.T) {
+func TestRight_InvalidIsNotIssued(t *testing.T) {
 	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key"), "i", "a")
 	if err != nil {
 		t.Fatal(err)

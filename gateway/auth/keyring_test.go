@@ -184,7 +184,7 @@ func TestKeyRing_WaitingCallersAreBounded(t *testing.T) {
 	})
 }
 
-func TestKeyRing_SourceThatHangsIsGivenUp(t *testing.T) {
+func TestKeyRing_HangingSourceTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := newSigner(t)
 		first := true
@@ -259,7 +259,7 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 	})
 }
 
-func TestKeyRing_RotatesWithoutARestart(t *testing.T) {
+func TestKeyRing_RotatesWithoutRestart(t *testing.T) {
 	old, rotated := newSigner(t), newSigner(t)
 	var set atomic.Pointer[[]byte]
 	server := httptest.NewServer(contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -333,7 +333,7 @@ func TestVerifier_SubjectsOfTokensAndAPIKeysAreDisjoint(t *testing.T) {
 	}
 }
 
-func TestVerifier_AlgorithmIsTheKeysOwn(t *testing.T) {
+func TestVerifier_KeyDeterminesAlgorithm(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)

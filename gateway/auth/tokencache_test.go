@@ -83,7 +83,7 @@ func TestTokenCache_SameInputIsOneEntry(t *testing.T) {
 	}
 }
 
-func TestTokenCache_LookupAllocatesNothing(t *testing.T) {
+func TestTokenCache_LookupDoesNotAllocate(t *testing.T) {
 	c := newTokenCache()
 	text := "h.c.signature"
 	c.add(text, verified{principal: &Principal{Subject: "app"}})

@@ -29,7 +29,7 @@ func bubble(t *testing.T, test func(t *testing.T, s *breaker.Set)) {
 	synctest.Test(t, func(t *testing.T) { test(t, breaker.NewSet(breaker.Config{})) })
 }
 
-func TestBreaker_OneTenantsFailuresRefuseThatTenantAlone(t *testing.T) {
+func TestBreaker_FailuresOfOneTenantRejectOnlyThatTenant(t *testing.T) {
 	for name, outcome := range map[string]breaker.Outcome{"policy timeouts": breaker.TimedOut, "refusals": breaker.Refused} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *breaker.Set) {
@@ -51,7 +51,7 @@ func TestBreaker_OneTenantsFailuresRefuseThatTenantAlone(t *testing.T) {
 	}
 }
 
-func TestBreaker_FailuresOfTwoTenantsRefuseEveryone(t *testing.T) {
+func TestBreaker_FailuresOfTwoTenantsRejectAllTenants(t *testing.T) {
 	for name, outcome := range map[string]breaker.Outcome{"policy timeouts": breaker.TimedOut, "refusals": breaker.Refused} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *breaker.Set) {
@@ -75,7 +75,7 @@ func TestBreaker_FailuresOfTwoTenantsRefuseEveryone(t *testing.T) {
 	}
 }
 
-func TestBreaker_ANodeThatCannotBeReachedRefusesEveryone(t *testing.T) {
+func TestBreaker_UnreachableNodeRejectsAllTenants(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		id := tenants(t, "one", "two")
 		for range 5 {
@@ -87,7 +87,7 @@ func TestBreaker_ANodeThatCannotBeReachedRefusesEveryone(t *testing.T) {
 	})
 }
 
-func TestBreaker_APolicyTimeoutDuringWhichTheMethodAnsweredDoesNotCount(t *testing.T) {
+func TestBreaker_TimeoutDuringWhichMethodAnsweredDoesNotCount(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		id := tenants(t, "one", "two", "three")
 		var waiting []breaker.Pass
@@ -113,7 +113,7 @@ func TestBreaker_APolicyTimeoutDuringWhichTheMethodAnsweredDoesNotCount(t *testi
 	})
 }
 
-func TestBreaker_ATrialWithoutAResultDoesNotHoldUpTheNext(t *testing.T) {
+func TestBreaker_TrialWithoutResultDoesNotDelayNext(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		id := tenants(t, "quiet", "other")
 		for range 5 {
@@ -142,7 +142,7 @@ func TestBreaker_ATrialWithoutAResultDoesNotHoldUpTheNext(t *testing.T) {
 	})
 }
 
-func TestBreaker_TheSameTenantMayTryAgainAfterTwoPauses(t *testing.T) {
+func TestBreaker_SameTenantRetriesTrialAfterTwoPauses(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		id := tenants(t, "only")
 		for range 5 {
@@ -159,7 +159,7 @@ func TestBreaker_TheSameTenantMayTryAgainAfterTwoPauses(t *testing.T) {
 	})
 }
 
-func TestBreaker_SlowCallsOfOneTenantRefuseThatTenantAlone(t *testing.T) {
+func TestBreaker_SlowCallsOfOneTenantRejectOnlyThatTenant(t *testing.T) {
 	for name, rule := range map[string]struct {
 		slow []int // the tenants whose calls are slow
 		want []int // the refused tenants
@@ -207,7 +207,7 @@ func TestBreaker_SlowCallsOfOneTenantRefuseThatTenantAlone(t *testing.T) {
 	}
 }
 
-func TestBreaker_TheTimeToAStreamsFirstMessageIsNoLatency(t *testing.T) {
+func TestBreaker_StreamsFirstMessageIsNotMeasured(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		for _, peer := range []string{"peer-1:1", "peer-2:1"} {
 			answer(s, peer, 20, 10*time.Millisecond)
@@ -224,7 +224,7 @@ func TestBreaker_TheTimeToAStreamsFirstMessageIsNoLatency(t *testing.T) {
 }
 
 // The latencies of the tenants that call most are known, however many others call.
-func TestBreaker_RareTenantsDoNotHideTheSlownessThatOthersMeet(t *testing.T) {
+func TestBreaker_RareTenantsDoNotHideSlowness(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		names := make([]string, 200)
 		for i := range names {

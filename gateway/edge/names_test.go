@@ -19,9 +19,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestQuery_AParameterIsTheFieldThatProtojsonFinds draws types whose JSON names are other
+// TestQuery_ParameterNamesResolveLikeProtojson draws types whose JSON names are other
 // fields' proto names.
-func TestQuery_AParameterIsTheFieldThatProtojsonFinds(t *testing.T) {
+func TestQuery_ParameterNamesResolveLikeProtojson(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		message := &descriptorpb.DescriptorProto{Name: proto.String("Names")}
 		for i, name := range []string{"a", "b", "c", "d_e"} {

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// TestPath_AZeroValueIsAValueToo has a path and a body that disagree on a field, of which one has
+// TestPath_ZeroValueIsSet has a path and a body that disagree on a field, of which one has
 // the zero value, which protobuf does not write.
-func TestPath_AZeroValueIsAValueToo(t *testing.T) {
+func TestPath_ZeroValueIsSet(t *testing.T) {
 	desc := (&projectionv1.QueryRequest{}).ProtoReflect().Descriptor()
 	program := transcode.NewCompiler(nil).Compile(desc)
 	rule := &annotations.HttpRule{Pattern: &annotations.HttpRule_Post{Post: "/{view=**}/page/{query.page_size}"}, Body: "*"}

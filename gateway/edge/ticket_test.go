@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestTarget_IsTheSameForEveryFormOfAURL(t *testing.T) {
+func TestTarget_IsCanonical(t *testing.T) {
 	for text, want := range map[string]string{
 		"/v1/watch/a":               "/v1/watch/a",
 		"/v1/watch/%61":             "/v1/watch/a",
@@ -35,7 +35,7 @@ func TestTarget_IsTheSameForEveryFormOfAURL(t *testing.T) {
 	}
 }
 
-func FuzzWithoutTicket(f *testing.F) {
+func FuzzExtractTicket(f *testing.F) {
 	for _, query := range []string{"headgate_ticket=x", "a=1&headgate_ticket=x&b=%20+", "headgate%5Fticket=x", "%68eadgate_ticket", "a=%zz&&;=", "headgate_ticket=a&headgate_ticket=b"} {
 		f.Add(query)
 	}

@@ -106,7 +106,7 @@ func TestNames_FindsNestedFields(t *testing.T) {
 	}
 }
 
-func TestNames_PartStandsBesideTheName(t *testing.T) {
+func TestNames_PartIsSiblingOfName(t *testing.T) {
 	command := func(name, command string) *aggregatev1.BatchCommand {
 		return &aggregatev1.BatchCommand{AggregateType: name, Command: command}
 	}

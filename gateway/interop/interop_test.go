@@ -189,7 +189,7 @@ func failures(t *testing.T, target string) map[string]string {
 	return failed
 }
 
-func TestInterop_EveryCasePassesThroughBothPorts(t *testing.T) {
+func TestInterop_EveryCasePassesAtBothPorts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("its cases last for seconds")
 	}

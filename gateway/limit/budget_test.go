@@ -62,9 +62,9 @@ func TestBudget_OneTenantUsesAtMostItsShare(t *testing.T) {
 	}
 }
 
-// TestCallers_ManyTogetherUseAtMostTheirShare: callers that cost nothing to invent, such as
+// TestCallers_TotalIsBoundedByShare: callers that cost nothing to invent, such as
 // client addresses, leave room for the others however many they are.
-func TestCallers_ManyTogetherUseAtMostTheirShare(t *testing.T) {
+func TestCallers_TotalIsBoundedByShare(t *testing.T) {
 	shared := capacity(t, 100, 40, 1000)
 	callers, err := limit.NewCallers[int](shared, 0.1, 0.5, 1)
 	if err != nil {
@@ -127,9 +127,9 @@ func TestBudget_OperatorsHaveAReserveOfBytes(t *testing.T) {
 	high.ReleaseAll()
 }
 
-// TestUse_ReturnsAllThatItHolds is a property: after any mix of calls that finished, were
+// TestUse_ReleaseAllReleasesEverything is a property: after any mix of calls that finished, were
 // refused, moved or ended while others reserved for them, nothing is held.
-func TestUse_ReturnsAllThatItHolds(t *testing.T) {
+func TestUse_ReleaseAllReleasesEverything(t *testing.T) {
 	shared := capacity(t, 24, 24, 10_000)
 	tenants, err := limit.NewTenants(shared, limit.Config{Rate: 1e9, Concurrent: 4, Streams: 4}, 0.5)
 	if err != nil {
@@ -216,7 +216,7 @@ func TestUse_ReturnsAllThatItHolds(t *testing.T) {
 	}
 }
 
-func TestUse_MovesToItsTenantOrStays(t *testing.T) {
+func TestUse_MoveChargesTenantOrFails(t *testing.T) {
 	shared := capacity(t, 100, 100, 1000)
 	tenants, err := limit.NewTenants(shared, limit.Config{Concurrent: 1}, 0.5)
 	if err != nil {
@@ -262,9 +262,9 @@ func TestUse_MovesToItsTenantOrStays(t *testing.T) {
 	}
 }
 
-// TestBudgets_ManyKeysResetNoLimit has a hostile caller come with more keys than are
+// TestBudgets_ManyKeysCannotResetLimit has a hostile caller come with more keys than are
 // tracked.
-func TestBudgets_ManyKeysResetNoLimit(t *testing.T) {
+func TestBudgets_ManyKeysCannotResetLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tenants := budgets(t, limit.Config{Rate: 0.01, Burst: 1}, 0)
 		spend := func(name string) error {

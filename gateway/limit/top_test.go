@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/gateway/limit"
 )
 
-func TestTop_CountsTheLastWindowsAlone(t *testing.T) {
+func TestTop_CountsLastWindowsOnly(t *testing.T) {
 	tenant := func(name string) contextkit.TenantID {
 		id, err := contextkit.ParseTenantID(name)
 		if err != nil {

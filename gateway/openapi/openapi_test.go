@@ -89,8 +89,8 @@ func TestDocument_DescribesServedMethods(t *testing.T) {
 	}
 }
 
-// TestDocument_HasTheCommentsOfTheProtos has the platform's own, whose generated code has none.
-func TestDocument_HasTheCommentsOfTheProtos(t *testing.T) {
+// TestDocument_HasProtoComments has the platform's own, whose generated code has none.
+func TestDocument_HasProtoComments(t *testing.T) {
 	doc := document(t)
 	query := at(t, doc, "paths /v1/query/{view} get")
 	if at(t, query, "summary") != "Query returns a page of a view's rows." || !strings.Contains(at(t, query, "description").(string), "NOT_FOUND (unknown view)") {

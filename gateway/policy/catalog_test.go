@@ -71,7 +71,7 @@ func TestCatalog_ServesDescriptorSet(t *testing.T) {
 	}
 }
 
-func TestCheckServed_SetNeedsAMethodWithAPolicy(t *testing.T) {
+func TestCheckServed_SetNeedsMethodWithPolicy(t *testing.T) {
 	bare := set(t, func(f *descriptorpb.FileDescriptorProto) {
 		for _, service := range f.GetService() {
 			for _, method := range service.GetMethod() {

@@ -127,7 +127,7 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc) (endpoint string) {
 	return listener.Addr().String()
 }
 
-func TestProbe_AnyAnswerIsNoSilence(t *testing.T) {
+func TestProbe_AnyAnswerCounts(t *testing.T) {
 	says := func(code codes.Code) func(t *testing.T) string {
 		return func(t *testing.T) string {
 			t.Helper()

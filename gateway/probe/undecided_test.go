@@ -20,7 +20,7 @@ import (
 )
 
 // A node whose health check hangs while it answers other calls is not silent.
-func TestProbe_ANodeThatAnswersOtherCallsIsNotSilent(t *testing.T) {
+func TestProbe_NodeThatAnswersOtherCallsIsNotMissed(t *testing.T) {
 	endpoint := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == healthv1.Health_Check_FullMethodName {
 			<-r.Context().Done()
@@ -73,7 +73,7 @@ func (stuck) Answered(string) time.Time { return time.Time{} }
 // Abandon implements [probe.Channels].
 func (s stuck) Abandon(string) { s.cut() }
 
-func TestProbe_ADeadlineThatIsNoticedLateIsNotTheNodes(t *testing.T) {
+func TestProbe_DeadlineNoticedLateDoesNotCount(t *testing.T) {
 	for name, tc := range map[string]struct {
 		took  time.Duration
 		ready bool

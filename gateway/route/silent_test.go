@@ -9,7 +9,7 @@ import (
 
 // Silent nodes receive calls unless at least half of the ready nodes are not silent: then they are more
 // likely at fault than NATS is.
-func TestTable_SilentNodesAreAvoidedWhileOthersAreHeard(t *testing.T) {
+func TestTable_SilentNodesAreAvoided(t *testing.T) {
 	node := func(id string, ready, silent bool) route.Node {
 		return route.Node{ID: id, Kind: "projection", Endpoint: id + ":1", Ready: ready, Silent: silent}
 	}
@@ -43,7 +43,7 @@ func TestTable_SilentNodesAreAvoidedWhileOthersAreHeard(t *testing.T) {
 }
 
 // A tenant that is placed on a silent node stays there: no other node can answer.
-func TestTable_APlacedTenantStaysOnASilentNode(t *testing.T) {
+func TestTable_PlacedTenantStaysOnSilentNode(t *testing.T) {
 	table := route.NewTable()
 	err := table.Replace([]route.Node{
 		{ID: "a", Kind: "projection", Endpoint: "a:1", Ready: true, Silent: true},

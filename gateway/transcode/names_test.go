@@ -50,7 +50,7 @@ func drawNames(t *rapid.T) protoreflect.MessageDescriptor {
 	return file.Messages().Get(0)
 }
 
-func TestAppendWire_AMemberIsTheFieldThatProtojsonFinds(t *testing.T) {
+func TestAppendWire_MemberNamesResolveLikeProtojson(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		desc := drawNames(t)
 		if desc == nil {
@@ -80,7 +80,7 @@ func TestAppendWire_AMemberIsTheFieldThatProtojsonFinds(t *testing.T) {
 	})
 }
 
-func TestName_LeadsToItsField(t *testing.T) {
+func TestName_ResolvesToItsField(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		desc := drawNames(t)
 		if desc == nil {

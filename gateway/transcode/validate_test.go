@@ -230,7 +230,7 @@ func TestValidate_NamesTheField(t *testing.T) {
 	}
 }
 
-func TestValidate_AllocatesNothing(t *testing.T) {
+func TestValidate_DoesNotAllocate(t *testing.T) {
 	program, wire, _ := page(t)
 	if n := testing.AllocsPerRun(100, func() {
 		if err := program.Validate(wire); err != nil {

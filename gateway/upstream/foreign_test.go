@@ -51,7 +51,7 @@ func ending(t *testing.T, kind connect.StreamType, endpoint string) (messages in
 	}
 }
 
-func TestReset_CodesAreThoseOfGRPC(t *testing.T) {
+func TestReset_MapsToGRPCCodes(t *testing.T) {
 	for code, want := range map[http2.ErrCode]connect.Code{
 		http2.ErrCodeNo:                 connect.CodeInternal,
 		http2.ErrCodeProtocol:           connect.CodeInternal,
@@ -94,7 +94,7 @@ func TestReset_CodesAreThoseOfGRPC(t *testing.T) {
 	}
 }
 
-func TestReset_CancelAtTheDeadlineIsDeadlineExceeded(t *testing.T) {
+func TestReset_CancelAtDeadlineIsDeadlineExceeded(t *testing.T) {
 	endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
 		return framer.WriteRSTStream(stream, http2.ErrCodeCancel)
 	})
@@ -109,7 +109,7 @@ func TestReset_CancelAtTheDeadlineIsDeadlineExceeded(t *testing.T) {
 	}
 }
 
-func TestAnswer_ThatIsNotGRPCIsJudgedByItsStatus(t *testing.T) {
+func TestAnswer_ForeignMapsHTTPStatus(t *testing.T) {
 	text := []string{"content-type", "text/plain"}
 	for name, row := range map[string]struct {
 		fields []string
@@ -168,7 +168,7 @@ func TestAnswer_ThatIsNotGRPCIsJudgedByItsStatus(t *testing.T) {
 	}
 }
 
-func TestAnswer_WithAStatusOfGRPCIsJudgedByThat(t *testing.T) {
+func TestAnswer_GRPCStatusTakesPrecedence(t *testing.T) {
 	endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
 		return fields(framer, stream, true, ":status", "503", "content-type", "application/grpc", "grpc-status", "5", "grpc-message", "no such wallet")
 	})

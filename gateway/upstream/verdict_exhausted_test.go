@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/internal/descriptors"
 )
 
-func TestLocal_SaysThatNoOpenFileIsLeft(t *testing.T) {
+func TestLocalError_TooManyOpenFiles(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
 	err := localError(t.Context(), &h2.BrokenError{Unreached: true, Cause: dial})
 	var verdict *connect.Error

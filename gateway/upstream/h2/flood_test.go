@@ -8,9 +8,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestChannel_APeerThatFloodsIsLeft has a peer send frames without effect instead of an
+// TestChannel_FloodingPeerIsDisconnected has a peer send frames without effect instead of an
 // answer, and the next call find another connection.
-func TestChannel_APeerThatFloodsIsLeft(t *testing.T) {
+func TestChannel_FloodingPeerIsDisconnected(t *testing.T) {
 	for name, play := range map[string]func(p *peer, stream uint32) error{
 		"empty CONTINUATION": func(p *peer, stream uint32) error {
 			err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream})

@@ -169,7 +169,7 @@ func do(channel *Channel, r *rand.Rand, path string) error {
 	return nil
 }
 
-func TestChannel_NothingIsHeldAfterAnyMixOfCalls(t *testing.T) {
+func TestChannel_ReleasesEverythingAfterCalls(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			config, memory := countedConfig()
@@ -207,7 +207,7 @@ func channelAs(channel *Channel, path string) opener {
 	}
 }
 
-func TestChannel_RefusedAnswersGiveTheirWindowBack(t *testing.T) {
+func TestChannel_RejectedAnswersRestoreWindow(t *testing.T) {
 	for name, answer := range map[string]func(p *peer, stream uint32) (sent int, err error){
 		"too large": func(p *peer, stream uint32) (int, error) {
 			part := append([]byte{0, 0x7f, 0xff, 0xff, 0xff}, make([]byte, 10_000)...)
@@ -273,7 +273,7 @@ func TestChannel_RefusedAnswersGiveTheirWindowBack(t *testing.T) {
 	}
 }
 
-func TestChannel_APlaceThatACallDoesNotTakeGoesToTheNext(t *testing.T) {
+func TestChannel_UnusedReservationGoesToNextCall(t *testing.T) {
 	for name, fail := range map[string]func(ctx context.Context, channel *Channel) error{
 		"its headers are too large": func(ctx context.Context, channel *Channel) error {
 			_, err := channel.Open(ctx, Request{Path: "/large", Fields: []hpack.HeaderField{{Name: "x", Value: strings.Repeat("x", 4000)}}})
@@ -349,7 +349,7 @@ func (l leaving) Err() error {
 }
 
 // A call may be given its place in the moment in which its caller leaves.
-func TestChannel_APlaceGivenToACallThatLeavesGoesToTheNext(t *testing.T) {
+func TestChannel_CanceledReservationGoesToNextCall(t *testing.T) {
 	config, memory := countedConfig()
 	first := make(chan struct{})
 	channel := channelTo(t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {

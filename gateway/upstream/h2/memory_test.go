@@ -28,7 +28,7 @@ func (a *allowance) Reserve(bytes int64) error {
 
 func (a *allowance) Release(bytes int64) { a.used.Add(-bytes) }
 
-func TestMeter_ACallWithoutMemoryIsResetAlone(t *testing.T) {
+func TestMeter_OnlyCallBeyondMemoryIsReset(t *testing.T) {
 	channel := channelTo(t, echo(t), config())
 	const size = 600 << 10
 	narrow, wide := allow(1<<20), allow(64<<20)
@@ -70,7 +70,7 @@ func TestMeter_ACallWithoutMemoryIsResetAlone(t *testing.T) {
 	answer.Free()
 }
 
-func TestMeter_AllIsReleased(t *testing.T) {
+func TestMeter_EverythingIsReleased(t *testing.T) {
 	channel := channelTo(t, echo(t), config())
 	meter := allow(256 << 10)
 	for n, length := range []int{0, 1, 100, 1000, 1024, 1025, 5000, 70_000, 2 << 20, 200_000, 2 << 20, 3} {
