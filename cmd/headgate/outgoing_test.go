@@ -98,7 +98,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestACallIsSignedKeyedAndCarriesTheContract"},
 	"audit.outbox.send jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
-	"audit.outbox.settle jetstream.PublishMsg": {
+	"audit.outbox.awaitAck jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
 	"aggregate.Service.storeSnapshot jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it does nothing", "services/aggregate.TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents"},
