@@ -88,7 +88,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"kv.publish jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "internal/kv.TestKept_PlatformWritesCarryTheContract"},
 	"timeline.Recorder.publish jetstream.PublishMsgAsync": {
-		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "internal/timeline.TestAHopCarriesTheContractOfItsCall"},
+		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "internal/timeline.TestSpan_CarriesTheContractOfItsCall"},
 	"workqueue.MakeDue jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone"},
 	"runner.schedule jetstream.PublishMsg": {

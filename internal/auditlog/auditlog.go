@@ -56,7 +56,7 @@ const (
 )
 
 // Bounded returns the record with every text cut to its bound, so that the record takes at
-// most 4 KiB as JSON whatever the request was.
+// most 4 KiB as JSON, for any request.
 func (r Record) Bounded() Record {
 	for _, name := range []*string{&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Client, &r.Code, &r.CorrelationID, &r.TraceID, &r.RequestID, &r.Node} {
 		*name = excerpt.Text(*name, maxName)
@@ -65,7 +65,7 @@ func (r Record) Bounded() Record {
 	return r
 }
 
-// Class separates the records of an account: each class has a subject of its own, so
+// Class separates the records of an account: each class has a separate subject, so
 // that records of one class cannot displace those of another.
 type Class string
 
@@ -125,7 +125,7 @@ func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account
 			return ctx.Err()
 		}
 		if errors.Is(err, jetstream.ErrNoHeartbeat) {
-			continue // the consumer makes itself anew
+			continue // the consumer recreates itself
 		}
 		if err != nil {
 			return fmt.Errorf("auditlog: follow audit: %w", err)

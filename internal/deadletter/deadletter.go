@@ -65,7 +65,7 @@ func Store(ctx context.Context, js jetstream.JetStream, tenant contextkit.Tenant
 	return nil
 }
 
-// Letter is a dead letter as it is kept.
+// Letter is a stored dead letter.
 type Letter struct {
 	// Sequence is its number, which grows.
 	Sequence uint64

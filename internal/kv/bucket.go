@@ -22,8 +22,8 @@ import (
 
 // Errors of a [Bucket].
 var (
-	// ErrNotFound: nothing is kept under the key.
-	ErrNotFound = errors.New("nothing is kept under the key")
+	// ErrNotFound: the bucket has no value under the key.
+	ErrNotFound = errors.New("the bucket has no value under the key")
 	// ErrChanged: the value is not at the revision that the change was made for.
 	ErrChanged = errors.New("the value has been changed by another")
 )
@@ -31,7 +31,7 @@ var (
 // FollowPause is the wait before a bucket is followed again after a failure.
 const FollowPause = time.Second
 
-// Entry is a value as it stands in a bucket.
+// Entry is a stored value of a bucket.
 type Entry[T any] struct {
 	Value T
 	// Revision grows with every change in the bucket.
@@ -107,8 +107,8 @@ func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Entry[T], error) {
 }
 
 // Put keeps a value under key if it is at revision, 0 for a key without a value,
-// and returns its new revision. Error: [ErrChanged] if it is not; any other leaves
-// open whether it was kept.
+// and returns its new revision. Error: [ErrChanged] if it is not; after any other it is
+// unknown whether the value was stored.
 func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
 	return b.PutFor(ctx, key, value, revision, 0)
 }
@@ -120,7 +120,7 @@ func (b *Bucket[T]) PutFor(ctx context.Context, key string, value T, revision ui
 	if revision > 0 || !errors.Is(err, ErrChanged) {
 		return put, err
 	}
-	// A deleted key has a marker, at whose revision it is made anew.
+	// A deleted key has a marker, at whose revision it is created again.
 	if revision, err = b.marker(ctx, key); err != nil {
 		return 0, err
 	}
@@ -307,8 +307,7 @@ func (b *Bucket[T]) All(ctx context.Context) (map[string]Entry[T], error) {
 	return nil, err
 }
 
-// History returns the values that key has had, the newest first, as far as the
-// bucket keeps them.
+// History returns the values of key that the bucket still stores, newest first.
 func (b *Bucket[T]) History(ctx context.Context, key string) ([]Entry[T], error) {
 	entries, err := b.kv.History(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -363,7 +362,7 @@ func Whole[T any](each func(map[string]Entry[T])) func(Changes[T]) { return whol
 
 // Changes are what happened to a bucket's keys.
 type Changes[T any] struct {
-	// Put are the values that were kept, by their keys.
+	// Put are the stored values, by their keys.
 	Put map[string]Entry[T]
 	// Deleted are keys that have no value any more.
 	Deleted []string
@@ -390,7 +389,7 @@ func (b *Bucket[T]) FollowChanges(ctx context.Context, each func(Changes[T]), fa
 	}
 }
 
-// changesTogether is how many changes at least are told of even while more arrive.
+// changesTogether is the number of changes that are passed on even while more arrive.
 const changesTogether = 256
 
 // whole turns changes into all values.
@@ -408,8 +407,7 @@ func whole[T any](each func(map[string]Entry[T])) func(Changes[T]) {
 	}
 }
 
-// FollowKey calls each with the value under key, first as it is and then whenever it
-// changes, until each fails, which is returned, or ctx ends.
+// FollowKey calls each with the value under key, immediately and whenever it changes, until each fails, which is returned, or ctx ends.
 func (b *Bucket[T]) FollowKey(ctx context.Context, key string, each func(Entry[T]) error) error {
 	updates, err := b.kv.Watch(ctx, key)
 	if err != nil {

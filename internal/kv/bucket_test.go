@@ -15,7 +15,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-func TestAValueIsChangedAtItsRevisionAlone(t *testing.T) {
+func TestPut_ChangesAValueAtItsRevisionOnly(t *testing.T) {
 	bucket, ctx := natstest.Tenants(t, natstest.Start(t)), contextkit.PlatformContext(t.Context())
 	if _, err := bucket.Get(ctx, "acme"); !errors.Is(err, kv.ErrNotFound) {
 		t.Errorf("a key without a value: %v", err)
@@ -43,7 +43,7 @@ func TestAValueIsChangedAtItsRevisionAlone(t *testing.T) {
 		t.Errorf("a deleted key: %v", err)
 	}
 	if _, err := bucket.Put(ctx, "acme", fleet.Tenant{Reason: "three"}, 0); err != nil {
-		t.Errorf("a deleted key made anew: %v", err)
+		t.Errorf("a deleted key is created again: %v", err)
 	}
 	if kept, err := bucket.Get(ctx, "acme"); err != nil || kept.Value.Reason != "three" {
 		t.Errorf("%+v, %v", kept, err)
@@ -55,7 +55,7 @@ func TestAValueIsChangedAtItsRevisionAlone(t *testing.T) {
 	}
 }
 
-func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
+func TestFollow_BeginsWithAllValuesThenChanges(t *testing.T) {
 	bucket := natstest.Tenants(t, natstest.Start(t))
 	ctx, cancel := context.WithCancel(contextkit.PlatformContext(t.Context()))
 	defer cancel()
@@ -100,7 +100,7 @@ func TestAFollowerHearsOfEveryChangeAndFirstOfAllThereIs(t *testing.T) {
 	natstest.Await(t, done, "the follower ends")
 }
 
-func TestWhatIsKeptInABucketCarriesTheContract(t *testing.T) {
+func TestPut_CarriesTheContract(t *testing.T) {
 	js := natstest.Start(t)
 	bucket := natstest.Tenants(t, js)
 	if _, err := bucket.Put(t.Context(), "acme", fleet.Tenant{}, 0); !errors.Is(err, contextkit.ErrNoContext) {
@@ -114,7 +114,7 @@ func TestWhatIsKeptInABucketCarriesTheContract(t *testing.T) {
 	natstest.SameContract(ctx, t, js, "KV_"+streams.BucketTenants, sequence)
 }
 
-func TestTheLastChangedComeFirst(t *testing.T) {
+func TestPage_LastChangedComesFirst(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
@@ -187,7 +187,7 @@ func TestTheLastChangedComeFirst(t *testing.T) {
 	}
 }
 
-func TestAValueThatNobodyAcknowledgesEndsBeforeItsCall(t *testing.T) {
+func TestPut_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 	t.Parallel()
 	_, js := natstest.OpenJournal(t)
 	bucket := natstest.Tenants(t, js)

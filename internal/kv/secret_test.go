@@ -39,7 +39,7 @@ func TestSharedSecret_IsOneForAllNodesAndNeverADamagedOne(t *testing.T) {
 	}
 }
 
-func TestANodesSecretIsEveryNodesSecret(t *testing.T) {
+func TestSecret_IsSharedByAllNodes(t *testing.T) {
 	js := natstest.Start(t)
 	first, err := kv.SharedSecret(t.Context(), js, "tokens")
 	if err != nil {

@@ -18,7 +18,7 @@ const (
 	leastServerMajor, leastServerMinor = 2, 12
 	// leastPayload is the smallest max_payload with which the platform's own messages fit.
 	leastPayload = 64 << 10
-	// roleConsumers is the number of consumers that one process of a role may have at once: of
+	// roleConsumers is the number of consumers that one process of a role may have: of
 	// its tail of the journal, of the buckets that it follows, and of reads.
 	roleConsumers = 64
 )

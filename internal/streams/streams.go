@@ -46,7 +46,7 @@ const (
 	// dedupeWindow is how long JetStream itself remembers a message id. The
 	// journal and the idempotency bucket remember beyond it.
 	dedupeWindow = 2 * time.Minute
-	// IdempotencyTTL is how long commands' answers are kept.
+	// IdempotencyTTL is how long commands' answers are stored.
 	IdempotencyTTL = 7 * 24 * time.Hour
 	// workflowAge is how long the record of an instance in the bucket "workflows" is stored after
 	// its last change.
@@ -56,7 +56,7 @@ const (
 	WorkflowTTL = 30 * 24 * time.Hour
 	// MarkerTTL removes the deletion marker of an expired value.
 	MarkerTTL = time.Minute
-	// nodesTTL is how long a silent node's last word is kept; those who listen give
+	// nodesTTL is how long a silent node's last announcement is stored; its followers give
 	// it up long before.
 	nodesTTL = time.Minute
 	// ServedTTL is how long the tenants of a node that is gone are stored; other nodes write theirs
@@ -187,7 +187,7 @@ func Buckets() []jetstream.StreamConfig {
 	}
 }
 
-// withTTL returns a bucket's definition for values that have a TTL of their own.
+// withTTL returns a bucket's definition for values that have their own TTL.
 func withTTL(config jetstream.StreamConfig) jetstream.StreamConfig {
 	config.AllowMsgTTL = true
 	return config
@@ -201,7 +201,7 @@ func Definitions() []jetstream.StreamConfig { return slices.Concat(Streams(), Bu
 const AuditMessageBytes = 6 << 10
 
 // MaxMessageBytes bounds a message's payload and headers. It is above the
-// edge's request bound, so that whatever the edge accepts can be stored.
+// edge's request bound, so that every accepted request can be stored.
 const MaxMessageBytes = 4 << 20
 
 // Names returns the names of the platform's streams, those of buckets included.

@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/internal/timeline"
 )
 
-func TestATimelineEndsThoughNobodyAcknowledges(t *testing.T) {
+func TestRecorder_EndsWithoutAcknowledgements(t *testing.T) {
 	t.Parallel()
 	_, js := natstest.OpenJournal(t)
 	natstest.Swallow(t, js, streams.Timeline, "timeline.>")
@@ -38,6 +38,6 @@ func TestATimelineEndsThoughNobodyAcknowledges(t *testing.T) {
 		t.Fatal("it waits for each that finds no place")
 	}
 	if lost := testutil.ToFloat64(recorder); lost != 900-512 {
-		t.Errorf("%v hops are counted as lost, want those that found no place", lost)
+		t.Errorf("%v spans are counted as lost, want the ones beyond the queue", lost)
 	}
 }

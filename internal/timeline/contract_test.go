@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/internal/timeline"
 )
 
-func TestAHopCarriesTheContractOfItsCall(t *testing.T) {
+func TestSpan_CarriesTheContractOfItsCall(t *testing.T) {
 	js := natstest.Start(t)
 	recorder, err := timeline.New(js)
 	if err != nil {

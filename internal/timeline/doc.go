@@ -2,5 +2,5 @@
 // trace or request id.
 //
 // Recording never blocks a call: spans wait in a queue that is bounded and fair between accounts,
-// and those that do not fit are dropped and counted. What an account stores is bounded as well.
+// and further ones are dropped and counted. What an account stores is bounded as well.
 package timeline

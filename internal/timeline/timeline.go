@@ -83,8 +83,7 @@ type Span struct {
 // spanOverhead is the memory that a hop takes beside its texts, in bytes.
 const spanOverhead = 1 << 10
 
-// Bounds of a hop's texts, in encoded bytes (see [excerpt.Text]): a hop takes at most 3 KiB
-// as JSON, whatever its call was.
+// Bounds of a span's texts, in encoded bytes (see [excerpt.Text]): a span takes at most 3 KiB as JSON.
 const (
 	hopName   = excerpt.Name
 	hopDetail = 512
@@ -101,7 +100,7 @@ func (h Span) bounded() (_ Span, size int) {
 	return h, size
 }
 
-// Recorder records hops, so that what a call has caused can be inspected afterwards.
+// Recorder records spans, so that the effects of a call can be inspected afterwards.
 //
 // Record does not block. Accounts share a bounded queue, and the rate at which it is
 // published, fairly: a hop that finds no room is counted (headgate_timeline_lost_total) and
@@ -171,8 +170,8 @@ func (t *Recorder) keepStream(ctx context.Context) {
 // timeline. It must be called before the first hop is recorded; notify must not block.
 func (t *Recorder) Tell(notify func(contextkit.RequestContext, Span)) { t.notify = notify }
 
-// Told reports whether a function is notified of every hop.
-func (t *Recorder) Told() bool { return t != nil && t.notify != nil }
+// HasObserver reports whether a function is notified of every span.
+func (t *Recorder) HasObserver() bool { return t != nil && t.notify != nil }
 
 // Describe implements [prometheus.Collector].
 func (t *Recorder) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Describe(descriptions) }

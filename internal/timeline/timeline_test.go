@@ -125,8 +125,8 @@ func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 	}
 }
 
-// A process of an earlier version that starts takes the stream's new subjects: the hops that
-// are not stored meanwhile are counted, and the stream has its subjects again.
+// A process of an earlier version that starts takes the stream's new subjects: spans that are
+// not stored until then are counted, and the stream has its subjects again.
 func TestTimeline_RestoresItsStream(t *testing.T) {
 	js := natstest.Start(t)
 	follow, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED." + streams.Timeline)

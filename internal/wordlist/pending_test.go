@@ -3,30 +3,6 @@ package wordlist
 // pendingPaths are folders, without subfolders, and files that are not rewritten yet. Remove a
 // line with the rewrite that makes its folder clean; add none, except for a folder that moves.
 var pendingPaths = []string{
-
-	// The shared packages.
-	"internal/auditlog",
-
-	"internal/deadletter",
-
-	"internal/kv",
-
-	"internal/models",
-
-	"internal/setup",
-
-	"internal/skips",
-
-	"internal/streams",
-
-	"internal/timeline",
-
-	"internal/workqueue",
-
-	// The services and the model.
-
-	// The assembly of roles, and small packages.
-
 	// The Control UI.
 	"control/ui",
 
@@ -41,6 +17,4 @@ var pendingPaths = []string{
 	"control/ui/src/rebalance",
 
 	"control/ui/src/tenants",
-
-	// Protos, docs, deployments, tools and the binary.
 }

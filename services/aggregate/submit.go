@@ -197,7 +197,7 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
 				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref, Model: decidedBy,
 			}
-			if s.timeline.Told() {
+			if s.timeline.HasObserver() {
 				made.Span = contextkit.NewSpanID()
 			}
 			all = append(all, made)
