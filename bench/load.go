@@ -11,15 +11,16 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/headgate/headgate/contextkit"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 // call makes one request and reads its answer whole.

@@ -16,10 +16,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/vanguard"
-	"github.com/headgate/headgate/contextkit"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-	"github.com/headgate/headgate/internal/rpc"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -32,6 +28,11 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // peerCommand runs one of the processes of a comparison: it is how `peers` starts

@@ -11,16 +11,17 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/headgate/headgate/contextkit"
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 type platformCommand struct {

@@ -13,21 +13,18 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+	_ "modernc.org/sqlite"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-
-	"github.com/rs/zerolog"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
-
-	_ "modernc.org/sqlite"
 )
 
 type projectionCommand struct {

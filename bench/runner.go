@@ -17,13 +17,12 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/common/expfmt"
+	prommodel "github.com/prometheus/common/model"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/setup"
 	"github.com/headgate/headgate/internal/streams"
-
-	prommodel "github.com/prometheus/common/model"
 )
 
 // runnerCommand measures one runner by its number of tenants: triggers of the past, a restart with

@@ -9,13 +9,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 // fault is what is wrong with a node.

@@ -11,21 +11,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/limit"
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/route"
-	"github.com/headgate/headgate/gateway/upstream"
-	"github.com/headgate/headgate/internal/natsserver"
-	"github.com/headgate/headgate/internal/setup"
-	"github.com/headgate/headgate/internal/streams"
-
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -35,8 +20,20 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/natsserver"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 )

@@ -4,9 +4,10 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 // NewClient returns a client over transport that injects the contract into

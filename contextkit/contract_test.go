@@ -12,10 +12,11 @@ import (
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nats.go"
+
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-	"github.com/nats-io/nats.go"
 )
 
 func tenant(t *testing.T, name string) contextkit.TenantID {

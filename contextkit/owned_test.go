@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {

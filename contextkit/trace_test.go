@@ -4,8 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/contextkit"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 const validTraceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

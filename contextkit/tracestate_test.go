@@ -6,8 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/contextkit"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // members returns n members that differ.

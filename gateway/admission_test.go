@@ -12,14 +12,15 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 const (

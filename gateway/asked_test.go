@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"

@@ -5,11 +5,12 @@ import (
 	"syscall"
 	"testing"
 
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 // BenchmarkGRPCEdge calls a node through the gateway over gRPC, by the main port

@@ -13,9 +13,10 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/rpc"
-	"google.golang.org/protobuf/proto"
 )
 
 // huge are 95 KB of text of which every encoding makes something else.

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/headgate/headgate/gateway/breaker"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/descriptors"
 	"github.com/headgate/headgate/internal/rpc"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // enter acquires a pass from the circuit breakers of call.Node. If they refuse the call, it tries

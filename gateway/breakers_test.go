@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/dynamicpb"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/breaker"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/dynamicpb"
 )
 
 // tenantOf returns the tenant of a node's call.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"

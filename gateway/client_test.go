@@ -13,20 +13,17 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/internal/auditlog"
-	"github.com/headgate/headgate/internal/timeline"
-
-	"github.com/rs/zerolog"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/proxies"
-
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"github.com/headgate/headgate/internal/timeline"
 )
 
 // behind returns the set of trusted proxies that loopback is in, or is not.

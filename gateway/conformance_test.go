@@ -18,14 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/route"
-	"github.com/headgate/headgate/internal/natsserver"
-	"github.com/headgate/headgate/internal/setup"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
@@ -36,8 +28,15 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/natsserver"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/setup"
 )
 
 // The conformance suite of connectrpc.com puts the gateway between its reference

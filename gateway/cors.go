@@ -7,9 +7,10 @@ import (
 	"strings"
 
 	connectcors "connectrpc.com/cors"
+	"github.com/rs/cors"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/config"
-	"github.com/rs/cors"
 )
 
 const (

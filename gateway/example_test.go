@@ -10,9 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/internal/natsserver"
-	"github.com/headgate/headgate/internal/setup"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -24,7 +21,9 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/natsserver"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/setup"
 )
 
 // greetings is a node's service.

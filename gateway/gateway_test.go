@@ -19,6 +19,11 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpcreflect/v2"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
@@ -29,26 +34,15 @@ import (
 	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
-	"github.com/headgate/headgate/internal/streams"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
-
 	_ "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/compression"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 func TestMain(m *testing.M) {

@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/dynamicpb"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-	"google.golang.org/protobuf/types/dynamicpb"
 )
 
 // forged begins every value that no side may bring through the gateway.

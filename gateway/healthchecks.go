@@ -5,9 +5,10 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/internal/rpc"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // healthProcedures is the prefix of the health service's procedures.

@@ -14,15 +14,16 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/gateway/frame"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-	"github.com/headgate/headgate/internal/rpc/compression"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/headgate/headgate/gateway/frame"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
 // rawClient returns a client of the protocol whose messages are frames: bytes that it sends

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/limit"

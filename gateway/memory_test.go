@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/gateway"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/headgate/headgate/gateway"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
 // memoryShare is what one tenant's messages may take of the gateway's memory.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 

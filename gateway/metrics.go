@@ -4,9 +4,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // counters are the counters that the pipeline increments.

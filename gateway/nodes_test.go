@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/breaker"
@@ -24,9 +28,6 @@ import (
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
 	"github.com/headgate/headgate/internal/fanout"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/rs/zerolog"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // member is one of several nodes, with a separate address, whose readiness the

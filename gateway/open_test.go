@@ -11,8 +11,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/gateway"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -20,6 +18,9 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/gateway"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 // hall is a service of every kind of method whose policies need no field of a message: the

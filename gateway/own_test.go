@@ -13,29 +13,23 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect/v2"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
-	"github.com/headgate/headgate/internal/auditlog"
-	"github.com/headgate/headgate/internal/streams"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
-
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/types/dynamicpb"
-
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // records reads the audit stream as it grows.

@@ -13,6 +13,9 @@ import (
 	"unsafe"
 
 	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
@@ -26,8 +29,6 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/compression"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
-	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/proto"
 )
 
 // BenchmarkPipeline measures what a call costs between the edge's transport and the

@@ -16,12 +16,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/gateway/breaker"
-	"github.com/headgate/headgate/gateway/probe"
-	"github.com/headgate/headgate/gateway/route"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	"github.com/headgate/headgate/internal/fanout"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -29,6 +23,13 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/breaker"
+	"github.com/headgate/headgate/gateway/probe"
+	"github.com/headgate/headgate/gateway/route"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/fanout"
 )
 
 // plain is the service of nodes that are no more than a Connect server: no health service, no

@@ -10,12 +10,13 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/route"
-	"github.com/headgate/headgate/gateway/upstream"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
 )
 
 const (

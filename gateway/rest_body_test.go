@@ -10,9 +10,10 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/internal/rpc/compression"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
 // body returns a google.api.HttpBody.

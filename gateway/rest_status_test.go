@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/internal/rpc"
-	"github.com/headgate/headgate/internal/rpc/compression"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
 // TestREST_ErrorsHaveHTTPStatusAndHeaders has the HTTP status and the headers of each refusal.

@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/internal/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // everything returns a message of shapes.v1.Everything with a string.

@@ -9,21 +9,17 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/limit"
-	"github.com/headgate/headgate/internal/streams"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
-
-	"github.com/nats-io/nats.go/jetstream"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // submitBy sends a command by a protocol and returns its code.

@@ -12,12 +12,13 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/gateway/policy"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/policy"
 )
 
 // shapes is the test bed of the HTTP edge: the service of testdata/shapes, which the gateway

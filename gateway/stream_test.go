@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -23,6 +21,9 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
 // ticker is a service that the gateway knows from a descriptor set alone: it

@@ -11,13 +11,11 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/limit"
-	"github.com/headgate/headgate/internal/timeline"
-
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/timeline"
 )
 
 func TestSuspension_RejectsCallsExceptOperators(t *testing.T) {

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/internal/token"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (

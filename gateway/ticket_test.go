@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	rest "github.com/headgate/headgate/gateway/edge"
@@ -19,7 +21,6 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/token"
-	"github.com/rs/zerolog"
 )
 
 // hallPath is the path of a stream of events of a ticker.

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/headgate/headgate/internal/excerpt"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // Issue is one mistake in a document.

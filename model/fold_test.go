@@ -5,8 +5,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/headgate/headgate/model"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/model"
 )
 
 const turnover = `model: shop

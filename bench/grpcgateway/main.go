@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	gatewayv1 "github.com/headgate/headgate/bench/grpcgateway/gen/projection/gateway/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	gatewayv1 "github.com/headgate/headgate/bench/grpcgateway/gen/projection/gateway/v1"
 )
 
 func main() {

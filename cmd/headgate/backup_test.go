@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // rehearsed is the rehearsal of a disaster: transfers, of which each waits for a second, while a

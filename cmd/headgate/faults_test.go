@@ -18,19 +18,16 @@ import (
 
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/streams"
-
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/headgate/headgate/contextkit"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (

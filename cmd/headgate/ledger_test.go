@@ -17,13 +17,14 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	commandsconnect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // Size of the walk: 2 tenants x 10 clients x 500 commands.

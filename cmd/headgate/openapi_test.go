@@ -13,11 +13,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/contextkit"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // generatorsGate names the environment variable that runs the generators of clients, which

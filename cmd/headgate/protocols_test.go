@@ -10,8 +10,9 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpcreflect/v2"
-	"github.com/headgate/headgate/contextkit"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 func TestProtocols_EveryProcessServesProbesReflectionAndProtocols(t *testing.T) {

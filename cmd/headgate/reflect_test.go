@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	"github.com/headgate/headgate/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
@@ -29,6 +27,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // thingFile describes the service test.Things, whose one method is under path; without a

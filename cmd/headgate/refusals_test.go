@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )

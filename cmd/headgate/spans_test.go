@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/tracing/tracingtest"
 	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/headgate/headgate/internal/tracing/tracingtest"
 )
 
 // paths returns the spans of a trace as "service name", each after its parent's, like

@@ -6,9 +6,10 @@ import (
 	"os"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/internal/node"
-	"go.yaml.in/yaml/v3"
 )
 
 type tokenCommand struct {

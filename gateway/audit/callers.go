@@ -4,12 +4,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/internal/streams"
-
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (

@@ -15,8 +15,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // An API key is "hgk_" ID "_" SECRET, sent as a bearer token. The prefix lets scanners find leaked

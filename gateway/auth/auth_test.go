@@ -10,9 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
-	"go.yaml.in/yaml/v3"
 )
 
 func principal(t *testing.T) *auth.Principal {

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/internal/natstest"
-	"go.yaml.in/yaml/v3"
 )
 
 // TestDelegate_EndsWithItsCredential restores delegates at another process, after their form as text.

@@ -6,8 +6,9 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // tagged reports whether the answer has an entity tag: the method's policy requests it, and the

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/gateway/frame"
 )
 

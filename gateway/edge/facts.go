@@ -2,6 +2,7 @@ package edge
 
 import (
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/internal/rpc"
 )
 

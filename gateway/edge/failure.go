@@ -12,9 +12,10 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/rpc"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // errorWriter writes errors in the format of the client's protocol: Connect's JSON for REST.

@@ -3,9 +3,10 @@ package edge
 import (
 	"net/http"
 
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // httpBody is the message type of a body that is not JSON (google/api/httpbody.proto).

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // maxMask bounds the bytes of a field mask that is derived from a body.

@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"testing"
 
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -17,6 +15,9 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // TestQuery_ParameterNamesResolveLikeProtojson draws types whose JSON names are other

@@ -8,10 +8,11 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/headgate/headgate/gateway/transcode"
-	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // parameter is a field whose value is text of the path or the query.

@@ -8,9 +8,10 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Query configures how query strings are parsed.

@@ -13,11 +13,12 @@ import (
 	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 const (

@@ -6,11 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"google.golang.org/genproto/googleapis/api/annotations"
-	"google.golang.org/protobuf/proto"
 )
 
 // TestPath_ZeroValueIsSet has a path and a body that disagree on a field, of which one has

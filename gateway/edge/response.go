@@ -8,8 +8,9 @@ import (
 	"sync/atomic"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/frame"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/headgate/headgate/gateway/frame"
 )
 
 // stream is the connect.ServerStream of a REST request.

@@ -21,12 +21,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/transcode"
-	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // Protocol is the CallInfo.Protocol of a REST call.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/internal/rpc"
 )
 

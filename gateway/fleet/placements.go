@@ -4,14 +4,13 @@ import (
 	"context"
 	"slices"
 
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/streams"
-
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // LoadPlacements applies the stored placements to the table. A gateway must call it before it serves: without

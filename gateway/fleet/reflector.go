@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/internal/fleet"
-
 	"connectrpc.com/connect/v2"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/rs/zerolog"
@@ -16,6 +14,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/fleet"
 )
 
 const (

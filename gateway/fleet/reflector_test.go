@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/fleet"
-
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/reflection"
@@ -23,6 +21,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/fleet"
 )
 
 // services is a grpc-go node that describes test.Things by reflection.

@@ -8,14 +8,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/journal"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 const (

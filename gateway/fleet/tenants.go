@@ -4,15 +4,14 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/streams"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // TenantState is the state of a tenant that operators have set.

@@ -7,16 +7,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/streams"
-
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // setter receives the states of tenants.

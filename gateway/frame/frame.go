@@ -16,10 +16,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // Frame is a message in wire bytes. Its user sets Program before it receives or sends the frame;

@@ -8,15 +8,16 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/transcode"
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/transcode"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
 func request(t testing.TB, req *projectionv1.QueryRequest) *frame.Frame {

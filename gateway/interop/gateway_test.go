@@ -8,13 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/gateway"
-	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/route"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	"github.com/headgate/headgate/internal/natstest"
-	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/interop"
@@ -24,6 +17,14 @@ import (
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/route"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // startNode starts grpc-go's test server and returns its address.

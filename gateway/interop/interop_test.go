@@ -15,12 +15,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/natstest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // interopTarget is set for the process that plays the client: the address to call. Its

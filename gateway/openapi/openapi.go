@@ -18,10 +18,11 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/edge"
-	"github.com/headgate/headgate/gateway/policy"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/gateway/policy"
 )
 
 // object is a JSON object of the document.

@@ -5,13 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
 	"github.com/headgate/headgate/gateway/openapi"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
 	_ "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
 	_ "github.com/headgate/headgate/gen/runner/admin/v1"
-	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 func document(t *testing.T) map[string]any {

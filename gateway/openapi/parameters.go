@@ -4,10 +4,11 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // maxQueryDepth bounds the nesting of query parameters.

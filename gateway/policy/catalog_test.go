@@ -6,14 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/transcode"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 // set is a serialized descriptor set of the file that a policy is in; change

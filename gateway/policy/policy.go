@@ -17,15 +17,16 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/limit"
-	"github.com/headgate/headgate/gateway/transcode"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/gateway/limit"
+	"github.com/headgate/headgate/gateway/transcode"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 // Method is a served method.

@@ -8,18 +8,19 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/policy"
-	"github.com/headgate/headgate/gateway/transcode"
-	_ "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
-	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
-	_ "github.com/headgate/headgate/gen/runner/admin/v1"
 	_ "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
+	_ "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
+	_ "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 func TestTable_HoldsMethodsOfDescriptors(t *testing.T) {

@@ -6,10 +6,11 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"connectrpc.com/grpcreflect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/policy"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/policy"
 )
 
 func TestReflect_ReturnsNodesDescriptors(t *testing.T) {

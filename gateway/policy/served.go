@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 
-	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 // ErrNoPolicy is the error that [CheckServed] wraps.

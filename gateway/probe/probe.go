@@ -21,16 +21,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/internal/backoff"
-	"github.com/headgate/headgate/internal/config"
-
 	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/backoff"
+	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/fanout"
-	"github.com/rs/zerolog"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // Config configures the probes. The zero value is the default.

@@ -8,16 +8,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/probe"
-	"github.com/headgate/headgate/gateway/route"
-	"github.com/headgate/headgate/gateway/upstream"
-	"github.com/headgate/headgate/internal/fanout"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/probe"
+	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/fanout"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

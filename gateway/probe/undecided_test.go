@@ -9,14 +9,15 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/fanout"
-	"github.com/rs/zerolog"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // A node whose health check hangs while it answers other calls is not silent.

@@ -6,9 +6,10 @@ import (
 	"slices"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
-	"pgregory.net/rapid"
 )
 
 func tenant(t testing.TB, name string) contextkit.TenantID {

@@ -10,15 +10,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/gateway/transcode"
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/gateway/transcode"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
 // sameJSON compares two texts as JSON values; numbers count as float64.

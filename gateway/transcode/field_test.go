@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 func TestAppendFieldJSON_EqualsFieldInMessage(t *testing.T) {

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // mismatch returns an error that quotes the value at a position, which is not one of the allowed

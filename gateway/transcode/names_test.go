@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -13,6 +12,8 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // drawNames draws a message type whose fields' JSON names and proto names are of one small

@@ -5,12 +5,13 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // writers pools the writers of AppendWire.

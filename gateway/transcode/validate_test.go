@@ -8,9 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/headgate/headgate/gateway/transcode"
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -20,6 +17,10 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/gateway/transcode"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
 // oldFashioned returns a proto2 type with a group, a repeated group, texts that need not be

@@ -3,8 +3,9 @@ package transcode_test
 import (
 	"testing"
 
-	"github.com/headgate/headgate/gateway/transcode"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/headgate/headgate/gateway/transcode"
 )
 
 // FuzzConsumeField compares the field with the one that protowire reads.

@@ -11,10 +11,11 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // acting runs a node that does something with each call, on one connection after the

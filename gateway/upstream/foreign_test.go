@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // message is a message of three bytes, with its prefix.

@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/gateway/upstream/h2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/headgate/headgate/gateway/upstream/h2"
 )
 
 const (

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"

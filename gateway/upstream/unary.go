@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
 )

@@ -10,17 +10,18 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/upstream/h2"
 	"github.com/headgate/headgate/internal/descriptors"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-	spb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/proto"
 )
 
 // Protocol errors of a node.

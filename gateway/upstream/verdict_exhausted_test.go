@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/gateway/upstream/h2"
 	"github.com/headgate/headgate/internal/descriptors"
 )

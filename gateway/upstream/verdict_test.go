@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 func TestVerdict_StatusIsReturned(t *testing.T) {

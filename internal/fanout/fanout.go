@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/internal/config"
-
 	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/internal/config"
 )
 
 // Config bounds a group. The zero value is the default.

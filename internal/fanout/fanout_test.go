@@ -10,9 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/internal/fanout"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -4,11 +4,10 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/headgate/headgate/internal/natsclient"
-
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/natstest"
 )
 

@@ -10,10 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/internal/fleet"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -21,7 +17,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/rpc"
 )
 

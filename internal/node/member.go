@@ -11,16 +11,15 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc"
-	"github.com/headgate/headgate/internal/token"
-	"github.com/headgate/headgate/internal/tracing"
-	"github.com/headgate/headgate/services/runner"
-
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natshealth"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/timeline"
+	"github.com/headgate/headgate/internal/token"
+	"github.com/headgate/headgate/internal/tracing"
+	"github.com/headgate/headgate/services/runner"
 )
 
 // retryWait is the wait before something is followed again after a failure, as logged.

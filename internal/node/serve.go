@@ -11,18 +11,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
-	"github.com/headgate/headgate/internal/fleet"
-
-	"github.com/rs/zerolog"
-
 	rest "github.com/headgate/headgate/gateway/edge"
 	gatewayfleet "github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/headgate/headgate/internal/token"

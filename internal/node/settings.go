@@ -4,10 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/models"
-
 	_ "embed"
 	"errors"
 	"fmt"
@@ -30,6 +26,8 @@ import (
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/headgate/headgate/internal/rpc/response"

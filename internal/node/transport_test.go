@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/internal/streams"
-
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/nats-io/nats.go"
@@ -19,6 +17,7 @@ import (
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const testTraceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -7,10 +7,11 @@ import (
 	"errors"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/token"
-	"pgregory.net/rapid"
 )
 
 func tenant(t interface{ Fatal(...any) }, name string) contextkit.TenantID {

@@ -7,10 +7,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/descriptors"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/descriptors"
 )
 
 // acceptQuiet is the time without a failure after which connections count as accepted again.

@@ -11,8 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // exhausted is a listener whose Accept fails while it has no files.

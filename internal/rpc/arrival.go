@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 )
 

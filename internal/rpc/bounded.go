@@ -8,10 +8,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/internal/excerpt"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // Bounds of all of an error's details together, as protobuf and as JSON. With the bound of its

@@ -10,9 +10,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 func TestBounded_MessageAndDetailsAreCut(t *testing.T) {

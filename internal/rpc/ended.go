@@ -7,8 +7,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"google.golang.org/grpc/peer"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // Outcome is how a call ended.

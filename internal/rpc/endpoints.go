@@ -7,8 +7,9 @@ import (
 	"net/http/pprof"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // standardEndpoints mounts what operators and probes expect of every process.

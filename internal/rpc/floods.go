@@ -6,9 +6,10 @@ import (
 	"net"
 	"net/http"
 
+	"google.golang.org/grpc/credentials"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc/flood"
-	"google.golang.org/grpc/credentials"
 )
 
 // flooded counts and logs a connection that is closed because its client sends frames without

@@ -13,17 +13,18 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/encoding"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/tlsfiles"
 	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
-	"github.com/rs/zerolog"
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc/encoding"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // floods write one frame without effect each, on a connection whose stream 1 is a call whose

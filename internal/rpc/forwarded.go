@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc/proxies"
 )

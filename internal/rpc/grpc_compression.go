@@ -7,10 +7,11 @@ import (
 	"io"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/internal/rpc/compression"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+
+	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
 // CompressMinBytes is the size below which compressing an answer costs more than

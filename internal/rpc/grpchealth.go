@@ -6,8 +6,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // healthPoll is the interval between checks of a watched readiness.

@@ -10,8 +10,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/contextkit"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // watchHealth opens a watch and returns it once it has answered, or why it is refused.

@@ -6,8 +6,9 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 	"google.golang.org/grpc/mem"
+
+	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
 // inProcessBacklog is how many messages of a stream may be under way, either way.

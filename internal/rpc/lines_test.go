@@ -5,8 +5,9 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/headgate/headgate/internal/rpc"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // written takes writes, each as a whole.

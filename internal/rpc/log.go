@@ -5,9 +5,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/excerpt"
-	"github.com/rs/zerolog"
 )
 
 // loggedError bounds an error's text in a log line, in encoded bytes.

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/rs/zerolog"
 )
 
 // TestLog_NothingBreaksOutOfALine has every byte in every id that a client may choose.

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc/flood"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
 // Metrics is a process's registry and the RED metrics of its calls.

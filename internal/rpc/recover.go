@@ -7,8 +7,9 @@ import (
 	"runtime/debug"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // Recover turns a handler's panic into INTERNAL, logged with its stack, so that

@@ -10,13 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc/binnames"
-	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/binnames"
+	"github.com/headgate/headgate/internal/rpc/proxies"
 )
 
 // prematureReset is how old a call is at most that its client resets prematurely. Later it

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/internal/config"
-
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
@@ -22,6 +20,7 @@ import (
 	"google.golang.org/grpc/encoding"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/fastpath/latedeadline"
 	"github.com/headgate/headgate/internal/fastpath/rawtcp"
 	"github.com/headgate/headgate/internal/fastpath/stackgrow"

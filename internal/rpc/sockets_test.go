@@ -9,9 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/rs/zerolog"
 )
 
 // A client that connects while a process passes from waiting to serving is answered.

@@ -11,9 +11,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"github.com/headgate/headgate/contextkit"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // Tenants is the set of tenants that a node serves. It may change while the node

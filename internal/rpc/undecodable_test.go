@@ -11,11 +11,12 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
 // withUnknown is a message that is written as these bytes.

@@ -7,9 +7,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // NewWaiting returns a server for an address of a process that cannot take calls yet, because

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/headgate/headgate/internal/token"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/internal/token"
 )
 
 func TestSealer_OpensWhatItSealed(t *testing.T) {

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // Spans here follow OpenTelemetry's semantic conventions, version 1.37: those of RPC

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/tracing"
-	"github.com/headgate/headgate/internal/tracing/tracingtest"
 	"github.com/rs/zerolog"
 	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/tracing"
+	"github.com/headgate/headgate/internal/tracing/tracingtest"
 )
 
 // attributes are a span's, as texts.

@@ -7,10 +7,11 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // RoundTripper returns next with a CLIENT span for each request whose trace is sampled. The

@@ -16,8 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/config"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
@@ -28,6 +26,9 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/config"
 )
 
 const (

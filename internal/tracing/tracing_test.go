@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/tracing"
-	"github.com/headgate/headgate/internal/tracing/tracingtest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/tracing"
+	"github.com/headgate/headgate/internal/tracing/tracingtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

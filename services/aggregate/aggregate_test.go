@@ -13,20 +13,18 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"connectrpc.com/connect/v2/connectproto"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/setup"
-	"github.com/headgate/headgate/internal/streams"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 )

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	"github.com/headgate/headgate/internal/rpc"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // batchConcurrency bounds the aggregates of one batch that are processed concurrently.

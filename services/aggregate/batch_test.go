@@ -7,14 +7,12 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/internal/streams"
-
 	"golang.org/x/sync/errgroup"
 
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // batch returns a SubmitBatchRequest under an idempotency key.

@@ -1,8 +1,9 @@
 package aggregate
 
 import (
-	"github.com/headgate/headgate/services/aggregate/tenantcache"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/services/aggregate/tenantcache"
 )
 
 // cacheMetrics are the metrics of the service's caches, labelled by cache.

@@ -6,9 +6,8 @@ import (
 	"encoding/json"
 	"strconv"
 
-	"github.com/headgate/headgate/internal/journal"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 // commandRef returns the command's key and a fingerprint of its request, which tells a retry from

@@ -6,14 +6,12 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/kv"
-
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/model"

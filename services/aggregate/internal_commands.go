@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc"
 )

@@ -5,10 +5,11 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // stating returns the context of a call with headers (in pairs) as a gateway writes them.

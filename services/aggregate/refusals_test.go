@@ -7,9 +7,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // ledger is a model whose rules fail for some payloads and states.

@@ -9,13 +9,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/timeline"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,11 +16,16 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"

@@ -10,15 +10,13 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/services/aggregate"

@@ -7,11 +7,12 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // TestForeignMessages_UnfoldableEventIsNamed publishes events that can be read but whose data does not fit the

@@ -7,17 +7,15 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/auditlog"
-	"github.com/headgate/headgate/internal/streams"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 const (

@@ -5,8 +5,9 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/model"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/headgate/headgate/model"
 )
 
 const (

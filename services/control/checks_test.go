@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+
 	"github.com/headgate/headgate/model"
 )
 

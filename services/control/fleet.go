@@ -10,14 +10,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/internal/fleet"
-
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/fleet"
 )
 
 const (

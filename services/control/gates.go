@@ -6,9 +6,8 @@ import (
 	"slices"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/kv"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/kv"
 )
 
 // open reports whether the gate of a move's action is open, or what it waits for. It records the target's progress in

@@ -5,15 +5,13 @@ import (
 	"errors"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/journal"
 )
 
 type journalService struct {

@@ -5,13 +5,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/internal/journal"
-
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 )
 

@@ -7,11 +7,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/aymanbagabas/go-udiff"
-
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/models"
-
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -19,6 +14,9 @@ import (
 
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"

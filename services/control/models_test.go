@@ -7,12 +7,11 @@ import (
 	"testing"
 	"time"
 
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/streams"
-
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
 )
 
 func TestListModels_IncludesInitialModel(t *testing.T) {

@@ -4,12 +4,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fleet"
-
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/fleet"
 )
 
 // step is a step of a move.

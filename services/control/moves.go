@@ -11,13 +11,11 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/kv"
-
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
 )
 
 // maxQueued bounds the unfinished moves of a tenant's placement.

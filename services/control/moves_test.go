@@ -11,12 +11,11 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/streams"
-
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // start starts a move of acme's views.

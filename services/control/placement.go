@@ -8,10 +8,9 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fleet"
-
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/fleet"
 )
 
 const kindProjection = "projection"

@@ -7,9 +7,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 
-	"github.com/headgate/headgate/internal/journal"
-
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/usage"
 )

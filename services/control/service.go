@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
@@ -23,8 +24,6 @@ import (
 	"github.com/headgate/headgate/internal/skips"
 	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
-
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // Nodes calls other nodes.

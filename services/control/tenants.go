@@ -10,11 +10,10 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/kv"
-
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/usage"
 )

@@ -6,18 +6,16 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/skips"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
-	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
-	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/model"
 )
 

@@ -8,10 +8,9 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
-
-	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/natstest"
 )
 

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // replacing is a store that may have set aside a damaged predecessor when it was opened.

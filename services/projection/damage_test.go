@@ -10,14 +10,15 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // fileOf returns the only file of a tenant's views.

@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
@@ -20,9 +24,6 @@ import (
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
-	"github.com/rs/zerolog"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/proto"
 )
 
 // log is a log that is read while it is written.

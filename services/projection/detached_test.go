@@ -10,15 +10,13 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/skips"
-	"github.com/headgate/headgate/internal/streams"
-
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/skips"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/services/projection/store"
 )
 

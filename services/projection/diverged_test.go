@@ -8,18 +8,16 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
-
-	natsserver "github.com/nats-io/nats-server/v2/server"
-	"github.com/rs/zerolog"
 )
 
 // disk is the disk of a NATS server at a fixed port. It can be reset to an earlier state.

@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // retryAfter is the retry delay that clients are asked for.

@@ -6,9 +6,8 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fleet"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"
 )

@@ -6,11 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"pgregory.net/rapid"
 )
 
 // notes is a view for filters.

@@ -6,11 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/journal"
-
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/store"

@@ -7,13 +7,12 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/streams"
-
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 )
 

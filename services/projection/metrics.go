@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/headgate/headgate/contextkit"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // shownTenants bounds the tenants with their own series: first tenants whose views fail, then tenants with the most

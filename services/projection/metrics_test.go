@@ -6,10 +6,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/sqlite"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // gathered returns the values of the service's series, by name and labels.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc/response"
@@ -15,7 +17,6 @@ import (
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/store"
-	"google.golang.org/protobuf/proto"
 )
 
 const pageBytes = 1 << 20

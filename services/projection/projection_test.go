@@ -15,29 +15,27 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"github.com/google/go-cmp/cmp"
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"pgregory.net/rapid"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/skips"
-	"github.com/headgate/headgate/internal/timeline"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/skips"
+	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/postgres"
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
-
-	natsserver "github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
-	"pgregory.net/rapid"
 )
 
 // server is the PostgreSQL server that the tests share; the first one starts it.

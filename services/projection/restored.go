@@ -5,9 +5,10 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // errWentBack reports that the rows are of an earlier checkpoint than the one that a batch follows.

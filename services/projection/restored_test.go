@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
@@ -17,7 +19,6 @@ import (
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
 	"github.com/headgate/headgate/services/projection/sqlite"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/jackc/pgx/v5"
 )
 
 // overRestorable runs a test with each kind of store. save copies acme's views, and restore brings the copy back, in

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/projection/store"

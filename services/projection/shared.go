@@ -8,9 +8,10 @@ import (
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/rpc/response"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 const (

@@ -9,10 +9,11 @@ import (
 	"sync/atomic"
 	"testing"
 
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
-	"github.com/headgate/headgate/internal/rpc/response"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/rpc/response"
 )
 
 // reader reads rows whose only member is the sequence that they are of.

@@ -7,10 +7,9 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/timeline"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/projection/store"

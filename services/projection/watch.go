@@ -8,11 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/internal/journal"
-
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
-
+	"github.com/headgate/headgate/internal/journal"
 	positions "github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/model"

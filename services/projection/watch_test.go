@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"golang.org/x/sync/errgroup"
 )
 
 // watcher is a client that stores what it receives.

@@ -10,16 +10,14 @@ import (
 	"connectrpc.com/connect/v2/connectinprocess"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/setup"
-	"github.com/headgate/headgate/internal/streams"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
-
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/backup"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/runner"

@@ -7,9 +7,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"

@@ -12,20 +12,17 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fleet"
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/streams"
-
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner"
 	"github.com/headgate/headgate/services/runner/webhook"

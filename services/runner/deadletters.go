@@ -9,17 +9,15 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/deadletter"
-	"github.com/headgate/headgate/internal/streams"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/deadletter"
 	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 )
 

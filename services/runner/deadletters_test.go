@@ -7,9 +7,10 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func TestDeadLetters_AreListedAndReplayedInOrder(t *testing.T) {

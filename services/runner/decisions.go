@@ -8,14 +8,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/streams"
-
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // Operators' decisions are stored in the bucket "runner" under one of these prefixes and the tenant's name: under the

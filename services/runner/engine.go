@@ -7,17 +7,16 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/internal/workqueue"
-
-	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
-
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )

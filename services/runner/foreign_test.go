@@ -8,10 +8,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/deadletter"
 	"github.com/headgate/headgate/internal/journal"
-
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"

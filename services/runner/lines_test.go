@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/internal/natstest"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/internal/natstest"
 )
 
 // lines sends each line of a log.

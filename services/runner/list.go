@@ -4,10 +4,11 @@ import (
 	"context"
 
 	"connectrpc.com/connect/v2"
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
-	"github.com/headgate/headgate/internal/rpc/response"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/rpc/response"
 )
 
 // listScan bounds the instances that are read for one page.

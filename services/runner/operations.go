@@ -9,11 +9,10 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/deadletter"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/workqueue"
-
-	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 )
 
 // An operation changes an instance's record by compare-and-set, so that a runner that drives the instance

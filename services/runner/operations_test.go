@@ -11,11 +11,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 
-	"github.com/headgate/headgate/internal/streams"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // inState waits until an instance of the workflow transfer is in a state, and returns it.

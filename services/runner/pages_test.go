@@ -8,14 +8,12 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/deadletter"
-	"github.com/headgate/headgate/internal/journal"
-
 	"google.golang.org/protobuf/proto"
 
+	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/deadletter"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
 )
 

@@ -10,10 +10,11 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // maxStoredRequest bounds the stored content of a request, in bytes. For a larger one the digest is stored: the model

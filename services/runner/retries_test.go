@@ -13,12 +13,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 
-	"github.com/headgate/headgate/internal/workqueue"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/workqueue"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )

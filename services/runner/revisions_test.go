@@ -9,11 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/kv"
-	"github.com/headgate/headgate/internal/streams"
-
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 )
 

@@ -12,22 +12,19 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/streams"
-
-	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
 	"github.com/headgate/headgate/internal/lease"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/runner"

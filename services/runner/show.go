@@ -7,16 +7,14 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/natsclient"
-	"github.com/headgate/headgate/internal/streams"
-
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 var stateMessages = map[state]adminv1.WorkflowState{

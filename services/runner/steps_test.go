@@ -16,12 +16,10 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/streams"
-
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
-
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )

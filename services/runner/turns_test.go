@@ -10,9 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/natstest"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 func TestTurns_TenantsAreServedInTurn(t *testing.T) {

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/headgate/headgate/internal/rpc/flood"
 	"golang.org/x/net/http2"
+
+	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
 // TestChannel_FloodingPeerIsDisconnected has a peer send frames without effect instead of an

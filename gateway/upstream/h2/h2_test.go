@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/tlsfiles"
-	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
@@ -26,6 +24,9 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/headgate/headgate/internal/tlsfiles"
+	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 )
 
 // echo is a grpc-go server that sends each message back as it came, and says in its

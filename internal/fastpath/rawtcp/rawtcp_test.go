@@ -10,9 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/headgate/headgate/internal/fastpath/rawtcp"
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
+
+	"github.com/headgate/headgate/internal/fastpath/rawtcp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -8,8 +8,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/internal/rpc/compression"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
 func compress(t interface{ Fatal(...any) }, c connect.Compressor, data []byte) []byte {

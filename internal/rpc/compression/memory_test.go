@@ -12,8 +12,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/andybalholm/brotli"
-	"github.com/headgate/headgate/internal/rpc/compression"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
 const (

@@ -7,9 +7,10 @@ import (
 	"net"
 	"testing"
 
-	"github.com/headgate/headgate/internal/rpc/flood"
 	"golang.org/x/net/http2"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
 // chunks is a connection that reads bytes in pieces of a size, and takes what is written.

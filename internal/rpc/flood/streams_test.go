@@ -5,8 +5,9 @@ import (
 	"net"
 	"testing"
 
-	"github.com/headgate/headgate/internal/rpc/flood"
 	"golang.org/x/net/http2"
+
+	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
 // headers write the HEADERS frames of streams.

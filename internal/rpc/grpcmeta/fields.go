@@ -6,8 +6,9 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/internal/excerpt"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // Header writes the request headers of a call, those of the contract among them. ctx is

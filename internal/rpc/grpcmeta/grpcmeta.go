@@ -9,10 +9,11 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc/binnames"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/binnames"
 )
 
 const (

@@ -6,8 +6,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 func TestHeaders_RoundTrip(t *testing.T) {

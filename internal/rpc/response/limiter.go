@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/config"
-	"github.com/headgate/headgate/internal/rpc"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 const (

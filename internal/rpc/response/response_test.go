@@ -7,11 +7,12 @@ import (
 	"testing/synctest"
 
 	"connectrpc.com/connect/v2"
-	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/rpc/response"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"pgregory.net/rapid"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/response"
 )
 
 func tenant(t *testing.T, name string) contextkit.TenantID {

@@ -5,12 +5,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/internal/journal"
-	"github.com/headgate/headgate/internal/streams"
-
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/services/aggregate/tenantcache"
 )
 

@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/headgate/headgate/contextkit"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // Store holds records by name until they expire. Its methods may be called concurrently.

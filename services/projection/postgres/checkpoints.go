@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/headgate/headgate/contextkit"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // Found is the checkpoint of a tenant's views in a generation.

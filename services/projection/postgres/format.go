@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/headgate/headgate/internal/format"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/internal/format"
 )
 
 // databaseFormat is the format of the database that this version writes. Version 2 records the origins of generations

@@ -11,11 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/format"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/rs/zerolog"
 )
 
 // network forwards connections to a unix socket, until it drops their packets.

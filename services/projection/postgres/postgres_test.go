@@ -9,14 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"pgregory.net/rapid"
+
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/postgres/postgrestest"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
-	"pgregory.net/rapid"
 )
 
 // database starts a server with an empty database.

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/jackc/pgx/v5"
 )
 
 // Apply implements [store.Store]. Nodes that follow the same tenant take turns, and each begins at the checkpoint of

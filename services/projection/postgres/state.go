@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/projection/store"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 // stateTables returns the statements that create a generation's tables besides the views' tables. Version 0 of the

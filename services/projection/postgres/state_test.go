@@ -1,16 +1,16 @@
 package postgres
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
-	"errors"
-
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"github.com/jackc/pgx/v5"
 )
 
 func exec(t *testing.T, s *Store, statements ...string) {

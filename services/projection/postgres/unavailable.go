@@ -11,10 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/services/projection/store"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 const (

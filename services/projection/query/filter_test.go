@@ -5,9 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
-	"pgregory.net/rapid"
 )
 
 func TestPattern_Match(t *testing.T) {

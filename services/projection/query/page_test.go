@@ -8,10 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
-	"pgregory.net/rapid"
 )
 
 // issuers returns a Pages per version that it issues.

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/headgate/headgate/model"
 	"go.einride.tech/aip/ordering"
+
+	"github.com/headgate/headgate/model"
 )
 
 // Errors of invalid requests; they are wrapped with the reason.

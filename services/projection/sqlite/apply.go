@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/projection/store"
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 // Apply implements [store.Store].

@@ -10,10 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/projection/store"
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 const (

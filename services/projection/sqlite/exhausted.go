@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/headgate/headgate/internal/descriptors"
-	"github.com/headgate/headgate/services/projection/store"
 	driver "modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/headgate/headgate/internal/descriptors"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 // explained returns err as a [store.ErrUnavailable] with the cause if a file cannot be opened because the process, or

@@ -6,10 +6,11 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/headgate/headgate/internal/disk"
-	"github.com/headgate/headgate/services/projection/store"
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/headgate/headgate/internal/disk"
+	"github.com/headgate/headgate/services/projection/store"
 )
 
 // leastRoom is the free space below which an I/O error is treated as a full disk, since SQLite may return any of its

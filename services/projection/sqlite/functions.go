@@ -6,8 +6,9 @@ import (
 	"fmt"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/headgate/headgate/services/projection/query"
 	"modernc.org/sqlite"
+
+	"github.com/headgate/headgate/services/projection/query"
 )
 
 // maxTests bounds the compiled tests of JSON columns.

@@ -20,12 +20,13 @@ import (
 	"sync"
 	"time"
 
+	"modernc.org/sqlite" // also registers the driver
+	lib "modernc.org/sqlite/lib"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
-	"modernc.org/sqlite" // also registers the driver
-	lib "modernc.org/sqlite/lib"
 )
 
 // readers bounds the concurrent queries of one tenant's file.

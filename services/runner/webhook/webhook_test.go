@@ -11,10 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/services/runner/webhook"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
