@@ -48,7 +48,7 @@ type pattern struct {
 }
 
 // patternError reports that a text is too long for a regular expression.
-type patternError struct{ bytes, most int }
+type patternError struct{ bytes, limit int }
 
 // MatchString implements [jsonschema.Regexp].
 func (p pattern) MatchString(text string) bool {
@@ -70,7 +70,7 @@ func validate(schema *jsonschema.Schema, payload Object) (err error) {
 		switch failed := recover().(type) {
 		case nil:
 		case patternError:
-			err = &PayloadError{Violations: []Violation{{Field: "payload", Message: fmt.Sprintf("a text of %d bytes is too long for its regular expression: at most %d are allowed", failed.bytes, failed.most)}}}
+			err = &PayloadError{Violations: []Violation{{Field: "payload", Message: fmt.Sprintf("a text of %d bytes is too long for its regular expression: at most %d are allowed", failed.bytes, failed.limit)}}}
 		default:
 			panic(failed)
 		}

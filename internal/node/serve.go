@@ -120,8 +120,8 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	return rpc.RunLayers(ctx, append(r.layers, r.js.run())...)
 }
 
-// leastShare is the smallest valid tenant_share and caller_share.
-const leastShare = 0.001
+// minShare is the smallest valid tenant_share and caller_share.
+const minShare = 0.001
 
 func (p *Plan) gateway(ctx context.Context) error {
 	g := &p.settings.Gateway
@@ -138,7 +138,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 	err := errors.Join(listenErr, config.Inside("proxies", proxiesErr), g.checkHSTS(), gateway.CheckOrigins(g.origins()...), config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
 		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
 		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1),
-		config.AtLeast("max_bytes", g.MaxBytes, 1<<20), config.Within("tenant_share", g.TenantShare, leastShare, 1), config.Within("caller_share", g.CallerShare, leastShare, 1))
+		config.AtLeast("max_bytes", g.MaxBytes, 1<<20), config.Within("tenant_share", g.TenantShare, minShare, 1), config.Within("caller_share", g.CallerShare, minShare, 1))
 	if err != nil {
 		return err
 	}

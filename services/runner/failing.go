@@ -85,11 +85,11 @@ func (f *failing) counts(n int, now time.Time) (total, stuck int, most []tenantC
 		tenants[tenant.String()] = len(known)
 	}
 	f.mu.Unlock()
-	return total, stuck, mostOf(tenants, n)
+	return total, stuck, largest(tenants, n)
 }
 
-// mostOf returns the n tenants with the largest counts.
-func mostOf(tenants map[string]int, n int) []tenantCount {
+// largest returns the n tenants with the largest counts.
+func largest(tenants map[string]int, n int) []tenantCount {
 	out := make([]tenantCount, 0, len(tenants))
 	for tenant, count := range tenants {
 		out = append(out, tenantCount{tenant, count})

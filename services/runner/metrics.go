@@ -121,7 +121,7 @@ func (c *storedCounts) renew(ctx context.Context, js jetstream.JetStream) {
 	for subject, count := range info.State.Subjects {
 		tenants[strings.TrimPrefix(subject, deadLetters)] = int(count) //nolint:gosec // far below 2^63
 	}
-	c.tenants = mostOf(tenants, shownTenants)
+	c.tenants = largest(tenants, shownTenants)
 }
 
 // deadLetters is the prefix of the subjects of dead letters, see [streams.DeadLetterSubject].

@@ -15,15 +15,15 @@ import (
 // one with much live data, for example ten thousand connections, would use several times that memory with the
 // maximum.
 const (
-	leastGrowth = 100
-	mostGrowth  = 400
+	minGrowth = 100
+	maxGrowth = 400
 	// growthBytes bounds the growth of the heap beyond the minimum percentage.
 	growthBytes = 128 << 20
 )
 
 // growth returns the percentage for an amount of live data, in bytes.
 func growth(live uint64) int {
-	return int(min(max(growthBytes*100/max(live, 1), leastGrowth), mostGrowth))
+	return int(min(max(growthBytes*100/max(live, 1), minGrowth), maxGrowth))
 }
 
 // Adapt sets the percentage now and after each collection, for the lifetime of the process. It does nothing if GOGC
@@ -32,7 +32,7 @@ func Adapt() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	percent := mostGrowth
+	percent := maxGrowth
 	debug.SetGCPercent(percent)
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	afterCollections(func() {

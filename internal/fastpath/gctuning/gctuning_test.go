@@ -56,9 +56,9 @@ func TestAdapt_FollowsLiveHeap(t *testing.T) {
 			}
 		}
 	}
-	reaches(mostGrowth)
+	reaches(maxGrowth)
 	much := make([]byte, 2*growthBytes) // never touched
-	reaches(leastGrowth)
+	reaches(minGrowth)
 	runtime.KeepAlive(much)
-	reaches(mostGrowth)
+	reaches(maxGrowth)
 }

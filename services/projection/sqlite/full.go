@@ -13,9 +13,9 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// leastRoom is the free space below which an I/O error is treated as a full disk, since SQLite may return any of its
+// minFreeBytes is the free space below which an I/O error is treated as a full disk, since SQLite may return any of its
 // I/O errors for a file that cannot grow.
-const leastRoom = 1 << 20
+const minFreeBytes = 1 << 20
 
 // full wraps an error of the file at path in [store.ErrFull] if the file's disk is full. The file is intact, and the
 // operation may be retried.
@@ -31,7 +31,7 @@ func full(path string, err error) error {
 	case lib.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", store.ErrFull, err)
 	case lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN:
-		if room, known, failed := disk.Room(filepath.Dir(path)); known && failed == nil && room < leastRoom {
+		if room, known, failed := disk.Room(filepath.Dir(path)); known && failed == nil && room < minFreeBytes {
 			return fmt.Errorf("%w: %w", store.ErrFull, err)
 		}
 	}
