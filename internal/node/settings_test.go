@@ -109,7 +109,7 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 		"a ping too often":      {"gateway", gatewayWith("  upstream: {ping_after: 1s}\n"), "f.yaml:6: gateway.upstream.ping_after: is 1s, want at least 10s"},
 		"a share above one":     {"gateway", gatewayWith("  breakers:\n    failures: 3\n    panic_share: 2\n"), "f.yaml:8: gateway.breakers.panic_share: is 2, want 0 to 1"},
 		"a node without kind":   {"gateway", gatewayWith("  nodes:\n  - {id: a, kind: b, endpoint: c}\n  - id: d\n"), "f.yaml:8: gateway.nodes.1: needs an id, a kind and an endpoint"},
-		"a placement nowhere":   {"gateway", gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"), `is placed on "r", which is no runner node`},
+		"a placement nowhere":   {"gateway", gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"), `is placed on "r", which is not a runner node`},
 		"a tenant's bad name":   {"gateway", gatewayWith("  placements: [{tenant: ACME, kind: runner, node: r}]\n"), "f.yaml:6: gateway.placements.0.tenant: "},
 		"a certificate alone":   {"gateway", gatewayWith("  tls: {cert: x}\n"), "f.yaml:6: gateway.tls: tls: a certificate needs its key"},
 		"nodes without CA":      {"gateway", gatewayWith("  upstream_tls: {server_name: x}\n"), "f.yaml:6: gateway.upstream_tls: ca is missing"},
