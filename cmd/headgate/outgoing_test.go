@@ -75,7 +75,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"natshealth.observed.PublishMsg jetstream.PublishMsg": {
 		"it passes the message on unchanged", "internal/natshealth.TestStorage_NoticesAServerThatStoresNothing"},
 	"backup.restoring.addRefusals jetstream.PublishMsg": {
-		"contextkit.InjectNATS under the platform's context, or it fails", "services/runner.TestBackup_WhatWasUndoneDoesNotGoForward"},
+		"contextkit.InjectNATS under the platform's context, or it fails", "services/runner.TestBackup_CompensatedTransferDoesNotGoForward"},
 	"backup.restoring.moveCursors jetstream.PublishMsg": {
 		"contextkit.InjectNATS under the platform's context, or it fails", "cmd/headgate.TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing"},
 	"tracing.sender.UploadTraces grpc.Invoke": {"", ""},
@@ -84,25 +84,23 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"journal.Journal.publish jetstreamext.PublishMsgBatch": {
 		"as the line above", "services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
 	"deadletter.Store jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkThatCannotBeUndoneIsKeptAsADeadLetter"},
+		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkflow_FailedCompensationIsDeadLetter"},
 	"kv.publish jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "internal/kv.TestKept_PlatformWritesCarryTheContract"},
 	"timeline.Recorder.publish jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "internal/timeline.TestSpan_CarriesTheContractOfItsCall"},
 	"workqueue.MakeDue jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails", "services/runner.TestOperations_StuckInstancesAreRetriedSkippedCancelledOrUndone"},
+		"contextkit.InjectNATS, or it fails", "services/runner.TestOperations_RetrySkipCancelOrCompensateStuckInstances"},
 	"runner.schedule jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails", "services/runner.TestAWorkflowWaitsAcrossARestart"},
+		"contextkit.InjectNATS, or it fails", "services/runner.TestWait_SurvivesRestart"},
 	"webhook.New net.DialContext": {"", ""},
 	"webhook.Caller.post http.Do": {
-		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestACallIsSignedKeyedAndCarriesTheContract"},
+		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestPost_SignsAndCarriesKeyAndContext"},
 	"audit.outbox.send jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
 	"audit.outbox.awaitAck jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
-	"aggregate.Service.storeSnapshot jetstream.PublishMsgAsync": {
-		"contextkit.InjectNATS, or it does nothing", "services/aggregate.TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents"},
-	"aggregate.answers.record jetstream.PublishMsgAsync": {
+	"kv.Bucket.PutAsync jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it fails", "services/aggregate.TestIdempotency_RecordCarriesContextHeaders"},
 }
 
