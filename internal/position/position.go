@@ -1,9 +1,9 @@
-// Package position is the token that says how far a tenant's journal has been
-// read or written: what Submit answers and Query waits for.
+// Package position encodes consistency tokens: positions in a tenant's journal, which Submit returns
+// and for which Query waits (read your writes).
 //
-// Outside it is opaque. Inside it is versioned, authenticated and bound to the tenant
-// and to the journal's epoch, so that a token of another tenant, of a wiped
-// journal or of a client's own making is rejected instead of waited for.
+// A token is opaque to clients. It is versioned, authenticated and bound to the tenant and to the
+// journal's epoch, so that a token of another tenant, of a deleted journal or made by a client is
+// rejected instead of waited for.
 //
 // The journal is shared by all tenants, so a sequence tells how many events they all
 // have. For that reason version 2 is encrypted. Version 1 is not, stays readable, and is
