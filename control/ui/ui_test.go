@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/control/ui"
 )
 
-func TestPagesAreServedWithWhatTheyLoadAndNothingElse(t *testing.T) {
+func TestHandler_ServesPagesAndAssetsUnderAStrictPolicy(t *testing.T) {
 	server := httptest.NewServer(ui.Handler())
 	defer server.Close()
 	get := func(path string) (*http.Response, string) {

@@ -4,17 +4,5 @@ package wordlist
 // line with the rewrite that makes its folder clean; add none, except for a folder that moves.
 var pendingPaths = []string{
 	// The Control UI.
-	"control/ui",
 
-	"control/ui/e2e",
-
-	"control/ui/src/app",
-
-	"control/ui/src/audit",
-
-	"control/ui/src/fleet",
-
-	"control/ui/src/rebalance",
-
-	"control/ui/src/tenants",
 }

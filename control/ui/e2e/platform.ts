@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** Starts the whole platform on ports of its own choice, and gives it some history. */
+/** Starts the whole platform on ports that the system chooses, and gives it some history. */
 export default async function setup(): Promise<() => Promise<void>> {
   const dir = mkdtempSync(join(tmpdir(), "headgate-ui-"));
   const root = join(import.meta.dirname, "../../..");
@@ -14,7 +14,7 @@ export default async function setup(): Promise<() => Promise<void>> {
   }
   const any = "127.0.0.1:0";
   const flags = ["listen", "grpc-listen", "admin-listen", "aggregate-listen", "projection-listen", "runner-listen", "control-listen"].flatMap((flag) => [`--${flag}`, any]);
-  const platform = spawn(binary, ["dev", "--data", join(dir, "data"), ...flags], { stdio: ["ignore", "pipe", "inherit"] });
+  const platform = spawn(binary, ["dev", "--data", join(dir, "data"), "--webhook", "127.0.0.1", ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const output = await ready(platform);
   const gateway = /Control UI\s+(http:\S+)\/ui\//.exec(output)?.[1] ?? "";
   const operator = /OPERATOR=(\S+)/.exec(output)?.[1] ?? "";
@@ -22,6 +22,10 @@ export default async function setup(): Promise<() => Promise<void>> {
   process.env["HEADGATE_URL"] = gateway;
   process.env["HEADGATE_OPERATOR"] = operator;
   process.env["HEADGATE_APPLICATION"] = acme;
+  // What tests need to issue tokens, and to suspend the platform.
+  process.env["HEADGATE_ISSUER"] = binary;
+  process.env["HEADGATE_DATA"] = join(dir, "data");
+  process.env["HEADGATE_PID"] = String(platform.pid);
   await history(gateway, acme);
   return async () => {
     const ended = new Promise((resolve) => platform.once("exit", resolve));
@@ -57,6 +61,6 @@ async function history(gateway: string, token: string): Promise<void> {
     await post(`/v1/commands/wallet/${name}/deposit`, { amount: 1000 });
   }
   await post("/v1/commands/transfer/good/request", { from: "ada", to: "bob", amount: 250 }, "the-transfer");
-  await post("/v1/commands/transfer/bad/request", { from: "ada", to: "nobody", amount: 10 });
+  await post("/v1/commands/transfer/bad/request", { from: "ada", to: "missing", amount: 10 });
   await fetch(`${gateway}/admin/runner/drain`, { method: "POST", headers: { authorization: `Bearer ${token}`, "content-type": "application/json" }, body: "{}" });
 }

@@ -6,6 +6,7 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import "./app/app.css";
 import { router } from "./app/router";
+import { onIdentityChange, startSession } from "./app/session";
 import { applyTheme } from "./app/theme";
 import { transport } from "./app/transport";
 
@@ -15,11 +16,17 @@ const queries = new QueryClient({
   defaultOptions: {
     queries: {
       staleTime: 2_000,
-      // Only what may be otherwise the next time is asked again.
+      // Only what may succeed the next time is tried again.
       retry: (count, err) => count < 2 && ConnectError.from(err).code === Code.Unavailable,
     },
   },
 });
+
+onIdentityChange(() => {
+  void queries.cancelQueries();
+  queries.clear();
+});
+startSession();
 
 const root = document.getElementById("root");
 if (root) {

@@ -1,6 +1,7 @@
 import { timestampDate, type Timestamp } from "@bufbuild/protobuf/wkt";
+import { currentZone } from "./zone";
 
-/** What stands where something is not known. */
+/** Stands for a value that is not known. */
 export const unknown = "–";
 
 export function number(value: number | bigint | undefined, digits = 0): string {
@@ -14,26 +15,45 @@ export function ms(value: number | undefined): string {
   return `${number(value, value < 10 ? 1 : 0)} ms`;
 }
 
+/** Bytes in the largest binary unit of which there is one. */
 export function bytes(value: bigint | undefined): string {
   if (value === undefined || value === 0n) return unknown;
-  return `${number(Number(value) / (1 << 20))} MiB`;
+  let size = Number(value);
+  for (const unit of ["B", "KiB", "MiB", "GiB"]) {
+    if (size < 1024) return `${number(size, size < 10 ? 1 : 0)} ${unit}`;
+    size /= 1024;
+  }
+  return `${number(size, 1)} TiB`;
 }
 
-export function time(value: Timestamp | undefined): string {
-  return value ? timestampDate(value).toISOString().replace("T", " ").slice(0, 23) : unknown;
+/** A moment in the chosen time zone, to the millisecond. */
+export function moment(date: Date): string {
+  if (Number.isNaN(date.getTime())) return unknown;
+  const shown = currentZone() === "utc" ? date : new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
+  return shown.toISOString().replace("T", " ").slice(0, 23);
+}
+
+/** A time for sorting and for export: RFC 3339 in UTC. */
+export function instant(value: Timestamp | undefined): string {
+  return value ? timestampDate(value).toISOString() : "";
 }
 
 /** How long ago, or how long something has run. */
 export function since(value: Timestamp | undefined, now = Date.now()): string {
   if (!value) return unknown;
-  const seconds = Math.max(0, Math.round((now - timestampDate(value).getTime()) / 1000));
+  return duration(now - timestampDate(value).getTime());
+}
+
+/** A length of time in its largest unit. */
+export function duration(milliseconds: number): string {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
   if (seconds < 60) return `${seconds} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
-/** The last part of an enum's name: NODE_STATE_NOT_READY of NODE_STATE is "not ready". */
+/** The words of an enum's value: NODE_STATE_NOT_READY of NodeState is "not ready". */
 export function enumName(names: Record<number, string | undefined>, value: number): string {
   return (names[value] ?? unknown).toLowerCase().replaceAll("_", " ");
 }

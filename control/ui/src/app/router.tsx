@@ -1,33 +1,66 @@
-import { createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect } from "@tanstack/react-router";
-import { Shell } from "./shell";
+import { createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect, retainSearchParams, type RouteComponent } from "@tanstack/react-router";
+import { Crashed, loaded } from "./recover";
+import { Landing, Shell } from "./shell";
 import { parseSearch, stringifySearch, type Search } from "./url";
 
-const root = createRootRoute({ component: Shell, validateSearch: (search: Record<string, unknown>): Search => search as Search });
-
-const start = createRoute({
-  getParentRoute: () => root,
-  path: "/",
-  beforeLoad: () => {
-    throw redirect({ to: "/fleet" });
-  },
+const root = createRootRoute({
+  component: Shell,
+  validateSearch: (search: Record<string, unknown>): Search => search as Search,
+  // The tenant is the console's, not a screen's: every link keeps it.
+  search: { middlewares: [retainSearchParams<Search>(["tenant"])] },
 });
 
-// Each screen is loaded when it is first shown.
+const start = createRoute({ getParentRoute: () => root, path: "/", component: Landing });
+
+/** A screen, loaded when it is first shown. */
+function screen<P extends string, K extends string>(path: P, load: () => Promise<Record<K, RouteComponent>>, name: K) {
+  const importer = async () => {
+    try {
+      const module = await load();
+      loaded();
+      return module;
+    } catch (err) {
+      return { [name]: () => <Crashed error={err} missing /> } as unknown as Record<K, RouteComponent>;
+    }
+  };
+  return createRoute({ getParentRoute: () => root, path, component: lazyRouteComponent(importer, name) });
+}
+
+/** An address of before that leads to the present one. */
+function moved<P extends string>(path: P, to: "/moves" | "/access") {
+  return createRoute({
+    getParentRoute: () => root,
+    path,
+    beforeLoad: ({ search }) => {
+      throw redirect({ to, search });
+    },
+  });
+}
+
 const routes = [
-  createRoute({ getParentRoute: () => root, path: "/fleet", component: lazyRouteComponent(() => import("../fleet/fleet"), "Fleet") }),
-  createRoute({ getParentRoute: () => root, path: "/tenants", component: lazyRouteComponent(() => import("../tenants/tenants"), "Tenants") }),
-  createRoute({ getParentRoute: () => root, path: "/views", component: lazyRouteComponent(() => import("../views/views"), "Views") }),
-  createRoute({ getParentRoute: () => root, path: "/commands", component: lazyRouteComponent(() => import("../commands/commands"), "Commands") }),
-  createRoute({ getParentRoute: () => root, path: "/workflows", component: lazyRouteComponent(() => import("../workflows/workflows"), "Workflows") }),
-  createRoute({ getParentRoute: () => root, path: "/rebalance", component: lazyRouteComponent(() => import("../rebalance/rebalance"), "Rebalances") }),
-  createRoute({ getParentRoute: () => root, path: "/models", component: lazyRouteComponent(() => import("../models/models"), "Models") }),
-  createRoute({ getParentRoute: () => root, path: "/timeline", component: lazyRouteComponent(() => import("../timeline/timeline"), "Timeline") }),
-  createRoute({ getParentRoute: () => root, path: "/audit", component: lazyRouteComponent(() => import("../audit/audit"), "Audit") }),
-  createRoute({ getParentRoute: () => root, path: "/policy", component: lazyRouteComponent(() => import("../policy/policy"), "Policy") }),
-  createRoute({ getParentRoute: () => root, path: "/api", component: lazyRouteComponent(() => import("../explorer/explorer"), "Explorer") }),
+  screen("/fleet", () => import("../fleet/fleet"), "Fleet"),
+  screen("/tenants", () => import("../tenants/tenants"), "Tenants"),
+  screen("/views", () => import("../views/views"), "Views"),
+  screen("/commands", () => import("../commands/commands"), "Commands"),
+  screen("/workflows", () => import("../workflows/workflows"), "Workflows"),
+  screen("/dead-letters", () => import("../letters/letters"), "Letters"),
+  screen("/moves", () => import("../moves/moves"), "Moves"),
+  screen("/models", () => import("../models/models"), "Models"),
+  screen("/timeline", () => import("../timeline/timeline"), "Timeline"),
+  screen("/audit", () => import("../audit/audit"), "Audit"),
+  screen("/access", () => import("../access/access"), "Access"),
+  screen("/api", () => import("../explorer/explorer"), "Explorer"),
+  moved("/rebalance", "/moves"),
+  moved("/policy", "/access"),
 ];
 
-export const router = createRouter({ routeTree: root.addChildren([start, ...routes]), basepath: "/ui", parseSearch, stringifySearch });
+export const router = createRouter({
+  routeTree: root.addChildren([start, ...routes]),
+  basepath: "/ui",
+  parseSearch,
+  stringifySearch,
+  defaultErrorComponent: ({ error, reset }) => <Crashed error={error} reset={reset} />,
+});
 
 declare module "@tanstack/react-router" {
   interface Register {

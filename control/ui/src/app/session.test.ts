@@ -11,13 +11,13 @@ describe("what the principal may not do", () => {
     [["fleet.admin"], ["*"], "platform", ""],
     [["fleet.admin:acme*"], ["*"], "platform", ""],
     [["fleet.read"], ["*"], "platform", "you lack the right fleet.admin"],
-    [["fleet.admin"], ["acme"], "platform", "it concerns the platform, and your credential is not for all tenants"],
+    [["fleet.admin"], ["acme"], "platform", "it concerns the whole platform, and your credential is not valid for all tenants"],
     [["fleet.admin"], ["acme"], "tenant", ""],
   ] as const)("rights %j, tenants %j, %s", (rights, tenants, scope, want) => {
     expect(refusal(who([...rights], [...tenants]), "fleet.admin", scope)).toBe(want);
   });
 
-  it("is everything until it is known who that is", () => {
+  it("is everything until the rights are loaded", () => {
     expect(refusal(undefined, "fleet.read", "platform")).not.toBe("");
   });
 });

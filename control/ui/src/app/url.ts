@@ -1,6 +1,7 @@
 import { useNavigate, useSearch } from "@tanstack/react-router";
+import { useEffect, useRef, useState } from "react";
 
-/** What the address says after the question mark, all strings. */
+/** The query of the address, all strings. */
 export type Search = Record<string, string | undefined>;
 
 export function parseSearch(text: string): Search {
@@ -16,12 +17,46 @@ export function stringifySearch(search: Record<string, unknown>): string {
   return text === "" ? "" : `?${text}`;
 }
 
-/** The state of a screen, which is its address: every place can be linked to. */
-export function useUrl(): [(name: string) => string, (patch: Search) => void] {
+/**
+ * The state of a screen is its address: every place can be linked to. A change is a step that Back
+ * undoes, unless it replaces the place; the page does not scroll.
+ */
+export function useUrl(): [(name: string) => string, (patch: Search, options?: { replace?: boolean }) => void] {
   const search = useSearch({ strict: false }) as Search;
   const navigate = useNavigate();
   return [
     (name) => search[name] ?? "",
-    (patch) => void navigate({ to: ".", search: (before: Search) => ({ ...before, ...patch }), replace: true }),
+    (patch, { replace = false } = {}) => void navigate({ to: ".", search: (before: Search) => ({ ...before, ...patch }), replace, resetScroll: false }),
   ];
+}
+
+/** The time from the last key to the change of the address, which is what asks the server. */
+const pause = 350;
+
+/**
+ * A text of the address that is typed: the address follows when the typing pauses, or at commit. Texts
+ * of the address in "clears" are removed with a change, such as the page of a list.
+ */
+export function useTyped(name: string, clears: readonly string[] = []): { text: string; type: (text: string) => void; commit: () => void } {
+  const [get, set] = useUrl();
+  const current = get(name);
+  const [typed, setTyped] = useState<string>();
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  const apply = (text: string) => {
+    clearTimeout(timer.current);
+    if (text !== current) set({ [name]: text, ...Object.fromEntries(clears.map((one) => [one, ""])) }, { replace: true });
+    setTyped(undefined);
+  };
+  return {
+    text: typed ?? current,
+    type: (text) => {
+      setTyped(text);
+      clearTimeout(timer.current);
+      timer.current = setTimeout(() => apply(text), pause);
+    },
+    commit: () => {
+      if (typed !== undefined) apply(typed);
+    },
+  };
 }

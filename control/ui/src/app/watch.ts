@@ -1,7 +1,8 @@
-import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
-import type { DescMethodServerStreaming } from "@bufbuild/protobuf";
+import type { DescMessage, DescMethodServerStreaming, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { useEffect, useState } from "react";
+import { answerReceived } from "./pulse";
+import { useSession } from "./session";
 import { transport } from "./transport";
 
 export interface Watched<T> {
@@ -10,9 +11,9 @@ export interface Watched<T> {
 }
 
 /**
- * Follows a stream as long as the component is shown, and comes back to it when it
- * ends; each message goes to take, the last one is returned. Nothing is followed
- * while input is undefined.
+ * Follows a stream while the component is shown and the tab is visible, and reconnects when it ends;
+ * take receives each message, the last one is returned. Nothing is followed while input is undefined.
+ * A hidden tab has no stream: browsers open six connections to a plain HTTP origin for all tabs together.
  */
 export function useWatch<I extends DescMessage, O extends DescMessage>(
   method: DescMethodServerStreaming<I, O>,
@@ -20,17 +21,21 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
   options: { take?: (message: MessageShape<O>) => void; once?: boolean } = {},
 ): Watched<MessageShape<O>> {
   const [state, setState] = useState<Watched<MessageShape<O>>>({ last: undefined, error: undefined });
-  const identity = JSON.stringify([method.parent.typeName, method.name, input]);
+  const { status, token } = useSession();
+  const visible = useVisible();
+  const identity = JSON.stringify([method.parent.typeName, method.name, input, status, token, visible]);
   useEffect(() => {
-    if (input === undefined) return;
+    if (input === undefined || status !== "in" || !visible) return;
     const ended = new AbortController();
     const follow = async () => {
       let wait = 500;
       while (!ended.signal.aborted) {
         try {
-          const call = await transport.stream(method, ended.signal, undefined, undefined, one(input));
+          // A stream has no deadline of the browser's: 0 is none.
+          const call = await transport.stream(method, ended.signal, 0, undefined, one(input));
           for await (const message of call.message) {
             wait = 500;
+            answerReceived();
             options.take?.(message);
             setState({ last: message, error: undefined });
           }
@@ -55,4 +60,14 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
 
 async function* one<T>(value: T): AsyncGenerator<T> {
   yield value;
+}
+
+function useVisible(): boolean {
+  const [visible, setVisible] = useState(() => document.visibilityState !== "hidden");
+  useEffect(() => {
+    const change = () => setVisible(document.visibilityState !== "hidden");
+    document.addEventListener("visibilitychange", change);
+    return () => document.removeEventListener("visibilitychange", change);
+  }, []);
+  return visible;
 }

@@ -2,54 +2,52 @@ import { useQuery } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { AuditService, type AuditRecord } from "../gen/control/v1/audit_pb";
-import { ms, time } from "../app/format";
+import { instant, ms } from "../app/format";
 import { useUrl } from "../app/url";
 import { useWatch } from "../app/watch";
 import { Button } from "../parts/action";
-import { Choice, Text } from "../parts/field";
-import { Answered, Badge, Problem } from "../parts/state";
+import { Copy } from "../parts/copy";
+import { Check, Choice, matches, UrlText } from "../parts/field";
+import { Drawer, Facts, Page } from "../parts/page";
+import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenants } from "../parts/tenant";
+import { Time } from "../parts/time";
+
+const clears = ["page", "open"] as const;
 
 export function Audit() {
   const [get, set] = useUrl();
   const tenants = useTenants();
   const following = get("follow") === "yes";
   return (
-    <div className="flex flex-col gap-4">
-      <h1>Audit</h1>
-      <div className="flex flex-wrap items-end gap-4">
-        <Choice label="Tenant" value={get("of")} options={[["", "all"], ["_platform", "the platform"], ...tenants.map((name): [string, string] => [name, name])]} onChange={(of) => set({ of, page: "" })} />
+    <Page title="Audit" summary="Every denied call, and every call of operators that changes something.">
+      <div className="flex flex-wrap items-end gap-3">
+        <Choice label="Account" value={get("of")} options={[["", "all"], ["_platform", "the platform"], ["_unauthenticated", "unauthenticated"], ...tenants.map((name): [string, string] => [name, name])]} onChange={(of) => set({ of, page: "" })} />
         <Choice label="Decision" value={get("decision")} options={[["", "both"], "denied", "allowed"]} onChange={(decision) => set({ decision, page: "" })} />
-        <label className="flex items-center gap-1 py-1">
-          <input type="checkbox" checked={following} onChange={(event) => set({ follow: event.target.checked ? "yes" : "" })} /> Follow
-        </label>
-        {following ? null : (
-          <>
-            <Text label="Principal" value={get("principal")} onChange={(principal) => set({ principal, page: "" })} />
-            <Text label="Procedure holds" value={get("procedure")} onChange={(procedure) => set({ procedure, page: "" })} />
-            <Text label="Correlation, trace or request id" value={get("id")} onChange={(id) => set({ id, page: "" })} />
-          </>
-        )}
+        <UrlText label="Principal" name="principal" clears={clears} />
+        <UrlText label="Procedure contains" name="procedure" clears={clears} />
+        <UrlText label="Correlation, trace or request id" name="id" clears={clears} />
+        <Check label="Follow" checked={following} onChange={(on) => set({ follow: on ? "yes" : "", page: "" })} />
       </div>
-      {following ? <Followed /> : <Page />}
-    </div>
+      {following ? <Followed key={`${get("of")} ${get("decision")}`} /> : <Stored />}
+    </Page>
   );
 }
 
-function Page() {
+function Stored() {
   const [get, set] = useUrl();
-  const records = useQuery(AuditService.method.queryAudit, { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), pageToken: get("page") });
+  const records = useQuery(AuditService.method.queryAudit, { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), pageToken: get("page"), pageSize: 100 });
   return (
     <Answered of={records}>
       {(data) => (
         <>
           <Records records={data.records} />
           <div className="flex gap-2">
-            <Button disabled={get("page") === ""} onClick={() => set({ page: "" })}>
+            <Button disabled={get("page") === ""} onClick={() => set({ page: "", open: "" })}>
               Newest
             </Button>
-            <Button disabled={data.nextPageToken === ""} onClick={() => set({ page: data.nextPageToken })}>
+            <Button disabled={data.nextPageToken === ""} onClick={() => set({ page: data.nextPageToken, open: "" })}>
               Older
             </Button>
           </div>
@@ -59,51 +57,108 @@ function Page() {
   );
 }
 
+const most = 500;
+
+/** The records as they are made. The server narrows them by account and decision; the other filters are applied here. */
 function Followed() {
   const [get] = useUrl();
   const [records, setRecords] = useState<AuditRecord[]>([]);
   const watched = useWatch(AuditService.method.followAudit, { tenantId: get("of"), decision: get("decision") }, {
     take: ({ record }) => {
-      if (record) setRecords((before) => [record, ...before].slice(0, 200));
+      if (record) setRecords((before) => [record, ...before].slice(0, most));
     },
   });
+  const [principal, procedure, id] = [get("principal"), get("procedure"), get("id")];
+  const shown = records.filter(
+    (record) =>
+      (principal === "" || record.principal === principal) &&
+      (procedure === "" || matches(procedure, record.procedure)) &&
+      (id === "" || [record.correlationId, record.traceId, record.requestId].includes(id)),
+  );
   return (
     <>
-      {watched.error ? <Problem error={watched.error} /> : <p role="status">{watched.last ? <Badge tone="ok">following</Badge> : "Connecting…"}</p>}
-      <Records records={records} />
+      {watched.error ? <Problem error={watched.error} /> : <p role="status">{watched.last ? <Badge tone="ok">following</Badge> : "Connecting…"} <span className="text-muted">New records appear on top, at most the last {most}.</span></p>}
+      <Records records={shown} />
     </>
   );
 }
 
+/** A record in the address. Calls of one request have their procedures as well. */
+function identify(record: AuditRecord): string {
+  return `${record.requestId} ${record.procedure} ${instant(record.time)}`;
+}
+
 function Records({ records }: { records: AuditRecord[] }) {
+  const [get, set] = useUrl();
+  const open = records.find((record) => identify(record) === get("open"));
   return (
-    <Table
-      label="Audit records"
-      rows={records.map((record, n): [number, AuditRecord] => [n, record])}
-      id={([n, record]) => `${n} ${record.requestId}`}
-      empty="No record fits."
-      columns={[
-        { name: "Time", cell: ([, record]) => time(record.time) },
-        { name: "Decision", cell: ([, record]) => <Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge> },
-        { name: "Who", cell: ([, record]) => record.principal || "nobody" },
-        { name: "What", cell: ([, record]) => record.procedure.split("/").at(-1) },
-        { name: "Tenant", cell: ([, record]) => record.tenantId || "platform" },
-        { name: "Resource", cell: ([, record]) => record.resource },
-        { name: "Why", cell: ([, record]) => record.reason + (record.suppressed > 0n ? ` (and ${record.suppressed} more, too fast to be kept)` : "") },
-        { name: "Code", cell: ([, record]) => record.code },
-        { name: "Took", number: true, cell: ([, record]) => ms(record.ms) },
-        {
-          name: "Timeline",
-          cell: ([, record]) =>
-            record.tenantId ? (
-              <Link to="/timeline" search={{ tenant: record.tenantId, id: record.correlationId }}>
-                show
-              </Link>
-            ) : (
-              ""
-            ),
-        },
-      ]}
-    />
+    <>
+      <Table
+        label="Audit records"
+        rows={records}
+        id={identify}
+        selected={get("open")}
+        onSelect={(record) => set({ open: identify(record) })}
+        empty={<Empty title="No record matches.">Denied calls and calls that change something are recorded; remove a filter to see more.</Empty>}
+        columns={[
+          { name: "Time", width: 206, value: (record) => instant(record.time), cell: (record) => <Time of={record.time} /> },
+          { name: "Decision", width: 100, value: (record) => record.decision, cell: (record) => <Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge> },
+          { name: "Principal", width: 120, value: (record) => record.principal || "unauthenticated" },
+          { name: "Procedure", width: 140, value: (record) => record.procedure, cell: (record) => record.procedure.split("/").at(-1) },
+          { name: "Tenant", width: 100, value: (record) => record.tenantId || "platform" },
+          { name: "Resource", width: 120, value: (record) => record.resource },
+          { name: "Reason", width: 220, value: (record) => record.reason + (record.suppressed > 0n ? ` (and ${record.suppressed} more that came too fast to be stored)` : "") },
+          { name: "Code", width: 120, value: (record) => record.code },
+          { name: "Node", width: 110, value: (record) => record.node },
+          { name: "Took", width: 80, number: true, value: (record) => record.ms, cell: (record) => ms(record.ms) },
+          { name: "Client", hidden: true, value: (record) => record.client },
+          { name: "Right", hidden: true, value: (record) => record.right },
+          { name: "Correlation id", hidden: true, value: (record) => record.correlationId },
+          { name: "Trace id", hidden: true, value: (record) => record.traceId },
+          { name: "Request id", hidden: true, value: (record) => record.requestId },
+        ]}
+      />
+      {open ? <Detail record={open} onClose={() => set({ open: "" })} /> : null}
+    </>
+  );
+}
+
+function Id({ text }: { text: string }) {
+  if (text === "") return null;
+  return (
+    <span className="flex items-start gap-1">
+      <code className="break-all">{text}</code> <Copy text={text} label="Copy the id" />
+    </span>
+  );
+}
+
+function Detail({ record, onClose }: { record: AuditRecord; onClose: () => void }) {
+  return (
+    <Drawer title={record.procedure.split("/").at(-1) ?? ""} label="Audit record" badge={<Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge>} onClose={onClose}>
+      <Facts
+        of={[
+          ["Time", <Time key="t" of={record.time} />],
+          ["Principal", record.principal || "unauthenticated"],
+          ["Client", record.client],
+          ["Tenant", record.tenantId || "platform"],
+          ["Procedure", <code key="p" className="break-all">{record.procedure}</code>],
+          ["Resource", record.resource],
+          ["Right", record.right],
+          ["Reason", record.reason],
+          ["Code", record.code],
+          ["Node", record.node],
+          ["Took", ms(record.ms)],
+          ["Not stored before it", record.suppressed > 0n ? `${record.suppressed} records of the same caller` : ""],
+          ["Correlation id", record.correlationId && <Id key="c" text={record.correlationId} />],
+          ["Trace id", record.traceId && <Id key="tr" text={record.traceId} />],
+          ["Request id", record.requestId && <Id key="r" text={record.requestId} />],
+        ]}
+      />
+      {record.tenantId ? (
+        <Link to="/timeline" search={{ tenant: record.tenantId, id: record.correlationId }}>
+          Timeline of the call
+        </Link>
+      ) : null}
+    </Drawer>
   );
 }

@@ -3,22 +3,24 @@ import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { CommandService, type SubmitResponse } from "../gen/aggregate/gateway/v1/command_pb";
 import { ModelService, type GetModelResponse } from "../gen/control/v1/model_pb";
-import { time } from "../app/format";
+import { uuid } from "../app/random";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
-import { Button, Copy } from "../parts/action";
+import { Button } from "../parts/action";
+import { Copy } from "../parts/copy";
 import { Choice, Text } from "../parts/field";
+import { Code, Page } from "../parts/page";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
-import { TenantPicker, useTenant } from "../parts/tenant";
+import { useTenant } from "../parts/tenant";
+import { Time } from "../parts/time";
 import { fields, payload, type Field } from "./schema";
 
 export function Commands() {
   const model = useQuery(ModelService.method.getModel, {});
   return (
-    <div className="flex flex-col gap-4">
-      <h1>Commands</h1>
+    <Page title="Commands" tenant summary="Submit a command to an aggregate, or try it without effect.">
       <Answered of={model}>{(data) => <Console model={data} />}</Answered>
-    </div>
+    </Page>
   );
 }
 
@@ -27,11 +29,10 @@ function Console({ model }: { model: GetModelResponse }) {
   const [get, set] = useUrl();
   const aggregate = model.aggregates.find((one) => one.name === get("type")) ?? model.aggregates[0];
   const command = aggregate?.commands.find((one) => one.name === get("command")) ?? aggregate?.commands[0];
-  if (!aggregate || !command) return <Empty>The model has no command.</Empty>;
+  if (!aggregate || !command) return <Empty title="The model has no command.">Add one to the model on the screen Models.</Empty>;
   return (
     <>
       <div className="flex flex-wrap items-end gap-4">
-        <TenantPicker />
         <Choice label="Aggregate" value={aggregate.name} options={model.aggregates.map((one) => one.name)} onChange={(type) => set({ type, command: "" })} />
         <Choice label="Command" value={command.name} options={aggregate.commands.map((one) => one.name)} onChange={(next) => set({ command: next })} />
       </div>
@@ -43,11 +44,11 @@ function Console({ model }: { model: GetModelResponse }) {
 function Form({ tenant, type, command, form }: { tenant: string; type: string; command: string; form: Field[] }) {
   const [get, set] = useUrl();
   const [texts, setTexts] = useState<Record<string, string>>({});
-  const [key, setKey] = useState<string>(() => crypto.randomUUID());
+  const [key, setKey] = useState<string>(() => uuid());
   const [wrong, setWrong] = useState("");
   const refusal = useRefusal("command.submit", "tenant");
   const submit = useMutation(CommandService.method.submit);
-  const [answered, setAnswered] = useState<{ dryRun: boolean; response: SubmitResponse }>();
+  const [answered, setAnswered] = useState<{ dryRun: boolean; response: SubmitResponse; usedKey: string }>();
   const id = get("id");
   const go = (dryRun: boolean) => {
     setWrong("");
@@ -55,7 +56,13 @@ function Form({ tenant, type, command, form }: { tenant: string; type: string; c
     try {
       submit.mutate(
         { tenantId: tenant, aggregateType: type, aggregateId: id, command, payload: payload(form, texts), idempotencyKey: dryRun ? "" : key, dryRun },
-        { onSuccess: (response) => setAnswered({ dryRun, response }) },
+        {
+          onSuccess: (response) => {
+            setAnswered({ dryRun, response, usedKey: dryRun ? "" : key });
+            // The next submission is another command. After an error the key stays: the command may have been done.
+            if (!dryRun) setKey(uuid());
+          },
+        },
       );
     } catch (err) {
       setWrong(err instanceof Error ? err.message : String(err));
@@ -71,7 +78,7 @@ function Form({ tenant, type, command, form }: { tenant: string; type: string; c
         }}
       >
         <div className="flex flex-wrap gap-4">
-          <Text label={`${type} id`} value={id} onChange={(next) => set({ id: next })} placeholder="ada" />
+          <Text label={`${type} id`} value={id} onChange={(next) => set({ id: next }, { replace: true })} placeholder="ada" />
           {form.map((field) => (
             <Input key={field.name} field={field} value={texts[field.name] ?? ""} onChange={(next) => setTexts((before) => ({ ...before, [field.name]: next }))} />
           ))}
@@ -79,7 +86,7 @@ function Form({ tenant, type, command, form }: { tenant: string; type: string; c
         {form.length === 0 ? <p className="text-muted">The command takes no payload.</p> : null}
         <div className="flex flex-wrap items-end gap-2">
           <Text label="Idempotency key" value={key} onChange={setKey} wide />
-          <Button onClick={() => setKey(crypto.randomUUID())}>New key</Button>
+          <Button onClick={() => setKey(uuid())}>New key</Button>
         </div>
         <div className="flex gap-2">
           <Button type="submit" strong refusal={refusal} disabled={id === "" || tenant === "" || submit.isPending}>
@@ -92,13 +99,13 @@ function Form({ tenant, type, command, form }: { tenant: string; type: string; c
         {wrong ? <p role="alert" className="text-bad">{wrong}</p> : null}
       </form>
       {submit.error ? <Problem error={submit.error} /> : null}
-      {answered ? <Answer dryRun={answered.dryRun} response={answered.response} tenant={tenant} /> : null}
+      {answered ? <Answer {...answered} tenant={tenant} /> : null}
     </>
   );
 }
 
 function Input({ field, value, onChange }: { field: Field; value: string; onChange: (value: string) => void }) {
-  const label = field.required ? field.name : `${field.name} (may be left out)`;
+  const label = field.required ? field.name : `${field.name} (optional)`;
   if (field.kind === "choice" || field.kind === "boolean") {
     const options = field.kind === "boolean" ? ["true", "false"] : field.options;
     return <Choice label={label} value={value} options={["", ...options]} onChange={onChange} />;
@@ -106,27 +113,32 @@ function Input({ field, value, onChange }: { field: Field; value: string; onChan
   return <Text label={field.kind === "json" ? `${label}, JSON` : label} value={value} onChange={onChange} placeholder={field.description || field.kind} />;
 }
 
-function Answer({ dryRun, response, tenant }: { dryRun: boolean; response: SubmitResponse; tenant: string }) {
+function Answer({ dryRun, response, usedKey, tenant }: { dryRun: boolean; response: SubmitResponse; usedKey: string; tenant: string }) {
   return (
     <section className="panel flex flex-col gap-2" aria-label="Answer">
-      <p role="status">
-        {dryRun ? <Badge tone="muted">dry run: nothing was written</Badge> : response.replayed ? <Badge tone="warn">answered before: the key was used</Badge> : <Badge tone="ok">done</Badge>} version {String(response.version)}
+      <p role="status" className="flex flex-wrap items-center gap-2">
+        {dryRun ? <Badge tone="info">dry run: nothing was written</Badge> : response.replayed ? <Badge tone="warn">answered before: the key was used</Badge> : <Badge tone="ok">done</Badge>} version {String(response.version)}
+        {usedKey === "" ? null : (
+          <span className="text-muted">
+            key <code>{usedKey}</code>
+          </span>
+        )}
       </p>
       {response.events.map((event) => (
         <article key={event.id}>
           <p>
-            <strong>{event.type}</strong> <span className="text-muted">{time(event.time)}</span>
+            <strong>{event.type}</strong> <span className="text-muted"><Time of={event.time} /></span>
             {dryRun ? "" : ` ${event.id}`}
           </p>
-          <pre>{JSON.stringify(event.data, null, 2)}</pre>
+          <Code label={`Data of ${event.type}`}>{JSON.stringify(event.data, null, 2)}</Code>
         </article>
       ))}
       {response.events.length === 0 ? <p>The command has no event.</p> : null}
       {response.position ? (
         <p className="flex flex-wrap items-center gap-2">
-          Position <code className="break-all">{response.position}</code> <Copy text={response.position}>Copy</Copy>
+          Position <code className="break-all">{response.position}</code> <Copy text={response.position} label="Copy the position" />
           <Link to="/views" search={{ tenant }}>
-            See the views
+            Views of {tenant}
           </Link>
         </p>
       ) : null}

@@ -2,10 +2,12 @@ import { useMutation, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { token } from "../app/session";
 import { useUrl } from "../app/url";
-import { Button, Copy } from "../parts/action";
-import { Text } from "../parts/field";
+import { Button } from "../parts/action";
+import { Copy } from "../parts/copy";
+import { FilterBox, matches, Text } from "../parts/field";
+import { Code, Page } from "../parts/page";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
-import { FilterBox, matches, Table } from "../parts/table";
+import { Table } from "../parts/table";
 import { filled, operations, type Operation } from "./openapi";
 
 async function ask(path: string, init: RequestInit = {}): Promise<{ status: number; text: string }> {
@@ -25,35 +27,38 @@ export function Explorer() {
   });
   const filter = get("q");
   return (
-    <div className="flex flex-col gap-4">
-      <h1>API</h1>
-      <p className="text-muted">
-        What <a className="underline" href="/openapi.json">/openapi.json</a> describes. The same methods answer gRPC, gRPC-Web and Connect; gRPC reflection describes them to <code>buf curl</code>.
-      </p>
-      <FilterBox value={filter} onChange={(q) => set({ q })} />
+    <Page
+      title="API"
+      summary={
+        <>
+          Described by <a href="/openapi.json">/openapi.json</a>. The same methods answer gRPC, gRPC-Web and Connect; gRPC reflection describes them to <code>buf curl</code>.
+        </>
+      }
+    >
       <Answered of={document}>
         {(all) => {
           const chosen = all.find((one) => `${one.verb} ${one.path}` === get("operation"));
           return (
             <>
-              {chosen ? <Try key={get("operation")} operation={chosen} /> : <Empty>Choose an operation to try it.</Empty>}
+              {chosen ? <Try key={get("operation")} operation={chosen} /> : null}
               <Table
                 label="Operations"
+                tools={<FilterBox />}
                 rows={all.filter((one) => matches(filter, one.verb, one.path, one.summary))}
                 id={(one) => `${one.verb} ${one.path}`}
                 selected={get("operation")}
                 onSelect={(one) => set({ operation: `${one.verb} ${one.path}` })}
-                empty="No operation fits the filter."
+                empty={<Empty title="No operation matches the filter." />}
                 columns={[
-                  { name: "Operation", cell: (one) => `${one.verb} ${one.path}` },
-                  { name: "What it does", cell: (one) => one.summary.split("\n")[0] },
+                  { name: "Operation", width: 380, value: (one) => `${one.verb} ${one.path}` },
+                  { name: "What it does", width: 460, value: (one) => one.summary.split("\n")[0] },
                 ]}
               />
             </>
           );
         }}
       </Answered>
-    </div>
+    </Page>
   );
 }
 
@@ -107,9 +112,9 @@ function Try({ operation }: { operation: Operation }) {
       </form>
       {send.error ? <Problem error={send.error} /> : null}
       {send.data ? (
-        <div role="status">
+        <div role="status" className="flex flex-col gap-2">
           <Badge tone={send.data.status < 400 ? "ok" : "bad"}>{send.data.status}</Badge>
-          <pre tabIndex={0} role="region" aria-label="Answer" className="mt-1 max-h-80 overflow-auto break-all whitespace-pre-wrap">{pretty(send.data.text)}</pre>
+          <Code label="Answer">{pretty(send.data.text)}</Code>
         </div>
       ) : null}
     </section>

@@ -1,150 +1,203 @@
-import { useState } from "react";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { useQuery } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
+import { Suspense } from "react";
 import { FleetService, NodeState, type Fleet as FleetMessage, type Node } from "../gen/control/v1/fleet_pb";
-import { bytes, ms, number, since, unknown } from "../app/format";
+import { bytes, duration, ms, number, since, unknown } from "../app/format";
+import { silence, useSecondsSince } from "../app/pulse";
 import { useUrl } from "../app/url";
-import { useWatch } from "../app/watch";
-import { Badge, Empty, Problem } from "../parts/state";
-import { FilterBox, matches, Table } from "../parts/table";
-import { Choice } from "../parts/field";
-import { Chart } from "./chart";
+import { Choice, FilterBox, matches } from "../parts/field";
+import { later } from "../parts/later";
+import { Drawer, Facts, Page } from "../parts/page";
+import { Answered, Badge, Empty, LastUpdate, Notice } from "../parts/state";
+import { Table } from "../parts/table";
+import { Time } from "../parts/time";
+import { useHistory } from "./history";
+
+const Chart = later(() => import("./chart"));
 
 export function Fleet() {
-  // The first picture is asked for; the stream tells what changes.
-  const first = useQuery(FleetService.method.getFleet, {});
-  const [history, setHistory] = useState<FleetMessage[]>([]);
-  const watched = useWatch(FleetService.method.watchFleet, {}, {
-    take: ({ fleet }) => {
-      if (fleet) setHistory((before) => [...before.slice(-299), fleet]);
-    },
-  });
-  const fleet = watched.last?.fleet ?? first.data?.fleet;
-  const error = watched.error ?? (fleet ? undefined : first.error);
+  // Asked again rather than watched: a stream that hangs has no error, and takes a connection in every tab.
+  const fleet = useQuery(FleetService.method.getFleet, {}, { refetchInterval: 2_000 });
+  const [get, set] = useUrl();
+  const history = useHistory(fleet.data?.fleet);
+  const chosen = fleet.data?.fleet?.nodes.find((node) => node.id === get("open"));
   return (
-    <div className="flex flex-col gap-4">
-      <h1>Fleet</h1>
-      {error ? <Problem error={error} /> : null}
-      {fleet ? <Nodes fleet={fleet} /> : error ? null : <p role="status">Loading…</p>}
-      <Chart history={history} />
+    <Page
+      title="Fleet"
+      summary={fleet.data?.fleet ? <Summary fleet={fleet.data.fleet} at={fleet.dataUpdatedAt} /> : null}
+      actions={<Filters fleet={fleet.data?.fleet} />}
+      detail={chosen ? <Detail node={chosen} onClose={() => set({ open: "" })} /> : null}
+    >
+      <Answered of={fleet}>{(data) => (data.fleet ? <Nodes fleet={data.fleet} at={fleet.dataUpdatedAt} /> : <Empty title="Control knows no fleet." />)}</Answered>
+      <Suspense>
+        <Chart history={history} />
+      </Suspense>
+    </Page>
+  );
+}
+
+/** What is wrong, in a sentence; old data say so by the browser's clock. */
+function Summary({ fleet, at }: { fleet: FleetMessage; at: number }) {
+  const asked = at - Number(fleet.ageMs);
+  const seconds = useSecondsSince(asked);
+  const ready = fleet.nodes.filter((node) => node.state === NodeState.READY).length;
+  const old = seconds * 1000 > silence;
+  return (
+    <span className="flex flex-wrap items-center gap-2">
+      {fleet.silent > 0 ? <Badge tone="bad">{fleet.silent} did not answer</Badge> : old ? <Badge tone="muted">all answered {duration(seconds * 1000)} ago</Badge> : <Badge tone="ok">all answered</Badge>}
+      <span>
+        {ready} of {fleet.nodes.length} nodes take calls, as of {seconds < 1 ? "now" : `${duration(seconds * 1000)} ago`}
+      </span>
+    </span>
+  );
+}
+
+function Filters({ fleet }: { fleet: FleetMessage | undefined }) {
+  const [get, set] = useUrl();
+  const kinds = [...new Set(fleet?.nodes.map((node) => node.kind))];
+  return (
+    <div className="flex flex-wrap items-end gap-2">
+      <Choice label="Kind" value={get("kind")} options={[["", "all"], ...kinds.map((name): [string, string] => [name, name])]} onChange={(next) => set({ kind: next })} />
+      <FilterBox />
     </div>
   );
 }
 
-function Nodes({ fleet }: { fleet: FleetMessage }) {
+function Nodes({ fleet, at }: { fleet: FleetMessage; at: number }) {
   const [get, set] = useUrl();
-  const filter = get("q");
   const kind = get("kind");
-  const kinds = [...new Set(fleet.nodes.map((node) => node.kind))];
-  const shown = fleet.nodes.filter((node) => (kind === "" || node.kind === kind) && matches(filter, node.id, node.endpoint, ...node.tenants));
-  const ready = fleet.nodes.filter((node) => node.state === NodeState.READY).length;
+  const shown = fleet.nodes.filter((node) => (kind === "" || node.kind === kind) && matches(get("q"), node.id, node.endpoint, ...node.tenants));
+  const old = useSecondsSince(at) * 1000 > silence;
+  const failing = fleet.nodes.filter((node) => node.failingViewCount > 0);
+  const diverting = fleet.nodes.filter((node) => node.openBreakers.length > 0);
   return (
     <>
+      {old ? <LastUpdate at={at} /> : null}
       {fleet.outage ? (
-        <p role="status">
-          <Badge tone="warn">{fleet.outage}</Badge> <span className="text-muted">Announcements are from {since(fleet.asOf)} ago. Whether nodes answer is current.</span>
-        </p>
+        <Notice tone="warn">
+          {fleet.outage}. Announcements are from {since(fleet.asOf)} ago. Whether nodes answer is current.
+        </Notice>
       ) : null}
-      <div className="flex flex-wrap items-end gap-4">
-        <p>
-          <strong>{ready}</strong> of <strong>{fleet.nodes.length}</strong> nodes take calls
-        </p>
-        <p>{fleet.silent > 0 ? <Badge tone="bad">{fleet.silent} did not answer</Badge> : <Badge tone="ok">all answered</Badge>}</p>
-        <p className="text-muted">asked {number(fleet.ageMs)} ms before this was told</p>
-        <span className="grow" />
-        <Choice label="Kind" value={kind} options={[["", "all"], ...kinds.map((name): [string, string] => [name, name])]} onChange={(next) => set({ kind: next })} />
-        <FilterBox value={filter} onChange={(next) => set({ q: next })} />
+      {failing.map((node) => (
+        <Notice key={node.id} tone="bad">
+          {node.failingViewCount} {node.failingViewCount === 1 ? "view" : "views"} at {node.id} cannot apply an event:{" "}
+          {node.failingViews.map((view, n) => (
+            <span key={`${view.tenantId}/${view.view}`}>
+              {n > 0 ? ", " : ""}
+              <Link to="/views" search={{ tenant: view.tenantId, view: view.view }}>
+                {view.tenantId}/{view.view}
+              </Link>
+            </span>
+          ))}
+          {node.failingViewCount > node.failingViews.length ? ` and ${node.failingViewCount - node.failingViews.length} more` : ""}.
+        </Notice>
+      ))}
+      {diverting.map((node) => (
+        <Notice key={node.id} tone="warn">
+          {node.id} diverts calls from {node.openBreakers.join(", ")}: the breaker is open.
+        </Notice>
+      ))}
+      <div className={old ? "stale" : ""}>
+        <Table
+          label="Nodes"
+          rows={shown}
+          id={(node) => node.id}
+          selected={get("open")}
+          onSelect={(node) => set({ open: node.id })}
+          empty={fleet.nodes.length === 0 ? <Empty title="No node has announced itself.">Nodes announce themselves within a second of their start.</Empty> : <Empty title="No node matches the filter." />}
+          columns={[
+            { name: "Node", width: 132, value: (node) => node.id },
+            { name: "Kind", width: 96, value: (node) => node.kind },
+            { name: "State", width: 180, value: (node) => stateOf(node).join(" "), cell: (node) => <State node={node} /> },
+            { name: "Calls/s", width: 78, number: true, value: (node) => node.load?.callsPerSecond, cell: (node) => number(node.load?.callsPerSecond, 1) },
+            { name: "Errors/s", width: 82, number: true, value: (node) => node.load?.errorsPerSecond, cell: (node) => <span className={node.load && node.load.errorsPerSecond > 0 ? "text-bad" : ""}>{number(node.load?.errorsPerSecond, 1)}</span> },
+            { name: "p50", width: 72, number: true, hidden: true, value: (node) => node.load?.p50Ms, cell: (node) => ms(node.load?.p50Ms) },
+            { name: "p95", width: 72, number: true, hidden: true, value: (node) => node.load?.p95Ms, cell: (node) => ms(node.load?.p95Ms) },
+            { name: "p99", width: 72, number: true, value: (node) => node.load?.p99Ms, cell: (node) => ms(node.load?.p99Ms) },
+            { name: "In flight", width: 80, number: true, value: (node) => node.load?.inFlight, cell: (node) => number(node.load?.inFlight) },
+            { name: "Lag", width: 62, number: true, value: (node) => node.lag, cell: (node) => number(node.lag) },
+            { name: "Memory", width: 84, number: true, value: (node) => node.load?.memoryBytes, cell: (node) => bytes(node.load?.memoryBytes) },
+            { name: "Tenants", width: 80, number: true, value: (node) => node.tenants.length, cell: (node) => (node.tenants.length > 0 ? number(node.tenants.length) : unknown) },
+            { name: "Up", width: 68, number: true, value: (node) => (node.started ? -timestampMs(node.started) : undefined), cell: (node) => (node.state === NodeState.LOST ? unknown : since(node.started)) },
+            { name: "Version", hidden: true, value: (node) => node.version },
+            { name: "Endpoint", hidden: true, value: (node) => node.endpoint },
+          ]}
+        />
       </div>
-      <Table
-        label="Nodes"
-        rows={shown}
-        id={(node) => node.id}
-        empty={fleet.nodes.length === 0 ? "No node has announced itself." : "No node fits the filter."}
-        columns={[
-          { name: "Node", cell: (node) => <span title={`${node.endpoint}, version ${node.version || unknown}`}>{node.id}</span> },
-          { name: "Kind", cell: (node) => node.kind },
-          { name: "State", cell: (node) => <State node={node} /> },
-          { name: "Calls/s", number: true, cell: (node) => number(node.load?.callsPerSecond, 1) },
-          { name: "Errors/s", number: true, cell: (node) => <span className={node.load && node.load.errorsPerSecond > 0 ? "text-bad" : ""}>{number(node.load?.errorsPerSecond, 1)}</span> },
-          { name: "p50", number: true, cell: (node) => ms(node.load?.p50Ms) },
-          { name: "p95", number: true, cell: (node) => ms(node.load?.p95Ms) },
-          { name: "p99", number: true, cell: (node) => ms(node.load?.p99Ms) },
-          { name: "In flight", number: true, cell: (node) => number(node.load?.inFlight) },
-          { name: "Lag", number: true, cell: (node) => number(node.lag) },
-          { name: "Memory", number: true, cell: (node) => bytes(node.load?.memoryBytes) },
-          { name: "Tenants", number: true, cell: (node) => (node.tenants.length > 0 ? <span title={node.tenants.join(", ")}>{node.tenants.length}</span> : unknown) },
-          { name: "Up", number: true, cell: (node) => (node.state === NodeState.LOST ? unknown : since(node.started)) },
-        ]}
-      />
-      {fleet.nodes.some((node) => node.failingViewCount > 0) ? (
-        <section className="panel" aria-label="Failing views">
-          <h2>Views that cannot apply an event</h2>
-          <ul>
-            {fleet.nodes.flatMap((node) => [
-              ...node.failingViews.map((view) => (
-                <li key={node.id + view.tenantId + view.view}>
-                  <Link to="/views" search={{ tenant: view.tenantId, view: view.view }}>
-                    {view.tenantId}/{view.view}
-                  </Link>
-                  , at {node.id}: {view.eventType} of {view.aggregate}: {view.reason}
-                </li>
-              )),
-              ...(node.failingViewCount > node.failingViews.length ? [<li key={node.id}>{node.failingViewCount - node.failingViews.length} more at {node.id}</li>] : []),
-            ])}
-          </ul>
-        </section>
-      ) : null}
-      {fleet.nodes.some((node) => node.openBreakers.length > 0) ? (
-        <section className="panel" aria-label="Open breakers">
-          <h2>Diverted by breakers</h2>
-          <ul>
-            {fleet.nodes.flatMap((node) =>
-              node.openBreakers.map((endpoint) => (
-                <li key={node.id + endpoint}>
-                  {endpoint}, by {node.id}
-                </li>
-              )),
-            )}
-          </ul>
-        </section>
-      ) : null}
-      {fleet.nodes.length === 0 ? <Empty>Nodes announce themselves within a second of their start.</Empty> : null}
     </>
   );
 }
 
+/** A node's state: tone, word, and what else there is to say. */
+function stateOf(node: Node): ["ok" | "warn" | "bad", string, string] {
+  if (node.state === NodeState.LOST) return ["bad", "lost", `last announcement ${since(node.lastAnnounced)} ago`];
+  if (!node.answered) return ["bad", "no answer", node.error];
+  if (node.lastAnnounced) return ["warn", "no announcements", `answers${node.state === NodeState.NOT_READY ? ", takes no calls" : ""}; last announcement ${since(node.lastAnnounced)} ago`];
+  if (node.state === NodeState.READY && node.degraded.length > 0) return ["warn", "degraded", node.degraded.join(", ")];
+  if (node.state === NodeState.READY) return ["ok", "ready", ""];
+  return ["warn", "takes no calls", node.reason];
+}
+
 function State({ node }: { node: Node }) {
-  if (node.state === NodeState.LOST)
-    return (
-      <>
-        <Badge tone="bad">lost</Badge> <span className="text-muted">announced {since(node.lastAnnounced)} ago</span>
-      </>
-    );
-  if (!node.answered)
-    return (
-      <>
-        <Badge tone="bad">silent</Badge> <span className="text-muted">{node.error}</span>
-      </>
-    );
-  if (node.lastAnnounced)
-    return (
-      <>
-        <Badge tone="warn">no announcements</Badge>{" "}
-        <span className="text-muted">
-          answers{node.state === NodeState.NOT_READY ? ", and takes no calls" : ""}; its last announcement arrived {since(node.lastAnnounced)} ago
-        </span>
-      </>
-    );
-  if (node.state === NodeState.READY && node.degraded.length > 0)
-    return (
-      <>
-        <Badge tone="warn">ready, degraded</Badge> <span className="text-muted">{node.degraded.join(", ")}</span>
-      </>
-    );
-  if (node.state === NodeState.READY) return <Badge tone="ok">ready</Badge>;
+  const [tone, word, more] = stateOf(node);
   return (
     <>
-      <Badge tone="warn">takes no calls</Badge> <span className="text-muted">{node.reason}</span>
+      <Badge tone={tone}>{word}</Badge> <span className="text-muted">{more}</span>
     </>
+  );
+}
+
+function Detail({ node, onClose }: { node: Node; onClose: () => void }) {
+  return (
+    <Drawer title={node.id} label={`Node ${node.id}`} badge={<State node={node} />} onClose={onClose}>
+      <Facts
+        of={[
+          ["Kind", node.kind],
+          ["Endpoint", <code key="e">{node.endpoint}</code>],
+          ["Version", node.version || unknown],
+          ["Started", <Time key="t" of={node.started} />],
+          ["Answer took", ms(node.answerMs)],
+          ["Model", node.modelRevision],
+          ["Model to come", node.modelPending],
+          ["Model's problem", node.modelProblem],
+        ]}
+      />
+      <section>
+        <h3>Load of the last seconds</h3>
+        {node.load ? (
+          <Facts
+            of={[
+              ["Calls per second", number(node.load.callsPerSecond, 1)],
+              ["Errors per second", number(node.load.errorsPerSecond, 1)],
+              ["p50, p95, p99", `${ms(node.load.p50Ms)}, ${ms(node.load.p95Ms)}, ${ms(node.load.p99Ms)}`],
+              ["Calls in flight", number(node.load.inFlight)],
+              ["Lag, in events", number(node.lag)],
+              ["Memory", bytes(node.load.memoryBytes)],
+              ["Goroutines", number(node.load.goroutines)],
+            ]}
+          />
+        ) : (
+          <p className="text-muted">The node reports no load.</p>
+        )}
+      </section>
+      <section>
+        <h3>Tenants ({node.tenants.length})</h3>
+        <p className="break-words">{node.tenants.join(", ") || "It serves none."}</p>
+      </section>
+      {node.failingViews.map((view) => (
+        <section key={`${view.tenantId}/${view.view}`}>
+          <h3>
+            Failed view{" "}
+            <Link to="/views" search={{ tenant: view.tenantId, view: view.view }}>
+              {view.tenantId}/{view.view}
+            </Link>
+          </h3>
+          <p>
+            {view.eventType} of {view.aggregate}: {view.reason}
+          </p>
+        </section>
+      ))}
+    </Drawer>
   );
 }

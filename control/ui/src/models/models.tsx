@@ -1,52 +1,66 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
 import { useState } from "react";
 import { ModelService, type ModelDocument } from "../gen/control/v1/model_pb";
-import { time } from "../app/format";
+import { instant } from "../app/format";
 import { useRefusal } from "../app/session";
-import { Button, Dangerous } from "../parts/action";
+import { Button, Confirm } from "../parts/action";
 import { Text } from "../parts/field";
-import { Answered, Badge, Problem } from "../parts/state";
+import { Page } from "../parts/page";
+import { Answered, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
+import { Time } from "../parts/time";
+import { toast } from "../parts/toast";
 
 export function Models() {
   const model = useQuery(ModelService.method.getModel, {});
   const history = useQuery(ModelService.method.listModels, {});
   const [from, setFrom] = useState<ModelDocument>();
   const start = from ?? model.data?.document;
+  const used = model.data?.document;
   return (
-    <div className="flex flex-col gap-4">
-      <h1>Models</h1>
+    <Page
+      title="Models"
+      summary={
+        used ? (
+          <span className="flex flex-wrap items-center gap-2">
+            In use: <code>{used.revision}</code>
+            {used.by ? (
+              <span>
+                applied by {used.by}, <Time of={used.applied} />
+              </span>
+            ) : (
+              "that the nodes started with"
+            )}
+          </span>
+        ) : null
+      }
+    >
       <Answered of={model}>
-        {(data) => (
-          <>
-            <p>
-              In use: <Badge tone="ok">{data.document?.revision}</Badge> {data.document?.by ? `applied by ${data.document.by}, ${time(data.document.applied)}` : "as the program or its file has it"}
-            </p>
-            {data.document && start ? <Editor key={start.revision + data.document.revision} text={start.text} current={data.document} onApplied={() => { setFrom(undefined); void model.refetch(); void history.refetch(); }} /> : null}
-          </>
-        )}
+        {(data) =>
+          data.document && start ? <Editor key={start.revision + data.document.revision} text={start.text} current={data.document} onApplied={() => { setFrom(undefined); void model.refetch(); void history.refetch(); }} /> : <Empty title="There is no model." />
+        }
       </Answered>
-      <section aria-label="History">
-        <h2>Applied before</h2>
+      <section aria-label="History" className="flex flex-col gap-2">
+        <h2>History</h2>
         <Answered of={history}>
           {(data) => (
             <Table
-              label="Models that were applied"
+              label="Applied models"
               rows={data.documents}
-              id={(one) => one.revision + time(one.applied)}
+              id={(one) => one.revision + instant(one.applied)}
               onSelect={setFrom}
-              empty="None has been applied: the model is the one that nodes start with."
+              empty={<Empty title="No model has been applied.">The model in use is the one that the nodes started with. Change the document above, check it, and apply it.</Empty>}
               columns={[
-                { name: "Revision", cell: (one) => one.revision },
-                { name: "Applied", cell: (one) => time(one.applied) },
-                { name: "By", cell: (one) => one.by },
-                { name: "What for", cell: (one) => one.note },
+                { name: "Revision", width: 200, value: (one) => one.revision },
+                { name: "Applied", width: 206, value: (one) => instant(one.applied), cell: (one) => <Time of={one.applied} /> },
+                { name: "By", value: (one) => one.by },
+                { name: "Note", width: 300, value: (one) => one.note },
               ]}
             />
           )}
         </Answered>
       </section>
-    </div>
+    </Page>
   );
 }
 
@@ -68,20 +82,21 @@ function Editor({ text: start, current, onApplied }: { text: string; current: Mo
           <Button strong disabled={check.isPending} onClick={() => check.mutate({ text })}>
             Check
           </Button>
-          <Text label="What for" value={note} onChange={setNote} />
-          <Dangerous
+          <Text label="Note" value={note} onChange={setNote} />
+          <Confirm
             title="Apply"
             name={current.revision}
             refusal={refusal}
             disabled={!checked || checked.mistakes.length > 0 || checked.diff === ""}
-            what={`All nodes use the new model in the place of ${current.revision}. Views are built anew beside those that are shown.`}
+            what={`All nodes use the new model instead of ${current.revision}. Changed views are rebuilt beside those that are shown.`}
             run={async () => {
               await apply.mutateAsync({ text, expectedRevision: current.revision, note });
               onApplied();
+              toast("The model is applied.");
             }}
           >
             Apply…
-          </Dangerous>
+          </Confirm>
         </div>
         {check.error ? <Problem error={check.error} /> : null}
         {checked ? (
@@ -95,12 +110,12 @@ function Editor({ text: start, current, onApplied }: { text: string; current: Mo
             </ul>
           ) : (
             <>
-              <p role="status">{checked.diff === "" ? "It is the model in use." : `No mistake. Views that are built anew: ${checked.rebuiltViews.join(", ") || "none"}.`}</p>
+              <p role="status">{checked.diff === "" ? "It is the model in use." : `No mistakes. Views to rebuild: ${checked.rebuiltViews.join(", ") || "none"}.`}</p>
               {checked.diff === "" ? null : <Diff text={checked.diff} />}
             </>
           )
         ) : (
-          <p className="text-muted">Check first: mistakes are named with their lines, and differences are shown.</p>
+          <p className="text-muted">Check the document first: it shows mistakes with their lines, and what would change.</p>
         )}
       </div>
     </div>

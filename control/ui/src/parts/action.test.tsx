@@ -1,7 +1,8 @@
-import { cleanup, render, screen } from "@testing-library/react";
+import { cleanup, render, screen, waitFor } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
+import { useState } from "react";
 import { afterEach, expect, it, vi } from "vitest";
-import { Button, Dangerous } from "./action";
+import { Button, Confirm } from "./action";
 
 afterEach(cleanup);
 
@@ -12,22 +13,66 @@ it("a button that may not be used says why", () => {
   expect(screen.getByTitle("you lack the right fleet.admin")).toBeTruthy();
 });
 
-it("what is dangerous waits until the name is typed, and shows what went wrong", async () => {
+it("what cannot be undone waits until the name is typed, shows what went wrong, and returns the focus", async () => {
   const user = userEvent.setup();
   const run = vi.fn().mockRejectedValueOnce(new Error("no")).mockResolvedValueOnce(undefined);
   render(
-    <Dangerous title="Suspend" what="Its calls are refused." name="acme" run={run}>
-      Suspend…
-    </Dangerous>,
+    <Confirm title="Cancel instance" what="It ends where it is." name="transfer/bad" danger run={run}>
+      Cancel…
+    </Confirm>,
   );
-  await user.click(screen.getByRole("button", { name: "Suspend…" }));
-  const go = screen.getByRole("button", { name: "Suspend" });
-  await user.type(screen.getByRole("textbox"), "acm");
+  await user.click(screen.getByRole("button", { name: "Cancel…" }));
+  const go = screen.getByRole("button", { name: "Cancel instance" });
+  await user.type(screen.getByRole("textbox"), "transfer/ba");
   expect(go).toHaveProperty("disabled", true);
-  await user.type(screen.getByRole("textbox"), "e");
+  await user.type(screen.getByRole("textbox"), "d");
   await user.click(go);
   expect(await screen.findByRole("alert")).toBeTruthy();
   await user.click(go);
   expect(run).toHaveBeenCalledTimes(2);
-  expect(screen.queryByRole("dialog")).toBeNull();
+  await waitFor(() => expect(screen.queryByRole("dialog")).toBeNull());
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByRole("button", { name: "Cancel…" })));
+});
+
+it("a reason is required where the audit record holds one", async () => {
+  const user = userEvent.setup();
+  const run = vi.fn().mockResolvedValue(undefined);
+  render(
+    <Confirm title="Retry" what="It goes on now." reason run={run}>
+      Retry now…
+    </Confirm>,
+  );
+  await user.click(screen.getByRole("button", { name: "Retry now…" }));
+  expect(screen.getByRole("button", { name: "Retry" })).toHaveProperty("disabled", true);
+  await user.type(screen.getByLabelText("Reason, for the audit record"), "the receiver is back");
+  await user.click(screen.getByRole("button", { name: "Retry" }));
+  expect(run).toHaveBeenCalledWith("the receiver is back");
+});
+
+it("the focus goes to the page's title if the action has removed the button", async () => {
+  const user = userEvent.setup();
+  function Once() {
+    const [done, setDone] = useState(false);
+    return (
+      <main>
+        <h1 tabIndex={-1}>Tenants</h1>
+        {done ? null : (
+          <Confirm
+            title="Suspend"
+            what="Its calls are refused."
+            run={() => {
+              setDone(true);
+              return Promise.resolve();
+            }}
+          >
+            Suspend…
+          </Confirm>
+        )}
+      </main>
+    );
+  }
+  render(<Once />);
+  await user.click(screen.getByRole("button", { name: "Suspend…" }));
+  await user.click(screen.getByRole("button", { name: "Suspend" }));
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByRole("heading", { name: "Tenants" })));
 });

@@ -1,19 +1,18 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
-import { useState } from "react";
 import { ViewService } from "../gen/control/v1/view_pb";
 import type { ViewFailure } from "../gen/projection/gateway/v1/query_pb";
-import { time } from "../app/format";
+import { instant } from "../app/format";
 import { useRefusal } from "../app/session";
-import { Dangerous } from "../parts/action";
-import { Text } from "../parts/field";
+import { Confirm } from "../parts/action";
 import { Badge } from "../parts/state";
 import { Table } from "../parts/table";
+import { Time } from "../parts/time";
+import { toast } from "../parts/toast";
 
 /** The event that a view cannot apply, and the way to skip it. */
 export function Failed({ tenant, view, failure, again }: { tenant: string; view: string; failure: ViewFailure; again: () => void }) {
   const refusal = useRefusal("fleet.admin");
   const skip = useMutation(ViewService.method.skipEvent);
-  const [reason, setReason] = useState("");
   return (
     <section className="panel flex flex-col gap-2" aria-label="The view has failed">
       <p>
@@ -27,21 +26,21 @@ export function Failed({ tenant, view, failure, again }: { tenant: string; view:
       {failure.rule ? <p className="text-muted">{failure.rule}</p> : null}
       <p>{failure.reason}</p>
       <p className="text-muted">Correct the view in the model, or skip the event: the view is then incomplete.</p>
-      <div className="flex flex-wrap items-end gap-2">
-        <Text wide label="Reason for skipping the event" value={reason} onChange={setReason} />
-        <Dangerous
+      <div>
+        <Confirm
           title="Skip event"
-          name={view}
           refusal={refusal}
-          disabled={reason === ""}
-          what="The view is built without this event on every node. The decision is audited and can be revoked."
-          run={async () => {
+          reason
+          danger
+          what={`The view ${view} of ${tenant} is rebuilt without this event on every node. The decision is audited and can be revoked.`}
+          run={async (reason) => {
             await skip.mutateAsync({ tenantId: tenant, view, eventId: failure.eventId, reason });
+            toast(`The event is skipped: ${view} is being rebuilt.`);
             again();
           }}
         >
-          Skip event
-        </Dangerous>
+          Skip event…
+        </Confirm>
       </div>
     </section>
   );
@@ -61,28 +60,32 @@ export function Skips({ tenant, view }: { tenant: string; view: string }) {
       id={(skip) => skip.eventId}
       empty="No event is skipped."
       columns={[
-        { name: "Event", cell: (skip) => <span title={skip.eventId}>{skip.eventType}</span> },
-        { name: "Aggregate", cell: (skip) => skip.aggregate },
-        { name: "State", cell: (skip) => (skip.revoked ? <Badge tone="ok">revoked</Badge> : <Badge tone="warn">skipped</Badge>) },
-        { name: "By", cell: (skip) => skip.by },
-        { name: "Reason", cell: (skip) => skip.reason },
-        { name: "Time", cell: (skip) => time(skip.time) },
+        { name: "Event", value: (skip) => skip.eventType },
+        { name: "Event id", hidden: true, value: (skip) => skip.eventId },
+        { name: "Aggregate", value: (skip) => skip.aggregate },
+        { name: "State", width: 110, value: (skip) => (skip.revoked ? "revoked" : "skipped"), cell: (skip) => (skip.revoked ? <Badge tone="ok">revoked</Badge> : <Badge tone="warn">skipped</Badge>) },
+        { name: "By", value: (skip) => skip.by },
+        { name: "Reason", width: 200, value: (skip) => skip.reason },
+        { name: "Time", width: 206, value: (skip) => instant(skip.time), cell: (skip) => <Time of={skip.time} /> },
         {
-          name: "",
+          name: "Action",
+          width: 110,
+          value: () => "",
           cell: (skip) =>
             skip.revoked ? null : (
-              <Dangerous
+              <Confirm
                 title="Revoke"
-                name={view}
                 refusal={refusal}
-                what="The view is built again with the event, and fails again unless the reason is gone."
-                run={async () => {
-                  await revoke.mutateAsync({ tenantId: tenant, view, eventId: skip.eventId, reason: "revoked in the Control UI" });
+                danger
+                reason
+                what={`The view ${view} of ${tenant} is rebuilt with the event, and fails again unless the cause is corrected.`}
+                run={async (reason) => {
+                  await revoke.mutateAsync({ tenantId: tenant, view, eventId: skip.eventId, reason });
                   await listed.refetch();
                 }}
               >
-                Revoke
-              </Dangerous>
+                Revoke…
+              </Confirm>
             ),
         },
       ]}

@@ -5,11 +5,14 @@ import { useState } from "react";
 import { QueryService, ViewState, type View } from "../gen/projection/gateway/v1/query_pb";
 import { useUrl } from "../app/url";
 import { useWatch } from "../app/watch";
-import { Button, Copy } from "../parts/action";
-import { Choice, Text } from "../parts/field";
-import { Answered, Badge, Empty, Problem } from "../parts/state";
-import { Table } from "../parts/table";
-import { TenantPicker, useTenant } from "../parts/tenant";
+import { Button } from "../parts/action";
+import { Copy } from "../parts/copy";
+import { Check, Choice, Text } from "../parts/field";
+import { Code, Drawer, Page } from "../parts/page";
+import { Answered, Badge, Empty, Notice, Problem } from "../parts/state";
+import { Table, type Column } from "../parts/table";
+import { useTenant } from "../parts/tenant";
+import { Time } from "../parts/time";
 import { Failed, Skips } from "./failed";
 import { commandLines } from "./lines";
 
@@ -21,42 +24,42 @@ export function Views() {
   const views = useQuery(QueryService.method.listViews, { tenantId: tenant }, { enabled: tenant !== "", refetchInterval: 10_000 });
   const all = views.data?.views ?? [];
   const view = all.find((one) => one.name === get("view")) ?? all[0];
+  const failed = all.filter((one) => one.state === ViewState.FAILED);
   return (
-    <div className="flex flex-col gap-4">
-      <h1>Views</h1>
-      <div className="flex flex-wrap items-end gap-4">
-        <TenantPicker />
-        <Choice label="View" value={view?.name ?? ""} options={all.map((one) => one.name)} onChange={(next) => set({ view: next, filter: "", order: "" })} />
-      </div>
-      {tenant === "" ? <Empty>Choose a tenant.</Empty> : null}
+    <Page
+      title="Views"
+      tenant
+      summary={views.data ? (failed.length > 0 ? `${failed.map((one) => one.name).join(", ")} failed; the other views continue` : `${all.length} ${all.length === 1 ? "view" : "views"} of ${tenant}, none failed`) : null}
+      actions={<Choice label="View" value={view?.name ?? ""} options={all.map((one) => one.name)} onChange={(next) => set({ view: next, filter: "", order: "", page: "", open: "" })} />}
+    >
+      {tenant === "" ? <Empty title="There is no tenant.">Create one on the screen Tenants.</Empty> : null}
       {views.data?.generations
         .filter((generation) => !generation.shown)
         .map((generation) => (
-          <p key={generation.model} className="panel">
-            <Badge tone={generation.failing ? "bad" : "warn"}>{generation.failing ? "does not advance" : "being built"}</Badge> The views of model {generation.model} are built beside these: {generation.percent} %.
-          </p>
+          <Notice key={generation.model} tone={generation.failing ? "bad" : "info"}>
+            The views of model {generation.model} are built beside these: {generation.percent} %{generation.failing ? ", and do not advance" : ""}.
+          </Notice>
         ))}
-      {tenant === "" ? null : <Answered of={views}>{() =>
-        view ? (
-          <>
-            {all.some((one) => one.state === ViewState.FAILED) ? (
-              <p role="status">
-                <Badge tone="bad">failed</Badge> {all.filter((one) => one.state === ViewState.FAILED).map((one) => one.name).join(", ")}: the other views continue.
-              </p>
-            ) : null}
-            {view.skipped > 0 ? (
-              <p role="status">
-                <Badge tone="warn">incomplete</Badge> Operators have skipped {view.skipped} {view.skipped === 1 ? "event" : "events"} of this view.
-              </p>
-            ) : null}
-            {view.failure ? <Failed tenant={tenant} view={view.name} failure={view.failure} again={() => void views.refetch()} /> : <Console key={tenant + view.name} tenant={tenant} view={view} />}
-            <Skips tenant={tenant} view={view.name} />
-          </>
-        ) : (
-          <Empty>The model has no view.</Empty>
-        )
-      }</Answered>}
-    </div>
+      {tenant === "" ? null : (
+        <Answered of={views}>
+          {() =>
+            view ? (
+              <>
+                {view.skipped > 0 ? (
+                  <Notice tone="warn">
+                    The view is incomplete: operators have skipped {view.skipped} {view.skipped === 1 ? "event" : "events"}.
+                  </Notice>
+                ) : null}
+                {view.failure ? <Failed tenant={tenant} view={view.name} failure={view.failure} again={() => void views.refetch()} /> : <Console key={tenant + view.name} tenant={tenant} view={view} />}
+                <Skips tenant={tenant} view={view.name} />
+              </>
+            ) : (
+              <Empty title="The model has no view.">Add one to the model on the screen Models.</Empty>
+            )
+          }
+        </Answered>
+      )}
+    </Page>
   );
 }
 
@@ -64,15 +67,13 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
   const [get, set] = useUrl();
   const [filter, setFilter] = useState(get("filter"));
   const [order, setOrder] = useState(get("order"));
-  const [pages, setPages] = useState<string[]>([""]);
   const live = get("live") === "yes";
-  const token = pages.at(-1) ?? "";
-  const asked = { filter: get("filter"), orderBy: get("order"), pageSize: 50, pageToken: token };
+  const token = get("page");
+  const asked = { filter: get("filter"), orderBy: get("order"), pageSize: 100, pageToken: token };
   const rows = useQuery(QueryService.method.query, { tenantId: tenant, view: view.name, query: asked }, { enabled: !live, placeholderData: keepPreviousData });
   const watched = useLive(tenant, view.name, get("filter"), live);
   const run = () => {
-    setPages([""]);
-    set({ filter, order });
+    set({ filter, order, page: "", open: "" });
   };
   const lines = commandLines(location.origin, tenant, view.name, { filter: get("filter"), orderBy: get("order") });
   return (
@@ -89,24 +90,23 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
         <Button type="submit" strong>
           Run
         </Button>
-        <label className="flex items-center gap-1 py-1">
-          <input type="checkbox" checked={live} onChange={(event) => set({ live: event.target.checked ? "yes" : "" })} /> Live
-        </label>
+        <Check label="Live" checked={live} onChange={(on) => set({ live: on ? "yes" : "", page: "" })} />
         <Copy text={lines.curl}>Copy as curl</Copy>
         <Copy text={lines.buf}>Copy as buf curl</Copy>
       </form>
-      <p className="flex flex-wrap gap-1" aria-label="Columns; choose one to filter by it">
+      <div className="flex flex-wrap items-center gap-1" role="group" aria-label="Columns to filter by">
+        <span className="text-muted mr-1 text-sm">Filter by</span>
         {view.columns.map((column) => (
-          <button key={column.name} type="button" className="button text-xs" title={column.indexed ? "has an index" : "has no index"} onClick={() => setFilter((before) => (before === "" ? "" : `${before} AND `) + condition(column.name, column.type))}>
+          <button key={column.name} type="button" className="button h-6 px-2 font-mono text-xs" onClick={() => setFilter((before) => (before === "" ? "" : `${before} AND `) + condition(column.name, column.type))}>
             {column.name}: {column.type}
-            {column.indexed ? " ·" : ""}
+            {column.indexed ? " (indexed)" : ""}
           </button>
         ))}
-      </p>
+      </div>
       {live ? (
         <>
-          {watched.error ? <Problem error={watched.error} /> : <p role="status"><Badge tone="ok">live</Badge> {watched.rows.length} rows{watched.rows.length > 200 ? ", the first 200 are shown" : ""}</p>}
-          <Rows view={view} rows={watched.rows.slice(0, 200)} />
+          {watched.error ? <Problem error={watched.error} /> : <p role="status"><Badge tone="ok">live</Badge></p>}
+          <Rows view={view} rows={watched.rows} />
         </>
       ) : (
         <Answered of={rows}>
@@ -114,13 +114,12 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
             <>
               <Rows view={view} rows={data.rows} />
               <div className="flex gap-2">
-                <Button disabled={pages.length < 2} onClick={() => setPages((before) => before.slice(0, -1))}>
-                  Back
+                <Button disabled={token === ""} onClick={() => set({ page: "", open: "" })}>
+                  First page
                 </Button>
-                <Button disabled={data.nextPageToken === ""} onClick={() => setPages((before) => [...before, data.nextPageToken])}>
+                <Button disabled={data.nextPageToken === ""} onClick={() => set({ page: data.nextPageToken, open: "" })}>
                   Next page
                 </Button>
-                <span className="text-muted self-center">page {pages.length}</span>
               </div>
             </>
           )}
@@ -131,19 +130,37 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
 }
 
 function Rows({ view, rows }: { view: View; rows: Row[] }) {
+  const [get, set] = useUrl();
+  const open = get("open") === "" ? undefined : rows[Number(get("open"))];
   return (
-    <Table
-      label={`Rows of ${view.name}`}
-      rows={rows.map((row, n): [number, Row] => [n, row])}
-      id={([n]) => String(n)}
-      empty="No row fits."
-      columns={view.columns.map((column) => ({
-        name: column.name,
-        number: column.type === "int" || column.type === "double",
-        cell: ([, row]) => text(row[column.name]),
-      }))}
-    />
+    <>
+      <Table
+        label={`Rows of ${view.name}`}
+        rows={rows.map((row, n): [number, Row] => [n, row])}
+        id={([n]) => String(n)}
+        selected={get("open")}
+        onSelect={([n]) => set({ open: String(n) })}
+        empty={<Empty title="No row matches.">{get("filter") === "" ? "The view has no rows: none of its events have happened yet." : "Change the filter and run it again."}</Empty>}
+        columns={view.columns.map((column): Column<[number, Row]> => ({
+          name: column.name,
+          number: column.type === "int" || column.type === "double",
+          value: ([, row]) => scalar(row[column.name]),
+          ...(column.type === "timestamp" ? { width: 206, cell: ([, row]: [number, Row]) => (typeof row[column.name] === "string" ? <Time of={new Date(String(row[column.name]))} /> : "") } : {}),
+        }))}
+      />
+      {open ? (
+        <Drawer title={text(open[view.columns[0]?.name ?? ""])} label={`Row of ${view.name}`} onClose={() => set({ open: "" })}>
+          <Code label="Row">{JSON.stringify(open, null, 2)}</Code>
+        </Drawer>
+      ) : null}
+    </>
   );
+}
+
+/** A value that sorts as what it is: numbers as numbers. */
+function scalar(value: unknown): string | number | boolean | undefined {
+  if (value === null || value === undefined) return undefined;
+  return typeof value === "number" || typeof value === "boolean" ? value : text(value);
 }
 
 function text(value: unknown): string {

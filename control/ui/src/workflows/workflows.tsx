@@ -1,188 +1,128 @@
-import { useMutation, useQuery } from "@connectrpc/connect-query";
-import { Link } from "@tanstack/react-router";
-import { RunnerAdmin, WorkflowState, type WorkflowSubject } from "../gen/runner/admin/v1/admin_pb";
-import { enumName, number, time } from "../app/format";
-import { useRefusal } from "../app/session";
+import { useInfiniteQuery } from "@connectrpc/connect-query";
+import { useEffect } from "react";
+import { RunnerAdmin, type WorkflowState } from "../gen/runner/admin/v1/admin_pb";
+import { instant, number } from "../app/format";
 import { useUrl } from "../app/url";
-import { Dangerous } from "../parts/action";
-import { Choice, Text } from "../parts/field";
-import { Answered, Badge, Empty, Problem } from "../parts/state";
-import { FilterBox, matches, Table } from "../parts/table";
-import { TenantPicker, useTenant } from "../parts/tenant";
+import { Button } from "../parts/action";
+import { FilterBox, matches } from "../parts/field";
+import { Page } from "../parts/page";
+import { Answered, Empty } from "../parts/state";
+import { Table } from "../parts/table";
+import { useTenant } from "../parts/tenant";
+import { Time } from "../parts/time";
+import { useStateCounts } from "./counts";
+import { Instance } from "./instance";
+import { instanceName, instancePath } from "./instance-name";
+import { State, stateName, states } from "./states";
 
 export function Workflows() {
   const tenant = useTenant();
+  const [get, set] = useUrl();
   return (
-    <div className="flex flex-col gap-4">
-      <h1>Workflows</h1>
-      <div>
-        <TenantPicker />
-      </div>
-      {tenant === "" ? (
-        <Empty>Choose a tenant.</Empty>
-      ) : (
-        <>
-          <Instances tenant={tenant} />
-          <DeadLetters tenant={tenant} />
-        </>
-      )}
-    </div>
+    <Page title="Workflows" tenant summary={<Summary tenant={tenant} />} detail={get("instance").includes("/") ? <Instance tenant={tenant} name={get("instance")} onClose={() => set({ instance: "" })} /> : null}>
+      {tenant === "" ? <Empty title="There is no tenant.">Create one on the screen Tenants.</Empty> : <Instances key={`${tenant} ${get("state")}`} tenant={tenant} />}
+    </Page>
   );
 }
 
-const tones = { [WorkflowState.COMPLETED]: "ok", [WorkflowState.COMPENSATED]: "warn", [WorkflowState.FAILED]: "bad" } as const;
-
-function State({ state }: { state: WorkflowState }) {
-  return <Badge tone={tones[state as keyof typeof tones] ?? "muted"}>{enumName(WorkflowState, state)}</Badge>;
+/** Whether something needs an operator, in a sentence. */
+function Summary({ tenant }: { tenant: string }) {
+  const counts = useStateCounts(tenant).data;
+  if (!counts) return null;
+  const [stuck, failed] = [counts.of.get(states[0]) ?? 0, counts.of.get(states[1]) ?? 0];
+  const among = counts.complete ? `${number(counts.counted)} instances` : `the ${number(counts.counted)} instances that changed last`;
+  if (stuck + failed === 0) return `Of ${among}, none is stuck or failed`;
+  return `Of ${among}, ${stuck} stuck and ${failed} failed: they wait for an operator`;
 }
+
+/** Instances of a page, and how far a search goes back by itself. */
+const pageSize = 200;
+const searchedPages = 25;
+const enough = 20;
 
 function Instances({ tenant }: { tenant: string }) {
   const [get, set] = useUrl();
   const state = Number(get("state") || "0") as WorkflowState;
-  const instances = useQuery(RunnerAdmin.method.listWorkflows, { tenantId: tenant, state, pageSize: 200, pageToken: get("page") }, { refetchInterval: 3_000 });
   const filter = get("q");
+  const counts = useStateCounts(tenant).data;
+  const listed = useInfiniteQuery(
+    RunnerAdmin.method.listWorkflows,
+    { tenantId: tenant, state, pageSize, pageToken: "" },
+    { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, refetchInterval: (query) => ((query.state.data?.pages.length ?? 0) > 2 ? 20_000 : 5_000) },
+  );
+  const { data, hasNextPage, isFetching, fetchNextPage } = listed;
+  const loaded = data?.pages.flatMap((page) => page.instances) ?? [];
+  const shown = loaded.filter((one) => matches(filter, instanceName(one), one.instanceId, one.failure, one.attempts?.lastError, one.attempts?.step));
+  const pages = data?.pages.length ?? 0;
+  // A filter searches older pages until it has found enough; an empty page of a state is not the end, either.
+  const searches = hasNextPage && pages < searchedPages && (filter === "" ? loaded.length === 0 : shown.length < enough);
+  useEffect(() => {
+    if (searches && !isFetching) void fetchNextPage();
+  }, [searches, isFetching, fetchNextPage]);
   return (
-    <section className="flex flex-col gap-2" aria-label="Instances">
-      <div className="flex flex-wrap items-end gap-4">
-        <h2>Instances</h2>
-        <Choice
-          label="State"
-          value={String(state)}
-          options={[["0", "all"], ...Object.values(WorkflowState).filter((one): one is WorkflowState => typeof one === "number" && one > 0).map((one): [string, string] => [String(one), enumName(WorkflowState, one)])]}
-          onChange={(next) => set({ state: next === "0" ? "" : next, page: "" })}
-        />
-        <FilterBox value={filter} onChange={(q) => set({ q })} />
+    <>
+      <div className="flex flex-wrap gap-2" role="group" aria-label="States">
+        <Chip name="all" count={counts?.counted} more={counts?.complete === false} pressed={state === 0} onClick={() => set({ state: "" })} />
+        {states.map((one) => (
+          <Chip key={one} name={stateName(one)} count={counts ? (counts.of.get(one) ?? 0) : undefined} more={counts?.complete === false} pressed={state === one} onClick={() => set({ state: String(one) })} />
+        ))}
       </div>
-      <Answered of={instances}>
-        {(data) => (
+      <Answered of={listed}>
+        {() => (
           <>
             <Table
               label="Workflow instances"
-              rows={data.instances.filter((one) => matches(filter, label(one), one.instanceId, one.failure))}
-              id={(one) => `${one.workflow}/${one.instanceId}`}
+              tools={<FilterBox label="Search instances" />}
+              rows={shown}
+              id={instancePath}
               selected={get("instance")}
-              onSelect={(one) => set({ instance: `${one.workflow}/${one.instanceId}` })}
-              empty={data.instances.length > 0 ? "None fits the filter." : data.nextPageToken ? "None of this state among these; the next page has older ones." : state || get("page") ? "There are none." : "No workflow has run for this tenant."}
+              onSelect={(one) => set({ instance: instancePath(one) })}
+              empty={
+                searches ? (
+                  <Empty title="Searching older instances…" />
+                ) : loaded.length > 0 ? (
+                  <Empty title="No instance matches." />
+                ) : state > 0 ? (
+                  <Empty title={`No instance is ${stateName(state)}.`} />
+                ) : (
+                  <Empty title={`No workflow has run for ${tenant}.`}>An event that a workflow of the model is “on” starts an instance.</Empty>
+                )
+              }
               columns={[
-                { name: "Instance", cell: label },
-                { name: "State", cell: (one) => <State state={one.state} /> },
-                { name: "Why", cell: (one) => one.failure },
-                { name: "Started", cell: (one) => time(one.started) },
-                { name: "Updated", cell: (one) => time(one.updated) },
+                { name: "Instance", width: 206, value: instanceName },
+                { name: "State", width: 150, value: (one) => stateName(one.state), cell: (one) => <State state={one.state} /> },
+                { name: "Step", width: 110, value: (one) => one.attempts?.step ?? one.waiting?.step ?? "" },
+                { name: "Failed attempts", width: 124, number: true, value: (one) => one.attempts?.failed, cell: (one) => (one.attempts ? number(one.attempts.failed) : "") },
+                { name: "Error", width: 260, value: (one) => one.attempts?.lastError || one.failure },
+                { name: "Next attempt", width: 206, hidden: true, value: (one) => instant(one.attempts?.next), cell: (one) => (one.attempts?.next ? <Time of={one.attempts.next} /> : "") },
+                { name: "Started", width: 206, hidden: true, value: (one) => instant(one.started), cell: (one) => <Time of={one.started} /> },
+                { name: "Updated", width: 206, value: (one) => instant(one.updated), cell: (one) => <Time of={one.updated} /> },
+                { name: "Instance id", hidden: true, value: (one) => one.instanceId },
+                { name: "Model", hidden: true, value: (one) => one.model },
               ]}
             />
-            {data.nextPageToken ? (
-              <button type="button" className="button self-start" onClick={() => set({ page: data.nextPageToken })}>
-                Next page
-              </button>
-            ) : null}
+            <div className="flex flex-wrap items-center gap-3">
+              <p className="text-muted" role="status">
+                {filter === "" ? `${number(loaded.length)} instances are loaded, the last changed ones first` : `Searched ${number(loaded.length)} instances`}
+                {hasNextPage ? "; there are older ones." : ": these are all."}
+              </p>
+              {hasNextPage ? (
+                <Button disabled={isFetching} onClick={() => void fetchNextPage()}>
+                  {filter === "" ? "Load older" : "Search older"}
+                </Button>
+              ) : null}
+            </div>
           </>
         )}
       </Answered>
-      {get("instance").includes("/") ? <Instance tenant={tenant} name={get("instance")} /> : null}
-    </section>
+    </>
   );
 }
 
-/** The name of an instance for readers: the workflow, and the aggregate whose event started it, with the version from the second on. */
-function label({ workflow, instanceId, subject }: { workflow: string; instanceId: string; subject?: WorkflowSubject | undefined }): string {
-  if (!subject) return `${workflow}/${instanceId}`;
-  return `${workflow}/${subject.aggregateId}${subject.version > 1n ? `=${String(subject.version)}` : ""}`;
-}
-
-function Instance({ tenant, name }: { tenant: string; name: string }) {
-  const [workflow = "", instanceId = ""] = name.split("/", 2);
-  const instance = useQuery(RunnerAdmin.method.getWorkflow, { tenantId: tenant, workflow, instanceId }, { refetchInterval: 3_000 });
+function Chip({ name, count, more, pressed, onClick }: { name: string; count: number | undefined; more: boolean; pressed: boolean; onClick: () => void }) {
   return (
-    <section className="panel" aria-label={`Instance ${instance.data ? label(instance.data) : name}`}>
-      <Answered of={instance}>
-        {(data) => (
-          <>
-            <h2>
-              {label(data)} <State state={data.state} />
-            </h2>
-            <p className="text-muted">{data.instanceId}</p>
-            {data.attempts ? (
-              <p>
-                Step {data.attempts.step}: {number(data.attempts.failed)} attempts have failed, the last at {time(data.attempts.last)}: {data.attempts.lastError}. {data.attempts.next ? `The next is at ${time(data.attempts.next)}.` : "None follows by itself."}
-              </p>
-            ) : null}
-            {data.waiting ? (
-              <p>
-                It waits in {data.waiting.step} until {time(data.waiting.until)}.
-              </p>
-            ) : null}
-            <ol className="my-2 ml-4 list-decimal">
-              {data.steps.map((step) => (
-                <li key={step.name}>
-                  <strong>{step.name}</strong> <Badge tone={step.outcome === "done" ? "ok" : "warn"}>{step.outcome}</Badge> {step.message} <span className="text-muted">{time(step.time)}</span>
-                </li>
-              ))}
-            </ol>
-            {data.steps.length === 0 ? <p className="text-muted">No step is done yet.</p> : null}
-            <p>Started by</p>
-            <pre>{JSON.stringify(data.trigger, null, 2)}</pre>
-          </>
-        )}
-      </Answered>
-    </section>
-  );
-}
-
-function DeadLetters({ tenant }: { tenant: string }) {
-  const [get, set] = useUrl();
-  const refusal = useRefusal("runner.admin");
-  const cause = get("cause");
-  const letters = useQuery(RunnerAdmin.method.listDeadLetters, { tenantId: tenant, cause, pageSize: 100 }, { refetchInterval: 5_000 });
-  const replay = useMutation(RunnerAdmin.method.replayDeadLetters, { onSuccess: () => void letters.refetch() });
-  return (
-    <section className="flex flex-col gap-2" aria-label="Dead letters">
-      <div className="flex flex-wrap items-end gap-4">
-        <h2>Dead letters</h2>
-        <Text label="Cause holds" value={cause} onChange={(next) => set({ cause: next })} />
-        <Dangerous
-          title="Replay"
-          name={tenant}
-          danger={false}
-          strong
-          refusal={refusal}
-          disabled={(letters.data?.letters.length ?? 0) === 0}
-          what={`The work of every dead letter of ${tenant}${cause ? ` whose cause holds “${cause}”` : ""} is done again, the oldest first. What succeeds is removed.`}
-          run={() => replay.mutateAsync({ tenantId: tenant, cause })}
-        >
-          Replay all that fit…
-        </Dangerous>
-      </div>
-      {replay.data ? (
-        <p role="status">
-          {number(replay.data.replayed)} replayed{replay.data.failure ? `; letter ${String(replay.data.failedId)} fails again: ${replay.data.failure}` : ""}.
-        </p>
-      ) : null}
-      {replay.error ? <Problem error={replay.error} /> : null}
-      <Answered of={letters}>
-        {(data) => (
-          <Table
-            label="Dead letters"
-            rows={data.letters}
-            id={(letter) => String(letter.id)}
-            empty={cause ? "No dead letter has such a cause." : "There is none: all work could be done."}
-            columns={[
-              { name: "No.", number: true, cell: (letter) => String(letter.id) },
-              { name: "Event", cell: (letter) => `${letter.eventType} of ${letter.aggregateType}/${letter.aggregateId}` },
-              { name: "Cause", cell: (letter) => letter.cause },
-              { name: "Given up", cell: (letter) => time(letter.time) },
-              {
-                name: "Timeline",
-                cell: (letter) => (
-                  <Link to="/timeline" search={{ tenant, id: letter.correlationId }}>
-                    {letter.correlationId.slice(0, 13)}…
-                  </Link>
-                ),
-              },
-            ]}
-          />
-        )}
-      </Answered>
-    </section>
+    <button type="button" className={`button h-7 rounded-full px-3 ${pressed ? "border-accent bg-accent-soft" : ""}`} aria-pressed={pressed} onClick={onClick}>
+      {name} {count === undefined ? null : <span className="text-muted">{number(count)}{more ? "+" : ""}</span>}
+    </button>
   );
 }

@@ -1,0 +1,1 @@
+function e({workflow:e,instanceId:t,subject:n}){return n?`${e}/${n.aggregateId}${n.version>1n?`=${String(n.version)}`:``}`:`${e}/${t}`}function t({workflow:e,instanceId:t}){return`${e}/${t}`}export{t as n,e as t};

@@ -1,1 +1,0 @@
-import{P as e,bt as t,f as n,p as r}from"./session_pb-D38EXSpc.js";import{t as i}from"./useMutation-B6uhfNlv.js";var a=t(r(),1);function o(t,{transport:r,...o}={}){let s=n(),c=r??s,l=(0,a.useCallback)(async n=>e(c,t,n),[c,t]);return i({...o,mutationFn:l})}export{o as t};

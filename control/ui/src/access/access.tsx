@@ -1,0 +1,91 @@
+import { useMutation, useQuery } from "@connectrpc/connect-query";
+import { useState } from "react";
+import { SessionService, type MethodPolicy } from "../gen/gateway/v1/session_pb";
+import { ms } from "../app/format";
+import { useUrl } from "../app/url";
+import { Button } from "../parts/action";
+import { FilterBox, matches, Text } from "../parts/field";
+import { Answered, Badge, Empty, Problem } from "../parts/state";
+import { Page } from "../parts/page";
+import { Table } from "../parts/table";
+import { useTenant } from "../parts/tenant";
+
+export function Access() {
+  const [get, set] = useUrl();
+  const methods = useQuery(SessionService.method.listMethods, {});
+  const filter = get("q");
+  return (
+    <Page title="Access" summary="The methods that the gateway serves, the right that each needs, and who could call one.">
+      <Answered of={methods}>
+        {(data) => (
+          <>
+            <Tester methods={data.methods} />
+            <Table
+              label="Methods"
+              tools={<FilterBox />}
+              rows={data.methods.filter((method) => matches(filter, method.procedure, method.right, method.upstream, ...method.http))}
+              id={(method) => method.procedure}
+              selected={get("procedure")}
+              onSelect={(method) => set({ procedure: method.procedure })}
+              empty={<Empty title="No method matches the filter." />}
+              columns={[
+                { name: "Method", width: 330, value: (method) => method.procedure.slice(1) },
+                { name: "Right", width: 130, value: (method) => method.right || "open to all" },
+                { name: "Scope", width: 90, value: (method) => (method.tenantScoped ? "tenant" : "platform") },
+                { name: "Upstream", width: 100, value: (method) => method.upstream },
+                { name: "Timeout", width: 90, number: true, value: (method) => method.timeoutMs, cell: (method) => ms(Number(method.timeoutMs)) },
+                { name: "Audited", width: 90, value: (method) => (method.audit ? "each call" : "denials") },
+                { name: "HTTP", width: 300, value: (method) => method.http.join(", ") },
+              ]}
+            />
+          </>
+        )}
+      </Answered>
+    </Page>
+  );
+}
+
+const list = (text: string) => text.split(/[\s,]+/).filter((word) => word !== "");
+
+function Tester({ methods }: { methods: MethodPolicy[] }) {
+  const [get, set] = useUrl();
+  const [rights, setRights] = useState("query.read");
+  const tenant = useTenant();
+  // The console's tenant, until another one is typed.
+  const [typedTenants, setTenants] = useState<string>();
+  const [typedTenantId, setTenantId] = useState<string>();
+  const tenants = typedTenants ?? tenant;
+  const tenantId = typedTenantId ?? tenant;
+  const [resource, setResource] = useState("");
+  const decide = useMutation(SessionService.method.decide);
+  return (
+    <section className="panel flex flex-col gap-3" aria-label="Who can call this?">
+      <h2>Who can call this?</h2>
+      <form
+        className="flex flex-wrap items-end gap-3"
+        onSubmit={(event) => {
+          event.preventDefault();
+          decide.mutate({ procedure: get("procedure"), rights: list(rights), tenants: list(tenants), tenantId, resource });
+        }}
+      >
+        <Text wide label="Method" value={get("procedure")} onChange={(procedure) => set({ procedure })} list={methods.map((method) => method.procedure)} placeholder="/projection.gateway.v1.QueryService/Query" />
+        <Text label="The caller's rights" value={rights} onChange={setRights} placeholder="query.read:orders*" />
+        <Text label="The caller's tenants" value={tenants} onChange={setTenants} placeholder="acme or *" />
+        <Text label="Tenant of the call" value={tenantId} onChange={setTenantId} />
+        <Text label="Resource of the call" value={resource} onChange={setResource} placeholder="a view" />
+        <Button type="submit" strong disabled={get("procedure") === ""}>
+          Decide
+        </Button>
+      </form>
+      {decide.error ? <Problem error={decide.error} /> : null}
+      {decide.data ? (
+        <p role="status" className="flex flex-wrap items-center gap-2">
+          {decide.data.allowed ? <Badge tone="ok">allowed</Badge> : <Badge tone="bad">denied</Badge>} <span>
+            {decide.data.reason}
+            {decide.data.node ? `; ${decide.data.node} would answer` : "; no node would answer now"}.
+          </span>
+        </p>
+      ) : null}
+    </section>
+  );
+}

@@ -1,0 +1,85 @@
+import { cleanup, render, screen, within } from "@testing-library/react";
+import userEvent from "@testing-library/user-event";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { csv, json } from "./export";
+import { Table, type Column } from "./table";
+
+afterEach(cleanup);
+
+interface Row {
+  name: string;
+  calls: number | undefined;
+}
+
+const columns: Column<Row>[] = [
+  { name: "Name", value: (row) => row.name },
+  { name: "Calls", number: true, value: (row) => row.calls },
+];
+const rows: Row[] = [
+  { name: "node-10", calls: 3 },
+  { name: "node-2", calls: undefined },
+  { name: "node-1", calls: 20 },
+];
+const names = () => screen.getAllByRole("row").slice(1).map((row) => within(row).getAllByRole("cell")[0]?.textContent);
+
+describe("a table", () => {
+  it("sorts by value, numbers in names as numbers, and puts what is unknown last", async () => {
+    const user = userEvent.setup();
+    render(<Table label="Nodes" columns={columns} rows={rows} id={(row) => row.name} empty="none" />);
+    expect(names()).toEqual(["node-10", "node-2", "node-1"]);
+    await user.click(screen.getByRole("button", { name: "Name" }));
+    expect(names()).toEqual(["node-1", "node-2", "node-10"]);
+    expect(screen.getByRole("columnheader", { name: "Name" }).getAttribute("aria-sort")).toBe("ascending");
+    await user.click(screen.getByRole("button", { name: "Calls" }));
+    expect(names()).toEqual(["node-1", "node-10", "node-2"]);
+  });
+
+  it("has the whole text of a cell that is cut off", () => {
+    const long = "x".repeat(400);
+    render(<Table label="Nodes" columns={columns} rows={[{ name: long, calls: 1 }]} id={(row) => row.name} empty="none" />);
+    expect(screen.getByTitle(long).className).toContain("truncate");
+  });
+
+  it("chooses and marks rows", async () => {
+    const user = userEvent.setup();
+    const select = vi.fn();
+    const mark = vi.fn();
+    render(<Table label="Nodes" columns={columns} rows={rows} id={(row) => row.name} empty="none" selected="node-2" onSelect={select} marked={new Set(["node-1"])} onMark={mark} />);
+    expect(screen.getByRole("button", { name: "node-2" }).getAttribute("aria-pressed")).toBe("true");
+    await user.click(screen.getByRole("button", { name: "node-1" }));
+    expect(select).toHaveBeenCalledWith(rows[2]);
+    await user.click(screen.getByRole("checkbox", { name: "Mark node-2" }));
+    expect(mark).toHaveBeenCalledWith(new Set(["node-1", "node-2"]));
+    await user.click(screen.getByRole("checkbox", { name: "Mark all rows" }));
+    expect(mark).toHaveBeenLastCalledWith(new Set(["node-10", "node-2", "node-1"]));
+  });
+
+  it("hides a column", async () => {
+    const user = userEvent.setup();
+    render(<Table label="Nodes" columns={columns} rows={rows} id={(row) => row.name} empty="none" />);
+    await user.click(await screen.findByRole("button", { name: "Columns of Nodes" }));
+    await user.click(screen.getByRole("menuitemcheckbox", { name: /Calls/ }));
+    await user.keyboard("{Escape}");
+    expect(screen.queryByRole("columnheader", { name: "Calls" })).toBeNull();
+  });
+
+  it("says why it is empty", () => {
+    render(<Table label="Nodes" columns={columns} rows={[]} id={(row) => row.name} empty="No node has announced itself." />);
+    expect(screen.getByText("No node has announced itself.")).toBeTruthy();
+  });
+});
+
+describe("an exported table", () => {
+  const exported = [
+    { name: "Name", value: (row: Row) => row.name },
+    { name: "Calls", value: (row: Row) => row.calls },
+  ];
+
+  it("quotes as RFC 4180 does, and no spreadsheet runs a text", () => {
+    expect(csv(exported, [{ name: 'a "b", c', calls: -1 }, { name: "=1+1", calls: undefined }])).toBe('Name,Calls\r\n"a ""b"", c",-1\r\n\'=1+1,\r\n');
+  });
+
+  it("is JSON with the columns' names, integers of 64 bits as texts", () => {
+    expect(JSON.parse(json([{ name: "No.", value: () => 9007199254740993n }], [rows[0]]))).toEqual([{ "No.": "9007199254740993" }]);
+  });
+});

@@ -1,0 +1,25 @@
+import { WorkflowState } from "../gen/runner/admin/v1/admin_pb";
+import { enumName } from "../app/format";
+import { Badge, type Tone } from "../parts/state";
+
+const tones: Record<WorkflowState, Tone> = {
+  [WorkflowState.UNSPECIFIED]: "muted",
+  [WorkflowState.RUNNING]: "info",
+  [WorkflowState.COMPENSATING]: "warn",
+  [WorkflowState.COMPLETED]: "ok",
+  [WorkflowState.COMPENSATED]: "warn",
+  [WorkflowState.FAILED]: "bad",
+  [WorkflowState.STUCK]: "bad",
+  [WorkflowState.CANCELLED]: "muted",
+};
+
+/** The states, those first that need an operator. */
+export const states = [WorkflowState.STUCK, WorkflowState.FAILED, WorkflowState.COMPENSATING, WorkflowState.RUNNING, WorkflowState.COMPENSATED, WorkflowState.COMPLETED, WorkflowState.CANCELLED] as const;
+
+export function stateName(state: WorkflowState): string {
+  return enumName(WorkflowState, state);
+}
+
+export function State({ state }: { state: WorkflowState }) {
+  return <Badge tone={tones[state]}>{stateName(state)}</Badge>;
+}
