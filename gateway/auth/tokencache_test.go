@@ -91,3 +91,23 @@ func TestTokenCache_LookupDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v objects per lookup", n)
 	}
 }
+
+// Within a subject's share, the token that was used least recently is replaced.
+func TestTokenCache_SubjectsTokenInUseStays(t *testing.T) {
+	c := newTokenCache()
+	add := func(n int) string {
+		text := fmt.Sprintf("h.%d.signature", n)
+		c.add(text, verified{principal: &Principal{Subject: "app"}})
+		return text
+	}
+	used, unused := add(0), add(1)
+	for n := range maxSubjectTokens - 1 {
+		if _, ok := c.get(used); !ok {
+			t.Fatal("a token in use is replaced")
+		}
+		add(n + 2)
+	}
+	if _, ok := c.get(unused); ok {
+		t.Error("the token that was used least recently stays")
+	}
+}

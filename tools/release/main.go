@@ -141,7 +141,7 @@ func (r *release) platform(p platform) error {
 // write stores a file of the release.
 func (r *release) write(name string, data []byte) error {
 	r.files = append(r.files, name)
-	return os.WriteFile(filepath.Join(r.out, name), data, 0o600)
+	return os.WriteFile(filepath.Join(r.out, name), data, 0o644)
 }
 
 // sums writes the checksums of all files, as sha256sum -c reads them.
@@ -157,7 +157,7 @@ func (r *release) sums() error {
 		fmt.Fprintf(&text, "%s  %s\n", hex.EncodeToString(sum[:]), name)
 	}
 	fmt.Print(text.String())
-	return os.WriteFile(filepath.Join(r.out, "SHA256SUMS"), []byte(text.String()), 0o600)
+	return os.WriteFile(filepath.Join(r.out, "SHA256SUMS"), []byte(text.String()), 0o644)
 }
 
 // command runs a program in a directory and returns its output.

@@ -1,0 +1,108 @@
+package contextkit_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// A platform call made while a tenant's call is served is not the tenant's, and the other way round: both continue the
+// trace and the correlation.
+func TestScope_PlatformAndTenantExcludeEachOther(t *testing.T) {
+	acme, err := contextkit.ParseTenantID("acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(rc contextkit.RequestContext, ok bool) contextkit.RequestContext { return rc }
+	tenant := contextkit.TenantContext(t.Context(), acme)
+	platform := contextkit.PlatformContext(tenant)
+	back := contextkit.TenantContext(platform, acme)
+	first, second, third := of(contextkit.FromContext(tenant)), of(contextkit.FromContext(platform)), of(contextkit.FromContext(back))
+	if first.TenantID != acme || first.Platform {
+		t.Errorf("the tenant's call: %+v", first)
+	}
+	if !second.TenantID.IsZero() || !second.Platform {
+		t.Errorf("the platform's call is %q's", second.TenantID)
+	}
+	if third.TenantID != acme || third.Platform {
+		t.Errorf("the tenant's second call: %+v", third)
+	}
+	for _, rc := range []contextkit.RequestContext{second, third} {
+		if rc.CorrelationID != first.CorrelationID || rc.TraceID != first.TraceID || rc.CorrelationID == "" {
+			t.Errorf("correlation %q and trace %v, want %q and %v", rc.CorrelationID, rc.TraceID, first.CorrelationID, first.TraceID)
+		}
+	}
+	header := nats.Header{}
+	if err := contextkit.InjectNATS(platform, header); err != nil || header.Get(contextkit.NATSTenantID) != "" {
+		t.Errorf("a platform message has the tenant %q, %v", header.Get(contextkit.NATSTenantID), err)
+	}
+	if header.Get(contextkit.NATSCausationDepth) != "" {
+		t.Errorf("a message of no workflow has a depth %q", header.Get(contextkit.NATSCausationDepth))
+	}
+}
+
+// Identifiers have at most 128 characters, and what is not valid is replaced.
+func TestValidID_BoundIs128Characters(t *testing.T) {
+	for length, want := range map[int]bool{0: false, 1: true, 128: true, 129: false} {
+		if got := contextkit.ValidID(strings.Repeat("x", length)); got != want {
+			t.Errorf("%d characters: %v", length, got)
+		}
+	}
+}
+
+// The ids that a context lacks are made, each for itself: one that was received stays.
+func TestComplete_MakesTheMissingIDsAlone(t *testing.T) {
+	for _, rc := range []contextkit.RequestContext{{CorrelationID: "c"}, {RequestID: "r"}, {CorrelationID: "c", RequestID: "r"}, {}} {
+		made, _ := contextkit.FromContext(contextkit.PlatformContext(contextkit.NewContext(t.Context(), rc)))
+		if rc.CorrelationID != "" && made.CorrelationID != rc.CorrelationID || rc.RequestID != "" && made.RequestID != rc.RequestID {
+			t.Errorf("%+v became %+v", rc, made)
+		}
+		if !contextkit.ValidID(made.CorrelationID) || !contextkit.ValidID(made.RequestID) || made.CorrelationID == made.RequestID {
+			t.Errorf("ids %q and %q", made.CorrelationID, made.RequestID)
+		}
+		header := nats.Header{}
+		if err := contextkit.InjectNATS(contextkit.NewContext(t.Context(), made), header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := contextkit.ParseTraceparent(header.Get(contextkit.NATSTraceparent)); err != nil {
+			t.Errorf("%+v: traceparent %q: %v", rc, header.Get(contextkit.NATSTraceparent), err)
+		}
+	}
+}
+
+// A message without a usable correlation id has the one that its reader gives; a traceparent is read byte for byte.
+func TestExtractNATSOf_CorrelationIsTheReadersIfAbsent(t *testing.T) {
+	acme, err := contextkit.ParseTenantID("acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	for header, want := range map[string]string{"": "given", "own": "own", "not an id": "given"} {
+		h := nats.Header{contextkit.NATSTraceparent: {traceparent}}
+		if header != "" {
+			h[contextkit.NATSCorrelationID] = []string{header}
+		}
+		rc, err := contextkit.ExtractNATSOf(h, acme, "given")
+		if err != nil || rc.CorrelationID != want || rc.TenantID != acme || rc.Traceparent.String() != traceparent {
+			t.Errorf("%q: correlation %q, traceparent %v, %v", header, rc.CorrelationID, rc.Traceparent, err)
+		}
+	}
+}
+
+// Depths beyond the bound are written as the bound, and read as it.
+func TestDepth_IsBounded(t *testing.T) {
+	for depth, want := range map[int]string{-1: "", 0: "", 1: "1", contextkit.MaxDepth: "1000000", contextkit.MaxDepth + 1: "1000000"} {
+		header := nats.Header{}
+		rc, _ := contextkit.FromContext(contextkit.PlatformContext(t.Context()))
+		rc.Depth = depth
+		if err := contextkit.InjectNATS(contextkit.NewContext(t.Context(), rc), header); err != nil || header.Get(contextkit.NATSCausationDepth) != want {
+			t.Errorf("%d is written as %q, %v", depth, header.Get(contextkit.NATSCausationDepth), err)
+		}
+		if _, written := header[contextkit.NATSCausationDepth]; written != (want != "") {
+			t.Errorf("%d: the header is written: %v", depth, written)
+		}
+	}
+}
