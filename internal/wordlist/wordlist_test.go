@@ -4,7 +4,6 @@ import (
 	"flag"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,7 +11,7 @@ import (
 	"testing"
 )
 
-var only = flag.String("path", "", "check one folder or file alone, also where it is pending")
+var only = flag.String("path", "", "check one folder or file only")
 
 // prose is a file's text with everything that is not prose masked: other bytes than white space
 // are 0, so that offsets and lines are the file's.
@@ -29,13 +28,9 @@ type declared struct {
 }
 
 func TestWords_AreThoseOfTheGlossary(t *testing.T) {
-	files, waiting := 0, 0
+	files := 0
 	used := make([]bool, len(exceptions))
 	for _, path := range sources(t) {
-		if pending(path) {
-			waiting++
-			continue
-		}
 		files++
 		file := read(t, path)
 		for _, found := range file.find(strong) {
@@ -55,7 +50,7 @@ func TestWords_AreThoseOfTheGlossary(t *testing.T) {
 		t.Errorf("no file was checked below %q", *only)
 	}
 	for i, e := range exceptions {
-		if !used[i] && *only == "" && waiting == 0 {
+		if !used[i] && *only == "" {
 			t.Errorf("no line needs the exception for %s (%s): remove it", e.path, e.reason)
 		}
 	}
@@ -66,7 +61,7 @@ var subjectRule = regexp.MustCompile(`^Test[A-Z][A-Za-z0-9]*_[A-Z][A-Za-z0-9]*(_
 
 func TestNames_HaveASubjectAndARule(t *testing.T) {
 	for _, path := range sources(t) {
-		if !strings.HasSuffix(path, "_test.go") || pending(path) {
+		if !strings.HasSuffix(path, "_test.go") {
 			continue
 		}
 		file := read(t, path)
@@ -137,11 +132,6 @@ func (p prose) line(offset int) int { return 1 + strings.Count(string(p.text[:of
 func (e exception) allows(path, line string) bool {
 	in := path == e.path || strings.HasSuffix(e.path, "/") && strings.HasPrefix(path, e.path)
 	return in && (e.phrase == nil || e.phrase.MatchString(line))
-}
-
-// pending reports whether a file or its folder is not rewritten yet.
-func pending(file string) bool {
-	return *only == "" && (slices.Contains(pendingPaths, file) || slices.Contains(pendingPaths, path.Dir(file)))
 }
 
 // sources returns the repository's files that have prose, below -path.
