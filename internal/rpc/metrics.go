@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"io"
 	"sync/atomic"
 	"time"
 
@@ -121,9 +120,6 @@ func (c *Calls) outcome(protocol, code string) prometheus.Observer {
 	return found
 }
 
-// ErrUnfinished is how a call has ended whose handler panicked.
-var ErrUnfinished = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
-
 // Observe measures every call and writes one log line a call at level, or at
 // error level when the call failed by the process's own fault.
 func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.ServerInterceptor {
@@ -184,29 +180,4 @@ func LineLevel(level zerolog.Level, err error) zerolog.Level {
 // behind it.
 func ownFault(err error) bool {
 	return err != nil && (LineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
-}
-
-// CodeName returns the metric label of a call's outcome.
-func CodeName(err error) string {
-	if code := codeOf(err); code != 0 {
-		return code.String()
-	}
-	return "ok"
-}
-
-// codeOf returns the code of a call's outcome, 0 for OK.
-func codeOf(err error) connect.Code {
-	switch {
-	case err == nil, errors.Is(err, io.EOF):
-		return 0
-	case errors.Is(err, context.Canceled):
-		return connect.CodeCanceled
-	case errors.Is(err, context.DeadlineExceeded):
-		return connect.CodeDeadlineExceeded
-	}
-	code := connect.CodeOf(err)
-	if code > connect.CodeUnauthenticated {
-		return connect.CodeUnknown // a peer must not invent series
-	}
-	return code
 }

@@ -10,9 +10,6 @@ import (
 	"sync/atomic"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connectproto"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/headgate/headgate/contextkit"
 )
@@ -58,9 +55,6 @@ func (t *Tenants) Serves(tenant contextkit.TenantID) bool {
 	_, found := slices.BinarySearchFunc(t.All(), tenant, compareTenants)
 	return found
 }
-
-// ErrNotServed is wrapped by [Tenants.Ready].
-var ErrNotServed = errors.New("is not served here")
 
 // Ready returns an error that wraps [ErrNotServed] unless tenant is in the set.
 func (t *Tenants) Ready(tenant contextkit.TenantID) error {
@@ -108,34 +102,4 @@ func (t *Tenants) Of(ctx context.Context, field string) (contextkit.TenantID, er
 		return contextkit.TenantID{}, connect.Errorf(connect.CodeNotFound, "tenant %q is not served here", rc.TenantID)
 	}
 	return rc.TenantID, nil
-}
-
-// WithDetails returns err with messages (google.rpc.*) that clients act on.
-func WithDetails(err *connect.Error, details ...proto.Message) *connect.Error {
-	for _, message := range details {
-		if detail, failed := connectproto.NewErrorDetail(message); failed == nil {
-			err = err.WithDetail(detail)
-		}
-	}
-	return err
-}
-
-// ErrorDomain is the domain of the platform's ErrorInfo details.
-const ErrorDomain = "headgate"
-
-// ReasonMissingRight is the reason of a refusal for lack of a right, which the metadata "right"
-// names, as ACTION:RESOURCE.
-const ReasonMissingRight = "MISSING_RIGHT"
-
-// ReasonTooLarge is the reason of an answer that is larger than may be.
-const ReasonTooLarge = "RESPONSE_TOO_LARGE"
-
-// Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
-// pairs of metadata.
-func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {
-	info := &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain, Metadata: map[string]string{}}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		info.Metadata[pairs[i]] = pairs[i+1]
-	}
-	return info
 }

@@ -1,0 +1,102 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+)
+
+// ErrNotServed is wrapped by [Tenants.Ready].
+var ErrNotServed = errors.New("is not served here")
+
+// ErrUnfinished is how a call has ended whose handler panicked.
+var ErrUnfinished = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
+
+// errUndecodable refuses a request message that cannot be decompressed or decoded.
+var errUndecodable = connect.NewError(connect.CodeInvalidArgument, "the message cannot be decoded: send it in the content type and encoding that the headers name")
+
+// Public returns what a client may know of a call's error: one of our own making, [Bounded],
+// or that the call ended early, or nothing.
+func Public(err error) *connect.Error {
+	var known *connect.Error
+	switch {
+	case errors.As(err, &known):
+		return boundedError(known)
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, "the call took longer than its deadline")
+	case errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, "the call was canceled")
+	}
+	return connect.NewError(connect.CodeUnknown, "the call failed")
+}
+
+// Undecodable returns the error of a [connect.ServerStream]'s Receive as INVALID_ARGUMENT
+// if it is INTERNAL or UNKNOWN: transports use these codes for a message that cannot be decompressed
+// or decoded, and for a body whose chunks or base64 are malformed, which is the client's fault.
+// They use other codes for a client that is gone or slow. Other errors, and nil, are returned unchanged.
+func Undecodable(err error) error {
+	if known, ok := errors.AsType[*connect.Error](err); ok && (known.Code() == connect.CodeInternal || known.Code() == connect.CodeUnknown) {
+		return errUndecodable.WithCause(err)
+	}
+	return err
+}
+
+// WithDetails returns err with messages (google.rpc.*) that clients act on.
+func WithDetails(err *connect.Error, details ...proto.Message) *connect.Error {
+	for _, message := range details {
+		if detail, failed := connectproto.NewErrorDetail(message); failed == nil {
+			err = err.WithDetail(detail)
+		}
+	}
+	return err
+}
+
+// ErrorDomain is the domain of the platform's ErrorInfo details.
+const ErrorDomain = "headgate"
+
+// ReasonMissingRight is the reason of a refusal for lack of a right, which the metadata "right"
+// names, as ACTION:RESOURCE.
+const ReasonMissingRight = "MISSING_RIGHT"
+
+// ReasonTooLarge is the reason of an answer that is larger than may be.
+const ReasonTooLarge = "RESPONSE_TOO_LARGE"
+
+// Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
+// pairs of metadata.
+func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain, Metadata: map[string]string{}}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		info.Metadata[pairs[i]] = pairs[i+1]
+	}
+	return info
+}
+
+// CodeName returns the metric label of a call's outcome.
+func CodeName(err error) string {
+	if code := codeOf(err); code != 0 {
+		return code.String()
+	}
+	return "ok"
+}
+
+// codeOf returns the code of a call's outcome, 0 for OK.
+func codeOf(err error) connect.Code {
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return 0
+	case errors.Is(err, context.Canceled):
+		return connect.CodeCanceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.CodeDeadlineExceeded
+	}
+	code := connect.CodeOf(err)
+	if code > connect.CodeUnauthenticated {
+		return connect.CodeUnknown // a peer must not invent series
+	}
+	return code
+}
