@@ -24,11 +24,11 @@ import (
 )
 
 const (
-	// attackConns and attackStreams are the connections of an attack and its calls on each.
+	// attackConns is the number of connections of an attack, and attackStreams of calls on each.
 	attackConns, attackStreams = 5, 40
 	attackCalls                = attackConns * attackStreams
-	// attackedCapacity is the capacity for calls of the gateway that is attacked, and
-	// tenantsPart and callersPart what one tenant, and one principal or address, may use.
+	// attackedCapacity is the attacked gateway's capacity of calls; one tenant may use tenantsPart
+	// of it, and one principal or address callersPart.
 	attackedCapacity, tenantsPart, callersPart = 64, 32, 4
 )
 
@@ -61,9 +61,8 @@ var forms = map[string][2]string{
 	"connectstream": {"/projection.gateway.v1.QueryService/Watch", "application/connect+json"},
 }
 
-// attack opens calls whose bodies do not end on several connections, and returns once the edge
-// has ended all of them except for the calls that it holds. body writes the begun body of a
-// call.
+// attack opens calls with endless bodies on several connections, and returns when the gateway has
+// ended all of them except held. body writes the beginning of a call's body.
 func attack(t *testing.T, url string, held int, form [2]string, body func(r *raw, id uint32) error, header ...string) []*raw {
 	t.Helper()
 	var conns []*raw
@@ -117,7 +116,7 @@ func attack(t *testing.T, url string, held int, form [2]string, body func(r *raw
 	return conns
 }
 
-// losesNothing has another tenant call by every protocol.
+// losesNothing checks that another tenant's calls succeed over every protocol.
 func losesNothing(t *testing.T, e *edge, when string) {
 	t.Helper()
 	token := e.token(t, "globex", "query.read")
@@ -196,8 +195,7 @@ func TestAdmission_UnfinishedBodiesDoNotAffectOtherTenants(t *testing.T) {
 	}
 }
 
-// TestAdmission_TricklesAreCutOffAndCostOtherTenantsNothing has each body come a byte now
-// and then: at no rate, or for longer than it may.
+// Bodies arrive byte by byte: below the minimum rate, or for longer than permitted.
 func TestAdmission_TricklesAreCutOff(t *testing.T) {
 	t.Parallel()
 	bothPorts(t, func(c *gateway.Config) {
@@ -263,7 +261,7 @@ func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 	}
 }
 
-// TestAdmission_RejectionsDoNotAffectOtherTenants has calls denied as fast as they come.
+// Calls are denied at the highest rate that the client can send.
 func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 	t.Parallel()
 	for name, credential := range map[string]func(e *edge) string{
@@ -306,7 +304,7 @@ func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 	}
 }
 
-// TestAdmission_DenialsCountAgainstTenantsRate uses a tenant's rate up by calls that are denied.
+// Denied calls use up a tenant's rate.
 func TestAdmission_DenialsCountAgainstTenantsRate(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 5} })
 	query := func(tenant string, rights ...string) connect.Code {
@@ -376,8 +374,8 @@ func TestAdmission_TenantsBytesAreBounded(t *testing.T) {
 	}
 }
 
-// TestAdmission_UnreadAnswersAreBounded: a client that opens no window for its answers
-// holds their streams, which no budget counts once the calls have ended.
+// A client that opens no window for its answers holds their streams, which no budget counts after
+// the calls have ended.
 func TestAdmission_UnreadAnswersAreBounded(t *testing.T) {
 	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxClientStreams = 50 }, func(t *testing.T, e *edge, url string) {
 		r := connectRaw(t, url)
@@ -443,7 +441,7 @@ func TestAdmission_ClientsConnectionsAreBounded(t *testing.T) {
 	})
 }
 
-// TestAdmission_AHostilePrincipalCannotChargeAnother names a tenant that is not the caller's.
+// The attacker names a tenant that is not its own.
 func TestAdmission_TenantIsChargedForItsOwnCallersOnly(t *testing.T) {
 	t.Parallel()
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 20} })
@@ -464,7 +462,8 @@ func TestAdmission_TenantIsChargedForItsOwnCallersOnly(t *testing.T) {
 	}
 }
 
-// Health/Watch needs no credential: its streams are the address's own, at the edge as at nodes.
+// Health/Watch needs no credential: its streams are charged to the address, at the gateway and at
+// nodes.
 func TestHealthWatch_DoesNotAffectOtherTenants(t *testing.T) {
 	bothPorts(t, attacked, func(t *testing.T, e *edge, url string) {
 		client := connect.NewClient(connecthttp.NewTransport(e.h2c, url, connecthttp.WithGRPC()))

@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/gateway"
 )
 
-// unfinished sends a request over HTTP/1.1 whose body does not end, and returns the response.
+// unfinished sends a request over HTTP/1.1 with an endless body, and returns the response.
 func unfinished(t *testing.T, e *edge, path, contentType, authorization string) (status int, text string) {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
@@ -37,7 +37,7 @@ func unfinished(t *testing.T, e *edge, path, contentType, authorization string) 
 	return res.StatusCode, string(body)
 }
 
-// overHTTP1 are the forms of a call with one JSON message.
+// overHTTP1 are the protocols for a call with one JSON message.
 var overHTTP1 = []string{"connect", "rest"}
 
 func TestReceive_SlowRequestIsDeadlineExceeded(t *testing.T) {
@@ -53,8 +53,7 @@ func TestReceive_SlowRequestIsDeadlineExceeded(t *testing.T) {
 	}
 }
 
-// TestReceive_DeniedRequestReleasesItsConnection has callers without a
-// credential whose requests never end.
+// Callers without a credential send endless requests.
 func TestReceive_DeniedRequestReleasesItsConnection(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 400 * time.Millisecond })
 	for _, name := range overHTTP1 {

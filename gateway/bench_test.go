@@ -13,9 +13,9 @@ import (
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
-// BenchmarkGRPCEdge calls a node through the gateway over gRPC, by the main port
-// and by that for gRPC alone. Client, gateway and node share the process: the
-// difference of the two CPU times is the edges'.
+// BenchmarkGRPCEdge calls a node through the gateway over gRPC, at the main port and at the
+// gRPC-only port. Client, gateway and node share the process: the difference of the two CPU times
+// is that of the servers.
 func BenchmarkGRPCEdge(b *testing.B) {
 	e := start(b, nil)
 	ctx := metadata.AppendToOutgoingContext(b.Context(), "authorization", e.token(b, "acme", "query.read"))

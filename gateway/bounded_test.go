@@ -19,7 +19,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// huge are 95 KB of text of which every encoding makes something else.
+// huge are texts of 95 KB that each encoding expands differently.
 var huge = map[string]string{
 	"ascii":   strings.Repeat("a", 95<<10),
 	"quotes":  strings.Repeat(`"`, 95<<10),
@@ -36,7 +36,7 @@ type answer struct {
 	text   string // all of it
 }
 
-// ask sends a request unchanged.
+// ask sends a request without changes.
 func (e *edge) ask(t *testing.T, client *http.Client, method, url string, body []byte, header http.Header) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
@@ -65,13 +65,13 @@ func (e *edge) ask(t *testing.T, client *http.Client, method, url string, body [
 	return out
 }
 
-// framed is a message as gRPC frames it.
+// framed returns a message in gRPC's framing.
 func framed(message []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...) //nolint:gosec // a few KB
 }
 
-// queryAnswers sends a query in the ways of every protocol and port, as JSON where that is
-// possible, and returns the answers.
+// queryAnswers sends a query over every protocol at both ports, as JSON where possible, and returns
+// the answers.
 func (e *edge) queryAnswers(t *testing.T, token, view string) map[string]answer {
 	t.Helper()
 	req := &projectionv1.QueryRequest{View: view}
@@ -112,7 +112,7 @@ func (e *edge) queryAnswers(t *testing.T, token, view string) map[string]answer 
 	}
 }
 
-// mostAnswered bounds an error's answer, in bytes.
+// mostAnswered bounds an error response, in bytes.
 const mostAnswered = 8 << 10
 
 func TestErrors_DoNotEchoRequests(t *testing.T) {
@@ -144,7 +144,7 @@ func TestErrors_NodesDoNotEchoRequests(t *testing.T) {
 	})
 }
 
-// What never becomes a call, or no message, is not echoed either.
+// Requests that never become a call are not echoed either.
 func TestErrors_MalformedRequestsAreNotEchoed(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")

@@ -19,7 +19,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// hopMargin is what the gateway subtracts from the deadline of an upstream call.
+// hopMargin is the deadline margin of an upstream call.
 const hopMargin = 20 * time.Millisecond
 
 // A call without a deadline of its client has the lower one of the edge's and of its method's policy, over every

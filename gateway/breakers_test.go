@@ -30,14 +30,14 @@ func tenantOf(ctx context.Context) string {
 	return rc.TenantID.String()
 }
 
-// bystander is a tenant beside an attack: it calls on and on, and has a stream.
+// bystander is a tenant during an attack: it calls continuously, and has a stream.
 type bystander struct {
 	calls atomic.Int64
 	stop  func()
 	echo  func() // sends a message on the stream, and awaits it
 }
 
-// beside starts a bystander of the tenant acme, each of whose calls must be answered.
+// beside starts a bystander of the tenant acme, whose calls must all be answered.
 func (e *edge) beside(t *testing.T, r *room) *bystander {
 	t.Helper()
 	ctx, info := connect.NewClientContext(t.Context())
@@ -82,7 +82,7 @@ func (e *edge) beside(t *testing.T, r *room) *bystander {
 	return b
 }
 
-// quietly has the node's calls of globex wait for their end, and answers the others.
+// quietly makes the node block globex's calls until they end, and answer the others.
 func quietly(ctx context.Context, _ int) error {
 	if tenantOf(ctx) != "globex" {
 		return nil
@@ -154,7 +154,7 @@ func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 	}
 }
 
-// Without calls of the other tenant in between, which would close a breaker.
+// The other tenant makes no calls in between, which would close a breaker.
 func TestBreaker_OpenedByOneTenantRejectsOnlyThatTenant(t *testing.T) {
 	for name, node := range map[string]func(ctx context.Context, call int) error{
 		"policy timeouts": quietly,
@@ -194,7 +194,8 @@ func TestBreaker_OpenedByOneTenantRejectsOnlyThatTenant(t *testing.T) {
 	}
 }
 
-// A deadline that a client chose says nothing of the node, however near the policy's own it is.
+// A deadline that a client chose does not count against the node, even if it is close to the
+// policy's.
 func TestBreaker_ClientDeadlineDoesNotCount(t *testing.T) {
 	t.Parallel()
 	everyHop(t, func(t *testing.T, start starter) {
@@ -255,7 +256,7 @@ func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_method_breaker_open{`) || !strings.Contains(text, `procedure="/projection.gateway.v1.QueryService/Query",process="gateway"} 1`) {
 		t.Errorf("the metrics do not show the method's breaker:\n%s", text)
 	}
-	// Another node has it.
+	// Another node has the method.
 	other := startMember(t, "projection", "other")
 	var nodes []*member
 	for _, node := range e.routes.Nodes() {
@@ -349,8 +350,8 @@ func TestDeadline_NodesVerdictArrives(t *testing.T) {
 		token := e.token(t, "acme", "query.read")
 		for _, protocol := range []string{"rest", "grpc", "native grpc", "connect+json"} {
 			t.Run(protocol, func(t *testing.T) {
-				// A machine that is busy may be later than the margin now and then; without one
-				// hardly any verdict arrives.
+				// On a busy machine some verdicts are later than the margin; without a margin
+				// hardly any arrives.
 				var verdicts map[string]int
 				for range 3 {
 					if verdicts = e.verdicts(t, protocol, token, 20); verdicts[verdict] >= 15 {
@@ -363,7 +364,7 @@ func TestDeadline_NodesVerdictArrives(t *testing.T) {
 	})
 }
 
-// verdicts counts the messages of errors of calls that pass their deadlines, five at a time.
+// verdicts counts the error messages of calls that exceed their deadlines, five at a time.
 func (e *edge) verdicts(t *testing.T, protocol, token string, calls int) map[string]int {
 	t.Helper()
 	var (
@@ -385,8 +386,7 @@ func (e *edge) verdicts(t *testing.T, protocol, token string, calls int) map[str
 	return counts
 }
 
-// timedOut makes a query with a timeout that only its header names, and returns the message of
-// the error.
+// timedOut makes a query with a timeout that only its header has, and returns the error message.
 func (e *edge) timedOut(t *testing.T, protocol, token string, timeout time.Duration) string {
 	t.Helper()
 	if protocol == "rest" {
@@ -399,8 +399,7 @@ func (e *edge) timedOut(t *testing.T, protocol, token string, timeout time.Durat
 	return e.rawQuery(t, protocol, token, timeout)
 }
 
-// rawQuery makes a query over HTTP whose timeout is a header alone, and returns the message of
-// the error.
+// rawQuery makes a query over HTTP with a timeout in its header, and returns the error message.
 func (e *edge) rawQuery(t *testing.T, protocol, token string, timeout time.Duration) string {
 	t.Helper()
 	url, contentType, body := e.url, "application/json", `{"view": "wallets"}`

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/gateway"
 )
 
-// fromPage sends a request as a page of an origin does; "": of no page.
+// fromPage sends a request like a page of an origin; "": without an origin.
 func (e *edge) fromPage(t *testing.T, method, path, origin string, header ...string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, e.url+path, strings.NewReader(""))
@@ -73,8 +73,8 @@ func TestCORS_HeadersArePerOrigin(t *testing.T) {
 	}
 }
 
-// TestCORS_OnlyGatewaysRulesApply: what a node says of origins does not reach the browser, and the
-// gateway's rules hold for every protocol, for errors and streams.
+// CORS headers of a node do not reach the browser, and the gateway's rules apply to every protocol,
+// to errors and to streams.
 func TestCORS_OnlyGatewaysRulesApply(t *testing.T) {
 	const app = "https://app.example.com"
 	m := &mirror{ticker: newTicker(t)}

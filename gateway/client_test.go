@@ -26,7 +26,7 @@ import (
 	"github.com/headgate/headgate/internal/timeline"
 )
 
-// behind returns the set of trusted proxies that loopback is in, or is not.
+// behind returns a set of trusted proxies.
 func behind(t testing.TB, header string, trusted ...string) *proxies.Set {
 	t.Helper()
 	set, err := proxies.New(proxies.Config{Trusted: trusted, Header: header})
@@ -36,7 +36,7 @@ func behind(t testing.TB, header string, trusted ...string) *proxies.Set {
 	return set
 }
 
-// ends stores the ends of calls.
+// ends records the ended calls.
 type ends struct {
 	mu   sync.Mutex
 	list []gateway.Ended
@@ -48,7 +48,8 @@ func (e *ends) add(_ contextkit.RequestContext, ended gateway.Ended) {
 	e.list = append(e.list, ended)
 }
 
-// last returns the end of the last call; it is recorded before the client gets the answer's end.
+// last returns the last ended call; it is recorded before the client receives the end of the
+// answer.
 func (e *ends) last() (ended gateway.Ended) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -112,7 +113,7 @@ func TestClient_AddressOfTrustedProxyHeader(t *testing.T) {
 	}
 }
 
-// logLines are log lines that are written concurrently.
+// logLines is a concurrent log writer.
 type logLines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -124,7 +125,7 @@ func (l *logLines) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// has reports whether a line has all of the texts.
+// has reports whether a line contains all of the texts.
 func (l *logLines) has(texts ...string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,8 +176,8 @@ func TestClient_AddressIsInLogAuditAndTimeline(t *testing.T) {
 	}
 }
 
-// TestClient_AddressBoundsApplyToProxysClients: the calls without a credential of one
-// client of a proxy leave those of its other clients alone, regardless of the headers that the client forges.
+// Calls without a credential of one client of a proxy do not affect those of its other clients,
+// regardless of the headers that the client forges.
 func TestClient_AddressBoundsApplyToProxysClients(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.MaxStreams = 32 // of which an address has two
@@ -210,8 +211,8 @@ func TestClient_AddressBoundsApplyToProxysClients(t *testing.T) {
 	}
 }
 
-// TestClient_ConnectionsOfTrustedProxyAreNotBounded: a proxy has the connections of many clients;
-// each of its clients has a bound of calls in flight instead.
+// A proxy holds the connections of many clients; the calls in flight of each of its clients are
+// bounded instead.
 func TestClient_ConnectionsOfTrustedProxyAreNotBounded(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Listen.MaxClientConnections, c.Listen.MaxClientStreams = 1, 2

@@ -39,9 +39,9 @@ import (
 	"github.com/headgate/headgate/internal/setup"
 )
 
-// The conformance suite of connectrpc.com puts the gateway between its reference
-// client and its reference server. The suite starts this test binary as its
-// server under test; the variables say which part it plays.
+// The conformance suite of connectrpc.com runs the gateway between its reference client and its
+// reference server. The suite starts this test binary as its server under test; the variables
+// select its role.
 const (
 	conformanceGate       = "HEADGATE_CONFORMANCE"            // enables the suite
 	conformanceDescriptor = "HEADGATE_CONFORMANCE_DESCRIPTOR" // set for the server under test
@@ -78,7 +78,7 @@ func TestGateway_PassesConformanceSuite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// gRPC is spoken at both ports, everything else at the main one.
+	// gRPC is served at both ports, other protocols at the main one.
 	for name, port := range map[string]struct{ name, conf string }{
 		"every protocol, gRPC at its own port": {"", "testdata/conformance.yaml"},
 		"gRPC at the main port":                {"main", "testdata/conformance-grpc.yaml"},
@@ -97,8 +97,7 @@ func TestGateway_PassesConformanceSuite(t *testing.T) {
 	}
 }
 
-// permit gives every method of the set's ConformanceService a policy under which
-// anybody may call it.
+// permit gives every method of the set's ConformanceService a policy for anonymous calls.
 func permit(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -180,8 +179,8 @@ func serveConformance() error {
 		return err
 	}
 	addr := g.Addr()
-	// gRPC over HTTP/2 is called at the port that is for it alone, or at the main one;
-	// gRPC-Web, and the rest, at the main one.
+	// gRPC over HTTP/2 is called at the gRPC-only port or at the main one, other protocols at the
+	// main one.
 	if os.Getenv(conformancePort) != "main" && varintField(request, protocol) == grpcProtocol && varintField(request, version) == http2 {
 		addr = g.GRPCAddr()
 	}
@@ -244,10 +243,9 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 	return g, g.Listen(ctx)
 }
 
-// withoutLongDeadlines stands before the reference server, which reports the
-// deadline it is given: the suite wants to see the client's or none, while the
-// gateway gives every upstream call one. It removes the ones that are the
-// gateway's own, of about half a minute; the suite's are shorter by far.
+// withoutLongDeadlines is a proxy in front of the reference server, which reports its deadline: the
+// suite expects the client's deadline or none, but the gateway sets one for every upstream call.
+// The proxy removes those of about half a minute; the suite's are much shorter.
 func withoutLongDeadlines(ctx context.Context, server string) (string, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -309,7 +307,7 @@ func passOn(conn *grpc.ClientConn, edge grpc.ServerStream) error {
 	}
 }
 
-// Messages between the suite and its programs are preceded by their length.
+// Messages between the suite and its programs have a length prefix.
 
 func readDelimited(r io.Reader) ([]byte, error) {
 	reader := bufio.NewReaderSize(r, 16) // no more than the message is needed, and nothing follows it

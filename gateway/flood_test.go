@@ -23,7 +23,7 @@ import (
 	"github.com/headgate/headgate/internal/timeline"
 )
 
-// second starts another gateway on the same nodes and NATS.
+// second starts another gateway with the same nodes and NATS.
 func (e *edge) second(t *testing.T, config gateway.Config, log zerolog.Logger) *edge {
 	t.Helper()
 	catalog, err := policy.NewCatalog()
@@ -83,8 +83,8 @@ func flood(t *testing.T, token string, calls int, gateways ...*edge) (made uint6
 	return uint64(len(gateways) * workers * (calls / workers)) //nolint:gosec // a small number
 }
 
-// Denials of calls with large resources are recorded within bounds, and neither displace nor
-// delay what others do.
+// Denials of calls with large resources are recorded within bounds, and neither displace nor delay
+// records of other callers.
 func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 	e := start(t, nil)
 	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", e.token(t, "acme", "query.read")) // connections are made
@@ -129,8 +129,8 @@ func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 	}
 }
 
-// Denials of a tenant's calls, however large and at however many gateways, leave the other
-// tenants' timelines as they are.
+// Denials of a tenant's calls, of any size and at any number of gateways, do not change other
+// tenants' timelines.
 func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 	js := natstest.Start(t)
 	var timelines []*timeline.Recorder
@@ -170,7 +170,7 @@ func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 		}
 	}
 	quiet("before")
-	// A caller without a credential names the other tenant, too.
+	// A caller without a credential also names the other tenant.
 	for range 50 {
 		first.http(t, http.MethodPost, "/v1/query/wallets", "{}", contextkit.HeaderTenantID, "globex", contextkit.HeaderCorrelationID, "before")
 	}

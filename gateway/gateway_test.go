@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 	natstest.Main(m)
 }
 
-// upstreamNode is a real node on loopback that shows what reached it.
+// upstreamNode is a real node on loopback that records the requests that it receives.
 type upstreamNode struct {
 	queriesconnect.UnimplementedQueryServiceHandler
 	commandsconnect.UnimplementedCommandServiceHandler
@@ -136,7 +136,7 @@ func (u *upstreamNode) seen() (calls int, header map[string][]string, rc context
 	return u.calls, u.header, u.context, u.left, u.query
 }
 
-// edge is a gateway on loopback before an upstreamNode.
+// edge is a gateway on loopback in front of an upstreamNode.
 type edge struct {
 	url    string
 	admin  string
@@ -152,14 +152,14 @@ type edge struct {
 
 func start(t testing.TB, change func(*gateway.Config)) *edge { return startWith(t, change, nil) }
 
-// startWith is start with a further service: its descriptor set, and how the
-// node serves it.
+// startWith is start with a further service, given by its descriptor set and its registration at
+// the node.
 func startWith(t testing.TB, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
 	return startHop(t, overMainPort, change, register, sets...)
 }
 
-// hop is how the gateway calls a node.
+// hop is the transport of upstream calls.
 type hop string
 
 const (
@@ -168,11 +168,11 @@ const (
 	inProcess    hop = "in process"
 )
 
-// starter is [startWith] over one hop.
+// starter is [startWith] with a fixed transport of upstream calls.
 type starter func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge
 
-// everyHop runs a test with nodes that are called by gRPC, at either of their ports, and with
-// one in the gateway's own process.
+// everyHop runs a test with nodes that are called over gRPC, at each of their ports, and with a
+// node in the gateway's process.
 func everyHop(t *testing.T, test func(t *testing.T, start starter)) {
 	t.Helper()
 	for _, hop := range []hop{overMainPort, overGRPCPort, inProcess} {
@@ -184,10 +184,10 @@ func everyHop(t *testing.T, test func(t *testing.T, start starter)) {
 	}
 }
 
-// startHop is startWith, with a node that is called so.
+// startHop is startWith with a transport of upstream calls.
 func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
-	// NATS ends after the gateway, which stores its last audit records when it ends.
+	// NATS stops after the gateway, which stores its last audit records when it stops.
 	e := &edge{node: &upstreamNode{}, js: natstest.Start(t)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -294,12 +294,10 @@ func (e *edge) token(t testing.TB, tenants string, rights ...string) string {
 	return "Bearer " + token
 }
 
-// protocols are the ways to call Query and Submit that the edge speaks, each
-// with bare clients that add no headers.
+// protocols are the protocols for Query and Submit, each with a plain client that adds no headers.
 var protocols = []string{"connect+json", "connect+proto", "connect+get", "grpc", "native grpc", "grpcweb", "rest"}
 
-// client returns a client of the protocol without contextkit: the test writes
-// every header.
+// client returns a client of the protocol without contextkit: the test writes every header.
 func (e *edge) client(protocol string) *connect.Client {
 	options := map[string][]connecthttp.Option{
 		"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {}, "connect+get": {connecthttp.WithHTTPGet()},
@@ -403,7 +401,7 @@ func (e *edge) queryREST(t *testing.T, req *projectionv1.QueryRequest, header ..
 	return out
 }
 
-// http sends a plain request with the headers in pairs, empty ones left out.
+// http sends a plain request with the headers in pairs; empty values are left out.
 func (e *edge) http(t *testing.T, method, path, body string, header ...string) (status int, text string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, e.url+path, strings.NewReader(body))
@@ -577,7 +575,7 @@ func TestTenant_MustAgreeWithCredential(t *testing.T) {
 func TestTenant_IgnoredPlacesAreNotForwarded(t *testing.T) {
 	e := start(t, nil)
 	one := e.token(t, "acme", "query.read", "runner.admin", "workflow.read")
-	// Where it counts and is another's: the call is refused before a node sees it.
+	// A place that counts names another tenant: the call is denied before it reaches a node.
 	for name, refused := range map[string]struct{ method, path, body string }{
 		"in the query":                 {http.MethodGet, "/v1/query/wallets?tenant_id=globex", ""},
 		"in the query, by JSON name":   {http.MethodGet, "/v1/query/wallets?tenantId=globex", ""},
@@ -598,7 +596,7 @@ func TestTenant_IgnoredPlacesAreNotForwarded(t *testing.T) {
 	if calls, _, _, _, _ := e.node.seen(); calls != 0 {
 		t.Fatalf("%d calls reach the node", calls)
 	}
-	// Where it does not count it changes nothing.
+	// A place that does not count changes nothing.
 	for _, protocol := range protocols {
 		for name, header := range map[string][]string{
 			"the header of NATS":   {"Tenant-Id", "globex"},
@@ -683,7 +681,7 @@ func TestStanding_PlatformCallNeedsCredentialForAllTenants(t *testing.T) {
 	}
 }
 
-// patient keeps breakers from opening, where a test is about something else.
+// patient keeps breakers closed in tests of other subjects.
 func patient(config *gateway.Config) { config.Breakers.Failures = 1000 }
 
 func TestRetry_OnlySafeCallsAreRetried(t *testing.T) {
@@ -1086,7 +1084,7 @@ func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 		}
 		return r, msg
 	}
-	// A query that is answered leaves no record: the first is the denial's.
+	// An answered query leaves no record: the first record is that of the denial.
 	e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read"))
 	e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: "globex"}, "Authorization", e.token(t, "acme", "query.read"), "X-Correlation-Id", "spoof")
 	denied, msg := next()
@@ -1102,7 +1100,8 @@ func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 		t.Errorf("record %s on %s", msg.Data(), msg.Subject())
 	}
 
-	// The operator's reason is in the record, whether or not the node answers; a denial has its own.
+	// The record has the operator's reason, whether or not the node answers; a denial has the
+	// gateway's reason.
 	const path, body = "/admin/runner/tenants/acme/workflows/transfer/t-1:cancel", `{"reason":"the customer has left"}`
 	for _, tc := range []struct{ right, decision, reason, code, subject string }{
 		{"runner.admin", "allowed", "the customer has left", "unavailable", "audit.acme.tenant"},

@@ -24,11 +24,11 @@ import (
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
-// forged begins every value that no side may bring through the gateway.
+// forged is the prefix of all values that neither side may pass through the gateway.
 const forged = "forged value"
 
-// mirror is a node that notes the headers of its calls and answers with headers of the
-// test's choice, of unary calls and of streams.
+// mirror is a node that records the headers of its calls and answers with headers that the test
+// sets, for unary calls and streams.
 type mirror struct {
 	*ticker
 
@@ -57,14 +57,14 @@ func (m *mirror) answer(ctx context.Context) {
 	}
 }
 
-// set chooses the headers and trailers of answers, and forgets what was seen.
+// set sets the headers and trailers of answers, and resets the recorded headers.
 func (m *mirror) set(headers, trailers http.Header) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seen, m.headers, m.trailers = nil, headers, trailers
 }
 
-// remaining returns what was left of the last call's deadline, 0 if it had none.
+// remaining returns the time until the last call's deadline, 0 if it had none.
 func (m *mirror) remaining() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,7 +91,7 @@ func (m *mirror) register(server *connect.Server) {
 	})
 }
 
-// startMirror starts a gateway before a mirror.
+// startMirror starts a gateway in front of a mirror.
 func startMirror(t *testing.T, start starter) (*edge, *mirror) {
 	t.Helper()
 	m := &mirror{ticker: newTicker(t)}
@@ -100,13 +100,13 @@ func startMirror(t *testing.T, start starter) (*edge, *mirror) {
 	return e, m
 }
 
-// outcome is what a client gets: all headers and trailers, and how the call ended.
+// outcome is the result for a client: all headers and trailers, and the error.
 type outcome struct {
 	fields http.Header
 	err    error
 }
 
-// way is a protocol on one of the ports, for unary calls or streams.
+// way is a protocol at one of the ports, for unary calls or streams.
 type way struct {
 	protocol string
 	stream   bool
@@ -154,7 +154,7 @@ func (w way) do(t *testing.T, e *edge, m *mirror, header http.Header) outcome {
 	return outcome{fields, err}
 }
 
-// drain reads a stream to its end.
+// drain reads a stream until its end.
 func drain(ctx context.Context, client *connect.Client, m *mirror) error {
 	spec := connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: m.desc}
 	stream, err := client.CallServerStream(ctx, spec, dynamicpb.NewMessage(m.desc.Input()))
@@ -248,7 +248,7 @@ func TestOwnedHeaders_ClientsCannotForge(t *testing.T) {
 		token := e.tokenOf(t, "app", mirrorRights...)
 		for _, w := range everyWay() {
 			t.Run(w.String(), func(t *testing.T) {
-				// What belongs to the connection may break it: such headers come one by one.
+				// Headers of the connection may break it: each is sent separately.
 				together := map[string]http.Header{"once": {}, "twice": {}, "with underscores": {}, "as Connect's trailers": {}}
 				for _, owned := range ownedHeaders() {
 					name := http.CanonicalHeaderKey(strings.Replace(owned.Name, "*", "any", 1))
@@ -272,8 +272,8 @@ func TestOwnedHeaders_ClientsCannotForge(t *testing.T) {
 	})
 }
 
-// checkForged makes a call with forged headers and checks what reaches the node. A call that
-// need not succeed may be refused instead.
+// checkForged makes a call with forged headers and checks the headers that reach the node. A call
+// that need not succeed may be rejected instead.
 func checkForged(t *testing.T, e *edge, m *mirror, w way, token, what string, header http.Header, succeeds bool) {
 	t.Helper()
 	m.set(nil, nil)
@@ -296,8 +296,8 @@ func checkForged(t *testing.T, e *edge, m *mirror, w way, token, what string, he
 	}
 }
 
-// TestPlatformHeader_IsSetForPlatformOnly: a principal counts as the platform if it is
-// configured and acts for every tenant; no header of a client makes it one.
+// A principal counts as the platform if it is configured and acts for every tenant; no client
+// header makes it the platform.
 func TestPlatformHeader_IsSetForPlatformOnly(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		m := &mirror{ticker: newTicker(t)}
@@ -381,7 +381,7 @@ func TestOwnedHeaders_NodesCannotForge(t *testing.T) {
 	})
 }
 
-// A node's refusal has headers and trailers too.
+// A node's error has headers and trailers too.
 func TestOwnedHeaders_NodesCannotForgeInErrors(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
@@ -404,7 +404,7 @@ func TestOwnedHeaders_NodesCannotForgeInErrors(t *testing.T) {
 	})
 }
 
-// Trailers of a request are none of the protocols': the gateway drops all of them.
+// No protocol uses request trailers: the gateway drops all of them.
 func TestOwnedHeaders_RequestTrailersAreDropped(t *testing.T) {
 	e, m := startMirror(t, func(_ func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 		return startWith(t, nil, register, sets...)
@@ -483,7 +483,7 @@ func TestPrincipal_AnySubjectReachesNode(t *testing.T) {
 	})
 }
 
-// fields is http.Header as the contract's metadata.
+// fields is an http.Header as contextkit's metadata.
 type fields struct{ http.Header }
 
 func (f fields) Values(key string) []string { return f.Header.Values(key) }

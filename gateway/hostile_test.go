@@ -27,7 +27,7 @@ import (
 )
 
 // rawClient returns a client of the protocol whose messages are frames: bytes that it sends
-// as they are.
+// unchanged.
 func (e *edge) rawClient(protocol string, options ...connecthttp.Option) *connect.Client {
 	options = append(options, connecthttp.WithCodecs(frame.ProtoCodec()))
 	switch protocol {
@@ -69,7 +69,7 @@ func (w bombWriter) Close() error {
 	return err
 }
 
-// bombs are compressed messages that announce or hold more than a message may have.
+// bombs are compressed messages that announce or contain more than the permitted size.
 func bombs(t *testing.T) []bomb {
 	t.Helper()
 	list := []bomb{
@@ -93,8 +93,8 @@ func bombs(t *testing.T) []bomb {
 	return list
 }
 
-// grown is how many bytes the test's process, which is the gateway's too, may allocate for a
-// few calls: far less than what the bombs hold.
+// grown bounds the bytes that the test's process, including the gateway, may allocate for a few
+// calls: much less than the bombs contain.
 const grown = 60 << 20
 
 func allocated(call func()) uint64 {
@@ -185,8 +185,8 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 	}
 }
 
-// malformed are messages that no reader of a type with a string in field 1 and 2 takes for
-// protobuf, though some have well-formed frames.
+// malformed are messages that no parser accepts for a type with strings in fields 1 and 2, though
+// some have well-formed frames.
 func malformed() map[string][]byte {
 	tag := func(number uint64, wireType protowire.Type, rest string) []byte {
 		return append(protowire.AppendVarint(nil, number<<3|uint64(wireType)), rest...) //nolint:gosec // 0 to 5
@@ -208,7 +208,7 @@ func malformed() map[string][]byte {
 	}
 }
 
-// malformedQueries are those of QueryRequest alone: in its messages and its map.
+// malformedQueries are malformed in QueryRequest only: in its messages and its map.
 func malformedQueries() map[string][]byte {
 	return map[string][]byte{
 		"a map's key that is not UTF-8":   []byte("\x22\x03\x0a\x01\xff"),
@@ -293,7 +293,7 @@ func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 	})
 }
 
-// TestMalformedAnswer_IsInternal has a node answer what is no message of its type.
+// The node answers with bytes that are not a valid message of the type.
 func TestMalformedAnswer_IsInternal(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		ticks := newTicker(t)

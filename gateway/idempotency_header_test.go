@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// TestIdempotencyKey_HeaderFillsField has the header over every protocol and both ports.
+// The header is sent over every protocol at both ports.
 func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 	s := newShapes(t, nil)
 	once := s.message(t, "shapes.v1.OnceRequest")
@@ -65,7 +65,7 @@ func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 	s.refuses(t, "another in the path", s.send(t, http.MethodPost, "/shapes/v1/once/abd", "", "Idempotency-Key", "abc"), http.StatusBadRequest, "invalid_argument", "the header Idempotency-Key is")
 }
 
-// TestIdempotencyKey_HeaderPermitsRetries has a node that is unavailable once.
+// The node is unavailable once.
 func TestIdempotencyKey_HeaderPermitsRetries(t *testing.T) {
 	s := newShapes(t, nil)
 	calls := 0

@@ -28,7 +28,7 @@ import (
 // keys is a file of API keys.
 type keys string
 
-// keyFile makes a file with one key, which may do what the ticker asks for.
+// keyFile creates a file with one key, which has the rights for the ticker.
 func keyFile(t *testing.T) (key string, file keys) {
 	t.Helper()
 	key, kept, err := auth.NewAPIKey("app", []string{"acme"}, []string{"tick.read"}, time.Time{})
@@ -63,10 +63,11 @@ func (k keys) open(t *testing.T) *auth.APIKeyRing {
 // Forms of a stream over REST: Server-Sent Events, and lines of JSON.
 const events, lines = "text/event-stream", "application/x-ndjson"
 
-// byTicket is a stream of events that a ticket opens.
+// byTicket is a stream of events that is opened with a ticket.
 const byTicket = "ticket"
 
-// receiving opens a stream of ticks and returns what receives the next one, or the stream's end.
+// receiving opens a stream of ticks and returns a function that receives the next tick, or the
+// stream's end.
 func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (receive func() error) {
 	t.Helper()
 	if protocol == byTicket {
@@ -91,7 +92,7 @@ func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (r
 	return func() error { return stream.Receive(dynamicpb.NewMessage(ticks.desc.Output())) }
 }
 
-// nextOf reads a stream over REST up to its next message, or returns the error that it ends with.
+// nextOf reads a REST stream up to its next message, or returns the error that ends it.
 func nextOf(text *bufio.Reader) error {
 	for {
 		line, err := text.ReadString('\n')
@@ -137,7 +138,7 @@ func newSigningKeys(t *testing.T) *signingKeys {
 	return s
 }
 
-// publish puts the key of a new issuer in the place of the former.
+// publish replaces the key by that of a new issuer.
 func (s *signingKeys) publish(t *testing.T) *auth.Issuer {
 	t.Helper()
 	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate")
@@ -152,7 +153,7 @@ func (s *signingKeys) publish(t *testing.T) *auth.Issuer {
 	return issuer
 }
 
-// rotate withdraws the key.
+// rotate revokes the key.
 func (s *signingKeys) rotate(t *testing.T) {
 	t.Helper()
 	s.publish(t)

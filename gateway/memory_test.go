@@ -14,11 +14,11 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// memoryShare is what one tenant's messages may take of the gateway's memory.
+// memoryShare bounds the memory of one tenant's messages.
 const memoryShare = 16 << 20
 
-// unreadCalls returns the number of calls of an attack that asks for large answers and does
-// not read: fewer under the race detector, which -short goes with.
+// unreadCalls returns the number of calls of an attack that requests large answers and does not
+// read: fewer under the race detector, which runs with -short.
 func unreadCalls() int {
 	if testing.Short() {
 		return 60
@@ -49,8 +49,8 @@ func TestAnswers_UnreadOnesDoNotAffectOtherTenants(t *testing.T) {
 				before := heapInUse()
 				unread(t, url(e), e.token(t, "acme", "query.read"), unreadCalls())
 				losesNothing(t, e, "during the attack")
-				// What the node and the client's side of the sockets hold is in it too. Without a
-				// bound all answers are: 240 MiB.
+				// This includes the memory of the node and of the client's sockets. Without a bound
+				// it is that of all answers: 240 MiB.
 				if grown := heapInUse() - before; grown > 10*memoryShare {
 					t.Errorf("%d calls for %d bytes each take %d MiB of memory", unreadCalls(), largeBytes, grown>>20)
 				}
@@ -59,8 +59,8 @@ func TestAnswers_UnreadOnesDoNotAffectOtherTenants(t *testing.T) {
 	})
 }
 
-// unread makes the calls on one connection whose windows it never opens, and returns once
-// all are refused but those whose answers the tenant's share has room for.
+// unread makes the calls on one connection whose windows it never opens, and returns when all are
+// rejected except the ones that the tenant's share permits.
 func unread(t *testing.T, url, token string, calls int) {
 	t.Helper()
 	r := connectRaw(t, url)

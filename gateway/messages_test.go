@@ -22,8 +22,8 @@ import (
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
-// room is a service that repeats what it hears, which the gateway knows from a
-// descriptor set alone: both sides of its call are streams.
+// room is a service that echoes its requests, which the gateway knows from a descriptor set only;
+// its method streams in both directions.
 type room struct {
 	set  []byte
 	desc protoreflect.MethodDescriptor
@@ -61,7 +61,7 @@ func newRoom(t *testing.T) *room {
 	return r
 }
 
-// note is a message from its three fields.
+// note returns a message with its three fields.
 func (r *room) note(fields ...string) *dynamicpb.Message {
 	note := dynamicpb.NewMessage(r.desc.Input())
 	for n, value := range fields {
@@ -72,7 +72,7 @@ func (r *room) note(fields ...string) *dynamicpb.Message {
 	return note
 }
 
-// fields is a message's three fields.
+// fields returns a message's three fields.
 func (r *room) fields(note *dynamicpb.Message) string {
 	var values []string
 	for n := range r.desc.Input().Fields().Len() {

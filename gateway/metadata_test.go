@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// TestMetadata_InvalidInGRPCIsRejected sends headers that would be the node's trouble.
+// Clients send headers that are invalid in gRPC.
 func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 	longest := "X-" + strings.Repeat("N", grpcmeta.MaxNameLength-2)
 	everyHop(t, func(t *testing.T, start starter) {
@@ -61,7 +61,7 @@ func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 	})
 }
 
-// TestMetadata_BinaryValuesPassBothWays sends binary values in every form that is allowed.
+// Binary values are sent in every permitted form.
 func TestMetadata_BinaryValuesPassBothWays(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
@@ -93,8 +93,7 @@ func TestMetadata_BinaryValuesPassBothWays(t *testing.T) {
 	})
 }
 
-// TestMetadata_NodesInvalidHeadersAreDropped has a node answer with headers that would fail
-// the client's call.
+// The node answers with headers that would make the client's call fail.
 func TestMetadata_NodesInvalidHeadersAreDropped(t *testing.T) {
 	everyHop(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)

@@ -101,13 +101,13 @@ func startMember(t *testing.T, kind, id string) *member {
 	return m
 }
 
-// hang makes the member take everything and answer nothing.
+// hang makes the member accept requests and answer nothing.
 func (m *member) hang() {
 	m.hung.Store(true)
 	m.set(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
 }
 
-// replace puts the members in the place of all nodes.
+// replace replaces all nodes by the members.
 func (e *edge) replace(t *testing.T, members ...*member) {
 	t.Helper()
 	nodes := make([]route.Node, len(members))
@@ -119,7 +119,7 @@ func (e *edge) replace(t *testing.T, members ...*member) {
 	}
 }
 
-// adminGet asks the operators' server.
+// adminGet sends a GET to the operators' server.
 func (e *edge) adminGet(t *testing.T, path string) (int, string) {
 	t.Helper()
 	at := *e
@@ -163,7 +163,7 @@ func TestBreaker_IgnoredWhenMostNodesAreSilent(t *testing.T) {
 	members := []*member{startMember(t, "projection", "a"), startMember(t, "projection", "b"), startMember(t, "projection", "c")}
 	e.replace(t, members...)
 	token := e.token(t, "acme", "command.submit", "query.read")
-	// Every node is silent, as when the fault is the gateway's own network.
+	// Every node is silent, as when the gateway's own network fails.
 	for _, m := range members {
 		m.set(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
 	}
@@ -257,8 +257,7 @@ func TestProbes_TenantsLeaveUnreadyNode(t *testing.T) {
 	eventually(t, "the tenant is back", func() bool { return answers() == first })
 }
 
-// checkContract compares a call's headers with the transport contract of a call
-// that concerns the platform.
+// checkPlatformContract compares a call's headers with the transport contract of a platform call.
 func checkPlatformContract(t *testing.T, header http.Header) {
 	t.Helper()
 	for _, name := range []string{"X-Correlation-Id", "Traceparent", "X-Request-Id"} {
@@ -407,7 +406,7 @@ func TestAdmin_HasSeparateServer(t *testing.T) {
 	}
 }
 
-// A node that fell silent is shown as one that takes no calls, until it is back.
+// A node whose announcements ended is shown as not ready until it returns.
 func TestMetrics_LostNodeIsNotReady(t *testing.T) {
 	e := start(t, nil)
 	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
@@ -433,7 +432,7 @@ func TestProbes_CallsOfSilentNodeAreDiverted(t *testing.T) {
 		"probes find it": func(c *gateway.Config) {
 			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 50 * time.Millisecond}}
 		},
-		// One probe is without an answer when the table loses the node.
+		// One probe is unanswered when the table loses the node.
 		"its announcements end": func(c *gateway.Config) {
 			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 300 * time.Millisecond}}
 		},

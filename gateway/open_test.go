@@ -23,17 +23,17 @@ import (
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
-// hall is a service of every kind of method whose policies need no field of a message: the
-// tenant comes from the credential. Talk greets before it listens, Count tells how many
-// messages a stream had, Say answers one.
+// hall is a service with every kind of method, whose policies need no field of a message: the
+// tenant comes from the credential. Talk sends before it receives, Count returns the number of
+// messages of a stream, Say answers one message.
 type hall struct {
 	set     []byte
 	methods map[string]protoreflect.MethodDescriptor
-	// say is what Say does before it answers.
+	// say runs before Say answers.
 	say func(ctx context.Context) error
 }
 
-// streamKind is that of a method of the hall.
+// streamKind is the stream type of each method of hall.
 var streamKind = map[string]connect.StreamType{"Talk": connect.StreamTypeBidi, "Count": connect.StreamTypeClient, "Say": connect.StreamTypeUnary}
 
 func newHall(t *testing.T) *hall {
@@ -139,7 +139,7 @@ func (h *hall) register(server *connect.Server) {
 	}
 }
 
-// streaming are the ways to stream both ways: all over HTTP/2.
+// streaming are the clients for bidirectional streams: all over HTTP/2.
 var streaming = map[string]func(*edge) *connect.Client{
 	"connect": func(e *edge) *connect.Client { return connect.NewClient(connecthttp.NewTransport(e.h2c, e.url)) },
 	"connect+json": func(e *edge) *connect.Client {
@@ -152,7 +152,7 @@ var streaming = map[string]func(*edge) *connect.Client{
 	"native grpc": func(e *edge) *connect.Client { return e.client("native grpc") },
 }
 
-// everyStreaming runs a test for every way to stream and every hop.
+// everyStreaming runs a test for every streaming client and every transport of upstream calls.
 func everyStreaming(t *testing.T, change func(*gateway.Config), test func(t *testing.T, e *edge, h *hall, client *connect.Client)) {
 	t.Helper()
 	everyHop(t, func(t *testing.T, start starter) {
@@ -166,7 +166,7 @@ func everyStreaming(t *testing.T, change func(*gateway.Config), test func(t *tes
 	})
 }
 
-// begin opens a stream of the hall's method.
+// begin opens a stream of a method of hall.
 func (h *hall) begin(t *testing.T, e *edge, client *connect.Client, method string) connect.ClientStream {
 	t.Helper()
 	ctx, info := connect.NewClientContext(t.Context())
@@ -182,7 +182,7 @@ func (h *hall) begin(t *testing.T, e *edge, client *connect.Client, method strin
 	return stream
 }
 
-// hears receives a word.
+// hears receives a message.
 func (h *hall) hears(t *testing.T, stream connect.ClientStream, want string) {
 	t.Helper()
 	word := h.word()
@@ -238,8 +238,7 @@ func TestStream_MayCloseWithoutMessage(t *testing.T) {
 	})
 }
 
-// TestStream_LateMessageIsAccepted has the first message, and a further one, come later than
-// a request's body may.
+// The first message, and a further one, arrive later than the body of a unary request may.
 func TestStream_LateMessageIsAccepted(t *testing.T) {
 	t.Parallel()
 	everyStreaming(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
@@ -265,8 +264,8 @@ func TestStream_LateMessageIsAccepted(t *testing.T) {
 	})
 }
 
-// TestStream_PolicyFieldNeedsMessage closes a stream whose resource stands in its
-// messages without one, and lets the first come late.
+// A stream whose messages name the resource is closed without one; another sends its first message
+// late.
 func TestStream_PolicyFieldNeedsMessage(t *testing.T) {
 	t.Parallel()
 	for protocol, client := range streaming {
@@ -309,8 +308,8 @@ func TestStream_PolicyFieldNeedsMessage(t *testing.T) {
 	}
 }
 
-// TestStream_IncompleteMessageEndsStream bounds the messages of a stream, of which
-// the main address sees when they begin.
+// The time to complete a message of a stream is bounded; at the main port it starts with the
+// message.
 func TestStream_IncompleteMessageEndsStream(t *testing.T) {
 	h := newHall(t)
 	e := startWith(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, h.register, h.set)

@@ -15,7 +15,7 @@ type listed struct {
 	Content         map[string]struct{ Schema map[string]any }
 }
 
-// sample returns a text of a value of the parameter, as its name in the query and its value.
+// sample returns a valid value of the parameter, as name and value of the query.
 func (p listed) sample(t *testing.T) (name, value string) {
 	t.Helper()
 	schema := p.Schema
@@ -61,7 +61,7 @@ func (p listed) sample(t *testing.T) (name, value string) {
 	return name, "text"
 }
 
-// TestOpenAPI_EveryListedParameterIsAccepted sends each parameter of each path of the test bed.
+// Each parameter of each path of the test service is sent.
 func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
 	s := newShapes(t, nil)
 	answer := s.send(t, http.MethodGet, "/openapi.json", "")
@@ -128,8 +128,8 @@ func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_EveryListedParameterOfBuiltInServicesIsRead sends each parameter of each built-in path to
-// a gateway without nodes for them, so that calls have no effect: no parameter is refused as unknown.
+// Each parameter of each built-in path is sent to a gateway without nodes for them, so that calls
+// have no effect: no parameter is rejected as unknown.
 func TestOpenAPI_EveryListedParameterOfBuiltInServicesIsRead(t *testing.T) {
 	s := newShapes(t, nil)
 	var document struct {

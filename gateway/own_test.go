@@ -32,7 +32,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// records reads the audit stream as it grows.
+// records reads the audit stream.
 type records struct{ consumer jetstream.Consumer }
 
 func (e *edge) records(t *testing.T) records {
@@ -57,7 +57,7 @@ func (r records) next(t *testing.T) (record auditlog.Record, subject string) {
 	return record, msg.Subject()
 }
 
-// bearing returns a context whose call bears the token.
+// bearing returns a context for a call with the token.
 func bearing(t *testing.T, token string) context.Context {
 	t.Helper()
 	ctx, info := connect.NewClientContext(t.Context())
@@ -125,8 +125,7 @@ func TestOpenAPI_DenialIsAudited(t *testing.T) {
 	}
 }
 
-// TestLocalCalls_CountAgainstTenantsRate: what the gateway answers itself counts against the rate of the
-// tenant whose credential it is, and so do its denials.
+// Local methods count against the rate of the credential's tenant, and so do their denials.
 func TestLocalCalls_CountAgainstTenantsRate(t *testing.T) {
 	for name, ask := range map[string]func(e *edge, token string) bool{
 		"SessionService": func(e *edge, token string) bool {
@@ -185,7 +184,7 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 			}
 		}
 	}
-	// A call that names no tenant is for the only one of its principal.
+	// A call that names no tenant is for its principal's only tenant.
 	for _, tenant := range []string{"globex", "initech", "unknown"} {
 		res, err := client.Decide(bearing(t, attacker), &gatewayv1.DecideRequest{Procedure: procedure, Tenants: []string{tenant}, Rights: []string{"query.read"}, Resource: "v"})
 		if res != nil || connect.CodeOf(err) != connect.CodePermissionDenied {
@@ -260,7 +259,7 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 			t.Errorf("the record is %+v on %s, want %s by %s on %s", record, on, procedure, principal, subject)
 		}
 	}
-	// Those of a tenant's own principals, and the platform's, leave no record.
+	// Calls of a tenant's principals, and of the platform, leave no record.
 	query(tokenOf("app", "acme"))
 	query(tokenOf("runner", "*"))
 	submit(tokenOf("runner", "*"))
@@ -286,13 +285,13 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 	_ = stream.Close()
 	<-ticks.done
 
-	// The end of the stream leaves no other record.
+	// The end of the stream leaves no further record.
 	query(tokenOf("last", "*"))
 	expect("audit.acme.read", "/projection.gateway.v1.QueryService/Query", "last")
 }
 
-// An attacker with a credential for one tenant gets one answer for every other tenant,
-// whether it is suspended, served, unknown, or no name at all.
+// An attacker with a credential for one tenant receives the same answer for every other tenant,
+// whether it is suspended, served, unknown or not a valid name.
 func TestTenant_DenialRevealsNothingAboutTenant(t *testing.T) {
 	e := start(t, nil)
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}, natstest.Tenant(t, "initech"): {}})
@@ -323,7 +322,7 @@ func TestTenant_DenialRevealsNothingAboutTenant(t *testing.T) {
 	}
 }
 
-// logged keeps the lines of a log.
+// logged collects log lines.
 type logged struct {
 	mu    sync.Mutex
 	lines []string
@@ -345,7 +344,7 @@ func (l *logged) holds(texts ...string) bool {
 	})
 }
 
-// The client learns that its credential is refused, and the operator why.
+// The client learns that its credential is rejected, and the log has the reason.
 func TestCredential_LogHasReasonOfRejection(t *testing.T) {
 	var (
 		config gateway.Config

@@ -31,9 +31,9 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// BenchmarkPipeline measures what a call costs between the edge's transport and the
-// upstream's: both move bytes that are there already. The pipeline's own cost is the
-// difference of the two. The heap grows as the product has it, while little is live.
+// BenchmarkPipeline measures the cost of a call between the transports of the edge and of the
+// upstream, both of which copy available bytes. The cost of the pipeline is the difference of the
+// two. The garbage collector is tuned as in the product, with a small live heap.
 func BenchmarkPipeline(b *testing.B) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	for name, call := range map[string]func(context.Context) error{"gateway": pipeline(b), "transports alone": transports(b)} {
@@ -48,13 +48,12 @@ func BenchmarkPipeline(b *testing.B) {
 	}
 }
 
-// maxPipelineObjects is what a call allocates in the pipeline, from the contract's ids
-// to the access log: 3 were measured, and 2 are left to what runs beside. Raise it only
-// with a reason.
+// maxPipelineObjects bounds the allocations of a call in the pipeline, from the contract's ids to
+// the access log: 3 were measured, and 2 are reserved for concurrent goroutines. Raise it only with
+// a reason.
 const maxPipelineObjects = 5
 
-// whole leaves a test of allocations out under the race detector, whose pools lose what
-// they hold at random.
+// whole skips a test of allocations under the race detector, whose pools drop objects at random.
 func whole(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -76,17 +75,17 @@ func TestPipeline_Allocations(t *testing.T) {
 	}
 }
 
-// TestCall_FitsItsSizeClass keeps a call within the runtime's class of 704 bytes, of which 8 are the
-// header of an object that has pointers. A larger one takes 768.
+// A call fits into the runtime's size class of 704 bytes, of which 8 are the header of an object
+// with pointers. A larger one takes 768.
 func TestCall_FitsItsSizeClass(t *testing.T) {
 	if size := unsafe.Sizeof(Call{}); size > 704-8 {
 		t.Errorf("a call takes %d bytes, at most %d fit", size, 704-8)
 	}
 }
 
-// maxRESTObjects is what a call by REST allocates in all but net/http and the upstream's
-// transport: the edge, the transcoding of both messages, the pipeline. 18 were measured,
-// and 2 are left to what runs beside.
+// maxRESTObjects bounds the allocations of a REST call except in net/http and the upstream's
+// transport: the edge, the transcoding of both messages, the pipeline. 18 were measured, and 2 are
+// reserved for concurrent goroutines.
 const maxRESTObjects = 20
 
 func TestREST_Allocations(t *testing.T) {
@@ -115,7 +114,7 @@ func TestREST_Allocations(t *testing.T) {
 	}
 }
 
-// TestMetrics_EveryCallIsCounted has calls end where the pipeline does not.
+// Calls end outside of the pipeline.
 func TestMetrics_EveryCallIsCounted(t *testing.T) {
 	for name, tc := range map[string]struct {
 		arrange func(g *Gateway)
@@ -144,14 +143,14 @@ func TestMetrics_EveryCallIsCounted(t *testing.T) {
 	}
 }
 
-// panicking is an [upstream.Opener] with a fault.
+// panicking is an [upstream.Opener] that panics.
 type panicking struct{}
 
 func (panicking) Open(context.Context, *connect.CallInfo, grpcmeta.Header) (connect.ClientStream, error) {
 	panic("a fault")
 }
 
-// discard is a [http.ResponseWriter] that keeps nothing.
+// discard is an [http.ResponseWriter] that discards everything.
 type discard struct {
 	header        http.Header
 	status, bytes int
@@ -167,7 +166,7 @@ func (d *discard) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// incoming is a call as the edge's transport hands it over.
+// incoming is a call as received from the edge's transport.
 func incoming(token string) *connect.CallInfo {
 	info := &connect.CallInfo{PeerAddr: "192.0.2.1:4711", Protocol: connect.ProtocolNameGRPC, Codec: connect.CodecNameProto}
 	info.RequestHeader().Set(headerAuthorization, "Bearer "+token)
@@ -188,7 +187,7 @@ func messages(t testing.TB) (request, answer []byte) {
 	return request, answer
 }
 
-// transports returns a call that goes straight from one transport to the other.
+// transports returns a call that is forwarded directly from one transport to the other.
 func transports(t testing.TB) func(ctx context.Context) error {
 	t.Helper()
 	request, answer := messages(t)
@@ -210,8 +209,7 @@ func transports(t testing.TB) func(ctx context.Context) error {
 	}
 }
 
-// pipeline returns a call of a gateway with everything on, between transports that
-// cost nothing.
+// pipeline returns a call of a gateway with everything enabled, between transports without cost.
 func pipeline(t testing.TB) func(ctx context.Context) error {
 	t.Helper()
 	g, token := quietGateway(t)
@@ -221,7 +219,7 @@ func pipeline(t testing.TB) func(ctx context.Context) error {
 	}
 }
 
-// quietGateway returns a gateway whose node has answered already, and a token for it.
+// quietGateway returns a gateway whose node has already answered, and a token for it.
 func quietGateway(t testing.TB) (g *Gateway, token string) {
 	t.Helper()
 	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate")
@@ -258,7 +256,7 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 	return g, token
 }
 
-// still is an [upstream.Opener], and a [connect.Transport], whose peer has answered already.
+// still is an [upstream.Opener] and a [connect.Transport] whose peer has already answered.
 type still struct{ answer frame.Frame }
 
 func (s still) Open(ctx context.Context, _ *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
@@ -281,7 +279,7 @@ func (s still) Receive(msg any) error {
 	return nil
 }
 
-// stillStream is a [connect.ServerStream] whose client has sent already.
+// stillStream is a [connect.ServerStream] whose client has already sent.
 type stillStream struct{ request []byte }
 
 func (*stillStream) SendHeaders() error { return nil }

@@ -32,9 +32,9 @@ import (
 	"github.com/headgate/headgate/internal/fanout"
 )
 
-// plain is the service of nodes that are no more than a Connect server: no health service, no
-// reflection, no contract. The gateway knows a method of it that they lack (Missing), as
-// when nodes of two versions serve.
+// plain is the service of nodes that are only Connect servers: without health service, reflection
+// and transport contract. The gateway knows a method that they lack (Missing), as when nodes of two
+// versions serve.
 type plain struct {
 	desc     protoreflect.ServiceDescriptor
 	set, old []byte // descriptor sets: the gateway's, and the nodes'
@@ -94,7 +94,7 @@ func (p *plain) text(message *dynamicpb.Message) string {
 	return message.Get(message.Descriptor().Fields().Get(0)).String()
 }
 
-// connectGo serves it by connect-go, on a separate [http.ServeMux]. It returns the address.
+// connectGo serves it with connect-go, on a separate [http.ServeMux]. It returns the address.
 func (p *plain) connectGo(t *testing.T) string {
 	t.Helper()
 	server := connect.NewServer()
@@ -165,11 +165,11 @@ func (p *plain) connectGo(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// nodeGate names the environment variable that makes the tests with a connect-node server
-// fail, rather than be skipped, where they cannot run.
+// nodeGate is the environment variable that makes tests with a connect-node server fail, rather
+// than skip, where they cannot run.
 const nodeGate = "HEADGATE_NODE"
 
-// connectNode serves it by connect-node (testdata/connectnode). It returns the address.
+// connectNode serves it with connect-node (testdata/connectnode). It returns the address.
 func (p *plain) connectNode(t *testing.T) string {
 	t.Helper()
 	missing := func(what string) {
@@ -241,7 +241,7 @@ func TestPlainNode_IsServed(t *testing.T) {
 	}
 }
 
-// callsPlain makes a call of each method of a plain node.
+// callsPlain calls each method of a plain node.
 func (e *edge) callsPlain(t *testing.T, p *plain, protocol string) {
 	t.Helper()
 	client := e.client(protocol)
@@ -273,7 +273,7 @@ func (e *edge) callsPlain(t *testing.T, p *plain, protocol string) {
 			got = append(got, p.text(message))
 		}
 	}
-	// Five calls of a method that the node lacks open no breaker.
+	// Five calls of a method that the node lacks do not open a breaker.
 	for range 6 {
 		if _, err := call("Missing", connect.StreamTypeUnary, "?"); connect.CodeOf(err) != connect.CodeUnimplemented {
 			t.Errorf("a method that the node lacks: %v", err)

@@ -47,7 +47,7 @@ func (e *edge) adminReady(t *testing.T, path string) (int, readiness) {
 	return at.ready(t, path)
 }
 
-// health asks the edge by the gRPC health protocol.
+// health checks the gateway by the gRPC health protocol.
 func (e *edge) health(t *testing.T) healthv1.HealthCheckResponse_ServingStatus {
 	t.Helper()
 	client := contextkit.NewClient(connecthttp.NewTransport(e.h2c, e.url, connecthttp.WithGRPC()))
@@ -59,7 +59,7 @@ func (e *edge) health(t *testing.T) healthv1.HealthCheckResponse_ServingStatus {
 	return res.GetStatus()
 }
 
-// setReady makes exactly the nodes with these ids take calls.
+// setReady makes exactly the nodes with these ids ready.
 func (e *edge) setReady(ids ...string) {
 	for _, node := range e.routes.Nodes() {
 		e.routes.SetReady(node.ID, slices.Contains(ids, node.ID))
@@ -132,8 +132,8 @@ type tenantNode struct {
 	stuck   contextkit.TenantID
 }
 
-// startTenantNode starts a node that has the tenants, of which one is stuck, and returns
-// it with what routes to it.
+// startTenantNode starts a node that serves the tenants, of which one is stuck, and returns it with
+// its route.
 func startTenantNode(t *testing.T, kind, id string, stuck contextkit.TenantID, tenants ...contextkit.TenantID) (*tenantNode, route.Node) {
 	t.Helper()
 	n := &tenantNode{tenants: rpc.NewTenants(tenants...), stuck: stuck}
@@ -255,7 +255,7 @@ func TestReady_TenantsReadinessNeedsItsCredential(t *testing.T) {
 			t.Errorf("%s can tell a suspended tenant from an unknown one: %q", name, bodies)
 		}
 	}
-	// Nor is it by the health protocol, which needs no credential.
+	// The health protocol, which needs no credential, does not show it either.
 	client := contextkit.NewClient(connecthttp.NewTransport(e.h2c, e.url, connecthttp.WithGRPC()))
 	spec := connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary}
 	var res healthv1.HealthCheckResponse
@@ -276,13 +276,13 @@ func TestReady_TenantChecksAreRateLimited(t *testing.T) {
 			refused++
 		}
 	}
-	// Each question reads the node's readiness at most twice.
+	// Each check reads the node's readiness at most twice.
 	if asked := node.asked.Load(); asked == 0 || refused == 0 || asked > 2*int64(500-refused) {
 		t.Errorf("of 500 tenants %d were refused, and the node was asked %d times", refused, asked)
 	}
 }
 
-// A gateway in front of foreign services alone serves no others, and waits for no nodes of the
+// A gateway in front of foreign services only serves no others, and waits for no nodes of the
 // platform.
 func TestReady_ForeignOnlyNeedsNoPlatformNode(t *testing.T) {
 	r := newRoom(t)

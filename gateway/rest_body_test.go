@@ -25,8 +25,7 @@ func (s *shapes) body(t testing.TB, contentType, data string) *dynamicpb.Message
 	return message
 }
 
-// TestHTTPBody_IsBody has google.api.HttpBody as a request, as an answer, and as a
-// field of both.
+// google.api.HttpBody is a request, an answer, and a field of both.
 func TestHTTPBody_IsBody(t *testing.T) {
 	s := newShapes(t, nil)
 	const data = "\x00\xffnot JSON {"
@@ -65,7 +64,7 @@ func TestHTTPBody_IsBody(t *testing.T) {
 	}
 }
 
-// TestHTTPBody_IsStreamed has both directions in parts, and an error after the first part.
+// Both directions are streamed in chunks, with an error after the first chunk.
 func TestHTTPBody_IsStreamed(t *testing.T) {
 	s := newShapes(t, nil)
 	fail := false
@@ -105,7 +104,7 @@ func TestHTTPBody_IsStreamed(t *testing.T) {
 	}
 }
 
-// count answers the size of a file that arrives in parts, with what each part has.
+// count answers with the size of a file that arrives in chunks, and the fields of each chunk.
 func (s *shapes) count(t testing.TB, stream connect.ServerStream) error {
 	desc := s.message(t, "shapes.v1.FileRequest")
 	size, said := 0, ""

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestREST_PathsAreDecodedByHTTPRules has the decoding of google/api/http.proto: a variable
-// of one segment wholly, of several all but escaped slashes; literals are compared decoded; a
-// path with empty segments is not redirected.
+// Decoding follows google/api/http.proto: a variable of one segment is decoded completely, one of
+// several except for escaped slashes; literals are compared decoded; a path with empty segments is
+// not redirected.
 func TestREST_PathsAreDecodedByHTTPRules(t *testing.T) {
 	s := newShapes(t, nil)
 	for path, want := range map[string]string{
@@ -52,8 +52,7 @@ func TestREST_PathsAreDecodedByHTTPRules(t *testing.T) {
 		`path: inner.number: \"many\" is not a 32-bit integer`)
 }
 
-// TestREST_NarrowedRightMatchesDecodedPath compares a right's resource with the text that
-// the node gets.
+// A right's resource is compared with the text that the node receives.
 func TestREST_NarrowedRightMatchesDecodedPath(t *testing.T) {
 	s := newShapes(t, nil)
 	narrowed := []string{"Authorization", s.token(t, "acme", "shapes.read:shelves/a+b/*")}
@@ -82,7 +81,7 @@ func TestREST_NarrowedRightMatchesDecodedPath(t *testing.T) {
 	}
 }
 
-// TestREST_InvalidUTF8IsRejected has it in every place of a path and a query.
+// Invalid UTF-8 is sent in every part of a path and a query.
 func TestREST_InvalidUTF8IsRejected(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, text := range []string{"%FF", "%FE", "%C3", "a%80b", "%ED%A0%80"} {

@@ -9,7 +9,7 @@ import (
 	rest "github.com/headgate/headgate/gateway/edge"
 )
 
-// TestREST_QuerySetsFieldsOfEveryType has each kind of field that a parameter can be.
+// Parameters of every kind of field are sent.
 func TestREST_QuerySetsFieldsOfEveryType(t *testing.T) {
 	s := newShapes(t, nil)
 	for query, want := range map[string]string{
@@ -55,7 +55,7 @@ func TestREST_QuerySetsFieldsOfEveryType(t *testing.T) {
 	}
 }
 
-// TestREST_QueryIsAsStrictAsJSON has what a body in JSON would not be accepted for.
+// Values that a JSON body may not have are rejected in a query too.
 func TestREST_QueryIsAsStrictAsJSON(t *testing.T) {
 	s := newShapes(t, nil)
 	for query, message := range map[string]string{
@@ -113,7 +113,7 @@ func TestREST_QueryIsAsStrictAsJSON(t *testing.T) {
 	}
 	deep := strings.Repeat("inner.", 5000) + "text=x"
 	s.refuses(t, "a deep name", s.send(t, http.MethodGet, "/shapes/v1/items?"+deep, ""), http.StatusBadRequest, "invalid_argument", "leads through more than 100 messages")
-	// The same words for a field of a body and of the path.
+	// A field of a body and of the path has the same message.
 	s.refuses(t, "a body", s.send(t, http.MethodPost, "/shapes/v1/items", `{"inner":{"number":"many"}}`), http.StatusBadRequest, "invalid_argument",
 		`inner.number: \"many\" is not a 32-bit integer`)
 	s.refuses(t, "a path", s.send(t, http.MethodGet, "/shapes/v1/typed/yes/1/COLOR_RED/2026-01-31T12:00:00Z", ""), http.StatusBadRequest, "invalid_argument",
@@ -122,7 +122,7 @@ func TestREST_QueryIsAsStrictAsJSON(t *testing.T) {
 		`path: color: \"red\" is not one of COLOR_UNSPECIFIED`)
 }
 
-// TestREST_BodyPathAndQuerySetFieldOnce has the three in each combination.
+// Body, path and query are combined in every way.
 func TestREST_BodyPathAndQuerySetFieldOnce(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, tc := range []struct{ method, path, body, want string }{
@@ -161,7 +161,7 @@ func TestREST_BodyPathAndQuerySetFieldOnce(t *testing.T) {
 	}
 }
 
-// TestREST_IgnoredParametersAreDropped ignores the parameters that a setting names.
+// The parameters that a setting names are ignored.
 func TestREST_IgnoredParametersAreDropped(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Query.Ignored = []string{"utm_*", "fbclid"} })
 	for _, query := range []string{"utm_source=a&utm_=b&fbclid=%FF&a_bool=true", "a_bool=true&fbclid"} {
@@ -176,8 +176,7 @@ func TestREST_IgnoredParametersAreDropped(t *testing.T) {
 	}
 }
 
-// TestREST_PatchFillsAbsentFieldMask has the mask of AIP-134: the fields of the body, but
-// for those of the path.
+// The mask is that of AIP-134: the fields of the body, except those of the path.
 func TestREST_PatchFillsAbsentFieldMask(t *testing.T) {
 	s := newShapes(t, nil)
 	update := s.message(t, "shapes.v1.UpdateRequest")

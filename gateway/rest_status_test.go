@@ -22,7 +22,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
-// TestREST_ErrorsHaveHTTPStatusAndHeaders has the HTTP status and the headers of each refusal.
+// Each error has its HTTP status and headers.
 func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 	s := newShapes(t, nil)
 	large := `{"aString":"` + strings.Repeat("x", 1<<20) + `"}`
@@ -94,8 +94,8 @@ func TestREST_OtherMethodsOfPagesAreNotAllowed(t *testing.T) {
 	}
 }
 
-// TestREST_MalformedChunksAreInvalidArgument: unary and streamed requests, with and without a
-// message's start before the fault (RFC 9112 §7.1).
+// Unary and streamed requests are malformed, with and without the beginning of a message (RFC 9112
+// §7.1).
 func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, path := range []string{"/shapes/v1/items/a", "/shapes/v1/items/a:collect", "/shapes/v1/raw"} {
@@ -122,7 +122,7 @@ func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
 	}
 }
 
-// TestREST_NodesErrorsHaveHTTPHeaders has what a node's error details become.
+// A node's error details become HTTP headers.
 func TestREST_NodesErrorsHaveHTTPHeaders(t *testing.T) {
 	s := newShapes(t, nil)
 	wait := func(code connect.Code, delay time.Duration) error {
@@ -148,7 +148,7 @@ func TestREST_NodesErrorsHaveHTTPHeaders(t *testing.T) {
 	}
 }
 
-// TestREST_TooLargeNodeAnswerIs500 has an answer beyond the gateway's bound.
+// The answer exceeds the gateway's bound.
 func TestREST_TooLargeNodeAnswerIs500(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Upstream.MaxMessageBytes = 64 << 10 })
 	s.setAnswer(func(_ context.Context, _ string, _ *dynamicpb.Message, answer *dynamicpb.Message) error {
@@ -158,7 +158,7 @@ func TestREST_TooLargeNodeAnswerIs500(t *testing.T) {
 	s.refuses(t, "an answer too large", s.send(t, http.MethodGet, "/shapes/v1/items", ""), http.StatusInternalServerError, "resource_exhausted", "the upstream's answer is too large")
 }
 
-// TestREST_HEADIsGETWithoutBody has the headers of the GET.
+// The headers are those of GET.
 func TestREST_HEADIsGETWithoutBody(t *testing.T) {
 	s := newShapes(t, nil)
 	get, head := s.send(t, http.MethodGet, "/shapes/v1/items/a", ""), s.send(t, http.MethodHead, "/shapes/v1/items/a", "")
@@ -175,7 +175,7 @@ func TestREST_HEADIsGETWithoutBody(t *testing.T) {
 	}
 }
 
-// TestREST_EntityTagIsNotModified has ETag and If-None-Match, where the policy asks for it.
+// ETag and If-None-Match work where the policy permits it.
 func TestREST_EntityTagIsNotModified(t *testing.T) {
 	s := newShapes(t, nil)
 	position, value := "p1", "v1"

@@ -31,8 +31,7 @@ func (s *shapes) everything(text string) *dynamicpb.Message {
 	return message
 }
 
-// TestStream_IdleStreamSendsKeepAlives reads until several have come, before and after the first
-// message.
+// The test reads until several keep-alives have arrived, before and after the first message.
 func TestStream_IdleStreamSendsKeepAlives(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.KeepAlive = 5 * time.Millisecond })
 	for accept, tc := range map[string]struct{ beat, message, media string }{
@@ -87,7 +86,7 @@ func TestStream_IdleStreamSendsKeepAlives(t *testing.T) {
 	}
 }
 
-// TestStream_LastEventHasErrorDetails reads a stream that fails after its first message.
+// The stream fails after its first message.
 func TestStream_LastEventHasErrorDetails(t *testing.T) {
 	s := newShapes(t, nil)
 	s.setStreams(func(_ context.Context, _ string, stream connect.ServerStream) error {
@@ -110,7 +109,7 @@ func TestStream_LastEventHasErrorDetails(t *testing.T) {
 	}
 }
 
-// TestStream_AcceptSelectsFormat has quality values.
+// Accept headers have quality values.
 func TestStream_AcceptSelectsFormat(t *testing.T) {
 	s := newShapes(t, nil)
 	for accept, want := range map[string]string{
@@ -125,7 +124,7 @@ func TestStream_AcceptSelectsFormat(t *testing.T) {
 	}
 }
 
-// TestStream_RequestsAreJSONValues has streams of requests, one and both ways, over REST.
+// Client and bidirectional streams are sent over REST.
 func TestStream_RequestsAreJSONValues(t *testing.T) {
 	s := newShapes(t, nil)
 	collect := func(body io.Reader, header ...string) httpAnswer {
@@ -142,7 +141,7 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	s.refuses(t, "compressed", collect(strings.NewReader("{}"), "Content-Encoding", "gzip"), http.StatusUnsupportedMediaType, "unimplemented", "cannot have a content encoding")
 	s.refuses(t, "another type", collect(strings.NewReader("{}"), "Content-Type", "text/csv"), http.StatusUnsupportedMediaType, "invalid_argument", "send application/x-ndjson")
 
-	// Both ways: each request is answered before the next one is sent.
+	// Bidirectional: each request is answered before the next one is sent.
 	reader, writer := io.Pipe()
 	opened := make(chan *http.Response, 1)
 	go func() {
@@ -170,8 +169,7 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	}
 }
 
-// TestStream_LateRESTValueIsAccepted has values that come later than a request's body may, and one
-// that stops halfway.
+// Values arrive later than the body of a unary request may, and one stops halfway.
 func TestStream_LateRESTValueIsAccepted(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond })
 	later := func() { // requests that began now are cut off
@@ -212,7 +210,7 @@ func TestStream_LateRESTValueIsAccepted(t *testing.T) {
 	_ = writer.Close()
 }
 
-// TestGRPCWeb_UnknownMethodIsUnimplemented has HTTP/1.1 and HTTP/2, known and unknown services.
+// Both HTTP/1.1 and HTTP/2, known and unknown services are called.
 func TestGRPCWeb_UnknownMethodIsUnimplemented(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, path := range []string{"/shapes.v1.Shapes/Nothing", "/shapes.v1.Nothing/Nothing", "/nothing"} {
@@ -241,7 +239,7 @@ func TestGRPCWeb_UnknownMethodIsUnimplemented(t *testing.T) {
 	s.refuses(t, "a GET", s.send(t, http.MethodGet, "/shapes.v1.Shapes/Nothing", ""), http.StatusNotFound, "unimplemented", "is not served")
 }
 
-// TestGRPCWebText_IsGRPCWebInBase64 calls a unary method and a stream.
+// A unary method and a stream are called.
 func TestGRPCWebText_IsGRPCWebInBase64(t *testing.T) {
 	s := newShapes(t, nil)
 	s.setStreams(func(_ context.Context, _ string, stream connect.ServerStream) error {
@@ -299,7 +297,7 @@ func TestGRPCWebText_IsGRPCWebInBase64(t *testing.T) {
 	}
 }
 
-// decodeParts decodes base64 that has padding within it.
+// decodeParts decodes base64 with padding inside.
 func decodeParts(text string) ([]byte, error) {
 	var out []byte
 	if len(text)%4 != 0 {

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// TestREST_ErrorsSayWhatToDo holds for what the REST surface refuses by itself: HTTP
-// status, code and message of each, as JSON.
+// Each error of the REST interface itself has its HTTP status, code and message, as JSON.
 func TestREST_ErrorsSayWhatToDo(t *testing.T) {
 	e := start(t, nil)
 	for name, tc := range map[string]struct {
@@ -65,7 +64,7 @@ func TestREST_RepeatedParameterFillsList(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_ErrorIsJSON reads the document without a credential.
+// The document is requested without a credential.
 func TestOpenAPI_ErrorIsJSON(t *testing.T) {
 	e := start(t, nil)
 	status, text := e.http(t, http.MethodGet, "/openapi.json", "")

@@ -52,7 +52,7 @@ func (e *edge) submitBy(t *testing.T, protocol, token, aggregate, command string
 	return connect.CodeOf(err)
 }
 
-// commandProtocols are the protocols by which a command can be sent.
+// commandProtocols are the protocols over which a command can be sent.
 var commandProtocols = slices.DeleteFunc(slices.Clone(protocols), func(protocol string) bool { return protocol == "connect+get" })
 
 func TestAuthorize_RightsPerCommand(t *testing.T) {

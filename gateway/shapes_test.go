@@ -21,8 +21,8 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 )
 
-// shapes is the test bed of the HTTP edge: the service of testdata/shapes, which the gateway
-// learns from a descriptor set, and whose methods answer what they got.
+// shapes is the test service of the REST interface (testdata/shapes), which the gateway knows from
+// a descriptor set, and whose methods echo their requests.
 type shapes struct {
 	*edge
 	set      []byte
@@ -58,7 +58,7 @@ func (s *shapes) message(t testing.TB, name protoreflect.FullName) protoreflect.
 	return found.(protoreflect.MessageDescriptor)
 }
 
-// setAnswer has a unary method answer otherwise than with its request.
+// setAnswer replaces the answer of a unary method.
 func (s *shapes) setAnswer(answer func(ctx context.Context, method string, request, answer *dynamicpb.Message) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,8 +135,8 @@ func echo(_ context.Context, _ string, request, answer *dynamicpb.Message) error
 	return nil
 }
 
-// echoStream answers each message of a stream of answers, and the last one of others, whose
-// a_uint32 or name says how many there were.
+// echoStream answers each message of a server stream, and the last one of other streams, where
+// a_uint32 or name is the number of messages.
 func echoStream(desc protoreflect.MethodDescriptor) func(context.Context, string, connect.ServerStream) error {
 	return func(ctx context.Context, method string, stream connect.ServerStream) error {
 		answer := dynamicpb.NewMessage(desc.Output())
@@ -201,7 +201,7 @@ func (s *shapes) sendBody(t testing.TB, method, path string, body io.Reader, hea
 	return httpAnswer{res.StatusCode, res.Header, string(text)}
 }
 
-// open sends a request and returns the answer, whose body is the caller's to close.
+// open sends a request and returns the response; the caller must close its body.
 func (s *shapes) open(t testing.TB, method, path string, body io.Reader, header ...string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url, body)
@@ -221,7 +221,7 @@ func (s *shapes) open(t testing.TB, method, path string, body io.Reader, header 
 	return res
 }
 
-// same reports whether a text is the JSON of a message that another one is the JSON of.
+// same reports whether two texts are JSON of equal messages.
 func (s *shapes) same(t testing.TB, desc protoreflect.MessageDescriptor, got, want string) bool {
 	t.Helper()
 	a, b := dynamicpb.NewMessage(desc), dynamicpb.NewMessage(desc)
@@ -232,7 +232,7 @@ func (s *shapes) same(t testing.TB, desc protoreflect.MessageDescriptor, got, wa
 	return unmarshal.Unmarshal([]byte(got), a) == nil && proto.Equal(a, b)
 }
 
-// gets checks that an answer is a message, in which tenantId is acme.
+// gets checks that an answer is a message with tenantId acme.
 func (s *shapes) gets(t testing.TB, what string, answer httpAnswer, want string) {
 	t.Helper()
 	want = strings.Replace(want, "{", `{"tenantId":"acme",`, 1)

@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-// series returns the lines of the gateway's metrics that begin with a name.
+// series returns the lines of the gateway's metrics with a prefix.
 func (e *edge) series(t *testing.T, name string) (lines []string) {
 	t.Helper()
 	status, text := e.adminGet(t, "/metrics")
@@ -55,7 +55,7 @@ func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 	}
 }
 
-// The tenants with most refusals by their own limits are named, ten at most.
+// The ten tenants with the most rejections by their own limits are listed.
 func TestMetrics_MostLimitedTenantsAreListed(t *testing.T) {
 	t.Parallel()
 	e := start(t, nil)
@@ -83,7 +83,7 @@ func TestMetrics_MostLimitedTenantsAreListed(t *testing.T) {
 	}
 }
 
-// The end of a stream is counted by its reason.
+// Ends of streams are counted by reason.
 func TestMetrics_EndsOfStreamsAreCountedByReason(t *testing.T) {
 	e := start(t, nil)
 	if got := e.series(t, "headgate_streams_ended_total{"); len(got) != 8 {

@@ -23,7 +23,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/compression"
 )
 
-// raw is an HTTP/2 connection whose frames the test writes itself.
+// raw is an HTTP/2 connection whose frames the test writes.
 type raw struct {
 	conn   net.Conn
 	framer *http2.Framer
@@ -50,7 +50,7 @@ func connectRaw(t *testing.T, url string) *raw {
 	return r
 }
 
-// open begins a call; the body follows.
+// open begins a call; the caller sends the body.
 func (r *raw) open(id uint32, token string, header ...string) error {
 	r.block.Reset()
 	fields := append([]string{
@@ -65,7 +65,7 @@ func (r *raw) open(id uint32, token string, header ...string) error {
 	return r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true})
 }
 
-// until reads frames until one is what the test waits for.
+// until reads frames until found returns true for one.
 func (r *raw) until(t *testing.T, what string, found func(http2.Frame) bool) {
 	t.Helper()
 	_ = r.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
@@ -93,7 +93,7 @@ func message(t *testing.T) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(data))), data...)
 }
 
-// bothPorts runs a test at the main port and at that for gRPC alone.
+// bothPorts runs a test at the main port and at the gRPC-only port.
 func bothPorts(t *testing.T, change func(*gateway.Config), test func(t *testing.T, e *edge, url string)) {
 	t.Helper()
 	for _, port := range []string{"main", "grpc"} {
@@ -184,7 +184,7 @@ func trickle(t *testing.T, e *edge, url string) {
 	cutOff(t, r)
 }
 
-// cutOff waits until the only call of a connection has not arrived in time.
+// cutOff waits until the only call of a connection has timed out.
 func cutOff(t *testing.T, r *raw) {
 	t.Helper()
 	r.until(t, "the call ends", func(f http2.Frame) bool {
@@ -330,8 +330,8 @@ func TestBounds_TooLargeIsRejected(t *testing.T) {
 	}
 	req.Header.Set("Authorization", token)
 	req.Header.Set("X-Large", strings.Repeat("x", 100_000))
-	// The edge answers and hangs up while the header is still being sent: a client
-	// may see either first.
+	// The edge answers and disconnects while the header is still being sent: a client may see
+	// either first.
 	if res, err := e.plain.Do(req); err == nil {
 		res.Body.Close()
 		if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
@@ -403,7 +403,7 @@ func TestPaths_HaveOneMeaning(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// As written: a client of net/http would clean the path.
+		// A raw request: net/http's client would clean the path.
 		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: %s\r\nContent-Length: 2\r\n\r\n{}", path, token)
 		if err != nil {
 			t.Fatal(err)

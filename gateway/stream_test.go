@@ -26,8 +26,8 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// ticker is a service that the gateway knows from a descriptor set alone: it
-// streams numbers from after the asked position on.
+// ticker is a service that the gateway knows from a descriptor set only: it streams numbers after
+// the requested position.
 type ticker struct {
 	file *descriptorpb.FileDescriptorProto
 	desc protoreflect.MethodDescriptor
@@ -290,8 +290,8 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	if _, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
 		t.Error("the new service is not described")
 	}
-	// A description that cannot be used changes nothing; another of the same node
-	// takes the place of the first.
+	// An invalid description changes nothing; another description of the same node replaces the
+	// first.
 	if err := e.edge.Describe("other", time.Now(), []byte("no descriptor set")); err == nil {
 		t.Error("nonsense is accepted")
 	}
@@ -365,7 +365,7 @@ func aStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T, start start
 			spec := connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}
 			req := dynamicpb.NewMessage(ticks.desc.Input())
 			req.Set(ticks.desc.Input().Fields().ByName("after"), protoreflect.ValueOfString("7"))
-			// The client has its stream with the answer's headers, and those come
+			// The client has its stream when it has received the response headers, which are sent
 			// with the first message.
 			go func() { ticks.next <- 0 }()
 			stream, err := e.client(protocol).CallServerStream(ctx, spec, req)

@@ -91,7 +91,7 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 		t.Errorf("%s is not listed correctly: %v", procedure, methods)
 	}
 
-	// Every decision is also what the pipeline does.
+	// Every decision equals that of the pipeline.
 	for _, c := range []struct {
 		tenants, rights []string
 		tenant, view    string
@@ -115,7 +115,7 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 			t.Errorf("%+v: the pipeline says %v", c, called)
 		}
 	}
-	// The rights that the node checks are named where they are missing.
+	// The reason lists the missing rights that the node checks.
 	for _, c := range []struct {
 		rights           []string
 		resource         string

@@ -29,7 +29,7 @@ const hallPath = "/v1/ticks/rooms/hall"
 // ticketSecret is the secret that all gateways of a test share.
 var ticketSecret = []byte("0123456789abcdef0123456789abcdef")
 
-// createTicket creates a ticket as a page does, and returns the path with it, or the error.
+// createTicket creates a ticket like a page, and returns the path with it, or the error.
 func (e *ticketEdge) createTicket(t *testing.T, token, path string, header ...string) (string, string) {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"path": path})
@@ -44,7 +44,7 @@ func (e *ticketEdge) createTicket(t *testing.T, token, path string, header ...st
 	return res.Path, res.Code + " " + res.Message
 }
 
-// eventSource is a stream of events as EventSource of a browser has it.
+// eventSource reads a stream of events like EventSource in a browser.
 type eventSource struct {
 	status int
 	body   string // of an answer that is not a stream
@@ -54,7 +54,7 @@ type eventSource struct {
 	close  func()
 }
 
-// openEvents opens a stream, with the id of the last event if there was one.
+// openEvents opens a stream, with the id of the last event if there is one.
 func (e *ticketEdge) openEvents(t *testing.T, path, lastID string, header ...string) *eventSource {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+path, nil)
@@ -81,7 +81,7 @@ func (e *ticketEdge) openEvents(t *testing.T, path, lastID string, header ...str
 	return s
 }
 
-// next returns the data of the next event, and stores the last id as the HTML standard says.
+// next returns the data of the next event, and stores the last event id by the HTML standard.
 func (s *eventSource) next() (data string, err error) {
 	for {
 		line, err := s.lines.ReadString('\n')
@@ -118,7 +118,7 @@ func startTickets(t *testing.T, change func(*gateway.Config)) *ticketEdge {
 	}, ticks.register, ticks.set(t)), ticks}
 }
 
-// send has the node send a number, which the stream returns.
+// send makes the node send a number, which the stream must receive.
 func (e *ticketEdge) send(t *testing.T, s *eventSource, n int) {
 	t.Helper()
 	go func() { e.ticks.next <- n }()
@@ -127,7 +127,7 @@ func (e *ticketEdge) send(t *testing.T, s *eventSource, n int) {
 	}
 }
 
-// began opens a stream whose first event is a number: the answer begins with it.
+// began opens a stream whose first event is a number.
 func (e *ticketEdge) began(t *testing.T, path, lastID string, n int) *eventSource {
 	t.Helper()
 	go func() { e.ticks.next <- n }()
@@ -143,8 +143,8 @@ func (e *ticketEdge) began(t *testing.T, path, lastID string, n int) *eventSourc
 	return s
 }
 
-// TestTicket_OpensStreamAndReconnections: at any gateway of the platform, and without a header
-// that EventSource cannot send.
+// The ticket is accepted by every gateway of the platform, without a header, which EventSource
+// cannot send.
 func TestTicket_OpensStreamAndReconnections(t *testing.T) {
 	e := startTickets(t, nil)
 	for _, path := range []string{hallPath, hallPath + "?after=40"} {
@@ -179,7 +179,7 @@ func TestTicket_OpensStreamAndReconnections(t *testing.T) {
 	}
 }
 
-// An interruption before the first event is one too.
+// An interruption before the first event is a reconnection too.
 func TestTicket_FirstLineIsID(t *testing.T) {
 	e := startTickets(t, func(c *gateway.Config) { c.KeepAlive = time.Millisecond })
 	opens, _ := e.createTicket(t, e.token(t, "acme", "tick.read"), hallPath)
@@ -199,7 +199,7 @@ func TestTicket_FirstLineIsID(t *testing.T) {
 	<-e.ticks.done
 }
 
-// resealed changes the content of a ticket, as only a gateway can.
+// resealed changes the content of a ticket, which only a gateway can do.
 func resealed(t *testing.T, opens, target string, change func(map[string]any)) string {
 	t.Helper()
 	u, err := url.Parse(opens)
@@ -298,14 +298,14 @@ func TestTicket_IsBoundToItsStream(t *testing.T) {
 			t.Errorf("%s %s: %d %s", method, path, status, text)
 		}
 	}
-	// However the bytes are escaped, it is the same stream.
+	// The stream is the same with any escaping.
 	same := e.began(t, "/v1/ticks/room%73/hall?utm%5Fa=%31&utm_b=2&"+parameter, s.lastID, 2)
 	same.close()
 	<-e.ticks.done
 }
 
-// TestTicket_HasOneStream: a client that reconnects before the gateway has noticed that it was gone
-// does not have two.
+// A client that reconnects before the gateway has noticed the disconnection does not have two
+// streams.
 func TestTicket_HasOneStream(t *testing.T) {
 	e := startTickets(t, func(c *gateway.Config) { c.KeepAlive = time.Millisecond }) // answers begin before an event
 	opens, _ := e.createTicket(t, e.token(t, "acme", "tick.read"), hallPath)
@@ -377,8 +377,8 @@ func manyRights() (rights []string) {
 	return rights
 }
 
-// TestCreateTicket_IsChargedToTenant: a tenant that is suspended or over its rate gets no tickets, also
-// from a credential for several tenants, which names it in the request.
+// A tenant that is suspended or over its rate receives no tickets, also with a credential for
+// several tenants, which names the tenant in the request.
 func TestCreateTicket_IsChargedToTenant(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
 	for name, tenants := range map[string]string{"one tenant": "acme", "two tenants": "acme,globex", "all tenants": "*"} {
@@ -407,8 +407,8 @@ func TestCreateTicket_IsChargedToTenant(t *testing.T) {
 	}
 }
 
-// TestTicket_AnswersForbidReferrer: an answer to a URL with a ticket says that browsers send the URL to no
-// other site, also if the ticket is of no use there.
+// An answer to a URL with a ticket forbids browsers to send the URL to other sites, also if the
+// ticket is invalid.
 func TestTicket_AnswersForbidReferrer(t *testing.T) {
 	e := startTickets(t, nil)
 	for _, path := range []string{hallPath + "?headgate_ticket=x", hallPath + "?headgate_ticket=x&headgate_ticket=y", "/v1/query/wallets?headgate_ticket=x"} {
@@ -427,8 +427,8 @@ func TestTicket_AnswersForbidReferrer(t *testing.T) {
 	}
 }
 
-// TestTicket_IsNeverLogged: neither a ticket that is accepted nor one that is refused is in the access
-// log, the audit, spans, metrics, or at the node; and any gateway with the secret accepts it.
+// Neither an accepted nor a rejected ticket appears in the access log, the audit, spans, metrics,
+// or at the node; and any gateway with the secret accepts it.
 func TestTicket_IsNeverLogged(t *testing.T) {
 	first := startTickets(t, nil)
 	accepted, err := first.issuer.Config(t.Context())

@@ -12,15 +12,15 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// What the cases below have in common: a position in a trace, and the parts of it.
+// The common parts of the cases below: a position in a trace.
 const (
 	w3cTrace  = "12345678901234567890123456789012"
 	w3cParent = "1234567890123456"
 	w3cValid  = "00-" + w3cTrace + "-" + w3cParent + "-01"
 )
 
-// traceStep is a request with trace headers, in order, and what the node must receive: the
-// same trace or a new one, and a tracestate.
+// traceStep is a request with trace headers, in order, and the trace that the node must receive:
+// the same or a new one, and a tracestate.
 type traceStep struct {
 	send  [][2]string
 	same  bool
@@ -28,7 +28,7 @@ type traceStep struct {
 	flags byte // that must be set
 }
 
-// kept is a step whose trace goes on, started one whose trace is a new one.
+// kept is a step whose trace continues, and started one with a new trace.
 func kept(state string, send ...[2]string) traceStep {
 	return traceStep{send: send, same: true, state: state}
 }
@@ -61,8 +61,8 @@ var (
 	everyValueCharacter = " !\"#$%&'()*+-./0123456789:;<>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
 )
 
-// traceCases are those of the W3C's test suite for Trace Context at its strictest, level 2,
-// one row each under the suite's own name.
+// traceCases are those of the W3C's test suite for Trace Context at its strictest, level 2, one row
+// each under the suite's name.
 // Source: https://github.com/w3c/trace-context, test/test.py.
 var traceCases = []struct {
 	name  string
@@ -152,7 +152,7 @@ var traceCases = []struct {
 	}},
 }
 
-// sendRaw makes a REST call over HTTP/1.1 with headers exactly as they stand.
+// sendRaw makes a REST call over HTTP/1.1 with unchanged headers.
 func (e *edge) sendRaw(t *testing.T, token string, headers [][2]string) error {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
@@ -220,7 +220,7 @@ func TestTraceContext_W3CLevel2(t *testing.T) {
 	})
 }
 
-// checkTrace checks what the node received of a step's trace, and notes its trace and span.
+// checkTrace checks the trace that the node received in a step, and records its trace and span.
 func checkTrace(t *testing.T, seen http.Header, step traceStep, traces map[string]bool, spans map[contextkit.SpanID]bool) {
 	t.Helper()
 	positions, states := seen.Values(contextkit.HeaderTraceparent), seen.Values(contextkit.HeaderTracestate)
