@@ -31,6 +31,9 @@ func TestGlossary_NamesFoldersThatExist(t *testing.T) {
 
 // The terms that a reader would search for lead to code, not only to tests.
 func TestGlossary_SearchTermsLeadToCode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it reads every source, and nothing in it is concurrent")
+	}
 	left := map[string]bool{}
 	for _, term := range []string{"backpressure", "rate limit", "circuit breaker", "load shedding", "retry budget", "dedupe",
 		"idempotency key", "group commit", "lease", "leader", "fencing token", "consistency token", "checkpoint", "dead letter"} {

@@ -28,6 +28,9 @@ type declared struct {
 }
 
 func TestWords_AreThoseOfTheGlossary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it reads every source, and nothing in it is concurrent")
+	}
 	files := 0
 	used := make([]bool, len(exceptions))
 	for _, path := range sources(t) {
@@ -60,6 +63,9 @@ func TestWords_AreThoseOfTheGlossary(t *testing.T) {
 var subjectRule = regexp.MustCompile(`^Test[A-Z][A-Za-z0-9]*_[A-Z][A-Za-z0-9]*(_[A-Z][A-Za-z0-9]*)?$`)
 
 func TestNames_HaveASubjectAndARule(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it reads every source, and nothing in it is concurrent")
+	}
 	for _, path := range sources(t) {
 		if !strings.HasSuffix(path, "_test.go") {
 			continue
