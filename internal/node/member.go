@@ -66,7 +66,7 @@ func newMember(ctx context.Context, js *bus, kind, id string, configured []conte
 	}
 	if m.spans.Exporter != nil {
 		m.spans.bus = js.Conn().ConnectedAddr
-		m.timeline.Tell(m.spans.hop)
+		m.timeline.Tell(m.spans.export)
 	}
 	if kind == kindControl {
 		return m, nil // it serves no tenant itself

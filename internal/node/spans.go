@@ -88,34 +88,34 @@ func (s spans) asked(rc contextkit.RequestContext, call rpc.Asked) {
 	s.Record(rc, tracing.ClientSpan(callOf(call.Ended), call.Span))
 }
 
-// hop records the spans of a timeline. Calls already have spans.
-func (s spans) hop(rc contextkit.RequestContext, hop timeline.Span) {
-	switch took := time.Duration(hop.Milliseconds * float64(time.Millisecond)); hop.Kind {
+// export records the spans of a timeline. Calls already have spans.
+func (s spans) export(rc contextkit.RequestContext, entry timeline.Span) {
+	switch took := time.Duration(entry.Milliseconds * float64(time.Millisecond)); entry.Kind {
 	case timeline.KindCommand:
-		span := inner(hop, took)
+		span := inner(entry, took)
 		span.Inner = true
 		s.Record(rc, span)
 	case timeline.KindStep:
-		span := inner(hop, took)
-		if hop.Code == timeline.Failed {
-			span.ErrorType = hop.Code
+		span := inner(entry, took)
+		if entry.Code == timeline.Failed {
+			span.ErrorType = entry.Code
 		}
 		s.Record(rc, span)
 	case timeline.KindEvent:
-		s.Record(rc, withEvent(tracing.PublishSpan(s.message(rc, hop, hop.Published), hop.Span), hop))
+		s.Record(rc, withEvent(tracing.PublishSpan(s.message(rc, entry, entry.Published), entry.Span), entry))
 	case timeline.KindProjection:
-		message := s.message(rc, hop, took)
+		message := s.message(rc, entry, took)
 		message.Consumer = "projection"
-		s.Record(rc, withEvent(tracing.ProcessSpan(message), hop))
+		s.Record(rc, withEvent(tracing.ProcessSpan(message), entry))
 	}
 }
 
-// inner returns the INTERNAL span of a timeline's span.
-func inner(hop timeline.Span, took time.Duration) tracing.Span {
+// inner returns the INTERNAL span of an entry of a timeline.
+func inner(entry timeline.Span, took time.Duration) tracing.Span {
 	return tracing.Span{
-		Name: hop.Kind + " " + hop.Name, Kind: trace.SpanKindInternal, Started: hop.Started, Took: took,
+		Name: entry.Kind + " " + entry.Name, Kind: trace.SpanKindInternal, Started: entry.Started, Took: took,
 		Attributes: []attribute.KeyValue{
-			attribute.String("headgate.outcome", hop.Code), attribute.String("headgate.subject", hop.Subject), attribute.String("headgate.detail", hop.Detail),
+			attribute.String("headgate.outcome", entry.Code), attribute.String("headgate.subject", entry.Subject), attribute.String("headgate.detail", entry.Detail),
 		},
 	}
 }
@@ -123,12 +123,12 @@ func inner(hop timeline.Span, took time.Duration) tracing.Span {
 // eventTemplate is the template of events' subjects (see [streams.EventSubject]).
 const eventTemplate = "events.{tenant}.{aggregate_type}.{aggregate_id}"
 
-// message returns the NATS message of a span's event.
-func (s spans) message(rc contextkit.RequestContext, hop timeline.Span, took time.Duration) tracing.Message {
-	aggregate, id, _ := strings.Cut(hop.Subject, "/")
+// message returns the NATS message of the event of an entry.
+func (s spans) message(rc contextkit.RequestContext, entry timeline.Span, took time.Duration) tracing.Message {
+	aggregate, id, _ := strings.Cut(entry.Subject, "/")
 	m := tracing.Message{
-		Destination: streams.EventSubject(rc.TenantID, aggregate, id), Template: eventTemplate, ID: hop.Event,
-		Started: hop.Started, Took: took,
+		Destination: streams.EventSubject(rc.TenantID, aggregate, id), Template: eventTemplate, ID: entry.Event,
+		Started: entry.Started, Took: took,
 	}
 	if s.bus != nil {
 		m.Server = s.bus()
@@ -137,7 +137,7 @@ func (s spans) message(rc contextkit.RequestContext, hop timeline.Span, took tim
 }
 
 // withEvent adds the event's type.
-func withEvent(span tracing.Span, hop timeline.Span) tracing.Span {
-	span.Attributes = append(span.Attributes, attribute.String("headgate.event_type", hop.Name))
+func withEvent(span tracing.Span, entry timeline.Span) tracing.Span {
+	span.Attributes = append(span.Attributes, attribute.String("headgate.event_type", entry.Name))
 	return span
 }

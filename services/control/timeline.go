@@ -24,18 +24,18 @@ func (s timelineService) GetTimeline(ctx context.Context, req *controlv1.GetTime
 	if field := req.GetTenantId(); field != "" && field != rc.TenantID.String() {
 		return nil, connect.Errorf(connect.CodePermissionDenied, "tenant_id names %q, the call is for %q", field, rc.TenantID)
 	}
-	hops, complete, err := timeline.Read(ctx, s.js, rc.TenantID, req.GetId())
+	spans, complete, err := timeline.Read(ctx, s.js, rc.TenantID, req.GetId())
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	if len(hops) == 0 {
+	if len(spans) == 0 {
 		return nil, connect.Errorf(connect.CodeNotFound, "no spans are stored for %q: spans are stored for one day, and successful reads are not recorded", req.GetId())
 	}
-	res := &controlv1.GetTimelineResponse{CorrelationId: hops[0].CorrelationID, Complete: complete}
-	for _, h := range hops {
+	res := &controlv1.GetTimelineResponse{CorrelationId: spans[0].CorrelationID, Complete: complete}
+	for _, span := range spans {
 		res.Spans = append(res.Spans, &controlv1.Span{
-			Kind: h.Kind, Name: h.Name, Node: h.Node, Started: timestamppb.New(h.Started), Ms: h.Milliseconds, Code: h.Code, Detail: h.Detail,
-			Subject: h.Subject, EventId: h.Event, RequestId: h.RequestID, CausationId: h.CausationID, Client: h.Client,
+			Kind: span.Kind, Name: span.Name, Node: span.Node, Started: timestamppb.New(span.Started), Ms: span.Milliseconds, Code: span.Code, Detail: span.Detail,
+			Subject: span.Subject, EventId: span.Event, RequestId: span.RequestID, CausationId: span.CausationID, Client: span.Client,
 		})
 	}
 	return res, nil

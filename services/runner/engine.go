@@ -432,19 +432,19 @@ func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) 
 
 // record adds a span for an attempt at a step to the timeline.
 func (e *engine) record(ctx context.Context, i *instance, name string, s model.Step, began time.Time, err error) {
-	hop := timeline.Span{
+	span := timeline.Span{
 		Kind: timeline.KindStep, Name: i.Workflow + " " + name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
 		Code: outcomeDone, Subject: i.Workflow + "/" + i.ID, Event: i.Trigger.Meta.EventID, Detail: "command",
 	}
 	if s.Webhook != nil {
-		hop.Detail = "webhook"
+		span.Detail = "webhook"
 	}
 	var refused *refusedError
 	switch {
 	case errors.As(err, &refused):
-		hop.Code, hop.Detail = outcomeRefused, hop.Detail+": "+refused.message
+		span.Code, span.Detail = outcomeRefused, span.Detail+": "+refused.message
 	case err != nil:
-		hop.Code, hop.Detail = timeline.Failed, hop.Detail+", retrying"
+		span.Code, span.Detail = timeline.Failed, span.Detail+", retrying"
 	}
-	e.timeline.Record(ctx, hop)
+	e.timeline.Record(ctx, span)
 }
