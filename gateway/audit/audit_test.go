@@ -33,7 +33,7 @@ type recorder struct {
 	stop    func()
 }
 
-// start starts a recorder that ends with the test, if not before.
+// start starts a recorder, which ends with the test at the latest.
 func start(t *testing.T, js jetstream.JetStream) recorder {
 	t.Helper()
 	metrics := prometheus.NewRegistry()
@@ -50,8 +50,8 @@ func start(t *testing.T, js jetstream.JetStream) recorder {
 	return recorder{r, metrics, stop}
 }
 
-// metric returns the value of a series whose labels' values are those given, in the order
-// of their names.
+// metric returns the value of the series with the given label values, in the order of the label
+// names.
 func (r recorder) metric(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := r.metrics.Gather()
@@ -141,7 +141,7 @@ func TestRecorder_DenialsOfCallerAreRateLimited(t *testing.T) {
 	if record := read(t, js, auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator)).next(); record.Procedure != "/x.Y/Z" {
 		t.Errorf("the operator's record is %+v", record)
 	}
-	// What was not recorded is counted by the next that is.
+	// The next record counts the suppressed ones.
 	stream, err := js.Stream(t.Context(), streams.Audit)
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestRecorder_RecordSizeIsBounded(t *testing.T) {
 	}
 }
 
-// What NATS can never store is dropped and counted, and what comes after it is stored.
+// A record that NATS can never store is dropped and counted, and the next one is stored.
 func TestRecorder_TooLargeIsFinal(t *testing.T) {
 	for name, limit := range map[string]func(t *testing.T) jetstream.JetStream{
 		"the server's max_payload": func(t *testing.T) jetstream.JetStream {
@@ -231,8 +231,8 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 	}
 }
 
-// While NATS is away records wait, within the queue's bounds; once it is back each is stored
-// once.
+// While NATS is away records wait, within the queue's bounds; after its return each is stored
+// exactly once.
 func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	options := server.Options{StoreDir: t.TempDir()}
 	first := natstest.Server(t, &options)
@@ -247,7 +247,7 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	first.Shutdown()
 	first.WaitForShutdown()
 
-	// A flood of denials of one tenant, a few of another tenant's, and the operator's.
+	// One tenant sends a flood of denials, another one a few, and the operator some calls.
 	for i := range 10_000 {
 		r.Deny(call(), "flood", audit.Record{Decision: "denied", Principal: fmt.Sprint("p", i/100), Procedure: "/x.Y/Flood", Resource: strings.Repeat("r", 95<<10)})
 	}
@@ -298,8 +298,8 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	}
 }
 
-// A process of an earlier version that starts takes the stream's new subjects: records wait
-// until the recorder has given them back, and none is lost.
+// A process of an earlier version that starts removes the stream's new subjects: records wait until
+// the recorder has restored them, and none is lost.
 func TestRecorder_RestoresItsStream(t *testing.T) {
 	js := natstest.Start(t)
 	stream, err := js.Stream(t.Context(), streams.Audit)

@@ -14,7 +14,7 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-// failing is a JetStream whose publishes fail a number of times, and that notes how long each may take.
+// failing is a JetStream whose publishes fail a number of times, and which records their timeouts.
 type failing struct {
 	jetstream.JetStream
 

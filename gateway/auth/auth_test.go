@@ -60,7 +60,7 @@ func TestAuthenticate_TokenYieldsPrincipal(t *testing.T) {
 	}
 }
 
-// withAPIKeys returns a verifier that takes the API keys of a source, and their ring.
+// withAPIKeys returns a verifier that accepts the API keys of a source, and their ring.
 func withAPIKeys(t *testing.T, source auth.Source) (*auth.APIKeyRing, *auth.Verifier) {
 	t.Helper()
 	ring, err := auth.OpenAPIKeys(t.Context(), source)

@@ -9,7 +9,8 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 )
 
-// A source of keys that does not answer holds no read longer than 5 s: the next one begins, and the keys in use stay.
+// A source that does not answer delays a read by 5 s at most: the next read begins, and the current
+// keys stay in use.
 func TestSources_SilentSourceIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var silent bool

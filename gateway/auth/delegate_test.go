@@ -14,7 +14,7 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-// TestDelegate_EndsWithItsCredential restores delegates at another process, after their form as text.
+// Delegates are restored by another process, from their text form.
 func TestDelegate_EndsWithItsCredential(t *testing.T) {
 	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate")
 	if err != nil {

@@ -42,7 +42,7 @@ func newSigner(t testing.TB) signer {
 	return signer{private}
 }
 
-// sign returns a token of the header and claims as they are written.
+// sign returns a token with the given header and claims, unchanged.
 func (s signer) sign(header, claims string) string {
 	input := encode([]byte(header)) + "." + encode([]byte(claims))
 	return input + "." + encode(ed25519.Sign(s.private, []byte(input)))
@@ -83,7 +83,7 @@ func verifierOf(t testing.TB, source auth.Source) (*auth.KeyRing, *auth.Verifier
 
 const goodHeader = `{"alg":"EdDSA","kid":"k"}`
 
-// with returns claims that count, with the member name written as value; "" leaves it out.
+// with returns valid claims with the member name set to value; "" leaves it out.
 func with(name, value string) string {
 	members := map[string]string{
 		"iss": `"issuer"`, "aud": `["audience"]`, "sub": `"app"`, "exp": fmt.Sprint(time.Now().Add(time.Hour).Unix()),
@@ -152,7 +152,7 @@ func TestVerifier_TokenHeader(t *testing.T) {
 	}
 }
 
-// check authenticates, and expects a refusal that says the cause, or none.
+// check authenticates, and expects an error with the cause, or none if it is empty.
 func check(t *testing.T, verifier *auth.Verifier, header, cause string) {
 	t.Helper()
 	p, err := verifier.Authenticate(t.Context(), time.Now(), []string{header})
@@ -497,8 +497,8 @@ func TestIssuer_KeyIsStored(t *testing.T) {
 	check(t, verifier, "Bearer "+token, "")
 }
 
-// FuzzVerifier sends any text as a token: no text is accepted whose canonical encoding
-// differs from it, and none ends the process.
+// FuzzVerifier sends any text as a token: no text is accepted that differs from its canonical
+// encoding, and none panics.
 func FuzzVerifier(f *testing.F) {
 	key := newSigner(f)
 	_, verifier := verifierOf(f, fixed(key.set(f)))

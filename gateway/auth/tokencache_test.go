@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// checkBounds expects the cache's sums to be those of its entries, and within bounds.
+// checkBounds checks that the cache's sums equal those of its entries, and are within bounds.
 func checkBounds(t *testing.T, c *tokenCache) {
 	t.Helper()
 	bytes, counts := 0, map[string]int{}
@@ -92,7 +92,7 @@ func TestTokenCache_LookupDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// Within a subject's share, the token that was used least recently is replaced.
+// Within a subject's share, the least recently used token is evicted.
 func TestTokenCache_SubjectsTokenInUseStays(t *testing.T) {
 	c := newTokenCache()
 	add := func(n int) string {

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/gateway/breaker"
 )
 
-// enter asks for a unary call of a node by the platform.
+// enter requests the admission of a platform's unary call.
 func enter(s *breaker.Set, endpoint string) (breaker.Pass, time.Duration, bool) {
 	return s.Enter(&breaker.Call{Kind: "node", Endpoint: endpoint, Procedure: "/s/M"}, time.Now(), false)
 }
@@ -26,7 +26,7 @@ func call(s *breaker.Set, endpoint string, outcome breaker.Outcome) bool {
 	return ok
 }
 
-// by makes a call of a tenant's with an outcome after a while, if it is admitted.
+// by makes a tenant's call with an outcome after a delay, if it is admitted.
 func by(s *breaker.Set, tenant contextkit.TenantID, procedure string, took time.Duration, outcome breaker.Outcome) bool {
 	pass, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: procedure, Tenant: tenant}, time.Now(), false)
 	if ok {
@@ -36,7 +36,7 @@ func by(s *breaker.Set, tenant contextkit.TenantID, procedure string, took time.
 	return ok
 }
 
-// admits reports whether a call of a tenant's is admitted, and leaves it without a result.
+// admits reports whether a tenant's call is admitted, and leaves it without a result.
 func admits(s *breaker.Set, tenant contextkit.TenantID, procedure string) bool {
 	return by(s, tenant, procedure, 0, breaker.Unknown)
 }
@@ -176,7 +176,7 @@ func TestBreaker_HalfOpenAdmitsOneCall(t *testing.T) {
 	})
 }
 
-// answer lets the node answer n calls after a while each.
+// answer makes the node answer n calls, each after a delay.
 func answer(s *breaker.Set, endpoint string, n int, took time.Duration) {
 	for range n {
 		if pass, _, ok := enter(s, endpoint); ok {

@@ -9,7 +9,8 @@ import (
 	"github.com/headgate/headgate/gateway/breaker"
 )
 
-// Breakers that open together are not tried together: a quarter of each pause is jitter.
+// Breakers that open together have their trials at different times: a quarter of each pause is
+// jitter.
 func TestBreaker_PausesHaveJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const nodes, pause = 100, 500 * time.Millisecond

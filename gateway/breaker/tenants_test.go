@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/gateway/breaker"
 )
 
-// tenants are as many tenants as a test wants.
+// tenants are the tenants of a test.
 func tenants(t *testing.T, names ...string) (all []contextkit.TenantID) {
 	t.Helper()
 	for _, name := range names {
@@ -223,7 +223,8 @@ func TestBreaker_StreamsFirstMessageIsNotMeasured(t *testing.T) {
 	})
 }
 
-// The latencies of the tenants that call most are known, however many others call.
+// The latencies of the tenants with the most calls are stored, regardless of the number of other
+// tenants.
 func TestBreaker_RareTenantsDoNotHideSlowness(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		names := make([]string, 200)

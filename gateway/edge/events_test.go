@@ -10,8 +10,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 )
 
-// TestKeepAlive_WaitsWhileHeadersAreSet has a keep-alive that begins the answer while the pipeline
-// adds the node's headers to it.
+// A keep-alive begins the answer while the pipeline adds the node's headers to it.
 func TestKeepAlive_WaitsWhileHeadersAreSet(t *testing.T) {
 	w := httptest.NewRecorder()
 	method := &policy.Method{Spec: connect.Spec{StreamType: connect.StreamTypeServer}}

@@ -20,8 +20,7 @@ import (
 	"github.com/headgate/headgate/gateway/transcode"
 )
 
-// TestQuery_ParameterNamesResolveLikeProtojson draws types whose JSON names are other
-// fields' proto names.
+// The test draws types whose JSON names are other fields' proto names.
 func TestQuery_ParameterNamesResolveLikeProtojson(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		message := &descriptorpb.DescriptorProto{Name: proto.String("Names")}

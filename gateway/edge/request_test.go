@@ -14,8 +14,8 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// TestPath_ZeroValueIsSet has a path and a body that disagree on a field, of which one has
-// the zero value, which protobuf does not write.
+// A path and a body disagree on a field, and one of them has the zero value, which is not on the
+// wire.
 func TestPath_ZeroValueIsSet(t *testing.T) {
 	desc := (&projectionv1.QueryRequest{}).ProtoReflect().Descriptor()
 	program := transcode.NewCompiler(nil).Compile(desc)

@@ -72,7 +72,7 @@ func testServices(t *testing.T) []byte {
 	return set
 }
 
-// startGateway starts a gateway before the node and returns the addresses of its ports.
+// startGateway starts a gateway in front of the node and returns the addresses of its ports.
 func startGateway(t *testing.T, node string) (mainPort, grpcPort string) {
 	t.Helper()
 	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "test", "headgate")

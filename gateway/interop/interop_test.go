@@ -24,8 +24,8 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-// interopTarget is set for the process that plays the client: the address to call. Its
-// arguments are the cases. grpc-go's cases end the process when they fail.
+// interopTarget is set for the process that runs the client: the address to call. Its arguments are
+// the cases. grpc-go's cases end the process when they fail.
 const interopTarget = "HEADGATE_INTEROP_TARGET"
 
 func TestMain(m *testing.M) {
@@ -47,20 +47,20 @@ type interopCase struct {
 	config string
 }
 
-// plainly is a case that calls the test service alone.
+// plainly is a case that calls the test service only.
 func plainly(name string, do func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption), options ...grpc.CallOption) interopCase {
 	return interopCase{name: name, run: func(ctx context.Context, _ *grpc.ClientConn, client testgrpc.TestServiceClient) {
 		do(ctx, client, options...)
 	}}
 }
 
-// orcaConfig has grpc-go's client read the load reports that the node sends.
+// orcaConfig makes grpc-go's client read the load reports that the node sends.
 const orcaConfig = `{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`
 
 var compressed = grpc.UseCompressor(gzip.Name)
 
-// interopCases are all cases of grpc-go's client, with the compressed variants of some,
-// but for those in leftOut.
+// interopCases are all cases of grpc-go's client, with the compressed variants of some, except
+// those in leftOut.
 var interopCases = []interopCase{
 	plainly("empty_unary", interop.DoEmptyUnaryCall),
 	plainly("large_unary", interop.DoLargeUnaryCall),
@@ -102,7 +102,7 @@ var interopCases = []interopCase{
 	}},
 }
 
-// leftOut has the specification's cases that are not run, with the reason.
+// leftOut lists the specification's cases that are not run, with the reason.
 var leftOut = map[string]string{
 	"cacheable_unary":             "grpc-go's client does not have it",
 	"client_compressed_unary":     "grpc-go's server does not know expect_compressed; see the compressed variants",
@@ -135,7 +135,7 @@ func dial(target, config string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(target, options...)
 }
 
-// passed begins the line that says that a case has passed.
+// passed is the prefix of the line for a passed case.
 const passed = "passed: "
 
 // call runs cases against a target, each on a separate connection.
@@ -160,7 +160,7 @@ func call(target string, names []string) error {
 	return nil
 }
 
-// failures runs all cases against a target and returns what the failed ones print.
+// failures runs all cases against a target and returns the output of the failed ones.
 func failures(t *testing.T, target string) map[string]string {
 	t.Helper()
 	self, err := os.Executable()

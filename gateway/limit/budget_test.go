@@ -62,8 +62,8 @@ func TestBudget_OneTenantUsesAtMostItsShare(t *testing.T) {
 	}
 }
 
-// TestCallers_TotalIsBoundedByShare: callers that cost nothing to invent, such as
-// client addresses, leave room for the others however many they are.
+// Callers that can be invented without cost, such as client addresses, leave capacity for other
+// callers, regardless of their number.
 func TestCallers_TotalIsBoundedByShare(t *testing.T) {
 	shared := capacity(t, 100, 40, 1000)
 	callers, err := limit.NewCallers[int](shared, 0.1, 0.5, 1)
@@ -127,8 +127,8 @@ func TestBudget_OperatorsHaveAReserveOfBytes(t *testing.T) {
 	high.ReleaseAll()
 }
 
-// TestUse_ReleaseAllReleasesEverything is a property: after any mix of calls that finished, were
-// refused, moved or ended while others reserved for them, nothing is held.
+// The property: after any mix of calls that completed, were rejected, moved or ended during a
+// reservation, nothing is held.
 func TestUse_ReleaseAllReleasesEverything(t *testing.T) {
 	shared := capacity(t, 24, 24, 10_000)
 	tenants, err := limit.NewTenants(shared, limit.Config{Rate: 1e9, Concurrent: 4, Streams: 4}, 0.5)
@@ -262,8 +262,7 @@ func TestUse_MoveChargesTenantOrFails(t *testing.T) {
 	}
 }
 
-// TestBudgets_ManyKeysCannotResetLimit has a hostile caller come with more keys than are
-// tracked.
+// A hostile caller uses more keys than are tracked.
 func TestBudgets_ManyKeysCannotResetLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tenants := budgets(t, limit.Config{Rate: 0.01, Burst: 1}, 0)

@@ -35,7 +35,7 @@ func budgets(t testing.TB, quota limit.Config, held int) *limit.Tenants {
 	return tenants
 }
 
-// enter has a call, or a stream, take its place and its part of the rate.
+// enter makes a call, or a stream, acquire its slot and spend the rate.
 func enter(t testing.TB, tenants *limit.Tenants, name string, stream bool) (use *limit.Use, wait time.Duration, err error) {
 	t.Helper()
 	use = &limit.Use{}

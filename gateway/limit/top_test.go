@@ -43,7 +43,7 @@ func TestTop_CountsLastWindowsOnly(t *testing.T) {
 	if got := shown(10, now.Add(3*time.Minute)); got != "" {
 		t.Errorf("long after: %q", got)
 	}
-	// However many tenants there are, memory is bounded.
+	// Memory is bounded for any number of tenants.
 	for i := range 5000 {
 		top.Add(tenant(fmt.Sprintf("t%d", i)), now.Add(4*time.Minute))
 	}

@@ -36,7 +36,7 @@ func document(t *testing.T) map[string]any {
 	return doc
 }
 
-// at follows members, separated by spaces since paths have slashes.
+// at follows members, separated by spaces because paths have slashes.
 func at(t *testing.T, doc any, path string) any {
 	t.Helper()
 	for name := range strings.FieldsSeq(path) {
@@ -90,7 +90,7 @@ func TestDocument_DescribesServedMethods(t *testing.T) {
 	}
 }
 
-// TestDocument_HasProtoComments has the platform's own, whose generated code has none.
+// The platform's protos have comments, which their generated code lacks.
 func TestDocument_HasProtoComments(t *testing.T) {
 	doc := document(t)
 	query := at(t, doc, "paths /v1/query/{view} get")
@@ -109,8 +109,7 @@ func TestDocument_HasProtoComments(t *testing.T) {
 	}
 }
 
-// TestDocument_HasOneTypePerSchema checks that no schema is a union of types, which generators of
-// clients refuse.
+// No schema is a union of types, which client generators reject.
 func TestDocument_HasOneTypePerSchema(t *testing.T) {
 	var walk func(where string, value any)
 	walk = func(where string, value any) {

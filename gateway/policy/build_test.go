@@ -115,7 +115,7 @@ func TestBuild_MethodHasWhatItsPolicySays(t *testing.T) {
 	}
 }
 
-// One method with a policy that cannot be used keeps all from being served.
+// One method with an invalid policy prevents serving all methods.
 func TestBuild_ErrorIsReturned(t *testing.T) {
 	if _, err := methodOf(t, &policyv1.Policy{Right: "a.b"}, unchanged); err == nil || !strings.Contains(err.Error(), "test.Things.Make") {
 		t.Errorf("%v, want an error that names the method", err)

@@ -17,8 +17,7 @@ import (
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
-// set is a serialized descriptor set of the file that a policy is in; change
-// may change it.
+// set returns a serialized descriptor set of the file with a policy; change may modify it.
 func set(t *testing.T, change func(*descriptorpb.FileDescriptorProto)) []byte {
 	t.Helper()
 	files := file(t, &policyv1.Policy{Right: "thing.make", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "thing", Timeout: durationpb.New(time.Second), TenantField: "tenant_id"})

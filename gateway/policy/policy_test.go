@@ -45,7 +45,7 @@ func TestTable_HoldsMethodsOfDescriptors(t *testing.T) {
 	t.Error("Query is not in the table")
 }
 
-// file is a file with one service of one method under the policy.
+// file returns a file with one service of one method with the policy.
 func file(t *testing.T, p *policyv1.Policy) *protoregistry.Files {
 	t.Helper()
 	options := &descriptorpb.MethodOptions{}

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve runs a node that answers every call, and knows none, until stop.
+// serve runs a node that answers every call with UNIMPLEMENTED, until stop.
 func serve(t *testing.T, addr string) (at string, stop func()) {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
@@ -52,7 +52,7 @@ func until(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// uncut are channels none of which is to be abandoned.
+// uncut are channels of which none may be abandoned.
 type uncut struct {
 	*upstream.Pool
 
@@ -86,7 +86,7 @@ func TestProbe_NodeWithoutHealthProtocolAnnouncesReadiness(t *testing.T) {
 		node, _ := table.Node(node.ID)
 		return node.Ready
 	}
-	// some asks it some more times, of which the first may have begun before.
+	// some probes further times; the first probe may have begun before.
 	some := func() {
 		t.Helper()
 		asked := prober.Probes()

@@ -20,7 +20,7 @@ import (
 	"github.com/headgate/headgate/internal/fanout"
 )
 
-// A node whose health check hangs while it answers other calls is not silent.
+// A node whose health check hangs while it answers other calls has not missed the probe.
 func TestProbe_NodeThatAnswersOtherCallsIsNotMissed(t *testing.T) {
 	endpoint := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == healthv1.Health_Check_FullMethodName {
@@ -55,8 +55,8 @@ func TestProbe_NodeThatAnswersOtherCallsIsNotMissed(t *testing.T) {
 	}
 }
 
-// stuck is a transport whose calls end long after their deadlines, as they do in a process
-// without CPU time. It is its own channels, and no endpoint is known to have answered.
+// stuck is a transport whose calls end long after their deadlines, like in a process without CPU
+// time. It is also the channels, of which no endpoint has answered.
 type stuck struct {
 	took time.Duration
 	cut  func()

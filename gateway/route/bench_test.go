@@ -28,9 +28,8 @@ func filled(b *testing.B, endpoints, tenants int, placed bool) (*route.Table, []
 	return table, ids
 }
 
-// BenchmarkLookup measures where a tenant's call goes: by its placement, whose cost
-// should not grow with the tenants, or by the hash, whose cost grows with the nodes of
-// the kind alone.
+// BenchmarkLookup measures the routing of a tenant's call: by its placement, whose cost must not
+// grow with the tenants, or by the hash, whose cost grows only with the nodes of the kind.
 func BenchmarkLookup(b *testing.B) {
 	for _, placed := range []bool{true, false} {
 		for _, endpoints := range []int{10, 1000} {
@@ -49,8 +48,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkChange measures what a change costs the gateway: a tenant's placement, or a
-// node that is ready or not.
+// BenchmarkChange measures the cost of a change for the gateway: a tenant's placement, or a node's
+// readiness.
 func BenchmarkChange(b *testing.B) {
 	for _, tenants := range []int{10, 1000, 100_000} {
 		table, ids := filled(b, 1000, tenants, true)
@@ -69,7 +68,7 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory measures the bytes that a placed tenant takes.
+// BenchmarkMemory measures the bytes per placed tenant.
 func BenchmarkMemory(b *testing.B) {
 	const tenants = 100_000
 	var before, after runtime.MemStats

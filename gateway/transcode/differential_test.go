@@ -22,7 +22,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// sameJSON compares two texts as JSON values; numbers count as float64.
+// sameJSON compares two texts as JSON values; numbers are compared as float64.
 func sameJSON(t interface{ Fatalf(string, ...any) }, got, want []byte) {
 	var a, b any
 	if err := json.Unmarshal(got, &a); err != nil {
@@ -344,11 +344,11 @@ func TestTranscode_DoesNotAllocate(t *testing.T) {
 	}
 }
 
-// The four benchmarks move the same page. Good is: wire to JSON 12 times faster
-// than protojson with generated types, JSON to wire 6 times.
+// The four benchmarks convert the same page. Good results are: wire to JSON 12 times faster than
+// protojson with generated types, JSON to wire 6 times.
 
-// leastAhead is how many times faster than protojson the transcoder must be in the same
-// run. It is some fifteen times, of which noise may take much.
+// leastAhead is how many times faster than protojson the transcoder must be in the same run. About
+// fifteen times is usual, which noise may reduce.
 const leastAhead = 5
 
 func TestTranscode_FasterThanProtojson(t *testing.T) {

@@ -30,7 +30,7 @@ var scalarTypes = map[string]fieldType{
 	"bytes": descriptorpb.FieldDescriptorProto_TYPE_BYTES,
 }
 
-// scalarOrder keeps the message the same from run to run.
+// scalarOrder makes the message equal in all runs.
 var scalarOrder = []string{
 	"double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64",
 	"fixed32", "fixed64", "sfixed32", "sfixed64", "bool", "string", "bytes",
@@ -145,7 +145,7 @@ func everything(t testing.TB) protoreflect.MessageDescriptor {
 	return file.Messages().Get(0)
 }
 
-// pascal turns by_int32 into ByInt32.
+// pascal converts by_int32 to ByInt32.
 func pascal(s string) string {
 	out, upper := "", true
 	for _, c := range s {
@@ -161,7 +161,7 @@ func pascal(s string) string {
 	return out
 }
 
-// snake turns ListValue into list_value.
+// snake converts ListValue to list_value.
 func snake(s string) string {
 	out := ""
 	for i, c := range s {

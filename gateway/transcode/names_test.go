@@ -16,8 +16,8 @@ import (
 	"github.com/headgate/headgate/gateway/transcode"
 )
 
-// drawNames draws a message type whose fields' JSON names and proto names are of one small
-// set, so that most are the other name of another field. nil: protobuf refuses it.
+// drawNames draws a message type whose fields' JSON names and proto names are from one small set,
+// so that most are the other name of another field. nil: protobuf rejects it.
 func drawNames(t *rapid.T) protoreflect.MessageDescriptor {
 	proto3 := rapid.Bool().Draw(t, "proto3")
 	protoNames := rapid.Permutation([]string{"a", "b", "c", "d", "a_b", "c_d"}).Draw(t, "names")

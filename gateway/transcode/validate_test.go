@@ -80,14 +80,14 @@ func oldFashioned(t testing.TB, required bool) protoreflect.MessageDescriptor {
 	return file.Messages().Get(0)
 }
 
-// judge is a type with proto.Unmarshal's judgment.
+// judge decides with proto.Unmarshal whether a message of a type is valid.
 type judge struct {
 	program *transcode.Program
 	fresh   func() proto.Message
 }
 
-// judges are types whose messages the tests read: generated ones, as the nodes' are, and types
-// that exist as descriptors only.
+// judges are the types whose messages the tests parse: generated ones, as in nodes, and types that
+// exist as descriptors only.
 func judges(t testing.TB) []judge {
 	t.Helper()
 	var list []judge
@@ -118,8 +118,7 @@ func (j judge) check(t interface{ Fatalf(string, ...any) }, wire []byte) {
 	}
 }
 
-// nested returns depth messages one in the other, by the field with that number, which is
-// at most 15.
+// nested returns depth nested messages, in the field with that number, which is at most 15.
 func nested(number protowire.Number, depth int) []byte {
 	var reversed []byte
 	for range depth {
@@ -131,7 +130,7 @@ func nested(number protowire.Number, depth int) []byte {
 	return reversed
 }
 
-// malformed are wire bytes that readers differ on.
+// malformed are wire bytes on which parsers differ.
 var malformed = sync.OnceValue(func() [][]byte {
 	tag := func(number protowire.Number, wireType protowire.Type, rest ...byte) []byte {
 		return append(protowire.AppendVarint(nil, uint64(number)<<3|uint64(wireType)), rest...) //nolint:gosec // test numbers
@@ -171,7 +170,7 @@ func TestValidate_AcceptsWhatUnmarshalAccepts(t *testing.T) {
 	}
 }
 
-// TestValidate_AcceptsWhatUnmarshalAcceptsOfDamagedMessages damages good messages.
+// Valid messages are damaged.
 func TestValidate_AcceptsWhatUnmarshalAcceptsOfDamagedMessages(t *testing.T) {
 	all := judges(t)
 	rapid.Check(t, func(t *rapid.T) {

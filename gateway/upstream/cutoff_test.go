@@ -18,15 +18,14 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// acting runs a node that does something with each call, on one connection after the
-// other.
+// acting runs a node that runs a function for each call, on one connection after the other.
 func acting(t *testing.T, does func(framer *http2.Framer, stream uint32) error) string {
 	t.Helper()
 	return accepting(t, func(conn net.Conn) error { return calls(conn, does) })
 }
 
-// cutting runs a node that answers a call with half a message and then ends the stream
-// or the connection.
+// cutting runs a node that answers a call with half a message and then ends the stream or the
+// connection.
 func cutting(t *testing.T, end func(conn net.Conn, framer *http2.Framer, stream uint32) error) string {
 	t.Helper()
 	return accepting(t, func(conn net.Conn) error {
@@ -68,7 +67,7 @@ func accepting(t *testing.T, serve func(conn net.Conn) error) string {
 	return listener.Addr().String()
 }
 
-// calls does something with each call of a connection until the client leaves.
+// calls runs a function for each call of a connection until the client disconnects.
 func calls(conn net.Conn, does func(framer *http2.Framer, stream uint32) error) error {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return err
@@ -98,8 +97,7 @@ func trailers(framer *http2.Framer, stream uint32) error {
 	return fields(framer, stream, true, "grpc-status", "0")
 }
 
-// fields sends a block of header fields, given as names and values in turn, and none of
-// which is to be remembered.
+// fields sends a header block, given as names and values in turn, without indexing.
 func fields(framer *http2.Framer, stream uint32, last bool, list ...string) error {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)

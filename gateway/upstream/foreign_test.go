@@ -19,7 +19,7 @@ import (
 // message is a message of three bytes, with its prefix.
 var message = []byte{0, 0, 0, 0, 3, 0x0a, 1, 'x'}
 
-// points of an answer at which a node may do something.
+// points of an answer at which a node may run a function.
 var points = map[string]func(framer *http2.Framer, stream uint32) error{
 	"before the headers": func(*http2.Framer, uint32) error { return nil },
 	"after the headers":  answerHeaders,
@@ -31,7 +31,7 @@ var points = map[string]func(framer *http2.Framer, stream uint32) error{
 	},
 }
 
-// ending calls a node, and returns the messages that it answered and how the call ended.
+// ending calls a node, and returns its messages and the call's error.
 func ending(t *testing.T, kind connect.StreamType, endpoint string) (messages int, err error) {
 	t.Helper()
 	pool := NewPool(PoolConfig{})
@@ -101,7 +101,7 @@ func TestReset_CancelAtDeadlineIsDeadlineExceeded(t *testing.T) {
 	})
 	pool := NewPool(PoolConfig{})
 	defer pool.Close()
-	// So near that the node's own deadline may have passed.
+	// So close that the node's own deadline may have passed.
 	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint), contextkit.DeadlineMargin)
 	defer cancel()
 	err := contextkit.NewClient(NewTransport(pool)).CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{}, &emptypb.Empty{})

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// use takes an endpoint's channel and gives it back.
+// use acquires an endpoint's channel and releases it.
 func use(t *testing.T, pool *Pool, endpoint string) *channel {
 	t.Helper()
 	c, err := pool.acquire(endpoint)
@@ -109,7 +109,7 @@ func TestPool_EvictedChannelCompletesItsCalls(t *testing.T) {
 	}
 }
 
-// serve runs a gRPC node that answers any unary call with nothing.
+// serve runs a gRPC node that answers any unary call with an empty message.
 func serve(t *testing.T, address string) net.Listener {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
@@ -132,7 +132,7 @@ func serve(t *testing.T, address string) net.Listener {
 	return listener
 }
 
-// openFiles counts the process's descriptors.
+// openFiles counts the process's file descriptors.
 func openFiles(t *testing.T) int {
 	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
@@ -186,8 +186,8 @@ func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
 	}
 }
 
-// mute is a proxy before a node that can fall silent without closing anything,
-// as a host does that loses its power.
+// mute is a proxy in front of a node that can become silent without closing anything, like a host
+// without power.
 type mute struct {
 	net.Listener
 	silent atomic.Bool

@@ -74,8 +74,8 @@ func TestReceiveOne_ExactlyOneAnswer(t *testing.T) {
 	}
 }
 
-// call sends a message and asks for the answer, which the node may have given before it has
-// the message: then there is no more to send.
+// call sends a message and receives the answer, which the node may have sent before it has received
+// the message: then sending returns io.EOF.
 func call(t *testing.T, kind connect.StreamType, endpoint string) error {
 	t.Helper()
 	pool := NewPool(PoolConfig{})

@@ -9,8 +9,8 @@ import (
 	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
-// TestChannel_FloodingPeerIsDisconnected has a peer send frames without effect instead of an
-// answer, and the next call find another connection.
+// A peer sends frames without effect instead of an answer, and the next call finds another
+// connection.
 func TestChannel_FloodingPeerIsDisconnected(t *testing.T) {
 	for name, play := range map[string]func(p *peer, stream uint32) error{
 		"empty CONTINUATION": func(p *peer, stream uint32) error {

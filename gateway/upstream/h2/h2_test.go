@@ -29,8 +29,7 @@ import (
 	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 )
 
-// echo is a grpc-go server that sends each message back as it came, and says in its
-// headers what it got.
+// echo is a grpc-go server that echoes each message, and reports in its headers what it received.
 func echo(t *testing.T, options ...grpc.ServerOption) (address string) {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -81,7 +80,7 @@ func (asIs) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// channelTo returns one that ends with the test.
+// channelTo returns a channel that ends with the test.
 func channelTo(t *testing.T, address string, config Config) *Channel {
 	t.Helper()
 	channel := NewChannel(address, config)
@@ -90,7 +89,7 @@ func channelTo(t *testing.T, address string, config Config) *Channel {
 }
 
 func TestStream_MessagesOfAllSizesRoundTrip(t *testing.T) {
-	// The peer's windows are small: what is sent has to wait for them.
+	// The peer's windows are small: sending has to wait for them.
 	address := echo(t, grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
 	channel := channelTo(t, address, config())
 	for _, size := range []int{0, 1, firstFrame - prefixBytes, firstFrame, 64 << 10, 64<<10 + 1, firstAllocation, firstAllocation + 1, 3 << 20} {
@@ -511,7 +510,7 @@ func TestStream_QueuedMessageEndsWithItsCall(t *testing.T) {
 		return errors.Join(p.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "8"), p.left())
 	}), config())
 	stream := open(t, channel)
-	// The peer takes 64 KiB, and has said its last word.
+	// The peer permits 64 KiB, and has sent its trailers.
 	if err := stream.Send(t.Context(), make([]byte, 1<<20), false); !errors.Is(err, io.EOF) {
 		t.Errorf("to send ends with %v", err)
 	}
@@ -667,7 +666,7 @@ func TestTLS_PeerIsVerified(t *testing.T) {
 	}
 }
 
-// tlsServer makes handshakes, and nothing more.
+// tlsServer only makes TLS handshakes.
 func tlsServer(t *testing.T, config *tls.Config) (address string) {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -727,8 +726,8 @@ func TestHeaderBlocks_RoundTrip(t *testing.T) {
 	}
 }
 
-// FuzzHeaders has calls of any headers, paths and timeouts follow on each other, while the peer
-// changes the size of its table: each block is decoded to what was encoded.
+// FuzzHeaders makes calls with any headers, paths and timeouts, while the peer changes the size of
+// its table: each block is decoded to the encoded fields.
 func FuzzHeaders(f *testing.F) {
 	for seed := range uint64(60) {
 		f.Add(seed, uint8(seed), uint8(seed/4))
@@ -773,8 +772,8 @@ func FuzzHeaders(f *testing.F) {
 	})
 }
 
-// FuzzTimeout renders any duration: at most eight digits and a unit, and no more than one of
-// that unit longer than the duration.
+// FuzzTimeout formats any duration: at most eight digits and a unit, and at most one unit longer
+// than the duration.
 func FuzzTimeout(f *testing.F) {
 	for _, d := range []int64{1, 99_999_999, 100_000_000, 99_999_999_001, math.MaxInt64, int64(2000 * time.Hour), int64(100_000_000 * time.Second), int64(99_999_999*time.Minute + 1)} {
 		f.Add(d)
@@ -791,14 +790,14 @@ func FuzzTimeout(f *testing.F) {
 		if err != nil || len(number) > 8 || unit == 0 {
 			t.Fatalf("%d is %s", d, text)
 		}
-		// In hours it is rounded down: there are more than can be rounded up.
+		// Hours are rounded down: rounding up could exceed eight digits.
 		if over := time.Duration(n)*unit - d; over >= unit || over < 0 && unit != time.Hour || over <= -time.Hour {
 			t.Errorf("%d is %s, which is %v longer", d, text, over)
 		}
 	})
 }
 
-// FuzzPeer has a peer say anything: a call must end, and take no more memory than it may.
+// FuzzPeer makes a peer send any bytes: a call must end, and stay within its memory.
 func FuzzPeer(f *testing.F) {
 	record := func(says func(*peer) error) []byte {
 		var out bytes.Buffer

@@ -21,8 +21,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// counted is memory that knows how many of its buffers are in use. Small ones do not count:
-// package mem leaves those to the garbage collector.
+// counted is a pool that counts its buffers in use. Small ones do not count: package mem leaves
+// those to the garbage collector.
 type counted struct {
 	mem.BufferPool
 
@@ -54,8 +54,8 @@ func countedConfig() (Config, *counted) {
 	return c, memory
 }
 
-// idle checks that nothing is left of the calls on a channel: the streams, places and messages of
-// each connection, and their memory.
+// idle checks that nothing is left of the calls on a channel: the streams, reservations and
+// messages of each connection, and their memory.
 func idle(t *testing.T, channel *Channel, memory *counted) {
 	t.Helper()
 	channel.mu.Lock()
@@ -75,7 +75,7 @@ func idle(t *testing.T, channel *Channel, memory *counted) {
 	}
 }
 
-// behaving serves, over clear-text HTTP/2 of net/http, what the path of a call asks for.
+// behaving serves, over clear-text HTTP/2 of net/http, the behaviour that the path of a call names.
 func behaving(t *testing.T) (address string) {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -136,7 +136,7 @@ func behave(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Grpc-Status", "0")
 }
 
-// do makes a call of a behaviour, and ends it at random: by reading it, or by leaving.
+// do makes a call of a behaviour, and ends it at random: by reading it, or by closing it.
 func do(channel *Channel, r *rand.Rand, path string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -188,7 +188,7 @@ func TestChannel_ReleasesEverythingAfterCalls(t *testing.T) {
 			}
 			group.Wait()
 			idle(t, channel, memory)
-			// The window is whole: answers that need nearly all of it arrive.
+			// The window is complete: answers that need nearly all of it arrive.
 			for range 3 {
 				if got, _, err := ask(t.Context(), channelAs(channel, "/large"), "?"); err != nil || len(got) != 200<<10 {
 					t.Errorf("a large answer afterwards: %d bytes, %v", len(got), err)
@@ -199,7 +199,7 @@ func TestChannel_ReleasesEverythingAfterCalls(t *testing.T) {
 	}
 }
 
-// channelAs is an opener of one path.
+// channelAs is an opener with a fixed path.
 func channelAs(channel *Channel, path string) opener {
 	return func(ctx context.Context, request Request) (*Stream, error) {
 		request.Path = path
@@ -333,7 +333,7 @@ type past struct{ context.Context }
 
 func (past) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
 
-// leaving is a context that has ended, and does something before it says so.
+// leaving is a context that has ended, and runs a function before it reports that.
 type leaving struct {
 	context.Context
 
@@ -348,7 +348,7 @@ func (l leaving) Err() error {
 	return context.Canceled
 }
 
-// A call may be given its place in the moment in which its caller leaves.
+// A call may receive its stream at the moment when its caller leaves.
 func TestChannel_CanceledReservationGoesToNextCall(t *testing.T) {
 	config, memory := countedConfig()
 	first := make(chan struct{})
@@ -394,7 +394,7 @@ func TestChannel_CanceledReservationGoesToNextCall(t *testing.T) {
 	channel.Close()
 }
 
-// waits returns when a number of calls wait for a place.
+// waits returns when a number of calls wait for a free stream.
 func waits(channel *Channel, calls int) {
 	for {
 		c := channel.live.Load()

@@ -46,7 +46,7 @@ func TestMeter_OnlyCallBeyondMemoryIsReset(t *testing.T) {
 	if err != nil || held.Len() != size || narrow.used.Load() < size {
 		t.Fatalf("%v; %d bytes are metered", err, narrow.used.Load())
 	}
-	// Another tenant's call is under way on the same connection all the time.
+	// Another tenant's call is in flight on the same connection during the test.
 	other, _ := call(wide, size)
 	second, _ := call(narrow, size)
 	if _, err := second.Receive(t.Context()); !errors.Is(err, errNoRoom) {

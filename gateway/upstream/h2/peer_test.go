@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// config is one whose windows are small enough to be filled.
+// config has windows that are small enough to be filled.
 func config() Config {
 	return Config{
 		StreamWindow: 64 << 10, ConnWindow: 256 << 10, MaxMessageBytes: 4 << 20, ConnectTimeout: 5 * time.Second,
@@ -28,7 +28,7 @@ func config() Config {
 	}
 }
 
-// peer is the other side of a connection, which does what a test says.
+// peer is the other side of a connection, controlled by a test.
 type peer struct {
 	*http2.Framer
 	net.Conn
@@ -38,8 +38,8 @@ type peer struct {
 	decoder *hpack.Decoder
 }
 
-// script runs a peer that does what play says on each connection, after its first words.
-// Its error fails the test, unless it is that of a connection which we have left.
+// script runs a peer that runs play on each connection, after its SETTINGS. Its error fails the
+// test, except for a connection that the client has closed.
 func script(t *testing.T, settings []http2.Setting, plays ...func(*peer) error) (address string) {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -80,7 +80,7 @@ func act(conn net.Conn, settings []http2.Setting, play func(*peer) error) error 
 	return play(p)
 }
 
-// frame returns the next frame that a test asks for.
+// frame returns the next frame that a test expects.
 func frame[F http2.Frame](p *peer) (found F, err error) {
 	for {
 		next, err := p.ReadFrame()
@@ -115,7 +115,7 @@ func (p *peer) call() (stream uint32, fields map[string]string, err error) {
 	return f.StreamID, fields, err
 }
 
-// headers sends a block of header fields, given as names and values in turn.
+// headers sends a header block, given as names and values in turn.
 func (p *peer) headers(stream uint32, last bool, fields ...string) error {
 	p.block.Reset()
 	for i := 0; i < len(fields); i += 2 {
@@ -134,7 +134,7 @@ func (p *peer) headers(stream uint32, last bool, fields ...string) error {
 	return err
 }
 
-// accused waits for the client's last word, which says what the peer has done wrong.
+// accused waits for the client's GOAWAY, which has the error of the peer.
 func (p *peer) accused(want http2.ErrCode) error {
 	last, err := frame[*http2.GoAwayFrame](p)
 	if err == nil && last.ErrCode != want {
@@ -151,12 +151,12 @@ func (p *peer) begin(stream uint32) error {
 // end sends an answer's trailers.
 func (p *peer) end(stream uint32) error { return p.headers(stream, true, "grpc-status", "0") }
 
-// answer sends a whole one.
+// answer sends a complete answer.
 func (p *peer) answer(stream uint32, message string) error {
 	return errors.Join(p.begin(stream), p.WriteData(stream, false, framed(message)), p.end(stream))
 }
 
-// left waits for the end of the connection by the client.
+// left waits until the client closes the connection.
 func (p *peer) left() error {
 	for {
 		if _, err := p.ReadFrame(); err != nil {
