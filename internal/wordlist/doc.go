@@ -1,5 +1,5 @@
-// Package wordlist holds no code but a test: the repository's prose is in plain technical English
-// (docs/glossary.md), and tests are named for a subject and a rule. The prose is comments and
+// Package wordlist holds no code but tests: the repository's prose is in plain technical English
+// (docs/glossary.md), tests are named for a subject and a rule, and links of Markdown resolve. The prose is comments and
 // messages of Go, comments of protobuf, Markdown, settings, manifests, scripts, and the sources of
 // the Control UI. Generated code is not checked.
 //
