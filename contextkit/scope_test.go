@@ -16,7 +16,7 @@ func TestScope_PlatformAndTenantExcludeEachOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	of := func(rc contextkit.RequestContext, ok bool) contextkit.RequestContext { return rc }
+	of := func(rc contextkit.RequestContext, _ bool) contextkit.RequestContext { return rc }
 	tenant := contextkit.TenantContext(t.Context(), acme)
 	platform := contextkit.PlatformContext(tenant)
 	back := contextkit.TenantContext(platform, acme)
