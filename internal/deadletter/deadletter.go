@@ -45,7 +45,14 @@ func (o Origin) id(event journal.Event) string {
 
 // Store stores an event that work could not be done for, with its origin and its cause.
 // Storing it twice within two minutes does nothing.
-func Store(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, event journal.Event, origin Origin, cause error) error {
+func Store(
+	ctx context.Context,
+	js jetstream.JetStream,
+	tenant contextkit.TenantID,
+	event journal.Event,
+	origin Origin,
+	cause error,
+) error {
 	original, err := event.Message(ctx, tenant)
 	if err != nil {
 		return err
@@ -85,12 +92,23 @@ type Letter struct {
 
 // Read calls each for the tenant's dead letters, the oldest first, from a
 // number (1: all) on, until it returns false or an error, which is returned.
-func Read(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, each func(Letter) (bool, error)) error {
+func Read(
+	ctx context.Context,
+	js jetstream.JetStream,
+	tenant contextkit.TenantID,
+	from uint64,
+	each func(Letter) (bool, error),
+) error {
 	return read(ctx, js, tenant, from, 0, each)
 }
 
 // Get returns the tenant's dead letter with a sequence, and false if there is none.
-func Get(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, sequence uint64) (letter Letter, found bool, err error) {
+func Get(
+	ctx context.Context,
+	js jetstream.JetStream,
+	tenant contextkit.TenantID,
+	sequence uint64,
+) (letter Letter, found bool, err error) {
 	err = read(ctx, js, tenant, sequence, 1, func(next Letter) (bool, error) {
 		letter, found = next, next.Sequence == sequence
 		return false, nil
@@ -99,28 +117,49 @@ func Get(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID
 }
 
 // read is Read for at most the given number of letters; 0: all.
-func read(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, most int, each func(Letter) (bool, error)) error {
+func read(
+	ctx context.Context,
+	js jetstream.JetStream,
+	tenant contextkit.TenantID,
+	from uint64,
+	most int,
+	each func(Letter) (bool, error),
+) error {
 	errEnough := errors.New("enough")
-	err := natsclient.ReadBatches(ctx, js, streams.DeadLetters, streams.DeadLetterSubject(tenant), from, most, func(msg *jetstream.RawStreamMsg) error {
-		copied := journal.Message{Subject: msg.Header.Get(headerSubject), Header: msg.Header, Data: msg.Data, Sequence: msg.Sequence, Time: msg.Time}
-		event, unreadable := copied.Read(true)
-		if unreadable != nil {
-			event.ID, event.Type = msg.Header.Get(journal.HeaderID), msg.Header.Get(journal.HeaderType)
-			_, event.AggregateType, event.AggregateID = copied.Names()
-		}
-		event.Sequence = 0
-		more, err := each(Letter{
-			Sequence: msg.Sequence, Event: event, Unreadable: unreadable,
-			Cause:    msg.Header.Get(headerCause),
-			Workflow: msg.Header.Get(headerWorkflow),
-			Instance: msg.Header.Get(headerInstance),
-			Time:     msg.Time,
-		})
-		if err == nil && !more {
-			return errEnough
-		}
-		return err
-	})
+	err := natsclient.ReadBatches(
+		ctx,
+		js,
+		streams.DeadLetters,
+		streams.DeadLetterSubject(tenant),
+		from,
+		most,
+		func(msg *jetstream.RawStreamMsg) error {
+			copied := journal.Message{
+				Subject:  msg.Header.Get(headerSubject),
+				Header:   msg.Header,
+				Data:     msg.Data,
+				Sequence: msg.Sequence,
+				Time:     msg.Time,
+			}
+			event, unreadable := copied.Read(true)
+			if unreadable != nil {
+				event.ID, event.Type = msg.Header.Get(journal.HeaderID), msg.Header.Get(journal.HeaderType)
+				_, event.AggregateType, event.AggregateID = copied.Names()
+			}
+			event.Sequence = 0
+			more, err := each(Letter{
+				Sequence: msg.Sequence, Event: event, Unreadable: unreadable,
+				Cause:    msg.Header.Get(headerCause),
+				Workflow: msg.Header.Get(headerWorkflow),
+				Instance: msg.Header.Get(headerInstance),
+				Time:     msg.Time,
+			})
+			if err == nil && !more {
+				return errEnough
+			}
+			return err
+		},
+	)
 	if errors.Is(err, errEnough) {
 		return nil
 	}

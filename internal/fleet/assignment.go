@@ -20,7 +20,12 @@ type Assignment struct {
 }
 
 // OpenAssignment returns the assignment of a node.
-func OpenAssignment(ctx context.Context, js jetstream.JetStream, kind, node string, configured []contextkit.TenantID) (*Assignment, error) {
+func OpenAssignment(
+	ctx context.Context,
+	js jetstream.JetStream,
+	kind, node string,
+	configured []contextkit.TenantID,
+) (*Assignment, error) {
 	placements, err := kv.Open[Placement](ctx, js, streams.BucketPlacement)
 	if err != nil {
 		return nil, err
@@ -49,7 +54,11 @@ func (a *Assignment) Now(ctx context.Context) (serves, suspended []contextkit.Te
 
 // Follow calls each with the result of [Assignment.Now], immediately and whenever it may have changed,
 // until ctx ends. It calls failed with errors that delay it.
-func (a *Assignment) Follow(ctx context.Context, each func(serves, suspended []contextkit.TenantID), failed func(error)) {
+func (a *Assignment) Follow(
+	ctx context.Context,
+	each func(serves, suspended []contextkit.TenantID),
+	failed func(error),
+) {
 	var (
 		placements = make(chan map[string]kv.Entry[Placement])
 		tenants    = make(chan map[string]kv.Entry[Tenant])
@@ -90,7 +99,10 @@ func hand[T any](ctx context.Context, to chan<- T, value T) {
 }
 
 // of returns the tenants that follow from the stored records.
-func (a *Assignment) of(placements map[string]kv.Entry[Placement], tenants map[string]kv.Entry[Tenant]) (serves, suspended []contextkit.TenantID) {
+func (a *Assignment) of(
+	placements map[string]kv.Entry[Placement],
+	tenants map[string]kv.Entry[Tenant],
+) (serves, suspended []contextkit.TenantID) {
 	seen := map[contextkit.TenantID]bool{}
 	add := func(tenant contextkit.TenantID) {
 		if seen[tenant] {

@@ -25,9 +25,12 @@ const (
 	nodeLost     = "lost"
 )
 
-var nodesDesc = prometheus.NewDesc("headgate_nodes",
+var nodesDesc = prometheus.NewDesc(
+	"headgate_nodes",
 	"Nodes by kind and state. ready and not_ready: as they announce; silent: no recent announcement, and not known to be gone; lost: fell silent without a goodbye and do not answer, for a day or until they are back or replaced.",
-	[]string{"kind", "state"}, nil)
+	[]string{"kind", "state"},
+	nil,
+)
 
 // Describe implements [prometheus.Collector].
 func (m *Metrics) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- nodesDesc }

@@ -33,8 +33,14 @@ func AcceptLoss(ctx context.Context, js jetstream.JetStream, by, reason string) 
 		}
 		created, now := stream.CachedInfo().Created.UnixNano(), time.Now().UTC()
 		loss = AcceptedLoss{
-			Stream: created, Epoch: record.epoch(created), Last: stream.CachedInfo().State.LastSeq, Recorded: record.Tail.Sequence,
-			Gaps: mergeGaps(append(record.acceptedGaps(created), found.Gaps...)), By: by, Reason: reason, Time: now,
+			Stream:   created,
+			Epoch:    record.epoch(created),
+			Last:     stream.CachedInfo().State.LastSeq,
+			Recorded: record.Tail.Sequence,
+			Gaps:     mergeGaps(append(record.acceptedGaps(created), found.Gaps...)),
+			By:       by,
+			Reason:   reason,
+			Time:     now,
 		}
 		if end := found.End; end != nil {
 			loss.Epoch, loss.Recorded = now.UnixNano(), end.Recorded

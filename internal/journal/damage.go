@@ -77,7 +77,15 @@ func (d *Damage) String() string {
 		parts = append(parts, fmt.Sprintf("%d events are missing at sequences %s", d.Missing, strings.Join(gaps, ", ")))
 	}
 	if d.End != nil {
-		parts = append(parts, fmt.Sprintf("its end is missing (%s): the last sequence is %d, and was %d; commands are refused until an operator accepts the loss", d.End.Why, d.End.Last, d.End.Recorded))
+		parts = append(
+			parts,
+			fmt.Sprintf(
+				"its end is missing (%s): the last sequence is %d, and was %d; commands are refused until an operator accepts the loss",
+				d.End.Why,
+				d.End.Last,
+				d.End.Recorded,
+			),
+		)
 	}
 	return "the journal is damaged: " + strings.Join(parts, "; ")
 }

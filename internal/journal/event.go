@@ -77,7 +77,11 @@ const eventHeaders = 23
 
 // message renders e for publication under ctx's contract.
 func (e Event) Message(ctx context.Context, tenant contextkit.TenantID) (*nats.Msg, error) {
-	msg := &nats.Msg{Subject: streams.EventSubject(tenant, e.AggregateType, e.AggregateID), Header: make(nats.Header, eventHeaders), Data: e.Data}
+	msg := &nats.Msg{
+		Subject: streams.EventSubject(tenant, e.AggregateType, e.AggregateID),
+		Header:  make(nats.Header, eventHeaders),
+		Data:    e.Data,
+	}
 	if e.Span != (contextkit.SpanID{}) {
 		if rc, ok := contextkit.FromContext(ctx); ok {
 			rc.SpanID = e.Span

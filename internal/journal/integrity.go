@@ -315,8 +315,18 @@ func (i *Integrity) recordAcked(ctx context.Context) error {
 }
 
 var (
-	damageMetric  = prometheus.NewDesc("headgate_journal_damage", "1 while damage of the journal is known and not accepted: gap: events before its end are missing; end: acknowledged events at its end are missing, and commands are refused.", []string{"kind"}, nil)
-	missingMetric = prometheus.NewDesc("headgate_journal_missing_events", "Events that are known to be missing before the journal's end, and not accepted as lost.", nil, nil)
+	damageMetric = prometheus.NewDesc(
+		"headgate_journal_damage",
+		"1 while damage of the journal is known and not accepted: gap: events before its end are missing; end: acknowledged events at its end are missing, and commands are refused.",
+		[]string{"kind"},
+		nil,
+	)
+	missingMetric = prometheus.NewDesc(
+		"headgate_journal_missing_events",
+		"Events that are known to be missing before the journal's end, and not accepted as lost.",
+		nil,
+		nil,
+	)
 )
 
 // Describe implements [prometheus.Collector].

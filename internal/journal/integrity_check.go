@@ -87,7 +87,11 @@ const whyShort = "its last sequence is below the recorded one"
 func (e *LostEnd) unconfirmed() bool { return e.Why == whyShort }
 
 // compare returns the damage of the journal by its record, and the journal's last event.
-func (i *Integrity) compare(ctx context.Context, stream jetstream.Stream, record *Record) (found Damage, last Tail, err error) {
+func (i *Integrity) compare(
+	ctx context.Context,
+	stream jetstream.Stream,
+	record *Record,
+) (found Damage, last Tail, err error) {
 	info := stream.CachedInfo()
 	created, state := info.Created.UnixNano(), info.State
 	epoch, tail := record.epoch(created), record.Tail

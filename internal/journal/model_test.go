@@ -19,14 +19,27 @@ func TestEvent_NamesTheModelThatDecidedIt(t *testing.T) {
 	refs := []journal.ModelRef{{}, journal.NewModelRef("0a1b", 17, false), journal.NewModelRef("2c3d", 0, true)}
 	var events []journal.Event
 	for n, ref := range refs {
-		events = append(events, journal.Event{ID: contextkit.NewID(), Type: "e", AggregateType: "a", AggregateID: "x", Version: int64(n + 1), Time: time.Now(), Data: []byte("{}"), Model: ref})
+		events = append(
+			events,
+			journal.Event{
+				ID:            contextkit.NewID(),
+				Type:          "e",
+				AggregateType: "a",
+				AggregateID:   "x",
+				Version:       int64(n + 1),
+				Time:          time.Now(),
+				Data:          []byte("{}"),
+				Model:         ref,
+			},
+		)
 	}
 	if err := eventLog.Append(ctx, acme, 0, events); err != nil {
 		t.Fatal(err)
 	}
 	n := 0
 	err = eventLog.Load(ctx, acme, "a", "x", 1, len(events), func(event journal.Event) error {
-		if got := event.Model; got.Revision != refs[n].Revision || got.Order != refs[n].Order || got.FromFile != refs[n].FromFile {
+		if got := event.Model; got.Revision != refs[n].Revision || got.Order != refs[n].Order ||
+			got.FromFile != refs[n].FromFile {
 			t.Errorf("event %d: %+v, want %+v", n, got, refs[n])
 		}
 		n++

@@ -78,7 +78,11 @@ func (j *Journal) Declared(ctx context.Context, e *UnreadableError) (bool, error
 
 // unreadable returns why the tenant's message at a sequence is no event. A zero tenant is that of
 // messages whose subject names none. Errors: [ErrNoMessage], [ErrReadable].
-func (j *Journal) unreadable(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (*UnreadableError, error) {
+func (j *Journal) unreadable(
+	ctx context.Context,
+	tenant contextkit.TenantID,
+	sequence uint64,
+) (*UnreadableError, error) {
 	msg, err := natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{From: sequence})
 	if err != nil {
 		return nil, err
@@ -100,7 +104,12 @@ func (j *Journal) unreadable(ctx context.Context, tenant contextkit.TenantID, se
 // DeclareNonEvent declares the tenant's message at a sequence no event, in the name of an
 // operator. A declaration that is there already is returned. Errors: [ErrNoMessage],
 // [ErrReadable].
-func (j *Journal) DeclareNonEvent(ctx context.Context, tenant contextkit.TenantID, sequence uint64, by, reason string) (NonEvent, error) {
+func (j *Journal) DeclareNonEvent(
+	ctx context.Context,
+	tenant contextkit.TenantID,
+	sequence uint64,
+	by, reason string,
+) (NonEvent, error) {
 	e, err := j.unreadable(ctx, tenant, sequence)
 	if err != nil {
 		return NonEvent{}, err
@@ -109,7 +118,15 @@ func (j *Journal) DeclareNonEvent(ctx context.Context, tenant contextkit.TenantI
 	if err != nil || declared {
 		return kept.Value, err
 	}
-	made := NonEvent{Stored: e.Stored.UnixNano(), Fault: e.Fault, By: by, Reason: reason, Time: time.Now().UTC(), Tenant: tenant, Sequence: sequence}
+	made := NonEvent{
+		Stored:   e.Stored.UnixNano(),
+		Fault:    e.Fault,
+		By:       by,
+		Reason:   reason,
+		Time:     time.Now().UTC(),
+		Tenant:   tenant,
+		Sequence: sequence,
+	}
 	if _, err = nonEventsIn(j.js).Put(ctx, nonEventKey(tenant, sequence), made, kept.Revision); err == nil {
 		j.health.unreadable.drop(e)
 	}

@@ -30,7 +30,9 @@ func MessageID(header nats.Header, sequence uint64) string { return messageID(he
 
 // LastPlace returns the place of the tenant's last message, by the stream's leader.
 func (j *Journal) LastPlace(ctx context.Context, tenant contextkit.TenantID) (Place, error) {
-	return placeOf(natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{Last: streams.TenantEvents(tenant)}))
+	return placeOf(
+		natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{Last: streams.TenantEvents(tenant)}),
+	)
 }
 
 // PlaceAt returns the place at a sequence, of whichever tenant, by the stream's leader.

@@ -103,23 +103,46 @@ func (m *Message) Read(copied bool) (Event, error) {
 	}
 	unreadable := func(fault Fault, format string, args ...any) (Event, error) {
 		return Event{}, &UnreadableError{
-			Fault: fault, Tenant: tenant, AggregateType: aggregateType, AggregateID: aggregateID, Version: max(version, 0),
-			Sequence: m.Sequence, Stored: m.Time, detail: fmt.Sprintf(format, args...),
+			Fault:         fault,
+			Tenant:        tenant,
+			AggregateType: aggregateType,
+			AggregateID:   aggregateID,
+			Version:       max(version, 0),
+			Sequence:      m.Sequence,
+			Stored:        m.Time,
+			detail:        fmt.Sprintf(format, args...),
 		}
 	}
 	switch {
 	case tenant.IsZero() || !isAggregate(aggregateType, aggregateID):
 		return unreadable(FaultSubject, "the subject %.200q is not an event's", m.Subject)
 	case !agrees(m.Header, ceAggregateType, aggregateType), !agrees(m.Header, ceAggregateID, aggregateID):
-		return unreadable(FaultAggregate, "the headers name another aggregate than the subject: %.200q %.200q", m.Header[ceAggregateType], m.Header[ceAggregateID])
+		return unreadable(
+			FaultAggregate,
+			"the headers name another aggregate than the subject: %.200q %.200q",
+			m.Header[ceAggregateType],
+			m.Header[ceAggregateID],
+		)
 	case version < 1:
 		return unreadable(FaultHeader, "%s %.200q", ceVersion, m.Header[ceVersion])
 	}
 	e := Event{
-		ID: once(m.Header, HeaderID), Type: once(m.Header, HeaderType), AggregateType: aggregateType, AggregateID: aggregateID,
-		Version: version, Data: m.Data, DataVersion: 1, Sequence: m.Sequence,
-		Command: CommandRef{IdempotencyKey: m.Header.Get(ceIdempotencyKey), Fingerprint: m.Header.Get(ceFingerprint)},
-		Model:   parseModelRef(m.Header.Get(ceModel)),
+		ID: once(
+			m.Header,
+			HeaderID,
+		),
+		Type:          once(m.Header, HeaderType),
+		AggregateType: aggregateType,
+		AggregateID:   aggregateID,
+		Version:       version,
+		Data:          m.Data,
+		DataVersion:   1,
+		Sequence:      m.Sequence,
+		Command: CommandRef{
+			IdempotencyKey: m.Header.Get(ceIdempotencyKey),
+			Fingerprint:    m.Header.Get(ceFingerprint),
+		},
+		Model: parseModelRef(m.Header.Get(ceModel)),
 	}
 	if e.Type == "" {
 		return unreadable(FaultHeader, "%s %.200q", HeaderType, m.Header[HeaderType])
@@ -140,7 +163,12 @@ func (m *Message) Read(copied bool) (Event, error) {
 	}
 	switch {
 	case len(m.Data) > streams.MaxMessageBytes:
-		return unreadable(FaultSize, "%d bytes of data, and an event has at most %d", len(m.Data), streams.MaxMessageBytes)
+		return unreadable(
+			FaultSize,
+			"%d bytes of data, and an event has at most %d",
+			len(m.Data),
+			streams.MaxMessageBytes,
+		)
 	case len(m.Data) == 0:
 		e.Data = emptyObject
 	case !isObject(m.Data):

@@ -20,11 +20,30 @@ func written() journal.Message {
 	return journal.Message{
 		Subject: "events.acme.wallet.w", Sequence: 7, Time: time.Unix(1_800_000_000, 5), Data: []byte(`{"amount":1}`),
 		Header: nats.Header{
-			"tenant-id": {"acme"}, "ce-specversion": {"1.0"}, "ce-id": {"0190b3a1-0000-7000-8000-000000000001"}, "ce-source": {"/tenants/acme/wallet/w"},
-			"ce-type": {"deposited"}, "ce-time": {"2026-01-02T03:04:05.000000006Z"}, "content-type": {"application/json"}, "ce-aggregateversion": {"3"},
-			"ce-dataversion": {"2"}, "ce-aggregatetype": {"wallet"}, "ce-aggregateid": {"w"}, "ce-idempotencykey": {"k"}, "ce-commandfingerprint": {"f"},
-			"x-correlation-id": {"c"}, "correlation-id": {"c"}, "x-request-id": {"r"}, "causation-id": {"cause"},
-			"traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+			"tenant-id": {
+				"acme",
+			},
+			"ce-specversion": {"1.0"},
+			"ce-id":          {"0190b3a1-0000-7000-8000-000000000001"},
+			"ce-source":      {"/tenants/acme/wallet/w"},
+			"ce-type": {
+				"deposited",
+			},
+			"ce-time":             {"2026-01-02T03:04:05.000000006Z"},
+			"content-type":        {"application/json"},
+			"ce-aggregateversion": {"3"},
+			"ce-dataversion": {
+				"2",
+			},
+			"ce-aggregatetype":      {"wallet"},
+			"ce-aggregateid":        {"w"},
+			"ce-idempotencykey":     {"k"},
+			"ce-commandfingerprint": {"f"},
+			"x-correlation-id":      {"c"},
+			"correlation-id":        {"c"},
+			"x-request-id":          {"r"},
+			"causation-id":          {"cause"},
+			"traceparent":           {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
 		},
 	}
 }
@@ -183,9 +202,24 @@ func FuzzReadEvent(f *testing.F) {
 	f.Add("events.acme.wallet.w", "3", "2026-01-02T03:04:05Z", "acme", "deposited", "id", "{}")
 	f.Add("events.>", "-1", "yesterday", "*", "", "at-x", "null")
 	f.Fuzz(func(t *testing.T, subject, version, at, tenant, eventType, id, data string) {
-		event, err := journal.ReadEvent(journal.Message{Subject: subject, Sequence: 9, Time: time.Unix(1, 0), Data: []byte(data), Header: nats.Header{
-			"ce-aggregateversion": {version}, "ce-time": {at}, "tenant-id": {tenant}, "ce-type": {eventType}, "ce-id": {id}, "ce-future": {"ignored"},
-		}})
+		event, err := journal.ReadEvent(
+			journal.Message{
+				Subject:  subject,
+				Sequence: 9,
+				Time:     time.Unix(1, 0),
+				Data:     []byte(data),
+				Header: nats.Header{
+					"ce-aggregateversion": {
+						version,
+					},
+					"ce-time":   {at},
+					"tenant-id": {tenant},
+					"ce-type":   {eventType},
+					"ce-id":     {id},
+					"ce-future": {"ignored"},
+				},
+			},
+		)
 		if err != nil {
 			if _, ok := errors.AsType[*journal.UnreadableError](err); !ok {
 				t.Fatalf("err = %v, want an UnreadableError", err)
@@ -195,7 +229,11 @@ func FuzzReadEvent(f *testing.F) {
 		rc := event.Context
 		var object map[string]json.RawMessage
 		if event.Version < 1 || event.Type == "" || !contextkit.ValidID(event.ID) || event.Time.IsZero() && at == "" ||
-			subject != streams.EventSubject(rc.TenantID, event.AggregateType, event.AggregateID) || tenant != "" && tenant != rc.TenantID.String() ||
+			subject != streams.EventSubject(
+				rc.TenantID,
+				event.AggregateType,
+				event.AggregateID,
+			) || tenant != "" && tenant != rc.TenantID.String() ||
 			json.Unmarshal(event.Data, &object) != nil || object == nil {
 			t.Fatalf("accepted %+v", event)
 		}

@@ -115,7 +115,10 @@ func (r *Record) acceptedEnd(created, epoch int64) uint64 {
 // find adds a finding, and reports whether it was not known.
 func (r *Record) find(finding Finding) bool {
 	if finding.Gap == (Gap{}) {
-		if slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Epoch == finding.Epoch && f.End >= finding.End }) {
+		if slices.ContainsFunc(
+			r.Findings,
+			func(f Finding) bool { return f.Epoch == finding.Epoch && f.End >= finding.End },
+		) {
 			return false
 		}
 	} else if slices.ContainsFunc(r.Findings, func(f Finding) bool {

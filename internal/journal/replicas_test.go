@@ -41,7 +41,12 @@ func natsCluster(t *testing.T) []*server.Server {
 	}
 	for n, port := range ports {
 		servers = append(servers, natstest.Server(t, &server.Options{
-			ServerName: fmt.Sprintf("n%d", n), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
+			ServerName: fmt.Sprintf(
+				"n%d",
+				n,
+			),
+			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port},
+			Routes:  routes,
 		}))
 	}
 	return servers

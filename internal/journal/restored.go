@@ -26,7 +26,13 @@ func RecordRestored(ctx context.Context, js jetstream.JetStream, from int64) err
 	return records.change(ctx, func(record *Record) (bool, error) {
 		if gaps := record.acceptedGaps(from); len(gaps) > 0 {
 			record.Accepted = append(record.Accepted, AcceptedLoss{
-				Stream: created, Epoch: created, Last: last, Recorded: last, Gaps: gaps, Reason: "accepted before the backup was taken", Time: time.Now().UTC(),
+				Stream:   created,
+				Epoch:    created,
+				Last:     last,
+				Recorded: last,
+				Gaps:     gaps,
+				Reason:   "accepted before the backup was taken",
+				Time:     time.Now().UTC(),
 			})
 			record.Accepted = record.Accepted[max(0, len(record.Accepted)-maxAccepted):]
 		}

@@ -47,8 +47,24 @@ func (u *unreadable) meet(e *UnreadableError) {
 		u.silent++
 		return
 	}
-	u.log.Warn().Err(e).Str("tenant", e.Tenant.String()).Uint64("sequence", e.Sequence).Str("fault", string(e.Fault)).Int("others", u.silent).
-		Msg("a message of the journal is no event")
+	u.log.Warn().Err(
+		e,
+	).Str(
+		"tenant",
+		e.Tenant.String(),
+	).Uint64(
+		"sequence",
+		e.Sequence,
+	).Str(
+		"fault",
+		string(e.Fault),
+	).Int(
+		"others",
+		u.silent,
+	).
+		Msg(
+			"a message of the journal is no event",
+		)
 	u.next, u.silent = now.Add(unreadableEvery), 0
 }
 
@@ -111,8 +127,18 @@ func (j *Journal) Unreadable(e *UnreadableError) { j.health.unreadable.meet(e) }
 func (i *Integrity) KnownUnreadable() ([]*UnreadableError, int) { return i.unreadable.list() }
 
 var (
-	unreadableMetric = prometheus.NewDesc("headgate_journal_unreadable_total", "Messages of the journal that are no events, by fault, each time that this process has met one.", []string{"fault"}, nil)
-	undeclaredMetric = prometheus.NewDesc("headgate_journal_unreadable_messages", "Messages of the journal that are no events and that no operator has declared to be none. Control finds them when it reads the whole journal.", nil, nil)
+	unreadableMetric = prometheus.NewDesc(
+		"headgate_journal_unreadable_total",
+		"Messages of the journal that are no events, by fault, each time that this process has met one.",
+		[]string{"fault"},
+		nil,
+	)
+	undeclaredMetric = prometheus.NewDesc(
+		"headgate_journal_unreadable_messages",
+		"Messages of the journal that are no events and that no operator has declared to be none. Control finds them when it reads the whole journal.",
+		nil,
+		nil,
+	)
 )
 
 func (u *unreadable) collect(metrics chan<- prometheus.Metric) {

@@ -33,7 +33,8 @@ func TestVerifyJournal_AcceptedLossIsNamedAndNoDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !after.Whole() || len(after.Accepted) != 1 || after.Accepted[0] != before.Gaps[0] || after.Events != before.Events {
+	if !after.Whole() || len(after.Accepted) != 1 || after.Accepted[0] != before.Gaps[0] ||
+		after.Events != before.Events {
 		t.Errorf("once it is accepted: %+v", after)
 	}
 }

@@ -115,7 +115,13 @@ func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint6
 
 // PutFor is [Bucket.Put] for a value that expires after ttl, whole seconds; 0: it does not. The
 // bucket's stream allows TTLs of messages (NATS ADR-43).
-func (b *Bucket[T]) PutFor(ctx context.Context, key string, value T, revision uint64, ttl time.Duration) (uint64, error) {
+func (b *Bucket[T]) PutFor(
+	ctx context.Context,
+	key string,
+	value T,
+	revision uint64,
+	ttl time.Duration,
+) (uint64, error) {
 	put, err := b.putAt(ctx, key, value, revision, ttl)
 	if revision > 0 || !errors.Is(err, ErrChanged) {
 		return put, err
@@ -136,7 +142,13 @@ func (b *Bucket[T]) PutAt(ctx context.Context, key string, value T, revision uin
 }
 
 // putAt is PutAt with the ttl of PutFor.
-func (b *Bucket[T]) putAt(ctx context.Context, key string, value T, revision uint64, ttl time.Duration) (uint64, error) {
+func (b *Bucket[T]) putAt(
+	ctx context.Context,
+	key string,
+	value T,
+	revision uint64,
+	ttl time.Duration,
+) (uint64, error) {
 	msg, err := b.message(key, value)
 	if err != nil {
 		return 0, err
@@ -181,15 +193,29 @@ func (b *Bucket[T]) subject(key string) string { return "$KV." + b.name + "." + 
 // last changed first, from before a revision (0: from the newest) on, until it returns
 // false, or scan of them have been read. It returns the revision to go on before, 0 when
 // there are no more.
-func (b *Bucket[T]) Newest(ctx context.Context, pattern string, before uint64, scan int, each func(key string, kept Entry[T]) bool) (next uint64, err error) {
+func (b *Bucket[T]) Newest(
+	ctx context.Context,
+	pattern string,
+	before uint64,
+	scan int,
+	each func(key string, kept Entry[T]) bool,
+) (next uint64, err error) {
 	prefix := b.subject("")
-	return natsclient.ReadNewest(ctx, b.js, "KV_"+b.name, []string{b.subject(pattern)}, before, scan, func(msg *jetstream.RawStreamMsg) bool {
-		kept := Entry[T]{Revision: msg.Sequence, Time: msg.Time}
-		if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &kept.Value) != nil {
-			return true // a deleted key's marker, or not for us to understand
-		}
-		return each(strings.TrimPrefix(msg.Subject, prefix), kept)
-	})
+	return natsclient.ReadNewest(
+		ctx,
+		b.js,
+		"KV_"+b.name,
+		[]string{b.subject(pattern)},
+		before,
+		scan,
+		func(msg *jetstream.RawStreamMsg) bool {
+			kept := Entry[T]{Revision: msg.Sequence, Time: msg.Time}
+			if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &kept.Value) != nil {
+				return true // a deleted key's marker, or not for us to understand
+			}
+			return each(strings.TrimPrefix(msg.Subject, prefix), kept)
+		},
+	)
 }
 
 // Delete removes the value under key if it is at revision. A key without a value gets a further
@@ -203,7 +229,10 @@ func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) err
 // Expire is [Bucket.Delete] for a bucket whose values have TTLs: nothing remains of the key after
 // a minute.
 func (b *Bucket[T]) Expire(ctx context.Context, key string, revision uint64) error {
-	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {streams.MarkerTTL.String()}}}
+	msg := &nats.Msg{
+		Subject: b.subject(key),
+		Header:  nats.Header{"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {streams.MarkerTTL.String()}},
+	}
 	_, err := b.publish(ctx, msg, key, revision)
 	return err
 }
@@ -230,12 +259,22 @@ func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revi
 // Put stores bytes under a bucket's key, replaces its value, and returns the new revision.
 // The message carries ctx's contract. After an error the outcome is not known.
 func Put(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) (uint64, error) {
-	return publish(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{}, Data: data})
+	return publish(
+		ctx,
+		js,
+		bucket,
+		key,
+		&nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{}, Data: data},
+	)
 }
 
 // create stores bytes under a bucket's key that never had a value. Error: [ErrChanged] if it had.
 func create(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) error {
-	msg := &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}, Data: data}
+	msg := &nats.Msg{
+		Subject: "$KV." + bucket + "." + key,
+		Header:  nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}},
+		Data:    data,
+	}
 	_, err := publish(ctx, js, bucket, key, msg)
 	return err
 }
@@ -255,14 +294,24 @@ func replaceDeleted(ctx context.Context, js jetstream.JetStream, bucket, key str
 		}
 		last = marker.Sequence
 	}
-	msg := &nats.Msg{Subject: subject, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(last, 10)}}, Data: data}
+	msg := &nats.Msg{
+		Subject: subject,
+		Header:  nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(last, 10)}},
+		Data:    data,
+	}
 	_, err = publish(ctx, js, bucket, key, msg)
 	return err
 }
 
 // Delete removes the value under a bucket's key at any revision.
 func Delete(ctx context.Context, js jetstream.JetStream, bucket, key string) error {
-	_, err := publish(ctx, js, bucket, key, &nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}})
+	_, err := publish(
+		ctx,
+		js,
+		bucket,
+		key,
+		&nats.Msg{Subject: "$KV." + bucket + "." + key, Header: nats.Header{"KV-Operation": {"DEL"}}},
+	)
 	return err
 }
 
@@ -339,7 +388,13 @@ func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Entry[T]), 
 
 // Follow opens a bucket and follows its changes until ctx ends, see [Bucket.FollowChanges].
 // While it cannot be opened, it tries again each second.
-func Follow[T any](ctx context.Context, js jetstream.JetStream, name string, each func(Changes[T]), failed func(error)) {
+func Follow[T any](
+	ctx context.Context,
+	js jetstream.JetStream,
+	name string,
+	each func(Changes[T]),
+	failed func(error),
+) {
 	for failing := false; ctx.Err() == nil; failing = true {
 		bucket, err := Open[T](ctx, js, name)
 		if err == nil {

@@ -40,13 +40,19 @@ func TestNewest_LargeValuesAreReadAFewAtATime(t *testing.T) {
 		for before := uint64(0); pages == 0 || before > 0; pages++ {
 			taken := 0
 			var err error
-			before, err = bucket.Newest(ctx, "large.*", before, 10_000, func(key string, _ kv.Entry[fleet.Tenant]) bool {
-				if taken == page {
-					return false
-				}
-				got, taken = append(got, key), taken+1
-				return true
-			})
+			before, err = bucket.Newest(
+				ctx,
+				"large.*",
+				before,
+				10_000,
+				func(key string, _ kv.Entry[fleet.Tenant]) bool {
+					if taken == page {
+						return false
+					}
+					got, taken = append(got, key), taken+1
+					return true
+				},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

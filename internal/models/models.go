@@ -37,7 +37,11 @@ type Store struct {
 }
 
 // Open opens the platform's models. While none has been applied, fallback is the source.
-func Open(ctx context.Context, js jetstream.JetStream, fallback func(context.Context) (string, []byte, error)) (*Store, error) {
+func Open(
+	ctx context.Context,
+	js jetstream.JetStream,
+	fallback func(context.Context) (string, []byte, error),
+) (*Store, error) {
 	documents, err := kv.Open[Document](ctx, js, streams.BucketModels)
 	if err != nil {
 		return nil, err

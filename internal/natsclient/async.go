@@ -16,9 +16,15 @@ import (
 // while the connection, to another, stays. failed, if not nil, is called with the error of
 // each publish that fails after it was sent; it must not block, nor publish.
 func Async(js jetstream.JetStream, most int, failed func(error)) (jetstream.JetStream, error) {
-	options := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncMaxPending(most), jetstream.WithPublishAsyncTimeout(AckTimeout)}
+	options := []jetstream.JetStreamOpt{
+		jetstream.WithPublishAsyncMaxPending(most),
+		jetstream.WithPublishAsyncTimeout(AckTimeout),
+	}
 	if failed != nil {
-		options = append(options, jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed(err) }))
+		options = append(
+			options,
+			jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed(err) }),
+		)
 	}
 	async, err := jetstream.New(js.Conn(), options...)
 	if err != nil {
@@ -48,7 +54,10 @@ func Refused(err error) string {
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return RefusedTooLarge
-	case errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrInvalidMsg), errors.Is(err, nats.ErrHeadersNotSupported), errors.Is(err, jetstream.ErrInvalidSubject):
+	case errors.Is(err, nats.ErrBadSubject),
+		errors.Is(err, nats.ErrInvalidMsg),
+		errors.Is(err, nats.ErrHeadersNotSupported),
+		errors.Is(err, jetstream.ErrInvalidSubject):
 		return RefusedInvalid
 	case !errors.As(err, &api):
 		return ""

@@ -26,7 +26,14 @@ const SilentAfter, firstSilence = 2 * time.Second, 250 * time.Millisecond
 // ReadBatches calls each for a stream's messages on a subject in order, from a
 // sequence (1: all) on, for most of them at most (0: all). It stops at each's first error
 // and returns it.
-func ReadBatches(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
+func ReadBatches(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream, subject string,
+	from uint64,
+	most int,
+	each func(*jetstream.RawStreamMsg) error,
+) error {
 	return ReadBatchesWithin(ctx, js, stream, subject, from, most, math.MaxInt, each)
 }
 
@@ -36,15 +43,31 @@ const FewSilences = 4
 
 // ReadBatchesWithin is ReadBatches that returns [ErrSilent] after as many unanswered requests in
 // a row.
-func ReadBatchesWithin(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most, silences int, each func(*jetstream.RawStreamMsg) error) error {
+func ReadBatchesWithin(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream, subject string,
+	from uint64,
+	most, silences int,
+	each func(*jetstream.RawStreamMsg) error,
+) error {
 	left, patience, silent := cmp.Or(most, math.MaxInt), firstSilence, 0
 	for next := max(from, 1); left > 0; {
 		var failed error
-		count, err := readBatch(ctx, js, stream, subject, next, min(left, BatchSize), patience, func(msg *jetstream.RawStreamMsg) error {
-			next = msg.Sequence + 1
-			failed = each(msg)
-			return failed
-		})
+		count, err := readBatch(
+			ctx,
+			js,
+			stream,
+			subject,
+			next,
+			min(left, BatchSize),
+			patience,
+			func(msg *jetstream.RawStreamMsg) error {
+				next = msg.Sequence + 1
+				failed = each(msg)
+				return failed
+			},
+		)
 		left -= count
 		switch {
 		case failed != nil:
@@ -73,12 +96,28 @@ var ErrSilent = errors.New("JetStream does not answer")
 // readBatch is ReadBatches with one request, which may be silent for so long as there is
 // patience. It returns how many messages came. Errors beyond those of each and the
 // request: [ErrSilent], and [jetstreamext.ErrNoMessages] when there are none.
-func readBatch(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, patience time.Duration, each func(*jetstream.RawStreamMsg) error) (count int, err error) {
+func readBatch(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream, subject string,
+	from uint64,
+	most int,
+	patience time.Duration,
+	each func(*jetstream.RawStreamMsg) error,
+) (count int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(patience, func() { cancel(ErrSilent) })
 	defer silence.Stop()
-	batch, err := jetstreamext.GetBatch(ctx, js, stream, most, jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchMaxBytes(loadBytes))
+	batch, err := jetstreamext.GetBatch(
+		ctx,
+		js,
+		stream,
+		most,
+		jetstreamext.GetBatchSubject(subject),
+		jetstreamext.GetBatchSeq(from),
+		jetstreamext.GetBatchMaxBytes(loadBytes),
+	)
 	if err != nil {
 		return 0, orSilent(ctx, err)
 	}

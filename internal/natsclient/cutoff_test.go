@@ -34,13 +34,34 @@ func TestReadPart_AnAnswerWithoutMessagesIsRequestedAgain(t *testing.T) {
 		switch requests.Add(1) {
 		case 1:
 		case 2:
-			respond("a message", jetstream.StreamHeader, stream, jetstream.SubjectHeader, subject,
-				jetstream.SequenceHeader, strconv.Itoa(sequence), jetstream.TimeStampHeaer, time.Now().UTC().Format(time.RFC3339Nano), "Nats-Num-Pending", "0")
+			respond(
+				"a message",
+				jetstream.StreamHeader,
+				stream,
+				jetstream.SubjectHeader,
+				subject,
+				jetstream.SequenceHeader,
+				strconv.Itoa(sequence),
+				jetstream.TimeStampHeaer,
+				time.Now().UTC().Format(time.RFC3339Nano),
+				"Nats-Num-Pending",
+				"0",
+			)
 		default:
 			respond("", "Status", "404", "Description", "Message Not Found")
 			return
 		}
-		respond("", "Status", "204", "Description", "EOB", "Nats-Num-Pending", "0", "Nats-Last-Sequence", strconv.Itoa(sequence))
+		respond(
+			"",
+			"Status",
+			"204",
+			"Description",
+			"EOB",
+			"Nats-Num-Pending",
+			"0",
+			"Nats-Last-Sequence",
+			strconv.Itoa(sequence),
+		)
 	})
 	if err != nil {
 		t.Fatal(err)

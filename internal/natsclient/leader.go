@@ -26,7 +26,12 @@ type Question struct {
 // AskLeader returns the message that a stream's leader has for a question, nil if it has
 // none. Errors: of the request, and of the leader's answer. Where the files of the
 // stream are damaged it may have a message and answer that it has none, see [CountMessages].
-func AskLeader(ctx context.Context, js jetstream.JetStream, stream string, q Question) (*jetstream.RawStreamMsg, error) {
+func AskLeader(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream string,
+	q Question,
+) (*jetstream.RawStreamMsg, error) {
 	answer, err := requestLeader(ctx, js, "$JS.API.STREAM.MSG.GET."+stream, q)
 	if err != nil {
 		return nil, fmt.Errorf("natsclient: ask the leader of %s: %w", stream, err)

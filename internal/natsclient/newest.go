@@ -21,7 +21,15 @@ const newestBytes = 8 << 20
 // first, starting before a sequence (0: at the newest), until it returns false or scan
 // messages have been read. It returns the sequence to continue before, 0 when there are no
 // more.
-func ReadNewest(ctx context.Context, js jetstream.JetStream, stream string, subjects []string, before uint64, scan int, each func(*jetstream.RawStreamMsg) bool) (next uint64, err error) {
+func ReadNewest(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream string,
+	subjects []string,
+	before uint64,
+	scan int,
+	each func(*jetstream.RawStreamMsg) bool,
+) (next uint64, err error) {
 	info, err := js.Stream(ctx, stream)
 	if err != nil {
 		return 0, fmt.Errorf("natsclient: read %s: %w", stream, err)
@@ -73,7 +81,12 @@ func ReadNewest(ctx context.Context, js jetstream.JetStream, stream string, subj
 // readWindow returns a subject's messages with sequences in [from, end), in order, and the
 // number of messages that it has read. If not all of them fit the bounds in number and bytes,
 // it returns the newest, and the sequence of the first of these.
-func readWindow(ctx context.Context, js jetstream.JetStream, stream, subject string, from, end uint64) (found []*jetstream.RawStreamMsg, read int, _ uint64, err error) {
+func readWindow(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream, subject string,
+	from, end uint64,
+) (found []*jetstream.RawStreamMsg, read int, _ uint64, err error) {
 	errEnd := errors.New("end")
 	bytes := 0
 	err = ReadBatches(ctx, js, stream, subject, from, 0, func(msg *jetstream.RawStreamMsg) error {

@@ -25,7 +25,13 @@ var errReadEnough = errors.New("read enough")
 // A message that is replaced by a later one on its subject while the stream is read may be
 // missing; with to = 0, each is then called for the later one. Together, the messages that each is
 // called for contain all messages that the stream had at the end of the read.
-func ReadAll(ctx context.Context, js jetstream.JetStream, stream string, from, to uint64, each func(*jetstream.RawStreamMsg) error) (next uint64, err error) {
+func ReadAll(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream string,
+	from, to uint64,
+	each func(*jetstream.RawStreamMsg) error,
+) (next uint64, err error) {
 	next = max(from, 1)
 	take := func(msg *jetstream.RawStreamMsg) error {
 		if to > 0 && msg.Sequence > to {
@@ -67,13 +73,25 @@ func ReadAll(ctx context.Context, js jetstream.JetStream, stream string, from, t
 // ReadPart calls each for a stream's messages on a subject (with wildcards) in order, from a
 // sequence on, for most of them at most. It stops at each's first error and returns it. It may
 // miss messages that a replica does not have yet.
-func ReadPart(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64, most int, each func(*jetstream.RawStreamMsg) error) error {
+func ReadPart(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream, subject string,
+	from uint64,
+	most int,
+	each func(*jetstream.RawStreamMsg) error,
+) error {
 	return ReadBatches(ctx, js, stream, subject, from, most, each)
 }
 
 // FirstMessage returns a stream's first message on a subject (with wildcards) from a sequence on,
 // as its leader has it; nil if there is none.
-func FirstMessage(ctx context.Context, js jetstream.JetStream, stream, subject string, from uint64) (*jetstream.RawStreamMsg, error) {
+func FirstMessage(
+	ctx context.Context,
+	js jetstream.JetStream,
+	stream, subject string,
+	from uint64,
+) (*jetstream.RawStreamMsg, error) {
 	return AskLeader(ctx, js, stream, Question{From: from, Subject: subject})
 }
 

@@ -16,7 +16,11 @@ import (
 func TestConnect_NothingIsBufferedWhileTheServerIsAway(t *testing.T) {
 	s := natstest.Server(t, &server.Options{StoreDir: t.TempDir()})
 	away := make(chan struct{})
-	conn, err := natsclient.Connect(s.ClientURL(), "test", nats.DisconnectErrHandler(func(*nats.Conn, error) { close(away) }))
+	conn, err := natsclient.Connect(
+		s.ClientURL(),
+		"test",
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { close(away) }),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

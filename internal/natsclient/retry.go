@@ -22,7 +22,8 @@ func Patiently(ctx context.Context, do func(ctx context.Context) error) error {
 		err := do(attempt)
 		cancel()
 		var api *jetstream.APIError
-		again := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.As(err, &api) && api.Code == http.StatusServiceUnavailable
+		again := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) ||
+			errors.As(err, &api) && api.Code == http.StatusServiceUnavailable
 		if err == nil || !again || ctx.Err() != nil {
 			return err
 		}

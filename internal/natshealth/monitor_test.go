@@ -85,7 +85,11 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 	bus := natstest.Server(t, &options)
 	js := natstest.Connect(t, bus)
 	m, lines := startMonitor(t, js)
-	natstest.Eventually(t, "the journal is seen", func() bool { return value(t, m, "headgate_jetstream_available") == 1 })
+	natstest.Eventually(
+		t,
+		"the journal is seen",
+		func() bool { return value(t, m, "headgate_jetstream_available") == 1 },
+	)
 	if outage, away := m.Outage(); away {
 		t.Fatalf("at the start: %v", outage)
 	}
@@ -93,7 +97,11 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 	options.Port = bus.Addr().(*net.TCPAddr).Port
 	bus.Shutdown()
 	bus.WaitForShutdown()
-	natstest.Eventually(t, "the loss is logged", func() bool { return lines.count("the connection to NATS is lost") > 0 })
+	natstest.Eventually(
+		t,
+		"the loss is logged",
+		func() bool { return lines.count("the connection to NATS is lost") > 0 },
+	)
 	outage, away := m.Outage()
 	if !away || !strings.Contains(outage.String(), "NATS is not reachable") || outage.Since.IsZero() {
 		t.Errorf("%v, %v", outage, away)
@@ -101,7 +109,9 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 	if lines.count(`"level":"warn"`) != 1 || lines.count(`"again_in_ms"`) != 1 || lines.count(`"error"`) != 1 {
 		t.Errorf("want one line of level warn with cause and next attempt:\n%s", lines.text.String())
 	}
-	if value(t, m, "headgate_nats_connected") != 0 || value(t, m, "headgate_jetstream_available") != 0 || value(t, m, "headgate_nats_disconnects_total") != 1 || value(t, m, "headgate_nats_view_age_seconds") <= 0 {
+	if value(t, m, "headgate_nats_connected") != 0 || value(t, m, "headgate_jetstream_available") != 0 ||
+		value(t, m, "headgate_nats_disconnects_total") != 1 ||
+		value(t, m, "headgate_nats_view_age_seconds") <= 0 {
 		t.Error("the metrics do not show it")
 	}
 
@@ -119,7 +129,11 @@ func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
 	t.Parallel()
 	bus := natstest.Server(t, &server.Options{StoreDir: t.TempDir()})
 	m, lines := startMonitor(t, natstest.Connect(t, bus))
-	natstest.Eventually(t, "the journal is seen", func() bool { return value(t, m, "headgate_jetstream_available") == 1 })
+	natstest.Eventually(
+		t,
+		"the journal is seen",
+		func() bool { return value(t, m, "headgate_jetstream_available") == 1 },
+	)
 	if err := bus.DisableJetStream(); err != nil {
 		t.Fatal(err)
 	}

@@ -32,13 +32,25 @@ const (
 // refusalTexts describe each fault, for clients too, and its remedy, for operators. The verb's
 // subject is the journal or a stream.
 var refusalTexts = map[Refusal]struct{ what, remedy string }{
-	RefusalNoRoom:      {"the disk of %s is full", "make room on the NATS server's disk"},
-	RefusalNoAck:       {"%s stores nothing, as after its disk has been full", "make room on the NATS server's disk, and restart the server"},
-	RefusalNoLeader:    {"%s has no leader", "check the NATS servers: most of them are away, or they are electing a leader"},
-	RefusalUnavailable: {"JetStream does not answer for %s", "check the NATS servers: a server whose disk was full disables JetStream until it is restarted"},
-	RefusalGone:        {"the directory of %s has disappeared", "restore it; the files that the process has open are lost when it ends"},
-	RefusalDamaged:     {"%s is damaged", "restore it, or accept the loss"},
-	RefusalOther:       {"%s refuses messages", "check the log"},
+	RefusalNoRoom: {"the disk of %s is full", "make room on the NATS server's disk"},
+	RefusalNoAck: {
+		"%s stores nothing, as after its disk has been full",
+		"make room on the NATS server's disk, and restart the server",
+	},
+	RefusalNoLeader: {
+		"%s has no leader",
+		"check the NATS servers: most of them are away, or they are electing a leader",
+	},
+	RefusalUnavailable: {
+		"JetStream does not answer for %s",
+		"check the NATS servers: a server whose disk was full disables JetStream until it is restarted",
+	},
+	RefusalGone: {
+		"the directory of %s has disappeared",
+		"restore it; the files that the process has open are lost when it ends",
+	},
+	RefusalDamaged: {"%s is damaged", "restore it, or accept the loss"},
+	RefusalOther:   {"%s refuses messages", "check the log"},
 }
 
 // StorageError means that a stream does not store published messages. Its text is safe for
@@ -89,8 +101,11 @@ func refusalOf(err error) Refusal {
 	switch {
 	case errors.As(err, &api) && api.APIError() != nil:
 		switch known := api.APIError(); {
-		case known.ErrorCode == natsclient.ErrCodeNoStorage, known.ErrorCode == errCodeInsufficientResources, known.ErrorCode == natsclient.ErrCodeAccountExhausted,
-			known.ErrorCode == errCodeStoreFailed, strings.Contains(known.Description, "no space left"):
+		case known.ErrorCode == natsclient.ErrCodeNoStorage,
+			known.ErrorCode == errCodeInsufficientResources,
+			known.ErrorCode == natsclient.ErrCodeAccountExhausted,
+			known.ErrorCode == errCodeStoreFailed,
+			strings.Contains(known.Description, "no space left"):
 			return RefusalNoRoom
 		case known.ErrorCode == errCodeNotLeader, known.ErrorCode == errCodeStreamOffline:
 			return RefusalNoLeader

@@ -65,7 +65,13 @@ type failure struct {
 // NewStorage returns a Storage that logs each change of a stream's state once.
 func NewStorage(log zerolog.Logger) *Storage {
 	s := &Storage{log: log, failing: map[string]*failure{}, suspects: make(chan string, 16)}
-	s.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_appends_refused_total", Help: "Appends to the journal that were not stored, or not acknowledged, by reason."}, []string{"reason"})
+	s.refused = prometheus.NewCounterVec(
+		prometheus.CounterOpts{
+			Name: "headgate_appends_refused_total",
+			Help: "Appends to the journal that were not stored, or not acknowledged, by reason.",
+		},
+		[]string{"reason"},
+	)
 	for reason := range refusalTexts {
 		s.refused.WithLabelValues(string(reason))
 	}
@@ -119,7 +125,11 @@ func StorageOf(js jetstream.JetStream) *Storage {
 }
 
 // PublishMsg implements [jetstream.Publisher].
-func (o observed) PublishMsg(ctx context.Context, msg *nats.Msg, options ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (o observed) PublishMsg(
+	ctx context.Context,
+	msg *nats.Msg,
+	options ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
 	began := time.Now()
 	ack, err := o.JetStream.PublishMsg(ctx, msg, options...)
 	if stream := streamOf(msg.Subject); stream != streams.Events { // the journal reports its own
@@ -195,7 +205,17 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 
 // logFailure logs that a stream fails. The lock is held.
 func (s *Storage) logFailure(f *failure) {
-	s.log.Error().Err(f.Cause).Str("stream", f.Stream).Str("reason", string(f.Refusal)).Msg(f.Error() + "; it is tried again until it stores messages")
+	s.log.Error().Err(
+		f.Cause,
+	).Str(
+		"stream",
+		f.Stream,
+	).Str(
+		"reason",
+		string(f.Refusal),
+	).Msg(
+		f.Error() + "; it is tried again until it stores messages",
+	)
 }
 
 // examine decides whether a stream that has not acknowledged two publishes in a row stores
@@ -231,7 +251,15 @@ func (s *Storage) reconnected() {
 	s.connected = time.Now()
 	for stream, f := range s.failing {
 		if f.counts {
-			s.log.Warn().Str("stream", stream).Time("since", f.Since).Msg("the connection to NATS is restored; the stream is used again")
+			s.log.Warn().Str(
+				"stream",
+				stream,
+			).Time(
+				"since",
+				f.Since,
+			).Msg(
+				"the connection to NATS is restored; the stream is used again",
+			)
 		}
 	}
 	clear(s.failing)
@@ -328,7 +356,12 @@ func StorageStreams() (names []string) {
 	return names
 }
 
-var streamWritable = prometheus.NewDesc("headgate_stream_writable", "1 while the stream stores the messages of this process, as far as known; 0 while its disk is full, or it refuses messages for another reason.", []string{"stream"}, nil)
+var streamWritable = prometheus.NewDesc(
+	"headgate_stream_writable",
+	"1 while the stream stores the messages of this process, as far as known; 0 while its disk is full, or it refuses messages for another reason.",
+	[]string{"stream"},
+	nil,
+)
 
 // Describe implements [prometheus.Collector].
 func (s *Storage) Describe(descriptions chan<- *prometheus.Desc) {

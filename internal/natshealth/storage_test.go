@@ -64,7 +64,8 @@ func TestStorage_NoticesAServerThatStoresNothing(t *testing.T) {
 	}
 	lines.Await(t, "the journal stores nothing, as after its disk has been full")
 	var known *natshealth.StorageError
-	if err := appendOne(); !errors.Is(err, journal.ErrRefused) || !errors.As(err, &known) || known.Refusal != natshealth.RefusalNoAck {
+	if err := appendOne(); !errors.Is(err, journal.ErrRefused) || !errors.As(err, &known) ||
+		known.Refusal != natshealth.RefusalNoAck {
 		t.Errorf("%v: want a refusal", err)
 	}
 	if natstest.Writable(t, storage, streams.Events) != 0 || natstest.Writable(t, storage, streams.Audit) != 1 {

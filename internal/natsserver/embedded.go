@@ -108,7 +108,11 @@ func (e *Embedded) start(ctx context.Context) (*server.Server, error) {
 	if !s.JetStreamEnabled() {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, fmt.Errorf("natsserver: embedded NATS could not open its store in %s: %s", e.config.Dir, lines.why())
+		return nil, fmt.Errorf(
+			"natsserver: embedded NATS could not open its store in %s: %s",
+			e.config.Dir,
+			lines.why(),
+		)
 	}
 	return s, nil
 }
@@ -134,7 +138,9 @@ func (e *Embedded) InProcessConn() (net.Conn, error) {
 // Connect returns a connection to the server that uses no socket. It is restored
 // automatically when the server is restarted.
 func (e *Embedded) Connect(name string, options ...nats.Option) (*nats.Conn, error) {
-	conn, err := nats.Connect("", append(append(natsclient.ConnectOptions(name), options...), nats.InProcessServer(e))...)
+	conn, err := nats.Connect(
+		"",
+		append(append(natsclient.ConnectOptions(name), options...), nats.InProcessServer(e))...)
 	if err != nil {
 		return nil, fmt.Errorf("natsserver: connect to embedded NATS: %w", err)
 	}

@@ -21,7 +21,10 @@ type serverLog struct {
 }
 
 func newServerLog(log zerolog.Logger) *serverLog {
-	return &serverLog{log: log.With().Str("from", "nats-server").Logger(), rate: rate.NewLimiter(serverLines, serverBurst)}
+	return &serverLog{
+		log:  log.With().Str("from", "nats-server").Logger(),
+		rate: rate.NewLimiter(serverLines, serverBurst),
+	}
 }
 
 // why returns the logged reason why the server could not start.

@@ -110,7 +110,9 @@ func (w *embeddedWatch) gone() error {
 
 // statEvents returns the directory of EVENTS.
 func (e *Embedded) statEvents() (os.FileInfo, error) {
-	return os.Stat(filepath.Join(e.config.Dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streams.Events))
+	return os.Stat(
+		filepath.Join(e.config.Dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", streams.Events),
+	)
 }
 
 // restart restarts the server unless its directory has disappeared.
@@ -125,7 +127,17 @@ func (w *embeddedWatch) restart(ctx context.Context) {
 		w.server = s
 		w.mu.Unlock()
 	} else if ctx.Err() == nil {
-		w.log.Error().Err(err).Str("directory", w.config.Dir).Dur("again_in_ms", w.pause).Msg("the NATS server cannot be restarted; it is tried again")
+		w.log.Error().Err(
+			err,
+		).Str(
+			"directory",
+			w.config.Dir,
+		).Dur(
+			"again_in_ms",
+			w.pause,
+		).Msg(
+			"the NATS server cannot be restarted; it is tried again",
+		)
 	}
 	w.started = time.Now()
 	w.next, w.pause = w.started.Add(w.pause), min(2*w.pause, maxRestartPause)
@@ -174,7 +186,10 @@ func (w *embeddedWatch) declare(refusal natshealth.Refusal, failing map[string]e
 	errs, cause := make([]*natshealth.StorageError, 0, len(failing)), error(nil)
 	for stream, err := range failing {
 		cause = err // one of them
-		errs = append(errs, &natshealth.StorageError{Stream: stream, Refusal: refusal, Since: w.since, Embedded: true, Cause: err})
+		errs = append(
+			errs,
+			&natshealth.StorageError{Stream: stream, Refusal: refusal, Since: w.since, Embedded: true, Cause: err},
+		)
 	}
 	w.storage.Declare(errs)
 	_, journal := failing[streams.Events]
@@ -183,7 +198,15 @@ func (w *embeddedWatch) declare(refusal natshealth.Refusal, failing map[string]e
 	}
 	w.declared, w.journal = refusal, journal
 	if refusal == "" {
-		w.log.Warn().Str("directory", w.config.Dir).Dur("after_ms", time.Since(w.since)).Msg("the journal stores messages again")
+		w.log.Warn().Str(
+			"directory",
+			w.config.Dir,
+		).Dur(
+			"after_ms",
+			time.Since(w.since),
+		).Msg(
+			"the journal stores messages again",
+		)
 		return
 	}
 	line := w.log.Error().Err(cause).Str("directory", w.config.Dir).Strs("streams", slices.Sorted(maps.Keys(failing)))
@@ -191,20 +214,34 @@ func (w *embeddedWatch) declare(refusal natshealth.Refusal, failing map[string]e
 		line = line.Uint64("bytes_free", free)
 	}
 	if refusal == natshealth.RefusalGone {
-		line.Msg("the directory of the journal has disappeared: commands are refused. Restore the directory, and commands are accepted again; the files that the process has open are lost when it ends")
+		line.Msg(
+			"the directory of the journal has disappeared: commands are refused. Restore the directory, and commands are accepted again; the files that the process has open are lost when it ends",
+		)
 	} else {
-		line.Msg("the disk of the journal refuses writes: nothing is stored in these streams, and commands are refused if " + streams.Events + " is one of them. Free disk space; the server is then restarted automatically")
+		line.Msg(
+			"the disk of the journal refuses writes: nothing is stored in these streams, and commands are refused if " + streams.Events + " is one of them. Free disk space; the server is then restarted automatically",
+		)
 	}
 }
 
-var journalDisk = prometheus.NewDesc("headgate_journal_disk_bytes", "Bytes of the file system that has the journal's directory: used by the messages of streams, and free.", []string{"state"}, nil)
+var journalDisk = prometheus.NewDesc(
+	"headgate_journal_disk_bytes",
+	"Bytes of the file system that has the journal's directory: used by the messages of streams, and free.",
+	[]string{"state"},
+	nil,
+)
 
 var journalPresent = DirectoryPresent("journal")
 
 // DirectoryPresent returns the description of the metric that reports whether a directory is
 // still the directory that the process opened.
 func DirectoryPresent(directory string) *prometheus.Desc {
-	return prometheus.NewDesc("headgate_data_directory_present", "1 while the directory that the process opened is present; 0 after it was removed, moved or unmounted.", nil, prometheus.Labels{"directory": directory})
+	return prometheus.NewDesc(
+		"headgate_data_directory_present",
+		"1 while the directory that the process opened is present; 0 after it was removed, moved or unmounted.",
+		nil,
+		prometheus.Labels{"directory": directory},
+	)
 }
 
 // Describe implements [prometheus.Collector].

@@ -39,8 +39,16 @@ var ErrJournalMissing = errors.New("the stream " + streams.Events + " is missing
 
 // madeOfEvents are the streams that have messages only after EVENTS had.
 var madeOfEvents = []string{
-	"KV_" + streams.BucketJournal, "KV_" + streams.BucketSnapshots, "KV_" + streams.BucketIdempotency, "KV_" + streams.BucketInstances, "KV_" + streams.BucketWorkflows, streams.DeadLetters, streams.Work,
-	"KV_" + streams.BucketTenants, "KV_" + streams.BucketModels, "KV_" + streams.BucketSecrets,
+	"KV_" + streams.BucketJournal,
+	"KV_" + streams.BucketSnapshots,
+	"KV_" + streams.BucketIdempotency,
+	"KV_" + streams.BucketInstances,
+	"KV_" + streams.BucketWorkflows,
+	streams.DeadLetters,
+	streams.Work,
+	"KV_" + streams.BucketTenants,
+	"KV_" + streams.BucketModels,
+	"KV_" + streams.BucketSecrets,
 }
 
 // missingLooks is the number of lookups of EVENTS while streams that were made from it exist:
@@ -49,8 +57,16 @@ const missingLooks = 3
 
 // ensureJournal creates the stream EVENTS, before all others, if it is missing, and reports
 // whether it replaces one. Error: [ErrJournalMissing], unless options allow it.
-func ensureJournal(ctx context.Context, js jetstream.JetStream, replicas streams.Replicas, options ensureOptions) (replaces bool, err error) {
-	events := streams.Stored(streams.Streams()[slices.IndexFunc(streams.Streams(), func(c jetstream.StreamConfig) bool { return c.Name == streams.Events })], replicas)
+func ensureJournal(
+	ctx context.Context,
+	js jetstream.JetStream,
+	replicas streams.Replicas,
+	options ensureOptions,
+) (replaces bool, err error) {
+	events := streams.Stored(
+		streams.Streams()[slices.IndexFunc(streams.Streams(), func(c jetstream.StreamConfig) bool { return c.Name == streams.Events })],
+		replicas,
+	)
 	var derived string
 	err = natsclient.Patiently(ctx, func(ctx context.Context) error {
 		for look := range missingLooks {
@@ -72,7 +88,12 @@ func ensureJournal(ctx context.Context, js jetstream.JetStream, replicas streams
 			}
 		}
 		if derived != "" && !options.newJournal {
-			return fmt.Errorf("%w, and %s was made from it: restore %s from a backup, or start with a new journal (--new-journal), which accepts the loss of all events", ErrJournalMissing, derived, streams.Events)
+			return fmt.Errorf(
+				"%w, and %s was made from it: restore %s from a backup, or start with a new journal (--new-journal), which accepts the loss of all events",
+				ErrJournalMissing,
+				derived,
+				streams.Events,
+			)
 		}
 		return streams.Ensure(ctx, js, events)
 	})

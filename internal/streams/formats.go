@@ -170,12 +170,27 @@ type limit struct {
 }
 
 var allLimits = []limit{
-	{"max_age", 0, func(l *limits) int64 { return int64(l.MaxAge) }, func(l *limits, v int64) { l.MaxAge = time.Duration(v) }},
+	{
+		"max_age",
+		0,
+		func(l *limits) int64 { return int64(l.MaxAge) },
+		func(l *limits, v int64) { l.MaxAge = time.Duration(v) },
+	},
 	{"max_bytes", -1, func(l *limits) int64 { return l.MaxBytes }, func(l *limits, v int64) { l.MaxBytes = v }},
 	{"max_msgs", -1, func(l *limits) int64 { return l.MaxMsgs }, func(l *limits, v int64) { l.MaxMsgs = v }},
-	{"max_msgs_per_subject", -1, func(l *limits) int64 { return l.MaxMsgsPerSubject }, func(l *limits, v int64) { l.MaxMsgsPerSubject = v }},
+	{
+		"max_msgs_per_subject",
+		-1,
+		func(l *limits) int64 { return l.MaxMsgsPerSubject },
+		func(l *limits, v int64) { l.MaxMsgsPerSubject = v },
+	},
 	{"max_msg_size", -1, func(l *limits) int64 { return l.MaxMsgSize }, func(l *limits, v int64) { l.MaxMsgSize = v }},
-	{"duplicate_window", -1, func(l *limits) int64 { return int64(l.Duplicates) }, func(l *limits, v int64) { l.Duplicates = time.Duration(v) }},
+	{
+		"duplicate_window",
+		-1,
+		func(l *limits) int64 { return int64(l.Duplicates) },
+		func(l *limits, v int64) { l.Duplicates = time.Duration(v) },
+	},
 }
 
 // nextLimits returns the limits that a stream has after the start of a program that defines
@@ -218,11 +233,28 @@ func RetainedLimits(ctx context.Context, js jetstream.JetStream, replicas Replic
 		_, retained := nextLimits(now, want, appliedLimits(info.Config))
 		for _, l := range allLimits {
 			if slices.Contains(retained, l.name) {
-				lines = append(lines, fmt.Sprintf("%s: %s stays %d as an operator has set it; this version defines %d", info.Config.Name, l.name, l.of(&now), l.of(&want)))
+				lines = append(
+					lines,
+					fmt.Sprintf(
+						"%s: %s stays %d as an operator has set it; this version defines %d",
+						info.Config.Name,
+						l.name,
+						l.of(&now),
+						l.of(&want),
+					),
+				)
 			}
 		}
 		if info.Config.Replicas > definition.Replicas {
-			lines = append(lines, fmt.Sprintf("%s: it has %d replicas and retains them; the settings ask for %d", info.Config.Name, info.Config.Replicas, definition.Replicas))
+			lines = append(
+				lines,
+				fmt.Sprintf(
+					"%s: it has %d replicas and retains them; the settings ask for %d",
+					info.Config.Name,
+					info.Config.Replicas,
+					definition.Replicas,
+				),
+			)
 		}
 	}
 	return lines, list.Err()

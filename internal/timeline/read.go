@@ -64,7 +64,12 @@ func earlierToken(id string) string {
 // correlation id, or the trace or request id of one of the hops. complete is false when there
 // are more hops than are read. Calls that name the tenant without a valid credential are
 // included. The zero tenant is the platform.
-func Read(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, id string) (hops []Span, complete bool, err error) {
+func Read(
+	ctx context.Context,
+	js jetstream.JetStream,
+	tenant contextkit.TenantID,
+	id string,
+) (hops []Span, complete bool, err error) {
 	read := reader{js, tenant, streams.AccountOf(tenant)}
 	hops, complete, err = read.correlation(ctx, id)
 	if err != nil || len(hops) > 0 {
@@ -146,7 +151,9 @@ func (r reader) each(ctx context.Context, subject, id string, do func(h Span, si
 	mention, shared := []byte(id), strings.HasPrefix(subject, slotSubject(streams.AccountUnauthenticated, ""))
 	return natsclient.ReadBatches(ctx, r.js, streams.Timeline, subject, 1, 0, func(msg *jetstream.RawStreamMsg) error {
 		var h Span
-		if !bytes.Contains(msg.Data, mention) || shared && msg.Header.Get(contextkit.NATSTenantID) != r.tenant.String() || json.Unmarshal(msg.Data, &h) != nil {
+		if !bytes.Contains(msg.Data, mention) ||
+			shared && msg.Header.Get(contextkit.NATSTenantID) != r.tenant.String() ||
+			json.Unmarshal(msg.Data, &h) != nil {
 			return nil //nolint:nilerr // a record of another format is skipped, as are those of other calls
 		}
 		return do(h, len(msg.Data))

@@ -32,7 +32,15 @@ type Due struct {
 // sequence on (1: all), for at most the given number of messages (0: all), until it returns an
 // error, which is returned. malformed receives messages that cannot be read. Reading takes
 // nothing away, and needs no consumer.
-func Read(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, from uint64, most int, each func(Due) error, malformed func(sequence uint64, subject string, err error)) error {
+func Read(
+	ctx context.Context,
+	js jetstream.JetStream,
+	tenant contextkit.TenantID,
+	from uint64,
+	most int,
+	each func(Due) error,
+	malformed func(sequence uint64, subject string, err error),
+) error {
 	subject := "work.*.*.*"
 	if !tenant.IsZero() {
 		subject = streams.WorkSubject(tenant, "*", "*")
@@ -63,7 +71,14 @@ func parseDueWork(msg *jetstream.RawStreamMsg) (Due, error) {
 	if rc.TenantID != tenant {
 		return Due{}, fmt.Errorf("it carries the contract of tenant %q", rc.TenantID)
 	}
-	return Due{Sequence: msg.Sequence, Tenant: tenant, Workflow: parts[2], Instance: parts[3], Context: rc, Time: msg.Time}, nil
+	return Due{
+		Sequence: msg.Sequence,
+		Tenant:   tenant,
+		Workflow: parts[2],
+		Instance: parts[3],
+		Context:  rc,
+		Time:     msg.Time,
+	}, nil
 }
 
 // Remove removes a message of completed work. A missing message is no error.
@@ -89,7 +104,12 @@ func MakeDue(ctx context.Context, js jetstream.JetStream, tenant contextkit.Tena
 }
 
 // Unschedule removes the schedules of a workflow's instance, if there are any.
-func Unschedule(ctx context.Context, js jetstream.JetStream, tenant contextkit.TenantID, workflow, instance string) error {
+func Unschedule(
+	ctx context.Context,
+	js jetstream.JetStream,
+	tenant contextkit.TenantID,
+	workflow, instance string,
+) error {
 	stream, err := js.Stream(ctx, streams.Work)
 	if err != nil {
 		return fmt.Errorf("workqueue: stream %s: %w", streams.Work, err)
