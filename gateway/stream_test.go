@@ -263,7 +263,7 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 		flying <- e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 	}()
 	<-entered
-	if err := e.edge.Describe("t", time.Time{}, ticks.set(t)); err != nil {
+	if err := e.edge.Describe("t", "ticker", time.Time{}, ticks.set(t)); err != nil {
 		t.Fatal(err)
 	}
 	close(release)
@@ -292,11 +292,11 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	}
 	// An invalid description changes nothing; another description of the same node replaces the
 	// first.
-	if err := e.edge.Describe("other", time.Now(), []byte("no descriptor set")); err == nil {
+	if err := e.edge.Describe("other", "ticker", time.Now(), []byte("no descriptor set")); err == nil {
 		t.Error("nonsense is accepted")
 	}
 	ticks.file.MessageType[1].Field[1].JsonName = proto.String("place")
-	if err := e.edge.Describe("t", time.Time{}, ticks.set(t)); err != nil {
+	if err := e.edge.Describe("t", "ticker", time.Time{}, ticks.set(t)); err != nil {
 		t.Errorf("a node that comes back with another version: %v", err)
 	}
 }
@@ -328,7 +328,7 @@ func TestDescribe_TwoVersionsOfService(t *testing.T) {
 		{"one moves to another package", "b", at(5), moved, "test.v2.Tick place"},
 		{"one is taken back", "b", at(6), old, "test.Tick position"},
 	} {
-		if err := e.edge.Describe(step.node, step.started, step.set); err != nil {
+		if err := e.edge.Describe(step.node, "ticker", step.started, step.set); err != nil {
 			t.Fatalf("%s: %v", step.what, err)
 		}
 		_, text := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token)
@@ -345,6 +345,55 @@ func TestDescribe_TwoVersionsOfService(t *testing.T) {
 		if _, ok := document.Components.Schemas[name].Properties[field]; !ok || document.Paths["/v1/ticks/rooms/{rooms}"] == nil {
 			t.Errorf("%s: %s is described as %v", step.what, name, document.Components.Schemas[name])
 		}
+	}
+}
+
+func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
+	ticks := newTicker(t)
+	e := startWith(t, nil, ticks.register)
+	if err := e.edge.Describe("t", "ticker", time.Time{}, ticks.set(t)); err != nil {
+		t.Fatal(err)
+	}
+	options := ticks.file.Service[0].Method[0].Options
+	for what, change := range map[string]struct {
+		kind   string
+		change func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy)
+	}{
+		"a policy of another kind's upstream": {"thing", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
+			file.Name, file.Package = proto.String("thing.proto"), proto.String("thing")
+		}},
+		"the service of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
+			file.Name, policy.Upstream = proto.String("thing.proto"), "thing"
+		}},
+		"the file of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
+			file.Service[0].Name, policy.Upstream = proto.String("Thing"), "thing"
+		}},
+		"the paths of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
+			file.Name, file.Package, policy.Upstream = proto.String("thing.proto"), proto.String("thing"), "thing"
+			file.Service[0].Method[0].InputType, file.Service[0].Method[0].OutputType = proto.String(".thing.WatchRequest"), proto.String(".thing.Tick")
+		}},
+		"a service of the platform": {"ticker", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
+			file.Name, file.Package, file.Service[0].Name = proto.String("mine.proto"), proto.String("projection.gateway.v1"), proto.String("QueryService")
+			file.MessageType[0].Name, file.MessageType[1].Name = proto.String("Ask"), proto.String("Answer")
+			file.Service[0].Method[0].InputType, file.Service[0].Method[0].OutputType = proto.String(".projection.gateway.v1.Ask"), proto.String(".projection.gateway.v1.Answer")
+		}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			file, _ := proto.Clone(ticks.file).(*descriptorpb.FileDescriptorProto)
+			changed, _ := proto.Clone(options).(*descriptorpb.MethodOptions)
+			policy, _ := proto.GetExtension(changed, policyv1.E_Policy).(*policyv1.Policy)
+			change.change(file, policy)
+			proto.SetExtension(changed, policyv1.E_Policy, policy)
+			file.Service[0].Method[0].Options = changed
+			set := (&ticker{file: file}).set(t)
+			if err := e.edge.Describe("mine", change.kind, time.Now(), set); err == nil {
+				t.Error("it is served")
+			}
+		})
+	}
+	token := e.token(t, "acme", "tick.read")
+	if _, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
+		t.Error("the service of the first node is not served any more")
 	}
 }
 

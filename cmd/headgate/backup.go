@@ -10,10 +10,13 @@ import (
 // storeFlags say which platform's streams are meant.
 type storeFlags struct {
 	Config string `type:"existingfile" xor:"store" help:"File of settings of 'serve', of any role: its section 'nats' says which servers."`
+	NKey   string `name:"nkey" type:"existingfile" help:"File with the seed of the NATS user to act as, such as backup.nk or setup.nk of 'nats-config', in place of the settings' one."`
 	Data   string `type:"path" xor:"store" help:"Data directory of 'dev', which must not run."`
 }
 
-func (f storeFlags) store() node.Store { return node.Store{Config: f.Config, Data: f.Data} }
+func (f storeFlags) store() node.Store {
+	return node.Store{Config: f.Config, NKey: f.NKey, Data: f.Data}
+}
 
 type backupCommand struct {
 	Dir string `arg:"" type:"path" help:"Directory of the backup; it must be absent or empty."`

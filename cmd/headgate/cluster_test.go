@@ -20,6 +20,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/headgate/headgate/internal/access"
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/tlsfiles"
 	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 )
@@ -42,6 +46,7 @@ type cluster struct {
 	wires   []*wire  // between the roles and each of these
 	stores  []string // directories of the servers; nil: in dir
 	bus     string   // the settings of NATS
+	users   string   // the directory of the users of NATS; "": it is open
 	roles   map[string]*process
 	gateway string // URL
 	admin   string // URL
@@ -259,6 +264,12 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// An earlier version has no users.
+	secured := os.Getenv(beforeVariable) == ""
+	if secured {
+		c.users = filepath.Join(c.dir, "users")
+		headgate(t, "nats-config", c.users)
+	}
 	var routes, urls []string
 	for range servers {
 		routes = append(routes, freePort(t))
@@ -275,12 +286,49 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 		} else { // clients stay with the addresses that they were given, which are the wires'
 			text += fmt.Sprintf("}\ncluster {name: test, listen: %q, no_advertise: true, routes: [\"nats://%s\"]}\n", route, strings.Join(routes, `", "nats://`))
 		}
+		if secured {
+			text += "include \"users/users.conf\"\n"
+		}
 		server := &process{path: path, ready: "Server is ready", args: []string{"-c", c.write(t, fmt.Sprintf("nats-%d.conf", n), text)}}
 		server.start(t)
+		t.Cleanup(func() {
+			for line := range strings.Lines(server.log()) {
+				if strings.Contains(line, "Violation") {
+					t.Errorf("a role lacks a permission: %s", line)
+				}
+			}
+		})
 		c.nats, c.wires = append(c.nats, server), append(c.wires, startWire(t, listen))
 		urls = append(urls, "nats://"+c.wires[n].addr)
 	}
 	c.bus = fmt.Sprintf("{url: %q, replicas: %d, synced: %v}", strings.Join(urls, ","), servers, servers == 1)
+	if secured {
+		c.bus = strings.Replace(c.bus, "}", fmt.Sprintf(", nkey: %q}", filepath.Join(c.users, "nkeys", "{role}.nk")), 1)
+		headgate(t, "nats-setup", "--config", c.write(t, "setup.yaml", "nats: "+c.bus+"\n"))
+	}
+}
+
+// connect connects to the first NATS server with all permissions.
+func (c *cluster) connect(t *testing.T) *nats.Conn {
+	t.Helper()
+	var options []nats.Option
+	if c.users != "" {
+		option, err := nats.NkeyOptionFromSeed(filepath.Join(c.users, "nkeys", "setup.nk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var chosen nats.Options
+		if err := option(&chosen); err != nil {
+			t.Fatal(err)
+		}
+		options = append(options, option, nats.CustomInboxPrefix(access.InboxPrefix(chosen.Nkey)))
+	}
+	conn, err := natsclient.Connect("nats://"+c.wires[0].addr, t.Name(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	return conn
 }
 
 // startCluster starts NATS and one process a role; the gateway calls some at their port
@@ -376,7 +424,7 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 	t.Parallel()
 	authority := tlstest.NewAuthority(t)
 	certificates := t.TempDir()
-	files := authority.Issue(t, certificates, "headgate")
+	files := authority.IssueFor(t, certificates, "headgate", "gateway")
 	c := startCluster(t, 1, &files)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -468,7 +516,7 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 
 	// A new certificate counts without a restart.
 	before := served
-	authority.Issue(t, certificates, "headgate")
+	authority.IssueFor(t, certificates, "headgate", "gateway")
 	if err := eventually(ctx, "the new certificate is served", func() (bool, error) {
 		status, _ := call("/v1/query/wallets", `{}`)
 		return status == http.StatusOK && served != before, nil

@@ -18,7 +18,6 @@ import (
 
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 	"golang.org/x/sync/errgroup"
@@ -294,11 +293,7 @@ func every(ctx context.Context, queries queriesconnect.QueryServiceClient, view,
 // and versions have no gaps.
 func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 	t.Helper()
-	conn, err := nats.Connect("nats://" + c.wires[0].addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := c.connect(t)
 	js, err := jetstream.New(conn)
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/streams"
 )
 
@@ -27,11 +26,7 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	conn, err := natsclient.Connect("nats://"+c.wires[0].addr, t.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := c.connect(t)
 	js, err := jetstream.New(conn)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
@@ -39,12 +38,9 @@ type bank struct {
 // openBank creates tenants with two wallets each.
 func openBank(ctx context.Context, t *testing.T, c *cluster, tenants int) *bank {
 	t.Helper()
-	conn, err := nats.Connect("nats://" + c.wires[0].addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
+	conn := c.connect(t)
 	b := &bank{c: c, sent: make([]atomic.Int64, tenants), stop: make(chan struct{})}
+	var err error
 	if b.js, err = jetstream.New(conn); err != nil {
 		t.Fatal(err)
 	}
@@ -261,11 +257,7 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	c.roles["runner"].stop(t)
-	conn, err := nats.Connect("nats://" + c.wires[0].addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := c.connect(t)
 	js, err := jetstream.New(conn)
 	if err != nil {
 		t.Fatal(err)

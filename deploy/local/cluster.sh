@@ -22,13 +22,14 @@ headgate=$dir/bin/headgate
 (umask 077 && "$headgate" keys --data "$dir" >"$dir/keys.json" &&
 	"$headgate" token --data "$dir" --subject runner --tenant '*' --right command.submit --right command.internal --ttl 720h >"$dir/runner.token")
 
+names="aggregate-1 aggregate-2 projection-1 projection-2 projection-3 gateway-1 gateway-2 runner-1 runner-2 control-1 control-2"
 port() { echo $((base + $1)); }
 nats=$(port 0)
 
 # settings NAME ROLE PORT FURTHER: the settings of a process, by its name.
 settings() {
 	cat >"$dir/settings/$1.yaml" <<-YAML
-		nats: {url: "nats://127.0.0.1:$nats"}
+		nats: {url: "nats://127.0.0.1:$nats", synced: true, nkey: "$dir/users/nkeys/$1.nk"}
 		tenants: [acme, globex]
 		log: warn
 		$2:
@@ -57,7 +58,7 @@ cat >"$dir/start" <<SH
 #!/usr/bin/env bash
 # start NAME: starts one of the processes again.
 if [ "\$1" = nats ]; then
-	"$dir/bin/nats-server" -c "$dir/nats.conf" -a 127.0.0.1 -p "$nats" -js -sd "$dir/nats" >>"$dir/logs/nats.log" 2>&1 &
+	"$dir/bin/nats-server" -c "$dir/users/nats.conf" >>"$dir/logs/nats.log" 2>&1 &
 	echo \$! >"$dir/pids/nats"
 	exit
 fi
@@ -84,13 +85,18 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-echo "max_payload: 4MB" >"$dir/nats.conf"
+# A NATS user per node, with the permissions of its role.
+users=()
+for name in $names; do users+=(--node "${name%-*}=$name"); done
+"$headgate" nats-config "$dir/users" --listen "127.0.0.1:$nats" --monitor= --store "$dir/nats" "${users[@]}" >/dev/null
 "$dir/start" nats
 until (exec 3<>"/dev/tcp/127.0.0.1/$nats") 2>/dev/null; do
 	kill -0 "$(cat "$dir/pids/nats")" 2>/dev/null || { echo "nats has ended:" >&2; tail -5 "$dir/logs/nats.log" >&2; exit 1; }
 	sleep 0.05
 done
-names="aggregate-1 aggregate-2 projection-1 projection-2 projection-3 gateway-1 gateway-2 runner-1 runner-2 control-1 control-2"
+# What operators' commands use: {role} is backup or setup.
+echo "nats: {url: \"nats://127.0.0.1:$nats\", synced: true, nkey: \"$dir/users/nkeys/{role}.nk\"}" >"$dir/settings/operator.yaml"
+"$headgate" nats-setup --config "$dir/settings/operator.yaml"
 for name in $names; do "$dir/start" "$name"; done
 
 gateway=http://127.0.0.1:$(port 10)

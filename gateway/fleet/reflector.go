@@ -36,7 +36,7 @@ type Node struct{ ID, Kind, Endpoint string }
 type Catalog interface {
 	// Describe serves the services of a descriptor set in place of the services that the node described before. started is
 	// when the node started.
-	Describe(node string, started time.Time, set []byte) error
+	Describe(node, kind string, started time.Time, set []byte) error
 	// SetUndescribed reports a kind as degraded because none of the node's services is served; "" ends the report.
 	SetUndescribed(node, kind string)
 }
@@ -135,7 +135,7 @@ func (r *Reflector) follow(ctx context.Context, node *describedNode) {
 func (r *Reflector) renew(ctx context.Context, node *describedNode) {
 	set, err := r.asker.ask(ctx, node.Endpoint)
 	if err == nil && !bytes.Equal(set, node.set) {
-		if err = r.catalog.Describe(node.ID, time.Now(), set); err == nil {
+		if err = r.catalog.Describe(node.ID, node.Kind, time.Now(), set); err == nil {
 			node.set = set
 			r.log.Info().Str("node", node.ID).Msg("the node's services are served")
 		}
@@ -179,7 +179,7 @@ func (r *Reflector) followAnnounced(ctx context.Context) error {
 func (r *Reflector) describeAnnounced(ctx context.Context, node fleet.Node) bool {
 	set, err := r.asker.ask(ctx, node.Endpoint)
 	if err == nil {
-		err = r.catalog.Describe(node.ID, node.Started, set)
+		err = r.catalog.Describe(node.ID, node.Kind, node.Started, set)
 	}
 	if err != nil {
 		r.log.Error().Err(err).Str("node", node.ID).Msg("the node's services cannot be served")

@@ -82,7 +82,7 @@ func newCatalog() *catalog {
 	return &catalog{described: make(chan string, 16), kinds: map[string]string{}}
 }
 
-func (c *catalog) Describe(node string, _ time.Time, set []byte) error {
+func (c *catalog) Describe(node, _ string, _ time.Time, set []byte) error {
 	var files descriptorpb.FileDescriptorSet
 	if err := proto.Unmarshal(set, &files); err != nil {
 		return err

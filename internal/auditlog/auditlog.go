@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/internal/excerpt"
@@ -102,8 +103,8 @@ func subjects(account streams.Account) []string {
 // unexamined.
 func Read(ctx context.Context, js jetstream.JetStream, account streams.Account, before uint64, each func(Record) bool) (next uint64, err error) {
 	return natsclient.ReadNewest(ctx, js, streams.Audit, subjects(account), before, scanLimit, func(msg *jetstream.RawStreamMsg) bool {
-		var record Record
-		return json.Unmarshal(msg.Data, &record) != nil || each(record) // else not for us to understand
+		record, ok := parse(msg.Subject, msg.Header, msg.Data)
+		return !ok || each(record)
 	})
 }
 
@@ -130,12 +131,26 @@ func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account
 		if err != nil {
 			return fmt.Errorf("auditlog: follow audit: %w", err)
 		}
-		var record Record
-		if json.Unmarshal(msg.Data(), &record) != nil {
-			continue // not for us to understand
+		record, ok := parse(msg.Subject(), msg.Headers(), msg.Data())
+		if !ok {
+			continue
 		}
 		if err := each(record); err != nil {
 			return err
 		}
 	}
+}
+
+// parse reads a message of AUDIT. It is no record if another version wrote it, or if the server
+// published it as the answer to a request whose reply subject was one of AUDIT: NATS does not check
+// that the requester may publish to it. Such an answer has no procedure, or the headers of a direct
+// get, whose subject is another one.
+func parse(subject string, header nats.Header, data []byte) (record Record, ok bool) {
+	for _, from := range header[jetstream.SubjectHeader] {
+		if from != subject {
+			return Record{}, false
+		}
+	}
+	err := json.Unmarshal(data, &record)
+	return record, err == nil && record.Procedure != ""
 }

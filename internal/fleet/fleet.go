@@ -8,10 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/streams"
 )
 
@@ -132,16 +134,38 @@ type Load struct {
 	Goroutines int    `json:"goroutines"`
 }
 
-var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+var (
+	nodeID   = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+	nodeKind = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+)
+
+// CheckNode returns an error if a node cannot have the kind or the id: both are parts of subjects.
+func CheckNode(kind, id string) error {
+	if !nodeKind.MatchString(kind) {
+		return fmt.Errorf("node kind %q: want letters, digits, '-' and '_'", kind)
+	}
+	if !nodeID.MatchString(id) {
+		return fmt.Errorf("node id %q: want letters, digits, '-', '_' and '.'", id)
+	}
+	return nil
+}
+
+// NodeKey returns the key in the bucket [streams.BucketNodes] of the announcements of a node. Its first
+// token is the kind, so that the permissions of a NATS user can name the one key that a node may
+// write.
+func NodeKey(kind, id string) string { return kind + "." + id }
 
 // Announce announces the node each heartbeat, and immediately when its readiness changes, until ctx
 // ends: then it deregisters the node. now returns what changes about the node (with other slices, where
 // these change), and why it is not ready. While JetStream is away nothing is announced. Its tenants are written when they change, and
 // their number and digest announced; while a node of an earlier version is announced, all of
 // them are.
+//
+// An announcement is stored under [NodeKey]. A connection without a NATS user also
+// publishes it under the id, the key of the previous release.
 func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
-	if !nodeID.MatchString(node.ID) {
-		return fmt.Errorf("fleet: node id %q: want letters, digits, '-', '_' and '.'", node.ID)
+	if err := CheckNode(node.Kind, node.ID); err != nil {
+		return fmt.Errorf("fleet: %w", err)
 	}
 	node.Lists = Lists
 	served := &servedWriter{js: js, node: node.ID}
@@ -169,7 +193,7 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 				return fmt.Errorf("fleet: announce %s: %w", node.ID, err)
 			}
 			tried, wants = time.Now(), node
-			if putAnnouncement(ctx, js, node.ID, data) == nil {
+			if putAnnouncement(ctx, js, node, data) == nil {
 				last = node
 			}
 		}
@@ -178,7 +202,9 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 		case <-ctx.Done():
 			goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 			defer cancel()
-			_ = kv.Delete(contextkit.PlatformContext(goodbye), js, streams.BucketNodes, node.ID) // if it is lost, the node's silence has the same effect
+			goodbye = contextkit.PlatformContext(goodbye)
+			publishEarlierKey(goodbye, js, node.ID, &nats.Msg{Header: nats.Header{"KV-Operation": {"DEL"}}})
+			_ = kv.Delete(goodbye, js, streams.BucketNodes, NodeKey(node.Kind, node.ID)) // if it is lost, the node's silence has the same effect
 			return nil
 		}
 	}
@@ -195,9 +221,23 @@ func sameTenants(a, b []string) bool {
 }
 
 // putAnnouncement stores a node's announcement under the platform's context.
-func putAnnouncement(ctx context.Context, js jetstream.JetStream, id string, data []byte) error {
+func putAnnouncement(ctx context.Context, js jetstream.JetStream, node Node, data []byte) error {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), Heartbeat)
 	defer cancel()
-	_, err := kv.Put(ctx, js, streams.BucketNodes, id, data)
+	publishEarlierKey(ctx, js, node.ID, &nats.Msg{Header: nats.Header{}, Data: data})
+	_, err := kv.Put(ctx, js, streams.BucketNodes, NodeKey(node.Kind, node.ID), data)
 	return err
+}
+
+// publishEarlierKey publishes a change of the announcement under the node's id alone, where the
+// nodes of the previous release read it, without waiting for its storage. A NATS user may not
+// write this key: it does not bind the id to a kind.
+func publishEarlierKey(ctx context.Context, js jetstream.JetStream, id string, msg *nats.Msg) {
+	if natsclient.Identified(js.Conn()) {
+		return
+	}
+	msg.Subject = nodesSubject + id
+	if contextkit.InjectNATS(ctx, msg.Header) == nil {
+		_ = js.Conn().PublishMsg(msg) // the next heartbeat repeats it
+	}
 }

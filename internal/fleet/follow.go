@@ -120,6 +120,7 @@ type announcement struct {
 	at       time.Time // by our clock
 	text     string
 	revision uint64 // in the bucket; 0: not stored yet, as far as is known
+	earlier  bool   // received only under the key of the previous release
 	silent   bool
 }
 
@@ -146,7 +147,7 @@ func (s *following) follow(ctx context.Context, began func()) error {
 	listed := lists == nil
 	announced := false
 	published := make(chan *nats.Msg, announcementBuffer)
-	direct, err := s.js.Conn().ChanSubscribe(nodesSubject+"*", published)
+	direct, err := s.js.Conn().ChanSubscribe(nodesSubject+">", published)
 	if err != nil {
 		return fmt.Errorf("fleet: follow nodes: %w", err)
 	}
@@ -239,24 +240,42 @@ func (s *following) notify() {
 	s.follower.Each(fleet)
 }
 
-// take records an announcement or a goodbye. revision is 0 for a published message, which may not
-// be stored.
-func (s *following) take(id string, data []byte, revision uint64, goodbye bool) {
-	before := s.known[id]
+// key returns the key under which the node's last announcement is stored.
+func (a *announcement) key() string {
+	if a.earlier {
+		return a.node.ID
+	}
+	return NodeKey(a.node.Kind, a.node.ID)
+}
+
+// take records an announcement or a goodbye under a key of the bucket. revision is 0 for a
+// published message, which may not be stored. What the key does not allow is ignored: another id
+// or kind, and an id that a node of another kind has.
+func (s *following) take(key string, data []byte, revision uint64, goodbye bool) {
 	if goodbye {
-		_, wasLost := s.lost[id]
-		s.changed = s.changed || before != nil || wasLost
-		delete(s.known, id)
-		delete(s.lost, id)
+		s.remove(key)
 		return
 	}
 	var node Node
-	if json.Unmarshal(data, &node) != nil || node.ID != id {
+	if json.Unmarshal(data, &node) != nil {
 		return // of a version that this one does not understand
 	}
+	earlier := node.ID == key && !natsclient.Identified(s.js.Conn())
+	if !earlier && (CheckNode(node.Kind, node.ID) != nil || NodeKey(node.Kind, node.ID) != key) {
+		return
+	}
+	before := s.known[node.ID]
+	if before != nil && !before.earlier {
+		if earlier && !node.Started.After(before.node.Started) {
+			return // the copy for the previous release
+		}
+		if !earlier && node.Kind != before.node.Kind {
+			return // the id is in use
+		}
+	}
 	now := time.Now()
-	next := &announcement{node: node, at: now, text: string(data), revision: revision}
-	if before != nil {
+	next := &announcement{node: node, at: now, text: string(data), revision: revision, earlier: earlier}
+	if before != nil && before.earlier == earlier {
 		if node.Beat > 0 && node.Started.Equal(before.node.Started) && node.Beat <= before.node.Beat {
 			before.revision = max(before.revision, revision)
 			return // the bucket's copy, or an older one
@@ -267,12 +286,28 @@ func (s *following) take(id string, data []byte, revision uint64, goodbye bool) 
 		s.since = now
 	}
 	s.newest = now
-	s.known[id] = next
+	s.known[node.ID] = next
 	s.changed = s.changed || before == nil || before.silent || before.text != next.text
-	if _, back := s.lost[id]; back {
-		delete(s.lost, id)
+	if _, back := s.lost[node.ID]; back {
+		delete(s.lost, node.ID)
 	} else if before == nil && s.complete {
 		s.replace(node)
+	}
+}
+
+// remove removes the node whose announcement under a key was deleted.
+func (s *following) remove(key string) {
+	for id, known := range s.known {
+		if known.key() == key {
+			delete(s.known, id)
+			s.changed = true
+		}
+	}
+	for id, lost := range s.lost {
+		if NodeKey(lost.Node.Kind, id) == key || id == key && !natsclient.Identified(s.js.Conn()) {
+			delete(s.lost, id)
+			s.changed = true
+		}
 	}
 }
 
@@ -340,13 +375,13 @@ func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 	ctx, cancel := context.WithTimeout(ctx, Heartbeat/2)
 	defer cancel()
 	for _, node := range silent {
-		msg, err := natsclient.AskLeader(ctx, s.js, "KV_"+streams.BucketNodes, natsclient.Question{Last: nodesSubject + node.ID})
+		msg, err := natsclient.AskLeader(ctx, s.js, "KV_"+streams.BucketNodes, natsclient.Question{Last: nodesSubject + s.known[node.ID].key()})
 		switch {
 		case err != nil:
 			return silent // the bucket has no leader, or too many are silent: the verdicts decide
 		case msg == nil: // it has expired, which proves nothing
 		case msg.Sequence > s.known[node.ID].revision:
-			s.take(node.ID, msg.Data, msg.Sequence, msg.Header.Get("KV-Operation") != "")
+			s.take(s.known[node.ID].key(), msg.Data, msg.Sequence, msg.Header.Get("KV-Operation") != "")
 		}
 	}
 	return slices.DeleteFunc(silent, func(node Node) bool { return s.known[node.ID] == nil || !s.known[node.ID].silent })

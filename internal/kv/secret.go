@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/streams"
 )
 
@@ -16,9 +18,39 @@ import (
 // exceeded, its strength reached.
 const secretBytes = 32
 
+// SecretTokens is the name of the secret under which positions and page tokens are signed.
+const SecretTokens = "tokens"
+
 // SharedSecret returns the secret called name that all nodes share, created by the first node
 // that asks, under the platform's context.
+//
+// A node whose NATS user may not write the bucket reads the secret that the set-up has created,
+// from any replica. Error: [streams.ErrNotSetUp], if there is none.
 func SharedSecret(ctx context.Context, js jetstream.JetStream, name string) ([]byte, error) {
+	if natsclient.Identified(js.Conn()) {
+		return readSecret(ctx, js, name)
+	}
+	return EnsureSecret(ctx, js, name)
+}
+
+// readSecret reads a secret by a request whose subject has the key, which the permissions of a user
+// can name.
+func readSecret(ctx context.Context, js jetstream.JetStream, name string) ([]byte, error) {
+	var reply *nats.Msg
+	if err := natsclient.Patiently(ctx, func(ctx context.Context) (err error) {
+		reply, err = js.Conn().RequestWithContext(ctx, "$JS.API.DIRECT.GET.KV_"+streams.BucketSecrets+".$KV."+streams.BucketSecrets+"."+name, nil)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("kv: read secret %s: %w", name, err)
+	}
+	if reply.Header.Get("Status") != "" || reply.Header.Get("KV-Operation") != "" {
+		return nil, fmt.Errorf("kv: the secret %q is missing: %w: run 'headgate nats-setup' as the set-up user", name, streams.ErrNotSetUp)
+	}
+	return checkSecret(name, reply.Data)
+}
+
+// EnsureSecret returns the secret called name, created if it is missing.
+func EnsureSecret(ctx context.Context, js jetstream.JetStream, name string) ([]byte, error) {
 	fresh := make([]byte, secretBytes)
 	_, _ = rand.Read(fresh) // crypto/rand.Read never fails (Go 1.24)
 	if err := create(contextkit.PlatformContext(ctx), js, streams.BucketSecrets, name, fresh); err == nil {
@@ -35,10 +67,15 @@ func SharedSecret(ctx context.Context, js jetstream.JetStream, name string) ([]b
 	if err != nil {
 		return nil, err
 	}
-	if len(kept.Value) != secretBytes {
+	return checkSecret(name, kept.Value)
+}
+
+// checkSecret returns a secret, or an error if it is damaged.
+func checkSecret(name string, secret []byte) ([]byte, error) {
+	if len(secret) != secretBytes {
 		return nil, fmt.Errorf("kv: the secret %q in bucket %s is damaged: it has %d bytes instead of %d. "+
 			"Restore it, or delete the key (nats kv del %s %s) and restart all nodes: a new one is made, and the tokens that were issued before are refused",
-			name, streams.BucketSecrets, len(kept.Value), secretBytes, streams.BucketSecrets, name)
+			name, streams.BucketSecrets, len(secret), secretBytes, streams.BucketSecrets, name)
 	}
-	return kept.Value, nil
+	return secret, nil
 }

@@ -62,6 +62,7 @@ var mayImport = map[string][]string{
 	"internal/tail":       {"contextkit", "small", "nats", "internal/journal"},
 	"internal/usage":      {"contextkit", "small", "nats", "internal/fleet", "internal/journal"},
 	"internal/setup":      {"contextkit", "small", "nats", "internal/journal"},
+	"internal/access":     {"contextkit", "small", "nats", "shared", "internal/setup"},
 	"internal/backup":     {"contextkit", "small", "nats", "internal/journal", "internal/setup"},
 	"internal/natstest":   {"contextkit", "small", "nats", "shared", "internal/natsserver", "internal/setup"},
 
@@ -76,11 +77,11 @@ var mayImport = map[string][]string{
 
 	"control": nil,
 	"internal/node": {
-		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/backup", "internal/fastpath",
+		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/access", "internal/backup", "internal/fastpath",
 		"internal/natsserver", "internal/rpc", "internal/setup",
 	},
 	"cmd": {
-		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/backup", "internal/fastpath",
+		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/access", "internal/backup", "internal/fastpath",
 		"internal/natsserver", "internal/node", "internal/rpc", "internal/setup",
 	},
 }

@@ -31,6 +31,7 @@ func ConnectOptions(name string) []nats.Option {
 		nats.Name(name),
 		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(pingsMissed),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // a server that is being given its users refuses for a time
 		nats.ReconnectWait(ReconnectWait),
 		nats.ReconnectBufSize(-1), // a publish while disconnected fails immediately instead of being buffered and lost
 	}

@@ -74,7 +74,7 @@ type Monitor struct {
 }
 
 // NewMonitor returns the monitor of a connection, whose handlers of disconnects, reconnects and
-// errors it sets.
+// errors it sets. The connection's former handler of errors is called too.
 func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
 	m := &Monitor{
 		js: js, log: log, answered: time.Now(), faults: map[string]time.Time{}, again: make(chan struct{}, 1),
@@ -95,7 +95,13 @@ func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
 		default:
 		}
 	})
-	conn.SetErrorHandler(m.failed)
+	former := conn.ErrorHandler()
+	conn.SetErrorHandler(func(conn *nats.Conn, sub *nats.Subscription, err error) {
+		m.failed(conn, sub, err)
+		if former != nil {
+			former(conn, sub, err)
+		}
+	})
 	return m
 }
 
@@ -143,6 +149,10 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 	line := m.log.Warn().Err(err).Str("kind", kind)
 	if subject != "" {
 		line = line.Str("subject", subject)
+	}
+	if kind == faultPermission {
+		line.Msg("NATS refuses the process's user a subject: make the servers' configuration again with 'headgate nats-config' of this version, and check that nats.nkey and node.id belong to the same node; it is logged again after a minute without it")
+		return
 	}
 	line.Msg("NATS client: an error has occurred; it is logged again after a minute without it")
 }

@@ -11,12 +11,17 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/backup"
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/natsserver"
+	"github.com/headgate/headgate/internal/setup"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/version"
 	"github.com/headgate/headgate/services/runner"
 )
@@ -26,69 +31,87 @@ import (
 type Store struct {
 	// Config is the path of a settings file of any role.
 	Config string
+	// NKey is the seed of the NATS user to act as, in place of that of the settings.
+	NKey string
 	// Data is a data directory.
 	Data string
 }
 
 // open connects to the store. To restore, it creates a missing data directory, and syncs writes to the disk when the
 // server is closed instead of one by one.
-func (s Store) open(ctx context.Context, restore bool) (js jetstream.JetStream, replicas int, closed func(), err error) {
+func (s Store) open(ctx context.Context, restore bool) (bound context.Context, js jetstream.JetStream, replicas int, closed func(), err error) {
 	if (s.Config == "") == (s.Data == "") {
-		return nil, 0, nil, errors.New("name either --config (the settings of 'serve') or --data (the directory of 'dev')")
+		return nil, nil, 0, nil, errors.New("name either --config (the settings of 'serve') or --data (the directory of 'dev')")
 	}
 	var conn *nats.Conn
 	replicas = 1
 	if s.Data != "" {
 		dir := filepath.Join(s.Data, "nats")
 		if _, err := os.Stat(dir); err != nil && !restore {
-			return nil, 0, nil, fmt.Errorf("--data %s contains no platform: %w", s.Data, err)
+			return nil, nil, 0, nil, fmt.Errorf("--data %s contains no platform: %w", s.Data, err)
 		}
 		if err := format.OpenDir(s.Data, devFormat); err != nil {
-			return nil, 0, nil, err
+			return nil, nil, 0, nil, err
 		}
 		embedded, err := natsserver.Start(ctx, natsserver.Config{Dir: dir, LazySync: restore})
 		if err != nil {
-			return nil, 0, nil, fmt.Errorf("--data %s: %w: stop 'headgate dev' first", s.Data, err)
+			return nil, nil, 0, nil, fmt.Errorf("--data %s: %w: stop 'headgate dev' first", s.Data, err)
 		}
 		if conn, err = embedded.Connect("headgate-backup"); err != nil {
 			embedded.Close()
-			return nil, 0, nil, err
+			return nil, nil, 0, nil, err
 		}
 		closed = func() { conn.Close(); embedded.Close() }
 	} else {
 		settings, err := readSettings(s.Config)
 		if err != nil {
-			return nil, 0, nil, err
+			return nil, nil, 0, nil, err
+		}
+		role := access.Backup
+		if restore {
+			role = access.Setup
+		}
+		settings.NATS = settings.NATS.as(role)
+		if s.NKey != "" {
+			settings.NATS.NKey, settings.NATS.Credentials = s.NKey, ""
 		}
 		if err := settings.common(); err != nil {
-			return nil, 0, nil, settings.file.Locate(err)
+			return nil, nil, 0, nil, settings.file.Locate(err)
 		}
-		var options []nats.Option
-		if settings.NATS.Credentials != "" {
-			options = append(options, nats.UserCredentials(settings.NATS.Credentials))
+		refused := &denials{}
+		if conn, err = settings.NATS.connect("headgate-backup", refused.add, zerolog.Nop()); err != nil {
+			return nil, nil, 0, nil, err
 		}
-		if conn, err = natsclient.Connect(settings.NATS.URL, "headgate-backup", options...); err != nil {
-			return nil, 0, nil, fmt.Errorf("nats.url: %w", err)
-		}
-		replicas, closed = settings.NATS.Replicas, conn.Close
+		var done func()
+		ctx, done = refused.during(ctx)
+		replicas, closed = settings.NATS.Replicas, func() { done(); conn.Close() }
 	}
 	if js, err = jetstream.New(conn); err != nil {
 		closed()
-		return nil, 0, nil, err
+		return nil, nil, 0, nil, err
 	}
-	return js, replicas, closed, nil
+	return ctx, js, replicas, closed, nil
+}
+
+// refusalOf returns the subject that NATS has refused as the error of what failed for it, else err.
+func refusalOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errDenied) {
+		return cause
+	}
+	return err
 }
 
 // Backup writes a backup of the store to the directory dir, which must be absent or empty. The platform may be
 // running, unless it is that of a data directory. The result is written to out, and the progress to progress. Errors:
 // those of [backup.Take], and of the store.
-func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer) error {
+func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer) (err error) {
 	ctx = contextkit.PlatformContext(ctx)
-	js, _, closed, err := from.open(ctx, false)
+	ctx, js, _, closed, err := from.open(ctx, false)
 	if err != nil {
 		return err
 	}
 	defer closed()
+	defer func() { err = refusalOf(ctx, err) }()
 	began := time.Now()
 	manifest, err := backup.Take(ctx, js, dir, backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
 	if err != nil {
@@ -106,22 +129,31 @@ func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer
 // Restore writes the backup in the directory dir to the store, on which no node may be running, and compares the
 // result with the backup. replace allows it to delete existing data of a platform. Errors: those of [backup.Restore],
 // and of the store.
-func Restore(ctx context.Context, to Store, dir string, replace bool, out, progress io.Writer) error {
+func Restore(ctx context.Context, to Store, dir string, replace bool, out, progress io.Writer) (err error) {
 	ctx = contextkit.PlatformContext(ctx)
 	if _, err := backup.ReadManifest(dir); err != nil {
 		return err // before a data directory is created
 	}
-	js, replicas, closed, err := to.open(ctx, true)
+	ctx, js, replicas, closed, err := to.open(ctx, true)
 	if err != nil {
 		return err
 	}
 	defer closed()
+	defer func() { err = refusalOf(ctx, err) }()
 	began := time.Now()
 	report, err := backup.Restore(ctx, js, dir,
 		backup.Target{Replicas: replicas, Replace: replace, Refusals: runner.AddRefusals},
 		backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
 	if err != nil {
 		return err
+	}
+	if natsclient.Identified(js.Conn()) { // nodes create nothing
+		if err := setup.Ensure(ctx, js, streams.Replicas(replicas)); err != nil {
+			return err
+		}
+		if _, err := kv.EnsureSecret(ctx, js, kv.SecretTokens); err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintf(out, "restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired since;  %d workflow records completed; %v\n",
 		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals, time.Since(began).Round(time.Millisecond))

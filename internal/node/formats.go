@@ -6,6 +6,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/internal/format"
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/setup"
 	"github.com/headgate/headgate/internal/streams"
 )
@@ -21,8 +22,28 @@ var (
 )
 
 // ensureStreams checks the limits of NATS, creates and updates streams and buckets (see [setup.Ensure]),
-// and logs what an operator should change and which settings of an operator stay.
+// and logs what an operator should change and which settings of an operator stay. A process with a NATS user
+// changes nothing, and checks the streams instead (see [setup.Check]).
 func ensureStreams(ctx context.Context, js *bus, replicas streams.Replicas, log zerolog.Logger, options ...setup.Option) error {
+	if natsclient.Identified(js.Conn()) {
+		warnings, err := setup.CheckLimits(ctx, js, replicas)
+		if err != nil {
+			return err
+		}
+		outdated, err := setup.Check(ctx, js, replicas)
+		if err != nil {
+			return err
+		}
+		for _, line := range append(warnings, outdated...) {
+			log.Warn().Msg(line)
+		}
+		return nil
+	}
+	return setUpStreams(ctx, js, replicas, log, options...)
+}
+
+// setUpStreams is ensureStreams for a process that may change streams.
+func setUpStreams(ctx context.Context, js *bus, replicas streams.Replicas, log zerolog.Logger, options ...setup.Option) error {
 	warnings, err := setup.CheckLimits(ctx, js, replicas)
 	if err != nil {
 		return err

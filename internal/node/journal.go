@@ -23,13 +23,14 @@ var ErrDamaged = errors.New("the journal is not whole")
 
 // VerifyJournal reads the whole journal of a store and writes to out which sequences are missing, and which views, in
 // SQLite or PostgreSQL, have followed it beyond its end. Error: [ErrDamaged] if it is damaged.
-func VerifyJournal(ctx context.Context, store Store, out io.Writer) error {
+func VerifyJournal(ctx context.Context, store Store, out io.Writer) (err error) {
 	ctx = contextkit.PlatformContext(ctx)
-	js, _, closed, err := store.open(ctx, false)
+	ctx, js, _, closed, err := store.open(ctx, false)
 	if err != nil {
 		return err
 	}
 	defer closed()
+	defer func() { err = refusalOf(ctx, err) }()
 	report, err := journal.Verify(ctx, js)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("%w: %w", ErrDamaged, setup.ErrJournalMissing)

@@ -20,6 +20,7 @@ import (
 	rest "github.com/headgate/headgate/gateway/edge"
 	gatewayfleet "github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/rpc"
@@ -45,6 +46,7 @@ type Plan struct {
 	listen  rpc.Config
 	admin   string
 	sockets rpc.Sockets
+	denied  denials
 	// open creates the role and binds its addresses. It may be called again after an error.
 	open func(ctx context.Context, js *bus) (*running, error)
 
@@ -69,6 +71,7 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 	if err != nil {
 		return nil, err
 	}
+	s.NATS = s.NATS.as(access.Role(role))
 	level, _ := zerolog.ParseLevel(s.Log) // checked by common
 	lines := rpc.NewLines(logs)
 	p := &Plan{
@@ -200,7 +203,11 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		return err
 	}
 	listen.Sockets = &p.sockets
-	p.listen = listen
+	listen.Admin = section.Admin
+	if section.TLS.CA != "" {
+		listen.Callers = p.settings.Callers.callers(name)
+	}
+	p.listen, p.admin = listen, section.Admin
 	p.open = func(ctx context.Context, js *bus) (*running, error) {
 		rollout, follow, err := openModels(ctx, js, p.settings.Model, p.log)
 		if err != nil {
@@ -231,7 +238,7 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		if follow != nil {
 			layers = append(layers, rpc.Layer{follow})
 		}
-		return &running{url: s.server.URL(), layers: layers, close: s.close}, nil
+		return &running{url: s.server.URL(), admin: s.server.AdminURL(), layers: layers, close: s.close}, nil
 	}
 	return nil
 }

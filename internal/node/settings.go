@@ -50,6 +50,7 @@ func DocumentedSettings() []byte { return bytes.Clone(documentedSettings) }
 // settings are the file of 'headgate serve'.
 type settings struct {
 	NATS       natsSettings       `yaml:"nats"`
+	Callers    callerSettings     `yaml:"callers"`
 	Tenants    []string           `yaml:"tenants"`
 	Model      string             `yaml:"model"`
 	Log        string             `yaml:"log"`
@@ -63,16 +64,10 @@ type settings struct {
 	file *config.File
 }
 
-type natsSettings struct {
-	URL         string `yaml:"url"`
-	Replicas    int    `yaml:"replicas"`
-	Synced      bool   `yaml:"synced"`
-	Credentials string `yaml:"credentials"`
-}
-
 type serviceSettings struct {
 	Server rpc.Config       `yaml:"server"`
 	GRPC   string           `yaml:"grpc"`
+	Admin  string           `yaml:"admin"`
 	TLS    tlsfiles.Files   `yaml:"tls"`
 	Node   announceSettings `yaml:"node"`
 }
@@ -204,7 +199,6 @@ type gatewaySettings struct {
 
 	UI                bool                `yaml:"ui"`
 	PlatformServices  bool                `yaml:"platform_services"`
-	Admin             string              `yaml:"admin"`
 	Proxies           proxies.Config      `yaml:"proxies"`
 	HSTS              gateway.HSTS        `yaml:"hsts"`
 	Origins           []originSettings    `yaml:"origins"`
@@ -311,12 +305,7 @@ func readSettings(path string) (*settings, error) {
 
 // common checks the settings that all roles use.
 func (s *settings) common() error {
-	var errs []error
-	if s.NATS.URL == "" {
-		errs = append(errs, config.Wrong("url", "is missing"))
-	}
-	errs = append(errs, config.AtLeast("replicas", s.NATS.Replicas, 1))
-	errs = []error{config.Inside("nats", errors.Join(errs...)), config.Inside("tracing", s.Tracing.Validate())}
+	errs := []error{config.Inside("nats", s.NATS.check()), config.Inside("tracing", s.Tracing.Validate())}
 	if _, err := zerolog.ParseLevel(s.Log); err != nil || s.Log == "" {
 		errs = append(errs, config.Wrong("log", "is %q, want debug, info, warn or error", s.Log))
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/contextkit"
@@ -82,8 +81,14 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 
 // attempt tries to start the role once. Errors: an [awayError], or a permanent error.
 func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
-	ctx = contextkit.PlatformContext(ctx)
-	conn, err := p.connect()
+	ctx, done := p.denied.during(contextkit.PlatformContext(ctx))
+	defer done()
+	defer func() {
+		if cause := context.Cause(ctx); err != nil && errors.Is(cause, errDenied) {
+			err = awayError{errDenied.Error(), cause}
+		}
+	}()
+	conn, err := p.settings.NATS.connect("headgate-"+p.role, p.denied.add, p.log)
 	if err != nil {
 		return nil, err
 	}
@@ -124,23 +129,13 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 
 // ifAway returns err as an [awayError] if the failed operation may succeed once NATS is available.
 func ifAway(err error, reason string) error {
+	if errors.Is(err, streams.ErrNotSetUp) {
+		return awayError{streams.ErrNotSetUp.Error(), err}
+	}
 	if natsclient.Away(err) {
 		return awayError{reason, err}
 	}
 	return err
-}
-
-// connect connects to NATS once.
-func (p *Plan) connect() (*nats.Conn, error) {
-	var options []nats.Option
-	if p.settings.NATS.Credentials != "" {
-		options = append(options, nats.UserCredentials(p.settings.NATS.Credentials))
-	}
-	conn, err := natsclient.Connect(p.settings.NATS.URL, "headgate-"+p.role, options...)
-	if err != nil {
-		return nil, ifAway(fmt.Errorf("nats.url: %w", err), "NATS does not accept a connection")
-	}
-	return conn, nil
 }
 
 // bind binds the role's addresses.
@@ -169,7 +164,7 @@ func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
 		return errors.New(*p.waits.Load())
 	}
 	operators := p.listen.Addr
-	if p.role == "gateway" {
+	if p.admin != "" || p.role == "gateway" {
 		operators = p.admin
 	}
 	for _, addr := range []string{p.listen.Addr, p.listen.GRPC, p.admin} {

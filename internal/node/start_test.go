@@ -46,6 +46,15 @@ type role struct {
 // startRole runs a role on a NATS server that may not be running yet.
 func startRole(t *testing.T, name string) *role {
 	t.Helper()
+	return startRoleWith(t, name, "")
+}
+
+// ownAdmin are the settings of NATS that give the projection an address for operators instead.
+const ownAdmin = "admin"
+
+// startRoleWith is startRole with further settings of NATS.
+func startRoleWith(t *testing.T, name, further string) *role {
+	t.Helper()
 	dir := t.TempDir()
 	r := &role{
 		main: closedPort(t), grpc: closedPort(t), admin: closedPort(t), nats: closedPort(t),
@@ -66,16 +75,20 @@ func startRole(t *testing.T, name string) *role {
 	if err != nil {
 		t.Fatal(err)
 	}
+	admin := "" // of the projection, which has one in one test
+	if further == ownAdmin {
+		admin, further = r.admin, ""
+	}
 	keys := write("keys.json", string(public))
 	settings := write("headgate.yaml", fmt.Sprintf(`
-nats: {url: "nats://%s"}
+nats: {url: "nats://%s"%s}
 log: warn
 gateway: {server: {listen: %q}, grpc: %q, admin: %q, auth: {issuer: i, audience: a, keys: %q}}
 aggregate: {server: {listen: %q}, grpc: %q}
-projection: {server: {listen: %q}, grpc: %q, data: %q}
+projection: {server: {listen: %q}, grpc: %q, admin: %q, data: %q}
 runner: {server: {listen: %q}, grpc: %q, credential: %q}
 control: {server: {listen: %q}, grpc: %q}
-`, r.nats, r.main, r.grpc, r.admin, keys, r.main, r.grpc, r.main, r.grpc, filepath.Join(dir, "views"), r.main, r.grpc, write("token", "t"), r.main, r.grpc))
+`, r.nats, further, r.main, r.grpc, r.admin, keys, r.main, r.grpc, r.main, r.grpc, admin, filepath.Join(dir, "views"), r.main, r.grpc, write("token", "t"), r.main, r.grpc))
 	read, out := io.Pipe()
 	go func() {
 		for scanner := bufio.NewScanner(read); scanner.Scan(); {
@@ -102,6 +115,7 @@ control: {server: {listen: %q}, grpc: %q}
 func (r *role) until(t *testing.T, text string) string {
 	t.Helper()
 	deadline := time.After(time.Minute)
+	var read []string
 	for {
 		select {
 		case line, open := <-r.lines:
@@ -111,8 +125,9 @@ func (r *role) until(t *testing.T, text string) string {
 			if strings.Contains(line, text) {
 				return line
 			}
+			read = append(read, line)
 		case <-deadline:
-			t.Fatalf("there is no line %q", text)
+			t.Fatalf("there is no line %q:\n%s", text, strings.Join(read, "\n"))
 		}
 	}
 }

@@ -67,6 +67,9 @@ type Config struct {
 	// less CPU a call than the main one's; "" for none. It has the same bounds and
 	// certificates.
 	GRPC string `yaml:"-"`
+	// Admin is a further address of a service for operators, in clear text: metrics, liveness and
+	// readiness; "" for none. The main address then has no metrics.
+	Admin string `yaml:"-"`
 	// MaxBodyBytes bounds a request message, decompressed. 0:
 	// [DefaultMaxBodyBytes].
 	MaxBodyBytes int `yaml:"max_body_bytes"`
@@ -97,6 +100,9 @@ type Config struct {
 	// TLS secures the listener; nil: clear text. With an authority, clients must
 	// show a certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
+	// Callers decides which roles may call a service over mutual TLS; nil: all certificates of the
+	// authority may call all methods.
+	Callers *Callers `yaml:"-"`
 	// Proxies are the trusted proxies before an edge, which name the clients' addresses; nil:
 	// there are none.
 	Proxies *proxies.Set `yaml:"-"`
@@ -200,6 +206,7 @@ type Server struct {
 	clients   *clientLimit
 	slow      func()              // called for each request that is cut off
 	within    *semaphore.Weighted // of calls from within the process
+	admin     *Server             // for operators of a service; nil: none
 	renew     func() *Server      // an edge's
 }
 
@@ -210,9 +217,16 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		config.MaxStreams = DefaultServiceStreams
 	}
 	s := newServer(config, NewMetrics(config.Name), ready, log)
-	s.mountMetrics()
-	s.RPC = connect.NewServer(
-		Recover(s.log),
+	if config.Admin == "" {
+		s.mountMetrics()
+	} else {
+		s.admin = newServiceAdmin(config, s, ready, log)
+	}
+	interceptors := []connect.ServerInterceptor{Recover(s.log)}
+	if config.Callers != nil {
+		interceptors = append(interceptors, config.Callers.intercept(s.log))
+	}
+	s.RPC = connect.NewServer(append(interceptors,
 		contextkit.ServerInterceptor,
 		Deadline,
 		eachMessage,
@@ -222,7 +236,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		boundErrors,
 		undecodable,
 		Validate,
-	)
+	)...)
 	jsonCodec := connectproto.NewJSONCodec()
 	jsonCodec.UnmarshalOptions.DiscardUnknown = false // a misspelt field is the caller's mistake, not nothing
 	binaryCodec := connectproto.NewBinaryCodec()
@@ -369,6 +383,20 @@ func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
 	return s
 }
 
+// newServiceAdmin returns the server at the address for operators of a service.
+func newServiceAdmin(config Config, service *Server, ready Readiness, log zerolog.Logger) *Server {
+	s := newServer(Config{Name: config.Name + "-admin", Addr: config.Admin, Sockets: config.Sockets}, service.Metrics, ready, log)
+	s.degraded = func(ctx context.Context, tenant contextkit.TenantID) map[string]string {
+		if service.degraded == nil {
+			return nil
+		}
+		return service.degraded(ctx, tenant)
+	}
+	s.RPC = connect.NewServer()
+	s.mountMetrics()
+	return s
+}
+
 func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
 	s := &Server{
 		HTTP: http.NewServeMux(), Metrics: metrics, grpc: &grpcPort{},
@@ -393,7 +421,15 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.config.Name, err)
 	}
+	if s.admin != nil {
+		if err := s.admin.Listen(ctx); err != nil {
+			return errors.Join(err, listener.Close())
+		}
+	}
 	if err := s.grpc.listen(ctx); err != nil {
+		if s.admin != nil {
+			err = errors.Join(err, s.admin.listener.Close())
+		}
 		return errors.Join(err, listener.Close())
 	}
 	s.handler.Store(s.mount())
@@ -445,6 +481,14 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 // GRPCAddr returns the bound address for gRPC alone, host:port; "" for none.
 func (s *Server) GRPCAddr() string { return s.grpc.addr() }
 
+// AdminURL returns the base URL of the address for operators of a service, "" for none.
+func (s *Server) AdminURL() string {
+	if s.admin == nil {
+		return ""
+	}
+	return s.admin.URL()
+}
+
 // URL returns the process's base URL. A wildcard host is written as loopback.
 func (s *Server) URL() string {
 	host, port, _ := net.SplitHostPort(s.Addr())
@@ -465,6 +509,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	group.Go(func() error { return s.grpc.run(ctx) })
 	group.Go(func() error { return s.serveMain(ctx) })
 	group.Go(func() error { return s.endWithin(ctx) })
+	if s.admin != nil {
+		group.Go(func() error { return s.admin.Serve(ctx) })
+	}
 	return group.Wait()
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // streamRestoring is a stream that exists while a backup is being restored, and after a
@@ -36,6 +37,24 @@ func EndRestore(ctx context.Context, js jetstream.JetStream) error {
 		return fmt.Errorf("setup: end restore: %w", err)
 	}
 	return nil
+}
+
+// StreamNames returns the names of all streams of the platform: those of buckets and of an interrupted
+// restore included.
+func StreamNames() []string {
+	names := []string{streamRestoring}
+	for _, definition := range streams.Definitions() {
+		names = append(names, definition.Name)
+	}
+	return names
+}
+
+// Check is [streams.Check] for a process that starts. It also returns [ErrRestoring].
+func Check(ctx context.Context, js jetstream.JetStream, replicas streams.Replicas) (outdated []string, err error) {
+	if err := checkRestored(ctx, js); err != nil {
+		return nil, err
+	}
+	return streams.Check(ctx, js, replicas)
 }
 
 // checkRestored returns [ErrRestoring] if a restore is incomplete.

@@ -127,7 +127,7 @@ func withSubjects(subjects, further []string) []string {
 // start.
 func Restore(ctx context.Context, js jetstream.JetStream, name string) (bool, error) {
 	stream, err := js.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) && name == Timeline {
+	if errors.Is(err, jetstream.ErrStreamNotFound) && name == Timeline && !natsclient.Identified(js.Conn()) {
 		for _, config := range Streams() {
 			if config.Name == name {
 				err = Ensure(ctx, js, Stored(config, 1))
@@ -140,6 +140,9 @@ func Restore(ctx context.Context, js jetstream.JetStream, name string) (bool, er
 	}
 	now := stream.CachedInfo().Config
 	for _, config := range Streams() {
+		if config.Name == name && natsclient.Identified(js.Conn()) && len(withSubjects(now.Subjects, config.Subjects)) > len(now.Subjects) {
+			return false, fmt.Errorf("streams: stream %s lacks subjects: %w: run 'headgate nats-setup' of this version as the set-up user", name, ErrNotSetUp)
+		}
 		if config.Name != name || len(withSubjects(now.Subjects, config.Subjects)) == len(now.Subjects) {
 			continue
 		}

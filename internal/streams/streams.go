@@ -25,7 +25,7 @@ const (
 	BucketWorkflows   = "workflows"   // the same of earlier versions, whose records expire after 30 days
 	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
-	BucketNodes       = "nodes"       // node id → what it says of itself, while it does
+	BucketNodes       = "nodes"       // kind.id → a node\'s announcement, while it announces itself
 	BucketPlacement   = "placement"   // kind.tenant → the node that serves it
 	BucketTenants     = "tenants"     // tenant → what is known of it beside the configuration
 	BucketModels      = "models"      // the platform's model and those before it
@@ -126,6 +126,7 @@ func Streams() []jetstream.StreamConfig {
 		{
 			Name: Audit, Subjects: []string{"audit.*", "audit.*.*"},
 			Description: "denied calls and admin operations", MaxAge: auditAge, AllowDirect: true,
+			DenyDelete: true, DenyPurge: true, // a record stays until it expires
 			MaxMsgsPerSubject: auditMessages, MaxMsgSize: AuditMessageBytes,
 		},
 		{

@@ -94,7 +94,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if config.Synced {
 		journal.GroupCommit(func(appends int) { groups.Observe(float64(appends)) })
 	}
-	secret, err := kv.SharedSecret(ctx, js, "tokens")
+	secret, err := kv.SharedSecret(ctx, js, kv.SecretTokens)
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, documents *
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	secret, err := kv.SharedSecret(ctx, js, "tokens")
+	secret, err := kv.SharedSecret(ctx, js, kv.SecretTokens)
 	if err != nil {
 		return nil, err
 	}

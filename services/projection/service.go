@@ -97,7 +97,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	if err != nil {
 		return nil, err
 	}
-	secret, err := kv.SharedSecret(ctx, js, "tokens")
+	secret, err := kv.SharedSecret(ctx, js, kv.SecretTokens)
 	if err != nil {
 		return nil, err
 	}

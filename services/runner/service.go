@@ -134,7 +134,7 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, documents *
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", streams.BucketRunner, err)
 	}
-	secret, err := kv.SharedSecret(ctx, js, "tokens")
+	secret, err := kv.SharedSecret(ctx, js, kv.SecretTokens)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -46,9 +47,19 @@ func NewAuthority(t testing.TB) *Authority {
 // the authority beside it.
 func (a *Authority) Issue(t testing.TB, dir, name string) tlsfiles.Files {
 	t.Helper()
+	return a.IssueFor(t, dir, name)
+}
+
+// IssueFor is [Authority.Issue] for a certificate of roles.
+func (a *Authority) IssueFor(t testing.TB, dir, name string, roles ...string) tlsfiles.Files {
+	t.Helper()
+	var uris []*url.URL
+	for _, role := range roles {
+		uris = append(uris, &url.URL{Scheme: "spiffe", Host: "headgate.test", Path: "/role/" + role})
+	}
 	key := newKey(t)
 	template := &x509.Certificate{
-		SerialNumber: serial(t), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: serial(t), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, URIs: uris, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

@@ -1,0 +1,195 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/headgate/headgate/internal/access"
+	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
+)
+
+// userFiles writes the files of 'nats-config', with one user per kind, for a server with the files
+// of TLS.
+func userFiles(t *testing.T, cert, key, ca string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := access.Write(access.Config{Dir: dir, Listen: "127.0.0.1:-1", Store: filepath.Join(dir, "store"), Cert: cert, Key: key, CA: ca}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// startUsers starts the server of a directory of userFiles at the role's address.
+func (r *role) startUsers(t *testing.T, dir string) *server.Server {
+	t.Helper()
+	options, err := server.ProcessConfigFile(filepath.Join(dir, "nats.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.startNATS(t, *options)
+}
+
+// settingsOf writes a file of settings of the role's NATS server.
+func (r *role) settingsOf(t *testing.T, dir, further string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "setup.yaml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, "nats: {url: \"nats://%s\", nkey: %q%s}\n", r.nats, filepath.Join(dir, "nkeys", "{role}.nk"), further), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A role with a NATS user creates nothing: it waits for the set-up and says so.
+func TestStart_WaitsForTheSetUp(t *testing.T) {
+	t.Parallel()
+	dir := userFiles(t, "", "", "")
+	r := startRoleWith(t, "aggregate", fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk")))
+	r.startUsers(t, dir)
+	line := r.until(t, "the start waits: streams are not set up")
+	for _, want := range []string{"EVENTS is missing", "KV_secrets is missing", "headgate nats-setup"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("want %q: %s", want, line)
+		}
+	}
+	if status, text := r.get(t, r.main, "/ready"); status != http.StatusServiceUnavailable || !strings.Contains(text, "streams are not set up") {
+		t.Errorf("%d %s", status, text)
+	}
+	for range 2 { // it may be repeated
+		if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), "", false, io.Discard, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.until(t, "listens on")
+	if err := r.end(t); err != nil {
+		t.Error(err)
+	}
+	// Another user cannot set up.
+	err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), filepath.Join(dir, "nkeys", "control.nk"), false, io.Discard, io.Discard)
+	if err != nil {
+		t.Logf("as control, where nothing is missing: %v", err)
+	}
+}
+
+// A permission that a user lacks is named, in place of a timeout.
+func TestStart_NamesThePermissionThatIsMissing(t *testing.T) {
+	t.Parallel()
+	for name, missing := range map[string]string{
+		"projection": "$JS.API.CONSUMER.CREATE.KV_tenants.>",
+		"control":    "$JS.API.STREAM.LIST",
+		"aggregate":  "$JS.API.DIRECT.GET.KV_secrets.$KV.secrets.tokens",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := userFiles(t, "", "", "")
+			users, err := os.ReadFile(filepath.Join(dir, access.UsersFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, own, found := strings.Cut(string(users), "# "+name+"\n")
+			if !found {
+				t.Fatal("there is no such user")
+			}
+			if own = strings.Replace(own, fmt.Sprintf("%q", missing), `"other"`, 1); os.WriteFile(filepath.Join(dir, access.UsersFile), []byte(before+own), 0o600) != nil {
+				t.Fatal("the users cannot be written")
+			}
+			r := startRoleWith(t, name, fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk")))
+			r.startUsers(t, dir)
+			if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), "", false, io.Discard, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			line := r.until(t, "the start waits: the NATS user lacks a permission")
+			if want := strings.TrimSuffix(missing, ".>"); !strings.Contains(line, "publish to "+want) || !strings.Contains(line, "nats-config") {
+				t.Errorf("want %q: %s", want, line)
+			}
+			if status, text := r.get(t, r.main, "/ready"); status != http.StatusServiceUnavailable || !strings.Contains(text, "lacks a permission") || strings.Contains(text, "$JS") {
+				t.Errorf("%d %s", status, text)
+			}
+			if err := r.end(t); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A server with users refuses a process without one, which says what is missing.
+func TestStart_NamesARefusedCredential(t *testing.T) {
+	t.Parallel()
+	dir := userFiles(t, "", "", "")
+	r := startRole(t, "control")
+	r.startUsers(t, dir)
+	if line := r.until(t, "NATS refuses the credential"); !strings.Contains(line, "nats.nkey") {
+		t.Error(line)
+	}
+	if err := r.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// Connections to NATS use TLS with certificates of both sides.
+func TestStart_ConnectsToNATSOverMutualTLS(t *testing.T) {
+	t.Parallel()
+	authority, stranger := tlstest.NewAuthority(t), tlstest.NewAuthority(t)
+	files, other := authority.Issue(t, t.TempDir(), "nats"), stranger.Issue(t, t.TempDir(), "nats")
+	dir := userFiles(t, files.Cert, files.Key, files.CA)
+	tls := func(cert, key, ca string) string {
+		return fmt.Sprintf(", tls: {cert: %q, key: %q, ca: %q}", cert, key, ca)
+	}
+	nkey := fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk"))
+	r := startRoleWith(t, "control", nkey+tls(files.Cert, files.Key, files.CA))
+	r.startUsers(t, dir)
+	if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, tls(files.Cert, files.Key, files.CA)), "", false, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	r.until(t, "listens on")
+	for what, further := range map[string]string{
+		"no certificate":                     "",
+		"a certificate of another authority": tls(other.Cert, other.Key, files.CA),
+		"a server's of another authority":    tls(files.Cert, files.Key, other.CA),
+		"the server's authority alone":       tls("", "", files.CA),
+		"another name than the server's":     strings.TrimSuffix(tls(files.Cert, files.Key, files.CA), "}") + ", server_name: other}",
+	} {
+		if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, further), "", false, io.Discard, io.Discard); err == nil {
+			t.Errorf("%s: it is accepted", what)
+		}
+	}
+	if err := r.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// A node's metrics are at the address for operators alone, if it has one.
+func TestServe_MetricsHaveAPortOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	r := startRoleWith(t, "projection", ownAdmin)
+	r.until(t, "the start waits")
+	var bus *server.Server
+	for range 2 { // while it waits, and when it serves
+		for path, want := range map[string]int{"/metrics": http.StatusOK, "/health": http.StatusOK} {
+			if status, text := r.get(t, r.admin, path); status != want || path == "/metrics" && !strings.Contains(text, "headgate_nats_connected") {
+				t.Errorf("admin %s: %d", path, status)
+			}
+		}
+		if status, text := r.get(t, r.main, "/metrics"); status == http.StatusOK {
+			t.Errorf("main /metrics: %d %s", status, text)
+		}
+		if status, _ := r.get(t, r.main, "/health"); status != http.StatusOK {
+			t.Errorf("main /health: %d", status)
+		}
+		if bus == nil {
+			bus = r.startNATS(t, server.Options{})
+			r.until(t, "for operators: http://"+r.admin)
+		}
+	}
+	if status, _ := r.get(t, r.admin, "/ready"); status != http.StatusOK {
+		t.Errorf("admin /ready: %d", status)
+	}
+	if err := r.end(t); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,108 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"github.com/headgate/headgate/contextkit"
+)
+
+// Callers decides which roles may call the methods of a service over mutual TLS. A certificate names
+// its roles by URIs such as spiffe://example.com/role/gateway among its subject alternative names
+// (SPIFFE-ID §2), or by a name that Names lists. Calls from within the process, and over connections
+// without certificates of clients, are not checked.
+type Callers struct {
+	// Names are further certificates of a role, by their DNS names or common name.
+	Names map[string][]string
+	// Unnamed admits certificates without a role to all methods.
+	Unnamed bool
+	// May returns the roles that may call a procedure. "*" stands for any certificate.
+	May func(procedure string) []string
+}
+
+// rolePath precedes the role in the path of a certificate's URI.
+const rolePath = "/role/"
+
+// roles returns the roles of a certificate.
+func (c *Callers) roles(cert *x509.Certificate) []string {
+	var roles []string
+	for _, uri := range cert.URIs {
+		if at := strings.LastIndex(uri.Path, rolePath); uri.Scheme == "spiffe" && at >= 0 {
+			roles = append(roles, uri.Path[at+len(rolePath):])
+		}
+	}
+	for role, names := range c.Names {
+		for _, name := range names {
+			if slices.Contains(cert.DNSNames, name) || len(cert.DNSNames) == 0 && cert.Subject.CommonName == name {
+				roles = append(roles, role)
+			}
+		}
+	}
+	return roles
+}
+
+// check returns why a certificate may not call a procedure, nil if it may.
+func (c *Callers) check(cert *x509.Certificate, procedure string) error {
+	may := c.May(procedure)
+	if slices.Contains(may, "*") {
+		return nil
+	}
+	roles := c.roles(cert)
+	if len(roles) == 0 && c.Unnamed {
+		return nil
+	}
+	for _, role := range roles {
+		if slices.Contains(may, role) {
+			return nil
+		}
+	}
+	who := "a certificate without a role"
+	if len(roles) > 0 {
+		who = "the role " + strings.Join(roles, ", ")
+	}
+	if len(may) == 0 {
+		return fmt.Errorf("%s may not call %s: no role may", who, procedure)
+	}
+	return fmt.Errorf("%s may not call %s: it is for %s", who, procedure, strings.Join(may, ", "))
+}
+
+// intercept returns an interceptor that rejects calls of certificates whose roles may not call the
+// method, as PERMISSION_DENIED, before anything of the call is read.
+func (c *Callers) intercept(log zerolog.Logger) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			if cert := certificateOf(ctx); cert != nil {
+				if err := c.check(cert, spec.Procedure); err != nil {
+					log.Warn().Err(err).Str("procedure", spec.Procedure).Str("certificate", cert.Subject.CommonName).Msg("a call is rejected: the certificate's role may not call the method")
+					return connect.NewError(connect.CodePermissionDenied, err.Error())
+				}
+			}
+			return next(ctx, spec, stream)
+		}
+	}
+}
+
+// certificateOf returns the verified certificate of the client of a call; nil: it has none.
+func certificateOf(ctx context.Context) *x509.Certificate {
+	var state tls.ConnectionState
+	if conn, ok := contextkit.Carried[*tls.Conn](ctx); ok {
+		state = conn.ConnectionState()
+	} else if from, ok := peer.FromContext(ctx); ok {
+		if info, ok := from.AuthInfo.(credentials.TLSInfo); ok {
+			state = info.State
+		}
+	}
+	if len(state.VerifiedChains) == 0 {
+		return nil
+	}
+	return state.PeerCertificates[0]
+}
