@@ -16,7 +16,7 @@ import (
 )
 
 func TestOnUpstreamCall_EachAttemptHasSpan(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		var (
 			mu    sync.Mutex
 			asked []rpc.Asked

@@ -128,7 +128,7 @@ func TestErrors_DoNotEchoRequests(t *testing.T) {
 }
 
 func TestErrors_NodesDoNotEchoRequests(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		token := e.token(t, "acme", "query.read")
 		for kind, text := range huge {

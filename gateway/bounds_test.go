@@ -19,8 +19,8 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
-// hopMargin is the deadline margin of an upstream call.
-const hopMargin = 20 * time.Millisecond
+// deadlineMargin is the deadline margin of an upstream call.
+const deadlineMargin = 20 * time.Millisecond
 
 // A call without a deadline of its client has the lower one of the edge's and of its method's policy, over every
 // protocol at both ports. What is left at the node is a fact of the request, not of the machine's speed.
@@ -45,7 +45,7 @@ func TestBounds_TimeoutsOfEdgeAndMethodHoldOverEveryProtocol(t *testing.T) {
 					bound = c.watch
 				}
 				got := w.do(t, e, m, map[string][]string{"Authorization": {token}})
-				if left := m.remaining(); got.err != nil || left <= 0 || left > bound-hopMargin {
+				if left := m.remaining(); got.err != nil || left <= 0 || left > bound-deadlineMargin {
 					t.Errorf("%s: %v; the node has %v, want at most %v less the margin", w, got.err, left, bound)
 				}
 			}

@@ -136,7 +136,7 @@ func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 		}, query(), 3}, // answers to the other come in between
 	} {
 		t.Run(name, func(t *testing.T) {
-			everyHop(t, func(t *testing.T, start starter) {
+			everyUpstream(t, func(t *testing.T, start starter) {
 				r := newRoom(t)
 				e := start(attack.change, r.register, r.set)
 				e.node.set(attack.node)
@@ -198,7 +198,7 @@ func TestBreaker_OpenedByOneTenantRejectsOnlyThatTenant(t *testing.T) {
 // policy's.
 func TestBreaker_ClientDeadlineDoesNotCount(t *testing.T) {
 	t.Parallel()
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		r := newRoom(t)
 		e := start(func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = time.Second, time.Hour }, r.register, r.set)
 		e.node.set(quietly)
@@ -341,7 +341,7 @@ func TestBreaker_IdleStreamDoesNotExcludeNode(t *testing.T) {
 
 func TestDeadline_NodesVerdictArrives(t *testing.T) {
 	const verdict = "the view has not reached min_position"
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		e.node.set(func(ctx context.Context, _ int) error {
 			<-ctx.Done()
@@ -444,7 +444,7 @@ func (e *edge) rawQuery(t *testing.T, protocol, token string, timeout time.Durat
 }
 
 func TestDeadline_NodesIsEarlierThanGateways(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		token := e.token(t, "acme", "query.read")
 		for _, timeout := range []time.Duration{60 * time.Millisecond, 250 * time.Millisecond, 2 * time.Second, time.Minute} {

@@ -170,9 +170,9 @@ func TestClient_AddressIsInLogAuditAndTimeline(t *testing.T) {
 	if err := recorder.Run(ctx, "g2"); err != nil {
 		t.Fatal(err)
 	}
-	hops, _, err := timeline.Read(t.Context(), e.js, natstest.Tenant(t, "acme"), "call-rest")
-	if err != nil || len(hops) != 1 || hops[0].Client != "203.0.113.1" {
-		t.Errorf("the timeline has %+v, %v", hops, err)
+	spans, _, err := timeline.Read(t.Context(), e.js, natstest.Tenant(t, "acme"), "call-rest")
+	if err != nil || len(spans) != 1 || spans[0].Client != "203.0.113.1" {
+		t.Errorf("the timeline has %+v, %v", spans, err)
 	}
 }
 

@@ -119,20 +119,20 @@ func (c *Call) auditClass() auditlog.Class {
 
 // recordSpan records the call in the timeline.
 func (g *Gateway) recordSpan(rc *contextkit.RequestContext, call *Call, err error) {
-	hop := timeline.Span{
+	span := timeline.Span{
 		Kind: timeline.KindCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
 		Code: rpc.CodeName(err), Detail: call.Info.Protocol, Client: rpc.ClientText(call.Info),
 	}
 	if call.Node.ID != "" {
-		hop.Detail += " to " + call.Node.ID
+		span.Detail += " to " + call.Node.ID
 	}
 	if call.Attempts > 1 {
-		hop.Detail += fmt.Sprintf(", %d attempts", call.Attempts)
+		span.Detail += fmt.Sprintf(", %d attempts", call.Attempts)
 	}
 	if err != nil {
-		hop.Detail += ": " + rpc.Public(err).Message()
+		span.Detail += ": " + rpc.Public(err).Message()
 	}
-	g.config.Timeline.RecordFor(rc, call.account(rc), hop)
+	g.config.Timeline.RecordFor(rc, call.account(rc), span)
 }
 
 // auditRecord returns the audit record of a call, within the bounds of [audit.Record].

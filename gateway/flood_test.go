@@ -178,13 +178,13 @@ func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 	quiet("amid")
 	ended()
 	for _, id := range []string{"before", "amid"} {
-		hops, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, "globex"), id)
+		spans, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, "globex"), id)
 		if err != nil {
 			t.Fatal(err)
 		}
 		found := 0
-		for _, hop := range hops {
-			if hop.Code == "ok" {
+		for _, span := range spans {
+			if span.Code == "ok" {
 				found++
 			}
 		}
@@ -205,6 +205,6 @@ func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 		accounts[strings.Split(subject, ".")[1]] += messages
 	}
 	if accounts["globex"] != 4 || accounts["_unauthenticated"] != 50 || accounts["acme"] != made {
-		t.Errorf("%v hops are stored", accounts)
+		t.Errorf("%v spans are stored", accounts)
 	}
 }

@@ -156,36 +156,36 @@ func start(t testing.TB, change func(*gateway.Config)) *edge { return startWith(
 // the node.
 func startWith(t testing.TB, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
-	return startHop(t, overMainPort, change, register, sets...)
+	return startUpstream(t, overMainPort, change, register, sets...)
 }
 
-// hop is the transport of upstream calls.
-type hop string
+// upstreamTransport is the transport of upstream calls.
+type upstreamTransport string
 
 const (
-	overMainPort hop = "over gRPC"
-	overGRPCPort hop = "over the port for gRPC alone"
-	inProcess    hop = "in process"
+	overMainPort upstreamTransport = "over gRPC"
+	overGRPCPort upstreamTransport = "over the gRPC-only port"
+	inProcess    upstreamTransport = "in process"
 )
 
 // starter is [startWith] with a fixed transport of upstream calls.
 type starter func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge
 
-// everyHop runs a test with nodes that are called over gRPC, at each of their ports, and with a
+// everyUpstream runs a test with nodes that are called over gRPC, at each of their ports, and with a
 // node in the gateway's process.
-func everyHop(t *testing.T, test func(t *testing.T, start starter)) {
+func everyUpstream(t *testing.T, test func(t *testing.T, start starter)) {
 	t.Helper()
-	for _, hop := range []hop{overMainPort, overGRPCPort, inProcess} {
-		t.Run(string(hop), func(t *testing.T) {
+	for _, transport := range []upstreamTransport{overMainPort, overGRPCPort, inProcess} {
+		t.Run(string(transport), func(t *testing.T) {
 			test(t, func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
-				return startHop(t, hop, change, register, sets...)
+				return startUpstream(t, transport, change, register, sets...)
 			})
 		})
 	}
 }
 
-// startHop is startWith with a transport of upstream calls.
-func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
+// startUpstream is startWith with a transport of upstream calls.
+func startUpstream(t testing.TB, transport upstreamTransport, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 	t.Helper()
 	// NATS stops after the gateway, which stores its last audit records when it stops.
 	e := &edge{node: &upstreamNode{}, js: natstest.Start(t)}
@@ -210,7 +210,7 @@ func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func
 	}
 	serve(server.Serve)
 	endpoint := server.Addr()
-	if hop == overGRPCPort {
+	if transport == overGRPCPort {
 		endpoint = server.GRPCAddr()
 	}
 
@@ -234,7 +234,7 @@ func startHop(t testing.TB, hop hop, change func(*gateway.Config), register func
 		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
 		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
 	}
-	if hop == inProcess {
+	if transport == inProcess {
 		local := server.InProcess(frame.GRPCCodec{})
 		config.Upstream.Local = func(at string) upstream.Opener {
 			if at != endpoint {
@@ -428,7 +428,7 @@ func (e *edge) http(t *testing.T, method, path, body string, header ...string) (
 const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 func TestContract_RoundTripsOverEveryProtocol(t *testing.T) {
-	everyHop(t, theContractReachesTheNodeAndComesBackOverEveryProtocol)
+	everyUpstream(t, theContractReachesTheNodeAndComesBackOverEveryProtocol)
 }
 
 func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start starter) {
@@ -483,7 +483,7 @@ func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start 
 }
 
 func TestHeaders_InvalidHeaderIsRejectedByName(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		header := []string{"Authorization", e.token(t, "acme", "query.read"), "X-Custom", "gr\xfcn"}
 		for _, protocol := range []string{"connect", "rest"} { // gRPC's clients do not send it
@@ -499,7 +499,7 @@ func TestHeaders_InvalidHeaderIsRejectedByName(t *testing.T) {
 }
 
 func TestErrors_NodesErrorReachesClientOverEveryProtocol(t *testing.T) {
-	everyHop(t, aNodesErrorSurvivesEveryProtocol)
+	everyUpstream(t, aNodesErrorSurvivesEveryProtocol)
 }
 
 func aNodesErrorSurvivesEveryProtocol(t *testing.T, start starter) {
@@ -685,7 +685,7 @@ func TestStanding_PlatformCallNeedsCredentialForAllTenants(t *testing.T) {
 func patient(config *gateway.Config) { config.Breakers.Failures = 1000 }
 
 func TestRetry_OnlySafeCallsAreRetried(t *testing.T) {
-	everyHop(t, onlyWhatIsSafeToRepeatIsTriedAgain)
+	everyUpstream(t, onlyWhatIsSafeToRepeatIsTriedAgain)
 }
 
 func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
@@ -744,7 +744,7 @@ func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
 
 func TestDeadline_ReachesNodeAndEndsItsWork(t *testing.T) {
 	t.Parallel()
-	everyHop(t, aDeadlineTravelsAndEndsTheNodesWork)
+	everyUpstream(t, aDeadlineTravelsAndEndsTheNodesWork)
 }
 
 func aDeadlineTravelsAndEndsTheNodesWork(t *testing.T, start starter) {

@@ -243,7 +243,7 @@ func ownedHeaders() []contextkit.OwnedHeader {
 }
 
 func TestOwnedHeaders_ClientsCannotForge(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		for _, w := range everyWay() {
@@ -299,7 +299,7 @@ func checkForged(t *testing.T, e *edge, m *mirror, w way, token, what string, he
 // A principal counts as the platform if it is configured and acts for every tenant; no client
 // header makes it the platform.
 func TestPlatformHeader_IsSetForPlatformOnly(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		m := &mirror{ticker: newTicker(t)}
 		e := start(func(config *gateway.Config) { config.Platform = []string{"runner"} }, m.register, m.ticker.set(t))
 		e.node.set(func(ctx context.Context, _ int) error { m.answer(ctx); return nil })
@@ -342,7 +342,7 @@ func TestPlatformHeader_IsSetForPlatformOnly(t *testing.T) {
 }
 
 func TestOwnedHeaders_NodesCannotForge(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		headers, trailers := http.Header{"X-Own": {"passes"}}, http.Header{"X-Own-Trailer": {"passes"}}
 		var owns []string
@@ -383,7 +383,7 @@ func TestOwnedHeaders_NodesCannotForge(t *testing.T) {
 
 // A node's error has headers and trailers too.
 func TestOwnedHeaders_NodesCannotForgeInErrors(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		e.node.set(func(ctx context.Context, _ int) error {
 			m.answer(ctx)
@@ -430,7 +430,7 @@ func TestOwnedHeaders_RequestTrailersAreDropped(t *testing.T) {
 
 // RFC 9110 §7.6.1: headers that Connection lists are hop-by-hop, regardless of their names.
 func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		for request, body := range map[string]string{
@@ -464,7 +464,7 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 }
 
 func TestPrincipal_AnySubjectReachesNode(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		for _, subject := range []string{"app", "auth0|5f7c+x@example.com", "100%", "%41", "Zoë", "josé", "名前", "🦊", "Ada Lovelace", " outer ", "a\r\nx-headgate-decision: b", "tab\tnul\x00"} {
 			want := strings.Replace(subject, "key:", "token:key:", 1) // a token's subject is no API key's name

@@ -220,7 +220,7 @@ func malformedQueries() map[string][]byte {
 }
 
 func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		ticks, r := newTicker(t), newRoom(t)
 		e := start(nil, func(s *connect.Server) { ticks.register(s); r.register(s) }, ticks.set(t), r.set)
 		token := e.token(t, "acme", "query.read", "tick.read", "room.talk")
@@ -295,7 +295,7 @@ func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 
 // The node answers with bytes that are not a valid message of the type.
 func TestMalformedAnswer_IsInternal(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		ticks := newTicker(t)
 		e := start(nil, func(s *connect.Server) {
 			s.Register(connect.Method{

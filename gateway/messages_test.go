@@ -106,7 +106,7 @@ func (r *room) register(server *connect.Server) {
 
 func TestStream_EveryMessageIsAuthorized(t *testing.T) {
 	t.Parallel()
-	everyHop(t, everyMessageOfAStreamIsBoundAndAuthorized)
+	everyUpstream(t, everyMessageOfAStreamIsBoundAndAuthorized)
 }
 
 func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {

@@ -14,7 +14,7 @@ import (
 // Clients send headers that are invalid in gRPC.
 func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 	longest := "X-" + strings.Repeat("N", grpcmeta.MaxNameLength-2)
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		for _, w := range everyWay() {
@@ -63,7 +63,7 @@ func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 
 // Binary values are sent in every permitted form.
 func TestMetadata_BinaryValuesPassBothWays(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		for _, w := range everyWay() {
@@ -95,7 +95,7 @@ func TestMetadata_BinaryValuesPassBothWays(t *testing.T) {
 
 // The node answers with headers that would make the client's call fail.
 func TestMetadata_NodesInvalidHeadersAreDropped(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		bad := http.Header{

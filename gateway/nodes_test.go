@@ -180,7 +180,7 @@ func TestBreaker_IgnoredWhenMostNodesAreSilent(t *testing.T) {
 	}
 }
 
-func TestRetry_HonoursPushback(t *testing.T) { everyHop(t, aNodesPushbackIsHonoured) }
+func TestRetry_HonoursPushback(t *testing.T) { everyUpstream(t, aNodesPushbackIsHonoured) }
 
 func aNodesPushbackIsHonoured(t *testing.T, start starter) {
 	e := start(nil, nil)

@@ -155,7 +155,7 @@ var streaming = map[string]func(*edge) *connect.Client{
 // everyStreaming runs a test for every streaming client and every transport of upstream calls.
 func everyStreaming(t *testing.T, change func(*gateway.Config), test func(t *testing.T, e *edge, h *hall, client *connect.Client)) {
 	t.Helper()
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		for protocol, client := range streaming {
 			t.Run(protocol, func(t *testing.T) {
 				h := newHall(t)

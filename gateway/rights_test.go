@@ -101,7 +101,7 @@ func TestAuthorize_RightsPerCommand(t *testing.T) {
 }
 
 func TestNodeRights_OnlyGatewaySetsThem(t *testing.T) {
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e := start(func(config *gateway.Config) { config.Platform = []string{"app"} }, nil)
 		for _, tc := range []struct {
 			tenants string

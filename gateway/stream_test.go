@@ -398,7 +398,7 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 }
 
 func TestDescribe_StreamIsServedOverEveryProtocol(t *testing.T) {
-	everyHop(t, aStreamOfADescriptorSetsServiceTakesEveryProtocol)
+	everyUpstream(t, aStreamOfADescriptorSetsServiceTakesEveryProtocol)
 }
 
 func aStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T, start starter) {

@@ -163,9 +163,9 @@ func TestTimeline_RecordsChangesAndFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]string{"writes": "ok", "reads": "", "fails": "internal"} {
-		hops, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, "acme"), id)
-		if err != nil || (want == "") != (len(hops) == 0) || want != "" && (hops[0].Code != want || hops[0].Node != "g1" || hops[0].Kind != timeline.KindCall) {
-			t.Errorf("%s: %+v, %v", id, hops, err)
+		spans, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, "acme"), id)
+		if err != nil || (want == "") != (len(spans) == 0) || want != "" && (spans[0].Code != want || spans[0].Node != "g1" || spans[0].Kind != timeline.KindCall) {
+			t.Errorf("%s: %+v, %v", id, spans, err)
 		}
 	}
 }

@@ -183,7 +183,7 @@ func TestTraceContext_W3CLevel2(t *testing.T) {
 	if len(traceCases) != 41 {
 		t.Fatalf("%d cases, the suite has 41", len(traceCases))
 	}
-	everyHop(t, func(t *testing.T, start starter) {
+	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		send := map[string]func(t *testing.T, headers [][2]string) error{
