@@ -378,13 +378,18 @@ func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 		msg, err := natsclient.AskLeader(ctx, s.js, "KV_"+streams.BucketNodes, natsclient.Question{Last: nodesSubject + s.known[node.ID].key()})
 		switch {
 		case err != nil:
-			return silent // the bucket has no leader, or too many are silent: the verdicts decide
+			return s.stillSilent(silent) // the bucket has no leader, or too many are silent: the verdicts decide
 		case msg == nil: // it has expired, which proves nothing
 		case msg.Sequence > s.known[node.ID].revision:
 			s.take(s.known[node.ID].key(), msg.Data, msg.Sequence, msg.Header.Get("KV-Operation") != "")
 		}
 	}
-	return slices.DeleteFunc(silent, func(node Node) bool { return s.known[node.ID] == nil || !s.known[node.ID].silent })
+	return s.stillSilent(silent)
+}
+
+// stillSilent returns those nodes that have neither announced themselves nor left.
+func (s *following) stillSilent(nodes []Node) []Node {
+	return slices.DeleteFunc(nodes, func(node Node) bool { return s.known[node.ID] == nil || !s.known[node.ID].silent })
 }
 
 // lose records a node as lost, in the place of the first of them if there are too many.
