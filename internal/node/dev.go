@@ -72,9 +72,6 @@ type platform struct {
 	aggregate, projection, runner, control *service
 	edge                                   *edge
 	followModel                            func(context.Context) error
-	// runnerPool contains the runner's channel to the gateway, and controlPool the control service's channels to all
-	// nodes.
-	runnerPool, controlPool *upstream.Pool
 	// within maps the endpoints of services to their in-process transports.
 	within map[string]upstream.Opener
 }
@@ -124,7 +121,7 @@ func (p *platform) layers() []rpc.Layer {
 		if s.after != nil {
 			after = append(after, s.after)
 		}
-		follows, records = append(follows, s.member.follow, s.member.guard), append(records, s.member.record, s.member.spans.Run)
+		follows, records = append(follows, s.follow, s.guard), append(records, s.member.record, s.member.spans.Run)
 	}
 	if p.followModel != nil {
 		follows = append(follows, p.followModel)
@@ -162,7 +159,13 @@ func (p *platform) start(ctx context.Context) error {
 	listen := func(name, addr string) rpc.Config { return rpc.Config{Name: name, Addr: addr} }
 	members := map[string]*member{}
 	for _, kind := range []string{"aggregate", "projection", "runner", kindControl} {
-		if members[kind], err = newMember(ctx, p.js, kind, kind+"-1", p.tenants, rollout, p.tracing(), p.log); err != nil {
+		if members[kind], err = newMember(ctx, p.js, memberConfig{
+			kind:    kind,
+			id:      kind + "-1",
+			tenants: p.tenants,
+			rollout: rollout,
+			tracing: p.tracing(),
+		}, p.log); err != nil {
 			return err
 		}
 	}
@@ -172,16 +175,15 @@ func (p *platform) start(ctx context.Context) error {
 	if p.projection, err = newSQLiteProjection(ctx, members["projection"], models, projection.Config{}, filepath.Join(p.config.Data, "views"), listen("projection", p.config.ProjectionListen)); err != nil {
 		return err
 	}
-	p.runnerPool, p.controlPool = upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), upstream.NewPool(upstream.PoolConfig{Local: p.local})
-	commands := &commander{pool: p.runnerPool, gateway: func() string { return p.edge.gateway.GRPCAddr() }, credential: p.runnerToken}
+	commands := &commander{pool: upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), gateway: func() string { return p.edge.gateway.GRPCAddr() }, credential: p.runnerToken}
 	hooks := webhook.Config{Allow: p.config.Webhook, Private: true, Plain: true}
 	if hooks.Secret, err = OpenDevWebhookSecret(p.config.Data); err != nil {
 		return err
 	}
-	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands.client(members["runner"].spans.clients()...), hooks, listen("runner", p.config.RunnerListen)); err != nil {
+	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands, hooks, listen("runner", p.config.RunnerListen)); err != nil {
 		return err
 	}
-	if p.control, err = newControl(ctx, members["control"], models, p.config.Model != "", p.controlPool, listen("control", p.config.ControlListen)); err != nil {
+	if p.control, err = newControl(ctx, members["control"], models, p.config.Model != "", upstream.NewPool(upstream.PoolConfig{Local: p.local}), listen("control", p.config.ControlListen)); err != nil {
 		return err
 	}
 	p.within = map[string]upstream.Opener{}
@@ -251,7 +253,7 @@ func (p *platform) acceptLazily(ctx context.Context) error {
 // end is on the same disk, and may have gone back together with it.
 func (p *platform) acceptLosses(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
-	integrity := p.projection.member.integrity
+	integrity := p.projection.integrity
 	for {
 		changed := integrity.Changed()
 		var again <-chan time.Time
@@ -344,13 +346,10 @@ func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 // close releases what start opened, in reverse.
 func (p *platform) close() error {
 	var errs []error
-	for _, pool := range []*upstream.Pool{p.runnerPool, p.controlPool} {
-		if pool != nil {
-			pool.Close()
+	for _, s := range []*service{p.control, p.runner, p.projection, p.aggregate} {
+		if s != nil {
+			errs = append(errs, s.close())
 		}
-	}
-	if p.projection != nil {
-		errs = append(errs, p.projection.close())
 	}
 	if p.js != nil {
 		p.js.Conn().Close()

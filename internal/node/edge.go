@@ -60,7 +60,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if err != nil {
 		return nil, err
 	}
-	spans, err := openSpans(ctx, c.tracing, "gateway", c.id, log)
+	spans, err := openSpans(ctx, js, c.tracing, "gateway", c.id, log)
 	if err != nil {
 		return nil, err
 	}

@@ -16,20 +16,13 @@ func newPostgresProjection(ctx context.Context, m *member, models *model.Registr
 	if err != nil {
 		return nil, err
 	}
-	config.Store = database.Ready
-	s, err := newProjection(ctx, m, models, config, database.Views, listen)
-	if err != nil {
-		database.Close()
-		return nil, err
-	}
-	run, views := s.after, s.close
-	s.after = func(ctx context.Context) error {
-		return rpc.RunLayers(ctx, rpc.Layer{run, func(ctx context.Context) error { return database.Watch(ctx, m.log) }})
-	}
-	s.close = func() error {
-		err := views()
-		database.Close()
-		return err
-	}
-	return s, nil
+	return newProjection(ctx, m, models, config, viewStore{
+		open:  database.Views,
+		ready: database.Ready,
+		run:   func(ctx context.Context) error { return database.Watch(ctx, m.log) },
+		close: func() error {
+			database.Close()
+			return nil
+		},
+	}, listen)
 }

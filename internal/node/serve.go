@@ -217,11 +217,17 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		if err != nil {
 			return nil, err
 		}
-		m, err := newMember(ctx, js, name, id, tenants, rollout, p.settings.Tracing, p.log)
+		m, err := newMember(ctx, js, memberConfig{
+			kind:    name,
+			id:      id,
+			tenants: tenants,
+			rollout: rollout,
+			tracing: p.settings.Tracing,
+			tokens:  &token.Gate{},
+		}, p.log)
 		if err != nil {
 			return nil, err
 		}
-		m.tokens = &token.Gate{}
 		s, err := create(ctx, m, rollout.models, listen)
 		if err != nil {
 			return nil, errors.Join(err, m.spans.close(ctx))
@@ -263,13 +269,7 @@ func (p *Plan) control(ctx context.Context) error {
 	}
 	return errors.Join(err, p.service(ctx, "control", c.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 		pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
-		s, err := newControl(ctx, m, models, p.settings.Model != "", pool, listen)
-		if err != nil {
-			pool.Close()
-			return nil, err
-		}
-		s.close = func() error { pool.Close(); return nil }
-		return s, nil
+		return newControl(ctx, m, models, p.settings.Model != "", pool, listen)
 	}))
 }
 
@@ -312,13 +312,7 @@ func (p *Plan) runner(ctx context.Context) error {
 			gateway:    func() string { return r.Gateway },
 			credential: func() (string, error) { return readCredential(r.Credential) },
 		}
-		s, err := newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands.client(m.spans.clients()...), hooks, listen)
-		if err != nil {
-			commands.pool.Close()
-			return nil, err
-		}
-		s.close = func() error { commands.pool.Close(); return nil }
-		return s, nil
+		return newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands, hooks, listen)
 	}))
 }
 

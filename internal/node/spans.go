@@ -23,14 +23,14 @@ import (
 type spans struct {
 	*tracing.Exporter
 
-	// bus returns the address of the NATS server that the role is connected to; nil: unknown.
+	// bus returns the address of the NATS server that the role is connected to.
 	bus func() string
 }
 
 // openSpans returns the spans of a node, which are discarded if config has no endpoint.
-func openSpans(ctx context.Context, config tracing.Config, kind, id string, log zerolog.Logger) (spans, error) {
+func openSpans(ctx context.Context, js *bus, config tracing.Config, kind, id string, log zerolog.Logger) (spans, error) {
 	exporter, err := tracing.Open(ctx, config, tracing.Process{Name: "headgate-" + kind, Node: id, Version: newNode(kind, id, "").Version}, log)
-	return spans{Exporter: exporter}, err
+	return spans{Exporter: exporter, bus: js.Conn().ConnectedAddr}, err
 }
 
 // close releases the exporter of a role that does not run.
@@ -46,6 +46,14 @@ func (s spans) metrics() []prometheus.Collector {
 		return nil
 	}
 	return []prometheus.Collector{s.Exporter}
+}
+
+// observer returns the function that records the spans of a timeline; nil if there is no exporter.
+func (s spans) observer() func(contextkit.RequestContext, timeline.Span) {
+	if s.Exporter == nil {
+		return nil
+	}
+	return s.export
 }
 
 // clients returns the interceptors of a role's clients.
@@ -123,17 +131,13 @@ func inner(entry timeline.Span, took time.Duration) tracing.Span {
 // eventTemplate is the template of events' subjects (see [streams.EventSubject]).
 const eventTemplate = "events.{tenant}.{aggregate_type}.{aggregate_id}"
 
-// message returns the NATS message of the event of an entry.
+// message returns the NATS message of a span's event.
 func (s spans) message(rc contextkit.RequestContext, entry timeline.Span, took time.Duration) tracing.Message {
 	aggregate, id, _ := strings.Cut(entry.Subject, "/")
-	m := tracing.Message{
+	return tracing.Message{
 		Destination: streams.EventSubject(rc.TenantID, aggregate, id), Template: eventTemplate, ID: entry.Event,
-		Started: entry.Started, Took: took,
+		Started: entry.Started, Took: took, Server: s.bus(),
 	}
-	if s.bus != nil {
-		m.Server = s.bus()
-	}
-	return m
 }
 
 // withEvent adds the event's type.

@@ -27,17 +27,13 @@ func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry,
 	if err != nil {
 		return nil, err
 	}
-	config.Store = views.ready
-	s, err := newProjection(ctx, m, models, config, sqlite.In(path), listen, views)
-	if err != nil {
-		return nil, errors.Join(err, views.close())
-	}
-	run, closeViews := s.after, s.close
-	s.after = func(ctx context.Context) error {
-		return rpc.RunLayers(ctx, rpc.Layer{run, views.run})
-	}
-	s.close = func() error { return errors.Join(closeViews(), views.close()) }
-	return s, nil
+	return newProjection(ctx, m, models, config, viewStore{
+		open:    sqlite.In(path),
+		ready:   views.ready,
+		metrics: []prometheus.Collector{views},
+		run:     views.run,
+		close:   views.close,
+	}, listen)
 }
 
 // examineViewsEvery is the interval at which the views' directory is checked.

@@ -36,9 +36,6 @@ func (s *Server) mountProfiles() {
 	s.HTTP.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 }
 
-// ShowDegraded has /ready show the parts that degraded returns. It is called before Listen.
-func (s *Server) ShowDegraded(degraded Degraded) { s.degraded = degraded }
-
 // serveReady answers whether the process can serve: 200, or 503 with the reason. With ?tenant=
 // it answers whether the process can serve that tenant: 400 for an invalid name, 401 and 403
 // where the server restricts the question (see [Edge]), and 429 after questions about too many

@@ -111,6 +111,9 @@ type Config struct {
 	// Ended is called after every call of a service, except health and reflection; nil: it is not. It must
 	// not block.
 	Ended func(contextkit.RequestContext, Ended) `yaml:"-"`
+	// Degraded returns the parts that /ready reports as degraded; nil: the server has none. The degraded parts of an
+	// edge are those of its [Edge].
+	Degraded Degraded `yaml:"-"`
 }
 
 // Validate names the fields that cannot be used.
@@ -217,6 +220,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		config.MaxStreams = DefaultServiceStreams
 	}
 	s := newServer(config, NewMetrics(config.Name), ready, log)
+	s.degraded = config.Degraded
 	if config.Admin == "" {
 		s.mountMetrics()
 	} else {

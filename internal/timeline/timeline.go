@@ -70,7 +70,7 @@ type Span struct {
 	Event   string `json:"event,omitempty"`
 
 	// Span is the span id of an event that was appended (see Event.Span), and Published is the
-	// time until it was acknowledged. Only the function given to Tell receives them.
+	// time until it was acknowledged. Only the function of [NewObserved] receives it.
 	Span      contextkit.SpanID `json:"-"`
 	Published time.Duration     `json:"-"`
 
@@ -114,7 +114,7 @@ type Recorder struct {
 	lost  prometheus.Counter
 	// restore says that the stream lacks a subject of ours; see [streams.Restore].
 	restore chan struct{}
-	notify  func(contextkit.RequestContext, Span) // notified of every hop; nil: none
+	observe func(contextkit.RequestContext, Span) // called for every span; nil: none
 }
 
 type waitingSpan struct {
@@ -123,10 +123,14 @@ type waitingSpan struct {
 	hop     Span
 }
 
-// New returns a timeline; Run must be running.
-func New(js jetstream.JetStream) (*Recorder, error) {
+// New returns a recorder; Run must be running.
+func New(js jetstream.JetStream) (*Recorder, error) { return NewObserved(js, nil) }
+
+// NewObserved is [New] with a function that is called for every recorded span, also for spans that are left out of the
+// timeline. It must not block; nil: none.
+func NewObserved(js jetstream.JetStream, observe func(contextkit.RequestContext, Span)) (*Recorder, error) {
 	t := &Recorder{
-		queue: fairqueue.New[waitingSpan](spanBounds), rate: rate.NewLimiter(spanRate, spanRate), restore: make(chan struct{}, 1),
+		queue: fairqueue.New[waitingSpan](spanBounds), rate: rate.NewLimiter(spanRate, spanRate), restore: make(chan struct{}, 1), observe: observe,
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Hops that were left out of the timeline: there were too many, or NATS did not acknowledge them."}),
 	}
 	var err error
@@ -166,12 +170,8 @@ func (t *Recorder) keepStream(ctx context.Context) {
 	}
 }
 
-// Tell registers notify, which is called for every hop, also for hops that are left out of the
-// timeline. It must be called before the first hop is recorded; notify must not block.
-func (t *Recorder) Tell(notify func(contextkit.RequestContext, Span)) { t.notify = notify }
-
-// HasObserver reports whether a function is notified of every span.
-func (t *Recorder) HasObserver() bool { return t != nil && t.notify != nil }
+// HasObserver reports whether a function observes every span.
+func (t *Recorder) HasObserver() bool { return t != nil && t.observe != nil }
 
 // Describe implements [prometheus.Collector].
 func (t *Recorder) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Describe(descriptions) }
@@ -196,8 +196,8 @@ func (t *Recorder) RecordFor(rc *contextkit.RequestContext, account streams.Acco
 		return
 	}
 	h, size := h.bounded()
-	if t.notify != nil {
-		t.notify(*rc, h)
+	if t.observe != nil {
+		t.observe(*rc, h)
 	}
 	displaced := t.queue.Add(string(account), size+spanOverhead, waitingSpan{*rc, account, h})
 	t.lost.Add(float64(len(displaced)))

@@ -23,15 +23,14 @@ func TestTimeline_RebuildAddsNoSpans(t *testing.T) {
 	run := func(open store.Opener) {
 		t.Helper()
 		before := f
-		recorder, err := timeline.New(js)
-		if err != nil {
-			t.Fatal(err)
-		}
-		recorder.Tell(func(_ contextkit.RequestContext, h timeline.Span) {
+		recorder, err := timeline.NewObserved(js, func(_ contextkit.RequestContext, h timeline.Span) {
 			if h.Kind == timeline.KindProjection {
 				spans.Add(1)
 			}
 		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		f = startTimed(t, js, open, model.Wallet, projection.Config{}, recorder)
 		if before != nil {
 			f.last, f.versions, f.sequence = before.last, before.versions, before.sequence
