@@ -23,7 +23,7 @@ func Example() {
 	fmt.Println(proto.Unmarshal(wire, &field), field.GetNumber())
 	text, err := program.AppendJSON(nil, wire)
 	fmt.Println(string(text), err)
-	_, err = program.AppendWire(nil, []byte(`{"nmae": "price"}`))
+	_, err = program.AppendWire(nil, []byte(`{"nome": "price"}`))
 	fmt.Println(err != nil)
 	// Output:
 	// <nil> 3

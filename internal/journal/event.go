@@ -75,7 +75,7 @@ const (
 // JetStream included.
 const eventHeaders = 23
 
-// message renders e for publication under ctx's contract.
+// Message renders e for publication under ctx's contract.
 func (e Event) Message(ctx context.Context, tenant contextkit.TenantID) (*nats.Msg, error) {
 	msg := &nats.Msg{
 		Subject: streams.EventSubject(tenant, e.AggregateType, e.AggregateID),

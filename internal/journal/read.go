@@ -195,7 +195,7 @@ func UniqueID(id, aggregateType, aggregateID string, version int64) string {
 // emptyObject is the data of an event without data, which CloudEvents admit (v1.0 §3.2).
 var emptyObject = []byte("{}")
 
-// names returns what the subject names (see [streams.EventSubject]): zero values for what it does not.
+// Names returns what the subject names (see [streams.EventSubject]): zero values for what it does not.
 func (m *Message) Names() (tenant contextkit.TenantID, aggregateType, aggregateID string) {
 	rest, ok := strings.CutPrefix(m.Subject, "events.")
 	if !ok {

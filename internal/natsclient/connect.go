@@ -22,10 +22,13 @@ func Connect(url, name string, options ...nats.Option) (*nats.Conn, error) {
 	return conn, nil
 }
 
-const pingEvery = 2 * time.Second
+// A connection is lost when pingsMissed pings, one each pingEvery, have no answer.
+const (
+	pingEvery   = 2 * time.Second
+	pingsMissed = 2
+)
 
-const pingsMissed = 2
-
+// ConnectOptions returns the options of every connection to NATS, whose name the server shows.
 func ConnectOptions(name string) []nats.Option {
 	return []nats.Option{
 		nats.Name(name),

@@ -10,8 +10,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// AttemptTimeout bounds one attempt to make a stream, and AttemptPause is between two.
-const AttemptTimeout, AttemptPause = 3 * time.Second, 250 * time.Millisecond
+// AttemptTimeout bounds one attempt to create a stream.
+const AttemptTimeout = 3 * time.Second
+
+// AttemptPause is the pause between two attempts.
+const AttemptPause = 250 * time.Millisecond
 
 // Patiently does what may be done again until it is done, ctx ends, or it fails for
 // another reason than that servers have just started: those of a cluster answer nothing

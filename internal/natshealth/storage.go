@@ -138,7 +138,7 @@ func (o observed) PublishMsg(
 	return ack, err
 }
 
-// report takes in the outcome of a publish that began at a time.
+// Report takes in the outcome of a publish that began at a time.
 func (s *Storage) Report(stream string, began time.Time, err error) {
 	if s == nil || stream == "" || err == nil && !s.trouble.Load() {
 		return
@@ -293,7 +293,7 @@ func (s *Storage) Declare(failing []*StorageError) {
 	s.troubled()
 }
 
-// whenDeclared has notify called whenever EVENTS is declared to fail. It must not block.
+// WhenDeclared has notify called whenever EVENTS is declared to fail. It must not block.
 func (s *Storage) WhenDeclared(notify func()) {
 	if s == nil {
 		return
@@ -307,7 +307,7 @@ func (s *Storage) WhenDeclared(notify func()) {
 // [*StorageError] of a stream that does not.
 func (s *Storage) Check(streams ...string) error { return s.check(false, streams...) }
 
-// admit is Check for an append, which is the trial if it is time for one.
+// Admit is Check for an append, which is the trial if it is time for one.
 func (s *Storage) Admit(stream string) error {
 	err := s.check(true, stream)
 	var storage *StorageError

@@ -24,6 +24,8 @@ func Await[T any](t testing.TB, events <-chan T, event string) T {
 	panic("unreachable")
 }
 
+// Eventually polls condition until it holds, and fails the test after a minute; what describes
+// the condition.
 func Eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)

@@ -9,14 +9,14 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// SameContract checks that a stored message bears the context's ids.
+// SameContract checks that a stored message has ctx's ids.
 func SameContract(ctx context.Context, t *testing.T, js jetstream.JetStream, stream string, sequence uint64) {
 	t.Helper()
-	s, err := js.Stream(t.Context(), stream)
+	s, err := js.Stream(ctx, stream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg, err := s.GetMsg(t.Context(), sequence)
+	msg, err := s.GetMsg(ctx, sequence)
 	if err != nil {
 		t.Fatal(err)
 	}

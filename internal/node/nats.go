@@ -82,7 +82,7 @@ func (n natsSettings) options(log zerolog.Logger) ([]nats.Option, error) {
 			}
 			return tls.Certificate{}, nil
 		}
-		roots := func() (*x509.CertPool, error) { return material.Client("").RootCAs, nil }
+		roots := func() (*x509.CertPool, error) { return material.Client("").RootCAs, nil } //nolint:unparam // a callback of nats.go
 		if n.TLS.Cert == "" {
 			options = append(options, func(o *nats.Options) error { o.RootCAsCB = roots; return nil })
 		} else {

@@ -217,6 +217,7 @@ func Names() []string {
 // RunnerConsumer is the name of the durable consumer of a tenant's trigger events.
 func RunnerConsumer(tenant string) string { return "runner-" + tenant }
 
+// TimelineMessages bounds the spans that TIMELINE stores per correlation id.
 const TimelineMessages = 512
 
 // TimelineMessageBytes bounds a message: a hop as JSON, and the headers of the

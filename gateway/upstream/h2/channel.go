@@ -51,7 +51,7 @@ type Channel struct {
 	config  Config
 	live    atomic.Pointer[conn] // accepts calls; nil: there is none
 
-	ctx    context.Context //nolint:containedctx of attempts to connect; ends with the channel
+	ctx    context.Context //nolint:containedctx // of attempts to connect; ends with the channel
 	cancel context.CancelFunc
 
 	mu        sync.Mutex
