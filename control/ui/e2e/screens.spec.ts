@@ -124,7 +124,7 @@ test("Models: mistakes with their lines, the difference, applied by typing the r
   const text = await document.inputValue();
   await document.fill(text.replace("model: wallet", "modell: wallet"));
   await page.getByRole("button", { name: "Check" }).click();
-  await expect(page.getByText(/Line 3: "modell"/)).toBeVisible();
+  await expect(page.getByText(/Line 3: unknown key "modell"/)).toBeVisible();
   await document.fill(text.replace("the wallet is open already", "it is open already"));
   await page.getByRole("button", { name: "Check" }).click();
   await expect(page.getByRole("region", { name: "Differences" })).toContainText("+            else: it is open already");
