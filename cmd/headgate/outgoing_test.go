@@ -67,6 +67,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	// Requests to JetStream's API, as those of the client library.
 	"natsclient.RemoveMessage nats.RequestWithContext": {"", ""},
 	"natsclient.CountAfter nats.RequestWithContext":    {"", ""},
+	"kv.readSecret nats.RequestWithContext":            {"", ""},
 	"natshealth.Storage.examine nats.Request":          {"", ""},
 	"backup.ask nats.RequestWithContext":               {"", ""},
 	"natstest.PublishStrange jetstream.PublishMsg":     {"", ""}, // of tests: messages of other producers
@@ -100,6 +101,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
 	"audit.outbox.awaitAck jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
+	"fleet.publishEarlierKey nats.PublishMsg": {
+		"contextkit.InjectNATS, or it sends nothing", "internal/fleet.TestAnnounce_BothKeysCarryTheContract"},
 	"kv.Bucket.PutAsync jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it fails", "services/aggregate.TestIdempotency_RecordCarriesContextHeaders"},
 }
