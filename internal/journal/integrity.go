@@ -51,6 +51,7 @@ type Integrity struct {
 	damage  atomic.Pointer[Damage]                   // nil: none
 
 	replicated atomic.Bool
+	checked    atomic.Pointer[jetstream.StreamState] // that the last check has begun with; nil: none
 
 	checking  sync.Mutex // held during a check
 	suspected int        // checks in a row that found the end missing where that has to be confirmed

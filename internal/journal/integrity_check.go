@@ -44,6 +44,7 @@ func (i *Integrity) Check(ctx context.Context) error {
 	}
 	info := stream.CachedInfo()
 	created := info.Created.UnixNano()
+	i.checked.Store(&info.State)
 	i.replicated.Store(info.Config.Replicas > 1)
 	found, last, err := i.compare(ctx, stream, record)
 	if err != nil {

@@ -37,8 +37,7 @@ func (s *scrubber) turn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before := stream.CachedInfo().State
-	last := before.LastSeq
+	last := stream.CachedInfo().State.LastSeq
 	var (
 		gaps        []Gap
 		count, size int
@@ -82,17 +81,19 @@ func (s *scrubber) turn(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.recheck(ctx, before)
+	return s.recheck(ctx)
 }
 
-// recheck checks the journal again if the turn made the server notice damage: a server that cannot
-// read a message may read the whole block again and drop what it cannot read from its state.
-func (s *scrubber) recheck(ctx context.Context, before jetstream.StreamState) error {
+// recheck checks the journal again if the stream has less than when the last check began: a server that
+// cannot read a message, whether for that check or for the turn, may read the whole block again and drop
+// what it cannot read from its state.
+func (s *scrubber) recheck(ctx context.Context) error {
 	stream, err := openEvents(ctx, s.js)
 	if err != nil {
 		return err
 	}
-	if now := stream.CachedInfo().State; now.LastSeq < before.LastSeq || now.Msgs < before.Msgs {
+	before, now := s.checked.Load(), stream.CachedInfo().State
+	if before != nil && (now.LastSeq < before.LastSeq || now.Msgs < before.Msgs) {
 		return s.Check(ctx)
 	}
 	return nil
