@@ -263,18 +263,12 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The cluster's own runner has decided already: take that back, as if there never was one.
-	decisions, err := js.KeyValue(ctx, streams.BucketRunner)
+	decisions, err := js.Stream(ctx, streams.BucketStream(streams.BucketRunner))
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := decisions.ListKeys(ctx)
-	if err != nil {
+	if err := decisions.Purge(ctx); err != nil {
 		t.Fatal(err)
-	}
-	for key := range keys.Keys() {
-		if err := decisions.Purge(ctx, key); err != nil {
-			t.Fatal(err)
-		}
 	}
 	ids := []string{"runner-a", "runner-b", "runner-c"}
 	runners := make([]*process, len(ids))

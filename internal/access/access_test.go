@@ -195,6 +195,105 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 	}
 }
 
+// A user that may write one key of a bucket cannot remove the others by a rollup.
+func TestPermissions_ARollupRemovesNoOtherKeys(t *testing.T) {
+	t.Parallel()
+	i := install(t, platform...)
+	ctx := contextkit.PlatformContext(t.Context())
+	owner := i.connect(t, "setup")
+	for _, stream := range streams.Names() {
+		kept, err := owner.js.Stream(ctx, stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept.CachedInfo().Config.AllowRollup && stream != streams.Work { // runners alone write to WORK, and may empty it
+			t.Errorf("%s accepts rollups", stream)
+		}
+	}
+	if _, err := i.connect(t, "control-1").js.Publish(ctx, "$KV.nodes.control.control-1", []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	msg := nats.NewMsg("$KV.nodes.thing.thing-1")
+	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupAll)
+	answer, err := i.connect(t, "thing-1").js.Conn().RequestMsgWithContext(ctx, msg)
+	if err != nil || !strings.Contains(string(answer.Data), "rollup not permitted") {
+		t.Errorf("%s, %v", answer.Data, err)
+	}
+	if _, err := kv.Read(ctx, owner.js, streams.BucketNodes, "control.control-1"); err != nil {
+		t.Error(err)
+	}
+}
+
+// NATS does not check the reply subject to which it acknowledges a message: an acknowledgement that a
+// user directs to another key is not read as a value. As one, it would end the suspension of a tenant,
+// and be a known secret.
+func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
+	t.Parallel()
+	i := install(t, platform...)
+	ctx := contextkit.PlatformContext(t.Context())
+	control, thing := i.connect(t, "control-1"), i.connect(t, "thing-1")
+	tenants, err := kv.Open[fleet.Tenant](ctx, control.js, streams.BucketTenants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tenants.Put(ctx, "acme", fleet.Tenant{Suspended: true}, 0); err != nil {
+		t.Fatal(err)
+	}
+	states := make(chan bool, 16)
+	following, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tenants.Follow(following, func(all map[string]kv.Entry[fleet.Tenant]) {
+			select {
+			case states <- all["acme"].Value.Suspended:
+			case <-following.Done():
+			}
+		}, func(error) {})
+	}()
+	t.Cleanup(func() { stop(); <-ended })
+	if !natstest.Await(t, states, "the tenant is known") {
+		t.Fatal("it is not suspended")
+	}
+	// At a sequence of four digits the acknowledgement is as long as a secret.
+	for range 1000 {
+		if err := thing.js.Conn().Publish("$KV.nodes.thing.thing-1", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, subject := range []string{"$KV.tenants.acme", "$KV.secrets.tokens"} {
+		if err := thing.js.Conn().PublishRequest("$KV.nodes.thing.thing-1", subject, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	thing.refusals(t)
+	owner := i.connect(t, "setup")
+	for !answered(ctx, t, owner.js, streams.BucketTenants, "acme") || !answered(ctx, t, owner.js, streams.BucketSecrets, kv.SecretTokens) {
+	}
+	if _, err := tenants.Put(ctx, "globex", fleet.Tenant{}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !natstest.Await(t, states, "a change after it is known") {
+		t.Error("the tenant is no longer suspended")
+	}
+	if kept, err := tenants.Get(ctx, "acme"); err == nil {
+		t.Errorf("%+v is read", kept)
+	}
+	if _, err := kv.SharedSecret(ctx, control.js, kv.SecretTokens); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("the secret is accepted: %v", err)
+	}
+}
+
+// answered reports whether the value of a key is an acknowledgement.
+func answered(ctx context.Context, t *testing.T, js jetstream.JetStream, bucket, key string) bool {
+	t.Helper()
+	kept, err := kv.Read(ctx, js, bucket, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(string(kept.Value), `{"stream":"KV_nodes"`)
+}
+
 // Records of AUDIT are not removed before they expire, not by the set-up user either.
 func TestSetup_CannotRemoveRecordsOfAudit(t *testing.T) {
 	t.Parallel()

@@ -69,7 +69,7 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
 	text, err := Read(ctx, b.js, b.name, key)
 	out := Entry[T]{Revision: text.Revision, Time: text.Time}
 	if err == nil {
-		if err = json.Unmarshal(text.Value, &out.Value); err != nil {
+		if err = unmarshal(text.Value, &out.Value); err != nil {
 			err = fmt.Errorf("kv: read %s/%s: %w", b.name, key, err)
 		}
 	}
@@ -100,7 +100,7 @@ func Read(ctx context.Context, js jetstream.JetStream, bucket, key string) (Entr
 
 func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Entry[T], error) {
 	out := Entry[T]{Revision: entry.Revision(), Time: entry.Created()}
-	if err := json.Unmarshal(entry.Value(), &out.Value); err != nil {
+	if err := unmarshal(entry.Value(), &out.Value); err != nil {
 		return out, fmt.Errorf("kv: read %s/%s: %w", b.name, entry.Key(), err)
 	}
 	return out, nil
@@ -210,7 +210,7 @@ func (b *Bucket[T]) Newest(
 		scan,
 		func(msg *jetstream.RawStreamMsg) bool {
 			kept := Entry[T]{Revision: msg.Sequence, Time: msg.Time}
-			if msg.Header.Get("KV-Operation") != "" || json.Unmarshal(msg.Data, &kept.Value) != nil {
+			if msg.Header.Get("KV-Operation") != "" || unmarshal(msg.Data, &kept.Value) != nil {
 				return true // a deleted key's marker, or not for us to understand
 			}
 			return each(strings.TrimPrefix(msg.Subject, prefix), kept)

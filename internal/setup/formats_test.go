@@ -161,10 +161,9 @@ func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
 func TestEnsureStreams_LowersNoFlag(t *testing.T) {
 	js := natstest.Start(t)
 	flags := func(c *jetstream.StreamConfig) map[string]*bool {
-		all := map[string]*bool{"AllowMsgTTL": &c.AllowMsgTTL, "DenyDelete": &c.DenyDelete, "AllowRollup": &c.AllowRollup, "AllowDirect": &c.AllowDirect, "AllowAtomicPublish": &c.AllowAtomicPublish}
-		if !c.AllowRollup { // NATS has no rollups where purges are denied
-			all["DenyPurge"] = &c.DenyPurge
-			delete(all, "AllowRollup")
+		all := map[string]*bool{"AllowMsgTTL": &c.AllowMsgTTL, "DenyDelete": &c.DenyDelete, "DenyPurge": &c.DenyPurge, "AllowDirect": &c.AllowDirect, "AllowAtomicPublish": &c.AllowAtomicPublish}
+		if c.AllowMsgSchedules { // NATS has no schedules where purges are denied
+			delete(all, "DenyPurge")
 		}
 		if c.PersistMode == jetstream.AsyncPersistMode { // NATS has no atomic batches there
 			delete(all, "AllowAtomicPublish")
@@ -185,6 +184,24 @@ func TestEnsureStreams_LowersNoFlag(t *testing.T) {
 			if !*set {
 				t.Errorf("%s: %s is lowered", name, flag)
 			}
+		}
+	}
+}
+
+// Buckets of earlier versions accept rollups, with which a user that may write one key removes all others.
+// The set-up disables them; until then nodes start, and say so.
+func TestEnsureStreams_DisablesRollups(t *testing.T) {
+	js := natstest.Start(t)
+	bucket := streams.BucketStream(streams.BucketModels)
+	edit(t, js, bucket, func(c *jetstream.StreamConfig) { c.AllowRollup = true })
+	outdated, err := setup.Check(t.Context(), js, 1)
+	if err != nil || len(outdated) != 1 || !strings.Contains(outdated[0], bucket+" accepts rollups") {
+		t.Errorf("%q, %v", outdated, err)
+	}
+	ensure(t, js)
+	for name, config := range configs(t, js) {
+		if config.AllowRollup && !config.AllowMsgSchedules {
+			t.Errorf("%s accepts rollups", name)
 		}
 	}
 }

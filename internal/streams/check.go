@@ -48,6 +48,8 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 			missing = append(missing, fmt.Errorf("%s lacks a property that this version needs", definition.Name))
 		case now.Replicas < next.Replicas:
 			outdated = append(outdated, fmt.Sprintf("%s has %d replicas, and the settings say %d", definition.Name, now.Replicas, next.Replicas))
+		case now.AllowRollup && !next.AllowRollup:
+			outdated = append(outdated, definition.Name+" accepts rollups: a user that may write one of its keys can remove all others")
 		case limitsOf(now) != limitsOf(next):
 			outdated = append(outdated, definition.Name+" has limits of an earlier version")
 		}
@@ -69,6 +71,6 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 // lacksFlag reports whether a stream lacks a property that a publisher or reader relies on.
 func lacksFlag(now, next jetstream.StreamConfig) bool {
 	return now.AllowAtomicPublish != next.AllowAtomicPublish || now.AllowDirect != next.AllowDirect ||
-		now.AllowMsgSchedules != next.AllowMsgSchedules || now.AllowMsgTTL != next.AllowMsgTTL || now.AllowRollup != next.AllowRollup ||
+		now.AllowMsgSchedules != next.AllowMsgSchedules || now.AllowMsgTTL != next.AllowMsgTTL ||
 		now.DenyDelete != next.DenyDelete || now.DenyPurge != next.DenyPurge
 }

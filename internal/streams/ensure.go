@@ -79,7 +79,8 @@ func Ensure(ctx context.Context, js jetstream.JetStream, config jetstream.Stream
 }
 
 // updated returns a stream's configuration brought up to its definition: missing subjects are
-// added, and flags and replicas are raised and never lowered. Limits that an operator has
+// added, and flags and replicas are raised and never lowered, except that rollups are disabled:
+// with one, a user that may write a single key removes all others. Limits that an operator has
 // set, and everything that the definition does not concern, stay. Of a stream that a newer
 // version has changed, only missing flags and subjects are added.
 func updated(now, definition jetstream.StreamConfig) (jetstream.StreamConfig, error) {
@@ -91,7 +92,7 @@ func updated(now, definition jetstream.StreamConfig) (jetstream.StreamConfig, er
 	next.Subjects = withSubjects(definition.Subjects, now.Subjects)
 	for flag, set := range map[*bool]bool{
 		&next.AllowAtomicPublish: definition.AllowAtomicPublish, &next.AllowDirect: definition.AllowDirect,
-		&next.AllowMsgSchedules: definition.AllowMsgSchedules, &next.AllowMsgTTL: definition.AllowMsgTTL, &next.AllowRollup: definition.AllowRollup,
+		&next.AllowMsgSchedules: definition.AllowMsgSchedules, &next.AllowMsgTTL: definition.AllowMsgTTL,
 		&next.DenyDelete: definition.DenyDelete, &next.DenyPurge: definition.DenyPurge,
 	} {
 		*flag = *flag || set
@@ -101,6 +102,7 @@ func updated(now, definition jetstream.StreamConfig) (jetstream.StreamConfig, er
 		return next, nil
 	}
 	next.Description, next.Discard = definition.Description, definition.Discard
+	next.AllowRollup = definition.AllowRollup || next.AllowMsgSchedules // schedules need them
 	want := limitsOf(definition)
 	bounds, _ := nextLimits(limitsOf(now), want, appliedLimits(now))
 	next.MaxAge, next.MaxBytes, next.MaxMsgs = bounds.MaxAge, bounds.MaxBytes, bounds.MaxMsgs

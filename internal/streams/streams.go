@@ -158,7 +158,7 @@ func Buckets() []jetstream.StreamConfig {
 		config := jetstream.StreamConfig{
 			Name: BucketStream(name), Subjects: []string{"$KV." + name + ".>"},
 			MaxMsgsPerSubject: history, MaxAge: ttl, Duplicates: dedupeWindow, Discard: jetstream.DiscardNew,
-			AllowRollup: true, DenyDelete: true, AllowDirect: true,
+			DenyDelete: true, AllowDirect: true, // no rollups: with one, who may write a key removes all others
 		}
 		if ttl > 0 {
 			config.Duplicates = min(dedupeWindow, ttl)
