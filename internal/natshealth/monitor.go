@@ -65,6 +65,7 @@ type Monitor struct {
 	cause    string    // of the outage; "": none
 	silences int
 	faults   map[string]time.Time // error of the client → when it occurred last
+	refused  time.Time            // when NATS refused the user a subject last
 	lastSeq  uint64               // of the journal, and its bytes, by the last answer
 	bytes    uint64
 
@@ -138,6 +139,11 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 		kind = faultPermission
 	}
 	m.errors.WithLabelValues(kind).Inc()
+	if kind == faultPermission {
+		m.mu.Lock()
+		m.refused = time.Now()
+		m.mu.Unlock()
+	}
 	fault, subject := err.Error(), ""
 	if sub != nil {
 		subject = sub.Subject
@@ -155,6 +161,13 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 		return
 	}
 	line.Msg("NATS client: an error has occurred; it is logged again after a minute without it")
+}
+
+// Refused reports whether NATS has refused the process's user a subject within the last minute.
+func (m *Monitor) Refused() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.refused.IsZero() && time.Since(m.refused) < faultQuiet
 }
 
 // begins reports whether a fault has not occurred lately.

@@ -117,12 +117,14 @@ func reflected(nodes []nodeSettings) []gatewayfleet.Node {
 }
 
 // degradedEdge returns the degraded parts of the platform: NATS while it is unreachable, because the gateway then
-// knows the state of the last update only, and the journal while nodes announce that it is damaged.
+// knows the state of the last update only, a permission that the process's user lacks, and the journal while nodes
+// announce that it is damaged.
 func degradedEdge(js *bus, router *gatewayfleet.Router) map[string]string {
 	parts := map[string]string{}
 	if outage, away := js.monitor.Outage(); away {
 		parts["nats"] = outage.String() + ": nodes, placements, tenants and their limits are those known then"
 	}
+	refused(js, parts)
 	if router.JournalDamaged() {
 		parts[journal.DegradedJournal] = "events of the journal are missing: GET /v1/control/journal returns their sequences"
 	}

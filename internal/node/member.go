@@ -146,8 +146,8 @@ func (m *member) whileStored(ready rpc.Readiness) rpc.Readiness {
 	}
 }
 
-// degraded returns the degraded functions of a node while NATS is unavailable, or stores nothing, and while the journal
-// is damaged.
+// degraded returns the degraded functions of a node while NATS is unavailable, stores nothing or refuses a subject, and
+// while the journal is damaged.
 func (m *member) degraded(integrity *journal.Integrity) rpc.Degraded {
 	return func(context.Context, contextkit.TenantID) map[string]string {
 		parts := maps.Clone(integrity.Degraded())
@@ -157,12 +157,20 @@ func (m *member) degraded(integrity *journal.Integrity) rpc.Degraded {
 		if outage, away := m.js.monitor.Outage(); away {
 			parts["nats"] = outage.String() + ": tenants, models and views are as of that time"
 		}
+		refused(m.js, parts)
 		if m.kind == kindControl {
 			if err := m.js.storage.Check(changedIn...); err != nil {
 				parts["storage"] = err.Error()
 			}
 		}
 		return parts
+	}
+}
+
+// refused adds a part while NATS refuses the process's user a subject that it needs.
+func refused(js *bus, parts map[string]string) {
+	if js.monitor.Refused() {
+		parts["permission"] = "NATS refuses the process's user a subject: the log names it"
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -114,6 +115,39 @@ func TestStart_NamesThePermissionThatIsMissing(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A node that runs says that NATS refuses it a subject, such as its own announcement under another id.
+func TestReady_NamesAMissingPermissionOfARunningNode(t *testing.T) {
+	t.Parallel()
+	dir := userFiles(t, "", "", "")
+	users, err := os.ReadFile(filepath.Join(dir, access.UsersFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, access.UsersFile), bytes.ReplaceAll(users, []byte("$KV.nodes.control.>"), []byte("$KV.nodes.control.other")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := startRoleWith(t, "control", fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk")))
+	r.startUsers(t, dir)
+	if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), "", false, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if line := r.until(t, "NATS refuses the process's user a subject"); !strings.Contains(line, "$KV.nodes.control.") {
+		t.Error(line)
+	}
+	for t.Context().Err() == nil { // it is ready a moment later
+		status, text := r.get(t, r.main, "/ready")
+		if status == http.StatusOK {
+			if !strings.Contains(text, `"permission":"NATS refuses`) || strings.Contains(text, "$KV") {
+				t.Errorf("%d %s", status, text)
+			}
+			break
+		}
+	}
+	if err := r.end(t); err != nil {
+		t.Error(err)
 	}
 }
 
