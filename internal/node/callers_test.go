@@ -105,6 +105,8 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 		"another-control":   {[]string{kindControl}, connect.CodePermissionDenied},
 		"unnamed":           {nil, connect.CodePermissionDenied},
 		"nearly":            {[]string{"gateway/x"}, connect.CodePermissionDenied},
+		"two-in-one":        {[]string{"projection/role/gateway"}, connect.CodePermissionDenied},
+		"escaped":           {[]string{"%67ateway"}, connect.CodePermissionDenied},
 		"other.example.com": {[]string{"x"}, connect.CodePermissionDenied},
 	} {
 		own := material(name, c.roles...)

@@ -36,8 +36,12 @@ const rolePath = "/role/"
 func (c *Callers) roles(cert *x509.Certificate) []string {
 	var roles []string
 	for _, uri := range cert.URIs {
-		if at := strings.LastIndex(uri.Path, rolePath); uri.Scheme == "spiffe" && at >= 0 {
-			roles = append(roles, uri.Path[at+len(rolePath):])
+		// An id has no query, no fragment and no escaped characters (SPIFFE-ID §2).
+		if uri.Scheme != "spiffe" || uri.RawQuery != "" || uri.Fragment != "" || strings.Contains(uri.EscapedPath(), "%") {
+			continue
+		}
+		if _, role, found := strings.Cut(uri.Path, rolePath); found {
+			roles = append(roles, role)
 		}
 	}
 	for role, names := range c.Names {

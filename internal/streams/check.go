@@ -49,7 +49,7 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 		case now.Replicas < next.Replicas:
 			outdated = append(outdated, fmt.Sprintf("%s has %d replicas, and the settings say %d", definition.Name, now.Replicas, next.Replicas))
 		case now.AllowRollup && !next.AllowRollup:
-			outdated = append(outdated, definition.Name+" accepts rollups: a user that may write one of its keys can remove all others")
+			outdated = append(outdated, definition.Name+" accepts rollups: a user that may write one of its keys can remove all others: run 'headgate nats-setup' of this version")
 		case limitsOf(now) != limitsOf(next):
 			outdated = append(outdated, definition.Name+" has limits of an earlier version")
 		}
