@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/natstest"
@@ -281,6 +282,38 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	}
 	if _, err := kv.SharedSecret(ctx, control.js, kv.SecretTokens); err == nil || !strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("the secret is accepted: %v", err)
+	}
+}
+
+// A message that a user has stored under its own key, and has the server publish to a subject of the
+// journal as the answer to a request, is no event.
+func TestEvents_AnswersDirectedToTheJournalAreNoEvents(t *testing.T) {
+	t.Parallel()
+	i := install(t, platform...)
+	ctx := contextkit.PlatformContext(t.Context())
+	gateway, owner := i.connect(t, "gateway-1"), i.connect(t, "setup")
+	forged := nats.NewMsg("$KV.nodes.gateway.gateway-1")
+	forged.Header = nats.Header{"ce-type": {"opened"}, "ce-aggregateversion": {"1"}, "ce-aggregatetype": {"wallet"}, "ce-aggregateid": {"ada"}, "tenant-id": {"acme"}}
+	forged.Data = []byte(`{"owner":"Mallory"}`)
+	if _, err := gateway.js.PublishMsg(ctx, forged); err != nil {
+		t.Fatal(err)
+	}
+	if err := gateway.js.Conn().PublishRequest("$JS.API.DIRECT.GET.KV_nodes."+forged.Subject, "events.acme.wallet.ada", nil); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := owner.js.Stream(ctx, streams.Events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stored *jetstream.RawStreamMsg
+	for stored == nil {
+		if stored, err = stream.GetLastMsgForSubject(ctx, "events.acme.wallet.ada"); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			t.Fatal(err)
+		}
+	}
+	event, err := journal.ReadEvent(journal.RawMessage(stored))
+	if unreadable := new(journal.UnreadableError); !errors.As(err, &unreadable) || unreadable.Fault != journal.FaultSubject {
+		t.Errorf("%+v, %v", event, err)
 	}
 }
 

@@ -83,6 +83,7 @@ func (e *UnreadableError) Unwrap() error { return ErrMalformedEvent }
 // producers:
 //
 //   - tenant and aggregate are those of the subject; headers may be missing, and must not differ
+//   - the answer to a request for another message is no event, although it has its headers
 //   - without a usable ce-id, the id is made from the message's place, see [placeID]
 //   - without a usable ce-time, the time is when the message was stored
 //   - without a usable trace or correlation id, these are new; the correlation id is the event's id
@@ -116,6 +117,8 @@ func (m *Message) Read(copied bool) (Event, error) {
 	switch {
 	case tenant.IsZero() || !isAggregate(aggregateType, aggregateID):
 		return unreadable(FaultSubject, "the subject %.200q is not an event's", m.Subject)
+	case m.isAnswer():
+		return unreadable(FaultSubject, "it is the answer to a request for a message of %.200q", m.Header[jetstream.SubjectHeader])
 	case !agrees(m.Header, ceAggregateType, aggregateType), !agrees(m.Header, ceAggregateID, aggregateID):
 		return unreadable(
 			FaultAggregate,
@@ -175,6 +178,19 @@ func (m *Message) Read(copied bool) (Event, error) {
 		return unreadable(FaultData, "the data is not a JSON object: %.60q", m.Data)
 	}
 	return e, nil
+}
+
+// isAnswer reports whether the server has published the message as the answer to a direct get
+// (NATS ADR-31) of another subject. NATS does not check that the client may publish to the reply
+// subject of its request: a user that may read a message that it wrote could so publish it as an
+// event.
+func (m *Message) isAnswer() bool {
+	for _, from := range m.Header[jetstream.SubjectHeader] {
+		if from != m.Subject {
+			return true
+		}
+	}
+	return false
 }
 
 // UniqueID returns an id that no other event of the platform has. The ids of other producers are
