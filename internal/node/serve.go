@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +20,6 @@ import (
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/config"
-	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/headgate/headgate/internal/token"
@@ -256,11 +253,6 @@ func (p *Plan) aggregate(ctx context.Context) error {
 	}))
 }
 
-// checkQuota checks the default quota of tenants.
-func checkQuota(q fleet.StorageQuota) error {
-	return errors.Join(config.AtLeast("events", q.Events, 0), config.AtLeast("bytes", q.Bytes, 0), config.AtLeast("aggregates", q.Aggregates, 0), config.AtLeast("keys", q.Keys, 0))
-}
-
 func (p *Plan) control(ctx context.Context) error {
 	c := &p.settings.Control
 	channels, err := c.NodesTLS.channels(p.log)
@@ -314,20 +306,4 @@ func (p *Plan) runner(ctx context.Context) error {
 		}
 		return newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands, hooks, listen)
 	}))
-}
-
-// readCredential reads a token or API key from its file.
-func readCredential(path string) (string, error) {
-	if path == "" {
-		return "", errors.New("is missing: it authenticates commands")
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	credential := strings.TrimSpace(string(text))
-	if credential == "" {
-		return "", fmt.Errorf("%s is empty", path)
-	}
-	return credential, nil
 }

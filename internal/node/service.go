@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"connectrpc.com/connect/v2"
@@ -85,20 +84,6 @@ func (s *service) guard(ctx context.Context) error {
 
 // endpoint returns the address at which gateways call the service: its port for gRPC if there is one.
 func (s *service) endpoint() string { return cmp.Or(s.server.GRPCAddr(), s.server.Addr()) }
-
-// openModel reads the model; its mistakes are the error.
-func openModel(ctx context.Context, source model.Source) (*model.Registry, error) {
-	models, err := model.Open(ctx, source)
-	return models, modelError(err)
-}
-
-// modelError wraps err, unless it is nil, as the error of an invalid model.
-func modelError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("the model cannot be used:\n%w", err)
-}
 
 // nothing is the close function of a role that opens nothing.
 func nothing() error { return nil }
