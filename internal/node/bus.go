@@ -20,21 +20,22 @@ type bus struct {
 
 	monitor *natshealth.Monitor
 	storage *natshealth.Storage
-	journal *natsserver.Embedded // nil: the server is another process
+	// embedded is the NATS server of this process; nil: the server is another process.
+	embedded *natsserver.Embedded
 }
 
 // collectors returns the metrics of the bus.
 func (b *bus) collectors() []prometheus.Collector {
-	if b.journal != nil {
-		return []prometheus.Collector{b.monitor, b.storage, b.journal}
+	if b.embedded != nil {
+		return []prometheus.Collector{b.monitor, b.storage, b.embedded}
 	}
 	return []prometheus.Collector{b.monitor, b.storage}
 }
 
 // run monitors the connection, JetStream and an embedded server, until ctx ends.
 func (b *bus) run() rpc.Layer {
-	if b.journal != nil {
-		return rpc.Layer{b.monitor.Run, func(ctx context.Context) error { return b.journal.Run(ctx, b.storage) }}
+	if b.embedded != nil {
+		return rpc.Layer{b.monitor.Run, func(ctx context.Context) error { return b.embedded.Run(ctx, b.storage) }}
 	}
 	return rpc.Layer{b.monitor.Run}
 }
@@ -42,12 +43,17 @@ func (b *bus) run() rpc.Layer {
 // Storage returns the known state of the streams' storage.
 func (b *bus) Storage() *natshealth.Storage { return b.storage }
 
-// openBus returns the bus over a connection.
-func openBus(conn *nats.Conn, log zerolog.Logger) (*bus, error) {
+// openBus returns the bus over a connection to a NATS server: embedded, or one of another process if that is nil.
+func openBus(conn *nats.Conn, embedded *natsserver.Embedded, log zerolog.Logger) (*bus, error) {
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return nil, err
 	}
 	storage := natshealth.NewStorage(log)
-	return &bus{JetStream: storage.Observe(js), monitor: natshealth.NewMonitor(js, log), storage: storage}, nil
+	return &bus{
+		JetStream: storage.Observe(js),
+		monitor:   natshealth.NewMonitor(js, log),
+		storage:   storage,
+		embedded:  embedded,
+	}, nil
 }

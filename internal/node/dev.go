@@ -217,10 +217,9 @@ func (p *platform) startBackbone(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.js, err = openBus(conn, p.log); err != nil {
+	if p.js, err = openBus(conn, p.embedded, p.log); err != nil {
 		return err
 	}
-	p.js.journal = p.embedded
 	if err := ensureStreams(ctx, p.js, 1, p.log, streamOptions(p.config.NewJournal, filepath.Join(p.config.Data, "views"))...); err != nil {
 		return err
 	}

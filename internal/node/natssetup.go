@@ -40,7 +40,7 @@ func SetUpNATS(ctx context.Context, path, nkey string, newJournal bool, out, log
 	ctx, done := refused.during(contextkit.PlatformContext(ctx))
 	defer done()
 	defer func() { err = refusalOf(ctx, err) }()
-	js, err := openBus(conn, log)
+	js, err := openBus(conn, nil, log)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 			conn.Close()
 		}
 	}()
-	js, err := openBus(conn, p.log)
+	js, err := openBus(conn, nil, p.log)
 	if err != nil {
 		return nil, err
 	}
