@@ -212,6 +212,10 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 	for _, principal := range config.Platform {
 		g.platform[principal] = true
 	}
+	origins, err := crossOrigin(config.Origins)
+	if err != nil {
+		return nil, err
+	}
 	json := frame.JSONCodec()
 	g.server = rpc.NewEdge(config.Listen, g.ready, log, rpc.Edge{
 		Options: []connecthttp.Option{
@@ -219,15 +223,11 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(rpc.CompressMinBytes),
 		},
 		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: deadlineMargin,
+		Front: func(next http.Handler) http.Handler {
+			return config.HSTS.handler(origins(privateCaching(edge.WebText(next))))
+		},
 		Degraded: g.degradedParts, MayAsk: g.authorizeReadiness,
 	}, contextkit.EdgeInterceptor, g.limitHealthChecks)
-	origins, err := crossOrigin(config.Origins)
-	if err != nil {
-		return nil, err
-	}
-	g.server.Front = func(next http.Handler) http.Handler {
-		return config.HSTS.handler(origins(privateCaching(edge.WebText(next))))
-	}
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
 	metrics.MustRegister(collector{g}, verifier)
@@ -273,8 +273,7 @@ func (g *Gateway) register(server *rpc.Server, catalog *policy.Catalog) (*policy
 	if err != nil {
 		return nil, nil, err
 	}
-	server.HTTP.Handle("/", rest)
-	server.Unclean = rest
+	server.Fallback(rest)
 	server.HTTP.Handle("GET "+pageOpenAPI, contextkit.HTTPMiddleware(g.localPage(pageOpenAPI, openapi.Handler("Headgate", "v1", table))))
 	return table, rest, nil
 }

@@ -58,11 +58,27 @@ func (m *member) lastProbe() http.Header {
 	return m.probe
 }
 
-// member starts a node.
+// noteProbe records the headers of a health check.
+func (m *member) noteProbe(ctx context.Context) {
+	info, ok := connect.CallInfoForServerContext(ctx)
+	if !ok {
+		return // the question does not come from a call
+	}
+	header := http.Header{}
+	for key, values := range info.RequestHeader().All() {
+		header[http.CanonicalHeaderKey(key)] = slices.Clone(values)
+	}
+	m.seenMu.Lock()
+	defer m.seenMu.Unlock()
+	m.probe = header
+}
+
+// startMember starts a node.
 func startMember(t *testing.T, kind, id string) *member {
 	t.Helper()
 	m := &member{released: make(chan struct{})}
-	server := rpc.NewServer(rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error {
+	server := rpc.NewServer(rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(ctx context.Context, _ contextkit.TenantID) error {
+		m.noteProbe(ctx)
 		if m.hung.Load() {
 			m.waits.Store(true)
 			<-m.released // not ctx.Done: an answer at the deadline is one
@@ -74,16 +90,6 @@ func startMember(t *testing.T, kind, id string) *member {
 	}, zerolog.Nop())
 	queriesconnect.RegisterQueryServiceHandler(server.RPC, m)
 	adminv1connect.RegisterRunnerAdminHandler(server.RPC, m)
-	server.Front = func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if strings.HasPrefix(r.URL.Path, "/grpc.health") {
-				m.seenMu.Lock()
-				m.probe = r.Header.Clone()
-				m.seenMu.Unlock()
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := server.Listen(ctx); err != nil {
 		t.Fatal(err)

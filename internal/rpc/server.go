@@ -181,18 +181,13 @@ type Server struct {
 	RPC *connect.Server
 	// HTTP takes plain HTTP handlers.
 	HTTP *http.ServeMux
-	// Unclean serves the requests whose paths have empty or dot segments, which HTTP would
-	// redirect to another path, and those below a service's path that are no RPCs; nil: HTTP
-	// does. Set it before Listen.
-	Unclean http.Handler
 	// Metrics is the process's registry.
 	Metrics *Metrics
-	// Front wraps everything that the process serves, such as with CORS; nil:
-	// nothing. Set it before Listen.
-	Front func(http.Handler) http.Handler
 
 	config    Config
-	stopping  chan struct{} // closed when Serve begins to end
+	front     func(http.Handler) http.Handler // around all handlers; nil: none
+	fallback  http.Handler                    // see Fallback; nil: none
+	stopping  chan struct{}                   // closed when Serve begins to end
 	ready     Readiness
 	degraded  Degraded                                       // nil: it has no parts
 	mayAsk    func(*http.Request, contextkit.TenantID) error // nil: every client may ask
@@ -272,6 +267,8 @@ type Edge struct {
 	// handlers' context is that of [Hop] already.
 	Timeout func(procedure string) time.Duration
 	Margin  time.Duration
+	// Front wraps the handler of all paths, for example with CORS; nil: the handler is not wrapped.
+	Front func(http.Handler) http.Handler
 	// Degraded is shown by /ready; nil: nothing is.
 	Degraded Degraded
 	// MayAsk returns why a request may not ask for a tenant's readiness (/ready?tenant=): an
@@ -285,7 +282,7 @@ type Edge struct {
 // edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
 	s := newServer(config.WithEdgeDefaults(), NewMetrics(config.Name), ready, log)
-	s.degraded, s.mayAsk = edge.Degraded, edge.MayAsk
+	s.front, s.degraded, s.mayAsk = edge.Front, edge.Degraded, edge.MayAsk
 	s.watches = newWatches(s.Metrics.Registerer(config.Name))
 	s = newEdge(s, edge.Options, interceptors)
 	timeout := func(_ context.Context, spec connect.Spec) time.Duration {
@@ -301,7 +298,7 @@ func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, inte
 func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.ServerInterceptor) *Server {
 	s.renew = func() *Server {
 		next := newServer(s.config, s.Metrics, s.ready, s.log)
-		next.stopping, next.Front, next.degraded, next.mayAsk = s.stopping, s.Front, s.degraded, s.mayAsk
+		next.stopping, next.front, next.degraded, next.mayAsk = s.stopping, s.front, s.degraded, s.mayAsk
 		next.watches, next.slow, next.clients = s.watches, s.slow, s.clients
 		return newEdge(next, options, interceptors)
 	}
@@ -325,8 +322,8 @@ func (s *Server) Adopt(next *Server) {
 func (s *Server) mount() *http.Handler {
 	connecthttp.Mount(rpcMux{s.HTTP, s}, s.RPC, s.options...)
 	handler := boundQuoted(boundBodies(s.config, s.slow, s.root()))
-	if s.Front != nil {
-		handler = s.Front(handler)
+	if s.front != nil {
+		handler = s.front(handler)
 	}
 	if s.config.Proxies != nil {
 		handler = s.clients.behindProxies(handler)
@@ -336,12 +333,12 @@ func (s *Server) mount() *http.Handler {
 
 // root returns the handler of all paths.
 func (s *Server) root() http.Handler {
-	if s.Unclean == nil {
+	if s.fallback == nil {
 		return s.HTTP
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isUnclean(r.URL.Path) && isUnclean(r.URL.EscapedPath()) {
-			s.Unclean.ServeHTTP(w, r)
+			s.fallback.ServeHTTP(w, r)
 			return
 		}
 		s.HTTP.ServeHTTP(w, r)
@@ -362,6 +359,14 @@ func isUnclean(path string) bool {
 		}
 	}
 	return false
+}
+
+// Fallback registers the handler of the requests that no other handler serves: other paths, paths with empty or dot
+// segments, which HTTP would redirect to another path, and requests below a service's path that are no RPCs. Without
+// one, HTTP responds to these.
+func (s *Server) Fallback(handler http.Handler) {
+	s.HTTP.Handle("/", handler)
+	s.fallback = handler
 }
 
 // Guard registers methods that pass through interceptor first.

@@ -18,7 +18,7 @@ type rpcMux struct {
 // Handle registers a handler.
 func (m rpcMux) Handle(pattern string, handler http.Handler) {
 	if strings.HasSuffix(pattern, "/") { // of a service's unknown methods
-		handler = unknownMethod(handler, m.server.Unclean)
+		handler = unknownMethod(handler, m.server.fallback)
 	}
 	m.ServeMux.Handle(pattern, handler)
 }
