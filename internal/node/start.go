@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,15 +46,10 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 	if err := p.bind(ctx); err != nil {
 		return nil, err
 	}
-	stop, err := p.serveWaiting(ctx)
-	if err != nil {
-		return nil, errors.Join(err, p.sockets.Close())
+	defer func() { err = errors.Join(err, p.sockets.Close()) }() // sockets that no server uses
+	if err := p.serveWaiting(ctx); err != nil {
+		return nil, err
 	}
-	defer func() {
-		stop()
-		err = errors.Join(err, p.sockets.Close()) // sockets that no server uses
-	}()
-	p.sockets.Yield = stop
 	var told struct {
 		cause string
 		at    time.Time
@@ -144,22 +138,15 @@ func (p *Plan) bind(ctx context.Context) error {
 		if addr == "" {
 			continue
 		}
-		if err := p.sockets.Bind(ctx, addr); err != nil {
+		if _, err := p.sockets.Bind(ctx, addr); err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", p.role, err), p.sockets.Close())
 		}
 	}
 	return nil
 }
 
-// serveWaiting serves the role's addresses while the role starts, until stop is called, which waits for the end and
-// may be called repeatedly.
-func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var serving sync.WaitGroup
-	stop = func() {
-		cancel()
-		serving.Wait()
-	}
+// serveWaiting serves the role's addresses while the role starts.
+func (p *Plan) serveWaiting(ctx context.Context) error {
 	ready := func(context.Context, contextkit.TenantID) error {
 		return errors.New(*p.waits.Load())
 	}
@@ -177,17 +164,11 @@ func (p *Plan) serveWaiting(ctx context.Context) (stop func(), err error) {
 			config.TLS = nil
 		}
 		server := rpc.NewWaiting(config, addr == operators, ready, p.log, p.whileWaiting()...)
-		if err := server.Listen(ctx); err != nil {
-			stop()
-			return nil, err
+		if err := p.sockets.Lend(ctx, server); err != nil {
+			return err
 		}
-		serving.Go(func() {
-			if err := server.Serve(ctx); err != nil {
-				p.log.Error().Err(err).Str("address", addr).Msg("serving the address failed while the role starts")
-			}
-		})
 	}
-	return stop, nil
+	return nil
 }
 
 // whileWaiting returns metrics that the monitor exports once the role has started (see [natshealth.Monitor]), so that

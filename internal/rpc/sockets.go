@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,12 +15,11 @@ import (
 // that take calls without closing them, so that no client finds an address closed in between.
 // It is not for concurrent use.
 type Sockets struct {
-	// Yield ends the servers that the addresses are lent to, and waits; nil: there are none.
-	// It is called before an address is taken, and may be called repeatedly.
-	Yield func()
-
 	bound []*socket
 	taken bool
+
+	lent   sync.WaitGroup // servers that serve bound addresses
+	recall []func()       // end these servers
 }
 
 // Taken reports whether a server has taken one of the addresses.
@@ -31,27 +31,51 @@ type socket struct {
 	shared *shared // the last listener that was lent; nil: none
 }
 
-// Bind binds addr (host:port).
-func (s *Sockets) Bind(ctx context.Context, addr string) error {
+// Bind binds addr (host:port), and returns the bound address, whose port is the one that the system has chosen if that
+// of addr is 0. Servers take the sockets of equal addresses in the order in which they have been bound.
+func (s *Sockets) Bind(ctx context.Context, addr string) (string, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return err
+		return "", err
 	}
 	tcp, ok := listener.(*net.TCPListener)
 	if !ok {
-		return errors.Join(fmt.Errorf("%s is a %T", addr, listener), listener.Close())
+		return "", errors.Join(fmt.Errorf("%s is a %T", addr, listener), listener.Close())
 	}
 	s.bound = append(s.bound, &socket{addr: addr, tcp: tcp})
+	return tcp.Addr().String(), nil
+}
+
+// Lend makes a server of [NewWaiting] serve its address, which is bound, until another server takes an address or Close
+// is called.
+func (s *Sockets) Lend(ctx context.Context, waiting *Server) error {
+	if err := waiting.Listen(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.recall = append(s.recall, cancel)
+	s.lent.Go(func() {
+		if err := waiting.Serve(ctx); err != nil {
+			waiting.log.Error().Err(err).Str("address", waiting.Addr()).Msg("serving the address failed while the process starts")
+		}
+	})
 	return nil
+}
+
+// yield ends the servers of Lend, and waits for their ends.
+func (s *Sockets) yield() {
+	for _, end := range s.recall {
+		end()
+	}
+	s.lent.Wait()
+	s.recall = nil
 }
 
 // take returns a listener at addr: the bound one, which is the caller's from then on, or a
 // new one.
 func (s *Sockets) take(ctx context.Context, addr string) (net.Listener, error) {
 	if s != nil {
-		if s.Yield != nil {
-			s.Yield()
-		}
+		s.yield()
 		for i, bound := range s.bound {
 			if bound.addr == addr && bound.free() {
 				s.taken, s.bound = true, slices.Delete(s.bound, i, i+1)
@@ -75,8 +99,9 @@ func (s *Sockets) lend(_ context.Context, addr string) (net.Listener, error) {
 
 func (s *socket) free() bool { return s.shared == nil || s.shared.closed.Load() }
 
-// Close closes the addresses that no server has taken.
+// Close ends the servers of Lend, and closes the addresses that no server has taken.
 func (s *Sockets) Close() error {
+	s.yield()
 	var errs []error
 	for _, bound := range s.bound {
 		errs = append(errs, bound.tcp.Close())
