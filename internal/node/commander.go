@@ -13,8 +13,8 @@ import (
 // commander sends the runner's commands to the gateway with the runner's credential.
 type commander struct {
 	pool *upstream.Pool
-	// gateway returns the gateway's host:port.
-	gateway func() string
+	// gateway is the gateway's host:port.
+	gateway string
 	// credential returns the credential of the next command.
 	credential func() (string, error)
 }
@@ -32,6 +32,6 @@ func (c *commander) intercept(next connect.ClientFunc) connect.ClientFunc {
 		}
 		info, _ := connect.CallInfoForClientContext(ctx)
 		info.RequestHeader().Set("authorization", "Bearer "+credential)
-		return next(upstream.WithEndpoint(ctx, c.gateway()), spec)
+		return next(upstream.WithEndpoint(ctx, c.gateway), spec)
 	}
 }

@@ -72,9 +72,24 @@ type platform struct {
 	aggregate, projection, runner, control *service
 	edge                                   *edge
 	followModel                            func(context.Context) error
-	// within maps the endpoints of services to their in-process transports.
-	within map[string]upstream.Opener
+	// sockets has the addresses of the gateway, which the runner calls and which listens last.
+	sockets rpc.Sockets
 }
+
+// inProcess maps the endpoints of services that listen to their transports within the process.
+type inProcess map[string]upstream.Opener
+
+// listen binds the addresses of a service and adds its transport.
+func (i inProcess) listen(ctx context.Context, s *service) error {
+	if err := s.server.Listen(ctx); err != nil {
+		return err
+	}
+	i[s.endpoint()] = s.server.InProcess(frame.GRPCCodec{})
+	return nil
+}
+
+// opener returns the transport of an endpoint, nil for endpoints of other processes.
+func (i inProcess) opener(endpoint string) upstream.Opener { return i[endpoint] }
 
 // Dev runs all roles in this process, over an embedded NATS server, until ctx ends. It writes the platform's
 // addresses and examples to out, and log lines to logs.
@@ -169,13 +184,24 @@ func (p *platform) start(ctx context.Context) error {
 			return err
 		}
 	}
+	gatewayAddr, err := p.bindGateway(ctx)
+	if err != nil {
+		return err
+	}
+	within := inProcess{}
 	if p.aggregate, err = newAggregate(ctx, members["aggregate"], models, aggregate.Config{Synced: !p.config.LazySync}, listen("aggregate", p.config.AggregateListen)); err != nil {
+		return err
+	}
+	if err := within.listen(ctx, p.aggregate); err != nil {
 		return err
 	}
 	if p.projection, err = newSQLiteProjection(ctx, members["projection"], models, projection.Config{}, filepath.Join(p.config.Data, "views"), listen("projection", p.config.ProjectionListen)); err != nil {
 		return err
 	}
-	commands := &commander{pool: upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), gateway: func() string { return p.edge.gateway.GRPCAddr() }, credential: p.runnerToken}
+	if err := within.listen(ctx, p.projection); err != nil {
+		return err
+	}
+	commands := &commander{pool: upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}), gateway: gatewayAddr, credential: p.runnerToken}
 	hooks := webhook.Config{Allow: p.config.Webhook, Private: true, Plain: true}
 	if hooks.Secret, err = OpenDevWebhookSecret(p.config.Data); err != nil {
 		return err
@@ -183,17 +209,16 @@ func (p *platform) start(ctx context.Context) error {
 	if p.runner, err = newRunner(ctx, members["runner"], models, runner.Config{}, commands, hooks, listen("runner", p.config.RunnerListen)); err != nil {
 		return err
 	}
-	if p.control, err = newControl(ctx, members["control"], models, p.config.Model != "", upstream.NewPool(upstream.PoolConfig{Local: p.local}), listen("control", p.config.ControlListen)); err != nil {
+	if err := within.listen(ctx, p.runner); err != nil {
 		return err
 	}
-	p.within = map[string]upstream.Opener{}
-	for _, s := range []*service{p.aggregate, p.projection, p.runner, p.control} {
-		if err := s.server.Listen(ctx); err != nil {
-			return err
-		}
-		p.within[s.endpoint()] = s.server.InProcess(frame.GRPCCodec{})
+	if p.control, err = newControl(ctx, members["control"], models, p.config.Model != "", upstream.NewPool(upstream.PoolConfig{Local: within.opener}), listen("control", p.config.ControlListen)); err != nil {
+		return err
 	}
-	return p.startGateway(ctx)
+	if err := within.listen(ctx, p.control); err != nil {
+		return err
+	}
+	return p.startGateway(ctx, within)
 }
 
 // edgeID is the gateway's node id.
@@ -202,8 +227,24 @@ const edgeID = "gateway-1"
 // tracing returns the configuration of span export.
 func (p *platform) tracing() tracing.Config { return tracing.Config{Endpoint: p.config.OTLP} }
 
-// local returns the transport to a service of this process.
-func (p *platform) local(endpoint string) upstream.Opener { return p.within[endpoint] }
+// bindGateway binds the addresses of the gateway, and returns the one for commands of the runner.
+func (p *platform) bindGateway(ctx context.Context) (commands string, err error) {
+	const admin = 2
+	// In the order in which the gateway's servers take them.
+	for i, addr := range []string{p.config.Listen, p.config.GRPCListen, p.config.AdminListen} {
+		if addr == "" {
+			continue
+		}
+		bound, err := p.sockets.Bind(ctx, addr)
+		if err != nil {
+			return "", fmt.Errorf("gateway: %w", err)
+		}
+		if i < admin {
+			commands = bound // the one for gRPC alone, if there is one
+		}
+	}
+	return commands, nil
+}
 
 func (p *platform) startBackbone(ctx context.Context) (err error) {
 	if err := format.OpenDir(p.config.Data, devFormat); err != nil {
@@ -280,7 +321,7 @@ func streamOptions(newJournal bool, views string) []setup.Option {
 	return options
 }
 
-func (p *platform) startGateway(ctx context.Context) error {
+func (p *platform) startGateway(ctx context.Context, within inProcess) error {
 	routes := route.NewTable()
 	nodes := []route.Node{
 		{ID: "aggregate-1", Kind: "aggregate", Endpoint: p.aggregate.endpoint(), Ready: true},
@@ -319,9 +360,9 @@ func (p *platform) startGateway(ctx context.Context) error {
 	}
 	p.edge, err = openEdge(ctx, p.js, edgeConfig{
 		gateway: gateway.Config{
-			Listen: rpc.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen, Proxies: trusted}, Admin: p.config.AdminListen,
+			Listen: rpc.Config{Name: "gateway", Addr: p.config.Listen, GRPC: p.config.GRPCListen, Proxies: trusted, Sockets: &p.sockets}, Admin: p.config.AdminListen,
 			Auth: accepted, Platform: []string{runnerSubject}, Origins: origins,
-			UI: ui.Handler(), Upstream: upstream.PoolConfig{Local: p.local},
+			UI: ui.Handler(), Upstream: upstream.PoolConfig{Local: within.opener},
 		},
 		id: edgeID, tracing: p.tracing(), descriptors: sets, routes: routes, nodes: further,
 	}, p.log)
@@ -344,7 +385,7 @@ func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 
 // close releases what start opened, in reverse.
 func (p *platform) close() error {
-	var errs []error
+	errs := []error{p.sockets.Close()} // those that no server uses
 	for _, s := range []*service{p.control, p.runner, p.projection, p.aggregate} {
 		if s != nil {
 			errs = append(errs, s.close())

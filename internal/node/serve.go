@@ -301,7 +301,7 @@ func (p *Plan) runner(ctx context.Context) error {
 	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 		commands := &commander{
 			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),
-			gateway:    func() string { return r.Gateway },
+			gateway:    r.Gateway,
 			credential: func() (string, error) { return readCredential(r.Credential) },
 		}
 		return newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands, hooks, listen)
