@@ -237,6 +237,47 @@ func (f *File) line(path []string) int {
 	return line
 }
 
+// Set returns the paths of the settings to which the file gives a value that is not empty, in the file's order. A list
+// is one setting.
+func (f *File) Set() []string {
+	var out []string
+	var walk func(prefix string, node *yaml.Node)
+	walk = func(prefix string, node *yaml.Node) {
+		switch node.Kind {
+		case yaml.DocumentNode:
+			for _, child := range node.Content {
+				walk(prefix, child)
+			}
+		case yaml.AliasNode:
+			walk(prefix, node.Alias)
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(node.Content); i += 2 {
+				key, value := node.Content[i], node.Content[i+1]
+				switch {
+				case key.Tag == "!!merge" && value.Kind == yaml.SequenceNode:
+					for _, merged := range value.Content {
+						walk(prefix, merged)
+					}
+				case key.Tag == "!!merge":
+					walk(prefix, value)
+				default:
+					walk(strings.TrimPrefix(prefix+"."+key.Value, "."), value)
+				}
+			}
+		case yaml.SequenceNode:
+			if len(node.Content) > 0 {
+				out = append(out, prefix)
+			}
+		case yaml.ScalarNode:
+			if node.Value != "" && node.Tag != "!!null" {
+				out = append(out, prefix)
+			}
+		}
+	}
+	walk("", f.root)
+	return out
+}
+
 // Keys returns the paths of all settings in a document, sorted; the members of
 // lists are left out.
 func Keys(data []byte) ([]string, error) {

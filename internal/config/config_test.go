@@ -85,6 +85,21 @@ func TestParse_OmittedSettingsKeepDefaults(t *testing.T) {
 	}
 }
 
+func TestFile_SetNamesSettingsWithValues(t *testing.T) {
+	t.Setenv("EMPTY", "")
+	var into any
+	file, err := config.Parse("x.yaml", []byte("a: &a {b: 1, c: \"\", d: ~}\nl: [x, y]\nm: []\ncopy: *a\nmerged: {<<: *a, e: false}\nboth: {<<: [*a, {f: 2}]}\nenv: ${EMPTY}\n"), &into)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(file.Set(), " "), "a.b l copy.b merged.b merged.e both.b both.f"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if file, err = config.Parse("empty.yaml", nil, &into); err != nil || len(file.Set()) > 0 {
+		t.Errorf("an empty file sets %v (%v)", file.Set(), err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("listen: x\nlimits: {rate: 1}\n"))
 	f.Add([]byte("- a\n"))

@@ -66,7 +66,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 		}
 		tokens = append(tokens, announcedToken{variable(tenant), token})
 	}
-	if p.config.Model == "" {
+	if p.settings.Model == "" {
 		transfers, err := auth.NewPrincipal(p.tenants[0].String()+"-transfers", []string{p.tenants[0].String()}, transferRights)
 		if err != nil {
 			return err

@@ -4,7 +4,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/internal/descriptors"
-	"github.com/headgate/headgate/internal/rpc"
 )
 
 // Open files that a process needs in addition to its connections.
@@ -46,7 +45,7 @@ func (p *Plan) files() []descriptors.Need {
 // files returns the open files that the platform may need. It counts only connections of the gateway, since its calls
 // reach the services without connections.
 func (p *platform) files() []descriptors.Need {
-	connections := rpc.Config{}.WithDefaults().MaxConnections
+	connections := p.settings.Gateway.Server.WithDefaults().MaxConnections
 	return []descriptors.Need{
 		{What: "the process", Count: 2 * baseFiles, Always: true},
 		{What: "the streams of NATS", Count: embeddedFiles, Always: true},

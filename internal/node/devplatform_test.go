@@ -30,11 +30,13 @@ type devPlatform struct {
 	conns map[string]*grpc.ClientConn // by kind of node
 }
 
+// loopback is an address with a port that the system chooses.
+const loopback = "127.0.0.1:0"
+
 // startDev starts a platform of the tenants acme, globex and initech that runs a model.
 func startDev(t *testing.T, model string) *devPlatform {
 	t.Helper()
-	const loopback = "127.0.0.1:0"
-	c := DevConfig{
+	return startDevWith(t, DevConfig{
 		Data:             t.TempDir(),
 		Model:            model,
 		Tenants:          []string{"acme", "globex", "initech"},
@@ -48,12 +50,17 @@ func startDev(t *testing.T, model string) *devPlatform {
 		Webhook:          []string{"127.0.0.1"},
 		LazySync:         true,
 		LogLevel:         "error",
-	}
-	tenants, err := rpc.ParseTenants(c.Tenants)
+	})
+}
+
+// startDevWith starts a platform.
+func startDevWith(t *testing.T, c DevConfig) *devPlatform {
+	t.Helper()
+	p, err := newPlatform(contextkit.PlatformContext(t.Context()), &c, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &devPlatform{platform: &platform{config: &c, tenants: tenants.All()}, conns: map[string]*grpc.ClientConn{}}
+	d := &devPlatform{platform: p, conns: map[string]*grpc.ClientConn{}}
 	t.Cleanup(func() {
 		if err := d.close(); err != nil {
 			t.Error(err)

@@ -5,26 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/control/ui"
-	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
-	rest "github.com/headgate/headgate/gateway/edge"
 	gatewayfleet "github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/rpc"
-	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/model"
-	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/projection"
 	"github.com/headgate/headgate/services/runner"
 )
@@ -120,29 +114,15 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 	return rpc.RunLayers(ctx, append(r.layers, r.js.run())...)
 }
 
-// minShare is the smallest valid tenant_share and caller_share.
-const minShare = 0.001
-
 func (p *Plan) gateway(ctx context.Context) error {
 	g := &p.settings.Gateway
 	listen, listenErr := g.listen("gateway", p.log)
-	trusted, proxiesErr := proxies.New(g.Proxies)
-	listen.Proxies = trusted
 	accepted, keys, authErr := g.Auth.verify(ctx)
-	routes, routesErr := g.routes()
-	sets, setsErr := descriptorSets(g.Descriptors)
-	var channelsErr error
-	if g.Upstream.TLS, channelsErr = g.UpstreamTLS.channels(p.log); channelsErr != nil {
-		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
-	}
-	err := errors.Join(listenErr, config.Inside("proxies", proxiesErr), g.checkHSTS(), gateway.CheckOrigins(g.origins()...), config.Inside("auth", authErr), routesErr, setsErr, channelsErr,
-		config.Inside("upstream", g.Upstream.Validate()), config.Inside("breakers", g.Breakers.Validate()), config.Inside("probes", g.Probes.Validate()),
-		config.Inside("tenant_limits", g.TenantLimits.Validate()), config.AtLeast("max_timeout", g.MaxTimeout, 0), config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0), config.AtLeast("max_concurrent", g.MaxConcurrent, 1), config.AtLeast("max_streams", g.MaxStreams, 1),
-		config.AtLeast("max_bytes", g.MaxBytes, 1<<20), config.Within("tenant_share", g.TenantShare, minShare, 1), config.Within("caller_share", g.CallerShare, minShare, 1))
-	if err != nil {
+	parts, partsErr := g.open(p.log)
+	if err := errors.Join(listenErr, config.Inside("auth", authErr), partsErr); err != nil {
 		return err
 	}
-	listen.Sockets = &p.sockets
+	listen.Proxies, listen.Sockets = parts.proxies, &p.sockets
 	p.listen, p.admin = listen, g.Admin
 	p.open = func(ctx context.Context, js *bus) (*running, error) {
 		var err error
@@ -159,19 +139,14 @@ func (p *Plan) gateway(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		var pages http.Handler
-		if g.UI {
-			pages = ui.Handler()
-		}
 		e, err := openEdge(ctx, js, edgeConfig{
-			gateway: gateway.Config{
-				Listen: listen, Admin: g.Admin, Auth: accepted, Platform: g.Auth.Platform, Upstream: g.Upstream, Breakers: g.Breakers, Probes: g.Probes,
-				MaxTimeout: g.MaxTimeout, MaxStreamTimeout: g.MaxStreamTimeout, MaxConcurrent: g.MaxConcurrent, MaxStreams: g.MaxStreams,
-				MaxBytes: g.MaxBytes, TenantShare: g.TenantShare, CallerShare: g.CallerShare, Limits: g.TenantLimits, Origins: g.origins(), HSTS: g.HSTS,
-				Query: rest.Query{Ignored: g.IgnoredParameters}, KeepAlive: g.StreamKeepAlive,
-				UI: pages, ForeignOnly: !g.PlatformServices,
-			},
-			id: id, tracing: p.settings.Tracing, descriptors: sets, routes: routes, placed: g.placed(), nodes: g.Nodes,
+			gateway:     g.config(listen, accepted),
+			id:          id,
+			tracing:     p.settings.Tracing,
+			descriptors: parts.descriptors,
+			routes:      parts.routes,
+			placed:      g.placed(),
+			nodes:       g.Nodes,
 		}, p.log)
 		if err != nil {
 			return nil, err
@@ -248,8 +223,8 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 
 func (p *Plan) aggregate(ctx context.Context) error {
 	a := &p.settings.Aggregate
-	return errors.Join(config.Inside("answers", a.Answers.Validate()), config.AtLeast("cache_bytes", a.CacheBytes, aggregate.MinCacheBytes), config.Inside("quota", checkQuota(a.Quota)), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
-		return newAggregate(ctx, m, models, aggregate.Config{Synced: p.settings.NATS.Synced, Answers: a.Answers, CacheBytes: a.CacheBytes, Quota: a.Quota}, listen)
+	return errors.Join(a.check(), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
+		return newAggregate(ctx, m, models, a.config(p.settings.NATS.Synced), listen)
 	}))
 }
 

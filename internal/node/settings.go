@@ -23,7 +23,7 @@ var documentedSettings []byte
 // DocumentedSettings returns a settings file with every setting, its explanation and its default.
 func DocumentedSettings() []byte { return bytes.Clone(documentedSettings) }
 
-// settings are the file of 'headgate serve'.
+// settings are the file of 'headgate serve' and 'headgate dev'.
 type settings struct {
 	NATS       natsSettings       `yaml:"nats"`
 	Callers    callerSettings     `yaml:"callers"`
@@ -40,13 +40,21 @@ type settings struct {
 	file *config.File
 }
 
-// readSettings reads the file over the documented settings.
-func readSettings(path string) (*settings, error) {
+// defaultSettings returns the documented settings.
+func defaultSettings() (*settings, error) {
 	s := &settings{}
 	if _, err := config.Parse("headgate.yaml", documentedSettings, s); err != nil {
 		return nil, fmt.Errorf("the documented settings: %w", err)
 	}
-	var err error
+	return s, nil
+}
+
+// readSettings reads the file over the documented settings.
+func readSettings(path string) (*settings, error) {
+	s, err := defaultSettings()
+	if err != nil {
+		return nil, err
+	}
 	if s.file, err = config.Read(path, s); err != nil {
 		return nil, err
 	}

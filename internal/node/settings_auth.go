@@ -22,7 +22,6 @@ type authSettings struct {
 
 // verify checks the section and opens what it names, except the keys.
 func (a authSettings) verify(ctx context.Context) (auth.Config, auth.Source, error) {
-	out := auth.Config{Issuer: a.Issuer, Audience: a.Audience, Leeway: a.Leeway}
 	var errs []error
 	for _, f := range []struct{ name, value, reason string }{
 		{"issuer", a.Issuer, "a token must name its issuer"},
@@ -33,7 +32,6 @@ func (a authSettings) verify(ctx context.Context) (auth.Config, auth.Source, err
 			errs = append(errs, config.Wrong(f.name, "is missing: %s", f.reason))
 		}
 	}
-	errs = append(errs, config.AtLeast("leeway", a.Leeway, 0))
 	source := auth.File(a.Keys)
 	if isURL(a.Keys) {
 		source = auth.URL(a.Keys)
@@ -42,13 +40,23 @@ func (a authSettings) verify(ctx context.Context) (auth.Config, auth.Source, err
 			errs = append(errs, config.Wrong("keys", "%v", err))
 		}
 	}
-	if a.APIKeys != "" {
-		var err error
-		if out.APIKeys, err = auth.OpenAPIKeys(ctx, auth.File(a.APIKeys)); err != nil {
-			errs = append(errs, config.Wrong("api_keys", "%v", err))
-		}
+	out, err := a.credentials(ctx)
+	out.Issuer, out.Audience = a.Issuer, a.Audience
+	return out, source, errors.Join(append(errs, err)...)
+}
+
+// credentials checks the leeway, and opens the API keys.
+func (a authSettings) credentials(ctx context.Context) (auth.Config, error) {
+	out, err := auth.Config{Leeway: a.Leeway}, config.AtLeast("leeway", a.Leeway, 0)
+	if a.APIKeys == "" {
+		return out, err
 	}
-	return out, source, errors.Join(errs...)
+	keys, keysErr := auth.OpenAPIKeys(ctx, auth.File(a.APIKeys))
+	if keysErr != nil {
+		return out, errors.Join(err, config.Wrong("api_keys", "%v", keysErr))
+	}
+	out.APIKeys = keys
+	return out, err
 }
 
 // isURL reports whether a source is fetched over HTTP.

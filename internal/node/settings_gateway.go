@@ -1,17 +1,26 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway"
+	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
+	rest "github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/probe"
+	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/proxies"
 	"github.com/headgate/headgate/internal/tlsfiles"
 )
@@ -42,6 +51,74 @@ type gatewaySettings struct {
 	Probes            probe.Config        `yaml:"probes"`
 	Nodes             []nodeSettings      `yaml:"nodes"`
 	Placements        []placementSettings `yaml:"placements"`
+}
+
+// minShare is the smallest valid tenant_share and caller_share.
+const minShare = 0.001
+
+// gatewayParts are what a gateway's section names.
+type gatewayParts struct {
+	proxies     *proxies.Set
+	routes      *route.Table
+	descriptors [][]byte
+}
+
+// open checks the section except its address and its credentials, and opens what it names. own are nodes in addition
+// to those of the section.
+func (g *gatewaySettings) open(log zerolog.Logger, own ...route.Node) (gatewayParts, error) {
+	trusted, proxiesErr := proxies.New(g.Proxies)
+	routes, routesErr := g.routes(own...)
+	sets, setsErr := descriptorSets(g.Descriptors)
+	var channelsErr error
+	if g.Upstream.TLS, channelsErr = g.UpstreamTLS.channels(log); channelsErr != nil {
+		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
+	}
+	return gatewayParts{trusted, routes, sets}, errors.Join(
+		config.Inside("proxies", proxiesErr), g.checkHSTS(), gateway.CheckOrigins(g.origins()...),
+		routesErr, setsErr, channelsErr,
+		config.Inside("upstream", g.Upstream.Validate()),
+		config.Inside("breakers", g.Breakers.Validate()),
+		config.Inside("probes", g.Probes.Validate()),
+		config.Inside("tenant_limits", g.TenantLimits.Validate()),
+		config.AtLeast("max_timeout", g.MaxTimeout, 0),
+		config.AtLeast("max_stream_timeout", g.MaxStreamTimeout, 0),
+		config.AtLeast("max_concurrent", g.MaxConcurrent, 1),
+		config.AtLeast("max_streams", g.MaxStreams, 1),
+		config.AtLeast("max_bytes", g.MaxBytes, 1<<20),
+		config.Within("tenant_share", g.TenantShare, minShare, 1),
+		config.Within("caller_share", g.CallerShare, minShare, 1),
+	)
+}
+
+// config returns the configuration of a gateway that listens at listen and accepts the credentials of accepted.
+func (g *gatewaySettings) config(listen rpc.Config, accepted auth.Config) gateway.Config {
+	var pages http.Handler
+	if g.UI {
+		pages = ui.Handler()
+	}
+	return gateway.Config{
+		Listen:           listen,
+		Admin:            g.Admin,
+		Auth:             accepted,
+		Platform:         g.Auth.Platform,
+		Upstream:         g.Upstream,
+		Breakers:         g.Breakers,
+		Probes:           g.Probes,
+		MaxTimeout:       g.MaxTimeout,
+		MaxStreamTimeout: g.MaxStreamTimeout,
+		MaxConcurrent:    g.MaxConcurrent,
+		MaxStreams:       g.MaxStreams,
+		MaxBytes:         g.MaxBytes,
+		TenantShare:      g.TenantShare,
+		CallerShare:      g.CallerShare,
+		Limits:           g.TenantLimits,
+		Origins:          g.origins(),
+		HSTS:             g.HSTS,
+		Query:            rest.Query{Ignored: g.IgnoredParameters},
+		KeepAlive:        g.StreamKeepAlive,
+		UI:               pages,
+		ForeignOnly:      !g.PlatformServices,
+	}
 }
 
 // checkHSTS checks the policy, which is only sent to clients that use TLS.

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
@@ -33,10 +34,10 @@ func (g gatewaySettings) placed() []route.Placement {
 	return out
 }
 
-// routes returns the section's nodes and placements.
-func (g gatewaySettings) routes() (*route.Table, error) {
+// routes returns the section's nodes, after own, and its placements.
+func (g gatewaySettings) routes(own ...route.Node) (*route.Table, error) {
 	var (
-		nodes  []route.Node
+		nodes  = slices.Clone(own)
 		placed []route.Placement
 		errs   []error
 	)

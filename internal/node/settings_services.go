@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/runner/webhook"
 )
 
@@ -19,6 +20,20 @@ type aggregateSettings struct {
 	CacheBytes int64           `yaml:"cache_bytes"`
 
 	Quota fleet.StorageQuota `yaml:"quota"`
+}
+
+// check checks the section except its node.
+func (a *aggregateSettings) check() error {
+	return errors.Join(
+		config.Inside("answers", a.Answers.Validate()),
+		config.AtLeast("cache_bytes", a.CacheBytes, aggregate.MinCacheBytes),
+		config.Inside("quota", checkQuota(a.Quota)),
+	)
+}
+
+// config returns the configuration of the service. synced states that the NATS server syncs each write.
+func (a *aggregateSettings) config(synced bool) aggregate.Config {
+	return aggregate.Config{Synced: synced, Answers: a.Answers, CacheBytes: a.CacheBytes, Quota: a.Quota}
 }
 
 // checkQuota checks the default quota of tenants.
