@@ -24,10 +24,10 @@ var (
 
 var announcement = template.Must(template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.
 
-  Control UI  {{.Gateway}}/ui/   (sign in with $OPERATOR)
-  gateway     {{.Gateway}}   (JSON, Connect, gRPC, gRPC-Web; /health /ready /openapi.json)
-  gRPC alone  {{.GRPC}}
-  operators   {{.Admin}}   (/metrics /nodes /debug/pprof)
+{{if .UI}}  Control UI  {{.Gateway}}/ui/   (sign in with $OPERATOR)
+{{end}}  gateway     {{.Gateway}}   (JSON, Connect, gRPC, gRPC-Web; /health /ready /openapi.json)
+{{with .GRPC}}  gRPC alone  {{.}}
+{{end}}  operators   {{.Admin}}   (/metrics /nodes /debug/pprof)
   aggregate   {{.Aggregate}}
   projection  {{.Projection}}
   runner      {{.Runner}}
@@ -87,7 +87,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 	}
 	tokens = append(tokens, announcedToken{"OPERATOR", token})
 	err = announcement.Execute(w, map[string]any{
-		"Took": took.Round(time.Millisecond), "Data": p.config.Data, "TTL": devTokenTTL, "Tokens": tokens,
+		"Took": took.Round(time.Millisecond), "UI": p.settings.Gateway.UI, "Data": p.config.Data, "TTL": devTokenTTL, "Tokens": tokens,
 		"Gateway": p.edge.gateway.URL(), "Admin": p.edge.gateway.AdminURL(), "GRPC": p.edge.gateway.GRPCAddr(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(), "Control": p.control.server.URL(),
 		"First": variable(p.tenants[0]), "Tenant": p.tenants[0],
 	})

@@ -73,6 +73,13 @@ gateway:
 	if res.StatusCode != http.StatusNotFound {
 		t.Errorf("/ui/ is %d with ui: false", res.StatusCode)
 	}
+	var announced strings.Builder
+	if err := d.announce(&announced, 0); err != nil {
+		t.Fatal(err)
+	}
+	if text := announced.String(); strings.Contains(text, "/ui/") || !strings.Contains(text, "\n  gRPC alone  127.0.0.1:") || !strings.Contains(text, "export UMBRELLA=") {
+		t.Errorf("announced:\n%s", text)
+	}
 }
 
 func TestDev_FlagsOverrideTheFile(t *testing.T) {
