@@ -113,6 +113,24 @@ test("A silent platform is said within seconds on every screen, and greys what i
   await expect(page.getByRole("status", { name: "Connection" })).toHaveText("Connected");
 });
 
+test("A detail stays where it is while the platform is silent", async ({ page }) => {
+  await page.setViewportSize({ width: 1280, height: 600 });
+  await signIn(page, "/fleet?tenant=acme&open=runner-1");
+  const actions = page.getByRole("complementary", { name: "Node runner-1" }).getByRole("button", { name: "Drain…" });
+  await expect(actions).toBeInViewport({ ratio: 1 });
+  const before = await actions.boundingBox();
+  const pid = Number(process.env["HEADGATE_PID"]);
+  process.kill(pid, "SIGSTOP");
+  try {
+    await expect(page.getByText(/The platform has not answered for \d+ s/)).toBeVisible();
+    await expect(actions).toBeInViewport({ ratio: 1 });
+    expect((await actions.boundingBox())?.x).toBe(before?.x);
+  } finally {
+    process.kill(pid, "SIGCONT");
+  }
+  await expect(page.getByRole("status", { name: "Connection" })).toHaveText("Connected");
+});
+
 test("The tenant stays through the screens", async ({ page }) => {
   await signIn(page, "/workflows?tenant=globex");
   for (const name of ["Views", "Moves", "Fleet", "Dead letters", "Timeline"]) {
@@ -138,6 +156,7 @@ test("A failed step is distinguished from one that succeeded, by colour and by w
   await expect(async () => {
     await page.getByRole("button", { name: "Show" }).click();
     await expect(refused).toHaveAttribute("data-failed", "true", { timeout: 500 });
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(1280);
   }).toPass();
   await expect(spans.filter({ hasText: "transfer debit" }).first()).toHaveAttribute("data-failed", "false");
   await expect(page.getByText(/of \d+ spans failed/)).toBeVisible();

@@ -31,6 +31,35 @@ test("Fleet: every node with its state, narrowed by a filter that the address ke
   await accessible(page);
 });
 
+test("Fleet: a runner is drained and brought back, by two clicks and a confirmation each", async ({ page }) => {
+  await signIn(page, "/fleet?tenant=acme");
+  await page.getByRole("button", { name: "runner-1" }).click();
+  const detail = page.getByRole("complementary", { name: "Node runner-1" });
+  await detail.getByRole("button", { name: "Drain…" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog).toContainText("No other runner takes work: workflows wait until this one is resumed");
+  await accessible(page);
+  await dialog.getByRole("button", { name: "Drain" }).click();
+  await expect(detail.getByText("the node is drained")).toBeVisible();
+  await detail.getByRole("button", { name: "Resume…" }).click();
+  await dialog.getByRole("button", { name: "Resume" }).click();
+  await expect(detail.getByRole("button", { name: "Drain…" })).toBeVisible();
+  await expect(detail.getByText("ready", { exact: true })).toBeVisible();
+});
+
+test("Lists of times show them whole at 1280 pixels", async ({ page }) => {
+  await signIn(page, "/workflows?tenant=acme");
+  for (const [path, list] of [["/workflows", "Workflow instances"], ["/audit", "Audit records"], ["/views?view=wallets", "Rows of wallets"]] as const) {
+    await page.goto(url(path));
+    const region = page.getByRole("region", { name: list });
+    const time = region.locator("tbody time").last();
+    await expect(time).toBeVisible();
+    const [box, frame] = [await time.locator("xpath=ancestor::td").boundingBox(), await region.boundingBox()];
+    expect((box?.x ?? 0) + (box?.width ?? 0), list).toBeLessThanOrEqual((frame?.x ?? 0) + (frame?.width ?? 0));
+    expect(await time.locator("xpath=ancestor::td").evaluate((cell) => cell.scrollWidth <= cell.clientWidth), list).toBe(true);
+  }
+});
+
 test("Tenants: created, bounded, suspended with a reason, resumed", async ({ page }) => {
   await signIn(page, "/tenants");
   await page.getByLabel("New tenant").fill("initech");
@@ -191,6 +220,8 @@ test("Ctrl K finds screens, tenants, instances and actions; ? lists the shortcut
   await expect(page.getByRole("heading", { name: "Fleet" })).toBeVisible();
   await page.keyboard.press("Control+k");
   const search = page.getByRole("combobox", { name: "Search or jump to" });
+  await search.fill("an-order");
+  await expect(page.getByRole("option", { name: "Timeline of an-order at acme" })).toBeVisible();
   await search.fill("transfer/bad");
   await page.getByRole("option", { name: "transfer/bad", exact: true }).first().click();
   await expect(page.getByRole("complementary", { name: "Instance transfer/bad" })).toBeVisible();

@@ -11,6 +11,7 @@ export function number(value: number | bigint | undefined, digits = 0): string {
 
 export function ms(value: number | undefined): string {
   if (value === undefined || value === 0) return unknown;
+  if (value >= 120_000) return `${number(value / 60_000, 1)} min`;
   if (value >= 1000) return `${number(value / 1000, 1)} s`;
   return `${number(value, value < 10 ? 1 : 0)} ms`;
 }

@@ -48,7 +48,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
           <Command label="Search or jump to" loop>
             <Command.Input className="border-border placeholder:text-muted w-full border-b bg-transparent px-4 py-3 text-lg outline-none" placeholder="A screen, tenant, node, view, command, instance, or an id" value={typed} onValueChange={setTyped} />
             <Command.List className="max-h-[50vh] overflow-auto p-2">
-              <Command.Empty className="text-muted px-2 py-4">Nothing has this name. A correlation, trace or request id opens its timeline.</Command.Empty>
+              {id.length >= 4 ? null : <Command.Empty className="text-muted px-2 py-4">Nothing has this name. A correlation, trace or request id of four characters or more opens its timeline.</Command.Empty>}
               <Group heading="Screens">
                 {screens
                   .filter((screen) => locked(who, screen) === "")
@@ -114,7 +114,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
                 </Item>
               </Group>
               {id.length >= 4 ? (
-                <Group heading="Ids">
+                <Group heading="Ids" forceMount>
                   <Item value={`timeline ${id}`} forceMount onSelect={() => go("/timeline", { id })}>
                     Timeline of {id} at {tenant}
                   </Item>
@@ -133,9 +133,9 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   );
 }
 
-function Group({ heading, children }: { heading: string; children: ReactNode }) {
+function Group({ heading, forceMount = false, children }: { heading: string; forceMount?: boolean; children: ReactNode }) {
   return (
-    <Command.Group heading={heading} className="[&_[cmdk-group-heading]]:text-muted [&_[cmdk-group-heading]]:px-2 [&_[cmdk-group-heading]]:py-1 [&_[cmdk-group-heading]]:text-xs">
+    <Command.Group heading={heading} forceMount={forceMount} className="[&_[cmdk-group-heading]]:text-muted [&_[cmdk-group-heading]]:px-2 [&_[cmdk-group-heading]]:py-1 [&_[cmdk-group-heading]]:text-xs">
       {children}
     </Command.Group>
   );

@@ -72,7 +72,7 @@ function Signed() {
       <a href="#main" className="bg-surface absolute -top-10 left-2 z-50 p-2 focus:top-2">
         Skip to the content
       </a>
-      <Navigation />
+      <Navigation stale={silent || status === "expired"} />
       <div className="flex min-w-0 flex-1 flex-col">
         <header className="border-border bg-surface sticky top-0 z-20 flex h-12 items-center gap-2 border-b px-4">
           <TenantSwitch />
@@ -169,13 +169,13 @@ function Theme() {
   );
 }
 
-function Navigation() {
+function Navigation({ stale }: { stale: boolean }) {
   const [sheet, setSheet] = useState(false);
   const counts = useCounts(useTenant());
   const bar = screens.filter((screen) => ["/fleet", "/workflows", "/dead-letters", "/views"].includes(screen.to));
   return (
     <>
-      <nav aria-label="Screens" className="border-border bg-surface sticky top-0 hidden h-dvh w-14 shrink-0 flex-col gap-4 overflow-y-auto border-r px-2 py-3 md:flex min-[1100px]:w-52">
+      <nav aria-label="Screens" className={`${stale ? "stale" : ""} border-border bg-surface sticky top-0 hidden h-dvh w-14 shrink-0 flex-col gap-4 overflow-y-auto border-r px-2 py-3 md:flex min-[1100px]:w-52`}>
         <Link to="/" className="text-text flex items-center gap-2 px-2 no-underline" aria-label="Headgate, first screen">
           <Logo /> <span className="hidden text-lg font-semibold min-[1100px]:inline">Headgate</span>
         </Link>
@@ -188,7 +188,7 @@ function Navigation() {
           </div>
         ))}
       </nav>
-      <nav aria-label="Main screens" className="border-border bg-surface fixed inset-x-0 bottom-0 z-20 flex h-14 items-stretch justify-around border-t md:hidden">
+      <nav aria-label="Main screens" className={`${stale ? "stale" : ""} border-border bg-surface fixed inset-x-0 bottom-0 z-20 flex h-14 items-stretch justify-around border-t md:hidden`}>
         {bar.map((screen) => (
           <Item key={screen.to} screen={screen} counts={counts} stacked />
         ))}

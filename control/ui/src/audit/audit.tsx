@@ -13,6 +13,7 @@ import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenants } from "../parts/tenant";
 import { Time } from "../parts/time";
+import { timeWidth } from "../parts/time-width";
 
 const clears = ["page", "open"] as const;
 
@@ -21,9 +22,9 @@ export function Audit() {
   const tenants = useTenants();
   const following = get("follow") === "yes";
   return (
-    <Page title="Audit" summary="Every denied call, and every call of operators that changes something.">
+    <Page title="Audit" summary="Denied calls, calls that change something, and what operators have read of tenants.">
       <div className="flex flex-wrap items-end gap-3">
-        <Choice label="Account" value={get("of")} options={[["", "all"], ["_platform", "the platform"], ["_unauthenticated", "unauthenticated"], ...tenants.map((name): [string, string] => [name, name])]} onChange={(of) => set({ of, page: "" })} />
+        <Choice label="Records of" value={get("of")} options={[["", "all tenants"], ["_platform", "the platform"], ["_unauthenticated", "unauthenticated"], ...tenants.map((name): [string, string] => [name, name])]} onChange={(of) => set({ of, page: "" })} />
         <Choice label="Decision" value={get("decision")} options={[["", "both"], "denied", "allowed"]} onChange={(decision) => set({ decision, page: "" })} />
         <UrlText label="Principal" name="principal" clears={clears} />
         <UrlText label="Procedure contains" name="procedure" clears={clears} />
@@ -99,18 +100,18 @@ function Records({ records }: { records: AuditRecord[] }) {
         id={identify}
         selected={get("open")}
         onSelect={(record) => set({ open: identify(record) })}
-        empty={<Empty title="No record matches.">Denied calls and calls that change something are recorded; remove a filter to see more.</Empty>}
+        empty={<Empty title="No record matches.">Remove a filter to see more.</Empty>}
         columns={[
-          { name: "Time", width: 206, value: (record) => instant(record.time), cell: (record) => <Time of={record.time} /> },
-          { name: "Decision", width: 100, value: (record) => record.decision, cell: (record) => <Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge> },
-          { name: "Principal", width: 120, value: (record) => record.principal || "unauthenticated" },
-          { name: "Procedure", width: 140, value: (record) => record.procedure, cell: (record) => record.procedure.split("/").at(-1) },
-          { name: "Tenant", width: 100, value: (record) => record.tenantId || "platform" },
-          { name: "Resource", width: 120, value: (record) => record.resource },
-          { name: "Reason", width: 220, value: (record) => record.reason + (record.suppressed > 0n ? ` (and ${record.suppressed} more that came too fast to be stored)` : "") },
-          { name: "Code", width: 120, value: (record) => record.code },
-          { name: "Node", width: 110, value: (record) => record.node },
-          { name: "Took", width: 80, number: true, value: (record) => record.ms, cell: (record) => ms(record.ms) },
+          { name: "Time", width: timeWidth, value: (record) => instant(record.time), cell: (record) => <Time of={record.time} /> },
+          { name: "Decision", width: 98, value: (record) => record.decision, cell: (record) => <Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge> },
+          { name: "Principal", width: 98, value: (record) => record.principal || "unauthenticated" },
+          { name: "Procedure", width: 136, value: (record) => record.procedure, cell: (record) => record.procedure.split("/").at(-1) },
+          { name: "Tenant", width: 80, value: (record) => record.tenantId || "platform" },
+          { name: "Resource", width: 88, value: (record) => record.resource },
+          { name: "Reason", width: 108, value: (record) => record.reason + (record.suppressed > 0n ? ` (and ${record.suppressed} more that came too fast to be stored)` : "") },
+          { name: "Code", width: 92, value: (record) => record.code },
+          { name: "Node", width: 104, value: (record) => record.node },
+          { name: "Took", width: 80, number: true, hidden: true, value: (record) => record.ms, cell: (record) => ms(record.ms) },
           { name: "Client", hidden: true, value: (record) => record.client },
           { name: "Right", hidden: true, value: (record) => record.right },
           { name: "Correlation id", hidden: true, value: (record) => record.correlationId },

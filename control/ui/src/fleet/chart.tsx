@@ -1,12 +1,17 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useEffect, useRef } from "react";
 import uPlot from "uplot";
+import { moment, unknown } from "../app/format";
 import { useTheme } from "../app/theme";
 import { useZone } from "../app/zone";
 import type { Fleet } from "../gen/control/v1/fleet_pb";
+import { lastMinute } from "./history";
 
 /** Seconds without data that are shown as a gap. */
 const gap = 10;
+
+/** A moment of an axis, without its date. */
+const clock = (seconds: number) => moment(new Date(seconds * 1000)).slice(11, 19);
 
 /** Calls and latency at the gateways since the screen was opened. */
 export default function Chart({ history }: { history: Fleet[] }) {
@@ -26,8 +31,8 @@ export default function Chart({ history }: { history: Fleet[] }) {
         // The axis is in the console's time zone, as every other time.
         tzDate: (seconds) => (zone === "utc" ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
         scales: { ms: { range: (_, __, max) => [0, Math.max(max, 1)] }, y: { range: (_, __, max) => [0, Math.max(max, 1)] } },
-        axes: [axis, { ...axis, label: "calls/s" }, { ...axis, side: 1, scale: "ms", label: "p99, ms", grid: { show: false } }],
-        series: [{}, { label: "calls/s", stroke: color("--series-2"), width: 1.5 }, { label: "p99 of the slowest gateway, ms", stroke: color("--series-1"), width: 1.5, scale: "ms" }],
+        axes: [{ ...axis, values: (_, splits) => splits.map(clock) }, { ...axis, label: "calls/s" }, { ...axis, side: 1, scale: "ms", label: "p99, ms", grid: { show: false } }],
+        series: [{ label: "Time", value: (_, seconds: number | null) => (seconds === null ? unknown : clock(seconds)) }, { label: "calls/s", stroke: color("--series-2"), width: 1.5 }, { label: "p99 of the slowest gateway, ms", stroke: color("--series-1"), width: 1.5, scale: "ms" }],
       },
       [[], [], []],
       element,
@@ -56,6 +61,10 @@ export default function Chart({ history }: { history: Fleet[] }) {
       at.push(seconds);
       calls.push(gateways.reduce((sum, node) => sum + (node.load?.callsPerSecond ?? 0), 0));
       slowest.push(Math.max(0, ...gateways.map((node) => node.load?.p99Ms ?? 0)));
+    }
+    if (lastMinute(at)) {
+      calls.unshift(null);
+      slowest.unshift(null);
     }
     plot.current?.setData([at, calls, slowest]);
   }, [history, theme, zone]);

@@ -13,6 +13,7 @@ import { Answered, Badge, Empty, LastUpdate, Notice } from "../parts/state";
 import { Table } from "../parts/table";
 import { Time } from "../parts/time";
 import { useHistory } from "./history";
+import { RunnerActions } from "./runner";
 
 const Chart = later(() => import("./chart"));
 
@@ -27,7 +28,7 @@ export function Fleet() {
       title="Fleet"
       summary={fleet.data?.fleet ? <Summary fleet={fleet.data.fleet} at={fleet.dataUpdatedAt} /> : null}
       actions={<Filters fleet={fleet.data?.fleet} />}
-      detail={chosen ? <Detail node={chosen} onClose={() => set({ open: "" })} /> : null}
+      detail={chosen ? <Detail node={chosen} others={fleet.data?.fleet?.nodes.filter((node) => node.kind === chosen.kind && node.id !== chosen.id && node.state === NodeState.READY).length ?? 0} onClose={() => set({ open: "" })} /> : null}
     >
       <Answered of={fleet}>{(data) => (data.fleet ? <Nodes fleet={data.fleet} at={fleet.dataUpdatedAt} /> : <Empty title="Control knows no fleet." />)}</Answered>
       <Suspense>
@@ -109,13 +110,13 @@ function Nodes({ fleet, at }: { fleet: FleetMessage; at: number }) {
           columns={[
             { name: "Node", width: 132, value: (node) => node.id },
             { name: "Kind", width: 96, value: (node) => node.kind },
-            { name: "State", width: 180, value: (node) => stateOf(node).join(" "), cell: (node) => <State node={node} /> },
+            { name: "State", width: 254, value: (node) => stateOf(node).join(" "), cell: (node) => <State node={node} /> },
             { name: "Calls/s", width: 78, number: true, value: (node) => node.load?.callsPerSecond, cell: (node) => number(node.load?.callsPerSecond, 1) },
             { name: "Errors/s", width: 82, number: true, value: (node) => node.load?.errorsPerSecond, cell: (node) => <span className={node.load && node.load.errorsPerSecond > 0 ? "text-bad" : ""}>{number(node.load?.errorsPerSecond, 1)}</span> },
             { name: "p50", width: 72, number: true, hidden: true, value: (node) => node.load?.p50Ms, cell: (node) => ms(node.load?.p50Ms) },
             { name: "p95", width: 72, number: true, hidden: true, value: (node) => node.load?.p95Ms, cell: (node) => ms(node.load?.p95Ms) },
-            { name: "p99", width: 72, number: true, value: (node) => node.load?.p99Ms, cell: (node) => ms(node.load?.p99Ms) },
-            { name: "In flight", width: 80, number: true, value: (node) => node.load?.inFlight, cell: (node) => number(node.load?.inFlight) },
+            { name: "p99", width: 80, number: true, value: (node) => node.load?.p99Ms, cell: (node) => ms(node.load?.p99Ms) },
+            { name: "In flight", width: 80, number: true, hidden: true, value: (node) => node.load?.inFlight, cell: (node) => number(node.load?.inFlight) },
             { name: "Lag", width: 62, number: true, value: (node) => node.lag, cell: (node) => number(node.lag) },
             { name: "Memory", width: 84, number: true, value: (node) => node.load?.memoryBytes, cell: (node) => bytes(node.load?.memoryBytes) },
             { name: "Tenants", width: 80, number: true, value: (node) => node.tenants.length, cell: (node) => (node.tenants.length > 0 ? number(node.tenants.length) : unknown) },
@@ -134,7 +135,7 @@ function stateOf(node: Node): ["ok" | "warn" | "bad", string, string] {
   if (node.state === NodeState.LOST) return ["bad", "lost", `last announcement ${since(node.lastAnnounced)} ago`];
   if (!node.answered) return ["bad", "no answer", node.error];
   if (node.lastAnnounced) return ["warn", "no announcements", `answers${node.state === NodeState.NOT_READY ? ", takes no calls" : ""}; last announcement ${since(node.lastAnnounced)} ago`];
-  if (node.state === NodeState.READY && node.degraded.length > 0) return ["warn", "degraded", node.degraded.join(", ")];
+  if (node.state === NodeState.READY && node.degraded.length > 0) return ["warn", "degraded", node.kind === "gateway" ? `no ready ${node.degraded.join(", ")}` : node.degraded.join(", ")];
   if (node.state === NodeState.READY) return ["ok", "ready", ""];
   return ["warn", "takes no calls", node.reason];
 }
@@ -148,9 +149,9 @@ function State({ node }: { node: Node }) {
   );
 }
 
-function Detail({ node, onClose }: { node: Node; onClose: () => void }) {
+function Detail({ node, others, onClose }: { node: Node; others: number; onClose: () => void }) {
   return (
-    <Drawer title={node.id} label={`Node ${node.id}`} badge={<State node={node} />} onClose={onClose}>
+    <Drawer title={node.id} label={`Node ${node.id}`} badge={<State node={node} />} onClose={onClose} actions={node.kind === "runner" ? <RunnerActions id={node.id} others={others} /> : null}>
       <Facts
         of={[
           ["Kind", node.kind],

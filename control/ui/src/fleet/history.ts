@@ -14,3 +14,11 @@ export function useHistory(fleet: Fleet | undefined): Fleet[] {
   }
   return history;
 }
+
+/** Lets moments in seconds begin a minute before the last one, if they do not yet: the scale of one moment alone would show years. */
+export function lastMinute(at: number[]): boolean {
+  const [first, last] = [at[0], at.at(-1)];
+  if (first === undefined || last === undefined || last - first >= 60) return false;
+  at.unshift(last - 60);
+  return true;
+}

@@ -19,3 +19,10 @@ it("groups letters by cause, the most frequent first", () => {
     ["no such view", [1n]],
   ]);
 });
+
+it("leaves out of a cause only what differs between its letters", () => {
+  const letter = (id: bigint, cause: string) => create(DeadLetterSchema, { id, cause });
+  const [group] = causes([letter(1n, "webhook 127.0.0.1:9: order 17: refused"), letter(2n, "webhook 127.0.0.1:9: order 18: refused")]);
+  expect(group?.text).toBe("webhook 127.0.0.1:9: order …: refused");
+  expect(causes([letter(1n, "webhook 127.0.0.1:9: order 17: refused")])[0]?.text).toBe("webhook 127.0.0.1:9: order 17: refused");
+});

@@ -13,6 +13,7 @@ import { Answered, Empty } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
+import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
 import { causes, general } from "./causes";
 
@@ -79,8 +80,8 @@ function List({ tenant, letters, reload }: { tenant: string; letters: DeadLetter
           {groups.map((group) => (
             <li key={group.name} className={`flex flex-wrap items-center gap-3 px-3 py-2 ${cause === group.name ? "bg-accent-soft" : ""}`}>
               <span className="w-12 text-right text-lg font-semibold">{number(group.letters.length)}</span>
-              <button type="button" className="min-w-0 flex-1 cursor-pointer text-left break-words hover:underline" aria-pressed={cause === group.name} onClick={() => set({ cause: cause === group.name ? "" : group.name, open: "" })}>
-                {group.name || "No cause was recorded"}
+              <button type="button" className="min-w-[60%] flex-1 cursor-pointer text-left break-words hover:underline" aria-pressed={cause === group.name} onClick={() => set({ cause: cause === group.name ? "" : group.name, open: "" })}>
+                {group.text || "No cause was recorded"}
               </button>
               <span className="text-muted text-sm">
                 last {since(group.letters.at(-1)?.time)} ago
@@ -110,12 +111,12 @@ function List({ tenant, letters, reload }: { tenant: string; letters: DeadLetter
         onMark={setMarked}
         empty={<Empty title="No letter matches." />}
         columns={[
-          { name: "No.", width: 72, value: (letter) => letter.id },
+          { name: "No.", width: 60, value: (letter) => letter.id },
           { name: "Workflow", width: 110, value: (letter) => letter.workflow },
-          { name: "Event", width: 170, value: (letter) => letter.eventType },
-          { name: "Aggregate", width: 160, value: (letter) => `${letter.aggregateType}/${letter.aggregateId}` },
-          { name: "Cause", width: 320, value: (letter) => letter.cause },
-          { name: "Given up", width: 206, value: (letter) => instant(letter.time), cell: (letter) => <Time of={letter.time} /> },
+          { name: "Event", width: 130, value: (letter) => letter.eventType },
+          { name: "Aggregate", width: 150, value: (letter) => `${letter.aggregateType}/${letter.aggregateId}` },
+          { name: "Cause", width: 300, value: (letter) => letter.cause },
+          { name: "Given up", width: timeWidth, value: (letter) => instant(letter.time), cell: (letter) => <Time of={letter.time} /> },
           { name: "Correlation id", hidden: true, value: (letter) => letter.correlationId },
         ]}
       />

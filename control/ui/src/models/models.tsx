@@ -9,6 +9,7 @@ import { Page } from "../parts/page";
 import { Answered, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
 import { Time } from "../parts/time";
+import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
 
 export function Models() {
@@ -52,7 +53,7 @@ export function Models() {
               empty={<Empty title="No model has been applied.">The model in use is the one that the nodes started with. Change the document above, check it, and apply it.</Empty>}
               columns={[
                 { name: "Revision", width: 200, value: (one) => one.revision },
-                { name: "Applied", width: 206, value: (one) => instant(one.applied), cell: (one) => <Time of={one.applied} /> },
+                { name: "Applied", width: timeWidth, value: (one) => instant(one.applied), cell: (one) => <Time of={one.applied} /> },
                 { name: "By", value: (one) => one.by },
                 { name: "Note", width: 300, value: (one) => one.note },
               ]}

@@ -14,6 +14,7 @@ import { Drawer, Page } from "../parts/page";
 import { Table } from "../parts/table";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
+import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
 
 export function Moves() {
@@ -45,7 +46,7 @@ export function Moves() {
               { name: "To", value: (move) => move.target },
               { name: "State", width: 130, value: (move) => enumName(MoveStep, move.step), cell: (move) => <Step move={move} /> },
               { name: "By", value: (move) => move.by },
-              { name: "Started", width: 206, value: (move) => instant(move.started), cell: (move) => <Time of={move.started} /> },
+              { name: "Started", width: timeWidth, value: (move) => instant(move.started), cell: (move) => <Time of={move.started} /> },
             ]}
           />
         )}

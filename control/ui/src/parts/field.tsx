@@ -83,7 +83,7 @@ export function FilterBox({ name = "q", label = "Filter", clears }: { name?: str
       <input
         ref={box}
         type="search"
-        className="field w-56 pl-8"
+        className="field w-40 pl-8 sm:w-56"
         value={text}
         placeholder={`${label}  /`}
         onChange={(event) => type(event.target.value)}

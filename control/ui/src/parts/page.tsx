@@ -58,7 +58,7 @@ export function Drawer({ title, label, badge, onClose, children, actions }: { ti
   return (
     <aside
       aria-label={label}
-      className="appear border-border bg-surface fixed inset-y-0 right-0 z-30 flex w-[min(520px,100vw)] shrink-0 flex-col border-l shadow-2xl min-[1500px]:sticky min-[1500px]:top-12 min-[1500px]:h-[calc(100dvh-3rem)] min-[1500px]:shadow-none"
+      className="appear border-border bg-surface fixed inset-y-0 right-0 z-30 md:top-12 flex w-[min(520px,100vw)] shrink-0 flex-col border-l shadow-2xl min-[1500px]:sticky min-[1500px]:top-12 min-[1500px]:h-[calc(100dvh-3rem)] min-[1500px]:shadow-none"
     >
       <header className="border-border flex items-start gap-2 border-b p-4">
         <div className="min-w-0 flex-1">

@@ -15,7 +15,7 @@ const titles: Partial<Record<Code, string>> = {
   [Code.PermissionDenied]: "Permission denied",
   [Code.ResourceExhausted]: "A limit is reached",
   [Code.Unauthenticated]: "Not signed in",
-  [Code.Unavailable]: "The platform is not available",
+  [Code.Unavailable]: "Not available now",
 };
 
 /** What failed, in the server's words, with the request's id for a report, and a way to retry. */
@@ -126,7 +126,7 @@ export function Notice({ tone, children }: { tone: "warn" | "bad" | "info"; chil
   return (
     <div role="status" className={`${look} flex items-start gap-2 rounded-lg border px-3 py-2`}>
       <CircleAlert className={`${color} mt-0.5 size-4 shrink-0`} aria-hidden />
-      <div className="min-w-0">{children}</div>
+      <div className="min-w-0 break-words">{children}</div>
     </div>
   );
 }

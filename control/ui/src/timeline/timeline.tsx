@@ -100,7 +100,7 @@ function Spans({ timeline }: { timeline: GetTimelineResponse }) {
                 <div className="border-border absolute inset-x-0 top-1/2 border-t" aria-hidden />
                 <div className="absolute top-1 bottom-1 rounded-sm" style={{ left: `${Math.min(left, 99.4)}%`, width: `${Math.min(width, 100 - Math.min(left, 99.4))}%`, background: bad ? "var(--bad)" : (colors[span.kind] ?? "var(--muted)") }} />
                 {bad ? (
-                  <span className="bg-bad-soft text-bad absolute top-0 max-w-[60%] truncate rounded px-1 text-xs leading-5" style={left < 50 ? { left: `calc(${left + width}% + 4px)` } : { right: `calc(${100 - left}% + 4px)` }}>
+                  <span className="bg-bad-soft text-bad absolute top-0 truncate rounded px-1 text-xs leading-5" style={left < 50 ? { left: `calc(${left + width}% + 4px)`, maxWidth: `calc(${Math.max(0, 100 - left - width)}% - 4px)` } : { right: `calc(${100 - left}% + 4px)`, maxWidth: `calc(${left}% - 4px)` }}>
                     {span.code}
                     {span.detail ? `: ${span.detail}` : ""}
                   </span>

@@ -1,4 +1,5 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
+import { Link } from "@tanstack/react-router";
 import { ViewService } from "../gen/control/v1/view_pb";
 import type { ViewFailure } from "../gen/projection/gateway/v1/query_pb";
 import { instant } from "../app/format";
@@ -7,6 +8,7 @@ import { Confirm } from "../parts/action";
 import { Badge } from "../parts/state";
 import { Table } from "../parts/table";
 import { Time } from "../parts/time";
+import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
 
 /** The event that a view cannot apply, and the way to skip it. */
@@ -25,7 +27,7 @@ export function Failed({ tenant, view, failure, again }: { tenant: string; view:
       ) : null}
       {failure.rule ? <p className="text-muted">{failure.rule}</p> : null}
       <p>{failure.reason}</p>
-      <p className="text-muted">Correct the view in the model, or skip the event: the view is then incomplete.</p>
+      <p className="text-muted"><Link to="/models">Correct the view in the model</Link>, or skip the event: the view is then incomplete.</p>
       <div>
         <Confirm
           title="Skip event"
@@ -66,7 +68,7 @@ export function Skips({ tenant, view }: { tenant: string; view: string }) {
         { name: "State", width: 110, value: (skip) => (skip.revoked ? "revoked" : "skipped"), cell: (skip) => (skip.revoked ? <Badge tone="ok">revoked</Badge> : <Badge tone="warn">skipped</Badge>) },
         { name: "By", value: (skip) => skip.by },
         { name: "Reason", width: 200, value: (skip) => skip.reason },
-        { name: "Time", width: 206, value: (skip) => instant(skip.time), cell: (skip) => <Time of={skip.time} /> },
+        { name: "Time", width: timeWidth, value: (skip) => instant(skip.time), cell: (skip) => <Time of={skip.time} /> },
         {
           name: "Action",
           width: 110,

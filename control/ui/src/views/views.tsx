@@ -13,6 +13,7 @@ import { Answered, Badge, Empty, Notice, Problem } from "../parts/state";
 import { Table, type Column } from "../parts/table";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
+import { timeWidth } from "../parts/time-width";
 import { Failed, Skips } from "./failed";
 import { commandLines } from "./lines";
 
@@ -145,7 +146,7 @@ function Rows({ view, rows }: { view: View; rows: Row[] }) {
           name: column.name,
           number: column.type === "int" || column.type === "double",
           value: ([, row]) => scalar(row[column.name]),
-          ...(column.type === "timestamp" ? { width: 206, cell: ([, row]: [number, Row]) => (typeof row[column.name] === "string" ? <Time of={new Date(String(row[column.name]))} /> : "") } : {}),
+          ...(column.type === "timestamp" ? { width: timeWidth, cell: ([, row]: [number, Row]) => (typeof row[column.name] === "string" ? <Time of={new Date(String(row[column.name]))} /> : "") } : {}),
         }))}
       />
       {open ? (

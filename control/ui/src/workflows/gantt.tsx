@@ -27,7 +27,7 @@ export function Gantt({ instance }: { instance: GetWorkflowResponse }) {
           <li key={n} data-kind={bar.kind}>
             <div className="flex items-baseline gap-2">
               <span className="truncate">{bar.step}</span>
-              <span className={`text-sm ${bar.kind === "refused" || bar.kind === "failing" ? "text-bad" : "text-muted"}`}>{look.word}</span>
+              <span className={`text-sm whitespace-nowrap ${bar.kind === "refused" || bar.kind === "failing" ? "text-bad" : "text-muted"}`}>{look.word}</span>
               <span className="text-muted ml-auto text-sm whitespace-nowrap">
                 {bar.kind === "next" ? `in ${duration(bar.from - now)}` : bar.to - bar.from < 60_000 ? ms(bar.to - bar.from) : duration(bar.to - bar.from)}
               </span>

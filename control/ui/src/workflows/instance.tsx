@@ -26,7 +26,7 @@ export function Instance({ tenant, name, onClose }: { tenant: string; name: stri
       badge={
         instance.data ? (
           <span className="flex items-center gap-2">
-            <State state={instance.data.state} />
+            <State state={instance.data.state} retrying={instance.data.attempts !== undefined} />
             <span className="text-muted text-sm">changed {since(instance.data.updated)} ago</span>
           </span>
         ) : null

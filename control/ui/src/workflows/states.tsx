@@ -20,6 +20,8 @@ export function stateName(state: WorkflowState): string {
   return enumName(WorkflowState, state);
 }
 
-export function State({ state }: { state: WorkflowState }) {
+/** A state as a badge. An instance whose step has failed and is tried again is running, but not well. */
+export function State({ state, retrying = false }: { state: WorkflowState; retrying?: boolean }) {
+  if (retrying && state === WorkflowState.RUNNING) return <Badge tone="warn">running, retries</Badge>;
   return <Badge tone={tones[state]}>{stateName(state)}</Badge>;
 }

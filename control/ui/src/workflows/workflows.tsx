@@ -10,6 +10,7 @@ import { Answered, Empty } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
+import { timeWidth } from "../parts/time-width";
 import { useStateCounts } from "./counts";
 import { Instance } from "./instance";
 import { instanceName, instancePath } from "./instance-name";
@@ -89,14 +90,14 @@ function Instances({ tenant }: { tenant: string }) {
                 )
               }
               columns={[
-                { name: "Instance", width: 206, value: instanceName },
-                { name: "State", width: 150, value: (one) => stateName(one.state), cell: (one) => <State state={one.state} /> },
+                { name: "Instance", width: 180, value: instanceName },
+                { name: "State", width: 146, value: (one) => stateName(one.state), cell: (one) => <State state={one.state} retrying={one.attempts !== undefined} /> },
                 { name: "Step", width: 110, value: (one) => one.attempts?.step ?? one.waiting?.step ?? "" },
-                { name: "Failed attempts", width: 124, number: true, value: (one) => one.attempts?.failed, cell: (one) => (one.attempts ? number(one.attempts.failed) : "") },
-                { name: "Error", width: 260, value: (one) => one.attempts?.lastError || one.failure },
-                { name: "Next attempt", width: 206, hidden: true, value: (one) => instant(one.attempts?.next), cell: (one) => (one.attempts?.next ? <Time of={one.attempts.next} /> : "") },
-                { name: "Started", width: 206, hidden: true, value: (one) => instant(one.started), cell: (one) => <Time of={one.started} /> },
-                { name: "Updated", width: 206, value: (one) => instant(one.updated), cell: (one) => <Time of={one.updated} /> },
+                { name: "Failed attempts", width: 130, number: true, value: (one) => one.attempts?.failed, cell: (one) => (one.attempts ? number(one.attempts.failed) : "") },
+                { name: "Error", width: 236, value: (one) => one.attempts?.lastError || one.failure },
+                { name: "Next attempt", width: timeWidth, hidden: true, value: (one) => instant(one.attempts?.next), cell: (one) => (one.attempts?.next ? <Time of={one.attempts.next} /> : "") },
+                { name: "Started", width: timeWidth, hidden: true, value: (one) => instant(one.started), cell: (one) => <Time of={one.started} /> },
+                { name: "Updated", width: timeWidth, value: (one) => instant(one.updated), cell: (one) => <Time of={one.updated} /> },
                 { name: "Instance id", hidden: true, value: (one) => one.instanceId },
                 { name: "Model", hidden: true, value: (one) => one.model },
               ]}

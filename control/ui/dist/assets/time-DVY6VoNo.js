@@ -1,1 +1,0 @@
-import{t as e}from"./timestamp-7GJimlHB.js";import{E as t,M as n}from"./index-3B60F1ir.js";import{n as r}from"./react-BvdOq5eA.js";var i=r();function a({of:r}){if(n(),!r)return`–`;let a=r instanceof Date?r:e(r);return(0,i.jsx)(`time`,{dateTime:Number.isNaN(a.getTime())?void 0:a.toISOString(),children:t(a)})}export{a as t};

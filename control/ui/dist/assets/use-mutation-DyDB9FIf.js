@@ -1,1 +1,0 @@
-import{E as e,X as t}from"./session-BrLhE4La.js";import{t as n}from"./useMutation-Wnq18ZEM.js";import{i as r,t as i}from"./react-BvdOq5eA.js";var a=r(i(),1);function o(r,{transport:i,...o}={}){let s=e(),c=i??s,l=(0,a.useCallback)(async e=>t(c,r,e),[c,r]);return n({...o,mutationFn:l})}export{o as t};
