@@ -186,7 +186,7 @@ func TestHTTP_CarriesTheContractBothWays(t *testing.T) {
 	})
 	contractHeaders(t, res.Header.Get, map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": rc.TraceID.String()})
 	if seen.Traceparent.TraceID != rc.TraceID || seen.Traceparent.ParentID == rc.Traceparent.ParentID {
-		t.Errorf("traceparent %v: want the same trace with the hop's own parent id", seen.Traceparent)
+		t.Errorf("traceparent %v: want the same trace with the process's own parent id", seen.Traceparent)
 	}
 	seen.Traceparent = rc.Traceparent
 	if diff := cmp.Diff(rc, seen, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}), cmpopts.IgnoreUnexported(contextkit.RequestContext{})); diff != "" {

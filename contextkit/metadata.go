@@ -157,8 +157,8 @@ func InjectResponse(rc *RequestContext, md Writer) {
 	w.set(canonicalRequestID, HeaderRequestID, rc.RequestID)
 }
 
-// writer sets single values, all of which lie in one array where metadata allows
-// that: a call's headers are written at every hop.
+// writer sets single values. They share one array where the metadata allows that, since every
+// outgoing call writes them.
 type writer struct {
 	md     Writer
 	fields Fields
@@ -166,7 +166,7 @@ type writer struct {
 	values []string
 }
 
-// sharer is metadata that keeps the slice which it is given, as Connect's headers do.
+// sharer is metadata that retains the slice passed to it, as Connect's headers do.
 type sharer interface {
 	SetValues(key string, values []string)
 }

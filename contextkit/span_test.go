@@ -13,8 +13,8 @@ type metadata struct{ http.Header }
 
 func (m metadata) Values(key string) []string { return m.Header.Values(key) }
 
-// hop returns the contract as the next process takes it out of what ctx sends.
-func hop(ctx context.Context, t *testing.T) contextkit.RequestContext {
+// received returns the contract that a callee extracts from the metadata that ctx injects.
+func received(ctx context.Context, t *testing.T) contextkit.RequestContext {
 	t.Helper()
 	md := metadata{http.Header{}}
 	if err := contextkit.Inject(ctx, md); err != nil {
@@ -36,27 +36,27 @@ func TestSpan_IsAChildOfTheCallersSpan(t *testing.T) {
 		t.Fatal(err)
 	}
 	if first.SpanID == (contextkit.SpanID{}) || first.SpanID == first.Traceparent.ParentID {
-		t.Fatalf("what continues a trace has the span %x under %x", first.SpanID, first.Traceparent.ParentID)
+		t.Fatalf("a continued trace has the span %x under %x", first.SpanID, first.Traceparent.ParentID)
 	}
 	ctx := contextkit.NewContext(t.Context(), first)
-	second := hop(ctx, t)
+	second := received(ctx, t)
 	if second.Traceparent.ParentID != first.SpanID || second.TraceID != first.TraceID || second.Traceparent.Flags != first.Traceparent.Flags || second.SpanID == first.SpanID {
-		t.Errorf("after %+v comes %+v", first, second)
+		t.Errorf("the callee of %+v received %+v", first, second)
 	}
-	if again := hop(ctx, t); again.Traceparent.ParentID != first.SpanID || again.SpanID == second.SpanID {
-		t.Errorf("what is asked again is a child of %x with the span %x", again.Traceparent.ParentID, again.SpanID)
+	if again := received(ctx, t); again.Traceparent.ParentID != first.SpanID || again.SpanID == second.SpanID {
+		t.Errorf("the second call is a child of %x with the span %x", again.Traceparent.ParentID, again.SpanID)
 	}
 
 	other := contextkit.SpanContext(ctx)
 	own, _ := contextkit.FromContext(other)
 	if own.Traceparent != first.Traceparent || own.SpanID == first.SpanID || own.CorrelationID != first.CorrelationID {
-		t.Errorf("beside %+v stands %+v", first, own)
+		t.Errorf("SpanContext of %+v is %+v", first, own)
 	}
-	if third := hop(other, t); third.Traceparent.ParentID != own.SpanID {
-		t.Errorf("what it asks is a child of %x, want %x", third.Traceparent.ParentID, own.SpanID)
+	if third := received(other, t); third.Traceparent.ParentID != own.SpanID {
+		t.Errorf("its call is a child of %x, want %x", third.Traceparent.ParentID, own.SpanID)
 	}
 	if contextkit.SpanContext(t.Context()) != t.Context() {
-		t.Error("without a context there is one")
+		t.Error("SpanContext without a call adds a context")
 	}
 }
 

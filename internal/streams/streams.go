@@ -25,7 +25,7 @@ const (
 	BucketWorkflows   = "workflows"   // the same of earlier versions, whose records expire after 30 days
 	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
-	BucketNodes       = "nodes"       // kind.id → a node\'s announcement, while it announces itself
+	BucketNodes       = "nodes"       // kind.id → a node's announcement, while it announces itself
 	BucketPlacement   = "placement"   // kind.tenant → the node that serves it
 	BucketTenants     = "tenants"     // tenant → what is known of it beside the configuration
 	BucketModels      = "models"      // the platform's model and those before it
@@ -64,7 +64,7 @@ const (
 	ServedTTL = time.Hour
 	// leasesTTL removes leases that no process is left to take away, and deletion markers.
 	leasesTTL = 10 * time.Minute
-	// timelineAge is how long hops are stored; how many, see [timeline.slots].
+	// timelineAge is how long spans are stored; package timeline bounds their number.
 	timelineAge = 24 * time.Hour
 	// modelHistory is how many models are remembered (the most that a bucket can).
 	modelHistory = 64
@@ -220,6 +220,6 @@ func RunnerConsumer(tenant string) string { return "runner-" + tenant }
 // TimelineMessages bounds the spans that TIMELINE stores per correlation id.
 const TimelineMessages = 512
 
-// TimelineMessageBytes bounds a message: a hop as JSON, and the headers of the
+// TimelineMessageBytes bounds a message: a span as JSON, and the headers of the
 // transport contract.
 const TimelineMessageBytes = 5 << 10

@@ -20,8 +20,8 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// An account's hops are on slots subjects, by their correlation id, each of which
-// holds the newest streams.TimelineMessages: a correlation's hops are read with those of its slot
+// An account's spans are on slots subjects, by their correlation id, each of which
+// holds the newest streams.TimelineMessages: a correlation's spans are read with those of its slot
 // alone, and what an account stores is bounded by messages per subject.
 const (
 	slots = 64
@@ -30,7 +30,7 @@ const (
 	maxSpanBytes = 1 << 20
 )
 
-// subject returns the subject of an account's hops with a correlation id.
+// subject returns the subject of an account's spans with a correlation id.
 func subject(account streams.Account, correlation string) string {
 	slot := fnv.New32a()
 	_, _ = slot.Write([]byte(correlation)) // it never fails
@@ -42,7 +42,7 @@ func slotSubject(account streams.Account, slot string) string {
 	return "timeline." + string(account) + "." + slot
 }
 
-// earlierSubject returns the subject on which earlier versions published hops, one per call.
+// earlierSubject returns the subject on which earlier versions published spans, one per call.
 // Its arguments are subject tokens; "*" matches any.
 func earlierSubject(account streams.Account, correlation, trace, request string) string {
 	return "timeline." + string(account) + "." + correlation + "." + trace + "." + request
@@ -60,20 +60,20 @@ func earlierToken(id string) string {
 	return "=" + hex.EncodeToString(sum[:16])
 }
 
-// Read returns the tenant's hops of one correlation id, ordered by their start. id is that
-// correlation id, or the trace or request id of one of the hops. complete is false when there
-// are more hops than are read. Calls that name the tenant without a valid credential are
+// Read returns the tenant's spans of one correlation id, ordered by their start. id is that
+// correlation id, or the trace or request id of one of the spans. complete is false when there
+// are more spans than are read. Calls that name the tenant without a valid credential are
 // included. The zero tenant is the platform.
 func Read(
 	ctx context.Context,
 	js jetstream.JetStream,
 	tenant contextkit.TenantID,
 	id string,
-) (hops []Span, complete bool, err error) {
+) (spans []Span, complete bool, err error) {
 	read := reader{js, tenant, streams.AccountOf(tenant)}
-	hops, complete, err = read.correlation(ctx, id)
-	if err != nil || len(hops) > 0 {
-		return hops, complete, err
+	spans, complete, err = read.correlation(ctx, id)
+	if err != nil || len(spans) > 0 {
+		return spans, complete, err
 	}
 	found, err := read.find(ctx, id)
 	if err != nil || found == nil {
@@ -82,7 +82,7 @@ func Read(
 	return read.correlation(ctx, found.CorrelationID)
 }
 
-// reader reads a tenant's hops.
+// reader reads a tenant's spans.
 type reader struct {
 	js      jetstream.JetStream
 	tenant  contextkit.TenantID
@@ -94,8 +94,8 @@ var (
 	errMany   = errors.New("many")
 )
 
-// correlation returns the hops with a correlation id.
-func (r reader) correlation(ctx context.Context, id string) (hops []Span, complete bool, err error) {
+// correlation returns the spans with a correlation id.
+func (r reader) correlation(ctx context.Context, id string) (spans []Span, complete bool, err error) {
 	total := 0
 	for _, subject := range []string{
 		subject(r.account, id), earlierSubject(r.account, earlierToken(id), "*", "*"), subject(streams.AccountUnauthenticated, id),
@@ -104,10 +104,10 @@ func (r reader) correlation(ctx context.Context, id string) (hops []Span, comple
 			if h.CorrelationID != id {
 				return nil
 			}
-			if total += size; len(hops) == maxSpans || total > maxSpanBytes {
+			if total += size; len(spans) == maxSpans || total > maxSpanBytes {
 				return errMany
 			}
-			hops = append(hops, h)
+			spans = append(spans, h)
 			return nil
 		})
 		if err != nil {
@@ -117,11 +117,11 @@ func (r reader) correlation(ctx context.Context, id string) (hops []Span, comple
 	if complete = err == nil; errors.Is(err, errMany) {
 		err = nil
 	}
-	slices.SortStableFunc(hops, func(a, b Span) int { return a.Started.Compare(b.Started) })
-	return hops, complete, err
+	slices.SortStableFunc(spans, func(a, b Span) int { return a.Started.Compare(b.Started) })
+	return spans, complete, err
 }
 
-// find returns a hop with a trace or request id, nil if there is none.
+// find returns a span with a trace or request id, nil if there is none.
 func (r reader) find(ctx context.Context, id string) (found *Span, err error) {
 	token := earlierToken(id)
 	for _, subject := range []string{
@@ -145,7 +145,7 @@ func (r reader) find(ctx context.Context, id string) (found *Span, err error) {
 	return found, err
 }
 
-// each calls do for the tenant's hops under a subject that contain an id, until do fails.
+// each calls do for the tenant's spans under a subject that contain an id, until do fails.
 // Calls without a valid credential have one account, whichever tenant they name.
 func (r reader) each(ctx context.Context, subject, id string, do func(h Span, size int) error) error {
 	mention, shared := []byte(id), strings.HasPrefix(subject, slotSubject(streams.AccountUnauthenticated, ""))

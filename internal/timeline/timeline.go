@@ -20,23 +20,23 @@ import (
 )
 
 const (
-	// spanRate bounds the hops that a process publishes per second, and their burst.
+	// spanRate bounds the spans that a process publishes per second, and their burst.
 	spanRate = 1000
-	// spansPending bounds the hops that were published and are not acknowledged.
+	// spansPending bounds the spans that were published and are not acknowledged.
 	spansPending = 512
-	// flushTimeout bounds how long the end of a process waits for the last ones.
+	// flushTimeout bounds how long an ending process waits for the last spans.
 	flushTimeout = 2 * time.Second
-	// restoreTimeout bounds an attempt to restore the stream, restorePause is between two.
+	// restoreTimeout bounds an attempt to restore the stream, restorePause is the wait between two.
 	restoreTimeout, restorePause = 4 * time.Second, 2 * time.Second
-	// maxSpans bounds what is read of one timeline.
+	// maxSpans bounds the spans that are read of one timeline.
 	maxSpans = 2000
 )
 
-// spanBounds bound the hops that wait to be published. When there is no room, hops of the
+// spanBounds bound the spans that wait to be published. When there is no room, spans of the
 // account with the most are dropped.
 var spanBounds = fairqueue.Bounds{Items: 2048, Bytes: 4 << 20}
 
-// Kinds of hops.
+// Kinds of spans.
 const (
 	KindCall       = "call"       // a gateway has answered a call
 	KindCommand    = "command"    // an aggregate has decided a command
@@ -48,7 +48,7 @@ const (
 // Failed is the code of a step that is tried again.
 const Failed = "failed"
 
-// Span is one station of what a call has caused.
+// Span is the record of one step of what a call has caused.
 type Span struct {
 	Kind string `json:"kind"`
 	// Name is the procedure, command, event type, or workflow and step.
@@ -60,7 +60,7 @@ type Span struct {
 	Milliseconds float64   `json:"ms"`
 	// Code is how it ended: "ok", or a Connect code, or a step's outcome.
 	Code string `json:"code"`
-	// Detail is what else is known, in words.
+	// Detail is further information as text.
 	Detail string `json:"detail,omitempty"`
 	// Client is the address of the gateway's client, of a call at a gateway.
 	Client string `json:"client,omitempty"`
@@ -80,21 +80,21 @@ type Span struct {
 	CausationID   string `json:"causation_id,omitempty"`
 }
 
-// spanOverhead is the memory that a hop takes beside its texts, in bytes.
+// spanOverhead is the memory of a span in addition to its texts, in bytes.
 const spanOverhead = 1 << 10
 
 // Bounds of a span's texts, in encoded bytes (see [excerpt.Text]): a span takes at most 3 KiB as JSON.
 const (
-	hopName   = excerpt.Name
-	hopDetail = 512
+	spanName   = excerpt.Name
+	spanDetail = 512
 )
 
-// bounded returns the hop with every text cut to its bound, and the bytes of its texts.
+// bounded returns the span with every text cut to its bound, and the bytes of its texts.
 func (h Span) bounded() (_ Span, size int) {
-	h.Detail = excerpt.Text(h.Detail, hopDetail)
+	h.Detail = excerpt.Text(h.Detail, spanDetail)
 	size = len(h.Detail)
 	for _, name := range [...]*string{&h.Kind, &h.Name, &h.Node, &h.Code, &h.Client, &h.Subject, &h.Event} {
-		*name = excerpt.Text(*name, hopName)
+		*name = excerpt.Text(*name, spanName)
 		size += len(*name)
 	}
 	return h, size
@@ -103,8 +103,8 @@ func (h Span) bounded() (_ Span, size int) {
 // Recorder records spans, so that the effects of a call can be inspected afterwards.
 //
 // Record does not block. Accounts share a bounded queue, and the rate at which it is
-// published, fairly: a hop that finds no room is counted (headgate_timeline_lost_total) and
-// left out, and an account that records much displaces its own hops alone. What is stored is
+// published, fairly: when it is full, the spans of the account with the most are dropped and
+// counted (headgate_timeline_lost_total). What is stored is
 // bounded per account, see [streams.Timeline]. Record may be called concurrently; a nil
 // Recorder records nothing.
 type Recorder struct {
@@ -112,7 +112,7 @@ type Recorder struct {
 	queue *fairqueue.Queue[waitingSpan]
 	rate  *rate.Limiter
 	lost  prometheus.Counter
-	// restore says that the stream lacks a subject of ours; see [streams.Restore].
+	// restore holds a value when the stream lacks a subject of this version; see [streams.Restore].
 	restore chan struct{}
 	observe func(contextkit.RequestContext, Span) // called for every span; nil: none
 }
@@ -120,7 +120,7 @@ type Recorder struct {
 type waitingSpan struct {
 	rc      contextkit.RequestContext
 	account streams.Account
-	hop     Span
+	span    Span
 }
 
 // New returns a recorder; Run must be running.
@@ -131,7 +131,7 @@ func New(js jetstream.JetStream) (*Recorder, error) { return NewObserved(js, nil
 func NewObserved(js jetstream.JetStream, observe func(contextkit.RequestContext, Span)) (*Recorder, error) {
 	t := &Recorder{
 		queue: fairqueue.New[waitingSpan](spanBounds), rate: rate.NewLimiter(spanRate, spanRate), restore: make(chan struct{}, 1), observe: observe,
-		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Hops that were left out of the timeline: there were too many, or NATS did not acknowledge them."}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Spans that were left out of the timeline: there were too many, or NATS did not acknowledge them."}),
 	}
 	var err error
 	if t.js, err = natsclient.Async(js, spansPending, t.failed); err != nil {
@@ -140,19 +140,19 @@ func NewObserved(js jetstream.JetStream, observe func(contextkit.RequestContext,
 	return t, nil
 }
 
-// failed counts a hop that was published and is not known to be stored.
+// failed counts a span that was published and is not known to be stored.
 func (t *Recorder) failed(err error) {
 	t.lost.Inc()
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
 		select {
 		case t.restore <- struct{}{}:
-		default: // it is known
+		default: // a request is pending
 		}
 	}
 }
 
-// keepStream restores the stream when it lacks a subject of ours, until ctx ends.
-func (t *Recorder) keepStream(ctx context.Context) {
+// repairStream restores the stream when it lacks a subject of this version, until ctx ends.
+func (t *Recorder) repairStream(ctx context.Context) {
 	for {
 		select {
 		case <-t.restore:
@@ -160,7 +160,7 @@ func (t *Recorder) keepStream(ctx context.Context) {
 			return
 		}
 		attempt, cancel := context.WithTimeout(ctx, restoreTimeout)
-		_, _ = streams.Restore(attempt, t.js, streams.Timeline) // the next hop that fails says so again
+		_, _ = streams.Restore(attempt, t.js, streams.Timeline) // the next span that fails requests it again
 		cancel()
 		select {
 		case <-time.After(restorePause):
@@ -179,7 +179,7 @@ func (t *Recorder) Describe(descriptions chan<- *prometheus.Desc) { t.lost.Descr
 // Collect implements [prometheus.Collector].
 func (t *Recorder) Collect(metrics chan<- prometheus.Metric) { t.lost.Collect(metrics) }
 
-// Record records a hop of the call in ctx, under the account of the call's tenant.
+// Record records a span of the call in ctx, under the account of the call's tenant.
 func (t *Recorder) Record(ctx context.Context, h Span) {
 	if t == nil {
 		return
@@ -189,7 +189,7 @@ func (t *Recorder) Record(ctx context.Context, h Span) {
 	}
 }
 
-// RecordFor records a hop of a call under an account, which may be another than that of the
+// RecordFor records a span of a call under an account, which may be another than that of the
 // tenant that the call names.
 func (t *Recorder) RecordFor(rc *contextkit.RequestContext, account streams.Account, h Span) {
 	if t == nil {
@@ -203,13 +203,13 @@ func (t *Recorder) RecordFor(rc *contextkit.RequestContext, account streams.Acco
 	t.lost.Add(float64(len(displaced)))
 }
 
-// Run publishes the hops of the node until ctx ends, then those recorded before, as far
-// as they find a place within a bound.
+// Run publishes the spans of the node until ctx ends, then those recorded before, as many
+// as it can within flushTimeout.
 func (t *Recorder) Run(ctx context.Context, node string) error {
 	base := context.WithoutCancel(ctx)
-	var keeper sync.WaitGroup
-	defer keeper.Wait()
-	keeper.Go(func() { t.keepStream(ctx) })
+	var repairing sync.WaitGroup
+	defer repairing.Wait()
+	repairing.Go(func() { t.repairStream(ctx) })
 	for {
 		item, ok := t.next(ctx)
 		if !ok {
@@ -222,13 +222,13 @@ func (t *Recorder) Run(ctx context.Context, node string) error {
 	}
 }
 
-// next returns the next hop, and false when ctx has ended.
+// next returns the next span, and false when ctx has ended.
 func (t *Recorder) next(ctx context.Context) (fairqueue.Item[waitingSpan], bool) {
 	item, err := t.queue.Take(ctx)
 	return item, err == nil
 }
 
-// flush publishes what is recorded, and waits for what is on its way.
+// flush publishes the recorded spans, and waits for their acknowledgements.
 func (t *Recorder) flush(ctx context.Context, node string) {
 	end := time.Now().Add(flushTimeout)
 	for item, ok := t.queue.TryTake(); ok; item, ok = t.queue.TryTake() {
@@ -246,13 +246,13 @@ func (t *Recorder) flush(ctx context.Context, node string) {
 }
 
 func (t *Recorder) publish(ctx context.Context, node string, h waitingSpan) {
-	h.hop.Node = excerpt.Text(node, hopName)
-	h.hop.CorrelationID, h.hop.TraceID, h.hop.RequestID, h.hop.CausationID = h.rc.CorrelationID, h.rc.TraceID.String(), h.rc.RequestID, h.rc.CausationID
-	data, err := json.Marshal(h.hop)
+	h.span.Node = excerpt.Text(node, spanName)
+	h.span.CorrelationID, h.span.TraceID, h.span.RequestID, h.span.CausationID = h.rc.CorrelationID, h.rc.TraceID.String(), h.rc.RequestID, h.rc.CausationID
+	data, err := json.Marshal(h.span)
 	if err == nil {
 		msg := &nats.Msg{Subject: subject(h.account, h.rc.CorrelationID), Header: nats.Header{}, Data: data}
 		if err = contextkit.InjectNATS(contextkit.NewContext(ctx, h.rc), msg.Header); err == nil {
-			// It waits when too many are on their way; the queue fills, and calls do not.
+			// It waits while too many are unacknowledged; the queue fills, and calls do not wait.
 			_, err = t.js.PublishMsgAsync(msg)
 		}
 	}

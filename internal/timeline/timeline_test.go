@@ -48,16 +48,16 @@ func callOf(t *testing.T, tenant, correlation string) context.Context {
 	return contextkit.TenantContext(contextkit.NewContext(t.Context(), rc), rc.TenantID)
 }
 
-func hopsOf(t *testing.T, js jetstream.JetStream, tenant, id string) []timeline.Span {
+func spansOf(t *testing.T, js jetstream.JetStream, tenant, id string) []timeline.Span {
 	t.Helper()
-	hops, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, tenant), id)
+	spans, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, tenant), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return hops
+	return spans
 }
 
-// However much a tenant's calls record, in however many processes, the other tenants' hops
+// However much a tenant's calls record, in however many processes, the other tenants' spans
 // are recorded and stay.
 func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 	js := natstest.Start(t)
@@ -85,12 +85,12 @@ func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 	quiet("amid") // the queues are full
 	flush(t, timelines...)
 	for _, id := range []string{"before", "amid"} {
-		if hops := hopsOf(t, js, "quiet", id); len(hops) != 2 {
-			t.Errorf("%s the flood %d hops are stored, want 2", id, len(hops))
+		if spans := spansOf(t, js, "quiet", id); len(spans) != 2 {
+			t.Errorf("%s the flood %d spans are stored, want 2", id, len(spans))
 		}
 	}
 	if lost := testutil.ToFloat64(timelines[0]); lost < 2000 {
-		t.Errorf("%v hops of the flood are lost, want what the queue does not hold", lost)
+		t.Errorf("%v spans of the flood are lost, want what the queue does not hold", lost)
 	}
 	// The stream bounds the number and size of messages per subject, however much a tenant
 	// sends.
@@ -118,10 +118,10 @@ func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
 		}
 	}
 	if limit := uint64(info.Config.MaxMsgsPerSubject); largest != limit || floods > 64 || info.Config.MaxBytes > 0 || info.Config.MaxMsgSize <= 0 { //nolint:gosec // it is positive
-		t.Errorf("%d hops on one of %d subjects; %+v", largest, floods, info.Config)
+		t.Errorf("%d spans on one of %d subjects; %+v", largest, floods, info.Config)
 	}
-	if hops := hopsOf(t, js, "quiet", "before"); len(hops) != 2 {
-		t.Errorf("%d earlier hops are left of 2", len(hops))
+	if spans := spansOf(t, js, "quiet", "before"); len(spans) != 2 {
+		t.Errorf("%d earlier spans are left of 2", len(spans))
 	}
 }
 
@@ -154,13 +154,13 @@ func TestTimeline_RestoresItsStream(t *testing.T) {
 	recorder.Record(callOf(t, "acme", "first"), timeline.Span{Kind: timeline.KindCall})
 	updated("the stream is restored")
 	if lost := testutil.ToFloat64(recorder); lost != 1 {
-		t.Errorf("%v hops are counted as lost, want 1", lost)
+		t.Errorf("%v spans are counted as lost, want 1", lost)
 	}
 	recorder.Record(callOf(t, "acme", "second"), timeline.Span{Kind: timeline.KindCall})
 	cancel()
 	running.Wait()
-	if hops := hopsOf(t, js, "acme", "second"); len(hops) != 1 {
-		t.Errorf("%+v, want the hop", hops)
+	if spans := spansOf(t, js, "acme", "second"); len(spans) != 1 {
+		t.Errorf("%+v, want the span", spans)
 	}
 }
 
@@ -171,11 +171,11 @@ func TestHops_CallersWithoutACredentialHaveAnAccountOfTheirOwn(t *testing.T) {
 	recorder.RecordFor(rc, streams.AccountUnauthenticated, timeline.Span{Kind: timeline.KindCall, Name: "/a/B", Code: "unauthenticated"})
 	flush(t, recorder)
 	for _, id := range []string{"denied", rc.RequestID, rc.TraceID.String()} {
-		if hops := hopsOf(t, js, "acme", id); len(hops) != 1 || hops[0].Code != "unauthenticated" {
-			t.Errorf("%s: %+v", id, hops)
+		if spans := spansOf(t, js, "acme", id); len(spans) != 1 || spans[0].Code != "unauthenticated" {
+			t.Errorf("%s: %+v", id, spans)
 		}
-		if hops := hopsOf(t, js, "globex", id); len(hops) != 0 {
-			t.Errorf("another tenant finds %+v", hops)
+		if spans := spansOf(t, js, "globex", id); len(spans) != 0 {
+			t.Errorf("another tenant finds %+v", spans)
 		}
 	}
 	stream, err := js.Stream(t.Context(), streams.Timeline)
@@ -206,11 +206,11 @@ func TestHops_ReadsThoseOfEarlierVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"both", earlier.TraceID, "r1", rc.TraceID.String(), rc.RequestID} {
-		if hops := hopsOf(t, js, "acme", id); len(hops) != 2 || hops[0].Kind != timeline.KindCall || hops[1].Kind != timeline.KindEvent {
-			t.Errorf("%s: %+v, want the earlier version's and then this one's", id, hops)
+		if spans := spansOf(t, js, "acme", id); len(spans) != 2 || spans[0].Kind != timeline.KindCall || spans[1].Kind != timeline.KindEvent {
+			t.Errorf("%s: %+v, want the earlier version's and then this one's", id, spans)
 		}
 	}
-	if hops := hopsOf(t, js, "acme", "*"); len(hops) != 0 {
-		t.Errorf("a wildcard finds %+v", hops)
+	if spans := spansOf(t, js, "acme", "*"); len(spans) != 0 {
+		t.Errorf("a wildcard finds %+v", spans)
 	}
 }
