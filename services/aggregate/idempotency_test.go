@@ -68,19 +68,19 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 	// A block index has 64 blocks of 64 answers; it is created once there are 64 blocks more.
 	const commands = 128 + 64*(3*64) + 200
 	deposits(t, warm, "w", 1, commands)
-	chapters := []string{"acme.wallet.w.2-4096", "acme.wallet.w.4098-4096"}
-	var kept []string
+	indexes := []string{"acme.wallet.w.2-4096", "acme.wallet.w.4098-4096"}
+	var stored []string
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		submit(t, warm, "acme", deposit("w", "", 1)) // sends pending records
-		kept = slices.DeleteFunc(records(t, js), func(name string) bool { return !strings.HasSuffix(name, "-4096") })
-		if slices.Equal(kept, chapters) {
+		stored = slices.DeleteFunc(records(t, js), func(name string) bool { return !strings.HasSuffix(name, "-4096") })
+		if slices.Equal(stored, indexes) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the block indexes are %q, want %q", kept, chapters)
+			t.Fatalf("the block indexes are %q, want %q", stored, indexes)
 		}
 	}
-	deposits(t, warm, "w", commands+1, commands+400) // two snapshots more, the chapters in them
+	deposits(t, warm, "w", commands+1, commands+400) // two more snapshots, which contain the block indexes
 	snapshots, err := js.KeyValue(t.Context(), streams.BucketSnapshots)
 	if err != nil {
 		t.Fatal(err)

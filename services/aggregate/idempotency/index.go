@@ -66,17 +66,17 @@ func (x *blockIndex) find(hash uint32) iter.Seq[uint64] {
 	}
 }
 
-// storedIndex is a block index as the store has it. The name of Pages is from before blocks were
-// called so.
+// storedIndex is the JSON of a block index in the store. Its blocks are named pages, as earlier
+// versions stored them.
 type storedIndex struct {
 	Firsts []uint64 `json:"firsts"`
 	Hashes []byte   `json:"hashes"` // four bytes each, little-endian
-	Pages  []byte   `json:"pages"`
+	Blocks []byte   `json:"pages"`
 }
 
 // encode implements [record].
 func (x *blockIndex) encode(key Key) (name string, content any) {
-	return indexName(key, x.firsts[0]), storedIndex{Firsts: x.firsts, Hashes: encodeHashes(x.hashes), Pages: x.blocks}
+	return indexName(key, x.firsts[0]), storedIndex{Firsts: x.firsts, Hashes: encodeHashes(x.hashes), Blocks: x.blocks}
 }
 
 // stored implements [record]: the index replaces its blocks.
@@ -104,14 +104,14 @@ func parseIndex(text []byte, first uint64) (*blockIndex, error) {
 	}
 	hashes, ok := decodeHashes(s.Hashes)
 	switch {
-	case !ok || len(hashes) != len(s.Pages):
+	case !ok || len(hashes) != len(s.Blocks):
 		return nil, errors.New("its hashes are invalid")
 	case len(s.Firsts) != indexBlocks || s.Firsts[0] != first:
 		return nil, fmt.Errorf("it is not an index of %d blocks from sequence %d on", indexBlocks, first)
-	case slices.ContainsFunc(s.Pages, func(n byte) bool { return int(n) >= len(s.Firsts) }):
+	case slices.ContainsFunc(s.Blocks, func(n byte) bool { return int(n) >= len(s.Firsts) }):
 		return nil, errors.New("it names a block that it does not have")
 	}
-	return &blockIndex{firsts: s.Firsts, hashes: hashes, blocks: s.Pages}, nil
+	return &blockIndex{firsts: s.Firsts, hashes: hashes, blocks: s.Blocks}, nil
 }
 
 // index creates a block index of the oldest blocks once there are twice as many as it takes, so

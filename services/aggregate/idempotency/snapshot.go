@@ -5,16 +5,16 @@ import "errors"
 // ErrInvalid is returned for a snapshot that is not one of a log.
 var ErrInvalid = errors.New("the snapshot of the idempotency log is invalid")
 
-// Snapshot is the content of a log, encoded as JSON. The names of its members are from before
-// blocks and block indexes were called so.
+// Snapshot is the content of a log, encoded as JSON. In the JSON, blocks are
+// named pages and block indexes chapters, as earlier versions stored them.
 type Snapshot struct {
 	Recent map[string]Answer `json:"recent,omitempty"`
 	// Order has the keys of Recent, the oldest first.
 	Order []string `json:"order,omitempty"`
-	// Pages has the blocks, the oldest first.
-	Pages []BlockSnapshot `json:"pages,omitempty"`
-	// Chapters has the first sequences of the block indexes, the oldest first.
-	Chapters []uint64 `json:"chapters,omitempty"`
+	// Blocks has the blocks, the oldest first.
+	Blocks []BlockSnapshot `json:"pages,omitempty"`
+	// Indexes has the first sequences of the block indexes, the oldest first.
+	Indexes []uint64 `json:"chapters,omitempty"`
 }
 
 // BlockSnapshot is a block of a [Snapshot].
@@ -28,12 +28,12 @@ type BlockSnapshot struct {
 // Snapshot returns the content of the log. It shares memory with the log: encode it before the log
 // changes.
 func (l *Log) Snapshot() Snapshot {
-	s := Snapshot{Recent: map[string]Answer{}, Order: l.newest.Keys(), Chapters: l.indexes}
+	s := Snapshot{Recent: map[string]Answer{}, Order: l.newest.Keys(), Indexes: l.indexes}
 	for _, key := range s.Order {
 		s.Recent[key], _ = l.newest.Peek(key)
 	}
 	for _, b := range l.blocks {
-		s.Pages = append(s.Pages, b.snapshot())
+		s.Blocks = append(s.Blocks, b.snapshot())
 	}
 	return s
 }
@@ -41,8 +41,8 @@ func (l *Log) Snapshot() Snapshot {
 // Restore sets the content of an empty log. Full blocks with answers are pending. Error:
 // [ErrInvalid]; the log stays empty.
 func (l *Log) Restore(s Snapshot) error {
-	blocks := make([]*block, len(s.Pages))
-	for n, stored := range s.Pages {
+	blocks := make([]*block, len(s.Blocks))
+	for n, stored := range s.Blocks {
 		var ok bool
 		if blocks[n], ok = stored.block(); !ok {
 			return ErrInvalid
@@ -51,7 +51,7 @@ func (l *Log) Restore(s Snapshot) error {
 	for _, key := range s.Order {
 		l.newest.Add(key, s.Recent[key])
 	}
-	l.blocks, l.indexes = blocks, s.Chapters
+	l.blocks, l.indexes = blocks, s.Indexes
 	for _, b := range blocks {
 		if b.full() && b.answers != nil {
 			l.pending = append(l.pending, &write{record: b})
