@@ -373,7 +373,7 @@ func (g *Gateway) closePool(ctx context.Context) error {
 type stage func(ctx context.Context, call *Call) (context.Context, error)
 
 // stages returns the pipeline between the transport contract, which an interceptor extracts, and
-// forward. Stage x is in the file stage_x.go; doc.go lists all stages in order.
+// forward. Stage x is in the file stage_x.go.
 func (g *Gateway) stages() []stage {
 	return []stage{
 		g.authenticate,
@@ -403,7 +403,7 @@ func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.S
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
 		defer call.use.ReleaseAll()
-		ctx, call.clientDeadline = rpc.Hop(ctx, &call.until, call.end.Started, limit, deadlineMargin)
+		ctx, call.clientDeadline = rpc.HandlerContext(ctx, &call.until, call.end.Started, limit, deadlineMargin)
 		defer call.until.Cancel()
 		var err error
 		for _, stage := range stages {

@@ -147,7 +147,7 @@ func (p *platform) start(ctx context.Context) error {
 	if _, err := openModel(ctx, p.settings.source()); err != nil {
 		return err
 	}
-	if err := p.startBackbone(ctx); err != nil {
+	if err := p.startNATS(ctx); err != nil {
 		return err
 	}
 	rollout, follow, err := openModels(ctx, p.js, p.settings.Model, p.log)
@@ -241,7 +241,9 @@ func (p *platform) newControl(ctx context.Context, m *member, models *model.Regi
 // views returns the directory of the views.
 func (p *platform) views() string { return filepath.Join(p.config.Data, "views") }
 
-func (p *platform) startBackbone(ctx context.Context) (err error) {
+// startNATS starts the embedded NATS server over the data directory, and creates or updates its streams
+// and buckets.
+func (p *platform) startNATS(ctx context.Context) (err error) {
 	if err := format.OpenDir(p.config.Data, devFormat); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ type grpcPort struct {
 	codec     encoding.CodecV2
 	json      connect.Codec
 	timeout   func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
-	margin    time.Duration                                     // see [Hop]
+	margin    time.Duration                                     // see [HandlerContext]
 	resets    *resetLimit                                       // nil: none
 	clients   *clientLimit
 	accepting *accepting
@@ -167,7 +167,7 @@ func (p *grpcPort) run(ctx context.Context) error {
 type admitted struct {
 	header   metadata.MD
 	cancel   context.CancelFunc // ends its longest time
-	chosen   bool               // see [Hop]
+	chosen   bool               // see [HandlerContext]
 	arriving *grpcArrival
 }
 
@@ -199,7 +199,7 @@ func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, 
 	deadline, given := ctx.Deadline()
 	switch {
 	case longest > 0:
-		call.chosen = hop(ctx, &call.arriving.Context, time.Now(), longest, p.margin)
+		call.chosen = beginHandler(ctx, &call.arriving.Context, time.Now(), longest, p.margin)
 		ctx, call.cancel = call.arriving, call.arriving.Cancel
 	case given:
 		beforeReset(ctx, &call.arriving.Context, deadline)

@@ -264,7 +264,7 @@ type Edge struct {
 	JSON  connect.Codec
 	// Timeout is the longest that a procedure's calls may take at the gRPC address,
 	// also those whose message never comes, and Margin is what they end earlier: their
-	// handlers' context is that of [Hop] already.
+	// handlers' context is that of [HandlerContext] already.
 	Timeout func(procedure string) time.Duration
 	Margin  time.Duration
 	// Front wraps the handler of all paths, for example with CORS; nil: the handler is not wrapped.

@@ -57,7 +57,7 @@ func TestHeaders_OmitATransportsOwnFields(t *testing.T) {
 	}
 }
 
-// A call's contract goes to the next hop. What comes back of it is what was said.
+// The contract's headers are sent in requests; those of responses are dropped.
 func TestHeaders_ContractTravelsOneWay(t *testing.T) {
 	var request, answer connect.Header
 	for _, name := range contextkit.Headers() {

@@ -133,12 +133,12 @@ func (s *Set) Origin(peer netip.Addr, values func(name string) []string) Origin 
 		if text == "" {
 			continue
 		}
-		hop, ok := parse(text)
+		entry, ok := parse(text)
 		if !ok {
 			break
 		}
-		origin = hop
-		if !s.Trusts(hop.Client) {
+		origin = entry
+		if !s.Trusts(entry.Client) {
 			break
 		}
 	}
