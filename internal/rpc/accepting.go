@@ -19,9 +19,9 @@ const acceptQuiet = 5 * time.Second
 
 var errNotAccepting = errors.New("too many open files: connections cannot be accepted; raise the process's limit (LimitNOFILE= of a systemd unit, ulimit -Hn) or lower max_connections")
 
-// accepting notices when a process cannot accept connections because no open file is left. The
-// servers of net/http and grpc-go try again by themselves, and do not say so. Its methods may
-// be called concurrently.
+// accepting detects that a process cannot accept connections because no open file is left. The
+// servers of net/http and grpc-go retry without reporting it. Its methods may be called
+// concurrently.
 type accepting struct {
 	failures prometheus.Counter
 	log      zerolog.Logger
@@ -29,7 +29,7 @@ type accepting struct {
 	failed atomic.Int64 // when an Accept failed last, in nanoseconds since 1970; 0: not since it recovered
 }
 
-// listener returns l, whose failures are noticed.
+// listener returns l; failures of its Accept are recorded.
 func (a *accepting) listener(l net.Listener) net.Listener { return acceptingListener{l, a} }
 
 type acceptingListener struct {

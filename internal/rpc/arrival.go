@@ -107,8 +107,8 @@ type arrival struct {
 // framePrefix is the length of the prefix of gRPC's and Connect's messages.
 const framePrefix = 5
 
-// boundBodies gives requests their time to arrive, so that a client which trickles one
-// holds a place for a bounded time. slow is called for each request that is cut off.
+// boundBodies bounds the time in which requests must arrive, so that a client that sends one slowly
+// occupies capacity for a bounded time. slow is called for each request that is cut off.
 func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 	bounds := boundsOf(config)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

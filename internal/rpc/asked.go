@@ -16,7 +16,7 @@ import (
 type Asked struct {
 	Ended
 
-	// Span is the call's own; the server's span is a child of it.
+	// Span is the call's span; the server's span is a child of it.
 	Span contextkit.SpanID
 }
 

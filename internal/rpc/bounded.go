@@ -16,8 +16,8 @@ import (
 )
 
 // Bounds of all of an error's details together, as protobuf and as JSON. With the bound of its
-// message ([excerpt.Message]) an error takes at most 8 KiB of an answer in every protocol,
-// which the clients with the tightest bounds of headers accept.
+// message ([excerpt.Message]) an error takes at most 8 KiB of a response in every protocol, which
+// clients with the smallest header limits accept.
 const (
 	detailBytes = 3 << 10
 	detailJSON  = 4 << 10

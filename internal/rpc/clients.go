@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// edgeClientShare is the part of an edge's connections that one client may have.
+	// edgeClientShare is the share of an edge's connections that one client may have.
 	edgeClientShare = 4
-	// clientPrefix is the length of the prefix that the IPv6 addresses of one client share.
+	// clientPrefix is the prefix length by which IPv6 addresses count as one client.
 	clientPrefix = 64
 )
 
@@ -92,7 +92,7 @@ func newClientLimit(most, streams int) *clientLimit {
 	return &clientLimit{most: most, streams: streams, known: map[netip.Addr]*clientUse{}, calls: map[netip.Addr]int{}}
 }
 
-// watch has the frames of a connection watched that the client's address has made, above TLS.
+// watch inspects the frames of a client's connection for floods, above TLS.
 func (l *clientLimit) watch(conn net.Conn, flooded func(net.Conn, flood.Kind)) *flood.Conn {
 	watched := flood.Server(conn, flooded).Through(writer(conn))
 	from, ok := conn.RemoteAddr().(*net.TCPAddr)
@@ -128,8 +128,8 @@ func countSlow(s *Server) func() {
 	return slow.Inc
 }
 
-// listener returns a listener of at most most connections, further ones of which wait to be
-// accepted, and of which each client has at most its share: further ones of it are closed.
+// listener returns a listener with at most most connections. Further connections wait to be
+// accepted, except those of a client that has its share, which are closed.
 func (l *clientLimit) listener(from net.Listener, most int) net.Listener {
 	return &clientListener{Listener: from, limit: l, places: make(chan struct{}, most), closed: make(chan struct{})}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Outcome is how a call ended.
+// Outcome is the result of a call.
 type Outcome struct {
 	// Procedure and Protocol are as Connect names them.
 	Procedure, Protocol string
@@ -23,7 +23,7 @@ type Outcome struct {
 	Err error
 }
 
-// OwnFault reports whether the call failed by the fault of the process or of what it calls.
+// OwnFault reports whether the process, or an upstream of it, is the cause of the failure.
 func (o Outcome) OwnFault() bool { return ownFault(o.Err) }
 
 // Code returns the code of the call's error, 0 for OK. It is one of the codes that
@@ -59,8 +59,8 @@ func addrText(addr net.Addr) string {
 	return addr.String()
 }
 
-// tellEnded tells the configuration's Ended, if there is one.
-func (s *Server) tellEnded(next connect.ServerFunc) connect.ServerFunc {
+// reportEnded is the interceptor that calls Config.Ended.
+func (s *Server) reportEnded(next connect.ServerFunc) connect.ServerFunc {
 	if s.config.Ended == nil {
 		return next
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// standardEndpoints mounts what operators and probes expect of every process.
+// standardEndpoints mounts /health, /ready and the other endpoints of every process.
 func (s *Server) standardEndpoints() {
 	s.HTTP.Handle("GET /health", contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeStatus(w, http.StatusOK, statusBody{Status: "alive", Process: s.config.Name})
@@ -20,8 +20,7 @@ func (s *Server) standardEndpoints() {
 	s.HTTP.Handle("GET /ready", contextkit.HTTPMiddleware(http.HandlerFunc(s.serveReady)))
 }
 
-// mountMetrics shows the metrics to Prometheus, exemplars too where it asks for
-// OpenMetrics.
+// mountMetrics serves the metrics for Prometheus, with exemplars if the client accepts OpenMetrics.
 func (s *Server) mountMetrics() {
 	s.HTTP.Handle("GET /metrics", contextkit.HTTPMiddleware(promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, MaxRequestsInFlight: 4,

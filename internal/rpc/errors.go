@@ -14,14 +14,14 @@ import (
 // ErrNotServed is wrapped by [Tenants.Ready].
 var ErrNotServed = errors.New("is not served here")
 
-// ErrUnfinished is how a call has ended whose handler panicked.
+// ErrUnfinished is the error of a call whose handler panicked.
 var ErrUnfinished = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
 
 // errUndecodable refuses a request message that cannot be decompressed or decoded.
 var errUndecodable = connect.NewError(connect.CodeInvalidArgument, "the message cannot be decoded: send it in the content type and encoding that the headers name")
 
-// Public returns what a client may know of a call's error: one of our own making, [Bounded],
-// or that the call ended early, or nothing.
+// Public returns the error that a client receives for a call's error: a [connect.Error], [Bounded];
+// CANCELED or DEADLINE_EXCEEDED; or UNKNOWN without the cause.
 func Public(err error) *connect.Error {
 	var known *connect.Error
 	switch {
@@ -35,10 +35,11 @@ func Public(err error) *connect.Error {
 	return connect.NewError(connect.CodeUnknown, "the call failed")
 }
 
-// Undecodable returns the error of a [connect.ServerStream]'s Receive as INVALID_ARGUMENT
-// if it is INTERNAL or UNKNOWN: transports use these codes for a message that cannot be decompressed
-// or decoded, and for a body whose chunks or base64 are malformed, which is the client's fault.
-// They use other codes for a client that is gone or slow. Other errors, and nil, are returned unchanged.
+// Undecodable returns the error of a [connect.ServerStream]'s Receive as INVALID_ARGUMENT if it is
+// INTERNAL or UNKNOWN: transports use these codes for a message that cannot be decompressed or
+// decoded, and for a body whose chunks or base64 are malformed, which is the client's fault. They
+// use other codes for a client that has disconnected or is slow. Other errors, and nil, are
+// returned unchanged.
 func Undecodable(err error) error {
 	if known, ok := errors.AsType[*connect.Error](err); ok && (known.Code() == connect.CodeInternal || known.Code() == connect.CodeUnknown) {
 		return errUndecodable.WithCause(err)
@@ -59,11 +60,11 @@ func WithDetails(err *connect.Error, details ...proto.Message) *connect.Error {
 // ErrorDomain is the domain of the platform's ErrorInfo details.
 const ErrorDomain = "headgate"
 
-// ReasonMissingRight is the reason of a refusal for lack of a right, which the metadata "right"
-// names, as ACTION:RESOURCE.
+// ReasonMissingRight is the reason of a denial for a missing right. The metadata "right" has it, as
+// ACTION:RESOURCE.
 const ReasonMissingRight = "MISSING_RIGHT"
 
-// ReasonTooLarge is the reason of an answer that is larger than may be.
+// ReasonTooLarge is the reason of the error for a response that exceeds its limit.
 const ReasonTooLarge = "RESPONSE_TOO_LARGE"
 
 // Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with

@@ -45,8 +45,8 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	return &securedConn{l.server.clients.watch(secured, l.server.flooded), secured}, nil
 }
 
-// securedConn is a TLS connection that net/http takes for one in clear text: net/http speaks
-// HTTP/2 with prior knowledge on it, or HTTP/1.1, whichever the client has negotiated by ALPN.
+// securedConn is a TLS connection that net/http treats as clear text: it speaks HTTP/2 with prior
+// knowledge or HTTP/1.1 on it, as the client has negotiated by ALPN.
 type securedConn struct {
 	*flood.Conn
 

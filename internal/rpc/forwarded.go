@@ -10,9 +10,9 @@ import (
 	"github.com/headgate/headgate/internal/rpc/proxies"
 )
 
-// behindProxies replaces the address of requests that trusted proxies have forwarded by that of
-// the proxy's client, before anything else reads it, and bounds the calls in flight of each such
-// client: the bounds of connections cannot tell them apart.
+// behindProxies replaces the address of requests that trusted proxies have forwarded by that of the
+// proxy's client, before anything else reads it, and bounds the calls in flight of each such
+// client: the bounds of connections do not distinguish them.
 func (l *clientLimit) behindProxies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from, err := netip.ParseAddrPort(r.RemoteAddr)
@@ -24,7 +24,7 @@ func (l *clientLimit) behindProxies(next http.Handler) http.Handler {
 		leave, refused := l.enterCall(client(origin.Client))
 		if refused != nil {
 			if rpcErrors.IsSupported(r) {
-				_ = rpcErrors.Write(w, r, refused) // the client is gone if this fails
+				_ = rpcErrors.Write(w, r, refused) // it fails if the client has disconnected
 			} else {
 				_ = rpcErrors.Write(w, plainRequest, refused) // likewise
 			}

@@ -33,29 +33,28 @@ import (
 )
 
 const (
-	// handshakeTimeout bounds a new connection's first words.
+	// handshakeTimeout bounds the handshake of a new connection.
 	handshakeTimeout = 5 * time.Second
-	// grpcDeadAfter and grpcDeadTimeout find a client that is gone.
+	// grpcDeadAfter is the idle time after which a client is pinged, and grpcDeadTimeout the wait
+	// for its reply, after which it counts as disconnected.
 	grpcDeadAfter, grpcDeadTimeout = time.Minute, 10 * time.Second
-	// grpcStreamWindow and grpcConnWindow are the bytes of requests that may be under
-	// way: fixed, since finding them out asks the client for a PING with nearly every
-	// one.
+	// grpcStreamWindow and grpcConnWindow are the flow-control windows in bytes. They are fixed,
+	// since grpc-go's estimate of them sends a PING with nearly every message.
 	grpcStreamWindow, grpcConnWindow = 256 << 10, 1 << 20
-	// grpcWorkers answer calls one after the other, each on a stack that has grown
-	// already; further calls get a new goroutine.
+	// grpcWorkers is the number of goroutines that serve calls in turn, on stacks that have already
+	// grown; further calls get a new goroutine.
 	grpcWorkers = 64
-	// grpcLeastPing is how often a client may ask for a sign of life.
+	// grpcLeastPing is the shortest interval at which a client may send PINGs.
 	grpcLeastPing = 5 * time.Second
 	// longestMethod bounds the name of a method: grpc-go quotes one that it cannot parse.
 	longestMethod = 1 << 10
 )
 
-// grpcPort serves the calls of a connect.Server on grpc-go's HTTP/2 stack, on an
-// separate address: the same methods and interceptors as on the main one, where
-// net/http speaks gRPC too, at less CPU a call
-// (docs/decisions/0004-native-grpc-port.md).
+// grpcPort serves the calls of a connect.Server on grpc-go's HTTP/2 stack, on a separate address:
+// the same methods and interceptors as on the main one, where net/http speaks gRPC too, with less
+// CPU per call (docs/decisions/0004-native-grpc-port.md).
 //
-// It is a transport and nothing else.
+// It implements the transport alone.
 type grpcPort struct {
 	config    Config
 	surface   atomic.Pointer[grpcSurface]
@@ -100,7 +99,7 @@ func (p *grpcPort) newServer() *grpc.Server {
 	return grpc.NewServer(append(options, grpc.Creds(secure))...)
 }
 
-// grpcSurface is what is served.
+// grpcSurface holds the served methods.
 type grpcSurface struct {
 	rpc   *connect.Server
 	specs map[string]connect.Spec
@@ -163,10 +162,10 @@ func (p *grpcPort) run(ctx context.Context) error {
 	return err
 }
 
-// admitted is a call whose headers have come.
+// admitted is a call whose headers have arrived.
 type admitted struct {
 	header   metadata.MD
-	cancel   context.CancelFunc // ends its longest time
+	cancel   context.CancelFunc // of its time limit
 	chosen   bool               // see [HandlerContext]
 	arriving *grpcArrival
 }
@@ -188,8 +187,8 @@ func (a *grpcArrival) Err() error {
 	return a.Context.Err()
 }
 
-// bound gives a call its longest time before anything of it is read, and keeps its
-// headers: what grpc-go gives of them later is a copy.
+// bound sets a call's time limit before any of it is read, and retains its headers, of which
+// grpc-go later returns copies.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	if len(info.FullMethodName) > longestMethod {
 		return nil, status.Errorf(codes.Unimplemented, "the method is not served: its name is longer than %d bytes", longestMethod)
@@ -210,7 +209,7 @@ func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, 
 	return contextkit.Carry(ctx, call), nil
 }
 
-// serve hands a call over.
+// serve runs the handler of a call.
 func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	call, _ := contextkit.Carried[admitted](ctx) // see bound

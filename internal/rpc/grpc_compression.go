@@ -18,9 +18,8 @@ import (
 // it saves.
 const CompressMinBytes = 512
 
-// preferred are the compressors by preference. grpc-go knows them process-wide,
-// and asks that they be made known before anything runs; upstream channels ask
-// for none of them.
+// preferred are the compressors by preference. grpc-go registers them per process, before any
+// server runs; upstream channels do not request them.
 var preferred = func() (names []string) {
 	for _, c := range compression.All() {
 		encoding.RegisterCompressor(grpcCompressor{c})
@@ -29,7 +28,7 @@ var preferred = func() (names []string) {
 	return names
 }()
 
-// grpcCompressor is Connect's as grpc-go wants it.
+// grpcCompressor adapts a compressor of Connect to grpc-go's interface.
 type grpcCompressor struct{ connect.Compressor }
 
 // Compress implements [encoding.Compressor].
@@ -48,9 +47,9 @@ func (c grpcCompressor) Decompress(r io.Reader) (io.Reader, error) {
 	return &untilEnd{plain: plain}, nil
 }
 
-// undecompressed stands at the end of a message that could not be decompressed. No client can
-// guess it: it begins with random bytes. It ends with bytes that are not protobuf, for clients
-// in this process, which do not look for it.
+// undecompressed stands at the end of a message that could not be decompressed. No client can guess
+// it: it begins with random bytes. It ends with bytes that are not protobuf, for clients in this
+// process, which do not check for it.
 var undecompressed = func() []byte {
 	mark := make([]byte, 16, 32)
 	_, _ = rand.Read(mark) // crypto/rand does not fail
@@ -109,11 +108,10 @@ func (r *untilEnd) Close() error {
 	return plain.Close()
 }
 
-// compress chooses the compression of an answer before it is sent: what the client
-// takes, if the message says that it is large (Len, in bytes), as an edge's do; a
-// service's answers stay as they are. A stream's answers, which grpc-go compresses all
-// or none, are compressed as the request was: most are small, and a client that takes
-// compression has not asked for it.
+// compress selects the compression of a response before it is sent: one that the client accepts, if
+// the message reports its size (Len, in bytes), as an edge's messages do, and is large. A service's
+// responses are not compressed. A stream's messages, of which grpc-go compresses all or none, are
+// compressed as the request was, since most are small.
 func (s *grpcStream) compress(msg any) {
 	if !s.single {
 		return
@@ -125,7 +123,7 @@ func (s *grpcStream) compress(msg any) {
 	_ = grpc.SetSendCompressor(s.grpc.Context(), name) // it was chosen from what is known
 }
 
-// accepted returns the first of our compressors that the client takes.
+// accepted returns the first of preferred that the client accepts.
 func (s *grpcStream) accepted() string {
 	theirs, err := grpc.ClientSupportedCompressors(s.grpc.Context())
 	if err != nil {

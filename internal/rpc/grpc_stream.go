@@ -19,7 +19,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// grpcStream is a gRPC call as Connect sees it.
+// grpcStream adapts a gRPC call to [connect.ServerStream].
 type grpcStream struct {
 	grpc     grpc.ServerStream
 	info     *connect.CallInfo
@@ -182,9 +182,9 @@ func (s *grpcStream) SendHeaders() error {
 	return s.sent(s.grpc.SendHeader(grpcmeta.From(s.info.ResponseHeader())))
 }
 
-// sent returns the error of a call whose answer could not be sent: usually the call has ended,
-// as its client's deadline has passed or the client has left. grpc-go returns statuses, which
-// are not errors of ours.
+// sent returns the error of a call whose answer could not be sent: usually the call has ended, as
+// its client's deadline has passed or the client has left. grpc-go returns statuses, which are not
+// Connect errors.
 func (s *grpcStream) sent(err error) error {
 	if err == nil {
 		return nil

@@ -19,7 +19,7 @@ const (
 	// address (IPv6: of a /64 prefix).
 	maxWatches, maxAddressWatches = 1024, 64
 	// watchLife is the longest life of a stream; the shortest is a tenth less. Its client then
-	// calls again; the place of a client that does not becomes free.
+	// calls again; otherwise its place is released.
 	watchLife = 30 * time.Minute
 	// watchRequestWithin is how long a stream's request may take to arrive.
 	watchRequestWithin = 10 * time.Second

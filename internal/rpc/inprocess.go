@@ -13,14 +13,13 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// ProtocolInProcess is what [connect.CallInfo] says of a call from within the process.
+// ProtocolInProcess is the protocol in the [connect.CallInfo] of an in-process call.
 const ProtocolInProcess = "in-process"
 
 // InProcess is a [connect.Transport] to a service in this process: the same methods and
 // interceptors as by gRPC, without its frames, goroutines and system calls
-// (docs/decisions/0010-in-process-hop.md). What a call carries arrives as by gRPC, as
-// headers and bytes, and nothing else does: the two sides share no message and no value
-// of a context.
+// (docs/decisions/0010-in-process-hop.md). As over gRPC, headers and encoded messages are passed
+// and nothing else: the two sides share no message and no context value.
 type InProcess struct {
 	server *Server
 	codec  encoding.CodecV2 // of the caller's messages
@@ -44,8 +43,8 @@ func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (conn
 	return t.Open(ctx, info, grpcmeta.Of(info.RequestHeader()))
 }
 
-// Open begins a call of the procedure info.Spec with these headers, and writes into info
-// what comes back.
+// Open begins a call of the procedure info.Spec with these headers, and writes the response's
+// headers and trailers into info.
 func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
 	info.Protocol, info.Codec = ProtocolInProcess, connect.CodecNameProto
 	if info.Spec.StreamType == connect.StreamTypeUnary {
@@ -54,7 +53,7 @@ func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpc
 	return newInProcessStream(ctx, t, info, header), nil
 }
 
-// inProcessCall is a call from within, on both its sides.
+// inProcessCall is both sides of an in-process call.
 type inProcessCall struct {
 	InProcess
 
@@ -66,7 +65,7 @@ type inProcessCall struct {
 	until  lazydeadline.Context // the service's context
 }
 
-// hand gives the service what the caller's headers say so far.
+// hand passes the caller's headers to the service.
 func (c *inProcessCall) hand() error {
 	c.served.Spec, c.served.Protocol, c.served.Codec = c.info.Spec, ProtocolInProcess, connect.CodecNameProto
 	fields, err := grpcmeta.Write(c.ctx, c.header)
@@ -78,8 +77,8 @@ func (c *inProcessCall) hand() error {
 	return nil
 }
 
-// serve has the service answer the call on its side of the stream. The error is what a
-// caller may know.
+// serve runs the service's handler on its side of the stream. The error is the public one, see
+// [Public].
 func (c *inProcessCall) serve(stream connect.ServerStream) error {
 	surface := c.server.grpc.surface.Load()
 	if surface == nil || !c.server.within.TryAcquire(1) {
@@ -93,17 +92,17 @@ func (c *inProcessCall) serve(stream connect.ServerStream) error {
 		return nil
 	}
 	public := Public(err)
-	verdict := connect.NewError(public.Code(), public.Message()) // its cause stays on its side
+	verdict := connect.NewError(public.Code(), public.Message()) // without the cause
 	for _, detail := range public.Details() {
 		verdict = verdict.WithDetail(detail)
 	}
 	return verdict.WithRemote()
 }
 
-// put writes a message of the caller's.
+// put encodes a message of the caller.
 func (c *inProcessCall) put(msg any) (mem.BufferSlice, error) { return encode(c.codec, msg) }
 
-// take reads an answer for the caller.
+// take decodes a response for the caller.
 func (c *inProcessCall) take(data mem.BufferSlice, msg any) error { return decode(c.codec, data, msg) }
 
 func encode(codec encoding.CodecV2, msg any) (mem.BufferSlice, error) {
@@ -128,16 +127,15 @@ func decodeRequest(data mem.BufferSlice, msg any) error {
 	return Undecodable(decode(messageCodec{}, data, msg))
 }
 
-// passHeader sets what stands in one header in another too.
+// passHeader copies a header.
 func passHeader(to, from *connect.Header) {
 	for key, values := range from.All() {
 		to.SetValues(key, values)
 	}
 }
 
-// inProcessUnary is both sides of a call of one request and one answer, which is made
-// when the answer is asked for. It is for one goroutine, as [connect.Client.CallUnary]
-// uses it.
+// inProcessUnary is both sides of a call of one request and one answer, which runs when the caller
+// receives the response. It is for one goroutine, as [connect.Client.CallUnary] uses it.
 type inProcessUnary struct {
 	inProcessCall
 
@@ -218,14 +216,14 @@ func (s *inProcessService) Send(msg any) (err error) {
 	return err
 }
 
-// endWithin waits for ctx to end, then for the calls from within that are in flight, within
-// the shutdown timeout. No further ones are admitted.
+// endWithin waits for ctx to end, then for the in-process calls in flight, for at most the shutdown
+// timeout. Further calls are rejected.
 func (s *Server) endWithin(ctx context.Context) error {
 	<-ctx.Done()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownTimeout)
 	defer cancel()
 	if err := s.within.Acquire(grace, int64(s.config.MaxStreams)); err != nil {
-		return fmt.Errorf("%s: calls from within are still in flight: %w", s.config.Name, err)
+		return fmt.Errorf("%s: in-process calls are still in flight: %w", s.config.Name, err)
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
-// inProcessBacklog is how many messages of a stream may be under way, either way.
+// inProcessBacklog is the number of messages that a stream buffers per direction.
 const inProcessBacklog = 8
 
 // inProcessStream is the caller's side of a stream. The service's side runs on a
@@ -21,18 +21,18 @@ type inProcessStream struct {
 
 	cancel   context.CancelFunc
 	begin    sync.Once
-	unsent   error                // why it has not begun
+	unsent   error                // why the call has not begun
 	half     sync.Once            // closes requests
 	requests chan mem.BufferSlice // closed by the caller
 	answers  chan mem.BufferSlice // closed when the handler has returned
 	returned chan struct{}        // likewise
 
 	header connect.CallInfo // the answer's headers as they were with the first message; read after it
-	opened bool             // the service's: they are there
+	opened bool             // of the service: header is set
 	err    error            // what the handler returned; read when answers is closed
 
 	headerRead bool  // the caller's
-	held       int64 // bytes of the message that it has, until it asks for the next
+	held       int64 // bytes of the message that the caller received last
 }
 
 func newInProcessStream(ctx context.Context, to InProcess, info *connect.CallInfo, header grpcmeta.Header) *inProcessStream {
@@ -63,7 +63,7 @@ func (s *inProcessStream) SendHeaders() error {
 	return s.unsent
 }
 
-// open keeps the answer's headers as they are now, unless that was done before.
+// open stores the response's headers, unless they are stored already.
 func (s *inProcessStream) open() {
 	if !s.opened {
 		s.opened = true
@@ -86,7 +86,7 @@ func (s *inProcessStream) Send(msg any) error {
 	case <-s.returned:
 		data.Free()
 		if s.info.Spec.StreamType&connect.StreamTypeClient == 0 {
-			return nil // the call has ended before its one request; Receive says how
+			return nil // the call has ended before its one request; Receive returns the error
 		}
 		return io.EOF
 	case <-s.ctx.Done():
@@ -129,8 +129,7 @@ func (s *inProcessStream) Receive(msg any) error {
 	}
 }
 
-// Close implements [connect.ClientStream]. What is still under way is left to the
-// collector.
+// Close implements [connect.ClientStream]. Buffered messages are left to the garbage collector.
 func (s *inProcessStream) Close() error {
 	s.cancel()
 	return nil

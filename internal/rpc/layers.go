@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Layer is the parts of a process that end together. Each runs until its
-// context ends.
+// Layer is a group of parts of a process that end together. Each part runs until its context ends.
 type Layer []func(ctx context.Context) error
 
 // RunLayers runs all layers concurrently until ctx ends or a part fails, then ends

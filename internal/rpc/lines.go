@@ -14,15 +14,14 @@ const (
 	// linesWaiting is the bytes of log that may wait while others are written, beyond
 	// which logging goroutines wait too.
 	linesWaiting = 1 << 20
-	// lineDelay is how long a line may wait for others.
+	// lineDelay is how long a line may be buffered.
 	lineDelay = 50 * time.Millisecond
 )
 
-// Lines writes the lines of a log some at a time: one write for each call would be a
-// system call for each. A warning or worse is written immediately, with all that came
-// before it; the rest waits at most 50 ms, which is what a process that is killed
-// loses. Lines may be used concurrently. A logging goroutine does not wait for a writer that is
-// slow for a moment, such as a disk that syncs, until 1 MiB waits.
+// Lines buffers the lines of a log and writes several of them with one system call. A line of level
+// warn or above is written immediately, with the lines before it; others wait at most 50 ms, and
+// are lost if the process is killed in that time. Lines may be used concurrently. A logging
+// goroutine does not wait for a slow writer, such as a syncing disk, until 1 MiB is buffered.
 type Lines struct {
 	to io.Writer
 
@@ -54,7 +53,7 @@ func (l *Lines) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	return len(line), nil
 }
 
-// add has a line wait, and returns how many bytes do.
+// add buffers a line, and returns the number of buffered bytes.
 func (l *Lines) add(line []byte) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,14 +68,14 @@ func (l *Lines) add(line []byte) int {
 	return len(l.text)
 }
 
-// Flush writes what waits.
+// Flush writes the buffered lines.
 func (l *Lines) Flush() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	return l.flush()
 }
 
-// flush writes what waits. l.writing is held.
+// flush writes the buffered lines. l.writing is held.
 func (l *Lines) flush() error {
 	l.mu.Lock()
 	text := l.text
@@ -90,7 +89,7 @@ func (l *Lines) flush() error {
 	}
 	_, err := l.to.Write(text)
 	if l.spare = text; cap(text) > 2*linesTogether {
-		l.spare = nil // so much waits now and then only
+		l.spare = nil // a buffer of this size is rarely needed
 	}
 	return err
 }

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// loadSlot is the length of a slot of the window; an answer covers the full slot
-	// before the current one too, so that it never is of a moment alone.
+	// loadSlot is the length of a slot of the window. A result covers the current slot and the full
+	// one before it.
 	loadSlot = 5 * time.Second
 	// loadFirst is the least duration that is distinguished, loadStep the factor between two,
 	// and loadBuckets how many there are: up to a minute and a half.
@@ -21,13 +21,12 @@ const (
 	loadBuckets = 104
 )
 
-// loadSteps is how many steps a factor of e has.
+// loadSteps is the number of steps per factor of e.
 var loadSteps = 1 / math.Log(loadStep)
 
-// Load is what a process has been doing in the last seconds.
+// Load is a process's load in the last seconds.
 type Load struct {
-	// Calls and Errors are completed ones per second; Errors are the process's own
-	// fault.
+	// Calls and Errors are completed calls per second; Errors failed by the process's own fault.
 	Calls, Errors float64
 	// P50, P95 and P99 are how long calls took; 0 without calls. Streams do not count.
 	P50, P95, P99 time.Duration
@@ -35,11 +34,11 @@ type Load struct {
 	InFlight int64
 	// Memory is the bytes that the process has from the system.
 	Memory uint64
-	// Goroutines is how many run.
+	// Goroutines is the number of goroutines.
 	Goroutines int
 }
 
-// window counts calls by how long they took.
+// window counts calls by their duration.
 type window struct {
 	mu       sync.Mutex
 	current  slot
@@ -54,7 +53,7 @@ type slot struct {
 	took          [loadBuckets]int64
 }
 
-// counts reports whether a procedure's calls are load: probes are not.
+// counts reports whether a procedure's calls count as load: calls of probes do not.
 func counts(procedure string) bool {
 	return !strings.HasPrefix(procedure, "/grpc.health.") && !strings.HasPrefix(procedure, "/grpc.reflection.")
 }
@@ -126,5 +125,5 @@ func (s *slot) quantile(share float64) time.Duration {
 	return 0 // not reached: the ranks are the counts' sum
 }
 
-// Load returns what the process has been doing in the last seconds.
+// Load returns the process's load in the last seconds.
 func (m *Metrics) Load() Load { return m.window.load() }

@@ -40,8 +40,8 @@ func Identify(event *zerolog.Event, rc *contextkit.RequestContext) *zerolog.Even
 	return event
 }
 
-// Took adds how long something took to a log line, as "ms": milliseconds, to the
-// microsecond. A float's shortest form takes longer to find, and says more than is known.
+// Took adds a duration to a log line, as "ms": milliseconds with three decimals. Formatting a float
+// would take longer and claim more precision.
 func Took(event *zerolog.Event, took time.Duration) *zerolog.Event {
 	var room [24]byte
 	us := took.Microseconds()
@@ -49,7 +49,7 @@ func Took(event *zerolog.Event, took time.Duration) *zerolog.Event {
 	return event.RawJSON("ms", text)
 }
 
-// stdLogger adapts net/http's complaints about clients.
+// stdLogger adapts net/http's error log, which concerns clients.
 func stdLogger(log zerolog.Logger) *stdlog.Logger {
 	return stdlog.New(log.With().Str("source", "net/http").Logger().Level(zerolog.DebugLevel), "", 0)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc/flood"
 )
 
-// Metrics is a process's registry and the RED metrics of its calls.
+// Metrics is a process's registry with the rate, errors and duration (RED) of its calls.
 type Metrics struct {
 	registry *prometheus.Registry
 	duration *prometheus.HistogramVec
@@ -25,7 +25,7 @@ type Metrics struct {
 	window   window
 }
 
-// NewMetrics returns a registry whose series all bear the process's name.
+// NewMetrics returns a registry whose series all have the process's name as a label.
 func NewMetrics(process string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
@@ -55,7 +55,7 @@ func NewMetrics(process string) *Metrics {
 	return m
 }
 
-// Registerer takes further collectors of the process.
+// Registerer registers further collectors of the process.
 func (m *Metrics) Registerer(process string) prometheus.Registerer {
 	return prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, m.registry)
 }
@@ -76,7 +76,7 @@ type outcome struct {
 	duration       prometheus.Observer
 }
 
-// Calls returns what counts the procedure's calls.
+// Calls returns the counters of a procedure.
 func (m *Metrics) Calls(procedure string) *Calls {
 	return &Calls{metrics: m, procedure: procedure, load: counts(procedure), inFlight: m.inFlight.WithLabelValues(procedure)}
 }
@@ -87,8 +87,8 @@ func (c *Calls) Begin() {
 	c.metrics.window.inFlight.Add(1)
 }
 
-// End counts a call that has ended, of that trace; if it does not say how long it took, by
-// now.
+// End counts a call that has ended, with its trace id as the exemplar. If Took is 0, the duration
+// is the time since Started.
 func (c *Calls) End(ended *Outcome, kind connect.StreamType, trace contextkit.TraceID) {
 	if ended.Took == 0 {
 		ended.Took = time.Since(ended.Started)
@@ -101,7 +101,7 @@ func (c *Calls) End(ended *Outcome, kind connect.StreamType, trace contextkit.Tr
 	observe(c.outcome(ended.Protocol, CodeName(ended.Err)), ended.Took, trace)
 }
 
-// outcome returns the series of calls that end so.
+// outcome returns the series of calls with the outcome.
 func (c *Calls) outcome(protocol, code string) prometheus.Observer {
 	seen := c.outcomes.Load()
 	if seen != nil {
@@ -116,15 +116,15 @@ func (c *Calls) outcome(protocol, code string) prometheus.Observer {
 	if seen != nil {
 		next = append(next, *seen...)
 	}
-	c.outcomes.CompareAndSwap(seen, &next) // another call's may be lost, and is found again
+	c.outcomes.CompareAndSwap(seen, &next) // a concurrent addition may be lost, and is repeated
 	return found
 }
 
-// Observe measures every call and writes one log line a call at level, or at
-// error level when the call failed by the process's own fault.
+// Observe measures every call and writes one log line per call at level, or at error level when the
+// call failed by the process's own fault.
 func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
-		var known atomic.Pointer[Calls] // a handler has one procedure, unless it is for all that are unknown
+		var known atomic.Pointer[Calls] // a handler has one procedure, except the one for unknown procedures
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			calls := known.Load()
 			if calls == nil || calls.procedure != spec.Procedure {
@@ -149,8 +149,8 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 	}
 }
 
-// exemplarFrom is the duration from which a call is worth an exemplar: the trace
-// of a slow call is searched for.
+// exemplarFrom is the duration from which a call gets an exemplar, by which operators find the
+// trace of a slow call.
 const exemplarFrom = 50 * time.Millisecond
 
 func observe(observer prometheus.Observer, elapsed time.Duration, trace contextkit.TraceID) {
@@ -161,8 +161,8 @@ func observe(observer prometheus.Observer, elapsed time.Duration, trace contextk
 	observer.Observe(elapsed.Seconds())
 }
 
-// LineLevel is the level of a call's log line: the given one, or error when the call failed
-// by our own fault.
+// LineLevel is the level of a call's log line: the given one, or error when the call failed by the
+// process's own fault.
 func LineLevel(level zerolog.Level, err error) zerolog.Level {
 	if err == nil {
 		return level
@@ -176,8 +176,7 @@ func LineLevel(level zerolog.Level, err error) zerolog.Level {
 	return level
 }
 
-// ownFault reports whether a call failed by the process's fault or that of those
-// behind it.
+// ownFault reports whether the process, or an upstream of it, is the cause of a call's failure.
 func ownFault(err error) bool {
 	return err != nil && (LineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
 }

@@ -20,15 +20,14 @@ import (
 	"github.com/headgate/headgate/internal/rpc/proxies"
 )
 
-// prematureReset is how old a call is at most that its client resets prematurely. Later it
-// has waited for an answer, or seen enough of it.
+// prematureReset is the age of a call up to which a reset by its client counts as premature. A
+// later reset is that of a client that waited for the response or needs no more of it.
 const prematureReset = time.Second
 
-// resetLimit is what an edge's clients may begin and immediately reset on an HTTP/2
-// connection, where the bound of open streams bounds nothing (CVE-2023-44487): as many
-// calls as they may have open, and one more for each that they let come to its end.
-// Beyond that the connection is closed. nil is no limit: a service's callers are edges,
-// and pass on what many clients do.
+// resetLimit bounds the calls that an edge's client may begin and reset prematurely on an HTTP/2
+// connection, which the bound of open streams does not (CVE-2023-44487): the number of calls that
+// it may have open, plus one for each call that completes. Beyond that the connection is closed.
+// nil is no limit: a service's callers are edges, which forward the resets of many clients.
 type resetLimit struct {
 	most    int64
 	proxies *proxies.Set // not limited: a connection of theirs has the calls of many clients
@@ -46,7 +45,7 @@ func limitResets(s *Server) *resetLimit {
 	return &resetLimit{most: int64(s.config.MaxStreams), proxies: s.config.Proxies, closed: closed, log: s.log}
 }
 
-// resets are those of a connection.
+// resets counts the premature resets of a connection.
 type resets struct {
 	limit *resetLimit
 	conn  net.Conn
@@ -67,7 +66,8 @@ func (l *resetLimit) of(conn net.Conn) *resets {
 	return r
 }
 
-// ended counts a call that began then. ctx is the client's: canceled when it has left.
+// ended counts a call that began at a time. ctx is the client's: it is canceled when the client has
+// disconnected.
 func (r *resets) ended(ctx context.Context, began time.Time) {
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		if left := r.left.Load(); left > 0 && left < r.limit.most {
@@ -83,12 +83,12 @@ func (r *resets) ended(ctx context.Context, began time.Time) {
 	}
 }
 
-// connContext has the calls of an HTTP connection know its resets.
+// connContext adds the resets of an HTTP connection to the context of its calls.
 func (l *resetLimit) connContext(ctx context.Context, conn net.Conn) context.Context {
 	return contextkit.Carry(ctx, l.of(conn))
 }
 
-// count counts the calls that next answers.
+// count counts the calls that next serves.
 func (l *resetLimit) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		known, ok := contextkit.Carried[*resets](r.Context())
@@ -109,7 +109,7 @@ type countedCredentials struct {
 	limit *resetLimit
 }
 
-// countedClient is what its calls know of a connection.
+// countedClient is the state of a connection that its calls share.
 type countedClient struct {
 	credentials.AuthInfo
 
@@ -140,7 +140,7 @@ func (c *endingConn) Close() error {
 	return c.Conn.Close()
 }
 
-// resetsOf returns those of a gRPC call's connection, if they are limited.
+// resetsOf returns the resets of a gRPC call's connection; nil: they are not limited.
 func resetsOf(ctx context.Context) (*resets, bool) {
 	from, ok := peer.FromContext(ctx)
 	if !ok {

@@ -28,7 +28,7 @@ import (
 	"github.com/headgate/headgate/internal/tlsfiles"
 )
 
-// Bounds of a listener; a client that needs more is misbehaving.
+// Bounds of a listener.
 const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 2 * time.Minute
@@ -44,11 +44,11 @@ const (
 	streamBuffer, connBuffer = 256 << 10, 1 << 20
 	// DefaultMaxStreams bounds the concurrent calls on one HTTP/2 connection.
 	DefaultMaxStreams = 1000
-	// DefaultServiceStreams is DefaultMaxStreams for a service: all of a gateway's
-	// calls come by one connection.
+	// DefaultServiceStreams is DefaultMaxStreams for a service: a gateway sends all calls on one
+	// connection.
 	DefaultServiceStreams = 20_000
-	// DefaultMaxClientStreams bounds the calls of one client address at an edge that have
-	// not been answered to their end: as many as an edge has in flight by default.
+	// DefaultMaxClientStreams bounds the calls of one client address at an edge whose responses are
+	// not sent completely. It is the number of calls that an edge may have in flight by default.
 	DefaultMaxClientStreams = 20_480
 	// DefaultMaxConnections bounds a listener's connections; further ones wait to
 	// be accepted.
@@ -63,9 +63,8 @@ type Config struct {
 	Name string `yaml:"-"`
 	// Addr to listen on, host:port.
 	Addr string `yaml:"listen"`
-	// GRPC is a further address for gRPC alone, on grpc-go's server, which costs
-	// less CPU a call than the main one's; "" for none. It has the same bounds and
-	// certificates.
+	// GRPC is a further address for gRPC alone, on grpc-go's server, which needs less CPU per call
+	// than the main one; "": none. It has the same bounds and certificates.
 	GRPC string `yaml:"-"`
 	// Admin is a further address of a service for operators, in clear text: metrics, liveness and
 	// readiness; "" for none. The main address then has no metrics.
@@ -76,29 +75,29 @@ type Config struct {
 	// BodyTimeout bounds how long a request's body may take to arrive, and of a stream
 	// of requests each message, from its first byte on. 0: [DefaultBodyTimeout].
 	BodyTimeout time.Duration `yaml:"body_timeout"`
-	// MinBodyRate is the bytes per second at which they must arrive on average, after
-	// the first quarter of BodyTimeout. 0: [DefaultMinBodyRate]. The gRPC address
-	// cannot tell how much of a message has arrived, and has BodyTimeout alone.
+	// MinBodyRate is the bytes per second at which they must arrive on average, after the first
+	// quarter of BodyTimeout. 0: [DefaultMinBodyRate]. At the gRPC address only BodyTimeout
+	// applies: grpc-go does not report how much of a message has arrived.
 	MinBodyRate int `yaml:"min_body_rate"`
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
-	// MaxStreams bounds the concurrent calls on one HTTP/2 connection, and at an edge
-	// calls that a client resets as soon as they have begun. 0: [DefaultMaxStreams],
-	// for a service [DefaultServiceStreams].
+	// MaxStreams bounds the concurrent calls on one HTTP/2 connection, and at an edge also the
+	// calls that a client resets prematurely. 0: [DefaultMaxStreams], for a service
+	// [DefaultServiceStreams].
 	MaxStreams int `yaml:"max_streams"`
 	// MaxConnections bounds the connections. 0: [DefaultMaxConnections].
 	MaxConnections int `yaml:"max_connections"`
-	// MaxClientConnections bounds those of one client address (of IPv6 a /64); further
+	// MaxClientConnections bounds the connections of one client address (of IPv6 a /64); further
 	// ones are closed. 0: MaxConnections, at an edge a quarter of them.
 	MaxClientConnections int `yaml:"max_client_connections"`
-	// MaxClientStreams bounds the calls of one client address on HTTP/2 at both addresses,
-	// from when they begin until their answers have been sent to their end; of a client
-	// that exceeds it, connections with many of them are closed. 0: at an edge
-	// [DefaultMaxClientStreams], else none.
+	// MaxClientStreams bounds the calls of one client address on HTTP/2 at both addresses, from
+	// their start until their responses are sent completely; if a client exceeds it, its
+	// connections with many such calls are closed. 0: at an edge [DefaultMaxClientStreams], else
+	// none.
 	MaxClientStreams int `yaml:"max_client_streams"`
-	// TLS secures the listener; nil: clear text. With an authority, clients must
-	// show a certificate of it (mTLS).
+	// TLS secures the listener; nil: clear text. With an authority, clients must present a
+	// certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
 	// Callers decides which roles may call a service over mutual TLS; nil: all certificates of the
 	// authority may call all methods.
@@ -116,7 +115,7 @@ type Config struct {
 	Degraded Degraded `yaml:"-"`
 }
 
-// Validate names the fields that cannot be used.
+// Validate returns an error that names the invalid fields.
 func (c Config) Validate() error {
 	return errors.Join(
 		config.AtLeast("max_body_bytes", c.MaxBodyBytes, 0),
@@ -130,7 +129,7 @@ func (c Config) Validate() error {
 	)
 }
 
-// WithDefaults returns the configuration with what was left out.
+// WithDefaults returns the configuration with defaults in place of zero values.
 func (c Config) WithDefaults() Config {
 	if c.MaxBodyBytes == 0 {
 		c.MaxBodyBytes = DefaultMaxBodyBytes
@@ -175,11 +174,11 @@ type Readiness func(ctx context.Context, tenant contextkit.TenantID) error
 // when tenant is zero, each with the reason. A process that is ready may have degraded parts.
 type Degraded func(ctx context.Context, tenant contextkit.TenantID) map[string]string
 
-// Server is a process's front. Register handlers before Listen.
+// Server serves a process's handlers. Register them before Listen.
 type Server struct {
-	// RPC takes the process's handlers.
+	// RPC is where the process's handlers are registered.
 	RPC *connect.Server
-	// HTTP takes plain HTTP handlers.
+	// HTTP is where plain HTTP handlers are registered.
 	HTTP *http.ServeMux
 	// Metrics is the process's registry.
 	Metrics *Metrics
@@ -231,7 +230,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		eachMessage,
 		s.endStreams,
 		s.Metrics.Observe(s.log, zerolog.DebugLevel),
-		s.tellEnded,
+		s.reportEnded,
 		boundErrors,
 		undecodable,
 		Validate,
@@ -255,16 +254,16 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	return s
 }
 
-// Edge is how an edge reads and writes messages, and bounds its calls.
+// Edge configures the codecs of an edge and the bounds of its calls.
 type Edge struct {
 	// Options of the main address, its codecs among them.
 	Options []connecthttp.Option
 	// Codec and JSON are the codecs of the gRPC address.
 	Codec encoding.CodecV2
 	JSON  connect.Codec
-	// Timeout is the longest that a procedure's calls may take at the gRPC address,
-	// also those whose message never comes, and Margin is what they end earlier: their
-	// handlers' context is that of [HandlerContext] already.
+	// Timeout returns the time limit of a procedure's calls at the gRPC address, which also applies
+	// while their message has not arrived. Their handlers' context is that of [HandlerContext],
+	// with this Margin.
 	Timeout func(procedure string) time.Duration
 	Margin  time.Duration
 	// Front wraps the handler of all paths, for example with CORS; nil: the handler is not wrapped.
@@ -277,9 +276,8 @@ type Edge struct {
 	MayAsk func(*http.Request, contextkit.TenantID) error
 }
 
-// NewEdge returns a server whose calls the given interceptors handle, with
-// codecs of the caller's own: the gateway's. Its metrics are not shown to the
-// edge's clients, see [NewAdmin].
+// NewEdge returns a server whose calls the given interceptors handle, with the codecs of edge.
+// Metrics are not served to the edge's clients, see [NewAdmin].
 func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
 	s := newServer(config.WithEdgeDefaults(), NewMetrics(config.Name), ready, log)
 	s.front, s.degraded, s.mayAsk = edge.Front, edge.Degraded, edge.MayAsk
@@ -308,17 +306,17 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 	return s
 }
 
-// Renew returns an edge like s without handlers, which s may [Server.Adopt].
+// Renew returns an edge with the configuration of s and no handlers, for [Server.Adopt].
 func (s *Server) Renew() *Server { return s.renew() }
 
-// Adopt serves next's handlers in the place of s's own from the next request on.
-// Calls in flight end as they began.
+// Adopt replaces the handlers of s by those of next for further requests. Calls in flight continue
+// with theirs.
 func (s *Server) Adopt(next *Server) {
 	s.handler.Store(next.mount())
 	s.grpc.adopt(next.RPC)
 }
 
-// mount returns all that is served.
+// mount returns the handler of the process.
 func (s *Server) mount() *http.Handler {
 	connecthttp.Mount(rpcMux{s.HTTP, s}, s.RPC, s.options...)
 	handler := boundQuoted(boundBodies(s.config, s.slow, s.root()))
@@ -421,7 +419,7 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 	return s
 }
 
-// MaxBodyBytes returns the bound in force.
+// MaxBodyBytes returns the bound of a request message in bytes.
 func (s *Server) MaxBodyBytes() int { return s.config.MaxBodyBytes }
 
 // Listen binds the address and mounts the handlers.
@@ -511,8 +509,8 @@ func (s *Server) URL() string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
-// Serve answers calls until ctx ends, then lets those in flight finish within
-// the shutdown timeout. It returns nil after a graceful end.
+// Serve serves calls until ctx ends, then waits for calls in flight to finish, for at most the
+// shutdown timeout. It returns nil after a graceful shutdown.
 func (s *Server) Serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.grpc.run(ctx) })

@@ -12,8 +12,8 @@ import (
 )
 
 // Sockets are bound addresses that a process passes from the servers of [NewWaiting] to the servers
-// that take calls without closing them, so that no client finds an address closed in between.
-// It is not for concurrent use.
+// that take calls, without closing them: clients never find an address closed. It is not for
+// concurrent use.
 type Sockets struct {
 	bound []*socket
 	taken bool

@@ -27,7 +27,7 @@ var stopwatches = sync.Pool{New: func() any {
 	return w
 }}
 
-// begin starts to watch of, unless something is watched already.
+// begin starts to watch of, unless another operation is watched.
 func (w *stopwatch) begin(of watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -42,7 +42,7 @@ func (w *stopwatch) begin(of watched) {
 // stop ends the watch.
 func (w *stopwatch) stop() { w.stopFor(false) }
 
-// stopFor is stop; if good is set, begin does nothing from then on.
+// stopFor is stop; if good is set, later calls of begin have no effect.
 func (w *stopwatch) stopFor(good bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -7,11 +7,11 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// errStopping ends streams when the process does.
+// errStopping ends streams when the process stops.
 var errStopping = connect.NewError(connect.CodeUnavailable, "the process is ending: call again, another one answers")
 
-// endStreams ends the streams of answers when the process begins to end, so that
-// their clients come back to another one instead of being cut off.
+// endStreams ends response streams when the process begins to stop, so that their clients reconnect
+// to another process before their connections are closed.
 func (s *Server) endStreams(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if spec.StreamType&connect.StreamTypeServer == 0 {

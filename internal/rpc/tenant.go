@@ -64,8 +64,8 @@ func (t *Tenants) Ready(tenant contextkit.TenantID) error {
 	return nil
 }
 
-// Replace makes the set that of the given tenants, and tells who waits for
-// [Tenants.Changed] if that is another.
+// Replace replaces the set by the given tenants. If it differs, callers that wait for
+// [Tenants.Changed] are notified.
 func (t *Tenants) Replace(tenants []contextkit.TenantID) {
 	next := slices.Clone(tenants)
 	slices.SortFunc(next, compareTenants)
@@ -80,7 +80,7 @@ func (t *Tenants) Replace(tenants []contextkit.TenantID) {
 	t.changed = make(chan struct{})
 }
 
-// Changed returns a channel that is closed when the set changes next.
+// Changed returns a channel that is closed at the next change of the set.
 func (t *Tenants) Changed() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -89,10 +89,10 @@ func (t *Tenants) Changed() <-chan struct{} {
 
 func compareTenants(a, b contextkit.TenantID) int { return strings.Compare(a.String(), b.String()) }
 
-// Of returns the call's tenant: the context's, which the request's own field
-// must agree with when it is given. The gateway checked that already; a node
-// checks again, since it is the last to know. Errors: PERMISSION_DENIED when
-// they disagree, NOT_FOUND when the node does not serve the tenant.
+// Of returns the call's tenant, from the context. The request's field must be empty or agree with
+// it; the gateway has checked that, and the node checks again because clients may reach its port
+// directly. Errors: PERMISSION_DENIED if they disagree, NOT_FOUND if the node does not serve the
+// tenant.
 func (t *Tenants) Of(ctx context.Context, field string) (contextkit.TenantID, error) {
 	rc, _ := contextkit.FromContext(ctx)
 	if field != "" && field != rc.TenantID.String() {

@@ -6,8 +6,8 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// undecodable is the interceptor of services that applies [Undecodable] to the errors of
-// Receive. The streams of this package do so themselves.
+// undecodable is the interceptor of services that applies [Undecodable] to the errors of Receive.
+// The streams of this package apply it themselves.
 func undecodable(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		switch stream.(type) {

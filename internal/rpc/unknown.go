@@ -8,8 +8,8 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 )
 
-// rpcMux is the mux as connecthttp mounts procedures in it: the handlers of services' unknown
-// methods are replaced.
+// rpcMux is the mux in which connecthttp mounts procedures; it replaces the handlers of services'
+// unknown methods.
 type rpcMux struct {
 	*http.ServeMux
 	server *Server
@@ -26,16 +26,16 @@ func (m rpcMux) Handle(pattern string, handler http.Handler) {
 // rpcErrors writes errors in the form of the client's protocol.
 var rpcErrors = connecthttp.NewErrorWriter()
 
-// unknownMethod answers calls of a method that a service does not have by next, but over
-// HTTP/1.1, where next answers every stream with HTTP 505, by the protocol's own error. What is
-// not an RPC is plain's, if there is one.
+// unknownMethod answers calls of a method that a service does not have by next, but over HTTP/1.1,
+// where next answers every stream with HTTP 505, by the protocol's own error. Requests that are not
+// RPCs are served by plain, if it is set.
 func unknownMethod(next, plain http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch isRPC := r.Method == http.MethodPost && rpcErrors.IsSupported(r); {
 		case !isRPC && plain != nil:
 			plain.ServeHTTP(w, r)
 		case isRPC && r.ProtoMajor < 2:
-			_ = rpcErrors.Write(w, r, connect.Errorf(connect.CodeUnimplemented, "%s is not served", r.URL.Path)) // the client is gone if this fails
+			_ = rpcErrors.Write(w, r, connect.Errorf(connect.CodeUnimplemented, "%s is not served", r.URL.Path)) // it fails if the client has disconnected
 		default:
 			next.ServeHTTP(w, r)
 		}

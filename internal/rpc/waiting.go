@@ -13,12 +13,12 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// NewWaiting returns a server for an address of a process that cannot take calls yet, because
-// something that it needs at start is away. It answers /health (alive), /ready (503 with the
-// reason that ready returns) and the gRPC health protocol (NOT_SERVING); every other request is
-// UNAVAILABLE: HTTP 503 with the JSON body of an error of Connect, which clients of gRPC
-// understand too. The address is one of config.Sockets, and stays bound when the server ends. At
-// an address of operators /metrics is served, with further collectors.
+// NewWaiting returns a server for an address of a process that cannot take calls yet, because a
+// dependency of its start is unreachable. It answers /health (alive), /ready (503 with the reason
+// that ready returns) and the gRPC health protocol (NOT_SERVING); every other request is
+// UNAVAILABLE: HTTP 503 with the JSON body of an error of Connect, which clients of gRPC understand
+// too. The address is one of config.Sockets, and stays bound when the server ends. At an address of
+// operators /metrics is served, with further collectors.
 func NewWaiting(config Config, operators bool, ready Readiness, log zerolog.Logger, metrics ...prometheus.Collector) *Server {
 	config.GRPC = ""
 	s := newServer(config, NewMetrics(config.Name), ready, log)
@@ -35,7 +35,7 @@ func NewWaiting(config Config, operators bool, ready Readiness, log zerolog.Logg
 	return s
 }
 
-// refuseAll answers that the process does not take calls yet.
+// refuseAll answers every request with UNAVAILABLE.
 func (s *Server) refuseAll(w http.ResponseWriter, r *http.Request) {
 	err := s.Ready(r.Context())
 	if err == nil {
