@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	// Heartbeat is how often a node says that it is there.
+	// Heartbeat is the interval at which a node announces itself.
 	Heartbeat = time.Second
-	// MissedHeartbeats is after how many a silent node is taken to be gone.
+	// MissedHeartbeats is the number of missed heartbeats after which a node is silent.
 	MissedHeartbeats = 3
-	// lookEvery is how often a node looks whether it still takes calls, and so how
-	// late others may hear that it does not.
+	// lookEvery is the interval at which a node checks its readiness, and so the longest delay of
+	// an announcement that it takes no calls.
 	lookEvery = 100 * time.Millisecond
-	// goodbyeTimeout bounds how long the end of a process waits to say so.
+	// goodbyeTimeout bounds how long an ending process waits for its deregistration.
 	goodbyeTimeout = 2 * time.Second
 )
 
-// Node is what a process says of itself.
+// Node is the announcement of a process.
 type Node struct {
 	// ID is unique and stays the same across restarts: letters, digits, '-', '_'
 	// and '.'.
@@ -50,8 +50,7 @@ type Node struct {
 	// Lists is the newest form of tenants that the node reads, see [Lists]. Earlier versions
 	// announce 0.
 	Lists int `json:"lists,omitempty"`
-	// Reflect says that gateways do not know its services beforehand and shall ask
-	// for them (gRPC reflection).
+	// Reflect requests that gateways read its services by gRPC reflection.
 	Reflect bool `json:"reflect,omitempty"`
 	// Tokens is the newest version of positions and page tokens that the node reads. Nodes
 	// that read version 1 alone announce 0.
@@ -69,10 +68,10 @@ type Node struct {
 	ModelProblem string `json:"model_problem,omitempty"`
 	// Started is when the process began.
 	Started time.Time `json:"started"`
-	// Beat counts the announcements of the process, so that an older announcement that
-	// arrives late is recognized; 0: it does not count.
+	// Beat counts the announcements of the process, so that an older announcement that arrives late
+	// is recognized; 0: they are not counted.
 	Beat uint64 `json:"beat,omitempty"`
-	// Ready says that it takes calls; Reason why not.
+	// Ready reports whether it takes calls, and Reason why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
 	// Refusal is the reason that clients receive while the node takes no calls, as a clause such
@@ -81,9 +80,10 @@ type Node struct {
 	// Degraded lists what works in part at a node that is ready: at a gateway the kinds of nodes
 	// of which none takes calls, at other nodes [journal.DegradedJournal].
 	Degraded []string `json:"degraded,omitempty"`
-	// Load is what it is doing; nil: it does not say.
+	// Load is its load; nil: it is not announced.
 	Load *Load `json:"load,omitempty"`
-	// Lag is how many events wait for it, of all its tenants; nil: none ever do.
+	// Lag is the number of events that it has not processed, of all its tenants; nil: it processes
+	// no events.
 	Lag *int64 `json:"lag,omitempty"`
 	// FailingViews are views at a projection node that cannot apply an event, at most
 	// [MaxFailingViews], and FailingViewCount is the number of such views.
@@ -156,10 +156,10 @@ func CheckNode(kind, id string) error {
 func NodeKey(kind, id string) string { return kind + "." + id }
 
 // Announce announces the node each heartbeat, and immediately when its readiness changes, until ctx
-// ends: then it deregisters the node. now returns what changes about the node (with other slices, where
-// these change), and why it is not ready. While JetStream is away nothing is announced. Its tenants are written when they change, and
-// their number and digest announced; while a node of an earlier version is announced, all of
-// them are.
+// ends: then it deregisters the node. now returns what changes about the node (with other slices,
+// where these change), and why it is not ready. While JetStream is unreachable nothing is
+// announced. Its tenants are written when they change, and their number and digest announced; while
+// a node of an earlier version is announced, all of them are.
 //
 // An announcement is stored under [NodeKey]. A connection without a NATS user also
 // publishes it under the id, the key of the previous release.

@@ -31,22 +31,22 @@ const (
 	announcementBuffer = 4096
 )
 
-// Fleet is a follower's view of the nodes.
+// Fleet is the state of the nodes for a follower.
 type Fleet struct {
 	// Nodes are the present nodes, in no order, each by its last announcement: the nodes that
-	// announce themselves, and silent nodes that are not known to be gone.
+	// announce themselves, and silent nodes that are not lost.
 	Nodes []Node
 	// Silent has the time of the last announcement, by id, of the nodes that have not announced
 	// themselves for [MissedHeartbeats].
 	Silent map[string]time.Time
-	// Lost are nodes that fell silent without a goodbye and do not answer, for a day or until
-	// they are back, send a goodbye, or are replaced by a node of their kind with a new id.
+	// Lost are nodes that became silent without deregistering and do not answer, for a day or until
+	// they are back, deregister, or are replaced by a node of their kind with a new id.
 	Lost []LostNode
 	// LastAnnounced is when the last announcement of any node arrived, zero for never.
 	LastAnnounced time.Time
 }
 
-// LostNode is a node that fell silent without a goodbye.
+// LostNode is a node that became silent without deregistering.
 type LostNode struct {
 	// Node is its last announcement, and LastAnnounced when that arrived.
 	Node          Node
@@ -77,16 +77,15 @@ type Follower struct {
 	// Ask returns the verdicts on silent nodes, by id, within a heartbeat; nil: all are
 	// [Unknown]. It is called once per heartbeat while nodes are silent.
 	Ask func(ctx context.Context, silent []Node) map[string]Verdict
-	// Failed is called when nodes cannot be followed, once until they can again; following is
-	// attempted again each second, and the nodes known last stay.
+	// Failed is called once per outage when following fails. Following is retried each second, and
+	// the last known nodes stay.
 	Failed func(error)
 }
 
-// FollowNodes follows the nodes' announcements until ctx ends. Silence
-// alone does not remove a node: NATS may be away, its bucket full or without a leader. A node is
-// removed by its goodbye, or when it is silent and the follower's verdict is that it is gone.
-// Announcements are received when they are published, stored or not, and earlier ones from the
-// bucket.
+// FollowNodes follows the nodes' announcements until ctx ends. Silence alone does not remove a
+// node: NATS may be unreachable, its bucket full or without a leader. A node is removed when it
+// deregisters, or when it is silent and the follower's verdict is that it is gone. Announcements
+// are received when they are published, stored or not, and earlier ones from the bucket.
 func FollowNodes(ctx context.Context, js jetstream.JetStream, f Follower) {
 	s := &following{js: js, follower: f, known: map[string]*announcement{}, lost: map[string]LostNode{}, served: servedLists{nodes: map[string]*servedList{}}}
 	for failed := false; ctx.Err() == nil; {
@@ -117,7 +116,7 @@ type following struct {
 // announcement is the last announcement of a node.
 type announcement struct {
 	node     Node
-	at       time.Time // by our clock
+	at       time.Time // by the clock of this process
 	text     string
 	revision uint64 // in the bucket; 0: not stored yet, as far as is known
 	earlier  bool   // received only under the key of the previous release
@@ -167,7 +166,7 @@ func (s *following) follow(ctx context.Context, began func()) error {
 				return errors.New("fleet: follow nodes: the watch has ended")
 			}
 			if entry == nil {
-				announced = true // all that were there before are known
+				announced = true // the initial values have arrived
 				s.complete, s.changed = s.complete || listed, true
 			} else {
 				s.take(entry.Key(), entry.Value(), entry.Revision(), entry.Operation() != jetstream.KeyValuePut)

@@ -7,21 +7,21 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Placement says which node serves a tenant's calls of a kind. It stands in the
-// bucket [streams.BucketPlacement] under [PlacementKey]. A tenant without one is served by
-// all nodes of the kind.
+// Placement names the node that serves a tenant's calls of a kind. It is stored in the bucket
+// [streams.BucketPlacement] under [PlacementKey]. A tenant without one is served by all nodes of
+// the kind.
 type Placement struct {
-	// Node is the id of the one that calls go to; "": as if it were not placed.
+	// Node is the id of the node that receives the calls; "": as without a placement.
 	Node string `json:"node"`
-	// Also are nodes that keep up with the tenant beside it: where it moves to, or
-	// comes from. [EveryNode] is all of the kind.
+	// Also are further nodes that serve the tenant: the target or the source of a move. [EveryNode]
+	// stands for all nodes of the kind.
 	Also []string `json:"also,omitempty"`
 	// Move is the id of the move under way; only that move may change the
 	// placement.
 	Move string `json:"rebalance,omitempty"`
 }
 
-// Serves reports whether the node keeps up with the tenant.
+// Serves reports whether a node serves the tenant, or prepares to.
 func (p Placement) Serves(node string) bool {
 	return p.Node == node || p.Node == "" || slices.Contains(p.Also, node) || slices.Contains(p.Also, EveryNode)
 }
@@ -34,7 +34,7 @@ func PlacementKey(kind string, tenant contextkit.TenantID) string {
 	return kind + "." + tenant.String()
 }
 
-// ParsePlacementKey returns what [PlacementKey] was made of.
+// ParsePlacementKey returns the parts of a [PlacementKey].
 func ParsePlacementKey(key string) (kind string, tenant contextkit.TenantID, ok bool) {
 	kind, name, _ := strings.Cut(key, ".")
 	tenant, err := contextkit.ParseTenantID(name)

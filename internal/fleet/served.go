@@ -18,8 +18,8 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// A node announces itself each second, and the names of thousands of tenants only when they
-// change: they stand in the bucket [streams.BucketServed], divided by hash into parts, and the
+// A node announces itself each second, and the names of thousands of tenants only when they change:
+// they are stored in the bucket [streams.BucketServed], divided by hash into parts, and the
 // announcement has their number and digest.
 
 // Lists is the newest form of [Node.Tenants] that this version reads, as announced
@@ -27,8 +27,8 @@ import (
 const Lists = 1
 
 const (
-	// servedParts is the number of parts of a node's tenants: so much of them is written when one
-	// tenant comes or goes.
+	// servedParts is the number of parts of a node's tenants. A change of one tenant writes one
+	// part.
 	servedParts = 64
 	// servedAgain is the interval at which a node writes its tenants again, so that they do not
 	// expire ([streams.ServedTTL]).
@@ -93,8 +93,8 @@ func (w *servedWriter) allRead(ctx context.Context) bool {
 	return w.read
 }
 
-// write has the bucket hold the tenants, of which it writes the parts that have changed, and
-// reports whether it does.
+// write writes the parts of the tenants that have changed to the bucket, and reports whether the
+// bucket has the tenants.
 func (w *servedWriter) write(ctx context.Context, tenants []string) bool {
 	again := time.Since(w.at) > servedAgain
 	if !again && sameTenants(tenants, w.tenants) {
@@ -148,7 +148,7 @@ func (w *servedWriter) load(ctx context.Context) error {
 	return err
 }
 
-// servedLists has the tenants of nodes, as the bucket has them.
+// servedLists has the tenants of nodes that the bucket has.
 type servedLists struct {
 	nodes map[string]*servedList
 }

@@ -28,25 +28,26 @@ const (
 // their number is bounded by the calls.
 type committer struct {
 	publish func(ctx context.Context, messages []*nats.Msg) committed
-	grouped func(appends int) // hears of each group that stands
+	grouped func(appends int) // called with the number of appends of each stored group
 
 	mu      sync.Mutex
-	alone   int  // on their way one by one
-	busy    bool // a group is on its way
+	alone   int  // in flight as single messages
+	busy    bool // a group is in flight
 	waiting []*commit
-	// refused were in a group that the server refused. They go one by one, before others.
+	// refused are appends of a group that the server refused. They are published alone, before
+	// others.
 	refused []*commit
 }
 
-// commit is the messages of one append, all of one aggregate. It is notified either
-// that it must publish them itself, or of the outcome.
+// commit is the messages of one append, all of one aggregate. It is notified of the outcome, or
+// that it must publish them itself.
 type commit struct {
 	messages []*nats.Msg
 	turn     chan struct{}
 	done     chan committed
 }
 
-// committed is what became of messages.
+// committed is the outcome of an append.
 type committed struct {
 	last      uint64 // sequence of the last one
 	duplicate bool
@@ -67,7 +68,7 @@ func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed 
 	return c.await(ctx, own)
 }
 
-// await returns what became of an append that waits for its turn or its group.
+// await returns the outcome of an append that waits for its turn or its group.
 func (c *committer) await(ctx context.Context, own *commit) committed {
 	select {
 	case result := <-own.done:
@@ -79,12 +80,12 @@ func (c *committer) await(ctx context.Context, own *commit) committed {
 			return committed{err: ctx.Err()}
 		}
 	}
-	// A group has it, whose outcome is known within natsclient.AckTimeout.
+	// It is part of a group, whose outcome is known within natsclient.AckTimeout.
 	select {
 	case result := <-own.done:
 		return result
 	case <-own.turn:
-		return c.publishAlone(ctx, own.messages) // which sends nothing
+		return c.publishAlone(ctx, own.messages) // which returns the error of ctx
 	}
 }
 
@@ -155,7 +156,7 @@ func (c *committer) publishGroup(group []*commit) {
 	for _, one := range group {
 		messages = append(messages, one.messages...)
 	}
-	result := c.publish(context.Background(), messages) // it is not any one caller's
+	result := c.publish(context.Background(), messages) // no caller's context: the group outlives each caller
 	var refusal jetstream.JetStreamError
 	refused := errors.As(result.err, &refusal) && refusal.APIError() != nil || errors.Is(result.err, nats.ErrMaxPayload)
 	if result.err == nil {

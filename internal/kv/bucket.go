@@ -36,7 +36,7 @@ type Entry[T any] struct {
 	Value T
 	// Revision grows with every change in the bucket.
 	Revision uint64
-	// Time is when it was put.
+	// Time is when it was stored.
 	Time time.Time
 }
 
@@ -48,7 +48,7 @@ type Bucket[T any] struct {
 	name string
 }
 
-// Open opens a bucket that [setup.Ensure] made.
+// Open opens a bucket that [setup.Ensure] has created.
 func Open[T any](ctx context.Context, js jetstream.JetStream, name string) (*Bucket[T], error) {
 	kv, err := js.KeyValue(ctx, name)
 	if err != nil {
@@ -76,12 +76,12 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
 	return out, err
 }
 
-// keyForm is what a key may be (NATS ADR-8).
+// keyForm is the pattern of keys (NATS ADR-8).
 var keyForm = regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
 
-// Read returns the bytes under a bucket's key, by the word of its leader: what the KV
-// API asks is any replica, which may be behind. Errors: [ErrNotFound], with the revision at which
-// the value was deleted (0: the key never had one), or the bucket's.
+// Read returns the bytes under a bucket's key, as the bucket's leader has them: the KV API reads
+// from any replica, which may be behind. Errors: [ErrNotFound], with the revision at which the
+// value was deleted (0: the key never had one), or the bucket's.
 func Read(ctx context.Context, js jetstream.JetStream, bucket, key string) (Entry[[]byte], error) {
 	if !keyForm.MatchString(key) {
 		return Entry[[]byte]{}, ErrNotFound // a wildcard would be answered
@@ -106,9 +106,9 @@ func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Entry[T], error) {
 	return out, nil
 }
 
-// Put keeps a value under key if it is at revision, 0 for a key without a value,
-// and returns its new revision. Error: [ErrChanged] if it is not; after any other it is
-// unknown whether the value was stored.
+// Put stores a value under key if the key is at revision, 0 for a key without a value, and returns
+// its new revision. Error: [ErrChanged] if it is not; after any other it is unknown whether the
+// value was stored.
 func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
 	return b.PutFor(ctx, key, value, revision, 0)
 }
@@ -180,25 +180,25 @@ func (b *Bucket[T]) message(key string, value T) (*nats.Msg, error) {
 	if !raw {
 		var err error
 		if data, err = json.Marshal(value); err != nil {
-			return nil, fmt.Errorf("kv: keep %s/%s: %w", b.name, key, err)
+			return nil, fmt.Errorf("kv: store %s/%s: %w", b.name, key, err)
 		}
 	}
 	return &nats.Msg{Subject: b.subject(key), Header: nats.Header{}, Data: data}, nil
 }
 
-// subject is where a key's values are published (NATS ADR-8).
+// subject returns the subject of a key's values (NATS ADR-8).
 func (b *Bucket[T]) subject(key string) string { return "$KV." + b.name + "." + key }
 
-// Newest calls each for the values whose keys fit a pattern (NATS subject wildcards), the
-// last changed first, from before a revision (0: from the newest) on, until it returns
-// false, or scan of them have been read. It returns the revision to go on before, 0 when
-// there are no more.
+// Newest calls each for the values whose keys fit a pattern (NATS subject wildcards), the last
+// changed first, from before a revision (0: from the newest) on, until it returns false, or scan of
+// them have been read. It returns the revision before which the next call continues, 0 if there are
+// no more.
 func (b *Bucket[T]) Newest(
 	ctx context.Context,
 	pattern string,
 	before uint64,
 	scan int,
-	each func(key string, kept Entry[T]) bool,
+	each func(key string, stored Entry[T]) bool,
 ) (next uint64, err error) {
 	prefix := b.subject("")
 	return natsclient.ReadNewest(
@@ -209,11 +209,11 @@ func (b *Bucket[T]) Newest(
 		before,
 		scan,
 		func(msg *jetstream.RawStreamMsg) bool {
-			kept := Entry[T]{Revision: msg.Sequence, Time: msg.Time}
-			if msg.Header.Get("KV-Operation") != "" || unmarshal(msg.Data, &kept.Value) != nil {
-				return true // a deleted key's marker, or not for us to understand
+			stored := Entry[T]{Revision: msg.Sequence, Time: msg.Time}
+			if msg.Header.Get("KV-Operation") != "" || unmarshal(msg.Data, &stored.Value) != nil {
+				return true // a deleted key's marker, or a value of another format
 			}
-			return each(strings.TrimPrefix(msg.Subject, prefix), kept)
+			return each(strings.TrimPrefix(msg.Subject, prefix), stored)
 		},
 	)
 }
@@ -237,7 +237,7 @@ func (b *Bucket[T]) Expire(ctx context.Context, key string, revision uint64) err
 	return err
 }
 
-// marker returns the revision at which key was deleted, 0 if it never was there.
+// marker returns the revision at which key was deleted, 0 if it never had a value.
 func (b *Bucket[T]) marker(ctx context.Context, key string) (uint64, error) {
 	last, err := natsclient.AskLeader(ctx, b.js, "KV_"+b.name, natsclient.Question{Last: b.subject(key)})
 	switch {
@@ -325,13 +325,13 @@ func publish(ctx context.Context, js jetstream.JetStream, bucket, key string, ms
 	defer cancel()
 	ack, err := js.PublishMsg(attempt, msg)
 	if err != nil && attempt.Err() != nil && ctx.Err() == nil {
-		err = natsclient.ErrNoAck // whether it is stored, the key's next reader finds out
+		err = natsclient.ErrNoAck // the next read of the key shows whether it was stored
 	}
 	if err != nil {
 		if natsclient.IsWrongSequence(err) {
 			return 0, fmt.Errorf("%w: %s/%s", ErrChanged, bucket, key)
 		}
-		return 0, fmt.Errorf("kv: keep %s/%s: %w", bucket, key, err)
+		return 0, fmt.Errorf("kv: store %s/%s: %w", bucket, key, err)
 	}
 	return ack.Sequence, nil
 }
@@ -370,18 +370,18 @@ func (b *Bucket[T]) History(ctx context.Context, key string) ([]Entry[T], error)
 		if entries[i].Operation() != jetstream.KeyValuePut {
 			continue
 		}
-		kept, err := b.decode(entries[i])
+		stored, err := b.decode(entries[i])
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, kept)
+		out = append(out, stored)
 	}
 	return out, nil
 }
 
-// Follow calls each with all values, first as they are and then whenever some
-// change, until ctx ends. When it cannot follow, it calls failed, once until it can again, and
-// tries again each second; the values known last stay.
+// Follow calls each with all values, first with the current ones and then after every change, until
+// ctx ends. If following fails, it calls failed once per outage and retries each second; the last
+// known values stay.
 func (b *Bucket[T]) Follow(ctx context.Context, each func(map[string]Entry[T]), failed func(error)) {
 	b.FollowChanges(ctx, whole(each), failed)
 }
@@ -415,18 +415,18 @@ func Follow[T any](
 // retained.
 func Whole[T any](each func(map[string]Entry[T])) func(Changes[T]) { return whole(each) }
 
-// Changes are what happened to a bucket's keys.
+// Changes are changes of a bucket's keys.
 type Changes[T any] struct {
 	// Put are the stored values, by their keys.
 	Put map[string]Entry[T]
 	// Deleted are keys that have no value any more.
 	Deleted []string
-	// Whole says that Put is everything there is: what it does not have is gone.
+	// Whole reports that Put has all values of the bucket: other keys have none.
 	Whole bool
 }
 
-// FollowChanges is [Bucket.Follow] for buckets with much in them: each hears of all
-// values first, and then of what changes alone.
+// FollowChanges is [Bucket.Follow] for large buckets: each receives all values first, and then only
+// changes.
 func (b *Bucket[T]) FollowChanges(ctx context.Context, each func(Changes[T]), failed func(error)) {
 	for failing := false; ctx.Err() == nil; {
 		err := b.watch(ctx, func(changes Changes[T]) {
@@ -444,7 +444,7 @@ func (b *Bucket[T]) FollowChanges(ctx context.Context, each func(Changes[T]), fa
 	}
 }
 
-// changesTogether is the number of changes that are passed on even while more arrive.
+// changesTogether is the number of changes after which each is called even while more arrive.
 const changesTogether = 256
 
 // whole turns changes into all values.
@@ -462,7 +462,8 @@ func whole[T any](each func(map[string]Entry[T])) func(Changes[T]) {
 	}
 }
 
-// FollowKey calls each with the value under key, immediately and whenever it changes, until each fails, which is returned, or ctx ends.
+// FollowKey calls each with the value under key, immediately and after every change, until ctx ends
+// or each fails. It returns the error.
 func (b *Bucket[T]) FollowKey(ctx context.Context, key string, each func(Entry[T]) error) error {
 	updates, err := b.kv.Watch(ctx, key)
 	if err != nil {
@@ -483,19 +484,19 @@ func (b *Bucket[T]) FollowKey(ctx context.Context, key string, each func(Entry[T
 			if entry == nil || entry.Operation() != jetstream.KeyValuePut {
 				continue
 			}
-			kept, err := b.decode(entry)
+			stored, err := b.decode(entry)
 			if err != nil {
 				return err
 			}
-			if err := each(kept); err != nil {
+			if err := each(stored); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// watch calls each until ctx ends or the watch does. What has arrived together is one
-// call.
+// watch calls each until ctx or the watch ends. Changes that have arrived together are passed in
+// one call.
 func (b *Bucket[T]) watch(ctx context.Context, each func(Changes[T])) error {
 	updates, err := b.kv.WatchAll(ctx)
 	if err != nil {
@@ -516,7 +517,7 @@ func (b *Bucket[T]) watch(ctx context.Context, each func(Changes[T])) error {
 				return fmt.Errorf("kv: follow %s: the watch has ended", b.name)
 			}
 			if entry == nil {
-				complete = true // all that were there before are known
+				complete = true // the initial values have arrived
 			} else {
 				b.take(&pending, entry)
 			}
@@ -528,7 +529,7 @@ func (b *Bucket[T]) watch(ctx context.Context, each func(Changes[T])) error {
 	}
 }
 
-// take adds what happened to a key.
+// take adds the change of a key.
 func (b *Bucket[T]) take(pending *Changes[T], entry jetstream.KeyValueEntry) {
 	key := entry.Key()
 	if entry.Operation() != jetstream.KeyValuePut {
@@ -538,10 +539,10 @@ func (b *Bucket[T]) take(pending *Changes[T], entry jetstream.KeyValueEntry) {
 		}
 		return
 	}
-	kept, err := b.decode(entry)
+	stored, err := b.decode(entry)
 	if err != nil {
-		return // not for us to understand
+		return // a value of another format
 	}
-	pending.Put[key] = kept
+	pending.Put[key] = stored
 	pending.Deleted = slices.DeleteFunc(pending.Deleted, func(other string) bool { return other == key })
 }

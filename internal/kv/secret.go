@@ -58,16 +58,16 @@ func EnsureSecret(ctx context.Context, js jetstream.JetStream, name string) ([]b
 	} else if !errors.Is(err, ErrChanged) {
 		return nil, fmt.Errorf("kv: create secret %s: %w", name, err)
 	}
-	kept, err := Read(ctx, js, streams.BucketSecrets, name)
+	stored, err := Read(ctx, js, streams.BucketSecrets, name)
 	if errors.Is(err, ErrNotFound) { // it was deleted: an operator wants a new one
 		if err = replaceDeleted(contextkit.PlatformContext(ctx), js, streams.BucketSecrets, name, fresh); err == nil || errors.Is(err, ErrChanged) {
-			kept, err = Read(ctx, js, streams.BucketSecrets, name)
+			stored, err = Read(ctx, js, streams.BucketSecrets, name)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return checkSecret(name, kept.Value)
+	return checkSecret(name, stored.Value)
 }
 
 // checkSecret returns a secret, or an error if it is damaged.

@@ -1,15 +1,15 @@
-// Package lease tells which processes of a group are alive, so that one of them at a time can
+// Package lease determines which processes of a group are alive, so that one of them at a time can
 // own a piece of work.
 //
-// Each process holds one lease: its own key in the bucket [streams.BucketLeases], which it
-// rewrites each second by compare and set. A process that does not rewrite its lease within
-// [Config.Lost] is dead for the others: one of them deletes the key at the revision that it has
-// last seen, and from then on the owner cannot rewrite it. A process that stood still therefore
-// finds out that its lease is lost before it believes in it again.
+// Each process holds one lease: its own key in the bucket [streams.BucketLeases], which it rewrites
+// each second by compare and set. A process that does not rewrite its lease within [Config.Lost]
+// counts as dead: another process deletes the key at the last revision that it has read, and from
+// then on the owner cannot rewrite it. A process that was suspended therefore detects the loss
+// before it uses the lease again.
 //
 // It guarantees that a lease that was deleted is never held again, and that its owner's
-// [Lease.Valid] is false before any other process may take it for dead, as long as clocks run
-// equally fast. What an owner writes elsewhere must be fenced there: by compare and set on a
+// [Lease.Valid] is false before any other process may take it for dead, as long as clocks run at
+// the same rate. What an owner writes elsewhere must be fenced there: by compare and set on a
 // record that names the lease.
 //
 // Source: C. Gray, D. Cheriton: Leases, SOSP 1989.
@@ -39,8 +39,8 @@ type Config struct {
 	Node string
 	// Every is the time between two renewals; default 1 s.
 	Every time.Duration
-	// Lost is the time without a renewal after which others take the lease away; default
-	// 5 s. At half of it the owner stops believing in it.
+	// Lost is the time without a renewal after which others take the lease away; default 5 s. After
+	// half of it the owner treats its lease as invalid.
 	Lost time.Duration
 	// Log receives faults.
 	Log zerolog.Logger
@@ -68,7 +68,7 @@ type Lease struct {
 	config Config
 	js     jetstream.JetStream
 	bucket *kv.Bucket[Member]
-	wake   chan struct{} // asks for a renewal now
+	wake   chan struct{} // requests a renewal now
 
 	mu       sync.Mutex
 	own      Member // ID is "" while there is none
@@ -111,7 +111,7 @@ func (l *Lease) Run(ctx context.Context, term func(ctx context.Context, id strin
 	for ctx.Err() == nil {
 		if err := l.acquire(ctx); err != nil {
 			if ctx.Err() == nil && !failed {
-				l.config.Log.Warn().Err(err).Msg("the lease cannot be acquired; trying again")
+				l.config.Log.Warn().Err(err).Msg("the lease cannot be acquired; retrying")
 			}
 			failed = true
 			l.pause(ctx, l.config.Every)
@@ -175,7 +175,7 @@ func (l *Lease) release(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), releaseTimeout)
 	defer cancel()
-	_ = l.bucket.Delete(ctx, l.key(id), revision) // without it, others notice the silence
+	_ = l.bucket.Delete(ctx, l.key(id), revision) // if it fails, the lease expires
 }
 
 // renewUntilLost renews the lease until it is lost or ctx ends.
@@ -214,12 +214,12 @@ func (l *Lease) renew(ctx context.Context) bool {
 		next = kept.Revision
 	}
 	if err != nil {
-		return true // not known: until it is, Valid decides
+		return true // the outcome is unknown; until it is known, Valid decides
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if began.Sub(l.renewed) > l.config.Lost/2 {
-		// This process, or JetStream, stood still: the others have their time again.
+		// This process, or JetStream, was suspended: the time of the others starts again.
 		for id, s := range l.members {
 			s.at = time.Now()
 			l.members[id] = s

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/internal/kv"
 )
 
-// follow keeps the members, and takes the leases of silent ones away, until ctx ends.
+// follow follows the members, and deletes the leases of silent ones, until ctx ends.
 func (l *Lease) follow(ctx context.Context) {
 	changes := make(chan kv.Changes[Member])
 	done := make(chan struct{})
@@ -22,7 +22,7 @@ func (l *Lease) follow(ctx context.Context) {
 			case <-ctx.Done():
 			}
 		}, func(err error) {
-			l.config.Log.Warn().Err(err).Msg("leases are not followed; trying again")
+			l.config.Log.Warn().Err(err).Msg("following the leases failed; retrying")
 		})
 	}()
 	ticker := time.NewTicker(l.config.Every)
@@ -39,7 +39,7 @@ func (l *Lease) follow(ctx context.Context) {
 	}
 }
 
-// update takes changes of the bucket in.
+// update applies changes of the bucket.
 func (l *Lease) update(c kv.Changes[Member]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,8 +73,8 @@ func (l *Lease) update(c kv.Changes[Member]) {
 	}
 }
 
-// expire takes the leases of members away that have been silent for too long. A process that is
-// unsure whether it holds its lease removes none.
+// expire deletes the leases of members that have been silent for too long. A process that is unsure
+// whether it holds its lease removes none.
 func (l *Lease) expire(ctx context.Context) {
 	if !l.Valid() {
 		return
@@ -103,7 +103,7 @@ func (l *Lease) expire(ctx context.Context) {
 			if err := l.bucket.Delete(ctx, l.key(id), kept.Revision); err != nil {
 				continue // it has renewed its lease, or the next look decides
 			}
-			l.config.Log.Warn().Str("node", s.member.Node).Str("lease", id).Msg("a process was silent for too long; its lease is taken away")
+			l.config.Log.Warn().Str("node", s.member.Node).Str("lease", id).Msg("a process was silent for too long; its lease is deleted")
 		}
 		l.update(kv.Changes[Member]{Deleted: []string{l.key(id)}})
 	}
