@@ -1,9 +1,8 @@
-// Package config reads a process's settings from one YAML file and refuses what
-// is wrong with the line and the reason, before anything starts.
+// Package config reads a process's settings from one YAML file. It rejects invalid settings, with
+// their lines and the reasons, before anything starts.
 //
-// Settings are plain structs with yaml tags. A setting that does not exist is an
-// error, as is one of another type; what a value may be is said by the struct's
-// own Validate, with [AtLeast] and [Within].
+// Settings are plain structs with yaml tags. An unknown setting is an error, and so is a value of
+// another type; the struct's Validate checks values, with [AtLeast] and [Within].
 package config
 
 import (
@@ -21,7 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// FieldError says what is wrong with a setting.
+// FieldError reports an invalid setting.
 type FieldError struct {
 	// Field is the setting's key; a path of keys with dots inside a section.
 	Field  string
@@ -36,7 +35,7 @@ func Wrong(field, format string, args ...any) error {
 	return &FieldError{field, fmt.Sprintf(format, args...)}
 }
 
-// AtLeast returns nil, or what is wrong with a value below least.
+// AtLeast returns a [FieldError] for a value below least, else nil.
 func AtLeast[T cmp.Ordered](field string, value, least T) error {
 	if value < least {
 		return Wrong(field, "is %v, want at least %v", value, least)
@@ -44,8 +43,7 @@ func AtLeast[T cmp.Ordered](field string, value, least T) error {
 	return nil
 }
 
-// Within returns nil, or what is wrong with a value that is not from least to
-// most.
+// Within returns a [FieldError] for a value that is not from least to most, else nil.
 func Within[T cmp.Ordered](field string, value, least, most T) error {
 	if value < least || value > most {
 		return Wrong(field, "is %v, want %v to %v", value, least, most)
@@ -88,9 +86,8 @@ type File struct {
 // maxFileBytes bounds a file.
 const maxFileBytes = 1 << 20
 
-// Read reads the file's settings into the struct that into points to. What the
-// file omits is unchanged. ${NAME} in a text is the environment's variable,
-// which must be set.
+// Read reads the file's settings into the struct that into points to. What the file omits is
+// unchanged. ${NAME} in a text is replaced by the environment variable NAME, which must be set.
 func Read(path string, into any) (*File, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -131,7 +128,7 @@ func Parse(path string, data []byte, into any) (*File, error) {
 // variable is an environment variable in a text.
 var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
-// expand puts environment variables into texts, and reports whether there were any.
+// expand replaces environment variables in texts, and reports whether there were any.
 func (f *File) expand(n *yaml.Node) (found bool, err error) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
 		n.Value = variable.ReplaceAllStringFunc(n.Value, func(text string) string {
@@ -152,7 +149,7 @@ func (f *File) expand(n *yaml.Node) (found bool, err error) {
 	return found, err
 }
 
-// What yaml says, and what we say instead.
+// Messages of the YAML library, and their replacements.
 var (
 	atLine       = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
 	noSuchField  = regexp.MustCompile(`^field (\S+) not found in type .+$`)

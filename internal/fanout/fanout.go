@@ -1,6 +1,6 @@
-// Package fanout queries many nodes without a thundering herd: with bounded concurrency, in one round
-// for all concurrent callers, and with a result that is cached for a moment and has its age. The
-// result names the nodes that did not respond.
+// Package fanout queries many nodes without a thundering herd: with bounded concurrency, in one
+// round for all concurrent callers, and with a result that is cached for [Config.TTL] and reports
+// its age. The result names the nodes that did not respond.
 package fanout
 
 import (
@@ -21,11 +21,11 @@ type Config struct {
 	Concurrent int `yaml:"concurrent"`
 	// Timeout bounds each node's answer. 0: 1 s.
 	Timeout time.Duration `yaml:"timeout"`
-	// TTL is how long an answer is given again. 0: 1 s.
+	// TTL is how long a result is reused. 0: 1 s.
 	TTL time.Duration `yaml:"ttl"`
 }
 
-// Validate names the fields that cannot be used.
+// Validate returns an error that names the invalid fields.
 func (c Config) Validate() error {
 	return errors.Join(
 		config.AtLeast("concurrent", c.Concurrent, 0),
@@ -34,7 +34,7 @@ func (c Config) Validate() error {
 	)
 }
 
-// WithDefaults returns the configuration with what was left out.
+// WithDefaults returns the configuration with defaults in place of zero values.
 func (c Config) WithDefaults() Config {
 	if c.Concurrent == 0 {
 		c.Concurrent = 16
@@ -48,11 +48,11 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// Answer is a node's.
+// Answer is a node's answer.
 type Answer[N, T any] struct {
 	Node  N
 	Value T
-	// Err says why there is no value.
+	// Err is the reason that there is no value; nil: there is one.
 	Err  error
 	Took time.Duration
 }
@@ -68,7 +68,7 @@ type Snapshot[N, T any] struct {
 // Age is how old the oldest answer may be.
 func (s *Snapshot[N, T]) Age() time.Duration { return time.Since(s.Taken) }
 
-// Group asks one question. It may be used concurrently.
+// Group sends one kind of query. It may be used concurrently.
 type Group[N, T any] struct {
 	config Config
 	nodes  func() []N
@@ -81,21 +81,20 @@ type Group[N, T any] struct {
 	current *round[N, T]
 }
 
-// round is one time that all nodes are asked.
+// round is one query of all nodes.
 type round[N, T any] struct {
 	done     chan struct{}
 	snapshot *Snapshot[N, T] // once done
 }
 
-// NewGroup returns a group that asks nodes by ask.
+// NewGroup returns a group that queries nodes by ask.
 func NewGroup[N, T any](config Config, nodes func() []N, ask func(ctx context.Context, node N) (T, error)) *Group[N, T] {
 	return &Group[N, T]{config: config.WithDefaults(), nodes: nodes, ask: ask}
 }
 
-// Snapshot returns all nodes' answers: those of a moment ago if they are fresh
-// enough, else those of the round in flight or of a new one. A round does not
-// end with the caller that began it, only by its own timeouts; a caller whose
-// ctx ends leaves with its error.
+// Snapshot returns the answers of all nodes: the last ones if they are younger than the TTL, else
+// the answers of the round in flight or of a new one. A round ends by its own timeouts and not with
+// the caller that began it; a caller whose ctx ends gets the error of ctx.
 func (g *Group[N, T]) Snapshot(ctx context.Context) (*Snapshot[N, T], error) {
 	g.mu.Lock()
 	r := g.current
@@ -122,7 +121,7 @@ func (r *round[N, T]) over() bool {
 	}
 }
 
-// run ends within the number of batches times the timeout.
+// run queries all nodes. It ends within the number of batches times the timeout.
 func (g *Group[N, T]) run(ctx context.Context, r *round[N, T]) {
 	g.rounds.Add(1)
 	nodes := g.nodes()
@@ -155,8 +154,8 @@ func (g *Group[N, T]) Wait() {
 	}
 }
 
-// Rounds and Calls count the rounds, and the nodes asked in them.
+// Rounds counts the rounds.
 func (g *Group[N, T]) Rounds() int64 { return g.rounds.Load() }
 
-// Calls counts the nodes asked.
+// Calls counts the queried nodes.
 func (g *Group[N, T]) Calls() int64 { return g.calls.Load() }

@@ -22,10 +22,10 @@ func Detach(ctx context.Context, until *Context) (context.Context, context.Cance
 	return until, until.Cancel
 }
 
-type detached struct{ context.Context } //nolint:containedctx // it is one, but for the values
+type detached struct{ context.Context } //nolint:containedctx // it is a context without values
 
 // Value implements [context.Context]: there is none.
 func (detached) Value(any) any { return nil }
 
-// AfterFunc lets those derived from it wait for its end without a goroutine.
+// AfterFunc lets derived contexts wait for its end without a goroutine.
 func (d detached) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(d.Context, f) }

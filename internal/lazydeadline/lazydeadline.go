@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Context is a context with a deadline, for a call that usually ends without a wait for its context,
-// or with [Await] alone. It is one object, or part of another, where [context.WithDeadline] makes six
-// and a timer. In every other way it is a context like others.
+// Context is a context with a deadline, for a call that usually ends without a wait for its
+// context, or with [Await] alone. It is one object, or part of another, where
+// [context.WithDeadline] makes six and a timer. Otherwise it behaves like any context.
 type Context struct {
 	context.Context //nolint:containedctx // its parent
 
@@ -25,15 +25,15 @@ type Context struct {
 	ended  bool    // by Cancel
 }
 
-// watched is the same context as its package makes it.
+// watched is the equivalent context of package context.
 type watched struct {
 	context.Context //nolint:containedctx // it is one
 
 	end context.CancelFunc
 }
 
-// Begin makes u parent with a deadline, its own if that is sooner. It ends at the
-// deadline, with parent, or by [Context.Cancel]. It is called once, before all else.
+// Begin makes u a context of parent with a deadline, or parent's if that is earlier. It ends at the
+// deadline, with parent, or by [Context.Cancel]. It is called once, before all other methods.
 func (u *Context) Begin(parent context.Context, deadline time.Time) {
 	if sooner, ok := parent.Deadline(); ok && sooner.Before(deadline) {
 		deadline = sooner
@@ -82,8 +82,8 @@ func (u *Context) Err() error {
 	return nil
 }
 
-// Value implements [context.Context]. What derives from this context, and so has asked
-// for Done, finds the one that the context package knows how to end.
+// Value implements [context.Context]. A derived context, which has called Done, finds the context
+// of package context that ends it.
 func (u *Context) Value(key any) any {
 	if key == (contextKey{}) {
 		return u
@@ -94,7 +94,7 @@ func (u *Context) Value(key any) any {
 	return u.Context.Value(key)
 }
 
-// Cancel ends the context; of one that has not begun it does nothing.
+// Cancel ends the context. Before Begin it has no effect.
 func (u *Context) Cancel() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -116,7 +116,7 @@ func Await(ctx context.Context, ready <-chan struct{}) error {
 	if u == nil {
 		return await(ctx, ready)
 	}
-	// What ends sooner than u either has another deadline or has asked u for Done.
+	// A derived context that ends earlier than u has another deadline, or has called Done of u.
 	if deadline, ok := ctx.Deadline(); !ok || !deadline.Equal(u.deadline) {
 		return await(ctx, ready)
 	}
@@ -146,8 +146,8 @@ func await(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
-// waiter is what Await waits with, to be used again: so Await is not for the bubbles of
-// testing/synctest, whose timers belong to them.
+// waiter is the pooled timer and channel of Await. Because of the pool, Await does not work in the
+// bubbles of testing/synctest, which own their timers.
 type waiter struct {
 	timer *time.Timer
 	over  chan struct{} // has one value once Cancel or the timer has ended the wait

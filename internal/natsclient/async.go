@@ -10,11 +10,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Async returns a JetStream over js's connection for publishes without a waiting caller: most
-// of them may be in flight. One that is not acknowledged within seconds is given up, and
-// its future fails ([jetstream.ErrAsyncPublishTimeout]): the server that had it may be gone
-// while the connection, to another, stays. failed, if not nil, is called with the error of
-// each publish that fails after it was sent; it must not block, nor publish.
+// Async returns a JetStream over js's connection for publishes without a waiting caller: most of
+// them may be in flight. A publish that is not acknowledged within seconds fails
+// ([jetstream.ErrAsyncPublishTimeout]): its server may have stopped while the connection, to
+// another, stays. failed, if not nil, is called with the error of each publish that fails after it
+// was sent; it must not block, nor publish.
 func Async(js jetstream.JetStream, most int, failed func(error)) (jetstream.JetStream, error) {
 	options := []jetstream.JetStreamOpt{
 		jetstream.WithPublishAsyncMaxPending(most),
@@ -80,12 +80,12 @@ func IsWrongSequence(err error) bool {
 	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == ErrCodeWrongLastSequenceConstant
 }
 
-// AckTimeout bounds the wait for an append's acknowledgement, and leaves of a call's usual
-// time enough to ask what became of it.
+// AckTimeout bounds the wait for an append's acknowledgement. It leaves enough of a call's usual
+// time to read the outcome.
 const AckTimeout = 4 * time.Second
 
-// ErrNoAck says that an acknowledgement has not come in time: the server that was to give
-// it may be gone.
+// ErrNoAck reports that an acknowledgement has not arrived in time; its server may have stopped.
+// The outcome is unknown.
 var ErrNoAck = errors.New("JetStream did not acknowledge in time")
 
 // ErrCodeWrongLastSequenceConstant is the server's second code for the same

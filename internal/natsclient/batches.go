@@ -12,15 +12,15 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
-// BatchSize is how many events one direct get asks for.
+// BatchSize is the number of messages that one direct get requests.
 const BatchSize = 512
 
 // loadBytes bounds the messages of one direct get, which are in memory together.
 const loadBytes = 8 << 20
 
-// SilentAfter is how long an answer may be silent before it is asked for again: the server
-// that was to give it may be gone. Where any replica may answer, another is asked soon:
-// after firstSilence, then after twice as long each time.
+// SilentAfter is the wait for an answer of a leader before the request is repeated, since the
+// server may have stopped. A request that any replica may answer is repeated after firstSilence,
+// which doubles each time.
 const SilentAfter, firstSilence = 2 * time.Second, 250 * time.Millisecond
 
 // ReadBatches calls each for a stream's messages on a subject in order, from a
@@ -90,12 +90,12 @@ func ReadBatchesWithin(
 	return nil
 }
 
-// ErrSilent says that an answer was not given, or not to its end.
+// ErrSilent reports that an answer did not arrive, or not completely.
 var ErrSilent = errors.New("JetStream does not answer")
 
-// readBatch is ReadBatches with one request, which may be silent for so long as there is
-// patience. It returns how many messages came. Errors beyond those of each and the
-// request: [ErrSilent], and [jetstreamext.ErrNoMessages] when there are none.
+// readBatch is ReadBatches with one request, whose answer may pause for at most patience. It
+// returns the number of received messages. Errors beyond those of each and the request:
+// [ErrSilent], and [jetstreamext.ErrNoMessages] when there are none.
 func readBatch(
 	ctx context.Context,
 	js jetstream.JetStream,
@@ -140,7 +140,7 @@ func readBatch(
 	return count, nil
 }
 
-// orSilent returns err, or ErrSilent if that is why.
+// orSilent returns err, or ErrSilent if the silence is its cause.
 func orSilent(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), ErrSilent) {
 		return ErrSilent

@@ -8,9 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Connect returns a connection to the NATS servers at url that never stops
-// trying to reconnect. options are those of the installation, such as its
-// credentials.
+// Connect returns a connection to the NATS servers at url that never stops trying to reconnect.
+// options are further options, such as credentials.
 func Connect(url, name string, options ...nats.Option) (*nats.Conn, error) {
 	if url == "" {
 		return nil, errors.New("natsclient: no NATS url is configured")

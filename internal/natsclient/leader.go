@@ -11,9 +11,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Direct gets are answered by any of a stream's replicas, and one that was away may not
-// have yet what has been acknowledged. That there is nothing more is therefore asked of
-// the leader, by JetStream's older request for one message (NATS ADR-31 has both).
+// Any replica of a stream answers direct gets, and one that was disconnected may not have every
+// acknowledged message yet. Whether there are further messages is therefore asked of the leader, by
+// JetStream's older request for one message (NATS ADR-31 has both).
 
 // Question names a message to a stream's leader: the last on a subject, or the first on one
 // from a sequence on.
@@ -47,7 +47,7 @@ func requestLeader(ctx context.Context, js jetstream.JetStream, subject string, 
 	}
 	var reply *nats.Msg
 	for {
-		attempt, cancel := context.WithTimeout(ctx, SilentAfter) // it may be gone, and another chosen
+		attempt, cancel := context.WithTimeout(ctx, SilentAfter) // it may have stopped, and another been elected
 		reply, err = js.Conn().RequestWithContext(attempt, subject, text)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
@@ -84,7 +84,7 @@ func CountMessages(ctx context.Context, js jetstream.JetStream, stream, subject 
 	return answer.State.Subjects[subject], nil
 }
 
-// leaderAnswer is what a leader says.
+// leaderAnswer is a leader's answer.
 type leaderAnswer struct {
 	Error   *jetstream.APIError `json:"error"`
 	Message struct {
@@ -96,7 +96,7 @@ type leaderAnswer struct {
 	} `json:"message"`
 }
 
-// readAnswer returns the message in a leader's answer, nil if it says that there is none.
+// readAnswer returns the message in a leader's answer, nil if it has none.
 func readAnswer(stream string, text []byte) (*jetstream.RawStreamMsg, error) {
 	var answer leaderAnswer
 	err := json.Unmarshal(text, &answer)

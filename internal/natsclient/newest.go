@@ -58,7 +58,7 @@ func ReadNewest(
 		slices.SortFunc(found, func(a, b *jetstream.RawStreamMsg) int { return cmp.Compare(a.Sequence, b.Sequence) })
 		for _, msg := range slices.Backward(found) {
 			if !each(msg) {
-				return msg.Sequence + 1, nil // it did not take this one
+				return msg.Sequence + 1, nil // each has not accepted this one
 			}
 		}
 		// Where the subject's messages are few among others', more is read per request.

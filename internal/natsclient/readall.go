@@ -18,9 +18,9 @@ var directHeaders = []string{
 // errReadEnough ends a read at its last sequence.
 var errReadEnough = errors.New("read enough")
 
-// ReadAll calls each for a stream's messages in order, as they are stored, from a sequence on
-// up to the sequence to (0: until the stream's leader has no further one). It returns the
-// sequence to go on from.
+// ReadAll calls each for a stream's messages in order, as they are stored, from a sequence on up to
+// the sequence to (0: until the stream's leader has no further one). It returns the sequence at
+// which the next read continues.
 //
 // A message that is replaced by a later one on its subject while the stream is read may be
 // missing; with to = 0, each is then called for the later one. Together, the messages that each is

@@ -25,13 +25,12 @@ const (
 	startTimeout = 60 * time.Second
 )
 
-// Config says where and how an embedded server keeps its streams.
+// Config configures an embedded server.
 type Config struct {
 	// Dir is the directory of the file store.
 	Dir string
-	// LazySync lets the operating system decide when a write reaches the disk.
-	// By default each write is synced before it is acknowledged, since a single
-	// node has no replica to lose nothing with.
+	// LazySync lets the operating system decide when a write reaches the disk. By default each
+	// write is synced before it is acknowledged, since a single node has no replica.
 	LazySync bool
 	// Log receives the server's warnings and errors, and those of [Embedded.Run]. The zero value
 	// discards them.
@@ -46,7 +45,7 @@ type Embedded struct {
 	log    zerolog.Logger
 	lock   *os.File
 	anchor *disk.Anchor
-	events os.FileInfo // the directory of EVENTS, nil before it is there; Run's after the start
+	events os.FileInfo // the directory of EVENTS, nil until it exists; after the start only Run uses it
 
 	lost atomic.Bool // the directory has disappeared
 
@@ -117,7 +116,7 @@ func (e *Embedded) start(ctx context.Context) (*server.Server, error) {
 	return s, nil
 }
 
-// maxStore bounds the bytes of an embedded server's streams: more than any disk has.
+// maxStore bounds the bytes of an embedded server's streams; it exceeds every disk.
 const maxStore = 1 << 60
 
 // errNoServer is the error of connecting during a restart of the server.
@@ -170,7 +169,6 @@ func (e *Embedded) stop() {
 	}
 }
 
-// pingEvery is how often a server is asked for a sign of life, and pingsMissed how many it
-// may owe before it is left for another: a host that is gone says nothing, and its
-// connections stay as they are for minutes.
+// pingEvery is the interval of pings to a server, and pingsMissed the number of unanswered ones
+// after which the client connects to another: connections to a failed host stay open for minutes.
 const ()

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// lock makes dir this process's own until the file is closed: two servers over
-// one store would destroy it.
+// lock locks dir for this process until the file is closed: two servers over one store would
+// destroy it.
 func lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("natsserver: %w", err)

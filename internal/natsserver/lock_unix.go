@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// lockFile takes the file's lock, which the system gives back with the process.
+// lockFile locks the file. The system releases the lock when the process ends.
 func lockFile(file *os.File) error {
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }

@@ -59,8 +59,8 @@ func (l *serverLog) Noticef(format string, values ...any) {
 	l.write(zerolog.DebugLevel, format, values)
 }
 
-// Debugf discards.
+// Debugf discards a message.
 func (*serverLog) Debugf(string, ...any) {}
 
-// Tracef discards.
+// Tracef discards a message.
 func (*serverLog) Tracef(string, ...any) {}

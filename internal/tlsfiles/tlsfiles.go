@@ -1,8 +1,7 @@
-// Package tlsfiles keeps a certificate, its key and the authorities that peers
-// are checked with as they stand in files: a file that is replaced counts from
-// the next handshake on, without a restart.
+// Package tlsfiles provides TLS configurations whose certificate, key and authorities come from
+// files. A replaced file takes effect within a second, for new handshakes, without a restart.
 //
-// Files that cannot be used are reported and those read before stay in force.
+// Invalid files are reported, and the files that were read before stay in use.
 package tlsfiles
 
 import (
@@ -21,17 +20,16 @@ type Files struct {
 	// or neither.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
-	// CA is the authorities that the other side's certificate must come from. A
-	// server without asks for no certificate, a client without uses the
-	// system's.
+	// CA is the authorities that must have signed the peer's certificate. Without it, a server
+	// requests no certificate, and a client uses the system's authorities.
 	CA string `yaml:"ca"`
 }
 
 // lookEvery is the least interval between checks of the files.
 const lookEvery = time.Second
 
-// Material is what the files held when they could last be used. Its methods may
-// be called concurrently.
+// Material is the content of the files when they were last valid. Its methods may be called
+// concurrently.
 type Material struct {
 	files  Files
 	report func(error)
@@ -43,14 +41,14 @@ type Material struct {
 	roots  *x509.CertPool
 }
 
-// stamp tells one version of a file from another.
+// stamp identifies a version of a file.
 type stamp struct {
 	changed time.Time
 	size    int64
 }
 
-// Open reads the files; it fails when they cannot be used. report is called with
-// later failures.
+// Open reads the files. It returns an error if they are invalid; report is called with later
+// errors.
 func Open(files Files, report func(error)) (*Material, error) {
 	if (files.Cert == "") != (files.Key == "") {
 		return nil, errors.New("tls: a certificate needs its key, and a key its certificate")
@@ -63,8 +61,8 @@ func Open(files Files, report func(error)) (*Material, error) {
 	return m, nil
 }
 
-// Server returns the configuration of a listener, which needs a certificate.
-// Clients must show one of theirs if there is a CA.
+// Server returns the configuration of a listener, which requires Cert. If CA is set, clients must
+// present a certificate.
 func (m *Material) Server() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -82,8 +80,8 @@ func (m *Material) Server() *tls.Config {
 	}
 }
 
-// Client returns the configuration for one connection to a server, by its name;
-// "": the name that it is called by.
+// Client returns the configuration for one connection to a server, by its name; "": the host of its
+// address.
 func (m *Material) Client(serverName string) *tls.Config {
 	cert, roots := m.current()
 	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: serverName}
@@ -93,7 +91,7 @@ func (m *Material) Client(serverName string) *tls.Config {
 	return config
 }
 
-// current returns what is in force, after a look at the files.
+// current returns the content in use, after a check of the files.
 func (m *Material) current() (*tls.Certificate, *x509.CertPool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -121,7 +119,7 @@ func (m *Material) look() (stamps [3]stamp) {
 	return stamps
 }
 
-// read takes all files in, or none.
+// read reads all files, or returns an error.
 func (m *Material) read() error {
 	var (
 		cert  *tls.Certificate

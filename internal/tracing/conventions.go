@@ -111,9 +111,9 @@ func serverFault(code connect.Code) bool {
 type Request struct {
 	// Method is the HTTP method, and Route the path's template.
 	Method, Route string
-	// Path and Scheme are those of its URL, and UserAgent its header.
+	// Path and Scheme are parts of its URL, and UserAgent is its header.
 	Path, Scheme, UserAgent string
-	// Begun says that the answer's headers were sent before the call ended.
+	// Begun reports whether the response's headers were sent before the call ended.
 	Begun bool
 }
 

@@ -55,7 +55,7 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// plainURL returns the URL without what may be a secret: user, password and query.
+// plainURL returns the URL without user, password and query, which may be secrets.
 func plainURL(u *url.URL) string {
 	plain := *u
 	plain.User, plain.RawQuery, plain.Fragment = nil, "", ""

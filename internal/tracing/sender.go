@@ -20,7 +20,8 @@ import (
 // is, on the wire, [tracev1.TracesData].
 const exportMethod = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
-// retryPolicy has grpc-go try again what OTLP says may be, within the attempt's time.
+// retryPolicy has grpc-go retry the codes that OTLP defines as retryable, within the attempt's
+// time.
 const retryPolicy = `{"methodConfig": [{"name": [{}], "retryPolicy": {
 	"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
 	"retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED"]
@@ -31,7 +32,7 @@ const retryPolicy = `{"methodConfig": [{"name": [{}], "retryPolicy": {
 // length.
 var reconnect = backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
 
-// sender is an [otlptrace.Client] over gRPC: OpenTelemetry's own brings a gateway with it.
+// sender is an [otlptrace.Client] over gRPC: OpenTelemetry's client depends on grpc-gateway.
 type sender struct {
 	conn    *grpc.ClientConn
 	headers metadata.MD
@@ -64,7 +65,7 @@ func (s *sender) Stop(context.Context) error { return s.conn.Close() }
 func (s *sender) UploadTraces(ctx context.Context, spans []*tracev1.ResourceSpans) error {
 	ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(ctx, s.headers), sendTimeout)
 	defer cancel()
-	// What the answer may say, that some spans are refused, is the collector's to log.
+	// The response may report rejected spans, which the collector logs.
 	if err := s.conn.Invoke(ctx, exportMethod, &tracev1.TracesData{ResourceSpans: spans}, &emptypb.Empty{}); err != nil {
 		return fmt.Errorf("tracing: %w", err)
 	}

@@ -1,10 +1,10 @@
-// Package tracing exports what a process does as OpenTelemetry spans, to a collector that
-// takes OTLP over gRPC.
+// Package tracing exports OpenTelemetry spans of a process, to a collector that accepts OTLP over
+// gRPC.
 //
-// The contract has the trace already: each call and message bears its parent's span, and
-// [contextkit.RequestContext.SpanID] is the process's own. A span is therefore recorded
-// once what it is about has ended, from what is known of it; nothing is started, carried
-// or waited for.
+// The transport contract carries the trace: each call and message has its parent's span id, and
+// [contextkit.RequestContext.SpanID] is the process's own. A span is therefore recorded when its
+// operation has ended (ADR-0011): no span object is started or passed along, and no call waits for
+// the export.
 package tracing
 
 import (
@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	// spanQueue bounds the spans that wait to be sent; further ones are left out.
+	// spanQueue bounds the spans that wait to be sent; further ones are dropped.
 	spanQueue = 8192
 	// sendTimeout bounds the attempts to send, and flushTimeout how long the end of a
 	// process waits for the last ones.
@@ -43,23 +43,23 @@ const (
 	batchTimeout = 2 * time.Second
 	// maxAttribute bounds a text among a span's attributes, in characters.
 	maxAttribute = 1024
-	// complainEvery is how often it is logged that spans cannot be sent.
+	// complainEvery is the least interval between log lines about spans that cannot be sent.
 	complainEvery = time.Minute
 )
 
-// Config says where spans go.
+// Config configures the export.
 type Config struct {
 	// Endpoint is the collector's URL, such as "http://127.0.0.1:4317" or, over TLS,
 	// "https://collector:4317". "": nothing is exported.
 	Endpoint string `yaml:"endpoint"`
-	// Headers go with what is sent, such as a credential.
+	// Headers are sent with each request, such as a credential.
 	Headers map[string]string `yaml:"headers"`
-	// Share is how much of the sampled traces is exported, by their ids: processes that
-	// have the same share export the same ones. 0, as 1: all.
+	// Share is the exported share of the sampled traces, selected by trace id, so that processes
+	// with the same share export the same traces. 0 or 1: all.
 	Share float64 `yaml:"share"`
 }
 
-// Validate names the fields that cannot be used.
+// Validate returns an error that names the invalid fields.
 func (c Config) Validate() error {
 	var errs []error
 	if c.Endpoint != "" {
@@ -75,15 +75,15 @@ func (c Config) Validate() error {
 
 // Span is a part of a trace that has ended.
 type Span struct {
-	// Name says what was done.
+	// Name is the name of the operation.
 	Name string
 	// Kind is the span's part in the trace.
 	Kind trace.SpanKind
 	// ID is the span's id, if other processes received it as their parent: the span is then a
 	// child of the context's SpanID. Zero: none did.
 	ID contextkit.SpanID
-	// Inner says that the span is a child of the context's SpanID that no other process
-	// received. Without ID and Inner the span is that of the context's SpanID itself.
+	// Inner reports that the span is a child of the context's SpanID that no other process
+	// received. Without ID and Inner the span's id is the context's SpanID.
 	Inner bool
 	// Started is when it began, and Took how long it took.
 	Started time.Time
@@ -112,7 +112,7 @@ const (
 	lostUnsent = "not sent"   // the collector did not accept them
 )
 
-// Process is whose spans they are.
+// Process identifies the process whose spans are exported.
 type Process struct {
 	// Name is the service's, such as "headgate-gateway", Node the node's id.
 	Name, Node, Version string
@@ -169,8 +169,8 @@ func (e *Exporter) Describe(descriptions chan<- *prometheus.Desc) { e.lost.Descr
 // Collect implements [prometheus.Collector].
 func (e *Exporter) Collect(metrics chan<- prometheus.Metric) { e.lost.Collect(metrics) }
 
-// Record exports a span of what rc stands for, unless its trace is not sampled. A span
-// that finds the queue full is counted and left out.
+// Record exports a span of the operation of rc, unless its trace is not sampled. If the queue is
+// full, the span is dropped and counted.
 func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	if e == nil || rc.Traceparent.Flags&contextkit.FlagSampled == 0 {
 		return
@@ -209,8 +209,8 @@ func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	span.End(trace.WithTimestamp(s.Started.Add(s.Took)))
 }
 
-// Run sends spans until ctx ends and those recorded before have been sent, or could not be
-// within some seconds.
+// Run sends spans until ctx ends; then it sends the spans recorded before, within flushTimeout, and
+// counts the lost ones, within abandonTimeout.
 func (e *Exporter) Run(ctx context.Context) error {
 	<-ctx.Done()
 	if e == nil {
@@ -235,7 +235,7 @@ func (e *Exporter) Run(ctx context.Context) error {
 	return nil
 }
 
-// ids are a span's own, as the contract has them.
+// ids are a span's ids, as the contract has them.
 type ids struct {
 	trace trace.TraceID
 	span  trace.SpanID
@@ -256,8 +256,8 @@ func (contractIDs) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID 
 	return own.span
 }
 
-// teller counts the spans that could not be sent, and says so now and then: the SDK
-// would tell a handler that the whole process shares.
+// teller counts the spans that could not be sent, and logs it at most once per complainEvery. The
+// SDK would call an error handler that the whole process shares.
 type teller struct {
 	sdk.SpanExporter
 
