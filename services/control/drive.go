@@ -141,7 +141,7 @@ func (s *Service) advance(ctx context.Context, kept kv.Entry[move], reason strin
 		waiting = "retrying: " + err.Error()
 	}
 	before := kept.Value
-	if waiting == before.Waiting && m.Applied == before.Applied && time.Until(before.Lease) > lease*2/3 {
+	if waiting == before.Waiting && m.Checkpoint == before.Checkpoint && time.Until(before.Lease) > lease*2/3 {
 		return false, nil
 	}
 	m.Waiting = waiting
@@ -185,9 +185,9 @@ func (s *Service) act(ctx context.Context, kept kv.Entry[move], m *move, reason 
 // record stores the move after an action, at the KV revision that was read.
 func (s *Service) record(ctx context.Context, revision uint64, m *move, a action) (err error) {
 	next := a.move
-	next.Applied = m.Applied
-	if a.goal {
-		if next.Goal, err = s.goal(ctx, m); err != nil {
+	next.Checkpoint = m.Checkpoint
+	if a.fence {
+		if next.FenceSequence, err = s.fenceSequence(ctx, m); err != nil {
 			return err
 		}
 	}

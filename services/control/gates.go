@@ -82,15 +82,16 @@ func (s *Service) behind(revision uint64) string {
 	return ""
 }
 
-// goal returns the sequence that the target must apply: the journal's end now, or 0 for kinds without a checkpoint.
-func (s *Service) goal(ctx context.Context, m *move) (uint64, error) {
+// fenceSequence returns the sequence that the target must apply: the journal's current end, or 0 for kinds without a
+// checkpoint.
+func (s *Service) fenceSequence(ctx context.Context, m *move) (uint64, error) {
 	if m.Kind != kindProjection {
 		return 0, nil
 	}
 	return s.journal.Last(ctx, m.tenant())
 }
 
-// reached reports whether the target responds for the tenant and has applied the goal.
+// reached reports whether the target responds for the tenant and has applied the fence sequence.
 func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 	node, there := s.node(m.Target)
 	if !there || !node.Ready {
@@ -115,12 +116,12 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 		if err != nil {
 			return false, "", err
 		}
-		m.Applied = applied
+		m.Checkpoint = applied
 		if generation.GetFailing() {
 			return false, "node " + m.Target + "'s projection does not advance: see its log", nil
 		}
 		// An empty generation may be shown once it has its own target, too.
-		return applied >= m.Goal && applied >= target, "node " + m.Target + " applies the tenant's events", nil
+		return applied >= m.FenceSequence && applied >= target, "node " + m.Target + " applies the tenant's events", nil
 	}
 	return false, "node " + m.Target + " opens the tenant's views", nil
 }

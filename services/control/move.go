@@ -58,9 +58,9 @@ type move struct {
 	// Seen is the newest KV revision of the placement that the move has acted on. A read that returns an older one is
 	// out of date.
 	Seen uint64 `json:"seen,omitempty"`
-	// Goal is the sequence of the journal that the target must apply.
-	Goal    uint64 `json:"goal,omitempty"`
-	Applied uint64 `json:"applied,omitempty"`
+	// FenceSequence is the journal's end that the target must apply, and Checkpoint what it has applied.
+	FenceSequence uint64 `json:"goal,omitempty"`
+	Checkpoint    uint64 `json:"applied,omitempty"`
 	// Routing is the KV revision of the placement that gateways must route by.
 	Routing uint64 `json:"routing,omitempty"`
 	Reason  string `json:"reason,omitempty"` // why it is aborted
@@ -115,9 +115,9 @@ func (m *move) message() *controlv1.Move {
 		Id: m.ID, TenantId: m.Tenant, Kind: m.Kind, Source: m.Source, Target: m.Target, Step: stepMessages[m.Step], WaitingFor: m.Waiting,
 		Reason: m.Reason, By: m.By, Started: timestamppb.New(m.Started), Updated: timestamppb.New(m.Updated),
 	}
-	if m.Goal > 0 {
-		applied, goal := int64(m.Applied), int64(m.Goal) //nolint:gosec // far below 2^63
-		out.Checkpoint, out.FenceSequence = &applied, &goal
+	if m.FenceSequence > 0 {
+		checkpoint, fence := int64(m.Checkpoint), int64(m.FenceSequence) //nolint:gosec // far below 2^63
+		out.Checkpoint, out.FenceSequence = &checkpoint, &fence
 	}
 	for h := range slices.Values(m.History) {
 		out.History = append(out.History, &controlv1.MoveHistory{Step: stepMessages[h.Step], Time: timestamppb.New(h.Time), Node: h.Node})

@@ -24,7 +24,7 @@ const (
 	gateNone     gate = iota
 	gateTurn          // no earlier move of the tenant is unfinished, and none has locked the placement
 	gateWarm          // the target accepts calls and serves the tenant
-	gateReached       // the target responds for the tenant and has applied the goal
+	gateReached       // the target responds for the tenant and has applied the fence sequence
 	gateRouted        // every gateway routes by the KV revision action.routing
 	gateReleased      // no node that is not in action.keep serves the tenant
 )
@@ -49,10 +49,10 @@ type action struct {
 	write     write
 	placement fleet.Placement
 	move      move
-	// enter is the step that the move enters with the write, "" for none; goal is set if the current end of the
-	// journal becomes its goal.
+	// enter is the step that the move enters with the write, "" for none; fence is set if the current end of the
+	// journal becomes its fence sequence.
 	enter step
-	goal  bool
+	fence bool
 }
 
 // next returns the next action of the move, given a placement that was read after the move. It is the whole protocol,
@@ -85,13 +85,13 @@ func (m move) next(p placed) action {
 	switch m.Step {
 	case stepWarming:
 		a := m.record(stepCatching)
-		a.gate, a.goal = gateWarm, true
+		a.gate, a.fence = gateWarm, true
 		return a
 	case stepCatching:
 		// Little is missing now. The current end of the journal must be applied before calls go to the target, so
 		// that no reader sees an earlier state.
 		a := m.record(stepFenced)
-		a.gate, a.goal = gateReached, true
+		a.gate, a.fence = gateReached, true
 		return a
 	case stepFenced:
 		switch {
