@@ -9,9 +9,9 @@ import (
 
 // storeFlags say which platform's streams are meant.
 type storeFlags struct {
-	Config string `type:"existingfile" xor:"store" help:"File of settings of 'serve', of any role: its section 'nats' says which servers."`
-	NKey   string `name:"nkey" type:"existingfile" help:"File with the seed of the NATS user to act as, such as backup.nk or setup.nk of 'nats-config', in place of the settings' one."`
-	Data   string `type:"path" xor:"store" help:"Data directory of 'dev', which must not run."`
+	Config string `type:"existingfile" xor:"store" help:"File of settings of 'serve', of any role; its section 'nats' names the servers."`
+	NKey   string `name:"nkey" type:"existingfile" help:"File with the seed of the NATS user to act as, such as backup.nk or setup.nk of 'nats-config', in place of the one in the settings."`
+	Data   string `type:"path" xor:"store" help:"Data directory of 'dev', which must not be running."`
 }
 
 func (f storeFlags) store() node.Store {
@@ -31,7 +31,7 @@ func (c *backupCommand) Run(ctx context.Context) error {
 
 type restoreCommand struct {
 	Dir     string `arg:"" type:"existingdir" help:"Directory of the backup."`
-	Replace bool   `help:"Delete the platform's data that is there, and restore in its place."`
+	Replace bool   `help:"Delete the platform's existing data first."`
 	Check   bool   `help:"Check the backup's files, checksums and the versions of its events, and restore nothing."`
 
 	storeFlags

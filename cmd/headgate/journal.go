@@ -12,8 +12,8 @@ import (
 const exitDamaged = 3
 
 type journalCommand struct {
-	Verify     verifyJournalCommand `cmd:"" help:"Read the journal through and print what is missing. Exit code 3: something is."`
-	AcceptLoss acceptLossCommand    `cmd:"" help:"Accept the known loss of the journal's events, so that commands are taken again."`
+	Verify     verifyJournalCommand `cmd:"" help:"Read the whole journal and print what is missing. Exit code 3: something is missing."`
+	AcceptLoss acceptLossCommand    `cmd:"" help:"Accept the known loss of the journal's events, so that commands are accepted again."`
 }
 
 type verifyJournalCommand struct{ storeFlags }

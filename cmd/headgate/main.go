@@ -22,14 +22,14 @@ type cli struct {
 	Restore    restoreCommand    `cmd:"" help:"Copy a backup to NATS servers without nodes, and compare the result with it."`
 	Journal    journalCommand    `cmd:"" help:"Verify the journal, and accept losses."`
 	NATSConfig natsConfigCommand `cmd:"" name:"nats-config" help:"Print the configuration of NATS servers with a user per node, and the users' credentials."`
-	NATSSetup  natsSetupCommand  `cmd:"" name:"nats-setup" help:"Create and update the streams, buckets and secrets, as the one NATS user that may."`
-	Config     configCommand     `cmd:"" help:"Print every setting of 'serve', explained."`
+	NATSSetup  natsSetupCommand  `cmd:"" name:"nats-setup" help:"Create and update the streams, buckets and secrets, as the only NATS user with that permission."`
+	Config     configCommand     `cmd:"" help:"Print every setting of 'serve' with an explanation."`
 	Token      tokenCommand      `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
 	Keys       keysCommand       `cmd:"" help:"Print the public keys of the tokens that 'token' issues, for 'serve'."`
-	APIKey     apiKeyCommand     `cmd:"" name:"apikey" help:"Make an API key and the entry to keep of it."`
-	Webhook    webhookCommand    `cmd:"" name:"webhook-secret" help:"Print the secret that webhooks to a host are signed with."`
+	APIKey     apiKeyCommand     `cmd:"" name:"apikey" help:"Create an API key, and print it with its entry for the file of API keys."`
+	Webhook    webhookCommand    `cmd:"" name:"webhook-secret" help:"Print the secret that signs webhooks to a host."`
 	Model      modelCommand      `cmd:"" help:"Work on domain models."`
-	Version    versionCommand    `cmd:"" help:"Print which release this is, and what it was built from."`
+	Version    versionCommand    `cmd:"" help:"Print the release and its source revision."`
 }
 
 // memProfileRate is the bytes allocated for each allocation whose stack is noted for

@@ -10,8 +10,8 @@ import (
 
 // modelCommand groups what is done to models.
 type modelCommand struct {
-	Check modelCheckCommand `cmd:"" help:"Check a model and name every mistake with its line."`
-	Show  modelShowCommand  `cmd:"" help:"Print the demo model, to start one's own from."`
+	Check modelCheckCommand `cmd:"" help:"Check a model and print every mistake with its line."`
+	Show  modelShowCommand  `cmd:"" help:"Print the demo model, as a start for your own."`
 }
 
 type modelCheckCommand struct {

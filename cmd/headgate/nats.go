@@ -9,7 +9,7 @@ import (
 )
 
 type natsConfigCommand struct {
-	Dir     string   `arg:"" optional:"" type:"path" help:"Directory to write the files to; seeds that are there stay in use. Without one, everything is printed."`
+	Dir     string   `arg:"" optional:"" type:"path" help:"Directory to write the files to; existing seeds are retained. Without one, everything is printed."`
 	Node    []string `help:"Node to make a user for, KIND=ID; KIND=* for one user of all nodes of the kind. Default: KIND=* for each of the platform's kinds. Repeatable." placeholder:"KIND=ID"`
 	Server  []string `help:"Host name of a server; three of them are a cluster. Repeatable. Default: one server." placeholder:"HOST"`
 	Name    string   `help:"Name of each server, such as $POD_NAME, a variable of its environment: all servers then have the same file." placeholder:"NAME"`
@@ -19,7 +19,7 @@ type natsConfigCommand struct {
 	TLSCert string   `name:"tls-cert" help:"Path on the server of its certificate (PEM), which is then required, and checked, on all connections."`
 	TLSKey  string   `name:"tls-key" help:"Path on the server of its key."`
 	TLSCA   string   `name:"tls-ca" help:"Path on the server of the authority (PEM) that clients' and the other servers' certificates come from. Without one, clients need no certificate."`
-	Open    bool     `help:"Also accept clients without a credential, with all permissions: for the time in which a platform without users is given them."`
+	Open    bool     `help:"Also accept clients without a credential, with all permissions, while a running platform is given users."`
 }
 
 // Run writes or prints the configuration of NATS servers and the seeds of their users.
@@ -31,9 +31,9 @@ func (c *natsConfigCommand) Run() error {
 }
 
 type natsSetupCommand struct {
-	Config     string `required:"" type:"existingfile" help:"File of settings of 'serve', of any role: its section 'nats' says which servers."`
+	Config     string `required:"" type:"existingfile" help:"File of settings of 'serve', of any role; its section 'nats' names the servers."`
 	NKey       string `name:"nkey" type:"existingfile" help:"File with the seed of the set-up user, setup.nk of 'nats-config'. Without one, the user of the settings is used."`
-	NewJournal bool   `help:"Start with an empty journal where other streams or buckets were made from one that is gone, and accept the loss of its events."`
+	NewJournal bool   `help:"Start with an empty journal although other streams or buckets were made from a lost one, and accept the loss of its events."`
 }
 
 // Run creates and updates the streams, buckets and secrets of a platform.

@@ -14,11 +14,11 @@ import (
 
 type tokenCommand struct {
 	Data    string        `default:"./data" type:"path" help:"Data directory of the platform."`
-	Subject string        `default:"developer" help:"Who the token is for."`
+	Subject string        `default:"developer" help:"Subject of the token."`
 	Tenant  []string      `required:"" help:"Tenant to act for; * for all. Repeatable."`
 	Right   []string      `required:"" help:"Right such as query.read, query.read:wallets* or command.submit:transfer.request. Repeatable."`
 	Model   string        `type:"existingfile" help:"Model to check the rights against: one that matches nothing in it is a warning."`
-	TTL     time.Duration `default:"1h" help:"How long the token is good for."`
+	TTL     time.Duration `default:"1h" help:"Lifetime of the token."`
 }
 
 // Run issues the token.
@@ -65,7 +65,7 @@ type apiKeyCommand struct {
 	Tenant []string      `required:"" help:"Tenant to act for; * for all. Repeatable."`
 	Right  []string      `required:"" help:"Right such as query.read, query.read:wallets* or command.submit:transfer.request. Repeatable."`
 	Model  string        `type:"existingfile" help:"Model to check the rights against: one that matches nothing in it is a warning."`
-	TTL    time.Duration `help:"How long the key is good for; for ever if not given."`
+	TTL    time.Duration `help:"Lifetime of the key. Default: no expiry."`
 }
 
 // Run makes the key: the holder's part to standard output, the entry to keep to

@@ -255,7 +255,7 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 		if err == nil {
 			failing = ""
 		} else if text := err.Error(); text != failing {
-			log.Warn().Err(err).Msg("the journal cannot be checked; it is tried again")
+			log.Warn().Err(err).Msg("the journal cannot be checked; retrying")
 			failing = text
 		}
 		switch damage := i.damage.Load(); {

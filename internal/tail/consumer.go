@@ -185,7 +185,7 @@ func (t *Tail) follow(ctx context.Context) error {
 		t.mu.Unlock()
 		if text := err.Error(); text != logged {
 			logged = text
-			t.config.Log.Warn().Err(err).Dur("again_in_ms", pause).Uint64("position", t.Position()).Msg("the journal's tail is interrupted; it is tried again")
+			t.config.Log.Warn().Err(err).Dur("again_in_ms", pause).Uint64("position", t.Position()).Msg("reading the journal's tail was interrupted; retrying")
 		}
 		select {
 		case <-ctx.Done():
