@@ -79,8 +79,8 @@ func (c *submitCommand) Run(ctx context.Context) error {
 // ways are what is compared.
 var ways = []struct{ name, title string }{
 	{"raw", "raw JetStream"},
-	{"hop", "a hop of gRPC and a publish"},
-	{"hops", "two hops of gRPC and a publish"},
+	{"hop", "one gRPC call and a publish"},
+	{"hops", "two gRPC calls and a publish"},
 	{"submit", "Submit, one process"},
 	{"apart", "Submit, gateway and node apart"},
 }

@@ -5,7 +5,7 @@
 #   deploy/local/cluster.sh [DIR]      data, settings and logs in DIR (./cluster)
 #
 # Ctrl-C stops all of it, and the next start finds its data again. `kill -9` one of the
-# processes in DIR/pids, NATS (`nats`) included, to see what the others make of it;
+# processes in DIR/pids, NATS (`nats`) included, to see how the others react;
 # `DIR/start NAME` starts it again.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -18,7 +18,7 @@ echo "building headgate and nats-server"
 (cd "$root" && go build -o "$dir/bin/headgate" ./cmd/headgate && go build -modfile=tools/go.mod -o "$dir/bin/nats-server" github.com/nats-io/nats-server/v2)
 headgate=$dir/bin/headgate
 
-# Keys of tokens, and what the runners send commands under.
+# Keys of tokens, and the runners' credential for commands.
 (umask 077 && "$headgate" keys --data "$dir" >"$dir/keys.json" &&
 	"$headgate" token --data "$dir" --subject runner --tenant '*' --right command.submit --right command.internal --ttl 720h >"$dir/runner.token")
 
@@ -124,7 +124,7 @@ export ACME=$acme
 curl -s $gateway/v1/commands/wallet/ada/open -H "authorization: Bearer \$ACME" --json '{"payload":{"owner":"Ada"}}'
 curl -s $gateway/v1/query/wallets -H "authorization: Bearer \$ACME" --json '{}'
 TEXT
-# Until Ctrl-C. A process that is killed, NATS included, stays away until it is started again.
+# Until Ctrl-C. A process that is killed, NATS included, stays down until it is started again.
 tail -f /dev/null &
 trap 'kill $!; exit 0' INT TERM
 wait $!

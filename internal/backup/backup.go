@@ -30,7 +30,7 @@ type Progress struct {
 	Done, Total uint64
 }
 
-// Options say how a backup is taken or restored.
+// Options configure taking and restoring a backup.
 type Options struct {
 	// Version is the version of the program.
 	Version string
@@ -53,10 +53,10 @@ type position struct {
 	Stream   uint64 `json:"stream"`
 }
 
-// Take writes a backup of the platform to a directory, which must be empty or absent. The
-// platform may run. Memory is bounded, for any size of the streams. When Take fails the
-// directory stays, with a file that says that the backup is incomplete. Errors: [ErrExists],
-// that of ctx, and those of NATS and the file system.
+// Take writes a backup of the platform to a directory, which must be empty or absent. The platform
+// may run. Memory is bounded, for any size of the streams. When Take fails the directory stays,
+// with a file that marks the backup as incomplete. Errors: [ErrExists], that of ctx, and those of
+// NATS and the file system.
 func Take(ctx context.Context, js jetstream.JetStream, dir string, options Options) (*Manifest, error) {
 	if err := makeEmpty(dir); err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func Take(ctx context.Context, js jetstream.JetStream, dir string, options Optio
 	return t.manifest, nil
 }
 
-// makeEmpty makes a directory, with the file that says that it is no backup yet.
+// makeEmpty creates a directory with the file that marks the backup as incomplete.
 func makeEmpty(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("backup: %w", err)
@@ -155,8 +155,8 @@ func (t *taking) run(ctx context.Context) error {
 	return nil
 }
 
-// streams returns the names of the platform's streams that are there, in the order in which
-// they are read.
+// streams returns the names of the platform's existing streams, in the order in which they are
+// read.
 func (t *taking) streams(ctx context.Context) ([]string, error) {
 	known := map[string]bool{}
 	for _, name := range streams.Names() {

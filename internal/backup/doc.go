@@ -8,8 +8,8 @@
 //
 // # Consistency
 //
-// Streams are read one after another while commands and workflows go on, in an order by which
-// a restored platform loses and doubles nothing:
+// Streams are read one after another while commands and workflows continue, in an order by which a
+// restored platform loses and doubles nothing:
 //
 //  1. Most of the journal (EVENTS), which only grows, so that the rest takes little time.
 //  2. Runners' positions. A trigger whose work was unfinished then is worked on again.

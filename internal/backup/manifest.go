@@ -28,7 +28,7 @@ var (
 	ErrIncomplete = errors.New("the backup is incomplete")
 	// ErrNewer: the backup was written by a later version.
 	ErrNewer = errors.New("the backup is of a newer format")
-	// ErrDamaged: a file differs from what the manifest says.
+	// ErrDamaged: a file differs from the manifest.
 	ErrDamaged = errors.New("the backup is damaged")
 )
 
@@ -41,8 +41,7 @@ type Manifest struct {
 	// Began and Ended are when it was taken.
 	Began time.Time `json:"began"`
 	Ended time.Time `json:"ended"`
-	// Epoch tells the journal from any other, and Last is the sequence of its last event in
-	// the backup.
+	// Epoch identifies the journal, and Last is the sequence of its last event in the backup.
 	Epoch int64  `json:"epoch"`
 	Last  uint64 `json:"last"`
 	// Streams are the streams and buckets, in the order in which they were read.

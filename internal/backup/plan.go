@@ -6,7 +6,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// phase says when a stream is read; see the package's documentation.
+// phase is the order in which a stream is read; see the package's documentation.
 type phase int
 
 const (

@@ -28,11 +28,11 @@ var (
 	ErrData = errors.New("the NATS server has a platform's data")
 	// ErrRunning: nodes run on the server.
 	ErrRunning = errors.New("nodes are running")
-	// ErrDiffers: what was restored differs from the backup.
+	// ErrDiffers: the restored data differ from the backup.
 	ErrDiffers = errors.New("what was restored differs from the backup")
 )
 
-// Target says where and how a backup is restored.
+// Target configures the destination of a restore.
 type Target struct {
 	// Replicas is how many copies each stream has; 0 is 1.
 	Replicas int
@@ -43,9 +43,9 @@ type Target struct {
 	Refusals func(restored, later []byte) ([]byte, error)
 }
 
-// Report says what was restored and compared.
+// Report is the result of a restore and its comparison.
 type Report struct {
-	// Streams and Messages count what is the same as in the backup.
+	// Streams and Messages count the restored streams and messages that equal the backup.
 	Streams  int
 	Messages uint64
 	// Events and Aggregates are those of the journal. Gaps counts events whose version does

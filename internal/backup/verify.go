@@ -197,7 +197,7 @@ func (r *restoring) chains(ctx context.Context, events Stream) error {
 	return nil
 }
 
-// errTooMany says that there are too many aggregates for one part.
+// errTooMany reports that there are too many aggregates for one part.
 var errTooMany = errors.New("too many aggregates")
 
 // samePositions compares the restored consumers with the positions of the backup.

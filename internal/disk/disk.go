@@ -1,5 +1,6 @@
-// Package disk examines the file system of a process's data: whether an error says that it is full, its free space,
-// whether a write succeeds, and whether a directory is still the one that the process opened.
+// Package disk examines the file system of a process's data: whether an error means that it is
+// full, its free space, whether a write succeeds, and whether a directory is still the one that the
+// process opened.
 package disk
 
 import (

@@ -2,7 +2,7 @@
 
 package disk
 
-// Full reports whether err says that the file system is full; on this system it is always false.
+// Full reports whether err means that the file system is full; on this system it is always false.
 func Full(error) bool { return false }
 
 // Room returns the bytes that this process may still write to the file system of dir. ok is false: this system does

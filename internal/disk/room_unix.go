@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// Full reports whether err says that the file system, or the process's quota of it, is full.
+// Full reports whether err means that the file system, or the process's quota of it, is full.
 func Full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // Room returns the bytes that this process may still write to the file system of dir. ok is false if the system does

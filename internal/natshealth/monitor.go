@@ -242,15 +242,15 @@ func (m *Monitor) answers(state jetstream.StreamState, now time.Time) {
 	}
 }
 
-// lose records that JetStream is away though NATS is reachable.
+// lose records that JetStream is unavailable although NATS is reachable.
 func (m *Monitor) lose(err error) {
 	if m.set(jetStreamAway, true) {
 		m.log.Warn().Err(err).Dur("again_in_ms", monitorEvery).Msg("JetStream does not answer; it is asked again")
 	}
 }
 
-// set records why NATS or JetStream is away; better replaces a cause that is already recorded. It
-// reports whether neither was away before.
+// set records why NATS or JetStream is unavailable; better replaces a cause that is already
+// recorded. It reports whether neither was away before.
 func (m *Monitor) set(cause string, better bool) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -75,8 +75,8 @@ func CheckFormat(config jetstream.StreamConfig) error {
 // BucketPrefix begins the names of the streams of buckets (NATS ADR-8).
 const BucketPrefix = "KV_"
 
-// CheckFormats refuses to go on if a stream or bucket needs a newer version of this program,
-// before any of them is changed.
+// CheckFormats returns an error if a stream or bucket needs a newer version of this program, before
+// any of them is changed.
 func CheckFormats(ctx context.Context, js jetstream.JetStream) error {
 	known := map[string]bool{}
 	for _, definition := range Definitions() {

@@ -27,7 +27,7 @@ const (
 	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
 	BucketNodes       = "nodes"       // kind.id → a node's announcement, while it announces itself
 	BucketPlacement   = "placement"   // kind.tenant → the node that serves it
-	BucketTenants     = "tenants"     // tenant → what is known of it beside the configuration
+	BucketTenants     = "tenants"     // tenant → its standing and quotas
 	BucketModels      = "models"      // the platform's model and those before it
 	BucketRevisions   = "revisions"   // model revision → the document, while workflow instances are pinned to it
 	BucketMoves       = "rebalances"  // id → a move of a tenant from node to node
@@ -43,8 +43,8 @@ const (
 
 const (
 
-	// dedupeWindow is how long JetStream itself remembers a message id. The
-	// journal and the idempotency bucket remember beyond it.
+	// dedupeWindow is the time for which JetStream deduplicates message ids. After it, the journal
+	// and the idempotency bucket deduplicate commands.
 	dedupeWindow = 2 * time.Minute
 	// IdempotencyTTL is how long commands' answers are stored.
 	IdempotencyTTL = 7 * 24 * time.Hour
@@ -52,23 +52,23 @@ const (
 	// its last change.
 	workflowAge = 30 * 24 * time.Hour
 	// WorkflowTTL is how long the record of a workflow instance is stored after the instance has
-	// ended; that of another does not expire.
+	// ended; the record of an unfinished instance does not expire.
 	WorkflowTTL = 30 * 24 * time.Hour
 	// MarkerTTL removes the deletion marker of an expired value.
 	MarkerTTL = time.Minute
-	// nodesTTL is how long a silent node's last announcement is stored; its followers give
-	// it up long before.
+	// nodesTTL is how long a silent node's last announcement is stored; it exceeds the time after
+	// which followers treat the node as silent.
 	nodesTTL = time.Minute
-	// ServedTTL is how long the tenants of a node that is gone are stored; other nodes write theirs
-	// again earlier.
+	// ServedTTL is how long the tenants of a lost node are stored; other nodes write theirs again
+	// earlier.
 	ServedTTL = time.Hour
-	// leasesTTL removes leases that no process is left to take away, and deletion markers.
+	// leasesTTL removes leases that no process deletes, and deletion markers.
 	leasesTTL = 10 * time.Minute
 	// timelineAge is how long spans are stored; package timeline bounds their number.
 	timelineAge = 24 * time.Hour
-	// modelHistory is how many models are remembered (the most that a bucket can).
+	// modelHistory is the number of stored models (the maximum of a bucket).
 	modelHistory = 64
-	// moveTTL is how long a move is remembered after its last step.
+	// moveTTL is how long a move is stored after its last step.
 	moveTTL = 30 * 24 * time.Hour
 	// auditAge is how long audit records are stored, and auditMessages how many per
 	// subject, the newest: an account's records of one class.
@@ -133,7 +133,7 @@ func Streams() []jetstream.StreamConfig {
 			Name: Work, Subjects: []string{"work.*.*.*", "later.*.*.*", "retry.*.*.*"},
 			Description:       "work to do later, and work that is due",
 			AllowMsgSchedules: true, AllowMsgTTL: true, AllowDirect: true,
-			Retention: jetstream.WorkQueuePolicy, // what is done is gone
+			Retention: jetstream.WorkQueuePolicy, // a message is deleted when it is acknowledged
 		},
 		{
 			Name: DeadLetters, Subjects: []string{"deadletters.*"},
@@ -143,7 +143,7 @@ func Streams() []jetstream.StreamConfig {
 			Name: Timeline, Subjects: []string{"timeline.*.*", "timeline.*.*.*.*"},
 			Description: "what calls have caused, hop by hop", AllowDirect: true,
 			MaxAge: timelineAge, MaxMsgsPerSubject: TimelineMessages, MaxMsgSize: TimelineMessageBytes,
-			PersistMode: jetstream.AsyncPersistMode, // no call waits for the disk to remember it
+			PersistMode: jetstream.AsyncPersistMode, // no call waits for the disk
 		},
 	}
 }

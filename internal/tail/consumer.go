@@ -18,7 +18,8 @@ import (
 const (
 	// pulledMessages and pulledBytes bound the messages of one request for more.
 	pulledMessages, pulledBytes = 512, 2 * streams.MaxMessageBytes
-	// heartbeat is how often the server shows that a consumer without messages is there.
+	// heartbeat is the interval at which the server confirms that a consumer without messages
+	// exists.
 	heartbeat = 5 * time.Second
 	// checkEvery is how often a consumer without messages is checked for lost ones, and inFlight how
 	// long a message may take from the server to here.
@@ -31,7 +32,7 @@ const (
 	firstPause, longestPause = 100 * time.Millisecond, time.Second
 )
 
-// errGap says that messages of a consumer were lost on their way.
+// errGap reports that messages of a consumer were lost.
 var errGap = errors.New("messages were lost on their way from NATS")
 
 // consume calls each for a consumer's messages, from a sequence on, until it returns false or
@@ -140,7 +141,7 @@ func (t *Tail) checkLoss(ctx context.Context, consumer jetstream.Consumer, recei
 		info, err := consumer.Info(check)
 		cancel()
 		if err != nil || info.Delivered.Consumer == received.Load() {
-			continue // that the consumer is gone shows by its heartbeats
+			continue // missing heartbeats show that the consumer has been deleted
 		}
 		select {
 		case <-time.After(t.inFlight):
@@ -154,7 +155,7 @@ func (t *Tail) checkLoss(ctx context.Context, consumer jetstream.Consumer, recei
 	}
 }
 
-// stream returns what the leader of the journal's stream says of it.
+// stream returns the state of the journal's stream, as its leader has it.
 func (t *Tail) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()

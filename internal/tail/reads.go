@@ -16,7 +16,7 @@ import (
 // maxReadGroup bounds the reads that share a consumer.
 const maxReadGroup = 128
 
-// errReadEnded says that a read has to be begun again.
+// errReadEnded reports that a read must be started again.
 var errReadEnded = errors.New("reading the journal was interrupted")
 
 // read is one call of [Tail.Read].

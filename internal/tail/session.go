@@ -91,7 +91,7 @@ func (t *Tail) prove(ctx context.Context, s *Subscription, cursor uint64, last j
 	return nil // also if there is no event: that is another damage, which the journal's integrity reports
 }
 
-// report tells the handler of an error, unless that is the end of its context.
+// report reports an error to the handler, unless its context has ended.
 func (s *Subscription) report(ctx context.Context, err error) {
 	if ctx.Err() == nil {
 		s.handler.Report(err)
@@ -133,7 +133,7 @@ func (t *Tail) apply(ctx context.Context, s *Subscription) error {
 	for next != nil {
 		b := next
 		next = nil
-		// The next batch is made ready concurrently, if the session may go on.
+		// The next batch is prepared concurrently, if the session may continue.
 		ahead, applied := (chan *filled)(nil), make(chan struct{})
 		if b.err == nil && t.mayGoOn(s) {
 			ahead = make(chan *filled, 1)
@@ -206,8 +206,8 @@ func (t *Tail) applied(s *Subscription, b *filled) {
 	}
 }
 
-// fill makes a batch of what is queued, nil if nothing is. It waits a moment for events that are
-// known to come; while the batch before is being applied, until that has been.
+// fill makes a batch of the queued events, nil if there are none. It waits a moment for events that
+// are known to come; while the batch before is being applied, until that has been.
 func (t *Tail) fill(ctx context.Context, s *Subscription, applied <-chan struct{}) *filled {
 	var (
 		f    *filled

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/internal/journal"
 )
 
-// Waits before a subscription that failed is tried again: doubled from the first to the longest.
+// Waits before a failed subscription is retried: doubled from the first to the longest.
 const firstRetry, longestRetry = 500 * time.Millisecond, 10 * time.Second
 
 // probeEvents bounds the queue of a subscription that has failed, until it succeeds.
@@ -150,8 +150,8 @@ func (s *Subscription) Reset() {
 	s.renew()
 }
 
-// Hasten has the cursor read before those of other subscriptions, if it waits to be read: a call
-// waits for the tenant, while many others are started. It may be called at any time.
+// Hasten moves the subscription to the front of those whose cursors wait to be read: a call waits
+// for the tenant, while many others are started. It may be called at any time.
 func (s *Subscription) Hasten() {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
@@ -310,8 +310,8 @@ func (s *Subscription) wake() {
 	}
 }
 
-// drop drops what is queued, and ends the reading for the subscription, which would otherwise
-// continue after what was dropped. What the session has taken is not affected.
+// drop drops the queued events, and ends reads for the subscription, which would otherwise continue
+// after them. Events that the session has taken are not affected.
 func (s *Subscription) drop() {
 	if len(s.queue) > 0 {
 		s.offered = s.queue[0].sequence - 1
