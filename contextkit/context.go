@@ -27,7 +27,7 @@ type RequestContext struct {
 	TenantID TenantID
 	// Platform is true if the call explicitly concerns no tenant.
 	Platform bool
-	// plain says that the metadata had nothing that the gateway forwards.
+	// plain reports that the metadata had nothing that the gateway forwards.
 	plain bool
 	// CorrelationID is shared by everything that one edge call causes.
 	CorrelationID string

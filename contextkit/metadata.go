@@ -28,8 +28,7 @@ type Writer interface {
 	Set(key, value string)
 }
 
-// The contract's names as net/http keeps them: looking one up in this form allocates
-// nothing.
+// The contract's names in net/http's canonical form: looking one up in this form allocates nothing.
 var (
 	canonicalTenantID      = textproto.CanonicalMIMEHeaderKey(HeaderTenantID)
 	canonicalCorrelationID = textproto.CanonicalMIMEHeaderKey(HeaderCorrelationID)
@@ -65,30 +64,30 @@ func Extract(md Metadata) (rc RequestContext, err error) {
 
 // extract is Extract into a zero rc.
 func (rc *RequestContext) extract(md Metadata) (err error) {
-	said := saidIn(md)
-	rc.plain = said.plain
+	read := readContract(md)
+	rc.plain = read.plain
 	rc.began = time.Now()
-	rc.CorrelationID = singleID(said.correlation)
-	rc.RequestID = singleID(said.request)
-	rc.CausationID = singleID(said.causation)
-	rc.Depth = parseDepth(said.depth)
-	rc.Traceparent, rc.Tracestate = extractTrace(said.traceparent, said.tracestate)
-	if values := said.traceID; len(values) == 1 {
+	rc.CorrelationID = singleID(read.correlation)
+	rc.RequestID = singleID(read.request)
+	rc.CausationID = singleID(read.causation)
+	rc.Depth = parseDepth(read.depth)
+	rc.Traceparent, rc.Tracestate = extractTrace(read.traceparent, read.tracestate)
+	if values := read.traceID; len(values) == 1 {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
-	rc.TenantID, err = extractTenant(said.tenant)
+	rc.TenantID, err = extractTenant(read.tenant)
 	rc.complete()
 	return err
 }
 
-// said has the contract's values in metadata.
-type said struct {
+// contractValues are the contract's values in metadata.
+type contractValues struct {
 	tenant, correlation, request, causation, depth, traceparent, tracestate, traceID []string
 	plain                                                                            bool // there is nothing that the gateway forwards
 }
 
-// saidIn reads metadata: Connect's headers in one pass, since most calls have few headers.
-func saidIn(md Metadata) (s said) {
+// readContract reads metadata: Connect's headers in one pass, since most calls have few headers.
+func readContract(md Metadata) (s contractValues) {
 	if header, ok := md.(*connect.Header); ok {
 		s.plain = true
 		for key, values := range header.All() {
@@ -108,7 +107,7 @@ func saidIn(md Metadata) (s said) {
 
 // field returns where the values of a header of the contract go, nil for another. Its
 // name is in canonical form.
-func (s *said) field(canonical string) *[]string {
+func (s *contractValues) field(canonical string) *[]string {
 	switch canonical {
 	case canonicalTenantID:
 		return &s.tenant

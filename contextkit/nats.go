@@ -36,7 +36,7 @@ func InjectNATS(ctx context.Context, header nats.Header) error {
 	return nil
 }
 
-// ErrForeignTenant says that a message names another tenant than its subject.
+// ErrForeignTenant reports that a message names another tenant than its subject.
 var ErrForeignTenant = errors.New("the message names another tenant than its subject")
 
 // ExtractNATS reads the contract out of a message's headers, by the rules of

@@ -145,9 +145,9 @@ var ownedHeaders = []OwnedHeader{
 // sender wrote them.
 func OwnedHeaders() []OwnedHeader { return slices.Clone(ownedHeaders) }
 
-// PassesToNode reports whether a header of a client's request, its name in canonical form,
-// is forwarded to nodes. An underscore counts as a hyphen: servers that hand headers over
-// as variables (CGI, WSGI) do not tell them apart.
+// PassesToNode reports whether a header of a client's request, its name in canonical form, is
+// forwarded to nodes. An underscore counts as a hyphen: servers that hand headers over as variables
+// (CGI, WSGI) do not distinguish them.
 func PassesToNode(canonical string) bool { return ruleOf(canonical).request == FromSender }
 
 // PassesToClient reports whether a header or trailer of a node's answer, its name in
@@ -158,7 +158,7 @@ func PassesToClient(canonical string) bool { return ruleOf(canonical).answer == 
 // which writes it by itself.
 func IsTransport(canonical string) bool { return ruleOf(canonical).request == FromTransport }
 
-// rule is the writer of a header in both directions; the zero value says that it passes.
+// rule is the writer of a header in both directions; the zero value: it passes unchanged.
 type rule struct{ request, answer Source }
 
 func ruleOf(canonical string) rule {

@@ -26,9 +26,9 @@ const (
 
 // Flags of a traceparent (W3C Trace Context level 2 §3.2.2.5).
 const (
-	// FlagSampled says that the caller may have recorded the trace.
+	// FlagSampled reports that the caller may have recorded the trace.
 	FlagSampled byte = 0x01
-	// FlagRandom says that the trace id's right-most 7 bytes are random.
+	// FlagRandom reports that the trace id's right-most 7 bytes are random.
 	FlagRandom byte = 0x02
 )
 

@@ -20,7 +20,7 @@ type Need struct {
 }
 
 // Check raises the process's limit as far as possible and compares it with the needs. warning is a message for the
-// operator of a process that may run out of open files, or "". The error says that the limit is too low to start.
+// operator of a process that may run out of open files, or "". The error means that the limit is too low to start.
 func Check(needs ...Need) (warning string, err error) {
 	limit, err := raise()
 	if err != nil || limit == 0 {
@@ -50,7 +50,7 @@ func compare(limit uint64, needs []Need) (warning string, err error) {
 	return "", nil
 }
 
-// Exhausted reports whether err says that this process (EMFILE), or the system (ENFILE), has reached its limit of
+// Exhausted reports whether err means that this process (EMFILE), or the system (ENFILE), has reached its limit of
 // open files.
 func Exhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)

@@ -27,7 +27,7 @@ type Event struct {
 	Time time.Time
 	// Data is the event's JSON object.
 	Data []byte
-	// DataVersion is the version of its form; 0 is 1.
+	// DataVersion is the version of the form of Data; 0 means 1.
 	DataVersion int
 	// Sequence is the event's place in the journal; 0 before it is appended.
 	Sequence uint64
@@ -41,7 +41,7 @@ type Event struct {
 	// Span is the span id of the event's publication, which is the parent of the event's
 	// processing; zero: the parent is the span under which the event is appended.
 	Span contextkit.SpanID
-	// Context is the contract as the event bears it.
+	// Context is the contract in the event's headers.
 	Context contextkit.RequestContext
 }
 
@@ -49,7 +49,8 @@ type Event struct {
 type CommandRef struct {
 	// IdempotencyKey is the client's key.
 	IdempotencyKey string
-	// Fingerprint is a hash of the command, to tell a retry from a misuse.
+	// Fingerprint is a hash of the command, which distinguishes a retry from another command under
+	// the same key.
 	Fingerprint string
 }
 

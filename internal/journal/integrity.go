@@ -25,8 +25,9 @@ const (
 	// recordEvery is how often the journal's last acknowledged event is recorded outside it.
 	recordEvery = 5 * time.Second
 	// confirmEvery is the time between the checks that confirm a missing end in a cluster, and
-	// confirmations their number: a server that has just become the leader may not have applied
-	// yet everything that it has. A standstill of that many checks in a row is none of that.
+	// confirmations their number: a server that has just become the leader may not have applied yet
+	// everything that it has. If it stays the same for that many checks in a row, the end is
+	// missing.
 	confirmEvery  = time.Second
 	confirmations = 10
 	// answerTimeout bounds each request of a check. A change of leaders, which loses requests, takes
@@ -39,10 +40,10 @@ const (
 // lastWriteTimeout bounds the record that is written when a process ends.
 const lastWriteTimeout = 2 * time.Second
 
-// Integrity tells whether the journal is whole. EVENTS denies deletion, so each of these proves
-// damage: a first sequence above 1, missing sequences, a last sequence below a recorded sequence
-// or a view's checkpoint, another event at a recorded sequence, another stream. Its
-// methods may be called concurrently.
+// Integrity checks whether the journal is whole. EVENTS denies deletion, so each of these proves
+// damage: a first sequence above 1, missing sequences, a last sequence below a recorded sequence or
+// a view's checkpoint, another event at a recorded sequence, another stream. Its methods may be
+// called concurrently.
 type Integrity struct {
 	js      jetstream.JetStream
 	records records

@@ -52,12 +52,12 @@ type Journal struct {
 	health  *Integrity
 	commits *committer          // nil: every append goes by itself
 	link    func() *link        // of the connection
-	batches chan struct{}       // holds a value for each batch on its way
+	batches chan struct{}       // holds a value for each batch in flight
 	storage *natshealth.Storage // the state of EVENTS' storage; may be nil
 }
 
-// Open opens the journal that [setup.Ensure] made, and checks whether it is whole. See
-// [Journal.Integrity] for what goes on doing so.
+// Open opens the journal that [setup.Ensure] made, and checks whether it is whole.
+// [Journal.Integrity] continues these checks.
 func Open(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
 	health, err := openIntegrity(ctx, js)
 	if err != nil {
@@ -78,20 +78,20 @@ func Open(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
 // Replicated reports whether several servers have the journal.
 func (j *Journal) Replicated() bool { return j.health.replicated.Load() }
 
-// Integrity tells whether the journal is whole. Its Run must run for as long as the journal is
-// used by a process, which learns of damage, and of losses that are accepted, from it.
+// Integrity returns the integrity of the journal. Its Run must run for as long as the journal is
+// used by a process, since it detects damage and accepted losses.
 func (j *Journal) Integrity() *Integrity { return j.health }
 
-// GroupCommit lets appends that wait for others share a write. It is for a server that
-// syncs every write to disk, which then bounds what it stores in a second; of one that
-// does not, a group takes more than its messages one by one. It is called before the
-// first append; grouped hears how many appends shared each write.
+// GroupCommit lets appends that wait for others share a write. It is for a server that syncs every
+// write to disk, where the syncs bound its throughput; on a server that does not, a group costs
+// more than single messages. It is called before the first append; grouped is called with the
+// number of appends that shared each write.
 func (j *Journal) GroupCommit(grouped func(appends int)) {
 	j.commits = &committer{publish: j.publish, grouped: grouped}
 }
 
-// Epoch tells this journal from any other: a sequence means nothing without it. It changes when
-// an operator accepts that the journal's end is lost, see [Integrity.Changed].
+// Epoch identifies this journal: a sequence is meaningful only together with it. It changes when an
+// operator accepts that the journal's end is lost, see [Integrity.Changed].
 func (j *Journal) Epoch() int64 { return j.health.epoch.Load() }
 
 // AcceptedEnd returns the last valid sequence of an epoch, with which cursors that were stored in
@@ -328,7 +328,7 @@ func (l *loading) take(ctx context.Context, msg *jetstream.RawStreamMsg, replica
 	return l.each(event)
 }
 
-// errReplicaGap says that a replica lacks an event.
+// errReplicaGap reports that a replica lacks an event.
 var errReplicaGap = errors.New("a version is missing")
 
 // fewEvents is how many events are asked of the leader one by one before the others are

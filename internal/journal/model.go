@@ -11,7 +11,7 @@ type ModelRef struct {
 	Revision string
 	// Order is its place among the platform's models, see [models.Store.Place].
 	Order uint64
-	// FromFile says that the model was not applied.
+	// FromFile reports that the model was not applied.
 	FromFile bool
 
 	header []string // the value of ceModel

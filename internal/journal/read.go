@@ -55,7 +55,7 @@ func Faults() []Fault {
 	return []Fault{FaultSubject, FaultTenant, FaultAggregate, FaultHeader, FaultData, FaultSize}
 }
 
-// UnreadableError says that a message of the journal is no event. It wraps [ErrMalformedEvent].
+// UnreadableError reports that a message of the journal is no event. It wraps [ErrMalformedEvent].
 type UnreadableError struct {
 	Fault Fault
 	// Tenant, AggregateType and AggregateID are those of the subject, as far as it names them.
@@ -94,7 +94,7 @@ func (e *UnreadableError) Unwrap() error { return ErrMalformedEvent }
 // data is valid JSON.
 func ReadEvent(m Message) (Event, error) { return m.Read(false) }
 
-// read is ReadEvent. copied says that the message is a copy that this program has made, whose
+// read is ReadEvent. copied reports whether the message is a copy that this program has made, whose
 // ce-id may be made from the place of the original.
 func (m *Message) Read(copied bool) (Event, error) {
 	tenant, aggregateType, aggregateID := m.Names()

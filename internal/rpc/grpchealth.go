@@ -42,8 +42,8 @@ func registerHealth(server *connect.Server, h health) {
 type health struct {
 	server *connect.Server
 	ready  Readiness
-	// ofTenants says that a call for a tenant asks for the tenant's readiness. At an edge,
-	// whose callers need no credential here, it asks for the process's.
+	// ofTenants is set if a call for a tenant returns the tenant's readiness. At an edge, whose
+	// callers need no credential here, it returns the readiness of the process.
 	ofTenants bool
 	watches   *watches
 }

@@ -37,7 +37,7 @@ type Skip struct {
 	By     string    `json:"by"`
 	Reason string    `json:"reason"`
 	Time   time.Time `json:"time"`
-	// Revoked says that the event is not skipped any longer.
+	// Revoked reports that the event is not skipped any longer.
 	Revoked bool `json:"revoked,omitempty"`
 }
 

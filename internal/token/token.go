@@ -30,7 +30,7 @@ const (
 	keyLength = 32
 )
 
-// ErrForged says that a token was not sealed for this purpose and scope, by this platform.
+// ErrForged reports that a token was not sealed for this purpose and scope, by this platform.
 var ErrForged = errors.New("token: not sealed for this purpose and scope")
 
 // Sealer seals and opens the tokens of one purpose. It may be used concurrently.

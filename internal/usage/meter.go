@@ -118,9 +118,9 @@ func Open(ctx context.Context, js jetstream.JetStream, journal *journal.Journal,
 func isAbsent(err error) bool { return errors.Is(err, kv.ErrNotFound) }
 
 // Admit returns a [*QuotaError] if adding counts would exceed the tenant's quota. Otherwise it
-// holds them, so that concurrent commands of this node do not exceed the quota together, until
-// the caller calls [Held.Release]. platform says that the command is the platform's own, which may
-// use a twentieth beyond the quota.
+// holds them, so that concurrent commands of this node do not exceed the quota together, until the
+// caller calls [Held.Release]. platform reports whether the command is the platform's own, which
+// may use a twentieth beyond the quota.
 func (m *Meter) Admit(id contextkit.TenantID, add Counts, platform bool) (Held, error) {
 	t := m.tenant(id)
 	quota := t.limits.Load()

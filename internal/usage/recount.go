@@ -23,7 +23,7 @@ const (
 	driftShare, driftLeast = 100, 10_000
 	// recountPause is the least time between two counts of a journal.
 	recountPause = time.Hour
-	// claim is the time after its last sign of life for which a node is taken to be counting.
+	// claim is the time after its last update for which a node is considered to be counting.
 	claim = 30 * time.Second
 	// countPart bounds the messages of one read. After a read the node pauses for countRest times
 	// the duration of the read.
@@ -37,7 +37,7 @@ const keyCount = "count"
 type counting struct {
 	// Epoch is the journal's epoch.
 	Epoch int64 `json:"epoch"`
-	// Node counts it until Until, if no sign of life comes; both are zero when it is done.
+	// Node counts it, until Until unless it extends that; both are zero when the count is complete.
 	Node  string    `json:"node,omitempty"`
 	Until time.Time `json:"until"`
 	// Done is the time of the last complete count.

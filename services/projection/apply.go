@@ -243,7 +243,7 @@ func (f *follower) isDetached(view string) bool {
 	return p != nil && p.detached.Load()
 }
 
-// record adds a span to the timeline of each event, which says that the event's rows are stored. A rebuild adds no
+// record adds a span to the timeline of each event, which reports that the event's rows are stored. A rebuild adds no
 // spans for events that were applied before.
 func (f *follower) record(ctx context.Context, events []prepared, began time.Time) {
 	if f.timeline == nil {

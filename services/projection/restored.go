@@ -81,7 +81,7 @@ func (f *follower) readBack(state store.ViewState, least uint64) error {
 	return &buildingError{done: state.Sequence, target: least, restored: true}
 }
 
-// journalLost reports whether an error says that the journal has lost events which the rows contain. Until an
+// journalLost reports whether an error means that the journal has lost events which the rows contain. Until an
 // operator accepts the loss, the rows are retained and no event is applied.
 func journalLost(err error) bool {
 	return errors.Is(err, tail.ErrShorter) || errors.Is(err, tail.ErrDiverged)

@@ -168,8 +168,8 @@ func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, 
 	return retryAt(ctx, e.js, i)
 }
 
-// pending reports whether a record says that the instance's next attempt is in the future. It then schedules the
-// message again, in case it was lost.
+// pending reports whether the instance's next attempt, by its record, is in the future. It then
+// schedules the message again, in case it was lost.
 func (e *engine) pending(ctx context.Context, i *instance) (bool, error) {
 	if i.Attempts == nil || i.Attempts.Stuck || !i.now().Before(i.Attempts.Next) {
 		return false, nil

@@ -62,7 +62,7 @@ func available(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
 }
 
-// unavailable reports whether err says that the database is unavailable.
+// unavailable reports whether err means that the database is unavailable.
 func unavailable(err error) bool {
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		for _, class := range unavailableClasses {

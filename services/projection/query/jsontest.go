@@ -37,7 +37,7 @@ type JSONTest struct {
 	Bool bool   `json:"bool,omitempty"`
 }
 
-// Match reports whether a column's value passes the test. An error says that it is not JSON.
+// Match reports whether a column's value passes the test. An error means that it is not JSON.
 func (t JSONTest) Match(text string) (bool, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()

@@ -57,7 +57,7 @@ var errForeign = errors.New("the file was made from another model or journal")
 // errIncomplete reports that a table or column is missing.
 var errIncomplete = errors.New("the file's tables are not those of the views")
 
-// damaged reports whether an error says that the file's content cannot be used. Transient errors (a full disk, too
+// damaged reports whether an error means that the file's content cannot be used. Transient errors (a full disk, too
 // many open files, a lock) are not among them.
 func damaged(err error) bool {
 	if errors.Is(err, errForeign) || errors.Is(err, errIncomplete) {
