@@ -45,7 +45,7 @@ func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {
 
 // What nodes and clients trust is named here once more: a row that is lost, or that passes a
 // header, is found by this test and not by the tests that read the set.
-func TestOwnedHeaders_HaveWhatIsTrusted(t *testing.T) {
+func TestOwnedHeaders_ContainEveryTrustedHeader(t *testing.T) {
 	for _, name := range []string{
 		"X-Tenant-Id", "X-Correlation-Id", "X-Request-Id", "X-Causation-Id", "Traceparent", "Tracestate", "Trace-Id",
 		"X-Headgate-Principal", "X-Headgate-Client", "X-Headgate-Platform", "X-Headgate-Explain", "X-Headgate-Decision", "X-Headgate-Any",
@@ -98,7 +98,7 @@ func TestClient_IsOneAddress(t *testing.T) {
 	}
 }
 
-func TestDecodeText_LeavesWhatIsNotEncodedAsItIs(t *testing.T) {
+func TestDecodeText_MalformedEscapesAreUnchanged(t *testing.T) {
 	for value, want := range map[string]string{"%": "%", "%4": "%4", "%zz": "%zz", "100%": "100%", "%c3%ab": "ë", "%%41": "%A"} {
 		if got := contextkit.DecodeText(value); got != want {
 			t.Errorf("%q is decoded as %q, want %q", value, got, want)

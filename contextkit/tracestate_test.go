@@ -119,14 +119,14 @@ func TestTracestate_MalformedLeavesTraceparentAlone(t *testing.T) {
 	}
 }
 
-func TestCombineTracestate_AllocatesNothingForWhatStaysAsItIs(t *testing.T) {
+func TestCombineTracestate_UnchangedHeaderAllocatesNothing(t *testing.T) {
 	values := []string{members(32)}
 	if n := testing.AllocsPerRun(100, func() { _ = contextkit.CombineTracestate(values) }); n != 0 {
 		t.Errorf("%v objects", n)
 	}
 }
 
-func TestCombineTracestate_WhatIsPropagatedIsPropagatedAgain(t *testing.T) {
+func TestCombineTracestate_ResultIsValidInput(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		checkTracestate(t, rapid.SliceOf(rapid.StringMatching(`([ \t]*([a-z@A]?[a-z0-9_@*/-]{0,20}=[ -+a-z]{0,40})?[ \t]*,?)*`)).Draw(t, "values"))
 	})

@@ -94,7 +94,7 @@ func (d *depositor) open(ctx context.Context) {
 
 // A full disk stops the commands of `dev`, which says so, and nothing else; it goes on by itself
 // as often as there is room again.
-func TestDisk_DevGoesOnOnceThereIsRoom(t *testing.T) {
+func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 	t.Parallel()
 	dir := disktest.Small(t, 96<<20)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)

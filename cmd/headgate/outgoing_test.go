@@ -87,7 +87,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"deadletter.Store jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkflow_FailedCompensationIsDeadLetter"},
 	"kv.publish jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "internal/kv.TestKept_PlatformWritesCarryTheContract"},
+		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "internal/kv.TestBucket_PlatformWritesCarryTheContract"},
 	"timeline.Recorder.publish jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "internal/timeline.TestSpan_CarriesTheContractOfItsCall"},
 	"workqueue.MakeDue jetstream.PublishMsg": {

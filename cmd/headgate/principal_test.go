@@ -77,7 +77,7 @@ func (c console) checkAudited(ctx context.Context, t *testing.T, method, subject
 	}
 }
 
-func TestPrincipal_StoredAndAuditedAsTheCredentialSaysInOneProcess(t *testing.T) {
+func TestPrincipal_StoredAndAuditedAsInTheCredentialInOneProcess(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	p := start(t, data, nil)
@@ -90,7 +90,7 @@ func TestPrincipal_StoredAndAuditedAsTheCredentialSaysInOneProcess(t *testing.T)
 	}
 }
 
-func TestPrincipal_StoredAndAuditedAsTheCredentialSaysOverGRPC(t *testing.T) {
+func TestPrincipal_StoredAndAuditedAsInTheCredentialOverGRPC(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

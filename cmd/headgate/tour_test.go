@@ -112,7 +112,7 @@ func (p *platform) check(t *testing.T, list []example) {
 // a fresh machine.
 var buf = os.Getenv("HEADGATE_BUF") != ""
 
-func TestTour_PrintsWhatTheREADMESays(t *testing.T) {
+func TestTour_OutputMatchesTheREADME(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("one client calls one process, as others do under the race detector")

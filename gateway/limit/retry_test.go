@@ -8,7 +8,7 @@ import (
 )
 
 // A release of more bytes than are reserved releases those alone: other calls' stay counted.
-func TestUse_ReleaseIsAtMostWhatIsReserved(t *testing.T) {
+func TestUse_ReleasesAtMostItsReservation(t *testing.T) {
 	tenants := budgets(t, limit.Config{}, 0)
 	first, _, err := enter(t, tenants, "acme", false)
 	if err != nil {

@@ -80,7 +80,7 @@ func TestBuild_ContradictoryPolicyIsRejected(t *testing.T) {
 }
 
 // Every option of a policy is in the method that the gateway serves.
-func TestBuild_MethodHasWhatItsPolicySays(t *testing.T) {
+func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 	p := &policyv1.Policy{
 		Right: "a.b", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "ticker", Timeout: durationpb.New(time.Second), Audit: true,
 		TenantField: "tenant_id", NodeRights: []string{"c.d"}, Priority: policyv1.Priority_PRIORITY_HIGH, Etag: &policyv1.ETag{ExceptField: "count"},

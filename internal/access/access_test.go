@@ -416,7 +416,7 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 }
 
 // A connection that lacks the permission for a secret, or whose streams are not set up, gets an error that names it.
-func TestCheckStreams_NamesWhatIsMissing(t *testing.T) {
+func TestCheckStreams_NamesMissingSetup(t *testing.T) {
 	t.Parallel()
 	i := install(t, platform...)
 	owner, views := i.connect(t, "setup"), i.connect(t, "views-1")

@@ -64,7 +64,7 @@ func TestQueue_AFullQueueMakesRoomAtTheLargestAccountsExpense(t *testing.T) {
 	}
 }
 
-func TestQueue_WhatIsTakenCountsUntilItIsReleased(t *testing.T) {
+func TestQueue_TakenItemsCountUntilReleased(t *testing.T) {
 	q := fairqueue.New[string](fairqueue.Bounds{Items: 2, Bytes: 100})
 	q.Add("a", 10, "first")
 	item, err := q.Take(t.Context())

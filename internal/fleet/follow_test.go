@@ -190,7 +190,7 @@ func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
 }
 
 // A bucket that stores nothing, as one whose disk is full, does not silence the nodes.
-func TestFollowNodes_HearsWhatIsNotStored(t *testing.T) {
+func TestFollowNodes_ReceivesAnnouncementsThatAreNotStored(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	f := follow(t, js)

@@ -277,8 +277,8 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 	}
 }
 
-// TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd notes sequences that views have reached.
-func TestIntegrity_WhatIsMadeFromTheJournalProvesALostEnd(t *testing.T) {
+// TestIntegrity_DerivedDataProvesALostEnd notes sequences that views have reached.
+func TestIntegrity_DerivedDataProvesALostEnd(t *testing.T) {
 	js := natstest.Start(t)
 	acme := natstest.Tenant(t, "acme")
 	ctx, cancel := context.WithCancel(contextkit.TenantContext(t.Context(), acme))

@@ -11,9 +11,9 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// TestKept_PlatformWritesCarryTheContract drives the writes to buckets that no call causes: the
+// TestBucket_PlatformWritesCarryTheContract drives the writes to buckets that no call causes: the
 // shared secret, and a node's announcements and goodbye.
-func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
+func TestBucket_PlatformWritesCarryTheContract(t *testing.T) {
 	js := natstest.Start(t)
 	ctx := contextkit.PlatformContext(t.Context())
 	if _, err := kv.SharedSecret(ctx, js, "carried"); err != nil {
@@ -57,7 +57,7 @@ func TestKept_PlatformWritesCarryTheContract(t *testing.T) {
 	natstest.SameContract(ctx, t, js, "KV_"+streams.BucketNodes, last)
 }
 
-func TestPutKept_CarriesTheContractOrFails(t *testing.T) {
+func TestPut_CarriesTheContractOrFails(t *testing.T) {
 	js := natstest.Start(t)
 	if _, err := kv.Put(t.Context(), js, streams.BucketRunner, "paused.acme", []byte("paused")); err == nil {
 		t.Error("a write without a context is accepted")

@@ -79,7 +79,7 @@ func value(t *testing.T, c prometheus.Collector, name string) float64 {
 }
 
 // A change is logged once, with its cause and the next attempt, and shown by Outage and metrics.
-func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
+func TestMonitor_ReportsLossAndReturnOfNATS(t *testing.T) {
 	t.Parallel()
 	options := server.Options{StoreDir: t.TempDir()}
 	bus := natstest.Server(t, &options)
@@ -125,7 +125,7 @@ func TestMonitor_SaysWhenNATSIsAwayAndBack(t *testing.T) {
 }
 
 // JetStream can be away while NATS is there: a server without a leader, or whose store has failed.
-func TestMonitor_SaysThatJetStreamIsAway(t *testing.T) {
+func TestMonitor_ReportsUnavailableJetStream(t *testing.T) {
 	t.Parallel()
 	bus := natstest.Server(t, &server.Options{StoreDir: t.TempDir()})
 	m, lines := startMonitor(t, natstest.Connect(t, bus))

@@ -82,7 +82,7 @@ func (w watched) refused(t *testing.T, want natshealth.Refusal) {
 
 // A full disk is noticed, named, and survived: once there is room the server is restarted, and
 // every event that was acknowledged is there once, and no other.
-func TestEmbedded_GoesOnOnceThereIsRoom(t *testing.T) {
+func TestEmbedded_ContinuesOnceThereIsRoom(t *testing.T) {
 	t.Parallel()
 	dir := disktest.Small(t, 64<<20)
 	w := startWatched(t, filepath.Join(dir, "nats"))

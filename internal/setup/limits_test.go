@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-func TestCheckLimits_NamesWhatIsMissing(t *testing.T) {
+func TestCheckLimits_NamesInsufficientLimits(t *testing.T) {
 	tier := func(change func(*jetstream.Tier)) jetstream.Tier {
 		tier := jetstream.Tier{Streams: 3, Consumers: 10, Store: 1000}
 		tier.Limits = jetstream.AccountLimits{MaxStore: -1, MaxStreams: -1, MaxConsumers: -1}

@@ -76,7 +76,7 @@ func (c *lossyConn) Read(p []byte) (int, error) {
 }
 
 // A message that is lost on its way is read again, also if none follows that would show the gap.
-func TestTail_ReadsAgainWhatIsLostOnItsWay(t *testing.T) {
+func TestTail_ReadsLostMessagesAgain(t *testing.T) {
 	nats1 := natstest.Server(t, &server.Options{})
 	js := natstest.Connect(t, nats1)
 	network := &lossyNetwork{}

@@ -256,7 +256,7 @@ func TestSubscription_SeveralOfOneTenant(t *testing.T) {
 	second.has(was)
 }
 
-func TestSubscription_PassesOverWhatIsNotAccepted(t *testing.T) {
+func TestSubscription_SkipsMessagesThatAreNotAccepted(t *testing.T) {
 	w := start(t, tail.Config{})
 	id := tenants(t, 1)[0]
 	var want []uint64

@@ -59,7 +59,7 @@ func spansOf(t *testing.T, js jetstream.JetStream, tenant, id string) []timeline
 
 // However much a tenant's calls record, in however many processes, the other tenants' spans
 // are recorded and stay.
-func TestTimeline_ATenantDisplacesItsOwnHopsAlone(t *testing.T) {
+func TestTimeline_TenantDisplacesOnlyItsOwnSpans(t *testing.T) {
 	js := natstest.Start(t)
 	timelines := []*timeline.Recorder{openTimeline(t, js), openTimeline(t, js)}
 	quiet := func(id string) {
@@ -164,7 +164,7 @@ func TestTimeline_RestoresItsStream(t *testing.T) {
 	}
 }
 
-func TestHops_CallersWithoutACredentialHaveAnAccountOfTheirOwn(t *testing.T) {
+func TestTimeline_CallersWithoutACredentialHaveASeparateAccount(t *testing.T) {
 	js := natstest.Start(t)
 	recorder := openTimeline(t, js)
 	rc := contextkit.In(callOf(t, "acme", "denied"))
@@ -188,7 +188,7 @@ func TestHops_CallersWithoutACredentialHaveAnAccountOfTheirOwn(t *testing.T) {
 }
 
 // Read of versions that had a subject per call are read beside the others.
-func TestHops_ReadsThoseOfEarlierVersions(t *testing.T) {
+func TestTimeline_ReadsSpansOfEarlierVersions(t *testing.T) {
 	js := natstest.Start(t)
 	recorder := openTimeline(t, js)
 	call := callOf(t, "acme", "both")

@@ -80,7 +80,7 @@ func TestNames_HaveASubjectAndARule(t *testing.T) {
 }
 
 // Every strong phrase is found in each kind of file, and only in its prose.
-func TestRead_MasksWhatIsNotProse(t *testing.T) {
+func TestRead_MasksTextThatIsNotProse(t *testing.T) {
 	for name, test := range map[string]struct {
 		text string
 		want int // the line of the one phrase that is found, 0 for none
