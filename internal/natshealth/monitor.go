@@ -245,7 +245,7 @@ func (m *Monitor) answers(state jetstream.StreamState, now time.Time) {
 // lose records that JetStream is unavailable although NATS is reachable.
 func (m *Monitor) lose(err error) {
 	if m.set(jetStreamAway, true) {
-		m.log.Warn().Err(err).Dur("again_in_ms", monitorEvery).Msg("JetStream does not answer; it is asked again")
+		m.log.Warn().Err(err).Dur("again_in_ms", monitorEvery).Msg("JetStream does not answer; retrying")
 	}
 }
 
@@ -271,7 +271,7 @@ func (m *Monitor) Outage() (Outage, bool) {
 var (
 	natsConnected  = prometheus.NewDesc("headgate_nats_connected", "1 while the process is connected to NATS.", nil, nil)
 	natsDisconnect = prometheus.NewDesc("headgate_nats_disconnects_total", "Connections to NATS that were lost.", nil, nil)
-	jetStreamThere = prometheus.NewDesc("headgate_jetstream_available", "1 while JetStream answers for the journal; 0 while NATS is away, JetStream is, or the journal has no leader.", nil, nil)
+	jetStreamThere = prometheus.NewDesc("headgate_jetstream_available", "1 while JetStream answers for the journal; 0 while NATS or JetStream is unavailable, or the journal has no leader.", nil, nil)
 	natsViewAge    = prometheus.NewDesc("headgate_nats_view_age_seconds", "Time since JetStream answered last: the age of the state that the process has received over NATS.", nil, nil)
 	journalLast    = prometheus.NewDesc("headgate_journal_last_sequence", "Last sequence of the journal, by JetStream's last answer.", nil, nil)
 	journalBytes   = prometheus.NewDesc("headgate_journal_bytes", "Bytes of the journal's messages, of one replica, by JetStream's last answer.", nil, nil)

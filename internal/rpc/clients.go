@@ -111,10 +111,10 @@ func (l *clientLimit) watch(conn net.Conn, flooded func(net.Conn, flood.Kind)) *
 // countRefused counts an edge's refused connections and calls.
 func countRefused(s *Server) {
 	s.clients.refused = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "headgate_client_connections_refused_total", Help: "Connections closed because their client address had as many as it may.",
+		Name: "headgate_client_connections_refused_total", Help: "Connections closed because their client address had reached its limit.",
 	})
 	s.clients.refusedCalls = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "headgate_client_calls_refused_total", Help: "Calls by way of trusted proxies refused because their client address had as many in flight as it may.",
+		Name: "headgate_client_calls_refused_total", Help: "Calls by way of trusted proxies refused because their client address had reached its limit of calls in flight.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(s.clients.refused, s.clients.refusedCalls)
 }

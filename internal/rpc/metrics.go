@@ -40,7 +40,7 @@ func NewMetrics(process string) *Metrics {
 		}, []string{"procedure"}),
 		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_flood_connections_total",
-			Help: "HTTP/2 connections closed because their clients sent too many frames without effect, by the frames' type; HEADERS: their address had too many calls whose answers were not sent to their end.",
+			Help: "HTTP/2 connections closed because their clients sent too many frames without effect, by the frames' type; HEADERS: their address had too many calls whose responses were not sent completely.",
 		}, []string{"frame"}),
 	}
 	m.accepts = prometheus.NewCounter(prometheus.CounterOpts{

@@ -39,7 +39,7 @@ type resetLimit struct {
 func limitResets(s *Server) *resetLimit {
 	closed := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "headgate_reset_connections_total",
-		Help: "HTTP/2 connections closed since their clients reset most calls as soon as they had begun.",
+		Help: "HTTP/2 connections closed since their clients reset more calls prematurely than the limit allows.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(closed)
 	return &resetLimit{most: int64(s.config.MaxStreams), proxies: s.config.Proxies, closed: closed, log: s.log}
@@ -78,7 +78,7 @@ func (r *resets) ended(ctx context.Context, began time.Time) {
 	if time.Since(began) < prematureReset && r.left.Add(-1) == 0 {
 		r.limit.closed.Inc()
 		r.limit.log.Warn().Stringer("client", r.conn.RemoteAddr()).Int64("resets", r.limit.most).
-			Msg("the client resets calls as soon as they have begun: its connection is closed")
+			Msg("the client resets too many calls prematurely; its connection is closed")
 		_ = r.conn.Close() // the connection ends in any case
 	}
 }
