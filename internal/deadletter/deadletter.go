@@ -136,12 +136,13 @@ func read(
 		func(msg *jetstream.RawStreamMsg) error {
 			copied := journal.Message{
 				Subject:  msg.Header.Get(headerSubject),
+				CopiedTo: msg.Subject,
 				Header:   msg.Header,
 				Data:     msg.Data,
 				Sequence: msg.Sequence,
 				Time:     msg.Time,
 			}
-			event, unreadable := copied.Read(true)
+			event, unreadable := journal.ReadEvent(copied)
 			if unreadable != nil {
 				event.ID, event.Type = msg.Header.Get(journal.HeaderID), msg.Header.Get(journal.HeaderType)
 				_, event.AggregateType, event.AggregateID = copied.Names()

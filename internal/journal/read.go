@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -26,6 +27,10 @@ type Message struct {
 	Sequence uint64
 	// Time is when it was stored.
 	Time time.Time
+	// CopiedTo is the subject of the message if it is a copy that this program has stored elsewhere, and
+	// Subject that of the original; "": it is the original. The ce-id of a copy may be made from the
+	// original's place.
+	CopiedTo string
 }
 
 // RawMessage returns a message that was read from the journal's stream.
@@ -92,11 +97,9 @@ func (e *UnreadableError) Unwrap() error { return ErrMalformedEvent }
 //
 // A value is usable if it occurs once and is well-formed. An error is an [*UnreadableError]. The
 // data is valid JSON.
-func ReadEvent(m Message) (Event, error) { return m.Read(false) }
+func ReadEvent(m Message) (Event, error) { return m.read() }
 
-// read is ReadEvent. copied reports whether the message is a copy that this program has made, whose
-// ce-id may be made from the place of the original.
-func (m *Message) Read(copied bool) (Event, error) {
+func (m *Message) read() (Event, error) {
 	tenant, aggregateType, aggregateID := m.Names()
 	version, err := strconv.ParseInt(once(m.Header, ceVersion), 10, 64)
 	if err != nil {
@@ -155,7 +158,7 @@ func (m *Message) Read(copied bool) (Event, error) {
 			return unreadable(FaultHeader, "%s %.200q", ceDataVersion, m.Header[ceDataVersion])
 		}
 	}
-	if !contextkit.ValidID(e.ID) || strings.HasPrefix(e.ID, placePrefix) && !copied {
+	if !contextkit.ValidID(e.ID) || strings.HasPrefix(e.ID, placePrefix) && m.CopiedTo == "" {
 		e.ID = placeID(m.Sequence)
 	}
 	if e.Time, err = time.Parse(time.RFC3339Nano, once(m.Header, ceTime)); err != nil {
@@ -185,8 +188,9 @@ func (m *Message) Read(copied bool) (Event, error) {
 // subject of its request: a user that may read a message that it wrote could so publish it as an
 // event.
 func (m *Message) isAnswer() bool {
+	stored := cmp.Or(m.CopiedTo, m.Subject)
 	for _, from := range m.Header[jetstream.SubjectHeader] {
-		if from != m.Subject {
+		if from != stored {
 			return true
 		}
 	}

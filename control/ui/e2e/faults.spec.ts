@@ -360,6 +360,11 @@ test("Dead letters: grouped by cause, replayed from a stuck instance, discarded 
     await dialog.getByLabel("Reason").fill("the receiver is back");
     await dialog.getByRole("button", { name: "Replay" }).click();
     await expect(list.getByRole("row").filter({ hasText: "wallet/w3" })).toBeHidden();
+    // The replayed instance ends while the receiver still answers.
+    await expect(async () => {
+      const replayed = await fetch(`${gateway()}/admin/runner/tenants/acme/workflows/announce/w3`, { headers: { authorization: `Bearer ${operator()}` } });
+      expect(await replayed.text()).toContain("WORKFLOW_STATE_COMPLETED");
+    }).toPass({ timeout: 30_000 });
   } finally {
     receiver.close();
   }
