@@ -131,6 +131,9 @@ func losesNothing(t *testing.T, e *edge, when string) {
 
 func TestAdmission_UnfinishedBodiesDoNotAffectOtherTenants(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("19 kinds of bodies take half a minute; the other tests of admission run the same code")
+	}
 	suspended := func(t *testing.T, e *edge) {
 		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"}})
 	}
