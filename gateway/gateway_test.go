@@ -509,7 +509,7 @@ func aNodesErrorSurvivesEveryProtocol(t *testing.T, start starter) {
 		t.Run(protocol, func(t *testing.T) {
 			e.node.set(func(context.Context, int) error {
 				return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "not now: „ü“"),
-					&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)}, rpc.Reason("BUSY", "by", "somebody"))
+					&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)}, rpc.Reason("BUSY", "by", "a worker"))
 			})
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 			if got.code != connect.CodeFailedPrecondition || got.err.Message() != "not now: „ü“" || len(got.err.Details()) != 2 {

@@ -246,7 +246,7 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 	}
 	_, answer := messages(t)
 	g.opener = still{frame.Frame{Data: answer}}
-	principal, err := auth.NewPrincipal("somebody", []string{"acme"}, []string{"query.read"})
+	principal, err := auth.NewPrincipal("caller", []string{"acme"}, []string{"query.read"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ function Editor({ text: start, current, onApplied }: { text: string; current: Mo
             name={current.revision}
             refusal={refusal}
             disabled={!checked || checked.mistakes.length > 0 || checked.diff === ""}
-            what={`All nodes use the new model instead of ${current.revision}. Changed views are rebuilt beside those that are shown.`}
+            what={`All nodes use the new model instead of ${current.revision}. Changed views are rebuilt while the current ones stay available.`}
             run={async () => {
               await apply.mutateAsync({ text, expectedRevision: current.revision, note });
               onApplied();
