@@ -444,7 +444,7 @@ func TestTail_DeliversEachEventOnceInOrderUnderFaults(t *testing.T) {
 			ids := tenants(t, 8)
 			handlers := map[contextkit.TenantID]*recorder{}
 			subs := map[contextkit.TenantID]*tail.Subscription{}
-			var faults sync.Mutex // guards random in handlers
+			var faults sync.Mutex // guards random
 			chance := func(of int) bool {
 				faults.Lock()
 				defer faults.Unlock()
@@ -484,7 +484,10 @@ func TestTail_DeliversEachEventOnceInOrderUnderFaults(t *testing.T) {
 				handlers[id] = r
 			}
 			for _, id := range ids {
-				subs[id] = w.tail.Subscribe(id, handlers[id], tail.Options{Events: 1 + random.IntN(6)})
+				faults.Lock() // the handlers of the tenants before this one run already
+				events := 1 + random.IntN(6)
+				faults.Unlock()
+				subs[id] = w.tail.Subscribe(id, handlers[id], tail.Options{Events: events})
 			}
 			for range 400 {
 				faults.Lock()
