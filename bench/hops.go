@@ -99,7 +99,10 @@ func (h *hops) call(ctx context.Context, addr string, callers int, until time.Ti
 			request := append([]byte(uuid.NewString()), make([]byte, 100)...)
 			for time.Now().Before(until) {
 				var answer []byte
-				if err := conn.Invoke(ctx, "/aggregate.gateway.v1.CommandService/Submit", request, &answer, grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName)); err != nil {
+				if err := conn.Invoke(
+					ctx, "/aggregate.gateway.v1.CommandService/Submit", request, &answer, grpc.ForceCodecV2(raw{}),
+					experimental.AcceptCompressors(plainName),
+				); err != nil {
 					return err
 				}
 				done.Add(1)

@@ -66,7 +66,10 @@ func grpcCall(addr, token, view string, least int) (call, func(), error) {
 	return func(ctx context.Context) error {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, contextkit.HeaderTenantID, "acme")
 		var out []byte
-		if err := conn.Invoke(ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName)); err != nil {
+		if err := conn.Invoke(
+			ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}),
+			experimental.AcceptCompressors(plainName),
+		); err != nil {
 			return err
 		}
 		if len(out) < least {
@@ -114,7 +117,9 @@ func ms(times *hdrhistogram.Histogram, quantile float64) float64 {
 // paced calls at a rate, whether answers come or not, and records each answer's time
 // from when its call was due: a stall counts for all that it held up (Gil Tene's
 // coordinated omission).
-func paced(ctx context.Context, do call, callers int, perSecond float64, length time.Duration) (*hdrhistogram.Histogram, error) {
+func paced(
+	ctx context.Context, do call, callers int, perSecond float64, length time.Duration,
+) (*hdrhistogram.Histogram, error) {
 	due := make(chan time.Time, callers)
 	result := newHistogram()
 	var mu sync.Mutex

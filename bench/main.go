@@ -54,7 +54,9 @@ type contender struct {
 }
 
 // contest runs contenders in turn and returns their rates per second, by round.
-func contest(ctx context.Context, rounds int, length time.Duration, contenders ...contender) (map[string][]float64, error) {
+func contest(
+	ctx context.Context, rounds int, length time.Duration, contenders ...contender,
+) (map[string][]float64, error) {
 	rates := map[string][]float64{}
 	for round := range rounds {
 		for _, c := range contenders {

@@ -69,8 +69,10 @@ func answer(view string) (*projectionv1.QueryResponse, error) {
 	res := &projectionv1.QueryResponse{Position: "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0"}
 	for n := range count {
 		row, err := structpb.NewStruct(map[string]any{
-			"order_id": fmt.Sprintf("order-%06d", n), "customer": "Ada Lovelace", "amount": 1250.5 + float64(n), "currency": "EUR",
-			"paid": n%2 == 0, "items": float64(n % 7), "note": "leave it at the \"back\" door", "placed_at": "2026-01-02T03:04:05.678Z",
+			"order_id": fmt.Sprintf("order-%06d", n), "customer": "Ada Lovelace", "amount": 1250.5 + float64(n),
+			"currency": "EUR",
+			"paid":     n%2 == 0, "items": float64(n % 7), "note": "leave it at the \"back\" door",
+			"placed_at": "2026-01-02T03:04:05.678Z",
 		})
 		if err != nil {
 			return nil, err
@@ -105,26 +107,29 @@ func (c *peerCommand) upstream(ctx context.Context) error {
 			return err
 		}
 	}
-	server := grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
-		var request []byte
-		if err := stream.RecvMsg(&request); err != nil {
-			return err
-		}
-		method, _ := grpc.MethodFromServerStream(stream)
-		if method != gatewayv1connect.QueryServiceQueryProcedure {
-			return stream.SendMsg([]byte{8, 1}) // grpc.health.v1: SERVING
-		}
-		var req projectionv1.QueryRequest
-		if err := proto.Unmarshal(request, &req); err != nil {
-			return err
-		}
-		return stream.SendMsg(answers[req.GetView()])
-	}))
+	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			var request []byte
+			if err := stream.RecvMsg(&request); err != nil {
+				return err
+			}
+			method, _ := grpc.MethodFromServerStream(stream)
+			if method != gatewayv1connect.QueryServiceQueryProcedure {
+				return stream.SendMsg([]byte{8, 1}) // grpc.health.v1: SERVING
+			}
+			var req projectionv1.QueryRequest
+			if err := proto.Unmarshal(request, &req); err != nil {
+				return err
+			}
+			return stream.SendMsg(answers[req.GetView()])
+		}),
+	)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return err
 	}
-	direct := rpc.NewServer(rpc.Config{Name: "direct", Addr: c.Direct}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	direct := rpc.NewServer(rpc.Config{Name: "direct", Addr: c.Direct},
+		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(direct.RPC, service{})
 	if err := direct.Listen(ctx); err != nil {
 		return err
@@ -174,7 +179,11 @@ func (c *peerCommand) vanguard(ctx context.Context) error {
 // that calls the generated client.
 func (c *peerCommand) forwarder(ctx context.Context) error {
 	//nolint:forbidigo // one who writes it by hand has no contextkit
-	client := gatewayv1connect.NewQueryServiceClient(connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: h2c()}, "http://"+c.Upstream, connecthttp.WithGRPC())))
+	client := gatewayv1connect.NewQueryServiceClient(
+		connect.NewClient(
+			connecthttp.NewTransport(&http.Client{Transport: h2c()}, "http://"+c.Upstream, connecthttp.WithGRPC()),
+		),
+	)
 	server := connect.NewServer()
 	gatewayv1connect.RegisterQueryServiceHandler(server, forwarding{client: client})
 	mux := http.NewServeMux()
@@ -221,7 +230,8 @@ func (c *peerCommand) grpcgo(ctx context.Context) error {
 func rawClient() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithStaticStreamWindowSize(256 << 10), grpc.WithStaticConnWindowSize(1 << 20),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName)),
 	}
 }
@@ -229,7 +239,8 @@ func rawClient() []grpc.DialOption {
 // passOn returns a server that passes each call on unchanged.
 func passOn(conn *grpc.ClientConn) *grpc.Server {
 	return grpc.NewServer(
-		grpc.ForceServerCodecV2(raw{}), grpc.NumStreamWorkers(64), grpc.StaticStreamWindowSize(256<<10), grpc.StaticConnWindowSize(1<<20),
+		grpc.ForceServerCodecV2(raw{}), grpc.NumStreamWorkers(64), grpc.StaticStreamWindowSize(256<<10),
+		grpc.StaticConnWindowSize(1<<20),
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 			var request, answer []byte
 			if err := stream.RecvMsg(&request); err != nil {
@@ -237,7 +248,9 @@ func passOn(conn *grpc.ClientConn) *grpc.Server {
 			}
 			method, _ := grpc.MethodFromServerStream(stream)
 			received, _ := metadata.FromIncomingContext(stream.Context())
-			if err := conn.Invoke(metadata.NewOutgoingContext(stream.Context(), received), method, request, &answer); err != nil {
+			if err := conn.Invoke(
+				metadata.NewOutgoingContext(stream.Context(), received), method, request, &answer,
+			); err != nil {
 				return err
 			}
 			return stream.SendMsg(answer)
@@ -287,8 +300,18 @@ func serveBoth(ctx context.Context, listen, admin string, handler http.Handler) 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector())
 	servers := []*http.Server{
-		{Addr: listen, Handler: handler, Protocols: protocols, ReadHeaderTimeout: 5 * time.Second, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}},
-		{Addr: admin, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 5 * time.Second},
+		{
+			Addr:              listen,
+			Handler:           handler,
+			Protocols:         protocols,
+			ReadHeaderTimeout: 5 * time.Second,
+			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		},
+		{
+			Addr:              admin,
+			Handler:           promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+			ReadHeaderTimeout: 5 * time.Second,
+		},
 	}
 	failed := make(chan error, len(servers))
 	for _, server := range servers {

@@ -176,7 +176,10 @@ func turns(group []*contestant, round int) []*contestant {
 // printTable prints what was measured. What compares two contestants is the median of what
 // each round says: both had the same machine then.
 func printTable(title string, group []*contestant, results map[string]*measured) {
-	fmt.Printf("**%s**\n\n| | calls/s | CPU µs per call | Headgate's share of it | objects per call | p50 / p99 / p99.9 at half | the same at the slowest's half | p99 added to direct there | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n", title)
+	fmt.Printf(
+		"**%s**\n\n| | calls/s | CPU µs per call | Headgate's share of it | objects per call | p50 / p99 / p99.9 at half | the same at the slowest's half | p99 added to direct there | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n",
+		title,
+	)
 	ours, direct := results["headgate"], results["direct"]
 	for _, one := range group {
 		m := results[one.name]
@@ -185,13 +188,18 @@ func printTable(title string, group []*contestant, results map[string]*measured)
 			share = within("%.2f", byRound(ours.cpu, m.cpu, func(x, y float64) float64 { return x / y }))
 		}
 		if one.name != "direct" && direct != nil {
-			added = within("%.1f", byRound(m.same, direct.same, func(x, y *hdrhistogram.Histogram) float64 { return ms(x, 99) - ms(y, 99) })) + " ms"
+			added = within(
+				"%.1f",
+				byRound(m.same, direct.same,
+					func(x, y *hdrhistogram.Histogram) float64 { return ms(x, 99) - ms(y, 99) }),
+			) + " ms"
 		}
 		if len(m.allocs) > 0 {
 			objects = fmt.Sprintf("%.0f", median(m.allocs))
 		}
 		fmt.Printf("| %s | %s | %s | %s | %s | %s | %s | %s | %.0f |\n", one.name,
-			within("%.0f", m.rate), within("%.0f", m.cpu), share, objects, quantiles(m.half), quantiles(m.same), added, m.peak)
+			within("%.0f", m.rate), within("%.0f", m.cpu), share, objects, quantiles(m.half), quantiles(m.same), added,
+			m.peak)
 	}
 	fmt.Println()
 }
@@ -208,7 +216,8 @@ func byRound[T any](x, y []T, compare func(x, y T) float64) []float64 {
 // within renders the rounds' median, and what half of the rounds lie within.
 func within(format string, rounds []float64) string {
 	sorted := slices.Sorted(slices.Values(rounds))
-	return fmt.Sprintf(format+" ("+format+" to "+format+")", median(sorted), sorted[len(sorted)/4], sorted[len(sorted)-1-len(sorted)/4])
+	return fmt.Sprintf(format+" ("+format+" to "+format+")", median(sorted), sorted[len(sorted)/4],
+		sorted[len(sorted)-1-len(sorted)/4])
 }
 
 // quantiles renders times: the medians of the rounds' p50 and p99, since a machine that
@@ -243,9 +252,14 @@ func startArena(ctx context.Context, programs ...string) (_ *arena, err error) {
 		return nil, err
 	}
 	sources := map[string][]string{
-		"headgate":    {"-C", root, "build", "-o", filepath.Join(a.dir, "headgate"), "./cmd/headgate"},
-		"nats-server": {"-C", root, "build", "-modfile=tools/go.mod", "-o", filepath.Join(a.dir, "nats-server"), "github.com/nats-io/nats-server/v2"},
-		"grpcgateway": {"-C", filepath.Join(root, "bench"), "build", "-o", filepath.Join(a.dir, "grpcgateway"), "./grpcgateway"},
+		"headgate": {"-C", root, "build", "-o", filepath.Join(a.dir, "headgate"), "./cmd/headgate"},
+		"nats-server": {
+			"-C", root, "build", "-modfile=tools/go.mod", "-o", filepath.Join(a.dir, "nats-server"),
+			"github.com/nats-io/nats-server/v2",
+		},
+		"grpcgateway": {
+			"-C", filepath.Join(root, "bench"), "build", "-o", filepath.Join(a.dir, "grpcgateway"), "./grpcgateway",
+		},
 	}
 	for _, name := range append(programs, "nats-server") {
 		fmt.Fprintln(os.Stderr, "building", name)
@@ -254,20 +268,27 @@ func startArena(ctx context.Context, programs ...string) (_ *arena, err error) {
 		}
 		a.paths[name] = filepath.Join(a.dir, name)
 	}
-	for _, name := range []string{"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", earlier, earlier + "-grpc", earlier + "-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgo", "grpcgo-admin", "nethttp", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy"} {
+	for _, name := range []string{
+		"nats", "upstream", "direct", "headgate", "headgate-grpc", "headgate-admin", earlier, earlier + "-grpc",
+		earlier + "-admin", "vanguard", "vanguard-admin", "forwarder", "forwarder-admin", "grpcgo", "grpcgo-admin",
+		"nethttp", "grpcgateway", "grpcgateway-admin", "nginx", "haproxy",
+	} {
 		if a.addrs[name], err = freeAddr(ctx); err != nil {
 			return nil, err
 		}
 	}
 	_, natsPort, _ := strings.Cut(a.addrs["nats"], ":")
-	if _, err := a.start(ctx, "nats", "nats-server", "-a", "127.0.0.1", "-p", natsPort, "-js", "-sd", filepath.Join(a.dir, "nats")); err != nil {
+	if _, err := a.start(
+		ctx, "nats", "nats-server", "-a", "127.0.0.1", "-p", natsPort, "-js", "-sd", filepath.Join(a.dir, "nats"),
+	); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
 func moduleRoot(ctx context.Context) (string, error) {
-	output, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/headgate/headgate").Output()
+	output, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}",
+		"github.com/headgate/headgate").Output()
 	if err != nil {
 		return "", fmt.Errorf("run it from the folder bench: %w", err)
 	}
@@ -341,7 +362,8 @@ gateway:
   auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
   tenant_limits: %s
   nodes: [%s]
-%s`, a.addrs["nats"], a.addrs[name], a.addrs[name+"-grpc"], a.addrs[name+"-admin"], filepath.Join(a.dir, "keys.json"), with.limits, with.nodes, with.more)
+%s`, a.addrs["nats"], a.addrs[name], a.addrs[name+"-grpc"], a.addrs[name+"-admin"], filepath.Join(a.dir, "keys.json"),
+		with.limits, with.nodes, with.more)
 	for name, text := range map[string]string{"keys.json": keys, name + ".yaml": config} {
 		if err := os.WriteFile(filepath.Join(a.dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
@@ -360,7 +382,9 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 	wanted := func(name string) bool { return len(only) == 0 || slices.Contains(only, name) }
 	procs := map[string]*process{}
 	var err error
-	if procs["direct"], err = a.start(ctx, "upstream", "bench", "peer", "upstream", "--listen", a.addrs["upstream"], "--direct", a.addrs["direct"]); err != nil {
+	if procs["direct"], err = a.start(
+		ctx, "upstream", "bench", "peer", "upstream", "--listen", a.addrs["upstream"], "--direct", a.addrs["direct"],
+	); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"headgate", earlier} {
@@ -368,8 +392,11 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 			continue
 		}
 		if procs[name], err = a.startHeadgate(ctx, prepared{
-			name: name, tenant: "acme", rights: []string{"query.read"}, limits: boundless,
-			nodes: fmt.Sprintf(`{id: p, kind: projection, endpoint: "%s"}`, a.addrs["upstream"]),
+			name:   name,
+			tenant: "acme",
+			rights: []string{"query.read"},
+			limits: boundless,
+			nodes:  fmt.Sprintf(`{id: p, kind: projection, endpoint: "%s"}`, a.addrs["upstream"]),
 		}); err != nil {
 			return nil, err
 		}
@@ -378,13 +405,19 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		if !wanted(name) {
 			continue
 		}
-		if procs[name], err = a.start(ctx, name, "bench", "peer", name, "--listen", a.addrs[name], "--admin", a.addrs[name+"-admin"], "--http", a.addrs["nethttp"], "--upstream", a.addrs["upstream"]); err != nil {
+		if procs[name], err = a.start(
+			ctx, name, "bench", "peer", name, "--listen", a.addrs[name], "--admin", a.addrs[name+"-admin"], "--http",
+			a.addrs["nethttp"], "--upstream", a.addrs["upstream"],
+		); err != nil {
 			return nil, err
 		}
 		procs[name].admin = "http://" + a.addrs[name+"-admin"]
 	}
 	if wanted("grpcgateway") {
-		if procs["grpcgateway"], err = a.start(ctx, "grpcgateway", "grpcgateway", "-listen", a.addrs["grpcgateway"], "-admin", a.addrs["grpcgateway-admin"], "-upstream", a.addrs["upstream"]); err != nil {
+		if procs["grpcgateway"], err = a.start(
+			ctx, "grpcgateway", "grpcgateway", "-listen", a.addrs["grpcgateway"], "-admin",
+			a.addrs["grpcgateway-admin"], "-upstream", a.addrs["upstream"],
+		); err != nil {
 			return nil, err
 		}
 		procs["grpcgateway"].admin = "http://" + a.addrs["grpcgateway-admin"]
@@ -408,11 +441,17 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		for _, view := range []string{"one", "hundred"} {
 			url, body := "http://"+a.addrs[name]+"/v1/query/"+view, `{"tenantId":"acme"}`
 			if name == "direct" || name == "forwarder" { // they have Connect alone
-				url, body = "http://"+a.addrs[name]+"/projection.gateway.v1.QueryService/Query", `{"tenantId":"acme","view":"`+view+`"}`
+				url, body = "http://"+a.addrs[name]+
+					"/projection.gateway.v1.QueryService/Query", `{"tenantId":"acme","view":"`+view+`"}`
 			}
 			do[view] = jsonCall(client, url, a.token, body, int64(least[view]))
 		}
-		return &contestant{name: name, do: do, p: procs[name], rest: name == "direct"}
+		return &contestant{
+			name: name,
+			do:   do,
+			p:    procs[name],
+			rest: name == "direct",
+		}
 	}
 	groups := []protocol{{name: "JSON over HTTP/1.1"}, {name: "JSON over h2c"}, {name: "gRPC over h2c"}}
 	procs["nethttp"] = procs["grpcgo"]
@@ -422,11 +461,19 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 			groups[1].group = append(groups[1].group, rest(http2, name))
 		}
 	}
-	for name, addr := range map[string]string{"direct": "upstream", "headgate": "headgate-grpc", earlier: earlier + "-grpc", "vanguard": "vanguard", "forwarder": "forwarder", "grpcgo": "grpcgo", "nginx": "nginx", "haproxy": "haproxy"} {
+	for name, addr := range map[string]string{
+		"direct": "upstream", "headgate": "headgate-grpc", earlier: earlier + "-grpc", "vanguard": "vanguard",
+		"forwarder": "forwarder", "grpcgo": "grpcgo", "nginx": "nginx", "haproxy": "haproxy",
+	} {
 		if procs[name] == nil {
 			continue
 		}
-		one := &contestant{name: name, do: map[string]call{}, p: procs[name], rest: name == "direct"}
+		one := &contestant{
+			name: name,
+			do:   map[string]call{},
+			p:    procs[name],
+			rest: name == "direct",
+		}
 		for _, view := range []string{"one", "hundred"} {
 			if one.do[view], _, err = grpcCall(a.addrs[addr], a.token, view, least[view]); err != nil {
 				return nil, err
@@ -434,8 +481,11 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		}
 		groups[2].group = append(groups[2].group, one)
 	}
-	order := []string{"direct", "headgate", earlier, "grpcgateway", "vanguard", "forwarder", "grpcgo", "nginx", "haproxy"}
-	slices.SortFunc(groups[2].group, func(x, y *contestant) int { return slices.Index(order, x.name) - slices.Index(order, y.name) })
+	order := []string{
+		"direct", "headgate", earlier, "grpcgateway", "vanguard", "forwarder", "grpcgo", "nginx", "haproxy",
+	}
+	slices.SortFunc(groups[2].group,
+		func(x, y *contestant) int { return slices.Index(order, x.name) - slices.Index(order, y.name) })
 	return groups, nil
 }
 
@@ -482,7 +532,13 @@ func (a *arena) versions(ctx context.Context) string {
 	parts := []string{runtime.Version(), fmt.Sprintf("%d cores", runtime.NumCPU())}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dep := range info.Deps {
-			if slices.Contains([]string{"connectrpc.com/vanguard", "connectrpc.com/connect/v2", "google.golang.org/grpc", "github.com/grpc-ecosystem/grpc-gateway/v2"}, dep.Path) {
+			if slices.Contains(
+				[]string{
+					"connectrpc.com/vanguard", "connectrpc.com/connect/v2", "google.golang.org/grpc",
+					"github.com/grpc-ecosystem/grpc-gateway/v2",
+				},
+				dep.Path,
+			) {
 				parts = append(parts, dep.Path+" "+dep.Version)
 			}
 		}

@@ -46,18 +46,27 @@ func (c *platformCommand) Run(ctx context.Context) (err error) {
 	if err := p.start(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("%s · %d cores · every write synced · %.0f commands per second\n\n", runtime.Version(), runtime.NumCPU(), c.Rate)
-	fmt.Printf("| watchers | acknowledged after p50 / p99 | read with its position after p50 / p99 | watched after the acknowledgement p50 / p99 / most | changes delivered a second | CPU of all roles | resident |\n|---|---|---|---|---|---|---|\n")
+	fmt.Printf("%s · %d cores · every write synced · %.0f commands per second\n\n", runtime.Version(), runtime.NumCPU(),
+		c.Rate)
+	fmt.Printf(
+		"| watchers | acknowledged after p50 / p99 | read with its position after p50 / p99 | watched after the acknowledgement p50 / p99 / most | changes delivered a second | CPU of all roles | resident |\n|---|---|---|---|---|---|---|\n",
+	)
 	names, plotted := []string{}, map[string][]float64{}
 	for _, watchers := range c.Watchers {
 		row, err := p.run(ctx, watchers, c.Rate, c.Length)
 		if err != nil {
 			return fmt.Errorf("%d watchers: %w", watchers, err)
 		}
-		fmt.Printf("| %d | %.1f / %.1f ms | %.1f / %.1f ms | %.1f / %.1f / %.1f ms | %.0f | %.0f %% of a core | %.0f MiB |\n", watchers, row.acknowledged.at(50), row.acknowledged.at(99), row.read.at(50), row.read.at(99),
-			row.watched.at(50), row.watched.at(99), row.watched.at(100), row.delivered, 100*row.cpu, row.memory/(1<<20))
+		fmt.Printf(
+			"| %d | %.1f / %.1f ms | %.1f / %.1f ms | %.1f / %.1f / %.1f ms | %.0f | %.0f %% of a core | %.0f MiB |\n",
+			watchers, row.acknowledged.at(50), row.acknowledged.at(99), row.read.at(50), row.read.at(99),
+			row.watched.at(50), row.watched.at(99), row.watched.at(100), row.delivered, 100*row.cpu, row.memory/(1<<20),
+		)
 		names = append(names, fmt.Sprintf("%d watchers", watchers))
-		for what, times := range map[string]*times{"acknowledged": row.acknowledged, "read with its position": row.read, "watched, after the acknowledgement": row.watched} {
+		for what, times := range map[string]*times{
+			"acknowledged": row.acknowledged, "read with its position": row.read,
+			"watched, after the acknowledgement": row.watched,
+		} {
 			plotted[what] = append(plotted[what], times.at(99))
 		}
 	}
@@ -109,8 +118,11 @@ func (p *wholePlatform) start(ctx context.Context) (err error) {
 		err = errors.Join(err, failed)
 		return "--" + flag + "=" + addr
 	}
-	args := []string{"dev", "--data=" + filepath.Join(p.dir, "data"), "--listen=" + p.addrs["headgate"], "--grpc-listen=" + p.addrs["headgate-grpc"], "--admin-listen=" + p.addrs["headgate-admin"],
-		listen("aggregate-listen"), listen("projection-listen"), listen("runner-listen"), listen("control-listen")}
+	args := []string{
+		"dev", "--data=" + filepath.Join(p.dir, "data"), "--listen=" + p.addrs["headgate"],
+		"--grpc-listen=" + p.addrs["headgate-grpc"], "--admin-listen=" + p.addrs["headgate-admin"],
+		listen("aggregate-listen"), listen("projection-listen"), listen("runner-listen"), listen("control-listen"),
+	}
 	if err != nil {
 		return err
 	}
@@ -121,10 +133,12 @@ func (p *wholePlatform) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.ctx = func(ctx context.Context) context.Context {
-		return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+p.token, contextkit.HeaderTenantID, "acme")
+		return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+p.token, contextkit.HeaderTenantID,
+			"acme")
 	}
 	for range 10 {
-		conn, err := grpc.NewClient("passthrough:///"+p.addrs["headgate-grpc"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient("passthrough:///"+p.addrs["headgate-grpc"],
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return err
 		}
@@ -141,13 +155,20 @@ func (p *wholePlatform) start(ctx context.Context) (err error) {
 func wallet(n int) string { return fmt.Sprintf("w%d", n) }
 
 // submit sends a command; position becomes its position.
-func (p *wholePlatform) submit(ctx context.Context, id, command string, payload map[string]any, position *string) error {
+func (p *wholePlatform) submit(
+	ctx context.Context, id, command string, payload map[string]any, position *string,
+) error {
 	fields, err := structpb.NewStruct(payload)
 	if err != nil {
 		return err
 	}
 	var res aggregatev1.SubmitResponse
-	req := &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: id, Command: command, Payload: fields}
+	req := &aggregatev1.SubmitRequest{
+		AggregateType: "wallet",
+		AggregateId:   id,
+		Command:       command,
+		Payload:       fields,
+	}
 	if err := p.conns[0].Invoke(p.ctx(ctx), commandsconnect.CommandServiceSubmitProcedure, req, &res); err != nil {
 		return err
 	}
@@ -180,7 +201,9 @@ func (a *acknowledgements) of(wallet string, n int) time.Time {
 }
 
 // run starts watchers of the view while commands are sent at a rate.
-func (p *wholePlatform) run(ctx context.Context, watchers int, rate float64, length time.Duration) (*platformRow, error) {
+func (p *wholePlatform) run(
+	ctx context.Context, watchers int, rate float64, length time.Duration,
+) (*platformRow, error) {
 	row := &platformRow{acknowledged: newTimes(), read: newTimes(), watched: newTimes()}
 	before := map[string]int{}
 	for n := range platformWallets {
@@ -196,7 +219,8 @@ func (p *wholePlatform) run(ctx context.Context, watchers int, rate float64, len
 	done := make(chan struct{}) // no more commands
 	for n := range watchers {
 		watching.Go(func() error {
-			return p.watch(watchCtx, p.conns[n%len(p.conns)], before, known, row.watched, &delivered, &last, ready, done)
+			return p.watch(watchCtx, p.conns[n%len(p.conns)], before, known, row.watched, &delivered, &last, ready,
+				done)
 		})
 	}
 	for range watchers {
@@ -235,7 +259,10 @@ func (p *wholePlatform) run(ctx context.Context, watchers int, rate float64, len
 		row.acknowledged.add(now.Sub(sent))
 		commands.Go(func() error {
 			var res projectionv1.GetResponse
-			if err := p.conns[1].Invoke(p.ctx(ctx), gatewayv1connect.QueryServiceGetProcedure, &projectionv1.GetRequest{View: "wallets", Key: id, MinPosition: position}, &res); err != nil {
+			if err := p.conns[1].Invoke(
+				p.ctx(ctx), gatewayv1connect.QueryServiceGetProcedure,
+				&projectionv1.GetRequest{View: "wallets", Key: id, MinPosition: position}, &res,
+			); err != nil {
 				return err
 			}
 			row.read.add(time.Since(now))
@@ -262,14 +289,20 @@ func (p *wholePlatform) run(ctx context.Context, watchers int, rate float64, len
 }
 
 // watch follows the view until it has seen every wallet's last balance after done.
-func (p *wholePlatform) watch(ctx context.Context, conn *grpc.ClientConn, before map[string]int, known *acknowledgements, seen *times, delivered *atomic.Int64, last *sync.Map, ready chan<- struct{}, done <-chan struct{}) error {
+func (p *wholePlatform) watch(
+	ctx context.Context, conn *grpc.ClientConn, before map[string]int, known *acknowledgements, seen *times,
+	delivered *atomic.Int64, last *sync.Map, ready chan<- struct{}, done <-chan struct{},
+) error {
 	ctx, cancel := context.WithCancel(p.ctx(ctx))
 	defer cancel()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, gatewayv1connect.QueryServiceWatchProcedure)
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
+		gatewayv1connect.QueryServiceWatchProcedure)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(stream.SendMsg(&projectionv1.WatchRequest{View: "wallets", Fields: []string{"balance"}}), stream.CloseSend()); err != nil {
+	if err := errors.Join(
+		stream.SendMsg(&projectionv1.WatchRequest{View: "wallets", Fields: []string{"balance"}}), stream.CloseSend(),
+	); err != nil {
 		return err
 	}
 	balances := map[string]int{}

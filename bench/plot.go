@@ -43,7 +43,12 @@ func plotAll(dir string, all []plotted) error {
 		if err != nil {
 			return err
 		}
-		bars.Color = color.RGBA{R: 5, G: 80, B: 174, A: 255}
+		bars.Color = color.RGBA{
+			R: 5,
+			G: 80,
+			B: 174,
+			A: 255,
+		}
 		bars.LineStyle.Width = 0
 		var labels plotter.XYLabels
 		for n, value := range values {
@@ -75,7 +80,11 @@ func plotSeries(path, title string, names []string, series map[string][]float64)
 	p.Legend.Top = true
 	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	colors := []color.RGBA{{R: 5, G: 80, B: 174, A: 255}, {R: 200, G: 90, B: 20, A: 255}, {R: 90, G: 140, B: 60, A: 255}}
+	colors := []color.RGBA{
+		{R: 5, G: 80, B: 174, A: 255},
+		{R: 200, G: 90, B: 20, A: 255},
+		{R: 90, G: 140, B: 60, A: 255},
+	}
 	most := 0.0
 	for n, name := range slices.Sorted(maps.Keys(series)) {
 		points := make(plotter.XYs, len(names))
@@ -87,7 +96,9 @@ func plotSeries(path, title string, names []string, series map[string][]float64)
 		if err != nil {
 			return err
 		}
-		line.Color, dots.Color, dots.Shape, dots.Radius = colors[n%len(colors)], colors[n%len(colors)], draw.CircleGlyph{}, vg.Points(3)
+		line.Color, dots.Color, dots.Shape, dots.Radius = colors[n%len(
+			colors,
+		)], colors[n%len(colors)], draw.CircleGlyph{}, vg.Points(3)
 		p.Add(line, dots)
 		p.Legend.Add(name, line, dots)
 	}

@@ -91,8 +91,13 @@ func (c *projectionCommand) apply(ctx context.Context) (err error) {
 	fmt.Fprintf(os.Stderr, "writing %d events\n", c.Events)
 	for n := range c.Events {
 		event := journal.Event{
-			ID: uuid.NewString(), Type: "written", AggregateType: "note", AggregateID: fmt.Sprintf("n%d", n), Version: 1, Time: time.Now(),
-			Data: fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%1000, n),
+			ID:            uuid.NewString(),
+			Type:          "written",
+			AggregateType: "note",
+			AggregateID:   fmt.Sprintf("n%d", n),
+			Version:       1,
+			Time:          time.Now(),
+			Data:          fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%1000, n),
 		}
 		if err := eventLog.Append(ctx, p.tenant, 0, []journal.Event{event}); err != nil {
 			return err
@@ -123,7 +128,8 @@ func (p *platform) follow(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	service, err := projection.New(ctx, projection.Config{}, p.js, models, rpc.NewTenants(p.tenant), sqlite.In(dir), nil, zerolog.Nop())
+	service, err := projection.New(ctx, projection.Config{}, p.js, models, rpc.NewTenants(p.tenant), sqlite.In(dir),
+		nil, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -155,7 +161,11 @@ func (c *projectionCommand) rawApply(ctx context.Context, dir string, together i
 	}
 	defer func() { _ = db.Close() }()
 	const row = "(?, ?, ?, ?, ?)"
-	put, err := db.PrepareContext(ctx, `INSERT OR REPLACE INTO "view_notes" ("_key", "note_id", "owner", "amount", "at") VALUES `+row+strings.Repeat(", "+row, together-1))
+	put, err := db.PrepareContext(
+		ctx,
+		`INSERT OR REPLACE INTO "view_notes" ("_key", "note_id", "owner", "amount", "at") VALUES `+row+
+			strings.Repeat(", "+row, together-1),
+	)
 	if err != nil {
 		return err
 	}
@@ -190,15 +200,21 @@ func openRaw(ctx context.Context, dir string) (*sql.DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "raw.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(4096)&_pragma=temp_store(MEMORY)")
+	db, err := sql.Open(
+		"sqlite",
+		"file:"+filepath.Join(dir, "raw.db")+
+			"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(4096)&_pragma=temp_store(MEMORY)",
+	)
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
 	for _, statement := range []string{
-		`CREATE TABLE "_checkpoint" (one INTEGER PRIMARY KEY, sequence INTEGER NOT NULL)`, `INSERT INTO "_checkpoint" VALUES (1, 0)`,
+		`CREATE TABLE "_checkpoint" (one INTEGER PRIMARY KEY, sequence INTEGER NOT NULL)`,
+		`INSERT INTO "_checkpoint" VALUES (1, 0)`,
 		`CREATE TABLE "view_notes" ("_key" TEXT PRIMARY KEY, "note_id" TEXT, "owner" TEXT, "amount" INTEGER, "at" TEXT) WITHOUT ROWID`,
-		`CREATE INDEX "view_notes_owner" ON "view_notes" ("owner", "_key")`, `CREATE INDEX "view_notes_amount" ON "view_notes" ("amount", "_key")`,
+		`CREATE INDEX "view_notes_owner" ON "view_notes" ("owner", "_key")`,
+		`CREATE INDEX "view_notes_amount" ON "view_notes" ("amount", "_key")`,
 	} {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
 			return nil, err
@@ -222,11 +238,14 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	var rows store.Store
 	// The rows are written by the store itself: only reading is measured.
 	open := sqlite.In(filepath.Join(p.dir, "views"))
-	service, err := projection.New(contextkit.TenantContext(ctx, p.tenant), projection.Config{}, p.js, models, rpc.NewTenants(p.tenant), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-		var err error
-		rows, err = open(ctx, tenant, views, origin)
-		return rows, err
-	}, nil, zerolog.Nop())
+	service, err := projection.New(
+		contextkit.TenantContext(ctx, p.tenant), projection.Config{}, p.js, models, rpc.NewTenants(p.tenant),
+		func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+			var err error
+			rows, err = open(ctx, tenant, views, origin)
+			return rows, err
+		}, nil, zerolog.Nop(),
+	)
 	if err != nil {
 		return err
 	}
@@ -237,7 +256,10 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 			b.Advance(store.Checkpoint{Sequence: 0})
 			for n := first; n < min(first+10_000, c.Rows); n++ {
 				id := fmt.Sprintf("n%d", n)
-				row := model.Object{"note_id": id, "owner": fmt.Sprintf("o%d", n%1000), "amount": int64(n * 7919 % c.Rows), "at": "2026-01-01T00:00:00.000000000Z"}
+				row := model.Object{
+					"note_id": id, "owner": fmt.Sprintf("o%d", n%1000), "amount": int64(n * 7919 % c.Rows),
+					"at": "2026-01-01T00:00:00.000000000Z",
+				}
 				if err := b.Put(view, id, row); err != nil {
 					return err
 				}
@@ -285,7 +307,9 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	}
 	key := func(n int) string { return fmt.Sprintf("n%d", n*7907%c.Rows) }
 	gets, err := contest(ctx, c.Rounds, c.Length,
-		contender{"raw", repeat(func(n int) error { _, err := rawRows(ctx, db, `"_key" = ?`, "", 1, key(n)); return err })},
+		contender{
+			"raw", repeat(func(n int) error { _, err := rawRows(ctx, db, `"_key" = ?`, "", 1, key(n)); return err }),
+		},
 		contender{"projection", repeat(func(n int) error {
 			_, err := client.Get(ctx, &projectionv1.GetRequest{View: "notes", Key: key(n)})
 			return err
@@ -297,7 +321,8 @@ func (c *projectionCommand) query(ctx context.Context) (err error) {
 	report(fmt.Sprintf("get by key, of %d rows", c.Rows), gets, "raw")
 	pages, err := contest(ctx, c.Rounds, c.Length,
 		contender{"raw", repeat(func(n int) error {
-			found, err := rawRows(ctx, db, `("owner" = ? AND "amount" > ?)`, `"amount" DESC, `, 101, fmt.Sprintf("o%d", n%1000), 1000)
+			found, err := rawRows(ctx, db, `("owner" = ? AND "amount" > ?)`, `"amount" DESC, `, 101,
+				fmt.Sprintf("o%d", n%1000), 1000)
 			if err == nil && found != 101 {
 				err = fmt.Errorf("%d rows", found)
 			}
@@ -331,7 +356,14 @@ func rawRows(ctx context.Context, db *sql.DB, where, order string, limit int, ar
 	if err := tx.QueryRowContext(ctx, `SELECT sequence FROM "_checkpoint"`).Scan(&sequence); err != nil {
 		return 0, err
 	}
-	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT "note_id", "owner", "amount", "at" FROM "view_notes" WHERE %s ORDER BY %s"_key" ASC LIMIT %d`, where, order, limit), args...)
+	rows, err := tx.QueryContext(
+		ctx,
+		fmt.Sprintf(
+			`SELECT "note_id", "owner", "amount", "at" FROM "view_notes" WHERE %s ORDER BY %s"_key" ASC LIMIT %d`,
+			where, order, limit,
+		),
+		args...,
+	)
 	if err != nil {
 		return 0, err
 	}

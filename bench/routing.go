@@ -57,8 +57,11 @@ func (c *routingCommand) Run(ctx context.Context) (err error) {
 		nodes[i] = fmt.Sprintf(`{id: %s, kind: projection, endpoint: "%s"}`, nodeName(i), endpoint)
 	}
 	gateway, err := a.startHeadgate(ctx, prepared{
-		tenant: "*", rights: []string{"query.read", "gateway.explain"}, limits: boundless, nodes: strings.Join(nodes, ", "),
-		more: fmt.Sprintf("  upstream: {max_endpoints: %d}\n  probes: {every: 1m}\n", c.Endpoints+24),
+		tenant: "*",
+		rights: []string{"query.read", "gateway.explain"},
+		limits: boundless,
+		nodes:  strings.Join(nodes, ", "),
+		more:   fmt.Sprintf("  upstream: {max_endpoints: %d}\n  probes: {every: 1m}\n", c.Endpoints+24),
 	})
 	if err != nil {
 		return err
@@ -68,7 +71,8 @@ func (c *routingCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.close()
-	fmt.Printf("%s · %d cores · %d tenants placed on %d endpoints\n\n", runtime.Version(), runtime.NumCPU(), c.Tenants, c.Endpoints)
+	fmt.Printf("%s · %d cores · %d tenants placed on %d endpoints\n\n", runtime.Version(), runtime.NumCPU(), c.Tenants,
+		c.Endpoints)
 	if err := r.fill(ctx); err != nil {
 		return err
 	}
@@ -92,16 +96,18 @@ func serveMany(ctx context.Context, count int) (endpoints []string, end func(), 
 	if err != nil {
 		return nil, nil, err
 	}
-	server := grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
-		var request []byte
-		if err := stream.RecvMsg(&request); err != nil {
-			return err
-		}
-		if method, _ := grpc.MethodFromServerStream(stream); method != gatewayv1connect.QueryServiceQueryProcedure {
-			return stream.SendMsg([]byte{8, 1}) // grpc.health.v1: SERVING
-		}
-		return stream.SendMsg(wire)
-	}))
+	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			var request []byte
+			if err := stream.RecvMsg(&request); err != nil {
+				return err
+			}
+			if method, _ := grpc.MethodFromServerStream(stream); method != gatewayv1connect.QueryServiceQueryProcedure {
+				return stream.SendMsg([]byte{8, 1}) // grpc.health.v1: SERVING
+			}
+			return stream.SendMsg(wire)
+		}),
+	)
 	port := "0"
 	for n := range count {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf("127.%d.%d.1:%s", 1+n/250, 1+n%250, port))
@@ -134,7 +140,8 @@ func (r *routing) connect() (err error) {
 		return err
 	}
 	for range 4 {
-		conn, err := grpc.NewClient("passthrough:///"+r.addrs["headgate-grpc"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient("passthrough:///"+r.addrs["headgate-grpc"],
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return err
 		}
@@ -156,7 +163,11 @@ func (r *routing) place(ctx context.Context, tenant, node int) (jetstream.PubAck
 	if err != nil {
 		return nil, err
 	}
-	msg := &nats.Msg{Subject: "$KV." + streams.BucketPlacement + "." + placementKey(tenant), Header: nats.Header{}, Data: data}
+	msg := &nats.Msg{
+		Subject: "$KV." + streams.BucketPlacement + "." + placementKey(tenant),
+		Header:  nats.Header{},
+		Data:    data,
+	}
 	if err := contextkit.InjectNATS(contextkit.PlatformContext(ctx), msg.Header); err != nil {
 		return nil, err
 	}
@@ -188,8 +199,11 @@ func (r *routing) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Placing all of them took NATS %.1f s; the gateway routed by the last one %.0f ms after it was stored, and had %.0f MiB more than before (%.0f to %.0f).\n\n",
-		kept.Seconds(), 1000*(time.Since(began)-kept).Seconds(), float64(after-before)/(1<<20), float64(before)/(1<<20), float64(after)/(1<<20))
+	fmt.Printf(
+		"Placing all of them took NATS %.1f s; the gateway routed by the last one %.0f ms after it was stored, and had %.0f MiB more than before (%.0f to %.0f).\n\n",
+		kept.Seconds(), 1000*(time.Since(began)-kept).Seconds(), float64(after-before)/(1<<20), float64(before)/(1<<20),
+		float64(after)/(1<<20),
+	)
 	return nil
 }
 
@@ -211,13 +225,17 @@ func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, 
 	if err != nil {
 		return "", err
 	}
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+r.token, contextkit.HeaderTenantID, numbered(tenant))
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+r.token, contextkit.HeaderTenantID,
+		numbered(tenant))
 	if explain {
 		ctx = metadata.AppendToOutgoingContext(ctx, contextkit.HeaderExplain, "1")
 	}
 	var out []byte
 	var header metadata.MD
-	if err := conn.Invoke(ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName), grpc.Header(&header)); err != nil || !explain {
+	if err := conn.Invoke(
+		ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}),
+		experimental.AcceptCompressors(plainName), grpc.Header(&header),
+	); err != nil || !explain {
 		return "", err
 	}
 	var decision struct{ Node string }
@@ -259,7 +277,8 @@ func (r *routing) cost(ctx context.Context) error {
 			}
 			began := time.Now()
 			made, err := saturate(ctx, func(ctx context.Context) error {
-				_, err := r.query(ctx, r.conns[turn.Add(1)%int64(len(r.conns))], load.tenant(rand.IntN(load.tenants), r.Endpoints), false)
+				_, err := r.query(ctx, r.conns[turn.Add(1)%int64(len(r.conns))],
+					load.tenant(rand.IntN(load.tenants), r.Endpoints), false)
 				return err
 			}, r.Callers, r.Length)
 			if err != nil {
@@ -280,7 +299,8 @@ func (r *routing) cost(ctx context.Context) error {
 	fmt.Printf("| tenants that call | endpoints | calls/s | CPU µs a call |\n|---|---|---|---|\n")
 	for i, load := range loads {
 		fmt.Printf("| %d | %d | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) |\n", load.tenants, load.endpoints,
-			median(rates[i]), slices.Min(rates[i]), slices.Max(rates[i]), median(cpu[i]), slices.Min(cpu[i]), slices.Max(cpu[i]))
+			median(rates[i]), slices.Min(rates[i]), slices.Max(rates[i]), median(cpu[i]), slices.Min(cpu[i]),
+			slices.Max(cpu[i]))
 	}
 	fmt.Println()
 	return nil
@@ -302,7 +322,8 @@ func (r *routing) propagation(ctx context.Context) error {
 			case <-ticker.C:
 			}
 			// The timed tenants are the last; these are the others.
-			if _, err := r.place(churn, rand.IntN(r.Tenants-r.Samples), rand.IntN(r.Endpoints)); err != nil && churn.Err() == nil {
+			if _, err := r.place(churn, rand.IntN(r.Tenants-r.Samples), rand.IntN(r.Endpoints)); err != nil &&
+				churn.Err() == nil {
 				ended <- err
 				return
 			}
@@ -337,7 +358,9 @@ func (r *routing) propagation(ctx context.Context) error {
 		return err
 	}
 	stop()
-	fmt.Printf("A stored placement takes effect at the gateway after %.1f ms (p50) and %.1f ms (p99), the answer of the first call that it routes included, while %d others per second change; the gateway uses %.0f %% of a core.\n",
-		took.at(50), took.at(99), r.Churn, 100*(now-used).Seconds()/time.Since(began).Seconds())
+	fmt.Printf(
+		"A stored placement takes effect at the gateway after %.1f ms (p50) and %.1f ms (p99), the answer of the first call that it routes included, while %d others per second change; the gateway uses %.0f %% of a core.\n",
+		took.at(50), took.at(99), r.Churn, 100*(now-used).Seconds()/time.Since(began).Seconds(),
+	)
 	return <-ended
 }

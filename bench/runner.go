@@ -59,7 +59,9 @@ const runnerModel = document + `workflows:
 // Run prints a table.
 func (c *runnerCommand) Run(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
-	fmt.Printf("| tenants | past triggers | all took effect | restart: listens | restart: a trigger of each tenant took effect (CPU) | one trigger while idle: p50 / p99 | resident | goroutines | descriptors | consumers of EVENTS, WORK | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Printf(
+		"| tenants | past triggers | all took effect | restart: listens | restart: a trigger of each tenant took effect (CPU) | one trigger while idle: p50 / p99 | resident | goroutines | descriptors | consumers of EVENTS, WORK | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+	)
 	series := map[string][]float64{}
 	var names []string
 	for _, n := range c.Tenants {
@@ -68,15 +70,19 @@ func (c *runnerCommand) Run(ctx context.Context) error {
 			return fmt.Errorf("%d tenants: %w", n, err)
 		}
 		slices.Sort(row.single)
-		fmt.Printf("| %d | %d | %.1f s | %.1f s | %.1f s (%.1f s) | %.1f / %.1f ms | %d MiB (peak %d) | %d | %d | %d, %d | %.1f %% |\n",
+		fmt.Printf(
+			"| %d | %d | %.1f s | %.1f s | %.1f s (%.1f s) | %.1f / %.1f ms | %d MiB (peak %d) | %d | %d | %d, %d | %.1f %% |\n",
 			n, n*c.Events, row.past.Seconds(), row.listens.Seconds(), row.restart.Seconds(), row.restartCPU.Seconds(),
 			milliseconds(row.single[len(row.single)/2]), milliseconds(row.single[len(row.single)*99/100]),
 			row.resident>>20, row.peak>>20, row.goroutines, row.files,
-			row.consumers[streams.Events], row.consumers[streams.Work], 100*row.cpu)
+			row.consumers[streams.Events], row.consumers[streams.Work], 100*row.cpu,
+		)
 		names = append(names, fmt.Sprint(n))
 		series["resident, MiB"] = append(series["resident, MiB"], float64(row.resident)/(1<<20))
-		series["restart and a trigger of each, ms"] = append(series["restart and a trigger of each, ms"], milliseconds(row.restart))
-		series["one trigger while idle, p50 ms"] = append(series["one trigger while idle, p50 ms"], milliseconds(row.single[len(row.single)/2]))
+		series["restart and a trigger of each, ms"] = append(series["restart and a trigger of each, ms"],
+			milliseconds(row.restart))
+		series["one trigger while idle, p50 ms"] = append(series["one trigger while idle, p50 ms"],
+			milliseconds(row.single[len(row.single)/2]))
 	}
 	if c.Plots == "" {
 		return nil
@@ -136,7 +142,8 @@ type runnerWorld struct {
 
 // start starts the runner and returns once it listens.
 func (w *runnerWorld) start(ctx context.Context) (*process, error) {
-	return startProcess(ctx, filepath.Join(w.dir, "runner.log"), w.addr, w.program, "serve", "runner", "--config", filepath.Join(w.dir, "runner.yaml"))
+	return startProcess(ctx, filepath.Join(w.dir, "runner.log"), w.addr, w.program, "serve", "runner", "--config",
+		filepath.Join(w.dir, "runner.yaml"))
 }
 
 // write writes the settings and the model for a number of tenants.
@@ -158,7 +165,9 @@ runner:
   credential: "%s"
   webhooks: {allow: ["127.0.0.1"], private: true, plain: true}
 `, nats, list, filepath.Join(w.dir, "notes.yaml"), w.addr, filepath.Join(w.dir, "token"))
-	for name, text := range map[string]string{"notes.yaml": fmt.Sprintf(runnerModel, hook), "token": "unused", "runner.yaml": config} {
+	for name, text := range map[string]string{
+		"notes.yaml": fmt.Sprintf(runnerModel, hook), "token": "unused", "runner.yaml": config,
+	} {
 		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -173,7 +182,14 @@ func (c *runnerCommand) measure(ctx context.Context, tenants int) (row *runnerRo
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: filepath.Join(dir, "nats"), NoSigs: true, NoLog: true})
+	s, err := server.NewServer(&server.Options{
+		Host:      "127.0.0.1",
+		Port:      server.RANDOM_PORT,
+		JetStream: true,
+		StoreDir:  filepath.Join(dir, "nats"),
+		NoSigs:    true,
+		NoLog:     true,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -187,14 +203,20 @@ func (c *runnerCommand) measure(ctx context.Context, tenants int) (row *runnerRo
 		return nil, err
 	}
 	defer conn.Close()
-	w := &runnerWorld{dir: dir, program: filepath.Join(dir, "headgate"), receiver: &receiver{keys: map[string]bool{}, changed: make(chan struct{})}}
+	w := &runnerWorld{
+		dir:      dir,
+		program:  filepath.Join(dir, "headgate"),
+		receiver: &receiver{keys: map[string]bool{}, changed: make(chan struct{})},
+	}
 	hook := httptest.NewServer(w.receiver)
 	defer hook.Close()
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if out, err := exec.CommandContext(ctx, "go", "-C", root, "build", "-o", w.program, "./cmd/headgate").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(
+		ctx, "go", "-C", root, "build", "-o", w.program, "./cmd/headgate",
+	).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build headgate: %w: %s", err, out)
 	}
 	if w.addr, err = freeAddr(ctx); err != nil {

@@ -80,7 +80,8 @@ func (n *node) listen(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.listener = &cutting{Listener: listener, node: n, open: map[net.Conn]bool{}}
-	n.server = grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(n.serve), grpc.MaxConcurrentStreams(10_000))
+	n.server = grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(n.serve),
+		grpc.MaxConcurrentStreams(10_000))
 	n.served = make(chan error, 1)
 	go func(server *grpc.Server, listener net.Listener, served chan<- error) {
 		served <- server.Serve(listener)

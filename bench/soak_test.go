@@ -75,13 +75,16 @@ func TestSoak_OthersAreNotDisturbed(t *testing.T) {
 		listed[i] = fmt.Sprintf(`{id: %s, kind: projection, endpoint: "%s"}`, n.name, n.addr)
 	}
 	if s.gateway, err = a.startHeadgate(ctx, prepared{
-		tenant: "*", rights: []string{"query.read"}, nodes: strings.Join(listed, ", "),
+		tenant: "*",
+		rights: []string{"query.read"},
+		nodes:  strings.Join(listed, ", "),
 		limits: fmt.Sprintf("{rate: %d, burst: %d, concurrent: 256}", 5*soakRate, 10*soakRate),
 	}); err != nil {
 		t.Fatal(err)
 	}
 	for range 4 {
-		conn, err := grpc.NewClient("passthrough:///"+a.addrs["headgate-grpc"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient("passthrough:///"+a.addrs["headgate-grpc"],
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +208,14 @@ func (s *soak) run(t *testing.T) {
 
 // begin starts a period.
 func (s *soak) begin(name string) *period {
-	p := &period{name: name, began: time.Now(), errors: map[string]int{}, ended: map[string]int{}, others: newHistogram(), affected: newHistogram()}
+	p := &period{
+		name:     name,
+		began:    time.Now(),
+		errors:   map[string]int{},
+		ended:    map[string]int{},
+		others:   newHistogram(),
+		affected: newHistogram(),
+	}
 	s.current.Store(p)
 	return p
 }
@@ -234,8 +244,11 @@ func (s *soak) hold(t *testing.T, name string, begin func()) *period {
 	if p.name != "warm-up" && p.name != "settling" {
 		s.periods = append(s.periods, p)
 	}
-	t.Logf("%-26s %6d calls, others p99 %6.1f ms, affected p99 %7.1f ms, failed %d others, %d affected %v, %.0f MiB, %.0f goroutines",
-		p.name, p.calls, ms(p.others, 99), ms(p.affected, 99), p.failed, p.failedSick, p.errors, p.memory/(1<<20), p.goroutines)
+	t.Logf(
+		"%-26s %6d calls, others p99 %6.1f ms, affected p99 %7.1f ms, failed %d others, %d affected %v, %.0f MiB, %.0f goroutines",
+		p.name, p.calls, ms(p.others, 99), ms(p.affected, 99), p.failed, p.failedSick, p.errors, p.memory/(1<<20),
+		p.goroutines,
+	)
 	return p
 }
 
@@ -287,7 +300,8 @@ func query(ctx context.Context, conn *grpc.ClientConn, token, tenant string) (st
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, contextkit.HeaderTenantID, tenant)
 	var out []byte
 	var header metadata.MD
-	err = conn.Invoke(ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}), experimental.AcceptCompressors(plainName), grpc.Header(&header))
+	err = conn.Invoke(ctx, gatewayv1connect.QueryServiceQueryProcedure, request, &out, grpc.ForceCodecV2(raw{}),
+		experimental.AcceptCompressors(plainName), grpc.Header(&header))
 	if values := header.Get(headerNode); len(values) > 0 {
 		return values[0], err
 	}
@@ -379,7 +393,8 @@ func (s *soak) gauges(ctx context.Context) (memory, goroutines float64, err erro
 func (s *soak) restartNATS(ctx context.Context) error {
 	s.procs[0].stop()
 	_, port, _ := strings.Cut(s.addrs["nats"], ":")
-	again, err := startProcess(ctx, filepath.Join(s.dir, "nats-again.log"), s.addrs["nats"], s.paths["nats-server"], "-a", "127.0.0.1", "-p", port, "-js", "-sd", filepath.Join(s.dir, "nats"))
+	again, err := startProcess(ctx, filepath.Join(s.dir, "nats-again.log"), s.addrs["nats"], s.paths["nats-server"],
+		"-a", "127.0.0.1", "-p", port, "-js", "-sd", filepath.Join(s.dir, "nats"))
 	if err == nil {
 		s.procs[0] = again
 	}
@@ -441,7 +456,9 @@ func (s *soak) watcher(ctx context.Context, tenant string) {
 // watch watches for some seconds, so that streams come back to a node that is sound
 // again, or until the stream ends, and returns how it did.
 func (s *soak) watch(ctx context.Context, tenant string) string {
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant))
+	ctx, cancel := context.WithCancel(
+		metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant),
+	)
 	defer cancel()
 	defer time.AfterFunc(2*time.Second+rand.N(2*time.Second), cancel).Stop()
 	ending := func(err error) string {
@@ -450,7 +467,8 @@ func (s *soak) watch(ctx context.Context, tenant string) string {
 		}
 		return status.Code(err).String()
 	}
-	stream, err := s.conns[rand.IntN(len(s.conns))].NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, gatewayv1connect.QueryServiceWatchProcedure)
+	stream, err := s.conns[rand.IntN(len(s.conns))].NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
+		gatewayv1connect.QueryServiceWatchProcedure)
 	if err != nil {
 		return ending(err)
 	}
@@ -482,7 +500,11 @@ func (s *soak) slowReader(ctx context.Context) {
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
-	if _, err := fmt.Fprintf(conn, "GET /v1/watch/"+viewFlood+" HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n%s: tenant-%d\r\n\r\n", s.token, contextkit.HeaderTenantID, rand.IntN(soakTenants)); err != nil {
+	if _, err := fmt.Fprintf(
+		conn,
+		"GET /v1/watch/"+viewFlood+" HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n%s: tenant-%d\r\n\r\n",
+		s.token, contextkit.HeaderTenantID, rand.IntN(soakTenants),
+	); err != nil {
 		return
 	}
 	ticker := time.NewTicker(200 * time.Millisecond)
@@ -507,7 +529,10 @@ const maxAmplification = 1.1
 func (s *soak) report(t *testing.T, quiet, end *period) {
 	t.Helper()
 	var table strings.Builder
-	fmt.Fprintf(&table, "| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, affected | refused | streams ended | last failure after | most at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(
+		&table,
+		"| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, affected | refused | streams ended | last failure after | most at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+	)
 	for i, p := range s.periods {
 		most := p.most()
 		p.recovered = 0
@@ -515,8 +540,14 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 			p.recovered = p.lastFailure.Sub(p.began)
 		}
 		amplified := float64(p.attempts) / max(float64(p.calls), 1)
-		fmt.Fprintf(&table, "| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %s | %.1f s | %d | %.0f | %.0f |\n", p.name, float64(p.calls)/p.took.Seconds(), amplified,
-			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(s.quietBeside(i), 99), ms(p.affected, 50), ms(p.affected, 99), p.failed, p.failedSick, p.shed, endings(p.ended), p.recovered.Seconds(), most, p.memory/(1<<20), p.goroutines)
+		fmt.Fprintf(
+			&table,
+			"| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %s | %.1f s | %d | %.0f | %.0f |\n",
+			p.name, float64(p.calls)/p.took.Seconds(), amplified,
+			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(s.quietBeside(i), 99), ms(p.affected, 50),
+			ms(p.affected, 99), p.failed, p.failedSick, p.shed, endings(p.ended), p.recovered.Seconds(), most,
+			p.memory/(1<<20), p.goroutines,
+		)
 		if amplified > maxAmplification {
 			t.Errorf("%s: %.2f attempts a call, at most %.2f are allowed", p.name, amplified, maxAmplification)
 		}
@@ -546,13 +577,17 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 	}
 	fmt.Println(table.String())
 	if dir := os.Getenv("HEADGATE_PLOTS"); dir != "" {
-		names, values := make([]string, len(s.periods)), map[string][]float64{"elsewhere": nil, "on the node with the fault": nil}
+		names, values := make([]string, len(s.periods)), map[string][]float64{
+			"elsewhere": nil, "on the node with the fault": nil,
+		}
 		for i, p := range s.periods {
 			names[i] = p.name
 			values["elsewhere"] = append(values["elsewhere"], ms(p.others, 99))
 			values["on the node with the fault"] = append(values["on the node with the fault"], ms(p.affected, 99))
 		}
-		if err := plotSeries(filepath.Join(dir, "soak.png"), "p99 of tenants while one of three nodes fails, ms", names, values); err != nil {
+		if err := plotSeries(
+			filepath.Join(dir, "soak.png"), "p99 of tenants while one of three nodes fails, ms", names, values,
+		); err != nil {
 			t.Error(err)
 		}
 	}

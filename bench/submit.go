@@ -120,12 +120,14 @@ func (c *submitCommand) measure(ctx context.Context, lazy bool) (rates, cost map
 		if c.Only != "" && way.name != c.Only {
 			continue
 		}
-		contenders = append(contenders, contender{way.name, func(ctx context.Context, until time.Time) (float64, error) {
-			before := processorTime()
-			n, err := run[way.name](ctx, until)
-			cost[way.name] = append(cost[way.name], float64((processorTime()-before).Nanoseconds())/1e3/max(n, 1))
-			return n, err
-		}})
+		contenders = append(
+			contenders, contender{way.name, func(ctx context.Context, until time.Time) (float64, error) {
+				before := processorTime()
+				n, err := run[way.name](ctx, until)
+				cost[way.name] = append(cost[way.name], float64((processorTime()-before).Nanoseconds())/1e3/max(n, 1))
+				return n, err
+			}},
+		)
 	}
 	rates, err = contest(ctx, c.Rounds, c.Length, contenders...)
 	return rates, cost, err
@@ -158,7 +160,9 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if p.dir, err = os.MkdirTemp("", "headgate-bench"); err != nil {
 		return nil, err
 	}
-	if p.embedded, err = natsserver.Start(ctx, natsserver.Config{Dir: filepath.Join(p.dir, "nats"), LazySync: lazy}); err != nil {
+	if p.embedded, err = natsserver.Start(
+		ctx, natsserver.Config{Dir: filepath.Join(p.dir, "nats"), LazySync: lazy},
+	); err != nil {
 		return nil, err
 	}
 	if p.conn, err = p.embedded.Connect("bench"); err != nil {
@@ -183,7 +187,8 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	if err != nil {
 		return nil, err
 	}
-	server := rpc.NewServer(rpc.Config{Name: "aggregate", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, service.Ready, zerolog.Nop())
+	server := rpc.NewServer(rpc.Config{Name: "aggregate", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, service.Ready,
+		zerolog.Nop())
 	service.Register(server.RPC)
 	if err := server.Listen(ctx); err != nil {
 		return nil, err
@@ -216,18 +221,24 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 
 // gateway runs a gateway before the node until running ends, and returns its address for
 // gRPC. Everything is on; the tenant's share is what the machine can do.
-func (p *platform) gateway(ctx, running context.Context, accepted auth.Config, node *rpc.Server, local func(string) upstream.Opener) (string, error) {
+func (p *platform) gateway(
+	ctx, running context.Context, accepted auth.Config, node *rpc.Server, local func(string) upstream.Opener,
+) (string, error) {
 	catalog, err := policy.NewCatalog()
 	if err != nil {
 		return "", err
 	}
 	routes := route.NewTable()
-	if err := routes.Replace([]route.Node{{ID: "aggregate-1", Kind: "aggregate", Endpoint: node.GRPCAddr(), Ready: true}}, nil); err != nil {
+	if err := routes.Replace(
+		[]route.Node{{ID: "aggregate-1", Kind: "aggregate", Endpoint: node.GRPCAddr(), Ready: true}}, nil,
+	); err != nil {
 		return "", err
 	}
 	edge, err := gateway.New(gateway.Config{
-		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
-		Limits: limit.Config{Rate: 1e6, Concurrent: 4096}, Upstream: upstream.PoolConfig{Local: local},
+		Listen:   rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
+		Auth:     accepted,
+		Limits:   limit.Config{Rate: 1e6, Concurrent: 4096},
+		Upstream: upstream.PoolConfig{Local: local},
 	}, catalog, routes, p.js, zerolog.Nop())
 	if err != nil {
 		return "", err
@@ -274,14 +285,20 @@ func (p *platform) raw(ctx context.Context, callers int, until time.Time) (float
 // its own.
 func (p *platform) publish(ctx context.Context, id string, version int, last uint64) (uint64, error) {
 	ctx = contextkit.TenantContext(ctx, p.tenant)
-	msg := &nats.Msg{Subject: streams.EventSubject(p.tenant, "raw", id), Header: nats.Header{}, Data: []byte(`{"amount":1,"reference":""}`)}
+	msg := &nats.Msg{
+		Subject: streams.EventSubject(p.tenant, "raw", id),
+		Header:  nats.Header{},
+		Data:    []byte(`{"amount":1,"reference":""}`),
+	}
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return 0, err
 	}
 	event := uuid.NewString()
 	for name, value := range map[string]string{
-		"ce-specversion": "1.0", "ce-id": event, "ce-source": "/tenants/bench/raw/" + id, "ce-type": "deposited", "ce-time": time.Now().UTC().Format(time.RFC3339Nano),
-		"content-type": "application/json", "ce-aggregateversion": fmt.Sprint(version), "ce-aggregatetype": "raw", "ce-aggregateid": id,
+		"ce-specversion": "1.0", "ce-id": event, "ce-source": "/tenants/bench/raw/" + id, "ce-type": "deposited",
+		"ce-time":      time.Now().UTC().Format(time.RFC3339Nano),
+		"content-type": "application/json", "ce-aggregateversion": fmt.Sprint(version), "ce-aggregatetype": "raw",
+		"ce-aggregateid":    id,
 		"ce-idempotencykey": event, "ce-commandfingerprint": "0123456789abcdef0123456789abcdef",
 		jetstream.MsgIDHeader: "bench/" + event, jetstream.ExpectedLastSubjSeqHeader: fmt.Sprint(last),
 	} {
@@ -314,7 +331,11 @@ func (p *platform) submit(ctx context.Context, gateway string, callers int, unti
 				}
 				var res aggregatev1.SubmitResponse
 				return conn.Invoke(ctx, "/aggregate.gateway.v1.CommandService/Submit", &aggregatev1.SubmitRequest{
-					AggregateType: "wallet", AggregateId: id, Command: command, Payload: object, IdempotencyKey: uuid.NewString(),
+					AggregateType:  "wallet",
+					AggregateId:    id,
+					Command:        command,
+					Payload:        object,
+					IdempotencyKey: uuid.NewString(),
 				}, &res)
 			}
 			if err := call("open", map[string]any{"owner": "bench"}); err != nil {

@@ -53,7 +53,9 @@ type tenantsRow struct {
 // Run prints a table.
 func (c *tenantsCommand) Run(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
-	fmt.Printf("| tenants | events | first build | start: listens | start: all tenants ready (CPU) | resident | goroutines | descriptors | logs left | consumers | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Printf(
+		"| tenants | events | first build | start: listens | start: all tenants ready (CPU) | resident | goroutines | descriptors | logs left | consumers | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+	)
 	series := map[string][]float64{}
 	var names []string
 	for _, n := range c.Tenants {
@@ -61,17 +63,23 @@ func (c *tenantsCommand) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("| %d | %d | %.1f s | %.1f s | %.1f s (%.1f s) | %d MiB (peak %d) | %d | %d | %d | %d | %.1f %% |\n", n, n*c.Events,
-			row.build.Seconds(), row.listens.Seconds(), row.ready.Seconds(), row.startCPU.Seconds(), row.resident>>20, row.peak>>20, row.goroutines, row.files, row.logs, row.consumers, 100*row.cpu)
+		fmt.Printf(
+			"| %d | %d | %.1f s | %.1f s | %.1f s (%.1f s) | %d MiB (peak %d) | %d | %d | %d | %d | %.1f %% |\n", n,
+			n*c.Events,
+			row.build.Seconds(), row.listens.Seconds(), row.ready.Seconds(), row.startCPU.Seconds(), row.resident>>20,
+			row.peak>>20, row.goroutines, row.files, row.logs, row.consumers, 100*row.cpu,
+		)
 		names = append(names, fmt.Sprint(n))
 		series["resident, MiB"] = append(series["resident, MiB"], float64(row.resident)/(1<<20))
-		series["start until all are ready, ms"] = append(series["start until all are ready, ms"], float64(row.ready.Milliseconds()))
+		series["start until all are ready, ms"] = append(series["start until all are ready, ms"],
+			float64(row.ready.Milliseconds()))
 		series["goroutines"] = append(series["goroutines"], float64(row.goroutines))
 	}
 	if c.Plots == "" {
 		return nil
 	}
-	return plotSeries(filepath.Join(c.Plots, "tenants.png"), "A projection node, by its number of idle tenants", names, series)
+	return plotSeries(filepath.Join(c.Plots, "tenants.png"), "A projection node, by its number of idle tenants", names,
+		series)
 }
 
 // measure runs a node over a new journal, and again over the views that it has made.
@@ -81,7 +89,14 @@ func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenants
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: filepath.Join(dir, "nats"), NoSigs: true, NoLog: true})
+	s, err := server.NewServer(&server.Options{
+		Host:      "127.0.0.1",
+		Port:      server.RANDOM_PORT,
+		JetStream: true,
+		StoreDir:  filepath.Join(dir, "nats"),
+		NoSigs:    true,
+		NoLog:     true,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -198,13 +213,19 @@ func sendEvent(ctx context.Context, js jetstream.JetStream, i, n int) error {
 	if err != nil {
 		return err
 	}
-	msg := &nats.Msg{Subject: streams.EventSubject(tenant, "note", fmt.Sprintf("n%d", n)), Header: nats.Header{}, Data: fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%10, n)}
+	msg := &nats.Msg{
+		Subject: streams.EventSubject(tenant, "note", fmt.Sprintf("n%d", n)),
+		Header:  nats.Header{},
+		Data:    fmt.Appendf(nil, `{"owner":"o%d","amount":%d}`, n%10, n),
+	}
 	if err := contextkit.InjectNATS(contextkit.TenantContext(ctx, tenant), msg.Header); err != nil {
 		return err
 	}
 	for name, value := range map[string]string{
-		"ce-specversion": "1.0", "ce-id": fmt.Sprintf("%s-%d", benchTenant(i), n), "ce-type": "written", "ce-time": "2026-01-01T00:00:00Z",
-		"content-type": "application/json", "ce-aggregateversion": "1", "ce-aggregatetype": "note", "ce-aggregateid": fmt.Sprintf("n%d", n),
+		"ce-specversion": "1.0", "ce-id": fmt.Sprintf("%s-%d", benchTenant(i), n), "ce-type": "written",
+		"ce-time":      "2026-01-01T00:00:00Z",
+		"content-type": "application/json", "ce-aggregateversion": "1", "ce-aggregatetype": "note",
+		"ce-aggregateid": fmt.Sprintf("n%d", n),
 	} {
 		msg.Header.Set(name, value)
 	}
@@ -226,7 +247,8 @@ func startTenantNode(ctx context.Context, url, dir string, tenants int) (*tenant
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "tenant-node", "--url", url, "--dir", filepath.Join(dir, "views"), "--tenants", fmt.Sprint(tenants))
+	cmd := exec.CommandContext(ctx, self, "tenant-node", "--url", url, "--dir", filepath.Join(dir, "views"),
+		"--tenants", fmt.Sprint(tenants))
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = startTimeout
@@ -299,7 +321,8 @@ func (c *tenantNodeCommand) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	service, err := projection.New(ctx, projection.Config{}, js, models, tenants, sqlite.In(c.Dir), nil, zerolog.New(os.Stderr).Level(zerolog.WarnLevel))
+	service, err := projection.New(ctx, projection.Config{}, js, models, tenants, sqlite.In(c.Dir), nil,
+		zerolog.New(os.Stderr).Level(zerolog.WarnLevel))
 	if err != nil {
 		return err
 	}

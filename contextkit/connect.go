@@ -25,7 +25,8 @@ func injectInterceptor(next connect.ClientFunc) connect.ClientFunc {
 			ctx, info = connect.NewClientContext(ctx)
 		}
 		if err := Inject(ctx, info.RequestHeader()); err != nil {
-			return nil, connect.Errorf(connect.CodeInternal, "%s is called without context", spec.Procedure).WithCause(err)
+			return nil, connect.Errorf(connect.CodeInternal, "%s is called without context",
+				spec.Procedure).WithCause(err)
 		}
 		return next(ctx, spec)
 	}
@@ -61,7 +62,8 @@ func enter(next connect.ServerFunc, needTenant bool) connect.ServerFunc {
 		if rc.TenantID.IsZero() {
 			scoped := tenantScoped(spec)
 			if scoped && needTenant {
-				return connect.Errorf(connect.CodeInvalidArgument, "%s is missing: %s is called for one tenant", HeaderTenantID, spec.Procedure)
+				return connect.Errorf(connect.CodeInvalidArgument, "%s is missing: %s is called for one tenant",
+					HeaderTenantID, spec.Procedure)
 			}
 			rc.Platform = !scoped
 		}

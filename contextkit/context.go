@@ -13,9 +13,13 @@ import (
 // Errors of a context that must not leave the process.
 var (
 	// ErrNoContext: no RequestContext was put into the context at all.
-	ErrNoContext = errors.New("contextkit: the context carries no request context: enter through a contextkit interceptor or use PlatformContext")
+	ErrNoContext = errors.New(
+		"contextkit: the context carries no request context: enter through a contextkit interceptor or use PlatformContext",
+	)
 	// ErrNoTenant: neither a tenant nor the explicit platform scope.
-	ErrNoTenant = errors.New("contextkit: the context names no tenant: set one, or use PlatformContext for calls that concern the platform")
+	ErrNoTenant = errors.New(
+		"contextkit: the context names no tenant: set one, or use PlatformContext for calls that concern the platform",
+	)
 	// ErrNoTrace: no trace to continue.
 	ErrNoTrace = errors.New("contextkit: the context carries no trace")
 )

@@ -40,8 +40,14 @@ func traceparent(t *testing.T) contextkit.Traceparent {
 func fullContext(t *testing.T) (context.Context, contextkit.RequestContext) {
 	tp := traceparent(t)
 	rc := contextkit.RequestContext{
-		TenantID: tenant(t, "acme"), CorrelationID: "corr-1", Traceparent: tp, Tracestate: "vendor=1",
-		TraceID: tp.TraceID, RequestID: "req-1", CausationID: "cause-1", Depth: 7,
+		TenantID:      tenant(t, "acme"),
+		CorrelationID: "corr-1",
+		Traceparent:   tp,
+		Tracestate:    "vendor=1",
+		TraceID:       tp.TraceID,
+		RequestID:     "req-1",
+		CausationID:   "cause-1",
+		Depth:         7,
 	}
 	return contextkit.NewContext(t.Context(), rc), rc
 }
@@ -52,7 +58,10 @@ func TestTenantID_IsADNSLabel(t *testing.T) {
 			t.Errorf("%q is refused: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", "a.b", "*", ">", "Acme", "-a", "a-", "a_b", "a b", "a/b", "..", "ä", strings.Repeat("a", 64), strings.Repeat("a", 200)} {
+	for _, bad := range []string{
+		"", "a.b", "*", ">", "Acme", "-a", "a-", "a_b", "a b", "a/b", "..", "ä", strings.Repeat("a", 64),
+		strings.Repeat("a", 200),
+	} {
 		id, err := contextkit.ParseTenantID(bad)
 		if !errors.Is(err, contextkit.ErrInvalidTenant) || !id.IsZero() {
 			t.Errorf("ParseTenantID(%q) = %q, %v; want ErrInvalidTenant", bad, id, err)
@@ -70,7 +79,11 @@ func TestInject_SendsTheCurrentContext(t *testing.T) {
 		return header.Get("traceparent"), answer.Get("trace-id")
 	}
 	want := func(rc contextkit.RequestContext) (traceparent, told string) {
-		return contextkit.Traceparent{TraceID: rc.Traceparent.TraceID, ParentID: rc.SpanID, Flags: rc.Traceparent.Flags}.String(), rc.TraceID.String()
+		return contextkit.Traceparent{
+			TraceID:  rc.Traceparent.TraceID,
+			ParentID: rc.SpanID,
+			Flags:    rc.Traceparent.Flags,
+		}.String(), rc.TraceID.String()
 	}
 	received, err := contextkit.Extract(http.Header{"X-Tenant-Id": {"acme"}})
 	if err != nil {
@@ -107,27 +120,42 @@ func TestExtract_ReplacesInvalidIDsAndRejectsABadTenant(t *testing.T) {
 		wantErr error
 		check   func(contextkit.RequestContext) bool
 	}{
-		{"all given", header("x-tenant-id", "acme", "x-correlation-id", "c", "traceparent", validTraceparent, "tracestate", "a=1", "tracestate", "b=2", "x-request-id", "r"), nil,
+		{
+			"all given",
+			header("x-tenant-id", "acme", "x-correlation-id", "c", "traceparent", validTraceparent, "tracestate", "a=1",
+				"tracestate", "b=2", "x-request-id", "r"),
+			nil,
 			func(rc contextkit.RequestContext) bool {
 				return rc.TenantID.String() == "acme" && rc.CorrelationID == "c" && rc.RequestID == "r" &&
 					rc.Traceparent.String() == validTraceparent && rc.Tracestate == "a=1,b=2" &&
 					rc.TraceID.String() == "4bf92f3577b34da6a3ce929d0e0e4736"
-			}},
+			},
+		},
 		{"nothing given", header(), nil, func(rc contextkit.RequestContext) bool {
-			return rc.TenantID.IsZero() && !rc.Platform && len(rc.CorrelationID) == 36 && len(rc.RequestID) == 36 && !rc.Traceparent.IsZero()
+			return rc.TenantID.IsZero() && !rc.Platform && len(rc.CorrelationID) == 36 && len(rc.RequestID) == 36 &&
+				!rc.Traceparent.IsZero()
 		}},
-		{"bad traceparent starts a new trace, tracestate goes with it", header("traceparent", "00-zz", "tracestate", "a=1"), nil,
-			func(rc contextkit.RequestContext) bool { return !rc.Traceparent.IsZero() && rc.Tracestate == "" }},
-		{"duplicated traceparent starts a new trace", header("traceparent", validTraceparent, "traceparent", validTraceparent), nil,
-			func(rc contextkit.RequestContext) bool { return rc.Traceparent.String()[:36] != validTraceparent[:36] }},
+		{
+			"bad traceparent starts a new trace, tracestate goes with it",
+			header("traceparent", "00-zz", "tracestate", "a=1"), nil,
+			func(rc contextkit.RequestContext) bool { return !rc.Traceparent.IsZero() && rc.Tracestate == "" },
+		},
+		{
+			"duplicated traceparent starts a new trace",
+			header("traceparent", validTraceparent, "traceparent", validTraceparent), nil,
+			func(rc contextkit.RequestContext) bool { return rc.Traceparent.String()[:36] != validTraceparent[:36] },
+		},
 		{"explicit trace id is continued", header("trace-id", "4bf92f3577b34da6a3ce929d0e0e4736"), nil,
 			func(rc contextkit.RequestContext) bool {
 				return rc.Traceparent.TraceID.String() == "4bf92f3577b34da6a3ce929d0e0e4736"
 			}},
-		{"traceparent wins over trace id", header("trace-id", "11111111111111111111111111111111", "traceparent", validTraceparent), nil,
+		{
+			"traceparent wins over trace id",
+			header("trace-id", "11111111111111111111111111111111", "traceparent", validTraceparent), nil,
 			func(rc contextkit.RequestContext) bool {
 				return rc.TraceID.String() == "4bf92f3577b34da6a3ce929d0e0e4736"
-			}},
+			},
+		},
 		{"duplicated correlation id is replaced", header("x-correlation-id", "a", "x-correlation-id", "b"), nil,
 			func(rc contextkit.RequestContext) bool { return len(rc.CorrelationID) == 36 }},
 		{"over-long request id is replaced", header("x-request-id", strings.Repeat("r", 129)), nil,
@@ -184,12 +212,16 @@ func TestHTTP_CarriesTheContractBothWays(t *testing.T) {
 		"x-tenant-id": "acme", "x-correlation-id": "corr-1", "x-request-id": "req-1", "x-causation-id": "cause-1",
 		"tracestate": "vendor=1",
 	})
-	contractHeaders(t, res.Header.Get, map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": rc.TraceID.String()})
+	contractHeaders(t, res.Header.Get,
+		map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": rc.TraceID.String()})
 	if seen.Traceparent.TraceID != rc.TraceID || seen.Traceparent.ParentID == rc.Traceparent.ParentID {
 		t.Errorf("traceparent %v: want the same trace with the process's own parent id", seen.Traceparent)
 	}
 	seen.Traceparent = rc.Traceparent
-	if diff := cmp.Diff(rc, seen, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}), cmpopts.IgnoreUnexported(contextkit.RequestContext{})); diff != "" {
+	if diff := cmp.Diff(
+		rc, seen, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}),
+		cmpopts.IgnoreUnexported(contextkit.RequestContext{}),
+	); diff != "" {
 		t.Errorf("context changed on the way (-sent +seen):\n%s", diff)
 	}
 }
@@ -199,7 +231,9 @@ type echoQueries struct {
 	seen func(context.Context)
 }
 
-func (e echoQueries) ListViews(ctx context.Context, _ *projectionv1.ListViewsRequest) (*projectionv1.ListViewsResponse, error) {
+func (e echoQueries) ListViews(
+	ctx context.Context, _ *projectionv1.ListViewsRequest,
+) (*projectionv1.ListViewsResponse, error) {
 	e.seen(ctx)
 	return &projectionv1.ListViewsResponse{}, nil
 }
@@ -217,9 +251,11 @@ func TestConnect_CarriesTheContractBothWays(t *testing.T) {
 		t.Fatal(err)
 	}
 	contractHeaders(t, info.RequestHeader().Get, map[string]string{
-		"x-tenant-id": "acme", "x-correlation-id": "corr-1", "x-request-id": "req-1", "x-causation-id": "cause-1", "tracestate": "vendor=1",
+		"x-tenant-id": "acme", "x-correlation-id": "corr-1", "x-request-id": "req-1", "x-causation-id": "cause-1",
+		"tracestate": "vendor=1",
 	})
-	contractHeaders(t, info.ResponseHeader().Get, map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1"})
+	contractHeaders(t, info.ResponseHeader().Get,
+		map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1"})
 	if seen.TenantID != rc.TenantID || seen.TraceID != rc.TraceID || seen.CorrelationID != rc.CorrelationID {
 		t.Errorf("handler saw %+v, want %+v", seen, rc)
 	}
@@ -227,9 +263,11 @@ func TestConnect_CarriesTheContractBothWays(t *testing.T) {
 
 func TestNewClient_CallWithoutContextFails(t *testing.T) {
 	server := connect.NewServer(contextkit.ServerInterceptor)
-	gatewayv1connect.RegisterQueryServiceHandler(server, echoQueries{seen: func(context.Context) { t.Error("the handler was reached") }})
+	gatewayv1connect.RegisterQueryServiceHandler(server,
+		echoQueries{seen: func(context.Context) { t.Error("the handler was reached") }})
 	typed := func(client *connect.Client) error {
-		_, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(t.Context(), &projectionv1.ListViewsRequest{})
+		_, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(t.Context(),
+			&projectionv1.ListViewsRequest{})
 		return err
 	}
 	t.Run("by the client, before it is sent", func(t *testing.T) {
@@ -238,7 +276,9 @@ func TestNewClient_CallWithoutContextFails(t *testing.T) {
 		}
 	})
 	t.Run("by the server, when the method is for a tenant", func(t *testing.T) {
-		if err := typed(connect.NewClient(connectinprocess.New(server))); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		if err := typed(
+			connect.NewClient(connectinprocess.New(server)),
+		); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Fatalf("err = %v, want INVALID_ARGUMENT", err)
 		}
 	})
@@ -262,7 +302,9 @@ func TestNewClient_CallWithoutContextFails(t *testing.T) {
 	t.Run("by NATS, for each thing that is missing", func(t *testing.T) {
 		noTrace := contextkit.NewContext(t.Context(), contextkit.RequestContext{TenantID: tenant(t, "acme")})
 		noTenant := contextkit.NewContext(t.Context(), contextkit.RequestContext{Traceparent: traceparent(t)})
-		for want, ctx := range map[error]context.Context{contextkit.ErrNoContext: t.Context(), contextkit.ErrNoTenant: noTenant, contextkit.ErrNoTrace: noTrace} {
+		for want, ctx := range map[error]context.Context{
+			contextkit.ErrNoContext: t.Context(), contextkit.ErrNoTenant: noTenant, contextkit.ErrNoTrace: noTrace,
+		} {
 			if err := contextkit.InjectNATS(ctx, nats.Header{}); !errors.Is(err, want) {
 				t.Errorf("err = %v, want %v", err, want)
 			}
@@ -297,7 +339,10 @@ func TestNATS_CarriesTheContractBothWays(t *testing.T) {
 		}
 	})
 	got.Traceparent = rc.Traceparent
-	if diff := cmp.Diff(rc, got, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}), cmpopts.IgnoreUnexported(contextkit.RequestContext{})); diff != "" {
+	if diff := cmp.Diff(
+		rc, got, cmp.AllowUnexported(contextkit.TenantID{}), cmpopts.IgnoreTypes(contextkit.SpanID{}),
+		cmpopts.IgnoreUnexported(contextkit.RequestContext{}),
+	); diff != "" {
 		t.Errorf("context changed on the way (-sent +seen):\n%s", diff)
 	}
 	t.Run("either name of the correlation id is read", func(t *testing.T) {
@@ -307,7 +352,9 @@ func TestNATS_CarriesTheContractBothWays(t *testing.T) {
 		}
 	})
 	t.Run("a bad tenant is refused", func(t *testing.T) {
-		if _, err := contextkit.ExtractNATS(nats.Header{"tenant-id": {"a.b"}}); !errors.Is(err, contextkit.ErrInvalidTenant) {
+		if _, err := contextkit.ExtractNATS(
+			nats.Header{"tenant-id": {"a.b"}},
+		); !errors.Is(err, contextkit.ErrInvalidTenant) {
 			t.Fatalf("err = %v", err)
 		}
 	})

@@ -15,23 +15,27 @@ import (
 // A service takes the contract out of each request, and its client passes it on: the tenant and the correlation id
 // travel without a line in the handlers between.
 func Example() {
-	inner := httptest.NewServer(contextkit.HTTPMiddleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		rc, _ := contextkit.FromContext(r.Context())
-		fmt.Println("inner service:", rc.TenantID, rc.CorrelationID)
-	})))
+	inner := httptest.NewServer(
+		contextkit.HTTPMiddleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			rc, _ := contextkit.FromContext(r.Context())
+			fmt.Println("inner service:", rc.TenantID, rc.CorrelationID)
+		})),
+	)
 	defer inner.Close()
 	client := &http.Client{Transport: contextkit.HTTPTransport(http.DefaultTransport)}
-	outer := httptest.NewServer(contextkit.HTTPMiddleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, inner.URL, nil)
-		if err != nil {
-			panic(err)
-		}
-		res, err := client.Do(req)
-		if err != nil {
-			panic(err)
-		}
-		_ = res.Body.Close()
-	})))
+	outer := httptest.NewServer(
+		contextkit.HTTPMiddleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, inner.URL, nil)
+			if err != nil {
+				panic(err)
+			}
+			res, err := client.Do(req)
+			if err != nil {
+				panic(err)
+			}
+			_ = res.Body.Close()
+		})),
+	)
 	defer outer.Close()
 
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, outer.URL, nil)

@@ -98,7 +98,8 @@ func IsContract(canonical string) bool { return contractHeaders[canonical] }
 var contractHeaders = func() map[string]bool {
 	set := map[string]bool{}
 	for _, name := range []string{
-		HeaderTenantID, HeaderCorrelationID, HeaderTraceparent, HeaderTracestate, HeaderTraceID, HeaderRequestID, HeaderCausationID, HeaderCausationDepth,
+		HeaderTenantID, HeaderCorrelationID, HeaderTraceparent, HeaderTracestate, HeaderTraceID, HeaderRequestID,
+		HeaderCausationID, HeaderCausationDepth,
 	} {
 		set[textproto.CanonicalMIMEHeaderKey(name)] = true
 	}

@@ -13,9 +13,11 @@ import (
 
 // contractNames are the names that only this package may write.
 var contractNames = map[string]bool{
-	"x-tenant-id": true, "tenant-id": true, "x-correlation-id": true, "correlation-id": true, "traceparent": true, "tracestate": true,
-	"trace-id": true, "x-request-id": true, "x-causation-id": true, "causation-id": true,
-	"x-headgate-principal": true, "x-headgate-client": true, "x-headgate-explain": true, "x-headgate-decision": true, "x-headgate-": true,
+	"x-tenant-id": true, "tenant-id": true, "x-correlation-id": true, "correlation-id": true, "traceparent": true,
+	"tracestate": true,
+	"trace-id":   true, "x-request-id": true, "x-causation-id": true, "causation-id": true,
+	"x-headgate-principal": true, "x-headgate-client": true, "x-headgate-explain": true, "x-headgate-decision": true,
+	"x-headgate-": true,
 }
 
 func TestHeaderNames_AreDefinedInThisPackageOnly(t *testing.T) {
@@ -28,7 +30,9 @@ func TestHeaderNames_AreDefinedInThisPackageOnly(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "node_modules" || path == filepath.Join(root, "contextkit")):
+		case entry.IsDir() &&
+			(strings.HasPrefix(entry.Name(), ".") || entry.Name() == "node_modules" ||
+				path == filepath.Join(root, "contextkit")):
 			return filepath.SkipDir
 		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
 			return nil

@@ -50,7 +50,10 @@ var ownedHeaders = []OwnedHeader{
 	{HeaderPrincipal, "the subject that called, encoded by EncodeText", FromGateway, FromNone},
 	{HeaderPlatform, "1: the caller is the platform itself", FromGateway, FromNone},
 	{HeaderRights, "the rights of the caller that the node checks", FromGateway, FromNone},
-	{HeaderClient, "the address of the client, as the gateway or a trusted proxy before it sees it", FromGateway, FromNone},
+	{
+		HeaderClient, "the address of the client, as the gateway or a trusted proxy before it sees it", FromGateway,
+		FromNone,
+	},
 	{HeaderExplain, "asks the gateway for its decision", FromNone, FromNone},
 	{HeaderDecision, "the gateway's decision, JSON in ASCII", FromNone, FromGateway},
 	{ReservedPrefix + "*", "reserved for the gateway", FromNone, FromNone},

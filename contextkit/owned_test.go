@@ -23,7 +23,8 @@ func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {
 		name := strings.Replace(owned.Name, "*", "any", 1)
 		for _, form := range []string{name, strings.ToUpper(name), strings.ReplaceAll(name, "-", "_")} {
 			canonical := textproto.CanonicalMIMEHeaderKey(form)
-			if contextkit.PassesToNode(canonical) != (owned.Request == contextkit.FromSender) || contextkit.PassesToClient(canonical) != (owned.Answer == contextkit.FromSender) {
+			if contextkit.PassesToNode(canonical) != (owned.Request == contextkit.FromSender) ||
+				contextkit.PassesToClient(canonical) != (owned.Answer == contextkit.FromSender) {
 				t.Errorf("%s: the rule is not in force for %s", owned.Name, canonical)
 			}
 			if contextkit.IsTransport(canonical) != (owned.Request == contextkit.FromTransport) {
@@ -48,11 +49,15 @@ func TestOwnedHeaders_EachRowIsInForceForEveryFormOfItsName(t *testing.T) {
 func TestOwnedHeaders_ContainEveryTrustedHeader(t *testing.T) {
 	for _, name := range []string{
 		"X-Tenant-Id", "X-Correlation-Id", "X-Request-Id", "X-Causation-Id", "Traceparent", "Tracestate", "Trace-Id",
-		"X-Headgate-Principal", "X-Headgate-Client", "X-Headgate-Platform", "X-Headgate-Explain", "X-Headgate-Decision", "X-Headgate-Any",
-		"Authorization", "Cookie", "Set-Cookie", "Www-Authenticate", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip",
-		"True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
+		"X-Headgate-Principal", "X-Headgate-Client", "X-Headgate-Platform", "X-Headgate-Explain", "X-Headgate-Decision",
+		"X-Headgate-Any",
+		"Authorization", "Cookie", "Set-Cookie", "Www-Authenticate", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host",
+		"X-Real-Ip",
+		"True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Client-Ip",
+		"X-Cluster-Client-Ip",
 		"X-Envoy-External-Address", "X-Original-Forwarded-For",
-		"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Origin", "Server", "Connection", "Te", "Grpc-Status", "Grpc-Timeout",
+		"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Origin", "Server", "Connection", "Te",
+		"Grpc-Status", "Grpc-Timeout",
 		"Connect-Timeout-Ms", "Content-Type", "Content-Length", "Transfer-Encoding", "Host",
 	} {
 		if contextkit.PassesToNode(name) {
@@ -75,8 +80,10 @@ func TestOwnedHeaders_LookingANameUpAllocatesNothing(t *testing.T) {
 
 func TestEncodeText_ExactForms(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "", "app": "app", "key:ops": "key:ops", "auth0|5f7c+x@example.com": "auth0|5f7c+x@example.com", "Ada Lovelace": "Ada Lovelace",
-		"100%": "100%25", "%41": "%2541", "Zoë": "Zo%C3%AB", "josé": "jos%C3%A9", "名前": "%E5%90%8D%E5%89%8D", "🦊": "%F0%9F%A6%8A",
+		"": "", "app": "app", "key:ops": "key:ops", "auth0|5f7c+x@example.com": "auth0|5f7c+x@example.com",
+		"Ada Lovelace": "Ada Lovelace",
+		"100%":         "100%25", "%41": "%2541", "Zoë": "Zo%C3%AB", "josé": "jos%C3%A9", "名前": "%E5%90%8D%E5%89%8D",
+		"🦊":       "%F0%9F%A6%8A",
 		" outer ": "%20outer%20", " ": "%20", "a\r\nb\x00\t\x7f": "a%0D%0Ab%00%09%7F", "\xff": "%FF",
 	} {
 		if got := contextkit.EncodeText(text); got != want || contextkit.DecodeText(got) != text {
@@ -89,17 +96,24 @@ func TestClient_IsOneAddress(t *testing.T) {
 	for want, values := range map[string][]string{
 		"203.0.113.9": {"203.0.113.9"}, "2001:db8::9": {"2001:db8::9"}, "invalid IP": {"203.0.113.9", "203.0.113.9"},
 	} {
-		if got := contextkit.Client(metadata{http.Header{http.CanonicalHeaderKey(contextkit.HeaderClient): values}}); got.String() != want {
+		if got := contextkit.Client(
+			metadata{http.Header{http.CanonicalHeaderKey(contextkit.HeaderClient): values}},
+		); got.String() != want {
 			t.Errorf("%q is %s, want %s", values, got, want)
 		}
 	}
-	if contextkit.Client(metadata{http.Header{}}).IsValid() || contextkit.Client(metadata{http.Header{http.CanonicalHeaderKey(contextkit.HeaderClient): {"unknown"}}}).IsValid() {
+	if contextkit.Client(metadata{http.Header{}}).IsValid() ||
+		contextkit.Client(
+			metadata{http.Header{http.CanonicalHeaderKey(contextkit.HeaderClient): {"unknown"}}},
+		).IsValid() {
 		t.Error("no address is one")
 	}
 }
 
 func TestDecodeText_MalformedEscapesAreUnchanged(t *testing.T) {
-	for value, want := range map[string]string{"%": "%", "%4": "%4", "%zz": "%zz", "100%": "100%", "%c3%ab": "ë", "%%41": "%A"} {
+	for value, want := range map[string]string{
+		"%": "%", "%4": "%4", "%zz": "%zz", "100%": "100%", "%c3%ab": "ë", "%%41": "%A",
+	} {
 		if got := contextkit.DecodeText(value); got != want {
 			t.Errorf("%q is decoded as %q, want %q", value, got, want)
 		}
@@ -108,7 +122,11 @@ func TestDecodeText_MalformedEscapesAreUnchanged(t *testing.T) {
 
 func TestEncodeText_AnyTextComesBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		checkText(t, rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(t, "text"))
+		checkText(
+			t,
+			rapid.OneOf(rapid.String(),
+				rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(t, "text"),
+		)
 	})
 }
 
@@ -125,7 +143,8 @@ func checkText(t interface{ Fatalf(string, ...any) }, text string) {
 	if got := contextkit.DecodeText(value); got != text {
 		t.Fatalf("%q comes back as %q", text, got)
 	}
-	if value != textproto.TrimString(value) || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' || r == utf8.RuneError }) {
+	if value != textproto.TrimString(value) ||
+		strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' || r == utf8.RuneError }) {
 		t.Fatalf("%q is sent as %q, which a header cannot carry", text, value)
 	}
 	md := metadata{http.Header{}}
@@ -152,10 +171,15 @@ func TestMayForward_IsFalseOnlyWithoutAHeaderThatPasses(t *testing.T) {
 		headers []string
 		want    bool
 	}{
-		"none":                     {nil, false},
-		"the contract and owned":   {[]string{contextkit.HeaderTenantID, "Authorization", "User-Agent", "Accept", contextkit.HeaderPrincipal}, false},
-		"one that passes":          {[]string{"X-Anything"}, true},
-		"one that passes, and all": {[]string{contextkit.HeaderTenantID, "Authorization", "X-Anything", "Accept"}, true},
+		"none": {nil, false},
+		"the contract and owned": {
+			[]string{contextkit.HeaderTenantID, "Authorization", "User-Agent", "Accept", contextkit.HeaderPrincipal},
+			false,
+		},
+		"one that passes": {[]string{"X-Anything"}, true},
+		"one that passes, and all": {
+			[]string{contextkit.HeaderTenantID, "Authorization", "X-Anything", "Accept"}, true,
+		},
 	} {
 		header := &connect.Header{}
 		for _, key := range row.headers {

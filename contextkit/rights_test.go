@@ -47,7 +47,8 @@ func TestRights_AreWhatTheGatewayStates(t *testing.T) {
 	if none := of(); none.Known() || none.Allow("command.internal", "transfer", "complete") {
 		t.Error("rights are known though the gateway states none")
 	}
-	if twice := of("none", "command.internal"); !twice.Known() || twice.Allow("command.internal", "transfer", "complete") {
+	if twice := of("none", "command.internal"); !twice.Known() ||
+		twice.Allow("command.internal", "transfer", "complete") {
 		t.Error("two statements count")
 	}
 	many := make([]string, 1000)

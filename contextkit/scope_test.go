@@ -20,7 +20,9 @@ func TestScope_PlatformAndTenantExcludeEachOther(t *testing.T) {
 	tenant := contextkit.TenantContext(t.Context(), acme)
 	platform := contextkit.PlatformContext(tenant)
 	back := contextkit.TenantContext(platform, acme)
-	first, second, third := of(contextkit.FromContext(tenant)), of(contextkit.FromContext(platform)), of(contextkit.FromContext(back))
+	first, second, third := of(
+		contextkit.FromContext(tenant),
+	), of(contextkit.FromContext(platform)), of(contextkit.FromContext(back))
 	if first.TenantID != acme || first.Platform {
 		t.Errorf("the tenant's call: %+v", first)
 	}
@@ -32,7 +34,8 @@ func TestScope_PlatformAndTenantExcludeEachOther(t *testing.T) {
 	}
 	for _, rc := range []contextkit.RequestContext{second, third} {
 		if rc.CorrelationID != first.CorrelationID || rc.TraceID != first.TraceID || rc.CorrelationID == "" {
-			t.Errorf("correlation %q and trace %v, want %q and %v", rc.CorrelationID, rc.TraceID, first.CorrelationID, first.TraceID)
+			t.Errorf("correlation %q and trace %v, want %q and %v", rc.CorrelationID, rc.TraceID, first.CorrelationID,
+				first.TraceID)
 		}
 	}
 	header := nats.Header{}
@@ -55,12 +58,19 @@ func TestValidID_BoundIs128Characters(t *testing.T) {
 
 // The ids that a context lacks are made, each for itself: one that was received stays.
 func TestComplete_MakesTheMissingIDsAlone(t *testing.T) {
-	for _, rc := range []contextkit.RequestContext{{CorrelationID: "c"}, {RequestID: "r"}, {CorrelationID: "c", RequestID: "r"}, {}} {
+	for _, rc := range []contextkit.RequestContext{
+		{CorrelationID: "c"},
+		{RequestID: "r"},
+		{CorrelationID: "c", RequestID: "r"},
+		{},
+	} {
 		made, _ := contextkit.FromContext(contextkit.PlatformContext(contextkit.NewContext(t.Context(), rc)))
-		if rc.CorrelationID != "" && made.CorrelationID != rc.CorrelationID || rc.RequestID != "" && made.RequestID != rc.RequestID {
+		if rc.CorrelationID != "" && made.CorrelationID != rc.CorrelationID ||
+			rc.RequestID != "" && made.RequestID != rc.RequestID {
 			t.Errorf("%+v became %+v", rc, made)
 		}
-		if !contextkit.ValidID(made.CorrelationID) || !contextkit.ValidID(made.RequestID) || made.CorrelationID == made.RequestID {
+		if !contextkit.ValidID(made.CorrelationID) || !contextkit.ValidID(made.RequestID) ||
+			made.CorrelationID == made.RequestID {
 			t.Errorf("ids %q and %q", made.CorrelationID, made.RequestID)
 		}
 		header := nats.Header{}
@@ -94,11 +104,14 @@ func TestExtractNATSOf_CorrelationIsTheReadersIfAbsent(t *testing.T) {
 
 // Depths beyond the bound are written as the bound, and read as it.
 func TestDepth_IsBounded(t *testing.T) {
-	for depth, want := range map[int]string{-1: "", 0: "", 1: "1", contextkit.MaxDepth: "1000000", contextkit.MaxDepth + 1: "1000000"} {
+	for depth, want := range map[int]string{
+		-1: "", 0: "", 1: "1", contextkit.MaxDepth: "1000000", contextkit.MaxDepth + 1: "1000000",
+	} {
 		header := nats.Header{}
 		rc, _ := contextkit.FromContext(contextkit.PlatformContext(t.Context()))
 		rc.Depth = depth
-		if err := contextkit.InjectNATS(contextkit.NewContext(t.Context(), rc), header); err != nil || header.Get(contextkit.NATSCausationDepth) != want {
+		if err := contextkit.InjectNATS(contextkit.NewContext(t.Context(), rc), header); err != nil ||
+			header.Get(contextkit.NATSCausationDepth) != want {
 			t.Errorf("%d is written as %q, %v", depth, header.Get(contextkit.NATSCausationDepth), err)
 		}
 		if _, written := header[contextkit.NATSCausationDepth]; written != (want != "") {

@@ -40,7 +40,8 @@ func TestSpan_IsAChildOfTheCallersSpan(t *testing.T) {
 	}
 	ctx := contextkit.NewContext(t.Context(), first)
 	second := received(ctx, t)
-	if second.Traceparent.ParentID != first.SpanID || second.TraceID != first.TraceID || second.Traceparent.Flags != first.Traceparent.Flags || second.SpanID == first.SpanID {
+	if second.Traceparent.ParentID != first.SpanID || second.TraceID != first.TraceID ||
+		second.Traceparent.Flags != first.Traceparent.Flags || second.SpanID == first.SpanID {
 		t.Errorf("the callee of %+v received %+v", first, second)
 	}
 	if again := received(ctx, t); again.Traceparent.ParentID != first.SpanID || again.SpanID == second.SpanID {

@@ -24,7 +24,8 @@ func ParseTenantID(s string) (TenantID, error) {
 		return TenantID{}, fmt.Errorf("%w: it is empty", ErrInvalidTenant)
 	}
 	if len(s) > maxTenantLength {
-		return TenantID{}, fmt.Errorf("%w: it has %d characters, at most %d are allowed", ErrInvalidTenant, len(s), maxTenantLength)
+		return TenantID{}, fmt.Errorf("%w: it has %d characters, at most %d are allowed", ErrInvalidTenant, len(s),
+			maxTenantLength)
 	}
 	for i := range len(s) {
 		c := s[i]
@@ -32,7 +33,10 @@ func ParseTenantID(s string) (TenantID, error) {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
 		case c == '-' && i > 0 && i < len(s)-1:
 		default:
-			return TenantID{}, fmt.Errorf("%w: %q is not allowed at position %d (lower-case letters, digits and inner hyphens are)", ErrInvalidTenant, string(rune(c)), i+1)
+			return TenantID{}, fmt.Errorf(
+				"%w: %q is not allowed at position %d (lower-case letters, digits and inner hyphens are)",
+				ErrInvalidTenant, string(rune(c)), i+1,
+			)
 		}
 	}
 	return TenantID{name: s}, nil

@@ -16,10 +16,22 @@ func TestTraceparent_IsParsedByTheW3CRecommendation(t *testing.T) {
 		name, in, want string // want "" means invalid
 	}{
 		{"version 00", validTraceparent, validTraceparent},
-		{"not sampled", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"},
-		{"unknown flags are not passed on", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"},
-		{"later version with more fields", "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-the-future", validTraceparent},
-		{"later version of the same length", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", validTraceparent},
+		{
+			"not sampled", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+			"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+		},
+		{
+			"unknown flags are not passed on", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff",
+			"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
+		},
+		{
+			"later version with more fields", "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-the-future",
+			validTraceparent,
+		},
+		{
+			"later version of the same length", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+			validTraceparent,
+		},
 		{"later version, junk glued to the flags", "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01x", ""},
 		{"version ff", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", ""},
 		{"version 00 with more fields", validTraceparent + "-00", ""},

@@ -21,7 +21,10 @@ func (g *Gateway) newAdmin() *rpc.Server {
 	if addr == "" {
 		addr = localAddr
 	}
-	admin := rpc.NewAdmin(rpc.Config{Name: g.config.Listen.Name + "-admin", Addr: addr, Sockets: g.config.Listen.Sockets}, g.server, g.log)
+	admin := rpc.NewAdmin(
+		rpc.Config{Name: g.config.Listen.Name + "-admin", Addr: addr, Sockets: g.config.Listen.Sockets}, g.server,
+		g.log,
+	)
 	admin.HTTP.Handle("GET /nodes", contextkit.HTTPMiddleware(http.HandlerFunc(g.serveNodes)))
 	return admin
 }
@@ -85,8 +88,12 @@ func (g *Gateway) serveNodes(w http.ResponseWriter, r *http.Request) {
 	open := g.openBreakers()
 	for _, answer := range snapshot.Answers {
 		node := nodeView{
-			ID: answer.Node.ID, Kind: answer.Node.Kind, Endpoint: answer.Node.Endpoint, Answer: answer.Value,
-			TookMs: float64(answer.Took) / float64(time.Millisecond), Breakers: open[answer.Node.Endpoint],
+			ID:       answer.Node.ID,
+			Kind:     answer.Node.Kind,
+			Endpoint: answer.Node.Endpoint,
+			Answer:   answer.Value,
+			TookMs:   float64(answer.Took) / float64(time.Millisecond),
+			Breakers: open[answer.Node.Endpoint],
 		}
 		if now, ok := g.routes.Node(node.ID); ok {
 			node.Ready = now.Ready

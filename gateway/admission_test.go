@@ -45,7 +45,9 @@ func (r *raw) begin(id uint32, fields ...string) error {
 			return err
 		}
 	}
-	return r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true})
+	return r.framer.WriteHeaders(
+		http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true},
+	)
 }
 
 // forms are ways to call Query over HTTP/2, as a path and a content type.
@@ -63,7 +65,9 @@ var forms = map[string][2]string{
 
 // attack opens calls with endless bodies on several connections, and returns when the gateway has
 // ended all of them except held. body writes the beginning of a call's body.
-func attack(t *testing.T, url string, held int, form [2]string, body func(r *raw, id uint32) error, header ...string) []*raw {
+func attack(
+	t *testing.T, url string, held int, form [2]string, body func(r *raw, id uint32) error, header ...string,
+) []*raw {
 	t.Helper()
 	var conns []*raw
 	over := make(chan struct{}, attackCalls)
@@ -96,7 +100,16 @@ func attack(t *testing.T, url string, held int, form [2]string, body func(r *raw
 		t.Cleanup(func() { r.conn.Close(); reading.Wait() })
 		for n := range attackStreams {
 			id := uint32(2*n + 1)
-			if err := r.begin(id, append([]string{":method", "POST", ":scheme", "http", ":authority", "edge", ":path", form[0], "content-type", form[1], "te", "trailers"}, header...)...); err != nil {
+			if err := r.begin(
+				id,
+				append(
+					[]string{
+						":method", "POST", ":scheme", "http", ":authority", "edge", ":path", form[0], "content-type",
+						form[1], "te", "trailers",
+					},
+					header...,
+				)...,
+			); err != nil {
 				t.Fatal(err)
 			}
 			if body != nil {
@@ -122,7 +135,9 @@ func losesNothing(t *testing.T, e *edge, when string) {
 	token := e.token(t, "globex", "query.read")
 	for range 5 {
 		for _, protocol := range protocols {
-			if got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+			if got := e.query(
+				t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+			); got.err != nil {
 				t.Errorf("%s: another tenant's call by %s: %v", when, protocol, got.err)
 			}
 		}
@@ -135,10 +150,18 @@ func TestAdmission_UnfinishedBodiesDoNotAffectOtherTenants(t *testing.T) {
 		t.Skip("19 kinds of bodies take half a minute; the other tests of admission run the same code")
 	}
 	suspended := func(t *testing.T, e *edge) {
-		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"}})
+		e.edge.SetTenants(
+			map[contextkit.TenantID]gateway.TenantState{
+				natstest.Tenant(t, "acme"): {Suspended: true, Reason: "unpaid"},
+			},
+		)
 	}
 	overQuota := func(t *testing.T, e *edge) {
-		e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 1, Concurrent: 3}}})
+		e.edge.SetTenants(
+			map[contextkit.TenantID]gateway.TenantState{
+				natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 1, Concurrent: 3}},
+			},
+		)
 	}
 	one := func(r *raw, id uint32) error { return r.framer.WriteData(id, false, []byte{0}) }
 	for name, tc := range map[string]struct {
@@ -150,21 +173,31 @@ func TestAdmission_UnfinishedBodiesDoNotAffectOtherTenants(t *testing.T) {
 		held    int // calls that the edge holds
 		body    func(r *raw, id uint32) error
 	}{
-		"of a tenant by gRPC":             {form: "grpc", tenants: "acme", held: tenantsPart},
-		"of a tenant by gRPC-Web":         {form: "grpc-web", tenants: "acme", held: tenantsPart},
-		"of a tenant by Connect":          {form: "connect", tenants: "acme", held: tenantsPart},
-		"of a tenant by REST":             {form: "rest", tenants: "acme", held: tenantsPart},
-		"of a tenant's streams by gRPC":   {form: "stream", tenants: "acme", held: tenantsPart},
-		"of a tenant's streams":           {form: "connectstream", tenants: "acme", held: tenantsPart},
-		"that have begun":                 {form: "grpc", tenants: "acme", held: tenantsPart, body: one},
-		"of a suspended tenant":           {form: "grpc", tenants: "acme", arrange: suspended},
-		"of a suspended tenant by REST":   {form: "rest", tenants: "acme", arrange: suspended},
-		"of a tenant over its quota":      {form: "grpc", tenants: "acme", arrange: overQuota, held: 3},
-		"that name another tenant":        {form: "grpc", tenants: "acme", header: []string{"x-tenant-id", "globex"}},
-		"without the right":               {form: "grpc", tenants: "acme", rights: []string{"command.submit"}},
-		"whose tenant is not known":       {form: "grpc", tenants: "acme,initech", held: callersPart},
-		"whose header names the tenant":   {form: "grpc", tenants: "acme,initech", header: []string{"x-tenant-id", "acme"}, held: tenantsPart},
-		"of an operator":                  {form: "operator", tenants: "*", rights: []string{"fleet.admin"}, held: callersPart},
+		"of a tenant by gRPC":           {form: "grpc", tenants: "acme", held: tenantsPart},
+		"of a tenant by gRPC-Web":       {form: "grpc-web", tenants: "acme", held: tenantsPart},
+		"of a tenant by Connect":        {form: "connect", tenants: "acme", held: tenantsPart},
+		"of a tenant by REST":           {form: "rest", tenants: "acme", held: tenantsPart},
+		"of a tenant's streams by gRPC": {form: "stream", tenants: "acme", held: tenantsPart},
+		"of a tenant's streams":         {form: "connectstream", tenants: "acme", held: tenantsPart},
+		"that have begun":               {form: "grpc", tenants: "acme", held: tenantsPart, body: one},
+		"of a suspended tenant":         {form: "grpc", tenants: "acme", arrange: suspended},
+		"of a suspended tenant by REST": {form: "rest", tenants: "acme", arrange: suspended},
+		"of a tenant over its quota":    {form: "grpc", tenants: "acme", arrange: overQuota, held: 3},
+		"that name another tenant":      {form: "grpc", tenants: "acme", header: []string{"x-tenant-id", "globex"}},
+		"without the right":             {form: "grpc", tenants: "acme", rights: []string{"command.submit"}},
+		"whose tenant is not known":     {form: "grpc", tenants: "acme,initech", held: callersPart},
+		"whose header names the tenant": {
+			form:    "grpc",
+			tenants: "acme,initech",
+			header:  []string{"x-tenant-id", "acme"},
+			held:    tenantsPart,
+		},
+		"of an operator": {
+			form:    "operator",
+			tenants: "*",
+			rights:  []string{"fleet.admin"},
+			held:    callersPart,
+		},
 		"without a credential":            {form: "grpc"},
 		"without a credential by Connect": {form: "connect"},
 		"of health checks":                {form: "health", held: callersPart},
@@ -227,7 +260,8 @@ func TestAdmission_TricklesAreCutOff(t *testing.T) {
 		losesNothing(t, e, "while the bodies trickle")
 		eventually(t, "no call of the attack is left", func() bool {
 			_, text := e.adminGet(t, "/metrics")
-			return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) && strings.Contains(text, `headgate_message_bytes{process="gateway"} 0`) &&
+			return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) &&
+				strings.Contains(text, `headgate_message_bytes{process="gateway"} 0`) &&
 				!strings.Contains(text, `headgate_slow_requests_total{process="gateway"} 0`)
 		})
 		close(stop)
@@ -248,13 +282,21 @@ func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		fmt.Fprintf(conn, "POST /v1/query/wallets HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: 100\r\nAuthorization: %s\r\n\r\n{", token)
+		fmt.Fprintf(
+			conn,
+			"POST /v1/query/wallets HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: 100\r\nAuthorization: %s\r\n\r\n{",
+			token,
+		)
 		conns = append(conns, conn)
 	}
 	eventually(t, "the tenant has as many as it may", func() bool {
 		_, text := e.adminGet(t, "/metrics")
 		return strings.Contains(text, fmt.Sprintf(`headgate_in_flight{process="gateway"} %d`, tenantsPart)) &&
-			strings.Contains(text, fmt.Sprintf(`headgate_limited_total{process="gateway",reason="CONCURRENCY_LIMIT",scope="tenant"} %d`, 2*tenantsPart))
+			strings.Contains(
+				text,
+				fmt.Sprintf(`headgate_limited_total{process="gateway",reason="CONCURRENCY_LIMIT",scope="tenant"} %d`,
+					2*tenantsPart),
+			)
 	})
 	losesNothing(t, e, "while the bodies do not end")
 	for _, conn := range conns { // each is answered and closed in the end
@@ -291,13 +333,15 @@ func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 								return
 							default:
 							}
-							_ = e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme")
+							_ = e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
+								token, "X-Tenant-Id", "acme")
 						}
 					})
 				}
 				eventually(t, "refusals are held back", func() bool {
 					_, text := e.adminGet(t, "/metrics")
-					return strings.Contains(text, "headgate_rejections_delayed_total") && !strings.Contains(text, `headgate_rejections_delayed_total{process="gateway"} 0`)
+					return strings.Contains(text, "headgate_rejections_delayed_total") &&
+						!strings.Contains(text, `headgate_rejections_delayed_total{process="gateway"} 0`)
 				})
 				losesNothing(t, e, "while others are refused")
 				close(stop)
@@ -311,7 +355,8 @@ func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 func TestAdmission_DenialsCountAgainstTenantsRate(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Limits = limit.Config{Rate: 0.001, Burst: 5} })
 	query := func(tenant string, rights ...string) connect.Code {
-		return e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, tenant, rights...)).code
+		return e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
+			e.token(t, tenant, rights...)).code
 	}
 	for range 5 {
 		if code := query("acme", "query.read:other"); code != connect.CodePermissionDenied {
@@ -351,11 +396,14 @@ func TestAdmission_TenantsBytesAreBounded(t *testing.T) {
 			}
 			for range 3 {
 				begin()
-				if err := <-results; connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "too many bytes in memory") {
+				if err := <-results; connect.CodeOf(err) != connect.CodeResourceExhausted ||
+					!strings.Contains(err.Error(), "too many bytes in memory") {
 					t.Errorf("a call beyond the tenant's bytes: %v", err)
 				}
 			}
-			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_limited_total{process="gateway",reason="BYTES_LIMIT",scope="tenant"} 3`) {
+			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
+				text, `headgate_limited_total{process="gateway",reason="BYTES_LIMIT",scope="tenant"} 3`,
+			) {
 				t.Error("the metrics do not show it")
 			}
 			go func() { other <- say("globex", strings.Repeat("x", size)) }()
@@ -393,7 +441,8 @@ func TestAdmission_UnreadAnswersAreBounded(t *testing.T) {
 		for n := range 60 {
 			var err error
 			if url == e.url { // the answers say that there is no credential
-				err = r.begin(uint32(2*n+1), ":method", "POST", ":scheme", "http", ":authority", "edge", ":path", "/v1/query/wallets", "content-type", "application/json")
+				err = r.begin(uint32(2*n+1), ":method", "POST", ":scheme", "http", ":authority", "edge", ":path",
+					"/v1/query/wallets", "content-type", "application/json")
 			} else { // an error without a message needs no window: these calls have not ended
 				err = r.open(uint32(2*n+1), e.token(t, "acme", "query.read"))
 			}
@@ -406,42 +455,48 @@ func TestAdmission_UnreadAnswersAreBounded(t *testing.T) {
 		}
 		<-closed
 		losesNothing(t, e, "when the connection is closed")
-		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_flood_connections_total{frame="HEADERS",process="gateway"} 1`) {
+		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
+			text, `headgate_flood_connections_total{frame="HEADERS",process="gateway"} 1`,
+		) {
 			t.Error("the metrics do not show it")
 		}
 	})
 }
 
 func TestAdmission_ClientsConnectionsAreBounded(t *testing.T) {
-	bothPorts(t, func(c *gateway.Config) { c.Listen.MaxClientConnections = 2 }, func(t *testing.T, e *edge, url string) {
-		dial := func() net.Conn {
-			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
-			if err != nil {
-				t.Fatal(err)
+	bothPorts(
+		t, func(c *gateway.Config) { c.Listen.MaxClientConnections = 2 }, func(t *testing.T, e *edge, url string) {
+			dial := func() net.Conn {
+				conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { conn.Close() })
+				return conn
 			}
-			t.Cleanup(func() { conn.Close() })
-			return conn
-		}
-		first, second, third := dial(), dial(), dial()
-		_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
-		if _, err := third.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
-			t.Errorf("a third connection: %v", err)
-		}
-		_, _ = first, second
-		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_client_connections_refused_total{process="gateway"} 1`) {
-			t.Error("the metrics do not show it")
-		}
-		first.Close()
-		eventually(t, "another one takes its place", func() bool {
-			conn := dial()
-			_, _ = io.WriteString(conn, http2.ClientPreface)
-			framer := http2.NewFramer(conn, conn)
-			_ = framer.WriteSettings()
-			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-			_, err := framer.ReadFrame()
-			return err == nil
-		})
-	})
+			first, second, third := dial(), dial(), dial()
+			_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if _, err := third.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
+				t.Errorf("a third connection: %v", err)
+			}
+			_, _ = first, second
+			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
+				text, `headgate_client_connections_refused_total{process="gateway"} 1`,
+			) {
+				t.Error("the metrics do not show it")
+			}
+			first.Close()
+			eventually(t, "another one takes its place", func() bool {
+				conn := dial()
+				_, _ = io.WriteString(conn, http2.ClientPreface)
+				framer := http2.NewFramer(conn, conn)
+				_ = framer.WriteSettings()
+				_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+				_, err := framer.ReadFrame()
+				return err == nil
+			})
+		},
+	)
 }
 
 // The attacker names a tenant that is not its own.
@@ -453,14 +508,20 @@ func TestAdmission_TenantIsChargedForItsOwnCallersOnly(t *testing.T) {
 	for range 10 { // a refusal takes a while
 		callers.Go(func() {
 			for range 10 {
-				if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", hostile, "X-Tenant-Id", "globex"); got.err == nil {
+				if got := e.query(
+					t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", hostile,
+					"X-Tenant-Id", "globex",
+				); got.err == nil {
 					t.Error("it is admitted")
 				}
 			}
 		})
 	}
 	callers.Wait()
-	if got := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "globex", "query.read")); got.err != nil {
+	if got := e.query(
+		t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
+		e.token(t, "globex", "query.read"),
+	); got.err != nil {
 		t.Errorf("the tenant whose name it used: %v", got.err)
 	}
 }

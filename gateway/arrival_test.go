@@ -24,7 +24,10 @@ func unfinished(t *testing.T, e *edge, path, contentType, authorization string) 
 	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil { // of the test: it is not waited for
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: edge\r\nContent-Type: %s\r\nContent-Length: 100\r\nAuthorization: %s\r\n\r\n{", path, contentType, authorization)
+	fmt.Fprintf(
+		conn, "POST %s HTTP/1.1\r\nHost: edge\r\nContent-Type: %s\r\nContent-Length: 100\r\nAuthorization: %s\r\n\r\n{",
+		path, contentType, authorization,
+	)
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)

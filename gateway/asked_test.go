@@ -43,7 +43,10 @@ func TestOnUpstreamCall_EachAttemptHasSpan(t *testing.T) {
 				}
 				return nil
 			})
-			if got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "Traceparent", traceparent); got.err != nil {
+			if got := e.query(
+				t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "Traceparent",
+				traceparent,
+			); got.err != nil {
 				t.Fatalf("%s: %v", protocol, got.err)
 			}
 			mu.Lock()
@@ -51,10 +54,12 @@ func TestOnUpstreamCall_EachAttemptHasSpan(t *testing.T) {
 				t.Fatalf("%s: %d attempts are recorded, the node saw %d", protocol, len(asked), len(parents))
 			}
 			for n, call := range asked {
-				if span := hex.EncodeToString(call.Span[:]); span != parents[n] || span == hex.EncodeToString(own[n][:]) {
+				if span := hex.EncodeToString(call.Span[:]); span != parents[n] ||
+					span == hex.EncodeToString(own[n][:]) {
 					t.Errorf("%s: attempt %d has the span %s, its node the parent %s", protocol, n+1, span, parents[n])
 				}
-				if want := map[int]connect.Code{0: connect.CodeUnavailable, 1: 0}[n]; call.Code() != want || call.Server == "" || !strings.HasSuffix(call.Procedure, "QueryService/Query") {
+				if want := map[int]connect.Code{0: connect.CodeUnavailable, 1: 0}[n]; call.Code() != want ||
+					call.Server == "" || !strings.HasSuffix(call.Procedure, "QueryService/Query") {
 					t.Errorf("%s: attempt %d is %+v, want code %v", protocol, n+1, call, want)
 				}
 			}
@@ -62,7 +67,9 @@ func TestOnUpstreamCall_EachAttemptHasSpan(t *testing.T) {
 			mu.Unlock()
 			quiet := strings.TrimSuffix(traceparent, "-01") + "-00"
 			e.node.set(nil)
-			if got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "Traceparent", quiet); got.err != nil {
+			if got := e.query(
+				t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "Traceparent", quiet,
+			); got.err != nil {
 				t.Fatalf("%s: %v", protocol, got.err)
 			}
 			mu.Lock()

@@ -21,7 +21,8 @@ func BenchmarkGRPCEdge(b *testing.B) {
 	ctx := metadata.AppendToOutgoingContext(b.Context(), "authorization", e.token(b, "acme", "query.read"))
 	for name, url := range map[string]string{"main": e.url, "grpc": e.grpc} {
 		b.Run(name, func(b *testing.B) {
-			conn, err := grpc.NewClient(strings.TrimPrefix(url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+			conn, err := grpc.NewClient(strings.TrimPrefix(url, "http://"),
+				grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -31,7 +32,10 @@ func BenchmarkGRPCEdge(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					var res projectionv1.QueryResponse
-					if err := conn.Invoke(ctx, queriesconnect.QueryServiceQueryProcedure, &projectionv1.QueryRequest{View: "wallets"}, &res); err != nil {
+					if err := conn.Invoke(
+						ctx, queriesconnect.QueryServiceQueryProcedure, &projectionv1.QueryRequest{View: "wallets"},
+						&res,
+					); err != nil {
 						b.Error(err)
 						return
 					}

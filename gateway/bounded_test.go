@@ -85,7 +85,10 @@ func (e *edge) queryAnswers(t *testing.T, token, view string) map[string]answer 
 	}
 	const path = "/projection.gateway.v1.QueryService/Query"
 	with := func(contentType string, pairs ...string) http.Header {
-		header := http.Header{"Authorization": {token}, "Content-Type": {contentType}, "Te": {"trailers"}, "Accept-Encoding": {"identity"}}
+		header := http.Header{
+			"Authorization": {token}, "Content-Type": {contentType}, "Te": {"trailers"},
+			"Accept-Encoding": {"identity"},
+		}
 		for i := 0; i < len(pairs); i += 2 {
 			header.Set(pairs[i], pairs[i+1])
 		}
@@ -100,15 +103,21 @@ func (e *edge) queryAnswers(t *testing.T, token, view string) map[string]answer 
 		message = base64.RawURLEncoding.EncodeToString(part)
 	}
 	return map[string]answer{
-		"connect+json":  e.ask(t, e.plain, http.MethodPost, e.url+path, asJSON, with("application/json", "Connect-Protocol-Version", "1")),
+		"connect+json": e.ask(t, e.plain, http.MethodPost, e.url+path, asJSON,
+			with("application/json", "Connect-Protocol-Version", "1")),
 		"connect+proto": e.ask(t, e.plain, http.MethodPost, e.url+path, wire, with("application/proto")),
-		"connect+get":   e.ask(t, e.plain, http.MethodGet, e.url+path+"?connect=v1&encoding=proto&base64=1&message="+message, nil, http.Header{"Authorization": {token}}),
-		"grpc":          e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(wire), with("application/grpc")),
-		"grpc+json":     e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(asJSON), with("application/grpc+json")),
-		"native grpc":   e.ask(t, e.h2c, http.MethodPost, e.grpc+path, framed(wire), with("application/grpc")),
-		"native json":   e.ask(t, e.h2c, http.MethodPost, e.grpc+path, framed(asJSON), with("application/grpc+json")),
-		"grpcweb":       e.ask(t, e.plain, http.MethodPost, e.url+path, framed(wire), with("application/grpc-web+proto")),
-		"rest":          e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/"+url.PathEscape(short), []byte("{}"), with("application/json")),
+		"connect+get": e.ask(
+			t, e.plain, http.MethodGet, e.url+path+"?connect=v1&encoding=proto&base64=1&message="+message, nil,
+			http.Header{"Authorization": {token}},
+		),
+		"grpc":        e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(wire), with("application/grpc")),
+		"grpc+json":   e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(asJSON), with("application/grpc+json")),
+		"native grpc": e.ask(t, e.h2c, http.MethodPost, e.grpc+path, framed(wire), with("application/grpc")),
+		"native json": e.ask(t, e.h2c, http.MethodPost, e.grpc+path, framed(asJSON), with("application/grpc+json")),
+		"grpcweb": e.ask(t, e.plain, http.MethodPost, e.url+path, framed(wire),
+			with("application/grpc-web+proto")),
+		"rest": e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/"+url.PathEscape(short), []byte("{}"),
+			with("application/json")),
 	}
 }
 
@@ -120,7 +129,9 @@ func TestErrors_DoNotEchoRequests(t *testing.T) {
 	narrowed := e.token(t, "acme", "query.read:wallets")
 	for kind, text := range huge {
 		for protocol, got := range e.queryAnswers(t, narrowed, text) {
-			if got.size > mostAnswered || got.status == http.StatusOK && !strings.Contains(strings.ToLower(got.text), "grpc-status: 7") && !strings.Contains(got.text, "permission_denied") {
+			if got.size > mostAnswered ||
+				got.status == http.StatusOK && !strings.Contains(strings.ToLower(got.text), "grpc-status: 7") &&
+					!strings.Contains(got.text, "permission_denied") {
 				t.Errorf("denied, %s, %s: status %d, %d bytes: %.300s", kind, protocol, got.status, got.size, got.text)
 			}
 		}
@@ -133,7 +144,8 @@ func TestErrors_NodesDoNotEchoRequests(t *testing.T) {
 		token := e.token(t, "acme", "query.read")
 		for kind, text := range huge {
 			e.node.set(func(context.Context, int) error {
-				return rpc.WithDetails(connect.NewError(connect.CodeNotFound, text), rpc.Reason("NO_VIEW", "view", text, text, "key"))
+				return rpc.WithDetails(connect.NewError(connect.CodeNotFound, text),
+					rpc.Reason("NO_VIEW", "view", text, text, "key"))
 			})
 			for protocol, got := range e.queryAnswers(t, token, "wallets") {
 				if got.size > mostAnswered || !strings.Contains(got.text, "bytes)") {
@@ -159,20 +171,34 @@ func TestErrors_MalformedRequestsAreNotEchoed(t *testing.T) {
 	long := strings.Repeat("%", 20<<10)
 	address := strings.Repeat("%25", 6<<10)
 	for name, got := range map[string]answer{
-		"REST, no such path":        e.ask(t, e.plain, http.MethodGet, e.url+"/v1/"+address, nil, header("application/json")),
-		"REST, no such parameter":   e.ask(t, e.plain, http.MethodGet, e.url+"/v1/query/wallets/x?"+address+"=1", nil, header("application/json")),
-		"REST, content encoding":    e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte("{}"), header("application/json", "Content-Encoding", long)),
-		"REST, content type":        e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte("{}"), header("text/"+strings.Repeat("x", 20<<10))),
-		"REST, timeout":             e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte("{}"), header("application/json", "Connect-Timeout-Ms", long)),
-		"connect, content encoding": e.ask(t, e.plain, http.MethodPost, e.url+path, []byte("{}"), header("application/json", "Content-Encoding", long)),
-		"connect, timeout":          e.ask(t, e.plain, http.MethodPost, e.url+path, []byte("{}"), header("application/json", "Connect-Timeout-Ms", long)),
-		"connect, content type":     e.ask(t, e.plain, http.MethodPost, e.url+path, []byte("{}"), header("application/"+strings.Repeat("x", 20<<10))),
-		"connect, no such method":   e.ask(t, e.plain, http.MethodPost, e.url+"/a.B/"+address, []byte("{}"), header("application/json")),
-		"gRPC, encoding":            e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(nil), header("application/grpc", "Grpc-Encoding", long)),
-		"gRPC, no such method":      e.ask(t, e.h2c, http.MethodPost, e.url+"/a.B/"+address, framed(nil), header("application/grpc")),
-		"gRPC, timeout":             e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(nil), header("application/grpc", "Grpc-Timeout", long)),
-		"native, no such method":    e.ask(t, e.h2c, http.MethodPost, e.grpc+"/a.B/"+address, framed(nil), header("application/grpc")),
-		"native, malformed method":  e.ask(t, e.h2c, http.MethodPost, e.grpc+"/"+address, framed(nil), header("application/grpc")),
+		"REST, no such path": e.ask(t, e.plain, http.MethodGet, e.url+"/v1/"+address, nil,
+			header("application/json")),
+		"REST, no such parameter": e.ask(t, e.plain, http.MethodGet, e.url+"/v1/query/wallets/x?"+address+"=1", nil,
+			header("application/json")),
+		"REST, content encoding": e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte("{}"),
+			header("application/json", "Content-Encoding", long)),
+		"REST, content type": e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte("{}"),
+			header("text/"+strings.Repeat("x", 20<<10))),
+		"REST, timeout": e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte("{}"),
+			header("application/json", "Connect-Timeout-Ms", long)),
+		"connect, content encoding": e.ask(t, e.plain, http.MethodPost, e.url+path, []byte("{}"),
+			header("application/json", "Content-Encoding", long)),
+		"connect, timeout": e.ask(t, e.plain, http.MethodPost, e.url+path, []byte("{}"),
+			header("application/json", "Connect-Timeout-Ms", long)),
+		"connect, content type": e.ask(t, e.plain, http.MethodPost, e.url+path, []byte("{}"),
+			header("application/"+strings.Repeat("x", 20<<10))),
+		"connect, no such method": e.ask(t, e.plain, http.MethodPost, e.url+"/a.B/"+address, []byte("{}"),
+			header("application/json")),
+		"gRPC, encoding": e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(nil),
+			header("application/grpc", "Grpc-Encoding", long)),
+		"gRPC, no such method": e.ask(t, e.h2c, http.MethodPost, e.url+"/a.B/"+address, framed(nil),
+			header("application/grpc")),
+		"gRPC, timeout": e.ask(t, e.h2c, http.MethodPost, e.url+path, framed(nil),
+			header("application/grpc", "Grpc-Timeout", long)),
+		"native, no such method": e.ask(t, e.h2c, http.MethodPost, e.grpc+"/a.B/"+address, framed(nil),
+			header("application/grpc")),
+		"native, malformed method": e.ask(t, e.h2c, http.MethodPost, e.grpc+"/"+address, framed(nil),
+			header("application/grpc")),
 	} {
 		if got.size > mostAnswered || got.status == http.StatusOK && !strings.Contains(got.text, "Grpc-Status") {
 			t.Errorf("%s: status %d, %d bytes: %.200s", name, got.status, got.size, got.text)
@@ -184,16 +210,23 @@ func TestErrors_MalformedRequestsAreNotEchoed(t *testing.T) {
 			t.Fatal(err)
 		}
 		for what, body := range map[string]string{
-			"unknown field": `{` + string(name) + `: 1}`, "number": `{"query": {"pageSize": ` + string(name) + `}}`, "key twice": `{` + string(name) + `: 1,` + string(name) + `: 2}`,
+			"unknown field": `{` + string(name) + `: 1}`, "number": `{"query": {"pageSize": ` + string(name) + `}}`,
+			"key twice": `{` + string(name) + `: 1,` + string(name) + `: 2}`,
 		} {
 			for protocol, got := range map[string]answer{
 				"connect": e.ask(t, e.plain, http.MethodPost, e.url+path, []byte(body), header("application/json")),
-				"grpc":    e.ask(t, e.h2c, http.MethodPost, e.url+path, framed([]byte(body)), header("application/grpc+json")),
-				"native":  e.ask(t, e.h2c, http.MethodPost, e.grpc+path, framed([]byte(body)), header("application/grpc+json")),
-				"rest":    e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte(body), header("application/json")),
+				"grpc": e.ask(t, e.h2c, http.MethodPost, e.url+path, framed([]byte(body)),
+					header("application/grpc+json")),
+				"native": e.ask(t, e.h2c, http.MethodPost, e.grpc+path, framed([]byte(body)),
+					header("application/grpc+json")),
+				"rest": e.ask(t, e.plain, http.MethodPost, e.url+"/v1/query/wallets", []byte(body),
+					header("application/json")),
 			} {
-				if got.size > mostAnswered || protocol == "rest" && got.status != http.StatusBadRequest && got.status != http.StatusRequestEntityTooLarge {
-					t.Errorf("%s, %s, %s: status %d, %d bytes: %.300s", what, kind, protocol, got.status, got.size, got.text)
+				if got.size > mostAnswered ||
+					protocol == "rest" && got.status != http.StatusBadRequest &&
+						got.status != http.StatusRequestEntityTooLarge {
+					t.Errorf("%s, %s, %s: status %d, %d bytes: %.300s", what, kind, protocol, got.status, got.size,
+						got.text)
 				}
 			}
 		}

@@ -35,7 +35,8 @@ func TestBounds_TimeoutsOfEdgeAndMethodHoldOverEveryProtocol(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &mirror{ticker: newTicker(t)}
-			e := startWith(t, func(g *gateway.Config) { g.MaxTimeout, g.MaxStreamTimeout = c.edge, c.stream }, m.register, m.ticker.set(t))
+			e := startWith(t, func(g *gateway.Config) { g.MaxTimeout, g.MaxStreamTimeout = c.edge, c.stream },
+				m.register, m.ticker.set(t))
 			e.node.set(func(ctx context.Context, _ int) error { m.answer(ctx); return nil })
 			token := e.tokenOf(t, "app", mirrorRights...)
 			for _, w := range everyWay() {
@@ -56,7 +57,8 @@ func TestBounds_TimeoutsOfEdgeAndMethodHoldOverEveryProtocol(t *testing.T) {
 // A call at the port for gRPC whose message never comes ends with the edge's timeout.
 func TestBounds_CallWithoutMessageTimesOutAtGRPCPort(t *testing.T) {
 	t.Parallel()
-	e := start(t, func(c *gateway.Config) { c.MaxTimeout, c.MaxStreamTimeout = 200*time.Millisecond, 200*time.Millisecond })
+	e := start(t,
+		func(c *gateway.Config) { c.MaxTimeout, c.MaxStreamTimeout = 200*time.Millisecond, 200*time.Millisecond })
 	conn, err := grpc.NewClient(e.grpc[len("http://"):], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +66,8 @@ func TestBounds_CallWithoutMessageTimesOutAtGRPCPort(t *testing.T) {
 	defer conn.Close()
 	for _, method := range []string{"Query", "Watch"} {
 		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", e.token(t, "acme", "query.read"))
-		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/projection.gateway.v1.QueryService/"+method)
+		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+			"/projection.gateway.v1.QueryService/"+method)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,8 +20,11 @@ import (
 // those of another node, see divert.
 func (g *Gateway) enter(call *Call, began time.Time) (pass breaker.Pass, wait time.Duration, ok bool) {
 	asked := breaker.Call{
-		Kind: call.Method.Upstream, Endpoint: call.Node.Endpoint, Procedure: call.Method.Spec.Procedure,
-		Tenant: call.Tenant, Stream: call.Method.Spec.StreamType != connect.StreamTypeUnary,
+		Kind:      call.Method.Upstream,
+		Endpoint:  call.Node.Endpoint,
+		Procedure: call.Method.Spec.Procedure,
+		Tenant:    call.Tenant,
+		Stream:    call.Method.Spec.StreamType != connect.StreamTypeUnary,
 	}
 	if pass, wait, ok = g.breakers.Enter(&asked, began, call.BypassBreaker); ok || call.BypassBreaker {
 		return pass, wait, ok
@@ -35,8 +38,12 @@ func (g *Gateway) enter(call *Call, began time.Time) (pass breaker.Pass, wait ti
 
 // breakerOpenError returns the error of a call that an open breaker refuses.
 func breakerOpenError(call *Call, wait time.Duration) error {
-	return rpc.WithDetails(connect.Errorf(connect.CodeUnavailable, "the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, rpc.Reason(ReasonBreakerOpen.String()))
+	return rpc.WithDetails(
+		connect.Errorf(connect.CodeUnavailable,
+			"the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))},
+		rpc.Reason(ReasonBreakerOpen.String()),
+	)
 }
 
 // outcome returns the breaker's outcome of an upstream call that began at a time. UNAVAILABLE
@@ -83,7 +90,8 @@ const policyShare = 2
 // It is Unknown for streams, which may be idle until their deadline.
 func (c *Call) timeout(ctx context.Context, began time.Time) breaker.Outcome {
 	until, bounded := ctx.Deadline()
-	if c.clientDeadline || !bounded || c.Method.Spec.StreamType != connect.StreamTypeUnary || time.Since(began) < until.Sub(c.end.Started)/policyShare {
+	if c.clientDeadline || !bounded || c.Method.Spec.StreamType != connect.StreamTypeUnary ||
+		time.Since(began) < until.Sub(c.end.Started)/policyShare {
 		return breaker.Unknown
 	}
 	return breaker.TimedOut

@@ -42,14 +42,17 @@ func (e *edge) beside(t *testing.T, r *room) *bystander {
 	t.Helper()
 	ctx, info := connect.NewClientContext(t.Context())
 	info.RequestHeader().Set("Authorization", e.token(t, "acme", "room.talk"))
-	stream, err := e.client("native grpc").CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+	stream, err := e.client("native grpc").CallClientStream(ctx,
+		connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = stream.Close() })
 	b := &bystander{echo: func() {
 		t.Helper()
-		if err := errors.Join(stream.Send(r.note("acme", "hall", "hello")), stream.Receive(dynamicpb.NewMessage(r.desc.Output()))); err != nil {
+		if err := errors.Join(
+			stream.Send(r.note("acme", "hall", "hello")), stream.Receive(dynamicpb.NewMessage(r.desc.Output())),
+		); err != nil {
 			t.Errorf("the other tenant's stream ends: %v", err)
 		}
 	}}
@@ -63,7 +66,9 @@ func (e *edge) beside(t *testing.T, r *room) *bystander {
 				return
 			default:
 			}
-			if res := e.query(t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); res.err != nil {
+			if res := e.query(
+				t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+			); res.err != nil {
 				t.Errorf("the other tenant's call %d: %v", b.calls.Load(), res.err)
 				return
 			}
@@ -100,7 +105,8 @@ func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 		return func(t *testing.T, e *edge) {
 			t.Helper()
 			token := e.token(t, "globex", "query.read")
-			e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, append([]string{"Authorization", token}, header...)...)
+			e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"},
+				append([]string{"Authorization", token}, header...)...)
 		}
 	}
 	for name, attack := range map[string]struct {
@@ -112,13 +118,15 @@ func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 		"deadlines of its choice":      {nil, quietly, query("Connect-Timeout-Ms", "1100"), 1},
 		"tiny deadlines of its choice": {nil, quietly, query("Connect-Timeout-Ms", "40"), 3},
 		"calls that pass the policy's deadline": {
-			func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour }, quietly, query(), 3,
+			func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour }, quietly,
+			query(), 3,
 		},
 		"clients that leave": {nil, quietly, func(t *testing.T, e *edge) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url+"/v1/query/wallets", strings.NewReader("{}"))
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url+"/v1/query/wallets",
+				strings.NewReader("{}"))
 			if err != nil {
 				t.Error(err)
 				return
@@ -128,12 +136,14 @@ func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 				_ = res.Body.Close()
 			}
 		}, 3},
-		"calls that its node refuses": {func(c *gateway.Config) { c.Breakers.FirstPause = time.Hour }, func(ctx context.Context, _ int) error {
-			if tenantOf(ctx) == "globex" {
-				return connect.NewError(connect.CodeUnavailable, "the views are being built")
-			}
-			return nil
-		}, query(), 3}, // answers to the other come in between
+		"calls that its node refuses": {
+			func(c *gateway.Config) { c.Breakers.FirstPause = time.Hour }, func(ctx context.Context, _ int) error {
+				if tenantOf(ctx) == "globex" {
+					return connect.NewError(connect.CodeUnavailable, "the views are being built")
+				}
+				return nil
+			}, query(), 3,
+		}, // answers to the other come in between
 	} {
 		t.Run(name, func(t *testing.T) {
 			everyUpstream(t, func(t *testing.T, start starter) {
@@ -167,27 +177,39 @@ func TestBreaker_OpenedByOneTenantRejectsOnlyThatTenant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t)
-			e := startWith(t, func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour }, r.register, r.set)
+			e := startWith(
+				t, func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour },
+				r.register, r.set,
+			)
 			e.node.set(node)
 			globex := e.token(t, "globex", "query.read")
 			var group sync.WaitGroup
 			for range 10 {
-				group.Go(func() { e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", globex) })
+				group.Go(
+					func() { e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", globex) },
+				)
 			}
 			group.Wait()
-			if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", globex); got.err == nil || !strings.Contains(got.err.Message(), "does not answer") {
+			if got := e.query(
+				t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", globex,
+			); got.err == nil || !strings.Contains(got.err.Message(), "does not answer") {
 				t.Errorf("the tenant's own next call: %v", got.err)
 			}
 			if open := e.edge.OpenBreakers(); len(open) > 0 {
 				t.Errorf("open to all: %v", open)
 			}
-			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_single_tenant_breakers_open{process="gateway"} 1`) {
+			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
+				text, `headgate_single_tenant_breakers_open{process="gateway"} 1`,
+			) {
 				t.Errorf("the metrics do not show the tenant's breaker:\n%s", text)
 			}
 			if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"tenant":"globex"`) {
 				t.Errorf("/nodes does not say whose calls are refused: %s", text)
 			}
-			if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read")); got.err != nil {
+			if got := e.query(
+				t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
+				e.token(t, "acme", "query.read"),
+			); got.err != nil {
 				t.Errorf("another tenant's call: %v", got.err)
 			}
 		})
@@ -200,19 +222,22 @@ func TestBreaker_ClientDeadlineDoesNotCount(t *testing.T) {
 	t.Parallel()
 	everyUpstream(t, func(t *testing.T, start starter) {
 		r := newRoom(t)
-		e := start(func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = time.Second, time.Hour }, r.register, r.set)
+		e := start(func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = time.Second, time.Hour }, r.register,
+			r.set)
 		e.node.set(quietly)
 		var group sync.WaitGroup
 		for i := range 24 {
 			token := e.token(t, "globex", "query.read")
 			header := [][]string{{"Connect-Timeout-Ms", "900"}, {"Connect-Timeout-Ms", "600"}}[i%2]
 			group.Go(func() {
-				e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, append(header, "Authorization", token)...)
+				e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"},
+					append(header, "Authorization", token)...)
 			})
 		}
 		group.Wait()
 		_, text := e.adminGet(t, "/metrics")
-		if open := e.edge.OpenBreakers(); len(open) > 0 || !strings.Contains(text, `headgate_single_tenant_breakers_open{process="gateway"} 0`) {
+		if open := e.edge.OpenBreakers(); len(open) > 0 ||
+			!strings.Contains(text, `headgate_single_tenant_breakers_open{process="gateway"} 0`) {
 			t.Errorf("breakers are open: %q, or the tenant's own:\n%s", open, text)
 		}
 	})
@@ -220,17 +245,20 @@ func TestBreaker_ClientDeadlineDoesNotCount(t *testing.T) {
 
 func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 	r := newRoom(t)
-	e := startWith(t, func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour }, r.register, r.set)
+	e := startWith(t, func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour },
+		r.register, r.set)
 	e.node.set(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
 	ctx, info := connect.NewClientContext(t.Context())
 	info.RequestHeader().Set("Authorization", e.token(t, "acme", "room.talk"))
-	stream, err := e.client("grpc").CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+	stream, err := e.client("grpc").CallClientStream(ctx,
+		connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
 	talk := func() error {
-		return errors.Join(stream.Send(r.note("acme", "hall", "hello")), stream.Receive(dynamicpb.NewMessage(r.desc.Output())))
+		return errors.Join(stream.Send(r.note("acme", "hall", "hello")),
+			stream.Receive(dynamicpb.NewMessage(r.desc.Output())))
 	}
 	if err := talk(); err != nil {
 		t.Fatal(err)
@@ -245,7 +273,8 @@ func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 	if err := talk(); err != nil {
 		t.Errorf("the breaker has cut a stream of the same node: %v", err)
 	}
-	got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "initech", "query.read"))
+	got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
+		e.token(t, "initech", "query.read"))
 	if got.code != connect.CodeUnavailable || !strings.Contains(got.err.Message(), "does not answer") {
 		t.Errorf("the method is called all the same: %v", got.err)
 	}
@@ -253,7 +282,8 @@ func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 	if len(open) != 1 || !strings.HasSuffix(open[0], " /projection.gateway.v1.QueryService/Query") {
 		t.Errorf("open breakers: %q, want the method's", open)
 	}
-	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_method_breaker_open{`) || !strings.Contains(text, `procedure="/projection.gateway.v1.QueryService/Query",process="gateway"} 1`) {
+	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_method_breaker_open{`) ||
+		!strings.Contains(text, `procedure="/projection.gateway.v1.QueryService/Query",process="gateway"} 1`) {
 		t.Errorf("the metrics do not show the method's breaker:\n%s", text)
 	}
 	// Another node has the method.
@@ -264,7 +294,9 @@ func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 	}
 	e.replace(t, append(nodes, other)...)
 	for _, tenant := range []string{"acme", "globex", "initech", "umbrella", "hooli"} {
-		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, tenant, "query.read")); got.err != nil {
+		if got := e.query(
+			t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, tenant, "query.read"),
+		); got.err != nil {
 			t.Errorf("%s is not diverted to the other node: %v", tenant, got.err)
 		}
 	}
@@ -294,17 +326,23 @@ func TestBreaker_IdleStreamDoesNotExcludeNode(t *testing.T) {
 			},
 		})
 	}
-	e := startWith(t, func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: 50 * time.Millisecond} }, register, r.set)
+	e := startWith(t, func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: 50 * time.Millisecond} },
+		register, r.set)
 	talk := func(text string) (receive func() error, end func()) {
 		ctx, info := connect.NewClientContext(t.Context())
 		ctx, cancel := context.WithCancel(ctx)
 		info.RequestHeader().Set("Authorization", e.token(t, "acme", "room.talk"))
-		stream, err := e.client("native grpc").CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+		stream, err := e.client("native grpc").CallClientStream(ctx,
+			connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = stream.Send(r.note("acme", "hall", text)) // Receive says what became of it
-		return func() error { return stream.Receive(dynamicpb.NewMessage(r.desc.Output())) }, func() { cancel(); _ = stream.Close() }
+		return func() error {
+			return stream.Receive(
+				dynamicpb.NewMessage(r.desc.Output()),
+			)
+		}, func() { cancel(); _ = stream.Close() }
 	}
 	for range 5 {
 		receive, end := talk("hello")
@@ -390,7 +428,8 @@ func (e *edge) verdicts(t *testing.T, protocol, token string, calls int) map[str
 func (e *edge) timedOut(t *testing.T, protocol, token string, timeout time.Duration) string {
 	t.Helper()
 	if protocol == "rest" {
-		res := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "Connect-Timeout-Ms", fmt.Sprint(timeout.Milliseconds()))
+		res := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+			"Connect-Timeout-Ms", fmt.Sprint(timeout.Milliseconds()))
 		if res.err == nil {
 			return "no error"
 		}
@@ -409,13 +448,16 @@ func (e *edge) rawQuery(t *testing.T, protocol, token string, timeout time.Durat
 		if err != nil {
 			t.Fatal(err)
 		}
-		contentType, client, header = "application/grpc", e.h2c, [2]string{"Grpc-Timeout", fmt.Sprintf("%dm", timeout.Milliseconds())}
+		contentType, client, header = "application/grpc", e.h2c, [2]string{
+			"Grpc-Timeout", fmt.Sprintf("%dm", timeout.Milliseconds()),
+		}
 		body = string(append([]byte{0, 0, 0, 0, byte(len(wire))}, wire...))
 	}
 	if protocol == "native grpc" {
 		url = e.grpc
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/projection.gateway.v1.QueryService/Query", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		url+"/projection.gateway.v1.QueryService/Query", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,7 +489,9 @@ func TestDeadline_NodesIsEarlierThanGateways(t *testing.T) {
 	everyUpstream(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		token := e.token(t, "acme", "query.read")
-		for _, timeout := range []time.Duration{60 * time.Millisecond, 250 * time.Millisecond, 2 * time.Second, time.Minute} {
+		for _, timeout := range []time.Duration{
+			60 * time.Millisecond, 250 * time.Millisecond, 2 * time.Second, time.Minute,
+		} {
 			for _, protocol := range []string{"connect+json", "native grpc"} {
 				e.node.set(nil)
 				message := e.rawQuery(t, protocol, token, timeout)
@@ -457,7 +501,8 @@ func TestDeadline_NodesIsEarlierThanGateways(t *testing.T) {
 				}
 				gateways := min(timeout, 5*time.Second) - contextkit.DeadlineMargin // the policy's at most
 				if want := contextkit.CalleeTime(gateways); calls != 1 || left <= 0 || left > want {
-					t.Errorf("%s, %v: the node is given %v of the gateway's %v, want %v at most: %s", protocol, timeout, left, gateways, want, message)
+					t.Errorf("%s, %v: the node is given %v of the gateway's %v, want %v at most: %s", protocol, timeout,
+						left, gateways, want, message)
 				}
 			}
 		}
@@ -502,7 +547,8 @@ func TestStream_EndAndDenialDoNotRace(t *testing.T) {
 			for range 200 {
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("Authorization", token)
-				stream, err := e.client("grpc").CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+				stream, err := e.client("grpc").CallClientStream(ctx,
+					connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
 				if err != nil {
 					t.Error(err)
 					return

@@ -34,7 +34,10 @@ func (e *edge) fromPage(t *testing.T, method, path, origin string, header ...str
 func TestCORS_HeadersArePerOrigin(t *testing.T) {
 	const app, shop, evil = "https://app.example.com", "http://shop.example.com:8080", "https://evil.example.com"
 	e := start(t, func(c *gateway.Config) {
-		c.Origins = []gateway.Origin{{Origin: app, Headers: []string{"X-App-Version"}, Exposed: []string{"X-Total"}}, {Origin: shop}}
+		c.Origins = []gateway.Origin{
+			{Origin: app, Headers: []string{"X-App-Version"}, Exposed: []string{"X-Total"}},
+			{Origin: shop},
+		}
 	})
 	for _, tc := range []struct {
 		origin, headers string
@@ -50,7 +53,8 @@ func TestCORS_HeadersArePerOrigin(t *testing.T) {
 		{app + ".evil.example.com", "authorization", false},
 		{"null", "authorization", false},
 	} {
-		res := e.fromPage(t, http.MethodOptions, "/v1/query/wallets", tc.origin, "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", tc.headers)
+		res := e.fromPage(t, http.MethodOptions, "/v1/query/wallets", tc.origin, "Access-Control-Request-Method",
+			"POST", "Access-Control-Request-Headers", tc.headers)
 		origin, headers := res.Header.Get("Access-Control-Allow-Origin"), res.Header.Get("Access-Control-Allow-Headers")
 		if tc.allowed != (origin == tc.origin && headers == tc.headers) || !tc.allowed && origin != "" {
 			t.Errorf("%s may send %s: %q, %q, want %v", tc.origin, tc.headers, origin, headers, tc.allowed)
@@ -58,16 +62,19 @@ func TestCORS_HeadersArePerOrigin(t *testing.T) {
 		if tc.allowed && res.Header.Get("Access-Control-Max-Age") != "600" {
 			t.Errorf("%s: the answer may be cached for %q seconds", tc.origin, res.Header.Get("Access-Control-Max-Age"))
 		}
-		if !strings.Contains(res.Header.Get("Vary"), "Origin") || res.Header.Get("Access-Control-Allow-Credentials") != "" {
+		if !strings.Contains(res.Header.Get("Vary"), "Origin") ||
+			res.Header.Get("Access-Control-Allow-Credentials") != "" {
 			t.Errorf("%s: the preflight is answered %v", tc.origin, res.Header)
 		}
 	}
 	for origin, exposed := range map[string]bool{app: true, shop: false, evil: false, "": false} {
-		res := e.fromPage(t, http.MethodPost, "/v1/query/wallets", origin, "Authorization", e.token(t, "acme", "query.read"))
+		res := e.fromPage(t, http.MethodPost, "/v1/query/wallets", origin, "Authorization",
+			e.token(t, "acme", "query.read"))
 		if got := strings.Contains(res.Header.Get("Access-Control-Expose-Headers"), "X-Total"); got != exposed {
 			t.Errorf("%s: the page may read %q", origin, res.Header.Get("Access-Control-Expose-Headers"))
 		}
-		if allows := res.Header.Get("Access-Control-Allow-Origin"); (allows == origin) != (origin != evil) || !slices.Contains(res.Header.Values("Vary"), "Origin") {
+		if allows := res.Header.Get("Access-Control-Allow-Origin"); (allows == origin) != (origin != evil) ||
+			!slices.Contains(res.Header.Values("Vary"), "Origin") {
 			t.Errorf("%s: %v", origin, res.Header)
 		}
 	}
@@ -78,10 +85,12 @@ func TestCORS_HeadersArePerOrigin(t *testing.T) {
 func TestCORS_OnlyGatewaysRulesApply(t *testing.T) {
 	const app = "https://app.example.com"
 	m := &mirror{ticker: newTicker(t)}
-	e := startWith(t, func(c *gateway.Config) { c.Origins = []gateway.Origin{{Origin: app}} }, m.register, m.ticker.set(t))
+	e := startWith(t, func(c *gateway.Config) { c.Origins = []gateway.Origin{{Origin: app}} }, m.register,
+		m.ticker.set(t))
 	node := http.Header{
 		"Access-Control-Allow-Origin": {"*", "https://evil.example.com"}, "Access-Control-Allow-Credentials": {"true"},
-		"Access-Control-Expose-Headers": {"X-Secret"}, "Access-Control_allow_origin": {"*"}, "Vary": {"Accept-Language"},
+		"Access-Control-Expose-Headers": {"X-Secret"}, "Access-Control_allow_origin": {"*"},
+		"Vary": {"Accept-Language"},
 	}
 	token := e.tokenOf(t, "app", mirrorRights...)
 	for _, w := range everyWay() {
@@ -101,7 +110,8 @@ func TestCORS_OnlyGatewaysRulesApply(t *testing.T) {
 			if origin != app {
 				want = nil
 			}
-			if origins := got.fields.Values("Access-Control-Allow-Origin"); !slices.Equal(origins, want) || got.fields.Get("Access-Control-Allow-Credentials") != "" ||
+			if origins := got.fields.Values("Access-Control-Allow-Origin"); !slices.Equal(origins, want) ||
+				got.fields.Get("Access-Control-Allow-Credentials") != "" ||
 				strings.Contains(strings.Join(got.fields.Values("Access-Control-Expose-Headers"), ","), "X-Secret") {
 				t.Errorf("%v from %s: %v", w, origin, got.fields)
 			}
@@ -110,8 +120,11 @@ func TestCORS_OnlyGatewaysRulesApply(t *testing.T) {
 			}
 		}
 	}
-	for path, status := range map[string]int{"/v1/nothing": 404, "/v1/ticks/rooms/hall": 401, "/health": 200, "/openapi.json": 401, "//": 404} {
-		if res := e.fromPage(t, http.MethodGet, path, app); res.StatusCode != status || res.Header.Get("Access-Control-Allow-Origin") != app {
+	for path, status := range map[string]int{
+		"/v1/nothing": 404, "/v1/ticks/rooms/hall": 401, "/health": 200, "/openapi.json": 401, "//": 404,
+	} {
+		if res := e.fromPage(t, http.MethodGet, path, app); res.StatusCode != status ||
+			res.Header.Get("Access-Control-Allow-Origin") != app {
 			t.Errorf("%s: %d %v", path, res.StatusCode, res.Header)
 		}
 	}
@@ -119,18 +132,26 @@ func TestCORS_OnlyGatewaysRulesApply(t *testing.T) {
 
 func TestCheckOrigins_RejectsOriginsThatNoBrowserSends(t *testing.T) {
 	for _, bad := range [][]gateway.Origin{
-		{{Origin: ""}}, {{Origin: "*"}}, {{Origin: "null"}}, {{Origin: "app.example.com"}}, {{Origin: "https://*.example.com"}}, {{Origin: "https://app.example.com/"}},
-		{{Origin: "https://user@app.example.com"}}, {{Origin: "https://app.example.com?x"}}, {{Origin: "file://x"}}, {{Origin: "https://App.example.com"}},
-		{{Origin: "https://app.example.com:443"}}, {{Origin: "http://app.example.com:80"}}, {{Origin: "https://app.example.com:"}}, {{Origin: "https://bücher.example"}},
+		{{Origin: ""}}, {{Origin: "*"}}, {{Origin: "null"}}, {{Origin: "app.example.com"}},
+		{{Origin: "https://*.example.com"}}, {{Origin: "https://app.example.com/"}},
+		{{Origin: "https://user@app.example.com"}}, {{Origin: "https://app.example.com?x"}}, {{Origin: "file://x"}},
+		{{Origin: "https://App.example.com"}},
+		{{Origin: "https://app.example.com:443"}}, {{Origin: "http://app.example.com:80"}},
+		{{Origin: "https://app.example.com:"}}, {{Origin: "https://bücher.example"}},
 		{{Origin: "https://a.example"}, {Origin: "https://a.example"}},
-		{{Origin: "https://a.example", Headers: []string{"*"}}}, {{Origin: "https://a.example", Exposed: []string{"X Total"}}},
-		{{Origin: "https://a.example", Headers: []string{""}}}, {{Origin: "https://a.example", Exposed: make([]string, 65)}}, make([]gateway.Origin, 1025),
+		{{Origin: "https://a.example", Headers: []string{"*"}}},
+		{{Origin: "https://a.example", Exposed: []string{"X Total"}}},
+		{{Origin: "https://a.example", Headers: []string{""}}},
+		{{Origin: "https://a.example", Exposed: make([]string, 65)}}, make([]gateway.Origin, 1025),
 	} {
 		if gateway.CheckOrigins(bad...) == nil {
 			t.Errorf("%.100v is accepted", bad)
 		}
 	}
-	if err := gateway.CheckOrigins(gateway.Origin{Origin: "https://a.example"}, gateway.Origin{Origin: "http://localhost:5173"}, gateway.Origin{Origin: "https://xn--bcher-kva.example:8443"}); err != nil {
+	if err := gateway.CheckOrigins(
+		gateway.Origin{Origin: "https://a.example"}, gateway.Origin{Origin: "http://localhost:5173"},
+		gateway.Origin{Origin: "https://xn--bcher-kva.example:8443"},
+	); err != nil {
 		t.Error(err)
 	}
 }
@@ -142,23 +163,32 @@ func TestHSTS_IsSentOverTLSOnly(t *testing.T) {
 		c.Listen.Proxies = behind(t, "", "127.0.0.1")
 		c.Origins = []gateway.Origin{{Origin: "https://app.example.com"}}
 	}, ticks.register, ticks.set(t))
-	for _, path := range []string{"/health", "/v1/nothing", "/v1/ticks/rooms/hall", "/gateway.v1.SessionService/WhoAmI", "/openapi.json"} {
-		for proto, want := range map[string]string{"https": "max-age=31536000; includeSubDomains; preload", "http": "", "": "", "http, https": "max-age=31536000; includeSubDomains; preload", "ftp": ""} {
-			res := e.fromPage(t, http.MethodGet, path, "", "X-Forwarded-Proto", proto, "Forwarded", "for=203.0.113.9;proto=https")
+	for _, path := range []string{
+		"/health", "/v1/nothing", "/v1/ticks/rooms/hall", "/gateway.v1.SessionService/WhoAmI", "/openapi.json",
+	} {
+		for proto, want := range map[string]string{
+			"https": "max-age=31536000; includeSubDomains; preload", "http": "", "": "",
+			"http, https": "max-age=31536000; includeSubDomains; preload", "ftp": "",
+		} {
+			res := e.fromPage(t, http.MethodGet, path, "", "X-Forwarded-Proto", proto, "Forwarded",
+				"for=203.0.113.9;proto=https")
 			if got := res.Header.Get("Strict-Transport-Security"); got != want {
 				t.Errorf("%s by %q: %q, want %q", path, proto, got, want)
 			}
 		}
 	}
 	untrusted := start(t, func(c *gateway.Config) { c.HSTS.MaxAge = time.Hour })
-	if res := untrusted.fromPage(t, http.MethodGet, "/health", "", "X-Forwarded-Proto", "https"); res.Header.Get("Strict-Transport-Security") != "" {
+	if res := untrusted.fromPage(
+		t, http.MethodGet, "/health", "", "X-Forwarded-Proto", "https",
+	); res.Header.Get("Strict-Transport-Security") != "" {
 		t.Errorf("a client without TLS that says https gets %v", res.Header)
 	}
 }
 
 func TestHSTS_InvalidPolicyIsRejected(t *testing.T) {
 	for _, bad := range []gateway.HSTS{
-		{MaxAge: -time.Second}, {MaxAge: time.Millisecond}, {IncludeSubdomains: true}, {MaxAge: 365 * 24 * time.Hour, Preload: true},
+		{MaxAge: -time.Second}, {MaxAge: time.Millisecond}, {IncludeSubdomains: true},
+		{MaxAge: 365 * 24 * time.Hour, Preload: true},
 		{MaxAge: time.Hour, IncludeSubdomains: true, Preload: true}, {Preload: true},
 	} {
 		if bad.Validate() == nil {

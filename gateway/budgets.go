@@ -42,7 +42,10 @@ type budgets struct {
 
 func newBudgets(config *Config) (*budgets, error) {
 	shared, err := limit.NewShared(limit.Capacity{
-		Calls: config.MaxConcurrent, Streams: config.MaxStreams, Bytes: config.MaxBytes, Delayed: config.MaxConcurrent / delayedShare,
+		Calls:   config.MaxConcurrent,
+		Streams: config.MaxStreams,
+		Bytes:   config.MaxBytes,
+		Delayed: config.MaxConcurrent / delayedShare,
 	})
 	if err != nil {
 		return nil, err
@@ -52,7 +55,8 @@ func newBudgets(config *Config) (*budgets, error) {
 	var errs [3]error
 	b.tenants, errs[0] = limit.NewTenants(shared, config.Limits, config.TenantShare)
 	b.principals, errs[1] = limit.NewCallers[string](shared, config.CallerShare, 1, rate)
-	b.addresses, errs[2] = limit.NewCallers[netip.Addr](shared, config.CallerShare, max(config.CallerShare, addressesShare), rate)
+	b.addresses, errs[2] = limit.NewCallers[netip.Addr](shared, config.CallerShare,
+		max(config.CallerShare, addressesShare), rate)
 	return b, errors.Join(errs[:]...)
 }
 

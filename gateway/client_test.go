@@ -61,16 +61,22 @@ func (e *ends) last() (ended gateway.Ended) {
 
 func TestClient_AddressOfTrustedProxyHeader(t *testing.T) {
 	hostile := http.Header{
-		"X-Forwarded-For": {"198.51.100.1, 127.0.0.1", "203.0.113.9:4711, 127.0.0.2"}, "Forwarded": {`for=198.51.100.2`, `for="[2001:db8::9]:1";proto=https, for=127.0.0.3`},
-		"X-Real-Ip": {"198.51.100.3"}, "X-Forwarded-Proto": {"http, https"}, "X-Forwarded-Host": {"evil.example.com"}, "True-Client-Ip": {"198.51.100.4"},
-		http.CanonicalHeaderKey(contextkit.HeaderClient): {"198.51.100.5", "198.51.100.6"}, "X_Headgate_Client": {"198.51.100.7"}, "X_Forwarded_For": {"198.51.100.8"},
+		"X-Forwarded-For": {"198.51.100.1, 127.0.0.1", "203.0.113.9:4711, 127.0.0.2"},
+		"Forwarded":       {`for=198.51.100.2`, `for="[2001:db8::9]:1";proto=https, for=127.0.0.3`},
+		"X-Real-Ip":       {"198.51.100.3"}, "X-Forwarded-Proto": {"http, https"},
+		"X-Forwarded-Host": {"evil.example.com"},
+		"True-Client-Ip":   {"198.51.100.4"},
+		http.CanonicalHeaderKey(contextkit.HeaderClient): {"198.51.100.5", "198.51.100.6"},
+		"X_Headgate_Client": {"198.51.100.7"}, "X_Forwarded_For": {"198.51.100.8"},
 	}
 	for name, tc := range map[string]struct {
 		proxies      *proxies.Set
 		want, scheme string
 	}{
-		"no proxies":                         {nil, "127.0.0.1", "http"},
-		"an untrusted peer":                  {behind(t, "", "10.0.0.0/8", "203.0.113.9", "2001:db8::/32"), "127.0.0.1", "http"},
+		"no proxies": {nil, "127.0.0.1", "http"},
+		"an untrusted peer": {
+			behind(t, "", "10.0.0.0/8", "203.0.113.9", "2001:db8::/32"), "127.0.0.1", "http",
+		},
 		"X-Forwarded-For":                    {behind(t, "", "127.0.0.0/8"), "203.0.113.9", "https"},
 		"Forwarded":                          {behind(t, "forwarded", "127.0.0.0/8"), "2001:db8::9", "https"},
 		"a nearer proxy that is not trusted": {behind(t, "", "127.0.0.1"), "127.0.0.2", "https"},
@@ -78,7 +84,8 @@ func TestClient_AddressOfTrustedProxyHeader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ended := &ends{}
 			e, m := startMirror(t, func(_ func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
-				return startWith(t, func(c *gateway.Config) { c.Listen.Proxies, c.OnEnd = tc.proxies, ended.add }, register, sets...)
+				return startWith(t, func(c *gateway.Config) { c.Listen.Proxies, c.OnEnd = tc.proxies, ended.add },
+					register, sets...)
 			})
 			header := hostile.Clone()
 			header["Authorization"] = []string{e.tokenOf(t, "app", mirrorRights...)}
@@ -93,12 +100,14 @@ func TestClient_AddressOfTrustedProxyHeader(t *testing.T) {
 					t.Errorf("%v: the node gets %q, want %s", w, values, tc.want)
 				}
 				for name := range seen {
-					if strings.Contains(strings.ToLower(name), "forwarded") || name == "X-Real-Ip" || name == "True-Client-Ip" || name == "X_headgate_client" {
+					if strings.Contains(strings.ToLower(name), "forwarded") || name == "X-Real-Ip" ||
+						name == "True-Client-Ip" || name == "X_headgate_client" {
 						t.Errorf("%v: the node gets %s", w, name)
 					}
 				}
 				var record auditlog.Record
-				if err := json.Unmarshal([]byte(got.fields.Get(contextkit.HeaderDecision)), &record); err != nil || record.Client != tc.want {
+				if err := json.Unmarshal([]byte(got.fields.Get(contextkit.HeaderDecision)), &record); err != nil ||
+					record.Client != tc.want {
 					t.Errorf("%v: the record has the client %q (%v), want %s", w, record.Client, err, tc.want)
 				}
 				last := ended.last()
@@ -149,12 +158,23 @@ func TestClient_AddressIsInLogAuditAndTimeline(t *testing.T) {
 	}
 	log := &logLines{}
 	second := e.second(t, gateway.Config{
-		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", Proxies: behind(t, "", "127.0.0.1")}, Auth: accepted, Timeline: recorder,
+		Listen: rpc.Config{
+			Name:    "gateway",
+			Addr:    "127.0.0.1:0",
+			GRPC:    "127.0.0.1:0",
+			Proxies: behind(t, "", "127.0.0.1"),
+		}, Auth: accepted, Timeline: recorder,
 	}, zerolog.New(log))
 	audited := e.records(t)
-	for protocol, client := range map[string]string{"rest": "203.0.113.1", "native grpc": "2001:db8::2", "grpcweb": "203.0.113.3"} {
+	for protocol, client := range map[string]string{
+		"rest": "203.0.113.1", "native grpc": "2001:db8::2", "grpcweb": "203.0.113.3",
+	} {
 		id := "call-" + strings.ReplaceAll(protocol, " ", "-")
-		got := second.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "nothing.at_all"), "X-Forwarded-For", client, contextkit.HeaderCorrelationID, id, contextkit.HeaderTenantID, "acme")
+		got := second.query(
+			t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
+			e.token(t, "acme", "nothing.at_all"), "X-Forwarded-For", client, contextkit.HeaderCorrelationID, id,
+			contextkit.HeaderTenantID, "acme",
+		)
 		if got.code != connect.CodePermissionDenied {
 			t.Fatalf("%s: %v", protocol, got.err)
 		}
@@ -240,7 +260,8 @@ func TestClient_ConnectionsOfTrustedProxyAreNotBounded(t *testing.T) {
 		}
 	})
 	for _, call := range [][2]string{ // each over HTTP/1.1 on a separate connection
-		{"connect+proto", "203.0.113.1"}, {"native grpc", "203.0.113.1"}, {"connect+proto", "203.0.113.2"}, {"grpc", "203.0.113.2"}, {"grpcweb", "203.0.113.3"},
+		{"connect+proto", "203.0.113.1"}, {"native grpc", "203.0.113.1"}, {"connect+proto", "203.0.113.2"},
+		{"grpc", "203.0.113.2"}, {"grpcweb", "203.0.113.3"},
 	} {
 		if err := watch(call[0], call[1]); err != nil {
 			t.Fatalf("%v: %v", call, err)
@@ -248,17 +269,23 @@ func TestClient_ConnectionsOfTrustedProxyAreNotBounded(t *testing.T) {
 	}
 	for _, protocol := range []string{"connect+proto", "grpc", "native grpc", "grpcweb"} {
 		err := watch(protocol, "203.0.113.1")
-		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "too many calls in flight") {
+		if connect.CodeOf(err) != connect.CodeResourceExhausted ||
+			!strings.Contains(err.Error(), "too many calls in flight") {
 			t.Errorf("%s: a call beyond the client's bound: %v", protocol, err)
 		}
 	}
-	if status, text := e.http(t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.1"); status != http.StatusTooManyRequests || !strings.HasPrefix(text, `{"code":"resource_exhausted"`) {
+	if status, text := e.http(
+		t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.1",
+	); status != http.StatusTooManyRequests || !strings.HasPrefix(text, `{"code":"resource_exhausted"`) {
 		t.Errorf("plain HTTP beyond the client's bound: %d %s", status, text)
 	}
-	if status, _ := e.http(t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.4"); status != http.StatusOK {
+	if status, _ := e.http(
+		t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.4",
+	); status != http.StatusOK {
 		t.Errorf("another client: %d", status)
 	}
-	if lines := e.series(t, "headgate_client_calls_refused_total"); len(lines) != 1 || !strings.HasSuffix(lines[0], " 5") {
+	if lines := e.series(t, "headgate_client_calls_refused_total"); len(lines) != 1 ||
+		!strings.HasSuffix(lines[0], " 5") {
 		t.Errorf("the refusals are counted as %q", lines)
 	}
 }

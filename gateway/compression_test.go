@@ -28,13 +28,16 @@ func TestCompression_GRPCStreamUsesRequestsEncoding(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
 	requested := make(compressions, 1)
-	conn, err := grpc.NewClient(strings.TrimPrefix(e.grpc, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(requested))
+	conn, err := grpc.NewClient(strings.TrimPrefix(e.grpc, "http://"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(requested))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	for asked, options := range map[string][]grpc.CallOption{"": nil, "gzip": {grpc.UseCompressor("gzip")}} {
-		ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "authorization", e.token(t, "acme", "tick.read")))
+		ctx, cancel := context.WithCancel(
+			metadata.AppendToOutgoingContext(t.Context(), "authorization", e.token(t, "acme", "tick.read")),
+		)
 		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Ticker/Watch", options...)
 		if err != nil {
 			t.Fatal(err)

@@ -33,8 +33,10 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	}
 	call.end.Took, call.end.Err = time.Since(call.end.Started), err
 	if event := log.WithLevel(rpc.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
-		event = rpc.Took(rpc.Identify(event, rc), call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
-			Str("code", rpc.CodeName(err)).Str("principal", subject).Str("client", rpc.ClientText(call.Info)).Str("node", call.Node.ID).Int("attempts", call.Attempts)
+		event = rpc.Took(rpc.Identify(event, rc),
+			call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
+			Str("code", rpc.CodeName(err)).Str("principal", subject).Str("client",
+			rpc.ClientText(call.Info)).Str("node", call.Node.ID).Int("attempts", call.Attempts)
 		if err != nil {
 			event = event.AnErr("error", err).AnErr("cause", errors.Unwrap(err))
 		}
@@ -44,7 +46,13 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		g.counters.streams.WithLabelValues(string(call.streamEnd(err))).Inc()
 	}
 	if g.config.OnEnd != nil {
-		ended := Ended{Ended: rpc.Ended{Outcome: call.end}, Principal: subject, Node: call.Node.ID, Attempts: call.Attempts, Request: edge.RequestOf(call.Stream)}
+		ended := Ended{
+			Ended:     rpc.Ended{Outcome: call.end},
+			Principal: subject,
+			Node:      call.Node.ID,
+			Attempts:  call.Attempts,
+			Request:   edge.RequestOf(call.Stream),
+		}
 		ended.Server, ended.Client = rpc.Ends(ctx, call.Info)
 		g.config.OnEnd(*rc, ended)
 	}
@@ -120,8 +128,13 @@ func (c *Call) auditClass() auditlog.Class {
 // recordSpan records the call in the timeline.
 func (g *Gateway) recordSpan(rc *contextkit.RequestContext, call *Call, err error) {
 	span := timeline.Span{
-		Kind: timeline.KindCall, Name: call.Method.Spec.Procedure, Started: call.end.Started, Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
-		Code: rpc.CodeName(err), Detail: call.Info.Protocol, Client: rpc.ClientText(call.Info),
+		Kind:         timeline.KindCall,
+		Name:         call.Method.Spec.Procedure,
+		Started:      call.end.Started,
+		Milliseconds: float64(call.end.Took.Microseconds()) / 1000,
+		Code:         rpc.CodeName(err),
+		Detail:       call.Info.Protocol,
+		Client:       rpc.ClientText(call.Info),
 	}
 	if call.Node.ID != "" {
 		span.Detail += " to " + call.Node.ID
@@ -138,10 +151,21 @@ func (g *Gateway) recordSpan(rc *contextkit.RequestContext, call *Call, err erro
 // auditRecord returns the audit record of a call, within the bounds of [audit.Record].
 func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err error) audit.Record {
 	record := audit.Record{
-		Time: time.Now().UTC(), Decision: "allowed", Tenant: rc.TenantID.String(),
-		Procedure: call.Method.Spec.Procedure, Right: call.Method.Right, Resource: call.Resource, Client: rpc.ClientText(call.Info), Code: rpc.CodeName(err),
-		CorrelationID: rc.CorrelationID, TraceID: rc.TraceID.String(), RequestID: rc.RequestID,
-		Node: call.Node.ID, Attempts: call.Attempts, Waited: float64(call.Waited.Microseconds()) / 1000, Milliseconds: float64(time.Since(call.end.Started).Microseconds()) / 1000,
+		Time:          time.Now().UTC(),
+		Decision:      "allowed",
+		Tenant:        rc.TenantID.String(),
+		Procedure:     call.Method.Spec.Procedure,
+		Right:         call.Method.Right,
+		Resource:      call.Resource,
+		Client:        rpc.ClientText(call.Info),
+		Code:          rpc.CodeName(err),
+		CorrelationID: rc.CorrelationID,
+		TraceID:       rc.TraceID.String(),
+		RequestID:     rc.RequestID,
+		Node:          call.Node.ID,
+		Attempts:      call.Attempts,
+		Waited:        float64(call.Waited.Microseconds()) / 1000,
+		Milliseconds:  float64(time.Since(call.end.Started).Microseconds()) / 1000,
 	}
 	if right, ok := missingRight(call.Method, err); ok {
 		record.Right = right.Action

@@ -68,10 +68,12 @@ func TestGateway_PassesConformanceSuite(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	run("go", "build", "-modfile=tools/go.mod", "-o", dir, "connectrpc.com/conformance/cmd/connectconformance", "connectrpc.com/conformance/cmd/referenceserver")
+	run("go", "build", "-modfile=tools/go.mod", "-o", dir, "connectrpc.com/conformance/cmd/connectconformance",
+		"connectrpc.com/conformance/cmd/referenceserver")
 	module := run("go", "list", "-modfile=tools/go.mod", "-m", "-f", "{{.Dir}}", "connectrpc.com/conformance")
 	set := filepath.Join(dir, "set.binpb")
-	run("go", "tool", "-modfile=tools/go.mod", "buf", "build", filepath.Join(module, "proto"), "--as-file-descriptor-set", "-o", set)
+	run("go", "tool", "-modfile=tools/go.mod", "buf", "build", filepath.Join(module, "proto"),
+		"--as-file-descriptor-set", "-o", set)
 	permit(t, set)
 
 	self, err := os.Executable()
@@ -84,9 +86,13 @@ func TestGateway_PassesConformanceSuite(t *testing.T) {
 		"gRPC at the main port":                {"main", "testdata/conformance-grpc.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			suite := exec.CommandContext(t.Context(), filepath.Join(dir, "connectconformance"), "--mode", "server", "--conf", port.conf,
-				"--known-failing", "@testdata/conformance-known-failing.txt", "--known-flaky", "@testdata/conformance-known-flaky.txt", "--", self)
-			suite.Env = append(os.Environ(), conformanceDescriptor+"="+set, conformanceReference+"="+filepath.Join(dir, "referenceserver"), conformancePort+"="+port.name)
+			suite := exec.CommandContext(
+				t.Context(), filepath.Join(dir, "connectconformance"), "--mode", "server", "--conf", port.conf,
+				"--known-failing", "@testdata/conformance-known-failing.txt", "--known-flaky",
+				"@testdata/conformance-known-flaky.txt", "--", self,
+			)
+			suite.Env = append(os.Environ(), conformanceDescriptor+"="+set,
+				conformanceReference+"="+filepath.Join(dir, "referenceserver"), conformancePort+"="+port.name)
 			out, err := suite.CombinedOutput()
 			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 			t.Log(lines[len(lines)-1])
@@ -115,7 +121,10 @@ func permit(t *testing.T, path string) {
 					method.Options = &descriptorpb.MethodOptions{}
 				}
 				proto.SetExtension(method.GetOptions(), policyv1.E_Policy, &policyv1.Policy{
-					Anonymous: true, TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM, Upstream: "conformance", Timeout: durationpb.New(time.Minute),
+					Anonymous:   true,
+					TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM,
+					Upstream:    "conformance",
+					Timeout:     durationpb.New(time.Minute),
 				})
 			}
 		}
@@ -181,7 +190,8 @@ func serveConformance() error {
 	addr := g.Addr()
 	// gRPC over HTTP/2 is called at the gRPC-only port or at the main one, other protocols at the
 	// main one.
-	if os.Getenv(conformancePort) != "main" && varintField(request, protocol) == grpcProtocol && varintField(request, version) == http2 {
+	if os.Getenv(conformancePort) != "main" && varintField(request, protocol) == grpcProtocol &&
+		varintField(request, version) == http2 {
 		addr = g.GRPCAddr()
 	}
 	host, portText, err := net.SplitHostPort(addr)
@@ -233,10 +243,17 @@ func conformanceGateway(ctx context.Context, dir, endpoint string, limit int) (*
 		return nil, err
 	}
 	routes := route.NewTable()
-	if err := routes.Replace([]route.Node{{ID: "reference", Kind: "conformance", Endpoint: endpoint, Ready: true}}, nil); err != nil {
+	if err := routes.Replace(
+		[]route.Node{{ID: "reference", Kind: "conformance", Endpoint: endpoint, Ready: true}}, nil,
+	); err != nil {
 		return nil, err
 	}
-	g, err := gateway.New(gateway.Config{Listen: rpc.Config{GRPC: "127.0.0.1:0", Name: "gateway", Addr: "127.0.0.1:0", MaxBodyBytes: limit}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
+	g, err := gateway.New(gateway.Config{Listen: rpc.Config{
+		GRPC:         "127.0.0.1:0",
+		Name:         "gateway",
+		Addr:         "127.0.0.1:0",
+		MaxBodyBytes: limit,
+	}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
 	if err != nil {
 		return nil, err
 	}
@@ -252,13 +269,17 @@ func withoutLongDeadlines(ctx context.Context, server string) (string, error) {
 		return "", err
 	}
 	conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{})), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry())
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(frame.GRPCCodec{})), grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry())
 	if err != nil {
 		return "", err
 	}
-	shim := grpc.NewServer(grpc.ForceServerCodecV2(frame.GRPCCodec{}), grpc.UnknownServiceHandler(func(_ any, edge grpc.ServerStream) error {
-		return passOn(conn, edge)
-	}))
+	shim := grpc.NewServer(
+		grpc.ForceServerCodecV2(frame.GRPCCodec{}),
+		grpc.UnknownServiceHandler(func(_ any, edge grpc.ServerStream) error {
+			return passOn(conn, edge)
+		}),
+	)
 	go func() { _ = shim.Serve(listener) }() // ends with the process
 	return listener.Addr().String(), nil
 }
@@ -274,7 +295,8 @@ func passOn(conn *grpc.ClientConn, edge grpc.ServerStream) error {
 	}
 	md, _ := metadata.FromIncomingContext(edge.Context())
 	method, _ := grpc.MethodFromServerStream(edge)
-	node, err := conn.NewStream(metadata.NewOutgoingContext(ctx, md), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+	node, err := conn.NewStream(metadata.NewOutgoingContext(ctx, md),
+		&grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 	if err != nil {
 		return err
 	}

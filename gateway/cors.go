@@ -42,19 +42,30 @@ func crossOrigin(origins []Origin) (func(http.Handler) http.Handler, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	contract := contextkit.Headers()
-	allowed := append(append(connectcors.AllowedHeaders(), headerAuthorization, headerKey, "If-None-Match", contextkit.HeaderExplain, "Last-Event-ID"), contract...)
-	exposed := append(append(connectcors.ExposedHeaders(), "ETag", "Retry-After", "WWW-Authenticate", "Allow", contextkit.HeaderDecision), contract...)
+	allowed := append(
+		append(connectcors.AllowedHeaders(), headerAuthorization, headerKey, "If-None-Match", contextkit.HeaderExplain,
+			"Last-Event-ID"),
+		contract...,
+	)
+	exposed := append(
+		append(connectcors.ExposedHeaders(), "ETag", "Retry-After", "WWW-Authenticate", "Allow",
+			contextkit.HeaderDecision),
+		contract...,
+	)
 	known := map[string]*cors.Cors{}
 	for _, origin := range origins {
 		known[origin.Origin] = cors.New(cors.Options{
 			AllowedOrigins: []string{origin.Origin},
-			AllowedMethods: append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete),
+			AllowedMethods: append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodPatch,
+				http.MethodDelete),
 			AllowedHeaders: append(allowed[:len(allowed):len(allowed)], origin.Headers...),
 			ExposedHeaders: append(exposed[:len(exposed):len(exposed)], origin.Exposed...),
 			MaxAge:         preflightSeconds,
 		})
 	}
-	others := cors.New(cors.Options{AllowOriginFunc: func(string) bool { return false }}) // so that answers vary by the origin
+	others := cors.New(
+		cors.Options{AllowOriginFunc: func(string) bool { return false }},
+	) // so that answers vary by the origin
 	return func(next http.Handler) http.Handler {
 		handlers, rest := map[string]http.Handler{}, others.Handler(next)
 		for origin, rules := range known {
@@ -93,12 +104,17 @@ func CheckOrigins(origins ...Origin) error {
 // header.
 func (o Origin) validate() error {
 	u, err := url.Parse(o.Origin)
-	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || o.Origin != u.Scheme+"://"+u.Host || strings.Contains(o.Origin, "*") {
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || o.Origin != u.Scheme+"://"+u.Host ||
+		strings.Contains(o.Origin, "*") {
 		return fmt.Errorf("%q is not an origin such as https://app.example.com", o.Origin)
 	}
-	if port := u.Port(); strings.ToLower(o.Origin) != o.Origin || strings.ContainsFunc(o.Origin, func(r rune) bool { return r > '~' }) ||
+	if port := u.Port(); strings.ToLower(o.Origin) != o.Origin ||
+		strings.ContainsFunc(o.Origin, func(r rune) bool { return r > '~' }) ||
 		u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" || strings.HasSuffix(u.Host, ":") {
-		return fmt.Errorf("no browser sends the origin %q: write it in lower case, in ASCII (punycode), and without the scheme's default port", o.Origin)
+		return fmt.Errorf(
+			"no browser sends the origin %q: write it in lower case, in ASCII (punycode), and without the scheme's default port",
+			o.Origin,
+		)
 	}
 	for _, list := range [...][]string{o.Headers, o.Exposed} {
 		if len(list) > maxOriginHeaders {
@@ -106,7 +122,10 @@ func (o Origin) validate() error {
 		}
 		for _, name := range list {
 			if name == "*" || !contextkit.ValidID(name) {
-				return fmt.Errorf("the origin %s has %q, which is not the name of a header: list each header by its name", o.Origin, name)
+				return fmt.Errorf(
+					"the origin %s has %q, which is not the name of a header: list each header by its name", o.Origin,
+					name,
+				)
 			}
 		}
 	}

@@ -41,7 +41,8 @@ func (g *Gateway) Describe(node, kind string, started time.Time, set []byte) err
 	if _, err := g.catalog.With(set); err != nil {
 		return err
 	}
-	described := slices.DeleteFunc(slices.Clone(g.described), func(d description) bool { return d.node == node && d.kind == kind })
+	described := slices.DeleteFunc(slices.Clone(g.described),
+		func(d description) bool { return d.node == node && d.kind == kind })
 	for _, d := range described {
 		if err := content.Conflict(d.content); err != nil {
 			return err
@@ -75,7 +76,8 @@ func withoutOldest(described []description, kind string) (rest []description, fo
 			oldest = d.set
 		}
 	}
-	rest = slices.DeleteFunc(slices.Clone(described), func(d description) bool { return d.kind == kind && bytes.Equal(d.set, oldest) })
+	rest = slices.DeleteFunc(slices.Clone(described),
+		func(d description) bool { return d.kind == kind && bytes.Equal(d.set, oldest) })
 	return rest, slices.ContainsFunc(rest, func(d description) bool { return d.kind == kind })
 }
 

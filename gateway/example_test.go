@@ -55,19 +55,23 @@ func Example() {
 	check(err)
 	check(setup.Ensure(ctx, js, 1))
 
-	node := rpc.NewServer(rpc.Config{Name: "projection", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	node := rpc.NewServer(rpc.Config{Name: "projection", Addr: "127.0.0.1:0"},
+		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(node.RPC, greetings{})
 	check(node.Listen(ctx))
 
 	routes := route.NewTable()
-	check(routes.Replace([]route.Node{{ID: "projection-1", Kind: "projection", Endpoint: node.Addr(), Ready: true}}, nil))
+	check(
+		routes.Replace([]route.Node{{ID: "projection-1", Kind: "projection", Endpoint: node.Addr(), Ready: true}}, nil),
+	)
 	issuer, err := auth.OpenIssuer(filepath.Join(dir, "key.json"), "example", "headgate")
 	check(err)
 	accepted, err := issuer.Config(ctx)
 	check(err)
 	catalog, err := policy.NewCatalog() // of the services in this program
 	check(err)
-	edge, err := gateway.New(gateway.Config{Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted}, catalog, routes, js, zerolog.Nop())
+	edge, err := gateway.New(gateway.Config{Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted},
+		catalog, routes, js, zerolog.Nop())
 	check(err)
 	check(edge.Listen(ctx))
 	ended := make(chan error, 2)
@@ -79,7 +83,8 @@ func Example() {
 	token, err := issuer.Issue(principal, time.Hour)
 	check(err)
 	for _, credential := range []string{"", "Bearer " + token} {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, edge.URL()+"/v1/query/people", strings.NewReader("{}"))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, edge.URL()+"/v1/query/people",
+			strings.NewReader("{}"))
 		check(err)
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("Authorization", credential)

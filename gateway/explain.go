@@ -18,7 +18,8 @@ const rightExplain = "gateway.explain"
 // if the client requests it and its principal holds the right. It must be called before the
 // response headers are sent.
 func (g *Gateway) explain(ctx context.Context, call *Call, err error) {
-	if call.Principal == nil || !call.Principal.Holds(rightExplain) || call.Info.RequestHeader().Get(contextkit.HeaderExplain) == "" {
+	if call.Principal == nil || !call.Principal.Holds(rightExplain) ||
+		call.Info.RequestHeader().Get(contextkit.HeaderExplain) == "" {
 		return
 	}
 	rc := contextkit.In(ctx)

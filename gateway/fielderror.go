@@ -14,7 +14,9 @@ import (
 // invalidField returns INVALID_ARGUMENT for a field of the request.
 func invalidField(field, reason string) error {
 	return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+": "+reason),
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
+		&errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}},
+		})
 }
 
 // fieldError returns the error of a field that the pipeline reads and cannot parse.
@@ -24,8 +26,12 @@ func (c *Call) fieldError(number protowire.Number, err error) error {
 		name = string(f.Name())
 	}
 	if errors.Is(err, frame.ErrContradiction) {
-		return rpc.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "%s is given twice, with different values", name),
-			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: name, Description: "given twice"}}})
+		return rpc.WithDetails(
+			connect.Errorf(connect.CodeInvalidArgument, "%s is given twice, with different values", name),
+			&errdetails.BadRequest{
+				FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: name, Description: "given twice"}},
+			},
+		)
 	}
 	return connect.NewError(connect.CodeInvalidArgument, "the request is not a valid protobuf message")
 }

@@ -72,7 +72,10 @@ func flood(t *testing.T, token string, calls int, gateways ...*edge) (made uint6
 		for range workers {
 			all.Go(func() {
 				for range calls / workers {
-					if got := e.ask(t, e.plain, http.MethodPost, e.url+"/projection.gateway.v1.QueryService/Query", body, http.Header{"Authorization": {token}, "Content-Type": {"application/json"}}); got.status != http.StatusForbidden {
+					if got := e.ask(
+						t, e.plain, http.MethodPost, e.url+"/projection.gateway.v1.QueryService/Query", body,
+						http.Header{"Authorization": {token}, "Content-Type": {"application/json"}},
+					); got.status != http.StatusForbidden {
 						t.Errorf("status %d: %.200s", got.status, got.text)
 					}
 				}
@@ -87,7 +90,8 @@ func flood(t *testing.T, token string, calls int, gateways ...*edge) (made uint6
 // records of other callers.
 func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 	e := start(t, nil)
-	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", e.token(t, "acme", "query.read")) // connections are made
+	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization",
+		e.token(t, "acme", "query.read")) // connections are made
 	before := heapInUse()
 	token, flooded := e.token(t, "acme", "query.read:wallets"), make(chan struct{})
 	go func() {
@@ -114,7 +118,8 @@ func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 		auditlog.Subject(streams.AccountUnauthenticated, auditlog.ClassDenied): "",
 		auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator):      "",
 	} {
-		consumer, err := e.js.OrderedConsumer(t.Context(), streams.Audit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+		consumer, err := e.js.OrderedConsumer(t.Context(), streams.Audit,
+			jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +128,8 @@ func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 			t.Fatalf("%s: %v", subject, err)
 		}
 		var record audit.Record
-		if err := json.Unmarshal(msg.Data(), &record); err != nil || !strings.HasSuffix(record.Resource, want) || len(msg.Data()) > 4<<10 {
+		if err := json.Unmarshal(msg.Data(), &record); err != nil || !strings.HasSuffix(record.Resource, want) ||
+			len(msg.Data()) > 4<<10 {
 			t.Errorf("%s: %d bytes, %v: %.300s", subject, len(msg.Data()), err, msg.Data())
 		}
 	}
@@ -164,7 +170,10 @@ func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 
 	quiet := func(id string) {
 		for _, e := range []*edge{first, second} {
-			if status, text := e.http(t, http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`, "Authorization", e.token(t, "globex", "command.submit"), contextkit.HeaderCorrelationID, id); status != http.StatusOK {
+			if status, text := e.http(
+				t, http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`, "Authorization",
+				e.token(t, "globex", "command.submit"), contextkit.HeaderCorrelationID, id,
+			); status != http.StatusOK {
 				t.Fatal(status, text)
 			}
 		}
@@ -172,7 +181,8 @@ func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 	quiet("before")
 	// A caller without a credential also names the other tenant.
 	for range 50 {
-		first.http(t, http.MethodPost, "/v1/query/wallets", "{}", contextkit.HeaderTenantID, "globex", contextkit.HeaderCorrelationID, "before")
+		first.http(t, http.MethodPost, "/v1/query/wallets", "{}", contextkit.HeaderTenantID, "globex",
+			contextkit.HeaderCorrelationID, "before")
 	}
 	made := flood(t, first.token(t, "acme", "query.read:wallets"), 240, first, second)
 	quiet("amid")

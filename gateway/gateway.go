@@ -183,9 +183,14 @@ func (c Config) withDefaults() Config {
 
 // New returns a gateway that forwards the methods of the catalog to the nodes of routes, and
 // publishes its audit records to js.
-func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstream.JetStream, log zerolog.Logger) (*Gateway, error) {
+func New(
+	config Config, catalog *policy.Catalog, routes *route.Table, js jetstream.JetStream, log zerolog.Logger,
+) (*Gateway, error) {
 	config = config.withDefaults()
-	if err := errors.Join(config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate(), config.Query.Validate(), config.HSTS.Validate()); err != nil {
+	if err := errors.Join(
+		config.Upstream.Validate(), config.Breakers.Validate(), config.Probes.Validate(), config.Query.Validate(),
+		config.HSTS.Validate(),
+	); err != nil {
 		return nil, err
 	}
 	verifier, err := auth.NewVerifier(config.Auth)
@@ -203,9 +208,17 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 		nodes = upstream.Watched(transport, config.OnUpstreamCall)
 	}
 	g := &Gateway{
-		config: config, catalog: catalog, verifier: verifier, routes: routes, pool: pool, opener: nodes,
-		prober: probe.New(config.Probes, routes, contextkit.NewClient(transport), pool, log), log: log,
-		budgets: budgets, retries: limit.NewRetries(), breakers: breaker.NewSet(config.Breakers),
+		config:   config,
+		catalog:  catalog,
+		verifier: verifier,
+		routes:   routes,
+		pool:     pool,
+		opener:   nodes,
+		prober:   probe.New(config.Probes, routes, contextkit.NewClient(transport), pool, log),
+		log:      log,
+		budgets:  budgets,
+		retries:  limit.NewRetries(),
+		breakers: breaker.NewSet(config.Breakers),
 	}
 	g.readiness, g.tickets = newTenantReadiness(g), newTickets(config.TicketSecret)
 	g.platform = make(map[string]bool, len(config.Platform))
@@ -222,11 +235,15 @@ func New(config Config, catalog *policy.Catalog, routes *route.Table, js jetstre
 			connecthttp.WithCodecs(frame.ProtoCodec(), json),
 			connecthttp.WithCompressors(compression.All()...), connecthttp.WithCompressMinBytes(rpc.CompressMinBytes),
 		},
-		Codec: frame.GRPCCodec{}, JSON: json, Timeout: g.timeout, Margin: deadlineMargin,
+		Codec:   frame.GRPCCodec{},
+		JSON:    json,
+		Timeout: g.timeout,
+		Margin:  deadlineMargin,
 		Front: func(next http.Handler) http.Handler {
 			return config.HSTS.handler(origins(privateCaching(edge.WebText(next))))
 		},
-		Degraded: g.degradedParts, MayAsk: g.authorizeReadiness,
+		Degraded: g.degradedParts,
+		MayAsk:   g.authorizeReadiness,
 	}, contextkit.EdgeInterceptor, g.limitHealthChecks)
 	metrics := g.server.Metrics.Registerer(config.Listen.Name)
 	g.counters = newCounters(metrics)
@@ -262,19 +279,31 @@ func (g *Gateway) register(server *rpc.Server, catalog *policy.Catalog) (*policy
 	server.Guard(g.local, func(rpc *connect.Server) {
 		grpcreflect.Register(rpc, grpcreflect.WithNamer(table), grpcreflect.WithDescriptorResolver(catalog))
 	})
-	server.Guard(func(next connect.ServerFunc) connect.ServerFunc { return g.local(rpc.Validate(next)) }, func(rpc *connect.Server) {
-		gatewayv1connect.RegisterSessionServiceHandler(rpc, session{Gateway: g})
-	})
+	server.Guard(
+		func(next connect.ServerFunc) connect.ServerFunc { return g.local(rpc.Validate(next)) },
+		func(rpc *connect.Server) {
+			gatewayv1connect.RegisterSessionServiceHandler(rpc, session{Gateway: g})
+		},
+	)
 	if g.config.UI != nil {
 		server.HTTP.Handle("GET /ui/", g.config.UI)
 		server.HTTP.Handle("GET /{$}", http.RedirectHandler("/ui/", http.StatusFound))
 	}
-	rest, err := edge.NewREST(server.RPC, table, server.MaxBodyBytes(), edge.Options{Query: g.config.Query, KeepAlive: g.config.KeepAlive, Pages: []string{"/health", "/ready", pageOpenAPI}}, compression.All()...)
+	rest, err := edge.NewREST(
+		server.RPC, table, server.MaxBodyBytes(),
+		edge.Options{
+			Query:     g.config.Query,
+			KeepAlive: g.config.KeepAlive,
+			Pages:     []string{"/health", "/ready", pageOpenAPI},
+		},
+		compression.All()...,
+	)
 	if err != nil {
 		return nil, nil, err
 	}
 	server.Fallback(rest)
-	server.HTTP.Handle("GET "+pageOpenAPI, contextkit.HTTPMiddleware(g.localPage(pageOpenAPI, openapi.Handler("Headgate", "v1", table))))
+	server.HTTP.Handle("GET "+pageOpenAPI,
+		contextkit.HTTPMiddleware(g.localPage(pageOpenAPI, openapi.Handler("Headgate", "v1", table))))
 	return table, rest, nil
 }
 
@@ -397,9 +426,17 @@ func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.S
 	limit := min(method.Timeout, g.maxTimeout(method))
 	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		call := &Call{Method: method, Info: info, Stream: stream, end: rpc.Outcome{
-			Procedure: method.Spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: rpc.ErrUnfinished,
-		}}
+		call := &Call{
+			Method: method,
+			Info:   info,
+			Stream: stream,
+			end: rpc.Outcome{
+				Procedure: method.Spec.Procedure,
+				Protocol:  info.Protocol,
+				Started:   contextkit.In(ctx).Began(),
+				Err:       rpc.ErrUnfinished,
+			},
+		}
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
 		defer call.use.ReleaseAll()

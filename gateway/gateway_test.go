@@ -110,7 +110,9 @@ func (u *upstreamNode) Query(ctx context.Context, req *projectionv1.QueryRequest
 		row, err := structpb.NewStruct(map[string]any{"text": strings.Repeat("x", largeBytes)})
 		return &projectionv1.QueryResponse{Rows: []*structpb.Struct{row}}, err
 	}
-	row, err := structpb.NewStruct(map[string]any{"view": req.GetView(), "tenant": req.GetTenantId(), "none": nil, "list": []any{1.5, true}})
+	row, err := structpb.NewStruct(
+		map[string]any{"view": req.GetView(), "tenant": req.GetTenantId(), "none": nil, "list": []any{1.5, true}},
+	)
 	return &projectionv1.QueryResponse{Rows: []*structpb.Struct{row}, Position: "p"}, err
 }
 
@@ -130,7 +132,10 @@ func (u *upstreamNode) set(answer func(ctx context.Context, call int) error) {
 	u.calls, u.answer = 0, answer
 }
 
-func (u *upstreamNode) seen() (calls int, header map[string][]string, rc contextkit.RequestContext, left time.Duration, query *projectionv1.QueryRequest) {
+func (u *upstreamNode) seen() (
+	calls int, header map[string][]string, rc contextkit.RequestContext, left time.Duration,
+	query *projectionv1.QueryRequest,
+) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.calls, u.header, u.context, u.left, u.query
@@ -185,7 +190,10 @@ func everyUpstream(t *testing.T, test func(t *testing.T, start starter)) {
 }
 
 // startUpstream is startWith with a transport of upstream calls.
-func startUpstream(t testing.TB, transport upstreamTransport, change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
+func startUpstream(
+	t testing.TB, transport upstreamTransport, change func(*gateway.Config), register func(*connect.Server),
+	sets ...[]byte,
+) *edge {
 	t.Helper()
 	// NATS stops after the gateway, which stores its last audit records when it stops.
 	e := &edge{node: &upstreamNode{}, js: natstest.Start(t)}
@@ -199,7 +207,8 @@ func startUpstream(t testing.TB, transport upstreamTransport, change func(*gatew
 			}
 		})
 	}
-	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
+		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	queriesconnect.RegisterQueryServiceHandler(server.RPC, e.node)
 	commandsconnect.RegisterCommandServiceHandler(server.RPC, e.node)
 	if register != nil {
@@ -224,7 +233,8 @@ func startUpstream(t testing.TB, transport upstreamTransport, change func(*gatew
 	}
 	e.routes = route.NewTable()
 	if err := e.routes.Replace([]route.Node{
-		{ID: "a", Kind: "aggregate", Endpoint: endpoint, Ready: true}, {ID: "p", Kind: "projection", Endpoint: endpoint, Ready: true},
+		{ID: "a", Kind: "aggregate", Endpoint: endpoint, Ready: true},
+		{ID: "p", Kind: "projection", Endpoint: endpoint, Ready: true},
 		{ID: "t", Kind: "ticker", Endpoint: endpoint, Ready: true},
 		{ID: "gone", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true},
 	}, nil); err != nil {
@@ -301,7 +311,8 @@ var protocols = []string{"connect+json", "connect+proto", "connect+get", "grpc",
 func (e *edge) client(protocol string) *connect.Client {
 	options := map[string][]connecthttp.Option{
 		"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {}, "connect+get": {connecthttp.WithHTTPGet()},
-		"grpc": {connecthttp.WithGRPC()}, "native grpc": {connecthttp.WithGRPC()}, "grpcweb": {connecthttp.WithGRPCWeb()},
+		"grpc": {connecthttp.WithGRPC()}, "native grpc": {connecthttp.WithGRPC()},
+		"grpcweb": {connecthttp.WithGRPCWeb()},
 	}[protocol]
 	httpClient, url := e.plain, e.url
 	switch protocol {
@@ -355,7 +366,8 @@ func (e *edge) queryREST(t *testing.T, req *projectionv1.QueryRequest, header ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	httpReq, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/"+req.GetView(), strings.NewReader(string(text)))
+	httpReq, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/"+req.GetView(),
+		strings.NewReader(string(text)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +387,9 @@ func (e *edge) queryREST(t *testing.T, req *projectionv1.QueryRequest, header ..
 	out := result{header: res.Header.Get}
 	if res.StatusCode == http.StatusOK {
 		out.res = &projectionv1.QueryResponse{}
-		if err := connectproto.NewJSONCodec().UnmarshalRead(t.Context(), strings.NewReader(string(raw)), out.res); err != nil {
+		if err := connectproto.NewJSONCodec().UnmarshalRead(
+			t.Context(), strings.NewReader(string(raw)), out.res,
+		); err != nil {
 			t.Fatal(err)
 		}
 		return out
@@ -438,7 +452,8 @@ func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start 
 		t.Run(protocol, func(t *testing.T) {
 			e.node.set(nil)
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"},
-				"Authorization", token, "X-Correlation-Id", "corr-1", "Traceparent", traceparent, "Tracestate", "vendor=1", "X-Request-Id", "req-1",
+				"Authorization", token, "X-Correlation-Id", "corr-1", "Traceparent", traceparent, "Tracestate",
+				"vendor=1", "X-Request-Id", "req-1",
 				"X-Custom", "passes", "X-Custom-Bin", connect.EncodeBinaryHeader([]byte{0, 255}), "Cookie", "session=1")
 			if got.err != nil {
 				t.Fatal(got.err)
@@ -457,8 +472,10 @@ func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start 
 					t.Errorf("%s reaches the node", name)
 				}
 			}
-			if rc.Traceparent.TraceID.String() != traceparent[3:35] || strings.Contains(rc.Traceparent.String(), traceparent[36:52]) {
-				t.Errorf("the node gets traceparent %s: want the same trace under the gateway's own parent id", rc.Traceparent)
+			if rc.Traceparent.TraceID.String() != traceparent[3:35] ||
+				strings.Contains(rc.Traceparent.String(), traceparent[36:52]) {
+				t.Errorf("the node gets traceparent %s: want the same trace under the gateway's own parent id",
+					rc.Traceparent)
 			}
 			if query.GetTenantId() != "acme" || query.GetView() != "wallets" {
 				t.Errorf("the node is asked %v", query)
@@ -467,7 +484,8 @@ func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start 
 				t.Errorf("the node has %v, want what is left of the method's 5 s", left)
 			}
 			row := got.res.GetRows()[0].AsMap()
-			if row["tenant"] != "acme" || row["none"] != nil || fmt.Sprint(row["list"]) != "[1.5 true]" || got.res.GetPosition() != "p" {
+			if row["tenant"] != "acme" || row["none"] != nil || fmt.Sprint(row["list"]) != "[1.5 true]" ||
+				got.res.GetPosition() != "p" {
 				t.Errorf("answer %v", got.res)
 			}
 			for name, want := range map[string]string{
@@ -488,11 +506,14 @@ func TestHeaders_InvalidHeaderIsRejectedByName(t *testing.T) {
 		header := []string{"Authorization", e.token(t, "acme", "query.read"), "X-Custom", "gr\xfcn"}
 		for _, protocol := range []string{"connect", "rest"} { // gRPC's clients do not send it
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, header...)
-			if calls, _, _, _, _ := e.node.seen(); got.code != connect.CodeInvalidArgument || !strings.Contains(got.err.Error(), `"x-custom"`) || calls != 0 {
+			if calls, _, _, _, _ := e.node.seen(); got.code != connect.CodeInvalidArgument ||
+				!strings.Contains(got.err.Error(), `"x-custom"`) || calls != 0 {
 				t.Errorf("%s: %v after %d calls of the node, want that the header is named", protocol, got.err, calls)
 			}
 		}
-		if status, text := e.http(t, http.MethodGet, "/v1/watch/wallets", "", header...); status != http.StatusBadRequest || !strings.Contains(text, "x-custom") {
+		if status, text := e.http(
+			t, http.MethodGet, "/v1/watch/wallets", "", header...,
+		); status != http.StatusBadRequest || !strings.Contains(text, "x-custom") {
 			t.Errorf("a stream: %d %s, want that the header is named", status, text)
 		}
 	})
@@ -509,14 +530,17 @@ func aNodesErrorSurvivesEveryProtocol(t *testing.T, start starter) {
 		t.Run(protocol, func(t *testing.T) {
 			e.node.set(func(context.Context, int) error {
 				return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "not now: „ü“"),
-					&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)}, rpc.Reason("BUSY", "by", "a worker"))
+					&errdetails.RetryInfo{RetryDelay: durationpb.New(3 * time.Second)},
+					rpc.Reason("BUSY", "by", "a worker"))
 			})
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
-			if got.code != connect.CodeFailedPrecondition || got.err.Message() != "not now: „ü“" || len(got.err.Details()) != 2 {
+			if got.code != connect.CodeFailedPrecondition || got.err.Message() != "not now: „ü“" ||
+				len(got.err.Details()) != 2 {
 				t.Fatalf("err = %v with %d details", got.err, len(got.err.Details()))
 			}
 			detail, err := connectproto.UnmarshalErrorDetail(got.err.Details()[0])
-			if retry, ok := detail.(*errdetails.RetryInfo); err != nil || !ok || retry.GetRetryDelay().AsDuration() != 3*time.Second {
+			if retry, ok := detail.(*errdetails.RetryInfo); err != nil || !ok ||
+				retry.GetRetryDelay().AsDuration() != 3*time.Second {
 				t.Errorf("detail %v, %v", detail, err)
 			}
 			if got.header("x-cost") != "7" {
@@ -557,14 +581,17 @@ func TestTenant_MustAgreeWithCredential(t *testing.T) {
 				}
 				got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets", TenantId: tc.body}, header...)
 				calls, _, rc, _, _ := e.node.seen()
-				if got.code != tc.code || (calls > 0) != (tc.want != "") || (tc.want != "" && rc.TenantID.String() != tc.want) {
-					t.Fatalf("code %v, %d calls reach the node for %q; want %v and %q", got.code, calls, rc.TenantID, tc.code, tc.want)
+				if got.code != tc.code || (calls > 0) != (tc.want != "") ||
+					(tc.want != "" && rc.TenantID.String() != tc.want) {
+					t.Fatalf("code %v, %d calls reach the node for %q; want %v and %q", got.code, calls, rc.TenantID,
+						tc.code, tc.want)
 				}
 			})
 		}
 		t.Run(protocol+"/twice in the header", func(t *testing.T) {
 			e.node.set(nil)
-			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", one, "X-Tenant-Id", "acme", "X-Tenant-Id", "acme")
+			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", one,
+				"X-Tenant-Id", "acme", "X-Tenant-Id", "acme")
 			if calls, _, _, _, _ := e.node.seen(); got.code != connect.CodeInvalidArgument || calls != 0 {
 				t.Fatalf("code %v, %d calls reach the node", got.code, calls)
 			}
@@ -577,16 +604,22 @@ func TestTenant_IgnoredPlacesAreNotForwarded(t *testing.T) {
 	one := e.token(t, "acme", "query.read", "runner.admin", "workflow.read")
 	// A place that counts names another tenant: the call is denied before it reaches a node.
 	for name, refused := range map[string]struct{ method, path, body string }{
-		"in the query":                 {http.MethodGet, "/v1/query/wallets?tenant_id=globex", ""},
-		"in the query, by JSON name":   {http.MethodGet, "/v1/query/wallets?tenantId=globex", ""},
-		"twice in the query":           {http.MethodGet, "/v1/query/wallets?tenant_id=acme&tenant_id=globex", ""},
-		"under both names":             {http.MethodGet, "/v1/query/wallets?tenant_id=acme&tenantId=globex", ""},
-		"in the path":                  {http.MethodPost, "/admin/runner/tenants/globex/pause", "{}"},
-		"in the path, encoded":         {http.MethodPost, "/admin/runner/tenants/%67lobex/pause", "{}"},
-		"in the path and the body":     {http.MethodPost, "/admin/runner/tenants/acme/pause", `{"tenantId":"globex"}`},
-		"in the path of a workflow":    {http.MethodGet, "/admin/runner/tenants/globex/workflows/transfer/t", ""},
-		"in Connect's message of GET":  {http.MethodGet, `/projection.gateway.v1.QueryService/Query?connect=v1&encoding=json&message={"view":"wallets","tenantId":"globex"}`, ""},
-		"in the body, under two names": {http.MethodPost, "/v1/query/wallets", `{"tenantId":"acme","tenant_id":"globex"}`},
+		"in the query":               {http.MethodGet, "/v1/query/wallets?tenant_id=globex", ""},
+		"in the query, by JSON name": {http.MethodGet, "/v1/query/wallets?tenantId=globex", ""},
+		"twice in the query":         {http.MethodGet, "/v1/query/wallets?tenant_id=acme&tenant_id=globex", ""},
+		"under both names":           {http.MethodGet, "/v1/query/wallets?tenant_id=acme&tenantId=globex", ""},
+		"in the path":                {http.MethodPost, "/admin/runner/tenants/globex/pause", "{}"},
+		"in the path, encoded":       {http.MethodPost, "/admin/runner/tenants/%67lobex/pause", "{}"},
+		"in the path and the body":   {http.MethodPost, "/admin/runner/tenants/acme/pause", `{"tenantId":"globex"}`},
+		"in the path of a workflow":  {http.MethodGet, "/admin/runner/tenants/globex/workflows/transfer/t", ""},
+		"in Connect's message of GET": {
+			http.MethodGet,
+			`/projection.gateway.v1.QueryService/Query?connect=v1&encoding=json&message={"view":"wallets","tenantId":"globex"}`,
+			"",
+		},
+		"in the body, under two names": {
+			http.MethodPost, "/v1/query/wallets", `{"tenantId":"acme","tenant_id":"globex"}`,
+		},
 	} {
 		status, text := e.http(t, refused.method, refused.path, refused.body, "Authorization", one)
 		if status != http.StatusForbidden && status != http.StatusBadRequest {
@@ -609,10 +642,13 @@ func TestTenant_IgnoredPlacesAreNotForwarded(t *testing.T) {
 				e.node.set(nil)
 				req := &projectionv1.QueryRequest{View: "wallets"}
 				if protocol != "rest" && protocol != "connect+get" {
-					req.Metadata = map[string]string{"tenant_id": "globex", "x-tenant-id": "globex", "tenant-id": "globex"}
+					req.Metadata = map[string]string{
+						"tenant_id": "globex", "x-tenant-id": "globex", "tenant-id": "globex",
+					}
 				}
 				got := e.query(t, protocol, req, append(header, "Authorization", one)...)
-				if _, seen, rc, _, query := e.node.seen(); got.err != nil || rc.TenantID.String() != "acme" || query.GetTenantId() != "acme" || len(seen["x-tenant-id"]) != 1 {
+				if _, seen, rc, _, query := e.node.seen(); got.err != nil || rc.TenantID.String() != "acme" ||
+					query.GetTenantId() != "acme" || len(seen["x-tenant-id"]) != 1 {
 					t.Errorf("%v; the node works for %q, x-tenant-id %q", got.err, rc.TenantID, seen["x-tenant-id"])
 				}
 			})
@@ -675,7 +711,9 @@ func TestStanding_PlatformCallNeedsCredentialForAllTenants(t *testing.T) {
 		e.token(t, "acme", "runner.admin"): http.StatusForbidden, e.token(t, "*", "query.read"): http.StatusForbidden,
 		e.token(t, "*", "runner.admin"): http.StatusServiceUnavailable, // it was admitted, and this runner is absent
 	} {
-		if status, text := e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", token); status != want {
+		if status, text := e.http(
+			t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", token,
+		); status != want {
 			t.Errorf("status %d, want %d: %s", status, want, text)
 		}
 	}
@@ -695,7 +733,12 @@ func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
 	submit := func(key string) error {
 		ctx, info := connect.NewClientContext(t.Context())
 		info.RequestHeader().Set("Authorization", token)
-		_, err := commands.Submit(ctx, &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: "w", Command: "open", IdempotencyKey: key})
+		_, err := commands.Submit(ctx, &aggregatev1.SubmitRequest{
+			AggregateType:  "wallet",
+			AggregateId:    "w",
+			Command:        "open",
+			IdempotencyKey: key,
+		})
 		return err
 	}
 	unavailable := func(times int) func(context.Context, int) error {
@@ -707,7 +750,9 @@ func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
 		}
 	}
 	query := func() error {
-		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+		if got := e.query(
+			t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+		); got.err != nil {
 			return got.err
 		}
 		return nil
@@ -762,7 +807,8 @@ func aDeadlineTravelsAndEndsTheNodesWork(t *testing.T, start starter) {
 			defer cancel()
 			ctx, info := connect.NewClientContext(ctx)
 			info.RequestHeader().Set("Authorization", token)
-			_, err := queriesconnect.NewQueryServiceClient(e.client(protocol)).Query(ctx, &projectionv1.QueryRequest{View: "wallets"})
+			_, err := queriesconnect.NewQueryServiceClient(e.client(protocol)).Query(ctx,
+				&projectionv1.QueryRequest{View: "wallets"})
 			if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
 				t.Fatalf("err = %v", err)
 			}
@@ -780,8 +826,10 @@ func aDeadlineTravelsAndEndsTheNodesWork(t *testing.T, start starter) {
 
 func TestForward_LostNodeIsUnavailableWithoutItsAddress(t *testing.T) {
 	e := start(t, nil)
-	status, text := e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization", e.token(t, "*", "runner.admin"))
-	if status != http.StatusServiceUnavailable || !strings.Contains(text, "the upstream cannot be reached") || strings.Contains(text, "127.0.0.1") {
+	status, text := e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization",
+		e.token(t, "*", "runner.admin"))
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, "the upstream cannot be reached") ||
+		strings.Contains(text, "127.0.0.1") {
 		t.Fatalf("%d %s", status, text)
 	}
 }
@@ -800,7 +848,9 @@ func TestAdmission_CallsBeyondBoundAreRejectedImmediately(t *testing.T) {
 		first <- e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 	}()
 	<-entered
-	if got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeResourceExhausted {
+	if got := e.query(
+		t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+	); got.code != connect.CodeResourceExhausted {
 		t.Errorf("beyond the bound: %v", got.err)
 	}
 	close(release)
@@ -845,10 +895,14 @@ func TestRejections_ImpatientClientIsDelayed(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	for n := range 3 {
-		if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeResourceExhausted || len(got.err.Details()) != 2 {
+		if got := e.query(
+			t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+		); got.code != connect.CodeResourceExhausted || len(got.err.Details()) != 2 {
 			t.Errorf("refusal %d: %v", n, got.err)
 		}
-		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, fmt.Sprintf(`headgate_rejections_delayed_total{process="gateway"} %d`, n)) {
+		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
+			text, fmt.Sprintf(`headgate_rejections_delayed_total{process="gateway"} %d`, n),
+		) {
 			t.Errorf("%d refusals are not held back of %d:\n%s", n, n+1, text)
 		}
 	}
@@ -860,7 +914,9 @@ func TestBreaker_SilentNodeIsNotCalled(t *testing.T) {
 	text := ""
 	for range 4 { // each is tried up to three times
 		var status int
-		if status, text = e.http(t, http.MethodGet, "/admin/runner/tenants/acme/workflows/transfer/t", "", "Authorization", token); status != http.StatusServiceUnavailable {
+		if status, text = e.http(
+			t, http.MethodGet, "/admin/runner/tenants/acme/workflows/transfer/t", "", "Authorization", token,
+		); status != http.StatusServiceUnavailable {
 			t.Fatalf("status %d: %s", status, text)
 		}
 	}
@@ -868,7 +924,8 @@ func TestBreaker_SilentNodeIsNotCalled(t *testing.T) {
 		t.Errorf("the node is called all the same: %s", text)
 	}
 	query := func() *connect.Error {
-		return e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read")).err
+		return e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
+			e.token(t, "acme", "query.read")).err
 	}
 	refusal := connect.NewError(connect.CodeUnavailable, "says the node")
 	e.node.set(func(context.Context, int) error {
@@ -900,7 +957,8 @@ func TestRetry_StaysWithinBudget(t *testing.T) {
 		e.query(t, "connect+proto", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls > requests+requests/10+10 {
-		t.Errorf("%d calls reach a node in trouble for %d requests, want a tenth more and the savings of 10", calls, requests)
+		t.Errorf("%d calls reach a node in trouble for %d requests, want a tenth more and the savings of 10", calls,
+			requests)
 	}
 }
 
@@ -921,8 +979,11 @@ func TestREST_SupportsEveryEncoding(t *testing.T) {
 			t.Fatal(err)
 		}
 		send := func(body, encoding string) (int, string) {
-			return e.http(t, http.MethodPost, "/v1/query/wallets", body, "Authorization", token, "Content-Type", "application/json",
-				"Content-Encoding", encoding, "Accept-Encoding", c.Name()+";q=0.5, unknown")
+			return e.http(
+				t, http.MethodPost, "/v1/query/wallets", body, "Authorization", token, "Content-Type",
+				"application/json",
+				"Content-Encoding", encoding, "Accept-Encoding", c.Name()+";q=0.5, unknown",
+			)
 		}
 		if status, text := send(packed.String(), c.Name()); status != http.StatusOK {
 			t.Fatalf("%s: status %d: %s", c.Name(), status, text)
@@ -933,7 +994,8 @@ func TestREST_SupportsEveryEncoding(t *testing.T) {
 		if status, text := send("not compressed", c.Name()); status != http.StatusBadRequest {
 			t.Errorf("%s: a body that is not compressed: status %d: %s", c.Name(), status, text)
 		}
-		if status, text := send("{}", "rot13"); status != http.StatusUnsupportedMediaType || !strings.Contains(text, "supported: gzip, zstd, br") {
+		if status, text := send("{}", "rot13"); status != http.StatusUnsupportedMediaType ||
+			!strings.Contains(text, "supported: gzip, zstd, br") {
 			t.Errorf("an unknown encoding: status %d: %s", status, text)
 		}
 	}
@@ -946,7 +1008,8 @@ func TestREST_SupportsEveryEncoding(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, `{"metadata":{"k":"`+strings.Repeat("v", 8<<20)+`"}}`)
 		_ = w.Close()
-		status, text := e.http(t, http.MethodPost, "/v1/query/wallets", bomb.String(), "Authorization", token, "Content-Encoding", c.Name())
+		status, text := e.http(t, http.MethodPost, "/v1/query/wallets", bomb.String(), "Authorization", token,
+			"Content-Encoding", c.Name())
 		if status != http.StatusRequestEntityTooLarge {
 			t.Errorf("%d bytes that become 8 MiB: status %d: %s", bomb.Len(), status, text)
 		}
@@ -956,7 +1019,8 @@ func TestREST_SupportsEveryEncoding(t *testing.T) {
 func TestCORS_OnlyListedOriginsAreAllowed(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Origins = []gateway.Origin{{Origin: "https://app.example.com"}} })
 	preflight := func(origin, method, headers string) http.Header {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, e.url+"/projection.gateway.v1.QueryService/Query", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions,
+			e.url+"/projection.gateway.v1.QueryService/Query", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -972,19 +1036,32 @@ func TestCORS_OnlyListedOriginsAreAllowed(t *testing.T) {
 		defer res.Body.Close()
 		return res.Header
 	}
-	if header := preflight("https://app.example.com", "POST", "authorization,connect-protocol-version,content-type,last-event-id,x-tenant-id"); header.Get("Access-Control-Allow-Origin") != "https://app.example.com" || header.Get("Access-Control-Allow-Headers") == "" {
+	if header := preflight(
+		"https://app.example.com", "POST",
+		"authorization,connect-protocol-version,content-type,last-event-id,x-tenant-id",
+	); header.Get("Access-Control-Allow-Origin") != "https://app.example.com" ||
+		header.Get("Access-Control-Allow-Headers") == "" {
 		t.Errorf("the named origin is answered %v", header)
 	}
-	if header := preflight("https://app.example.com", "HEAD", "authorization,idempotency-key,if-none-match"); header.Get("Access-Control-Allow-Methods") != "HEAD" || header.Get("Access-Control-Allow-Headers") == "" {
+	if header := preflight(
+		"https://app.example.com", "HEAD", "authorization,idempotency-key,if-none-match",
+	); header.Get("Access-Control-Allow-Methods") != "HEAD" || header.Get("Access-Control-Allow-Headers") == "" {
 		t.Errorf("HEAD with the headers of REST is answered %v", header)
 	}
-	if exposed := preflight("https://app.example.com", "", "").Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Etag") || !strings.Contains(exposed, "Retry-After") {
+	if exposed := preflight(
+		"https://app.example.com", "", "",
+	).Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Etag") ||
+		!strings.Contains(exposed, "Retry-After") {
 		t.Errorf("pages may read %q", exposed)
 	}
-	if header := preflight("https://evil.example.com", "POST", "content-type"); header.Get("Access-Control-Allow-Origin") != "" {
+	if header := preflight(
+		"https://evil.example.com", "POST", "content-type",
+	); header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("another origin is answered %v", header)
 	}
-	for _, bad := range []string{"*", "app.example.com", "https://*.example.com", "https://app.example.com/", "file://x"} {
+	for _, bad := range []string{
+		"*", "app.example.com", "https://*.example.com", "https://app.example.com/", "file://x",
+	} {
 		catalog, err := policy.NewCatalog()
 		if err != nil {
 			t.Fatal(err)
@@ -993,7 +1070,10 @@ func TestCORS_OnlyListedOriginsAreAllowed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := gateway.New(gateway.Config{Auth: accepted, Origins: []gateway.Origin{{Origin: bad}}}, catalog, route.NewTable(), e.js, zerolog.Nop()); err == nil {
+		if _, err := gateway.New(
+			gateway.Config{Auth: accepted, Origins: []gateway.Origin{{Origin: bad}}}, catalog, route.NewTable(), e.js,
+			zerolog.Nop(),
+		); err == nil {
 			t.Errorf("the origin %q is accepted", bad)
 		}
 	}
@@ -1007,7 +1087,8 @@ func TestExplain_NeedsRight(t *testing.T) {
 		Attempts                     int
 		Routing                      uint64 `json:"routing_revision"`
 	}, given bool) {
-		got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: tenant}, "Authorization", token, "X-Headgate-Explain", "1")
+		got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: tenant},
+			"Authorization", token, "X-Headgate-Explain", "1")
 		text := got.header("X-Headgate-Decision")
 		if text != "" {
 			if err := json.Unmarshal([]byte(text), &record); err != nil {
@@ -1019,10 +1100,12 @@ func TestExplain_NeedsRight(t *testing.T) {
 	if _, given := explained(other, ""); given {
 		t.Error("it is explained to a principal without the right")
 	}
-	if r, _ := explained(asker, ""); r.Decision != "allowed" || r.Node != "p" || r.Attempts != 1 || r.Routing != 1 || r.Code != "ok" {
+	if r, _ := explained(asker, ""); r.Decision != "allowed" || r.Node != "p" || r.Attempts != 1 || r.Routing != 1 ||
+		r.Code != "ok" {
 		t.Errorf("an answered call: %+v", r)
 	}
-	if r, _ := explained(asker, "globex"); r.Decision != "denied" || !strings.HasPrefix(r.Reason, "TENANT_MISMATCH: ") || r.Node != "" {
+	if r, _ := explained(asker, "globex"); r.Decision != "denied" ||
+		!strings.HasPrefix(r.Reason, "TENANT_MISMATCH: ") || r.Node != "" {
 		t.Errorf("a denied call: %+v", r)
 	}
 }
@@ -1053,7 +1136,8 @@ func TestReflection_NeedsCredential(t *testing.T) {
 		t.Errorf("without a credential: %s, %v", names, err)
 	}
 	names, err := list(e.token(t, "acme"))
-	if err != nil || !strings.Contains(names, "projection.gateway.v1.QueryService") || strings.Contains(names, "grpc.") {
+	if err != nil || !strings.Contains(names, "projection.gateway.v1.QueryService") ||
+		strings.Contains(names, "grpc.") {
 		t.Errorf("%s, %v", names, err)
 	}
 }
@@ -1086,16 +1170,21 @@ func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 	}
 	// An answered query leaves no record: the first record is that of the denial.
 	e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, "acme", "query.read"))
-	e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: "globex"}, "Authorization", e.token(t, "acme", "query.read"), "X-Correlation-Id", "spoof")
+	e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets", TenantId: "globex"}, "Authorization",
+		e.token(t, "acme", "query.read"), "X-Correlation-Id", "spoof")
 	denied, msg := next()
-	if denied.Decision != "denied" || !strings.HasPrefix(denied.Reason, "TENANT_MISMATCH: ") || denied.Principal != "app" || denied.Code != "permission_denied" ||
-		denied.CorrelationID != "spoof" || !strings.HasSuffix(denied.Procedure, "/Query") || msg.Headers().Get("x-correlation-id") != "spoof" {
+	if denied.Decision != "denied" || !strings.HasPrefix(denied.Reason, "TENANT_MISMATCH: ") ||
+		denied.Principal != "app" || denied.Code != "permission_denied" ||
+		denied.CorrelationID != "spoof" || !strings.HasSuffix(
+		denied.Procedure, "/Query",
+	) || msg.Headers().Get("x-correlation-id") != "spoof" {
 		t.Errorf("record %s with %v", msg.Data(), msg.Headers())
 	}
 
 	e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", e.token(t, "*", "runner.admin"))
 	operation, msg := next()
-	if operation.Decision != "allowed" || operation.Right != "runner.admin" || !strings.HasSuffix(operation.Procedure, "/Drain") ||
+	if operation.Decision != "allowed" || operation.Right != "runner.admin" ||
+		!strings.HasSuffix(operation.Procedure, "/Drain") ||
 		operation.Code != "unavailable" || msg.Subject() != "audit._platform.operator" {
 		t.Errorf("record %s on %s", msg.Data(), msg.Subject())
 	}
@@ -1109,7 +1198,8 @@ func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 	} {
 		e.http(t, http.MethodPost, path, body, "Authorization", e.token(t, "acme", tc.right))
 		r, msg := next()
-		if r.Decision != tc.decision || !strings.HasPrefix(r.Reason, tc.reason) || tc.decision == "allowed" && r.Reason != tc.reason ||
+		if r.Decision != tc.decision || !strings.HasPrefix(r.Reason, tc.reason) ||
+			tc.decision == "allowed" && r.Reason != tc.reason ||
 			r.Code != tc.code || !strings.HasSuffix(r.Procedure, "/CancelWorkflow") || msg.Subject() != tc.subject {
 			t.Errorf("%s: record %s on %s", tc.right, msg.Data(), msg.Subject())
 		}

@@ -19,14 +19,20 @@ func TestOwnedHeaders_EachHasExactlyOneValue(t *testing.T) {
 	e.node.set(func(ctx context.Context, _ int) error { m.answer(ctx); return nil })
 	token := e.tokenOf(t, "app", mirrorRights...)
 	always := []string{
-		contextkit.HeaderTenantID, contextkit.HeaderCorrelationID, contextkit.HeaderRequestID, contextkit.HeaderTraceparent,
+		contextkit.HeaderTenantID, contextkit.HeaderCorrelationID, contextkit.HeaderRequestID,
+		contextkit.HeaderTraceparent,
 		contextkit.HeaderPrincipal, contextkit.HeaderClient,
 	}
 	answered := []string{contextkit.HeaderCorrelationID, contextkit.HeaderRequestID, contextkit.HeaderTraceID}
 	for what, sent := range map[string]http.Header{
-		"none":  {},
-		"once":  {"X-Correlation-Id": {"c"}, "X-Request-Id": {"r"}, "Traceparent": {traceparent}, "X-Tenant-Id": {"acme"}},
-		"twice": {"X-Correlation-Id": {"c", "d"}, "X-Request-Id": {"r", "s"}, "Traceparent": {traceparent, traceparent}, "Trace-Id": {"a", "b"}},
+		"none": {},
+		"once": {
+			"X-Correlation-Id": {"c"}, "X-Request-Id": {"r"}, "Traceparent": {traceparent}, "X-Tenant-Id": {"acme"},
+		},
+		"twice": {
+			"X-Correlation-Id": {"c", "d"}, "X-Request-Id": {"r", "s"}, "Traceparent": {traceparent, traceparent},
+			"Trace-Id": {"a", "b"},
+		},
 	} {
 		for _, w := range everyWay() {
 			m.set(nil, http.Header{"X-Correlation-Id": {"a trailer"}, "Trace-Id": {"a trailer"}})

@@ -143,7 +143,8 @@ func (w way) do(t *testing.T, e *edge, m *mirror, header http.Header) outcome {
 	if w.stream {
 		err = drain(ctx, e.client(w.protocol), m)
 	} else {
-		_, err = queriesconnect.NewQueryServiceClient(e.client(w.protocol)).Query(ctx, &projectionv1.QueryRequest{View: "wallets"})
+		_, err = queriesconnect.NewQueryServiceClient(e.client(w.protocol)).Query(ctx,
+			&projectionv1.QueryRequest{View: "wallets"})
 	}
 	fields := http.Header{}
 	for _, from := range []*connect.Header{info.ResponseHeader(), info.ResponseTrailer()} {
@@ -234,10 +235,13 @@ func holdsForged(fields http.Header) (names []string) {
 func ownedHeaders() []contextkit.OwnedHeader {
 	owned := contextkit.OwnedHeaders()
 	for _, name := range []string{
-		contextkit.HeaderPrincipal, contextkit.HeaderDecision, contextkit.HeaderExplain, contextkit.HeaderCausationID, contextkit.ReservedPrefix + "other",
-		"access-control-allow-origin", "www-authenticate", "server", "set-cookie", "cookie", "forwarded", "x-forwarded-for",
+		contextkit.HeaderPrincipal, contextkit.HeaderDecision, contextkit.HeaderExplain, contextkit.HeaderCausationID,
+		contextkit.ReservedPrefix + "other",
+		"access-control-allow-origin", "www-authenticate", "server", "set-cookie", "cookie", "forwarded",
+		"x-forwarded-for",
 	} {
-		owned = append(owned, contextkit.OwnedHeader{Name: name, Request: contextkit.FromGateway, Answer: contextkit.FromGateway})
+		owned = append(owned,
+			contextkit.OwnedHeader{Name: name, Request: contextkit.FromGateway, Answer: contextkit.FromGateway})
 	}
 	return owned
 }
@@ -249,7 +253,9 @@ func TestOwnedHeaders_ClientsCannotForge(t *testing.T) {
 		for _, w := range everyWay() {
 			t.Run(w.String(), func(t *testing.T) {
 				// Headers of the connection may break it: each is sent separately.
-				together := map[string]http.Header{"once": {}, "twice": {}, "with underscores": {}, "as Connect's trailers": {}}
+				together := map[string]http.Header{
+					"once": {}, "twice": {}, "with underscores": {}, "as Connect's trailers": {},
+				}
 				for _, owned := range ownedHeaders() {
 					name := http.CanonicalHeaderKey(strings.Replace(owned.Name, "*", "any", 1))
 					switch {
@@ -260,7 +266,9 @@ func TestOwnedHeaders_ClientsCannotForge(t *testing.T) {
 					default:
 						together["once"][name] = []string{forged}
 						together["twice"][name] = []string{forged, forged + " 2"}
-						together["with underscores"][http.CanonicalHeaderKey(strings.ReplaceAll(name, "-", "_"))] = []string{forged}
+						together["with underscores"][http.CanonicalHeaderKey(
+							strings.ReplaceAll(name, "-", "_"),
+						)] = []string{forged}
 					}
 					together["as Connect's trailers"]["Trailer-"+name] = []string{forged}
 				}
@@ -334,7 +342,8 @@ func TestPlatformHeader_IsSetForPlatformOnly(t *testing.T) {
 					continue
 				}
 				if values := seen.Values(contextkit.HeaderPlatform); !slices.Equal(values, caller.want) {
-					t.Errorf("%s of %s, %v: the node gets %q, want %q", caller.subject, caller.tenant, w, values, caller.want)
+					t.Errorf("%s of %s, %v: the node gets %q, want %q", caller.subject, caller.tenant, w, values,
+						caller.want)
 				}
 			}
 		}
@@ -348,7 +357,10 @@ func TestOwnedHeaders_NodesCannotForge(t *testing.T) {
 		var owns []string
 		for _, owned := range ownedHeaders() {
 			name := http.CanonicalHeaderKey(strings.Replace(owned.Name, "*", "any", 1))
-			for _, form := range []string{name, http.CanonicalHeaderKey(strings.ReplaceAll(name, "-", "_")), "Trailer-" + name, http.TrailerPrefix + name} {
+			for _, form := range []string{
+				name, http.CanonicalHeaderKey(strings.ReplaceAll(name, "-", "_")), "Trailer-" + name,
+				http.TrailerPrefix + name,
+			} {
 				owns = append(owns, form)
 				headers[form], trailers[form] = []string{forged, forged + " 2"}, []string{forged}
 			}
@@ -357,7 +369,13 @@ func TestOwnedHeaders_NodesCannotForge(t *testing.T) {
 			for _, explain := range []string{"", "1"} {
 				t.Run(w.String()+explain, func(t *testing.T) {
 					m.set(headers, trailers)
-					got := w.do(t, e, m, http.Header{"Authorization": {e.tokenOf(t, "app", mirrorRights...)}, http.CanonicalHeaderKey(contextkit.HeaderExplain): {explain}})
+					got := w.do(
+						t, e, m,
+						http.Header{
+							"Authorization": {e.tokenOf(t, "app", mirrorRights...)},
+							http.CanonicalHeaderKey(contextkit.HeaderExplain): {explain},
+						},
+					)
 					if got.err != nil || m.received() == nil {
 						t.Fatalf("the call ends with %v", got.err)
 					}
@@ -389,15 +407,20 @@ func TestOwnedHeaders_NodesCannotForgeInErrors(t *testing.T) {
 			m.answer(ctx)
 			return connect.NewError(connect.CodeFailedPrecondition, "not today")
 		})
-		fields := http.Header{"X-Own": {"passes"}, "Www-Authenticate": {forged}, "Access-Control-Allow-Origin": {forged}, "Server": {forged},
-			"Set-Cookie": {forged}, "Trailer-X-Own": {forged}, http.CanonicalHeaderKey(contextkit.HeaderDecision): {forged}}
+		fields := http.Header{
+			"X-Own": {"passes"}, "Www-Authenticate": {forged}, "Access-Control-Allow-Origin": {forged},
+			"Server":     {forged},
+			"Set-Cookie": {forged}, "Trailer-X-Own": {forged},
+			http.CanonicalHeaderKey(contextkit.HeaderDecision): {forged},
+		}
 		for _, w := range everyWay() {
 			if w.stream {
 				continue
 			}
 			m.set(fields, fields)
 			got := w.do(t, e, m, http.Header{"Authorization": {e.tokenOf(t, "app", mirrorRights...)}})
-			if names := holdsForged(got.fields); got.err == nil || len(names) > 0 || got.fields.Get("X-Own") != "passes" {
+			if names := holdsForged(got.fields); got.err == nil || len(names) > 0 ||
+				got.fields.Get("X-Own") != "passes" {
 				t.Errorf("%v: %v; the client gets %q, and X-Own %q", w, got.err, names, got.fields["X-Own"])
 			}
 		}
@@ -411,7 +434,8 @@ func TestOwnedHeaders_RequestTrailersAreDropped(t *testing.T) {
 	})
 	for name, client := range map[string]*http.Client{"HTTP/1.1": e.plain, "HTTP/2": e.h2c} {
 		m.set(nil, nil)
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets", io.NopCloser(strings.NewReader("{}")))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets",
+			io.NopCloser(strings.NewReader("{}")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -422,7 +446,8 @@ func TestOwnedHeaders_RequestTrailersAreDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if seen := m.received(); res.StatusCode != http.StatusOK || len(holdsForged(seen)) > 0 || seen.Get(contextkit.HeaderPrincipal) != "app" {
+		if seen := m.received(); res.StatusCode != http.StatusOK || len(holdsForged(seen)) > 0 ||
+			seen.Get(contextkit.HeaderPrincipal) != "app" {
 			t.Errorf("%s: status %d, the node gets %v", name, res.StatusCode, seen)
 		}
 	}
@@ -434,16 +459,20 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		for request, body := range map[string]string{
-			"POST /v1/query/wallets": "{}", "GET /v1/ticks/rooms/hall": "", "POST " + queriesconnect.QueryServiceQueryProcedure: `{"view":"wallets"}`,
+			"POST /v1/query/wallets": "{}", "GET /v1/ticks/rooms/hall": "",
+			"POST " + queriesconnect.QueryServiceQueryProcedure: `{"view":"wallets"}`,
 		} {
 			m.set(nil, nil)
 			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: gateway\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
-				"Connection: keep-alive, x-ONE ,\tX-Two\r\nconnection: x-three, authorization, traceparent\r\n"+
-				"X-One: 1\r\nX-Two: 2\r\nX-Three: gr\xfcn\r\nX-Four: 4\r\n\r\n%s", request, token, len(body), body)
+			fmt.Fprintf(
+				conn,
+				"%s HTTP/1.1\r\nHost: gateway\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
+					"Connection: keep-alive, x-ONE ,\tX-Two\r\nconnection: x-three, authorization, traceparent\r\n"+
+					"X-One: 1\r\nX-Two: 2\r\nX-Three: gr\xfcn\r\nX-Four: 4\r\n\r\n%s", request, token, len(body), body,
+			)
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -451,7 +480,8 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 			_, _ = io.Copy(io.Discard, res.Body)
 			conn.Close()
 			seen := m.received()
-			if res.StatusCode != http.StatusOK || seen.Get("X-Four") != "4" || seen.Get(contextkit.HeaderTraceparent) == "" {
+			if res.StatusCode != http.StatusOK || seen.Get("X-Four") != "4" ||
+				seen.Get(contextkit.HeaderTraceparent) == "" {
 				t.Errorf("%s: status %d, the node gets %v", request, res.StatusCode, seen)
 			}
 			for _, name := range []string{"X-One", "X-Two", "X-Three", "Connection"} {
@@ -466,16 +496,27 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 func TestPrincipal_AnySubjectReachesNode(t *testing.T) {
 	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
-		for _, subject := range []string{"app", "auth0|5f7c+x@example.com", "100%", "%41", "Zoë", "josé", "名前", "🦊", "Ada Lovelace", " outer ", "a\r\nx-headgate-decision: b", "tab\tnul\x00"} {
+		for _, subject := range []string{
+			"app", "auth0|5f7c+x@example.com", "100%", "%41", "Zoë", "josé", "名前", "🦊", "Ada Lovelace", " outer ",
+			"a\r\nx-headgate-decision: b", "tab\tnul\x00",
+		} {
 			want := strings.Replace(subject, "key:", "token:key:", 1) // a token's subject is no API key's name
 			for _, w := range everyWay() {
 				m.set(nil, nil)
-				got := w.do(t, e, m, http.Header{"Authorization": {e.tokenOf(t, subject, mirrorRights...)}, http.CanonicalHeaderKey(contextkit.HeaderExplain): {"1"}})
+				got := w.do(
+					t, e, m,
+					http.Header{
+						"Authorization": {e.tokenOf(t, subject, mirrorRights...)},
+						http.CanonicalHeaderKey(contextkit.HeaderExplain): {"1"},
+					},
+				)
 				seen := m.received()
 				if got.err != nil || seen == nil || contextkit.Principal(fields{seen}) != want {
-					t.Errorf("%v: the subject %q reaches the node as %q: %v", w, subject, seen[http.CanonicalHeaderKey(contextkit.HeaderPrincipal)], got.err)
+					t.Errorf("%v: the subject %q reaches the node as %q: %v", w, subject,
+						seen[http.CanonicalHeaderKey(contextkit.HeaderPrincipal)], got.err)
 				}
-				if decision := got.fields.Get(contextkit.HeaderDecision); !strings.Contains(decision, "principal") || strings.ContainsFunc(decision, func(r rune) bool { return r < ' ' || r > '~' }) {
+				if decision := got.fields.Get(contextkit.HeaderDecision); !strings.Contains(decision, "principal") ||
+					strings.ContainsFunc(decision, func(r rune) bool { return r < ' ' || r > '~' }) {
 					t.Errorf("%v: the decision on %q is %q, want JSON in ASCII", w, subject, decision)
 				}
 			}

@@ -23,7 +23,9 @@ func (g *Gateway) limitHealthChecks(next connect.ServerFunc) connect.ServerFunc 
 		}
 		info, _ := connect.CallInfoForServerContext(ctx)
 		held := &charge{scope: scopeAddress}
-		if err := g.addresses.Acquire(rpc.Client(info), &held.use, spec.StreamType&connect.StreamTypeServer != 0, limit.Normal); err != nil {
+		if err := g.addresses.Acquire(
+			rpc.Client(info), &held.use, spec.StreamType&connect.StreamTypeServer != 0, limit.Normal,
+		); err != nil {
 			g.counters.limited.WithLabelValues(limitReason(err).String(), scopeAddress.String()).Inc()
 			return limitError(scopeAddress, err, 0)
 		}

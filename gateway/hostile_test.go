@@ -73,7 +73,9 @@ func (w bombWriter) Close() error {
 func bombs(t *testing.T) []bomb {
 	t.Helper()
 	list := []bomb{
-		{"zstd", []byte("\x28\xb5\x2f\xfd\xc0\x68\x00\x00\x00\x00\x0f\x00\x00\x00\x03\x00\x10\x00")}, // a frame of 60 GiB
+		{
+			"zstd", []byte("\x28\xb5\x2f\xfd\xc0\x68\x00\x00\x00\x00\x0f\x00\x00\x00\x03\x00\x10\x00"),
+		}, // a frame of 60 GiB
 		{"zstd", []byte("not zstd")}, {"gzip", []byte("not gzip")}, {"br", []byte("\xff not br")},
 	}
 	for _, c := range compression.All() {
@@ -108,7 +110,8 @@ func allocated(call func()) uint64 {
 // refusesBomb checks the code of a compressed message that is too large or malformed.
 func refusesBomb(t *testing.T, b bomb, err error) {
 	t.Helper()
-	if code := connect.CodeOf(err); err == nil || code != connect.CodeResourceExhausted && code != connect.CodeInvalidArgument {
+	if code := connect.CodeOf(err); err == nil ||
+		code != connect.CodeResourceExhausted && code != connect.CodeInvalidArgument {
 		t.Errorf("%s of %d bytes: %v", b.name, len(b.packed), err)
 	}
 }
@@ -130,12 +133,14 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 		for procedure, kind := range procedures {
 			for _, protocol := range rawProtocols {
 				t.Run(protocol+procedure+" "+b.name, func(t *testing.T) {
-					client := e.rawClient(protocol, connecthttp.WithCompressors(b), connecthttp.WithSendCompression(b.name))
+					client := e.rawClient(protocol, connecthttp.WithCompressors(b),
+						connecthttp.WithSendCompression(b.name))
 					ctx, info := connect.NewClientContext(t.Context())
 					info.RequestHeader().Set("Authorization", token)
 					message := &frame.Frame{Data: make([]byte, 2048)}
 					if n := allocated(func() {
-						stream, err := client.CallClientStream(ctx, connect.Spec{Procedure: procedure, StreamType: kind})
+						stream, err := client.CallClientStream(ctx,
+							connect.Spec{Procedure: procedure, StreamType: kind})
 						if err != nil {
 							t.Error(err)
 							return
@@ -154,8 +159,13 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 			if len(b.packed) > 16<<10 {
 				t.Skip("it does not fit into a URL")
 			}
-			query := url.Values{"connect": {"v1"}, "encoding": {"proto"}, "base64": {"1"}, "compression": {b.name}, "message": {base64.RawURLEncoding.EncodeToString(b.packed)}}
-			for _, procedure := range []string{healthv1.Health_Check_FullMethodName, queriesconnect.QueryServiceQueryProcedure} {
+			query := url.Values{
+				"connect": {"v1"}, "encoding": {"proto"}, "base64": {"1"}, "compression": {b.name},
+				"message": {base64.RawURLEncoding.EncodeToString(b.packed)},
+			}
+			for _, procedure := range []string{
+				healthv1.Health_Check_FullMethodName, queriesconnect.QueryServiceQueryProcedure,
+			} {
 				if n := allocated(func() {
 					status, text := e.http(t, http.MethodGet, procedure+"?"+query.Encode(), "", "Authorization", token)
 					if status != http.StatusBadRequest && status != http.StatusTooManyRequests {
@@ -168,7 +178,8 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 		})
 		t.Run("rest "+b.name, func(t *testing.T) {
 			if n := allocated(func() {
-				status, text := e.http(t, http.MethodPost, "/v1/query/wallets", string(b.packed), "Authorization", token, "Content-Type", "application/json", "Content-Encoding", b.name)
+				status, text := e.http(t, http.MethodPost, "/v1/query/wallets", string(b.packed), "Authorization",
+					token, "Content-Type", "application/json", "Content-Encoding", b.name)
 				if status != http.StatusBadRequest && status != http.StatusRequestEntityTooLarge {
 					t.Errorf("%s of %d bytes: %d %s", b.name, len(b.packed), status, text)
 				}
@@ -179,7 +190,9 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 	}
 	for _, protocol := range protocols {
 		e.node.set(nil)
-		if got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+		if got := e.query(
+			t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+		); got.err != nil {
 			t.Errorf("afterwards, by %s: %v", protocol, got.err)
 		}
 	}
@@ -215,7 +228,8 @@ func malformedQueries() map[string][]byte {
 		"a map's value that is not UTF-8": []byte("\x22\x06\x0a\x01a\x12\x01\xff"),
 		"a map's entry cut off":           []byte("\x22\x02\x0a\x05"),
 		"a message inside, cut off":       []byte("\x1a\x02\x0a\x05"),
-		"a message inside, damaged":       append(protowire.AppendVarint([]byte("\x1a\x06"), 1<<32), 1), // a field number of 2^29
+		"a message inside, damaged": append(protowire.AppendVarint([]byte("\x1a\x06"), 1<<32),
+			1), // a field number of 2^29
 	}
 }
 
@@ -229,7 +243,8 @@ func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 			t.Helper()
 			ctx, info := connect.NewClientContext(t.Context())
 			info.RequestHeader().Set("Authorization", token)
-			stream, err := e.rawClient(protocol).CallClientStream(ctx, connect.Spec{Procedure: procedure, StreamType: kind})
+			stream, err := e.rawClient(protocol).CallClientStream(ctx,
+				connect.Spec{Procedure: procedure, StreamType: kind})
 			if err != nil {
 				return err
 			}
@@ -252,14 +267,16 @@ func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 		}
 		refused := func(t *testing.T, err error) {
 			t.Helper()
-			if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "malformed protobuf") {
+			if connect.CodeOf(err) != connect.CodeInvalidArgument ||
+				!strings.Contains(err.Error(), "malformed protobuf") {
 				t.Errorf("%v", err)
 			}
 		}
 		for _, protocol := range rawProtocols {
 			for name, wire := range malformed() {
 				t.Run(protocol+", "+name, func(t *testing.T) {
-					refused(t, send(t, protocol, queriesconnect.QueryServiceQueryProcedure, connect.StreamTypeUnary, 0, wire))
+					refused(t,
+						send(t, protocol, queriesconnect.QueryServiceQueryProcedure, connect.StreamTypeUnary, 0, wire))
 					refused(t, send(t, protocol, "/test.Ticker/Watch", connect.StreamTypeServer, 0, wire))
 					refused(t, send(t, protocol, "/test.Room/Talk", connect.StreamTypeBidi, 0, wire))
 					if protocol != "grpcweb" && protocol != "connect+proto" {
@@ -269,7 +286,8 @@ func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 			}
 			for name, wire := range malformedQueries() {
 				t.Run(protocol+", "+name, func(t *testing.T) {
-					refused(t, send(t, protocol, queriesconnect.QueryServiceQueryProcedure, connect.StreamTypeUnary, 0, wire))
+					refused(t,
+						send(t, protocol, queriesconnect.QueryServiceQueryProcedure, connect.StreamTypeUnary, 0, wire))
 				})
 			}
 		}
@@ -277,13 +295,18 @@ func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 			if len(wire) > 4096 {
 				continue // for a URL
 			}
-			query := url.Values{"connect": {"v1"}, "encoding": {"proto"}, "base64": {"1"}, "message": {base64.RawURLEncoding.EncodeToString(wire)}}
-			status, text := e.http(t, http.MethodGet, queriesconnect.QueryServiceQueryProcedure+"?"+query.Encode(), "", "Authorization", token)
+			query := url.Values{
+				"connect": {"v1"}, "encoding": {"proto"}, "base64": {"1"},
+				"message": {base64.RawURLEncoding.EncodeToString(wire)},
+			}
+			status, text := e.http(t, http.MethodGet, queriesconnect.QueryServiceQueryProcedure+"?"+query.Encode(), "",
+				"Authorization", token)
 			if status != http.StatusBadRequest || !strings.Contains(text, "malformed protobuf") {
 				t.Errorf("by GET, %s: %d %s", name, status, text)
 			}
 		}
-		status, text := e.http(t, http.MethodGet, "/v1/ticks/rooms/hall", "", "Authorization", token, "Last-Event-Id", "\xff\xfe")
+		status, text := e.http(t, http.MethodGet, "/v1/ticks/rooms/hall", "", "Authorization", token, "Last-Event-Id",
+			"\xff\xfe")
 		if status != http.StatusBadRequest {
 			t.Errorf("a Last-Event-Id that is not UTF-8: %d %s", status, text)
 		}
@@ -299,7 +322,11 @@ func TestMalformedAnswer_IsInternal(t *testing.T) {
 		ticks := newTicker(t)
 		e := start(nil, func(s *connect.Server) {
 			s.Register(connect.Method{
-				Spec: connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc},
+				Spec: connect.Spec{
+					Procedure:  "/test.Ticker/Watch",
+					StreamType: connect.StreamTypeServer,
+					Schema:     ticks.desc,
+				},
 				Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
 					wrong := &emptypb.Empty{}
 					wrong.ProtoReflect().SetUnknown([]byte("\x12\x02\xc3\x28")) // a position that is not UTF-8
@@ -309,24 +336,33 @@ func TestMalformedAnswer_IsInternal(t *testing.T) {
 		}, ticks.set(t))
 		token := e.token(t, "acme", "tick.read")
 		for _, accept := range []string{"text/event-stream", "*/*"} {
-			status, text := e.http(t, http.MethodGet, "/v1/ticks/rooms/hall", "", "Authorization", token, "Accept", accept)
-			if !strings.Contains(text, "internal") || !strings.Contains(text, "not a valid protobuf message of its type") {
+			status, text := e.http(t, http.MethodGet, "/v1/ticks/rooms/hall", "", "Authorization", token, "Accept",
+				accept)
+			if !strings.Contains(text, "internal") ||
+				!strings.Contains(text, "not a valid protobuf message of its type") {
 				t.Errorf("%s: %d %s", accept, status, text)
 			}
 		}
 		for _, protocol := range []string{"connect+json", "grpc"} {
 			client := connect.NewClient(connecthttp.NewTransport(e.h2c, e.url, connecthttp.WithProtoJSON()))
 			if protocol == "grpc" {
-				client = connect.NewClient(connecthttp.NewTransport(e.h2c, e.grpc, connecthttp.WithGRPC(), connecthttp.WithProtoJSON()))
+				client = connect.NewClient(
+					connecthttp.NewTransport(e.h2c, e.grpc, connecthttp.WithGRPC(), connecthttp.WithProtoJSON()),
+				)
 			}
 			ctx, info := connect.NewClientContext(t.Context())
 			info.RequestHeader().Set("Authorization", token)
-			stream, err := client.CallServerStream(ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}, dynamicpb.NewMessage(ticks.desc.Input()))
+			stream, err := client.CallServerStream(
+				ctx,
+				connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc},
+				dynamicpb.NewMessage(ticks.desc.Input()),
+			)
 			if err == nil {
 				err = stream.Receive(dynamicpb.NewMessage(ticks.desc.Output()))
 				_ = stream.Close()
 			}
-			if connect.CodeOf(err) != connect.CodeInternal || !strings.Contains(err.Error(), "not a valid protobuf message of its type") {
+			if connect.CodeOf(err) != connect.CodeInternal ||
+				!strings.Contains(err.Error(), "not a valid protobuf message of its type") {
 				t.Errorf("%s: %v", protocol, err)
 			}
 		}

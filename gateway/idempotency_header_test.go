@@ -19,7 +19,10 @@ func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := connect.Spec{Procedure: "/shapes.v1.Shapes/Once", Schema: service.(protoreflect.ServiceDescriptor).Methods().ByName("Once")}
+	spec := connect.Spec{
+		Procedure: "/shapes.v1.Shapes/Once",
+		Schema:    service.(protoreflect.ServiceDescriptor).Methods().ByName("Once"),
+	}
 	call := func(protocol, key string, headers ...string) (string, error) {
 		ctx, info := connect.NewClientContext(t.Context())
 		info.RequestHeader().Set("Authorization", s.token(t, "acme", "shapes.write"))
@@ -51,7 +54,9 @@ func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 			"none but the body": {"abc", nil, "abc"},
 		} {
 			got, err := call(protocol, tc.key, tc.headers...)
-			if tc.want == "" && (connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "key: the header Idempotency-Key is")) ||
+			if tc.want == "" &&
+				(connect.CodeOf(err) != connect.CodeInvalidArgument ||
+					!strings.Contains(err.Error(), "key: the header Idempotency-Key is")) ||
 				tc.want != "" && (err != nil || got != tc.want) {
 				t.Errorf("%s, %s: %q, %v", protocol, name, got, err)
 			}
@@ -61,8 +66,13 @@ func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 	if answer.status != http.StatusOK || !s.same(t, once, answer.text, `{"tenantId":"acme","key":"abc","text":"x"}`) {
 		t.Errorf("rest: %d %s", answer.status, answer.text)
 	}
-	s.refuses(t, "another in the body", s.send(t, http.MethodPost, "/shapes/v1/once", `{"key":"abd"}`, "Idempotency-Key", "abc"), http.StatusBadRequest, "invalid_argument", "the header Idempotency-Key is")
-	s.refuses(t, "another in the path", s.send(t, http.MethodPost, "/shapes/v1/once/abd", "", "Idempotency-Key", "abc"), http.StatusBadRequest, "invalid_argument", "the header Idempotency-Key is")
+	s.refuses(
+		t, "another in the body",
+		s.send(t, http.MethodPost, "/shapes/v1/once", `{"key":"abd"}`, "Idempotency-Key", "abc"), http.StatusBadRequest,
+		"invalid_argument", "the header Idempotency-Key is",
+	)
+	s.refuses(t, "another in the path", s.send(t, http.MethodPost, "/shapes/v1/once/abd", "", "Idempotency-Key", "abc"),
+		http.StatusBadRequest, "invalid_argument", "the header Idempotency-Key is")
 }
 
 // The node is unavailable once.
@@ -75,10 +85,13 @@ func TestIdempotencyKey_HeaderPermitsRetries(t *testing.T) {
 		}
 		return nil
 	})
-	if answer := s.send(t, http.MethodPost, "/shapes/v1/once", `{}`, "Idempotency-Key", "abc"); answer.status != http.StatusOK || calls != 2 {
+	if answer := s.send(
+		t, http.MethodPost, "/shapes/v1/once", `{}`, "Idempotency-Key", "abc",
+	); answer.status != http.StatusOK || calls != 2 {
 		t.Errorf("with a key: %d after %d calls", answer.status, calls)
 	}
-	if answer := s.send(t, http.MethodPost, "/shapes/v1/once", `{}`); answer.status != http.StatusServiceUnavailable || calls != 3 {
+	if answer := s.send(t, http.MethodPost, "/shapes/v1/once", `{}`); answer.status != http.StatusServiceUnavailable ||
+		calls != 3 {
 		t.Errorf("without: %d after %d calls", answer.status, calls)
 	}
 }

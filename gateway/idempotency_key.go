@@ -22,12 +22,20 @@ func (c *Call) setKey() error {
 		given, ok := keyOf(value)
 		switch {
 		case !ok:
-			return invalidField(string(field), fmt.Sprintf("the header %s is %q: send a key of printable ASCII characters, with or without quotes", headerKey, excerpt.Text(value, excerpt.Name)))
+			return invalidField(
+				string(field),
+				fmt.Sprintf("the header %s is %q: send a key of printable ASCII characters, with or without quotes",
+					headerKey, excerpt.Text(value, excerpt.Name)),
+			)
 		case key == "":
 			key = given
 			c.First.AppendText(c.Method.KeyField, key)
 		case key != given:
-			return invalidField(string(field), fmt.Sprintf("the header %s is %q, and the field or another header has another key", headerKey, excerpt.Text(value, excerpt.Name)))
+			return invalidField(
+				string(field),
+				fmt.Sprintf("the header %s is %q, and the field or another header has another key", headerKey,
+					excerpt.Text(value, excerpt.Name)),
+			)
 		}
 	}
 	c.HasKey = key != ""

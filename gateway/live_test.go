@@ -84,7 +84,10 @@ func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (r
 	}
 	ctx, info := connect.NewClientContext(t.Context())
 	info.RequestHeader().Set("Authorization", "Bearer "+token)
-	stream, err := e.client(protocol).CallServerStream(ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}, dynamicpb.NewMessage(ticks.desc.Input()))
+	stream, err := e.client(protocol).CallServerStream(
+		ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc},
+		dynamicpb.NewMessage(ticks.desc.Input()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +175,10 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 		denied  string
 	}{
 		{"the credential expires", 2 * time.Second, "", connect.CodeUnauthenticated, "expired", "EXPIRED_CREDENTIAL"},
-		{"the tenant is suspended", time.Hour, "acme", connect.CodePermissionDenied, "tenant acme is suspended: unpaid", "TENANT_SUSPENDED"},
+		{
+			"the tenant is suspended", time.Hour, "acme", connect.CodePermissionDenied,
+			"tenant acme is suspended: unpaid", "TENANT_SUSPENDED",
+		},
 		{"another tenant is suspended", time.Hour, "globex", 0, "", ""},
 		{"the API key is revoked", 0, "", connect.CodeUnauthenticated, "revoked", "BAD_CREDENTIAL"},
 		{signingKeyRevoked, time.Hour, "", connect.CodeUnauthenticated, "revoked", "BAD_CREDENTIAL"},
@@ -190,7 +196,8 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 						config.Auth.Keys, config.Auth.Issuer, config.Auth.Audience = signing.ring, "test", "headgate"
 					}
 				}, ticks.register, ticks.set(t))
-				denials, err := e.js.CreateConsumer(t.Context(), streams.Audit, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
+				denials, err := e.js.CreateConsumer(t.Context(), streams.Audit,
+					jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -222,7 +229,11 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 					signing.rotate(t)
 				}
 				if test.suspend != "" {
-					e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, test.suspend): {Suspended: true, Reason: "unpaid"}})
+					e.edge.SetTenants(
+						map[contextkit.TenantID]gateway.TenantState{
+							natstest.Tenant(t, test.suspend): {Suspended: true, Reason: "unpaid"},
+						},
+					)
 				}
 				if test.code == 0 {
 					ticks.next <- 1
@@ -233,7 +244,8 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 					<-ticks.done
 					return
 				}
-				if err := receive(); connect.CodeOf(err) != test.code || !strings.Contains(fmt.Sprint(err), test.message) {
+				if err := receive(); connect.CodeOf(err) != test.code ||
+					!strings.Contains(fmt.Sprint(err), test.message) {
 					t.Errorf("%v, want %v with %q", err, test.code, test.message)
 				}
 				select {
@@ -246,7 +258,8 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 					t.Fatal(err)
 				}
 				var record struct{ Decision, Reason, Principal string }
-				if err := json.Unmarshal(msg.Data(), &record); err != nil || record.Decision != "denied" || !strings.HasPrefix(record.Reason, test.denied) || record.Principal != caller {
+				if err := json.Unmarshal(msg.Data(), &record); err != nil || record.Decision != "denied" ||
+					!strings.HasPrefix(record.Reason, test.denied) || record.Principal != caller {
 					t.Errorf("the audit record is %s, %v", msg.Data(), err)
 				}
 				reason := "credential"
@@ -254,7 +267,8 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 					reason = "suspended"
 				}
 				want := fmt.Sprintf(`headgate_streams_ended_total{process="gateway",reason=%q} 1`, reason)
-				eventually(t, "the end is counted", func() bool { return slices.Contains(e.series(t, "headgate_streams_ended_total"), want) })
+				eventually(t, "the end is counted",
+					func() bool { return slices.Contains(e.series(t, "headgate_streams_ended_total"), want) })
 			})
 		}
 	}

@@ -74,7 +74,12 @@ func (g *Gateway) localPage(path string, next http.Handler) http.Handler {
 func newLocalCall(ctx context.Context, spec connect.Spec, info *connect.CallInfo) *Call {
 	spec.IdempotencyLevel = connect.IdempotencyNoSideEffects // no local method changes state
 	call := &Call{Method: &policy.Method{Spec: spec, Priority: limit.Normal}, Info: info}
-	call.end = rpc.Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: contextkit.In(ctx).Began(), Err: rpc.ErrUnfinished}
+	call.end = rpc.Outcome{
+		Procedure: spec.Procedure,
+		Protocol:  info.Protocol,
+		Started:   contextkit.In(ctx).Began(),
+		Err:       rpc.ErrUnfinished,
+	}
 	if call.end.Started.IsZero() {
 		call.end.Started = time.Now()
 	}

@@ -68,7 +68,8 @@ func unread(t *testing.T, url, token string, calls int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	message := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))), wire...) //nolint:gosec // a few bytes
+	message := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))),
+		wire...) //nolint:gosec // a few bytes
 	refused := make(chan struct{}, calls)
 	var reading sync.WaitGroup
 	reading.Go(func() {

@@ -36,26 +36,47 @@ func newRoom(t *testing.T) *room {
 	t.Helper()
 	options := &descriptorpb.MethodOptions{}
 	proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{
-		Right: "room.talk", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "ticker", Timeout: durationpb.New(20 * time.Second),
-		TenantField: "tenant_id", ResourceField: "name",
+		Right:         "room.talk",
+		TenantScope:   policyv1.TenantScope_TENANT_SCOPE_TENANT,
+		Upstream:      "ticker",
+		Timeout:       durationpb.New(20 * time.Second),
+		TenantField:   "tenant_id",
+		ResourceField: "name",
 	})
 	text := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
-		return &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+		return &descriptorpb.FieldDescriptorProto{
+			Name:   proto.String(name),
+			Number: proto.Int32(number),
+			Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+			Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		}
 	}
 	file := &descriptorpb.FileDescriptorProto{
-		Name: proto.String("test/room.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Note"), Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("name", 2), text("text", 3)}}},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Room"), Method: []*descriptorpb.MethodDescriptorProto{{
-			Name: proto.String("Talk"), InputType: proto.String(".test.Note"), OutputType: proto.String(".test.Note"),
-			ClientStreaming: proto.Bool(true), ServerStreaming: proto.Bool(true), Options: options,
-		}}}},
+		Name:    proto.String("test/room.proto"),
+		Package: proto.String("test"),
+		Syntax:  proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{
+				Name:  proto.String("Note"),
+				Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("name", 2), text("text", 3)},
+			},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{
+			{Name: proto.String("Room"), Method: []*descriptorpb.MethodDescriptorProto{{
+				Name: proto.String("Talk"), InputType: proto.String(".test.Note"),
+				OutputType:      proto.String(".test.Note"),
+				ClientStreaming: proto.Bool(true), ServerStreaming: proto.Bool(true), Options: options,
+			}}},
+		},
 	}
 	fd, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &room{desc: fd.Services().Get(0).Methods().Get(0)}
-	if r.set, err = proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}}); err != nil {
+	if r.set, err = proto.Marshal(
+		&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -111,7 +132,11 @@ func TestStream_EveryMessageIsAuthorized(t *testing.T) {
 
 func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 	clients := map[string]func(*edge) *connect.Client{ // concurrent use of both sides takes HTTP/2
-		"connect":     func(e *edge) *connect.Client { return connect.NewClient(connecthttp.NewTransport(e.h2c, e.url)) },
+		"connect": func(e *edge) *connect.Client {
+			return connect.NewClient(
+				connecthttp.NewTransport(e.h2c, e.url),
+			)
+		},
 		"grpc":        func(e *edge) *connect.Client { return e.client("grpc") },
 		"native grpc": func(e *edge) *connect.Client { return e.client("native grpc") },
 	}
@@ -121,16 +146,21 @@ func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 			code    connect.Code
 			message string
 		}{
-			"that is allowed":             {[]string{"acme", "hall", "hello"}, 0, ""},
-			"that names another tenant":   {[]string{"globex", "hall", "hello"}, connect.CodePermissionDenied, "another tenant"},
-			"that names another resource": {[]string{"", "attic", "hello"}, connect.CodePermissionDenied, `"room.talk:attic"`},
+			"that is allowed": {[]string{"acme", "hall", "hello"}, 0, ""},
+			"that names another tenant": {
+				[]string{"globex", "hall", "hello"}, connect.CodePermissionDenied, "another tenant",
+			},
+			"that names another resource": {
+				[]string{"", "attic", "hello"}, connect.CodePermissionDenied, `"room.talk:attic"`,
+			},
 		} {
 			t.Run(protocol+", a message "+name, func(t *testing.T) {
 				r := newRoom(t)
 				e := start(nil, r.register, r.set)
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("Authorization", e.token(t, "acme", "room.talk:hall", "room.talk:yard"))
-				stream, err := client(e).CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+				stream, err := client(e).CallClientStream(ctx,
+					connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -141,7 +171,8 @@ func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 						t.Fatal(err)
 					}
 					answer := dynamicpb.NewMessage(r.desc.Output())
-					if err := stream.Receive(answer); err != nil || r.fields(answer) != "acme "+strings.Join(fields[1:], " ") {
+					if err := stream.Receive(answer); err != nil ||
+						r.fields(answer) != "acme "+strings.Join(fields[1:], " ") {
 						t.Fatalf("%q, %v", r.fields(answer), err)
 					}
 				}

@@ -44,11 +44,13 @@ func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 					m.set(nil, nil)
 					got := w.do(t, e, m, http.Header{"Authorization": {token}, row.name: {row.value}})
 					switch seen := m.received(); {
-					case row.fine && (got.err != nil || !slices.Equal(seen[http.CanonicalHeaderKey(row.name)], []string{row.value})):
+					case row.fine &&
+						(got.err != nil || !slices.Equal(seen[http.CanonicalHeaderKey(row.name)], []string{row.value})):
 						t.Errorf("%s: the node gets %q: %v", what, seen[http.CanonicalHeaderKey(row.name)], got.err)
 					case row.fine:
 					case connect.CodeOf(got.err) != connect.CodeInvalidArgument || seen != nil:
-						t.Errorf("%s: %v, the node is called: %v; want INVALID_ARGUMENT before", what, got.err, seen != nil)
+						t.Errorf("%s: %v, the node is called: %v; want INVALID_ARGUMENT before", what, got.err,
+							seen != nil)
 					case !strings.Contains(got.err.Error(), strings.ToLower(row.name)[:min(len(row.name), 60)]):
 						t.Errorf("%s: %v does not name the header", what, got.err)
 					}
@@ -105,7 +107,8 @@ func TestMetadata_NodesInvalidHeadersAreDropped(t *testing.T) {
 		for _, w := range everyWay() {
 			m.set(bad, bad)
 			got := w.do(t, e, m, http.Header{"Authorization": {token}})
-			if got.err != nil || !slices.Contains(got.fields["X-Own"], "passes") || !slices.Contains(got.fields["X-Some-Bin"], "AA") || !slices.Contains(got.fields["X-Text"], "green") {
+			if got.err != nil || !slices.Contains(got.fields["X-Own"], "passes") ||
+				!slices.Contains(got.fields["X-Some-Bin"], "AA") || !slices.Contains(got.fields["X-Text"], "green") {
 				t.Errorf("%v: the client gets %v: %v", w, got.fields, got.err)
 			}
 			for name, values := range got.fields {

@@ -20,11 +20,36 @@ type counters struct {
 
 func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
-		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_limited_total", Help: "Calls rejected by a limit, by reason and by the limit's scope: tenant, principal or address."}, []string{"reason", "scope"}),
-		delayed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_rejections_delayed_total", Help: "Rejections whose answer was delayed because their caller's rate of rejected calls is too high."}),
-		retried: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_upstream_retries_total", Help: "Retries of upstream calls: sent, denied by a retry budget, or refused by the node."}, []string{"outcome"}),
-		streams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_streams_ended_total", Help: "Upstream streams that have ended, by reason. completed and client: the node or the client ended it; credential: the credential expired or was revoked; suspended: the tenant was suspended; exhausted: a bound was reached, such as that of a client that does not read; node: the node was lost or answered UNAVAILABLE; deadline; error: any other."}, []string{"reason"}),
-		denied:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by reason."}, []string{"reason"}),
+		limited: prometheus.NewCounterVec(
+			prometheus.CounterOpts{
+				Name: "headgate_limited_total",
+				Help: "Calls rejected by a limit, by reason and by the limit's scope: tenant, principal or address.",
+			},
+			[]string{"reason", "scope"},
+		),
+		delayed: prometheus.NewCounter(
+			prometheus.CounterOpts{
+				Name: "headgate_rejections_delayed_total",
+				Help: "Rejections whose answer was delayed because their caller's rate of rejected calls is too high.",
+			},
+		),
+		retried: prometheus.NewCounterVec(
+			prometheus.CounterOpts{
+				Name: "headgate_upstream_retries_total",
+				Help: "Retries of upstream calls: sent, denied by a retry budget, or refused by the node.",
+			},
+			[]string{"outcome"},
+		),
+		streams: prometheus.NewCounterVec(
+			prometheus.CounterOpts{
+				Name: "headgate_streams_ended_total",
+				Help: "Upstream streams that have ended, by reason. completed and client: the node or the client ended it; credential: the credential expired or was revoked; suspended: the tenant was suspended; exhausted: a bound was reached, such as that of a client that does not read; node: the node was lost or answered UNAVAILABLE; deadline; error: any other.",
+			},
+			[]string{"reason"},
+		),
+		denied: prometheus.NewCounterVec(
+			prometheus.CounterOpts{Name: "headgate_denied_total", Help: "Calls denied, by reason."}, []string{"reason"},
+		),
 	}
 	for _, reason := range denialReasons {
 		c.denied.WithLabelValues(reason.String())
@@ -120,29 +145,47 @@ var (
 	describe = func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
-	callsInFlight    = describe("headgate_in_flight", "Calls in flight.")
-	streamsInFlight  = describe("headgate_streams_in_flight", "Server streams in flight.")
-	refusalsDelayed  = describe("headgate_rejections_delayed", "Rejections whose answer is being delayed.")
-	callsShed        = describe("headgate_shed_total", "Calls rejected because the gateway's shared capacity was nearly used up, by priority.", "priority")
-	messageBytes     = describe("headgate_message_bytes", "Bytes of messages in memory.")
-	budgetsTracked   = describe("headgate_budgets", "Callers with their own budget, by scope.", "scope")
-	budgetsFull      = describe("headgate_budgets_overflow_total", "Calls charged to a shared budget because too many callers are tracked, by scope.", "scope")
-	poolChannels     = describe("headgate_upstream_channels", "Open channels to nodes.")
-	poolCalls        = describe("headgate_upstream_in_flight", "Upstream calls in flight.")
-	poolMade         = describe("headgate_upstream_channels_made_total", "Channels opened.")
-	poolEvicted      = describe("headgate_upstream_channels_evicted_total", "Channels evicted: idle, or least recently used.")
-	breakerOpen      = describe("headgate_breaker_open", "1 while the node's circuit breaker is open for all tenants.", "kind", "endpoint")
-	methodOpen       = describe("headgate_method_breaker_open", "1 while the circuit breaker of the node's method is open for all tenants.", "kind", "endpoint", "procedure")
-	singleOpen       = describe("headgate_single_tenant_breakers_open", "Open circuit breakers that reject the calls of one tenant only.")
-	breakerLatency   = describe("headgate_upstream_latency_seconds", "Moving average of the node's response time.", "kind", "endpoint")
-	nodeReady        = describe("headgate_node_ready", "1 while the node is ready; 0 while it is not ready, or lost: its announcements stopped without a shutdown and it does not answer.", "kind", "node")
-	kindDegraded     = describe("headgate_kind_degraded", "1 while no node of the kind is ready, so that its methods are rejected.", "kind")
-	tenantLimited    = describe("headgate_tenant_limited", "Calls of the tenant rejected by its own limits in the last 30 to 60 seconds, for the ten tenants with the most.", "tenant")
+	callsInFlight   = describe("headgate_in_flight", "Calls in flight.")
+	streamsInFlight = describe("headgate_streams_in_flight", "Server streams in flight.")
+	refusalsDelayed = describe("headgate_rejections_delayed", "Rejections whose answer is being delayed.")
+	callsShed       = describe("headgate_shed_total",
+		"Calls rejected because the gateway's shared capacity was nearly used up, by priority.", "priority")
+	messageBytes   = describe("headgate_message_bytes", "Bytes of messages in memory.")
+	budgetsTracked = describe("headgate_budgets", "Callers with their own budget, by scope.", "scope")
+	budgetsFull    = describe("headgate_budgets_overflow_total",
+		"Calls charged to a shared budget because too many callers are tracked, by scope.", "scope")
+	poolChannels = describe("headgate_upstream_channels", "Open channels to nodes.")
+	poolCalls    = describe("headgate_upstream_in_flight", "Upstream calls in flight.")
+	poolMade     = describe("headgate_upstream_channels_made_total", "Channels opened.")
+	poolEvicted  = describe("headgate_upstream_channels_evicted_total",
+		"Channels evicted: idle, or least recently used.")
+	breakerOpen = describe("headgate_breaker_open", "1 while the node's circuit breaker is open for all tenants.",
+		"kind", "endpoint")
+	methodOpen = describe("headgate_method_breaker_open",
+		"1 while the circuit breaker of the node's method is open for all tenants.", "kind", "endpoint", "procedure")
+	singleOpen = describe("headgate_single_tenant_breakers_open",
+		"Open circuit breakers that reject the calls of one tenant only.")
+	breakerLatency = describe("headgate_upstream_latency_seconds", "Moving average of the node's response time.",
+		"kind", "endpoint")
+	nodeReady = describe(
+		"headgate_node_ready",
+		"1 while the node is ready; 0 while it is not ready, or lost: its announcements stopped without a shutdown and it does not answer.",
+		"kind", "node",
+	)
+	kindDegraded = describe("headgate_kind_degraded",
+		"1 while no node of the kind is ready, so that its methods are rejected.", "kind")
+	tenantLimited = describe(
+		"headgate_tenant_limited",
+		"Calls of the tenant rejected by its own limits in the last 30 to 60 seconds, for the ten tenants with the most.",
+		"tenant",
+	)
 	routingEpoch     = describe("headgate_routing_epoch", "Change counter of the routing table.")
 	probesMade       = describe("headgate_probes_total", "Probes sent to nodes.")
 	everyDescription = []*prometheus.Desc{
-		callsInFlight, streamsInFlight, refusalsDelayed, callsShed, messageBytes, budgetsTracked, budgetsFull, poolChannels, poolCalls, poolMade, poolEvicted,
-		breakerOpen, methodOpen, singleOpen, breakerLatency, nodeReady, kindDegraded, tenantLimited, routingEpoch, probesMade,
+		callsInFlight, streamsInFlight, refusalsDelayed, callsShed, messageBytes, budgetsTracked, budgetsFull,
+		poolChannels, poolCalls, poolMade, poolEvicted,
+		breakerOpen, methodOpen, singleOpen, breakerLatency, nodeReady, kindDegraded, tenantLimited, routingEpoch,
+		probesMade,
 	}
 )
 
@@ -175,7 +218,8 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	tracked(scopePrincipal, c.principals.Tracked(), c.principals.Overflowed())
 	tracked(scopeAddress, c.addresses.Tracked(), c.addresses.Overflowed())
 	for _, priority := range []limit.Priority{limit.Low, limit.Normal, limit.High} {
-		counter(callsShed, calls.Shed(priority)+streams.Shed(priority)+c.shared.Bytes().Shed(priority), priority.String())
+		counter(callsShed, calls.Shed(priority)+streams.Shed(priority)+c.shared.Bytes().Shed(priority),
+			priority.String())
 	}
 	pool := c.pool.Stats()
 	gauge(poolChannels, float64(pool.Channels))

@@ -77,17 +77,19 @@ func (m *member) noteProbe(ctx context.Context) {
 func startMember(t *testing.T, kind, id string) *member {
 	t.Helper()
 	m := &member{released: make(chan struct{})}
-	server := rpc.NewServer(rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(ctx context.Context, _ contextkit.TenantID) error {
-		m.noteProbe(ctx)
-		if m.hung.Load() {
-			m.waits.Store(true)
-			<-m.released // not ctx.Done: an answer at the deadline is one
-		}
-		if m.unready.Load() {
-			return connect.NewError(connect.CodeUnavailable, "drained")
-		}
-		return nil
-	}, zerolog.Nop())
+	server := rpc.NewServer(
+		rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(ctx context.Context, _ contextkit.TenantID) error {
+			m.noteProbe(ctx)
+			if m.hung.Load() {
+				m.waits.Store(true)
+				<-m.released // not ctx.Done: an answer at the deadline is one
+			}
+			if m.unready.Load() {
+				return connect.NewError(connect.CodeUnavailable, "drained")
+			}
+			return nil
+		}, zerolog.Nop(),
+	)
 	queriesconnect.RegisterQueryServiceHandler(server.RPC, m)
 	adminv1connect.RegisterRunnerAdminHandler(server.RPC, m)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -103,7 +105,12 @@ func startMember(t *testing.T, kind, id string) *member {
 			t.Error(err)
 		}
 	})
-	m.node = route.Node{ID: id, Kind: kind, Endpoint: server.Addr(), Ready: true}
+	m.node = route.Node{
+		ID:       id,
+		Kind:     kind,
+		Endpoint: server.Addr(),
+		Ready:    true,
+	}
 	return m
 }
 
@@ -147,17 +154,28 @@ func eventually(t *testing.T, what string, condition func() bool) {
 func TestBreaker_CallsOfSilentNodeAreDiverted(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: time.Hour} })
 	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
-	dead := &member{node: route.Node{ID: "dead", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}}
+	dead := &member{node: route.Node{
+		ID:       "dead",
+		Kind:     "projection",
+		Endpoint: "127.0.0.1:1",
+		Ready:    true,
+	}}
 	e.replace(t, one, two, dead)
 	token := e.token(t, "*", "query.read")
 	for i := range 60 {
 		tenant := []string{"acme", "globex", "initech", "umbrella", "hooli", "stark"}[i%6]
-		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", tenant); got.err != nil {
+		if got := e.query(
+			t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", tenant,
+		); got.err != nil {
 			t.Fatalf("call %d, for %s: %v", i, tenant, got.err)
 		}
 	}
-	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_breaker_open{endpoint="127.0.0.1:1",kind="projection",process="gateway"} 1`) ||
-		!strings.Contains(text, `headgate_breaker_open{endpoint="`+one.node.Endpoint+`",kind="projection",process="gateway"} 0`) {
+	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
+		text, `headgate_breaker_open{endpoint="127.0.0.1:1",kind="projection",process="gateway"} 1`,
+	) ||
+		!strings.Contains(
+			text, `headgate_breaker_open{endpoint="`+one.node.Endpoint+`",kind="projection",process="gateway"} 0`,
+		) {
 		t.Errorf("the metrics do not show the breakers:\n%s", text)
 	}
 }
@@ -166,7 +184,9 @@ func TestBreaker_IgnoredWhenMostNodesAreSilent(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Breakers, c.MaxTimeout = breaker.Config{FirstPause: time.Hour, Failures: 1}, 200*time.Millisecond
 	})
-	members := []*member{startMember(t, "projection", "a"), startMember(t, "projection", "b"), startMember(t, "projection", "c")}
+	members := []*member{
+		startMember(t, "projection", "a"), startMember(t, "projection", "b"), startMember(t, "projection", "c"),
+	}
 	e.replace(t, members...)
 	token := e.token(t, "acme", "command.submit", "query.read")
 	// Every node is silent, as when the gateway's own network fails.
@@ -174,7 +194,9 @@ func TestBreaker_IgnoredWhenMostNodesAreSilent(t *testing.T) {
 		m.set(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
 	}
 	for range 3 {
-		if code, text := e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", token); code != http.StatusGatewayTimeout {
+		if code, text := e.http(
+			t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization", token,
+		); code != http.StatusGatewayTimeout {
 			t.Fatalf("%d %s", code, text)
 		}
 	}
@@ -245,7 +267,9 @@ func TestProbes_TenantsLeaveUnreadyNode(t *testing.T) {
 	answers := func() *member {
 		one.set(nil)
 		two.set(nil)
-		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+		if got := e.query(
+			t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+		); got.err != nil {
 			t.Fatal(got.err)
 		}
 		if calls, _, _, _, _ := one.seen(); calls == 1 {
@@ -256,7 +280,8 @@ func TestProbes_TenantsLeaveUnreadyNode(t *testing.T) {
 	first := answers()
 	first.unready.Store(true)
 	eventually(t, "the tenant is moved", func() bool { return answers() != first })
-	if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"answer":"NOT_SERVING"`) || !strings.Contains(text, `"answer":"SERVING"`) {
+	if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"answer":"NOT_SERVING"`) ||
+		!strings.Contains(text, `"answer":"SERVING"`) {
 		t.Errorf("/nodes says %s", text)
 	}
 	first.unready.Store(false)
@@ -293,7 +318,12 @@ func TestNodes_ListsNodesThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	e := start(t, nil)
 	one, two := startMember(t, "projection", "one"), startMember(t, "runner", "two")
-	dead := &member{node: route.Node{ID: "dead", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true}}
+	dead := &member{node: route.Node{
+		ID:       "dead",
+		Kind:     "runner",
+		Endpoint: "127.0.0.1:1",
+		Ready:    true,
+	}}
 	e.replace(t, one, two, dead)
 	type fleet struct {
 		Nodes []struct{ ID, Answer, Error string }
@@ -309,7 +339,8 @@ func TestNodes_ListsNodesThatDoNotAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		asked = []http.Header{one.lastProbe(), two.lastProbe()}
-		ours := !slices.ContainsFunc(asked, func(header http.Header) bool { return header.Get("X-Correlation-Id") != "fleet-1" })
+		ours := !slices.ContainsFunc(asked,
+			func(header http.Header) bool { return header.Get("X-Correlation-Id") != "fleet-1" })
 		return len(view.Nodes) == 3 && ours
 	})
 	for _, node := range view.Nodes {
@@ -340,10 +371,12 @@ func TestRoute_NamedNodeNeedNotBeReady(t *testing.T) {
 	if code, text := status("?node=two"); code != http.StatusOK || two.statuses.Load() != 1 {
 		t.Errorf("the other: %d %s", code, text)
 	}
-	if code, text := status("?node=three"); code != http.StatusNotFound || !strings.Contains(text, `no runner node is called \"three\"`) {
+	if code, text := status("?node=three"); code != http.StatusNotFound ||
+		!strings.Contains(text, `no runner node is called \"three\"`) {
 		t.Errorf("a node that is not there: %d %s", code, text)
 	}
-	if code, text := status(""); code != http.StatusBadRequest || !strings.Contains(text, "name one of them (one, two)") {
+	if code, text := status(""); code != http.StatusBadRequest ||
+		!strings.Contains(text, "name one of them (one, two)") {
 		t.Errorf("no node named, of two: %d %s", code, text)
 	}
 	e.replace(t, one)
@@ -367,7 +400,9 @@ func TestAdmission_OperatorsAreAdmittedWhenFull(t *testing.T) {
 	var calls sync.WaitGroup
 	for range 9 {
 		calls.Go(func() {
-			if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme"); got.err != nil {
+			if got := e.query(
+				t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme",
+			); got.err != nil {
 				t.Error(got.err)
 			}
 		})
@@ -375,13 +410,19 @@ func TestAdmission_OperatorsAreAdmittedWhenFull(t *testing.T) {
 	for range 9 {
 		<-entered
 	}
-	if got := e.query(t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme"); got.code != connect.CodeResourceExhausted {
+	if got := e.query(
+		t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme",
+	); got.code != connect.CodeResourceExhausted {
 		t.Errorf("a tenth query: %v", got.err)
 	}
-	if code, text := e.http(t, http.MethodGet, "/admin/runner/status", "", "Authorization", token); code != http.StatusOK {
+	if code, text := e.http(
+		t, http.MethodGet, "/admin/runner/status", "", "Authorization", token,
+	); code != http.StatusOK {
 		t.Errorf("the operator: %d %s", code, text)
 	}
-	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_shed_total{priority="normal",process="gateway"} 1`) || !strings.Contains(text, `headgate_in_flight{process="gateway"} 9`) {
+	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
+		text, `headgate_shed_total{priority="normal",process="gateway"} 1`,
+	) || !strings.Contains(text, `headgate_in_flight{process="gateway"} 9`) {
 		t.Errorf("the metrics do not show it:\n%s", text)
 	}
 	close(release)
@@ -403,8 +444,10 @@ func TestAdmin_HasSeparateServer(t *testing.T) {
 	}
 	_, text := e.adminGet(t, "/metrics")
 	for _, name := range []string{
-		"headgate_in_flight", "headgate_shed_total", "headgate_upstream_channels", "headgate_upstream_in_flight", "headgate_upstream_channels_made_total",
-		"headgate_upstream_channels_evicted_total", "headgate_node_ready", "headgate_routing_epoch", "headgate_probes_total",
+		"headgate_in_flight", "headgate_shed_total", "headgate_upstream_channels", "headgate_upstream_in_flight",
+		"headgate_upstream_channels_made_total",
+		"headgate_upstream_channels_evicted_total", "headgate_node_ready", "headgate_routing_epoch",
+		"headgate_probes_total",
 	} {
 		if !strings.Contains(text, "\n"+name+"{") {
 			t.Errorf("there is no metric %s", name)
@@ -419,7 +462,10 @@ func TestMetrics_LostNodeIsNotReady(t *testing.T) {
 	shown := func(want ...string) {
 		t.Helper()
 		_, text := e.adminGet(t, "/metrics")
-		if got := regexp.MustCompile(`headgate_node_ready\{kind="projection",node="(?:one|two)",process="gateway"\} \d`).FindAllString(text, -1); len(got) != len(want) || !strings.HasSuffix(got[0], want[0]) || !strings.HasSuffix(got[len(got)-1], want[len(want)-1]) {
+		if got := regexp.MustCompile(
+			`headgate_node_ready\{kind="projection",node="(?:one|two)",process="gateway"\} \d`,
+		).FindAllString(text, -1); len(got) != len(want) || !strings.HasSuffix(got[0], want[0]) ||
+			!strings.HasSuffix(got[len(got)-1], want[len(want)-1]) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -436,11 +482,17 @@ func TestMetrics_LostNodeIsNotReady(t *testing.T) {
 func TestProbes_CallsOfSilentNodeAreDiverted(t *testing.T) {
 	for name, change := range map[string]func(*gateway.Config){
 		"probes find it": func(c *gateway.Config) {
-			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 50 * time.Millisecond}}
+			c.Probes = probe.Config{
+				Every:  10 * time.Millisecond,
+				FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 50 * time.Millisecond},
+			}
 		},
 		// One probe is unanswered when the table loses the node.
 		"its announcements end": func(c *gateway.Config) {
-			c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 300 * time.Millisecond}}
+			c.Probes = probe.Config{
+				Every:  10 * time.Millisecond,
+				FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 300 * time.Millisecond},
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -34,27 +34,54 @@ type hall struct {
 }
 
 // streamKind is the stream type of each method of hall.
-var streamKind = map[string]connect.StreamType{"Talk": connect.StreamTypeBidi, "Count": connect.StreamTypeClient, "Say": connect.StreamTypeUnary}
+var streamKind = map[string]connect.StreamType{
+	"Talk": connect.StreamTypeBidi, "Count": connect.StreamTypeClient, "Say": connect.StreamTypeUnary,
+}
 
 func newHall(t *testing.T) *hall {
 	t.Helper()
 	options := &descriptorpb.MethodOptions{}
 	proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{
-		Right: "hall.use", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "ticker", Timeout: durationpb.New(20 * time.Second), TenantField: "tenant_id",
+		Right:       "hall.use",
+		TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT,
+		Upstream:    "ticker",
+		Timeout:     durationpb.New(20 * time.Second),
+		TenantField: "tenant_id",
 	})
 	text := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
-		return &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+		return &descriptorpb.FieldDescriptorProto{
+			Name:   proto.String(name),
+			Number: proto.Int32(number),
+			Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+			Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		}
 	}
 	method := func(name string) *descriptorpb.MethodDescriptorProto {
 		return &descriptorpb.MethodDescriptorProto{
-			Name: proto.String(name), InputType: proto.String(".test.Word"), OutputType: proto.String(".test.Word"), Options: options,
-			ClientStreaming: proto.Bool(streamKind[name]&connect.StreamTypeClient != 0), ServerStreaming: proto.Bool(streamKind[name]&connect.StreamTypeServer != 0),
+			Name:            proto.String(name),
+			InputType:       proto.String(".test.Word"),
+			OutputType:      proto.String(".test.Word"),
+			Options:         options,
+			ClientStreaming: proto.Bool(streamKind[name]&connect.StreamTypeClient != 0),
+			ServerStreaming: proto.Bool(streamKind[name]&connect.StreamTypeServer != 0),
 		}
 	}
 	file := &descriptorpb.FileDescriptorProto{
-		Name: proto.String("test/hall.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Word"), Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("text", 2)}}},
-		Service:     []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Hall"), Method: []*descriptorpb.MethodDescriptorProto{method("Talk"), method("Count"), method("Say")}}},
+		Name:    proto.String("test/hall.proto"),
+		Package: proto.String("test"),
+		Syntax:  proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{
+				Name:  proto.String("Word"),
+				Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("text", 2)},
+			},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{
+			{
+				Name:   proto.String("Hall"),
+				Method: []*descriptorpb.MethodDescriptorProto{method("Talk"), method("Count"), method("Say")},
+			},
+		},
 	}
 	fd, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
 	if err != nil {
@@ -64,7 +91,9 @@ func newHall(t *testing.T) *hall {
 	for name := range streamKind {
 		h.methods[name] = fd.Services().Get(0).Methods().ByName(protoreflect.Name(name))
 	}
-	if h.set, err = proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}}); err != nil {
+	if h.set, err = proto.Marshal(
+		&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -133,9 +162,14 @@ func (h *hall) register(server *connect.Server) {
 		},
 	}
 	for name, handler := range handlers {
-		server.Register(connect.Method{Spec: h.spec(name), Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-			return handler(ctx, stream)
-		}})
+		server.Register(
+			connect.Method{
+				Spec: h.spec(name),
+				Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+					return handler(ctx, stream)
+				},
+			},
+		)
 	}
 }
 
@@ -153,7 +187,9 @@ var streaming = map[string]func(*edge) *connect.Client{
 }
 
 // everyStreaming runs a test for every streaming client and every transport of upstream calls.
-func everyStreaming(t *testing.T, change func(*gateway.Config), test func(t *testing.T, e *edge, h *hall, client *connect.Client)) {
+func everyStreaming(
+	t *testing.T, change func(*gateway.Config), test func(t *testing.T, e *edge, h *hall, client *connect.Client),
+) {
 	t.Helper()
 	everyUpstream(t, func(t *testing.T, start starter) {
 		for protocol, client := range streaming {
@@ -200,7 +236,8 @@ func TestStream_NodeMaySendFirst(t *testing.T) {
 		}
 		h.hears(t, stream, "acme hello") // the tenant is filled in
 		_ = stream.Send(h.word("globex", "hello"))
-		if err := stream.Receive(h.word()); connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "another tenant") {
+		if err := stream.Receive(h.word()); connect.CodeOf(err) != connect.CodePermissionDenied ||
+			!strings.Contains(err.Error(), "another tenant") {
 			t.Errorf("a message for another tenant: %v", err)
 		}
 	})
@@ -241,27 +278,30 @@ func TestStream_MayCloseWithoutMessage(t *testing.T) {
 // The first message, and a further one, arrive later than the body of a unary request may.
 func TestStream_LateMessageIsAccepted(t *testing.T) {
 	t.Parallel()
-	everyStreaming(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
-		later := func() { // a request that began now is cut off
-			r := connectRaw(t, e.grpc)
-			if err := r.open(1, e.token(t, "acme", "query.read")); err != nil {
-				t.Fatal(err)
+	everyStreaming(
+		t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond },
+		func(t *testing.T, e *edge, h *hall, client *connect.Client) {
+			later := func() { // a request that began now is cut off
+				r := connectRaw(t, e.grpc)
+				if err := r.open(1, e.token(t, "acme", "query.read")); err != nil {
+					t.Fatal(err)
+				}
+				cutOff(t, r)
 			}
-			cutOff(t, r)
-		}
-		stream := h.begin(t, e, client, "Count")
-		for range 2 {
+			stream := h.begin(t, e, client, "Count")
+			for range 2 {
+				later()
+				if err := stream.Send(h.word()); err != nil {
+					t.Fatal(err)
+				}
+			}
 			later()
-			if err := stream.Send(h.word()); err != nil {
+			if err := stream.CloseSend(); err != nil {
 				t.Fatal(err)
 			}
-		}
-		later()
-		if err := stream.CloseSend(); err != nil {
-			t.Fatal(err)
-		}
-		h.hears(t, stream, " 2")
-	})
+			h.hears(t, stream, " 2")
+		},
+	)
 }
 
 // A stream whose messages name the resource is closed without one; another sends its first message
@@ -271,11 +311,13 @@ func TestStream_PolicyFieldNeedsMessage(t *testing.T) {
 	for protocol, client := range streaming {
 		t.Run(protocol, func(t *testing.T) {
 			r := newRoom(t)
-			e := startWith(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, r.register, r.set)
+			e := startWith(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, r.register,
+				r.set)
 			begin := func() connect.ClientStream {
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("Authorization", e.token(t, "acme", "room.talk:hall"))
-				stream, err := client(e).CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+				stream, err := client(e).CallClientStream(ctx,
+					connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -314,7 +356,10 @@ func TestStream_IncompleteMessageEndsStream(t *testing.T) {
 	h := newHall(t)
 	e := startWith(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond }, h.register, h.set)
 	r := connectRaw(t, e.url)
-	if err := r.begin(1, ":method", "POST", ":scheme", "http", ":authority", "edge", ":path", "/test.Hall/Count", "content-type", "application/grpc+proto", "te", "trailers", "authorization", e.token(t, "acme", "hall.use")); err != nil {
+	if err := r.begin(
+		1, ":method", "POST", ":scheme", "http", ":authority", "edge", ":path", "/test.Hall/Count", "content-type",
+		"application/grpc+proto", "te", "trailers", "authorization", e.token(t, "acme", "hall.use"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range [][]byte{{0, 0, 0, 0, 0}, {0, 0, 0, 0}} { // a message, and the beginning of another

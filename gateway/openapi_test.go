@@ -105,23 +105,29 @@ func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
 				}
 				sent++
 			}
-			s.refuses(t, verb+" "+filled, s.send(t, strings.ToUpper(verb), filled+"?not_listed=1", ""), http.StatusBadRequest, "invalid_argument", "not_listed")
+			s.refuses(t, verb+" "+filled, s.send(t, strings.ToUpper(verb), filled+"?not_listed=1", ""),
+				http.StatusBadRequest, "invalid_argument", "not_listed")
 		}
 	}
 	if sent < 100 {
 		t.Errorf("%d parameters are listed", sent)
 	}
 	for _, path := range []string{
-		"/shapes/v1/shelves/{shelves}/books/{books}", "/shapes/v1/files/{name}:peek", "/shapes/v1/wild/{wild}/end", "/shapes/v1/inner/{inner.text}/{inner.number}",
+		"/shapes/v1/shelves/{shelves}/books/{books}", "/shapes/v1/files/{name}:peek", "/shapes/v1/wild/{wild}/end",
+		"/shapes/v1/inner/{inner.text}/{inner.number}",
 	} {
 		if document.Paths[path] == nil {
 			t.Errorf("%s is not described", path)
 		}
 	}
-	if patch := document.Paths["/shapes/v1/items/{name}"]["patch"]; len(patch.Parameters) == 0 || patch.Parameters[0].Name != "name" {
+	if patch := document.Paths["/shapes/v1/items/{name}"]["patch"]; len(patch.Parameters) == 0 ||
+		patch.Parameters[0].Name != "name" {
 		t.Errorf("a path has several names: %v", patch.Parameters)
 	}
-	for path, media := range map[string]string{"/shapes/v1/items:watch": "text/event-stream", "/shapes/v1/downloads/{name}": "*/*", "/shapes/v1/parts/{name}": "*/*"} {
+	for path, media := range map[string]string{
+		"/shapes/v1/items:watch": "text/event-stream", "/shapes/v1/downloads/{name}": "*/*",
+		"/shapes/v1/parts/{name}": "*/*",
+	} {
 		if document.Paths[path]["get"].Responses["200"].Content[media] == nil {
 			t.Errorf("%s does not answer %s", path, media)
 		}
@@ -163,13 +169,19 @@ func TestOpenAPI_EveryListedParameterOfBuiltInServicesIsRead(t *testing.T) {
 					continue
 				}
 				name, value := p.sample(t)
-				answer := s.send(t, verb, filled+"?"+url.Values{name: {value}}.Encode(), "", "Authorization", token, "x-tenant-id", "acme")
-				if answer.status == http.StatusNotFound || answer.status == http.StatusMethodNotAllowed || strings.Contains(answer.text, "not a field") {
+				answer := s.send(t, verb, filled+"?"+url.Values{name: {value}}.Encode(), "", "Authorization", token,
+					"x-tenant-id", "acme")
+				if answer.status == http.StatusNotFound || answer.status == http.StatusMethodNotAllowed ||
+					strings.Contains(answer.text, "not a field") {
 					t.Errorf("%s %s with %s: %d %s", verb, path, name, answer.status, answer.text)
 				}
 				sent++
 			}
-			s.refuses(t, verb+" "+filled, s.send(t, verb, filled+"?not_listed=1", "", "Authorization", token, "x-tenant-id", "acme"), http.StatusBadRequest, "invalid_argument", "not_listed")
+			s.refuses(
+				t, verb+" "+filled,
+				s.send(t, verb, filled+"?not_listed=1", "", "Authorization", token, "x-tenant-id", "acme"),
+				http.StatusBadRequest, "invalid_argument", "not_listed",
+			)
 		}
 	}
 	if sent < 15 {

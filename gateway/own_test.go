@@ -101,7 +101,9 @@ func TestLocalMethods_DenialsAreAudited(t *testing.T) {
 						t.Errorf("%s: %v", procedure, err)
 					}
 					record, subject := audited.next(t)
-					if record.Decision != "denied" || !strings.Contains(record.Reason, "_CREDENTIAL: ") || record.Procedure != procedure || record.Code != "unauthenticated" || subject != "audit._unauthenticated.denied" {
+					if record.Decision != "denied" || !strings.Contains(record.Reason, "_CREDENTIAL: ") ||
+						record.Procedure != procedure || record.Code != "unauthenticated" ||
+						subject != "audit._unauthenticated.denied" {
 						t.Errorf("%s: the record is %+v on %s", procedure, record, subject)
 					}
 				}
@@ -117,10 +119,14 @@ func TestOpenAPI_DenialIsAudited(t *testing.T) {
 	if status != http.StatusUnauthorized || !strings.Contains(text, "the token is invalid") {
 		t.Errorf("%d, %s", status, text)
 	}
-	if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "BAD_CREDENTIAL: ") || record.Procedure != "/openapi.json" || record.TraceID == "" {
+	if record, _ := audited.next(t); record.Decision != "denied" ||
+		!strings.HasPrefix(record.Reason, "BAD_CREDENTIAL: ") || record.Procedure != "/openapi.json" ||
+		record.TraceID == "" {
 		t.Errorf("the record is %+v", record)
 	}
-	if status, _ := e.http(t, http.MethodGet, "/openapi.json", "", "authorization", e.token(t, "acme", "query.read")); status != http.StatusOK {
+	if status, _ := e.http(
+		t, http.MethodGet, "/openapi.json", "", "authorization", e.token(t, "acme", "query.read"),
+	); status != http.StatusOK {
 		t.Errorf("with a credential: %d", status)
 	}
 }
@@ -129,11 +135,13 @@ func TestOpenAPI_DenialIsAudited(t *testing.T) {
 func TestLocalCalls_CountAgainstTenantsRate(t *testing.T) {
 	for name, ask := range map[string]func(e *edge, token string) bool{
 		"SessionService": func(e *edge, token string) bool {
-			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).WhoAmI(bearing(t, token), &gatewayv1.WhoAmIRequest{})
+			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).WhoAmI(bearing(t, token),
+				&gatewayv1.WhoAmIRequest{})
 			return connect.CodeOf(err) == connect.CodeResourceExhausted
 		},
 		"a denial of SessionService": func(e *edge, token string) bool {
-			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).Decide(bearing(t, token), &gatewayv1.DecideRequest{Procedure: "/x", TenantId: "globex"})
+			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).Decide(bearing(t, token),
+				&gatewayv1.DecideRequest{Procedure: "/x", TenantId: "globex"})
 			return connect.CodeOf(err) == connect.CodeResourceExhausted
 		},
 		"a page": func(e *edge, token string) bool {
@@ -143,7 +151,11 @@ func TestLocalCalls_CountAgainstTenantsRate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := start(t, nil)
-			e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 1e-6, Burst: 2}}})
+			e.edge.SetTenants(
+				map[contextkit.TenantID]gateway.TenantState{
+					natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 1e-6, Burst: 2}},
+				},
+			)
 			token := e.token(t, "acme", "query.read")
 			limited := 0
 			for range 4 {
@@ -164,11 +176,19 @@ func TestLocalCalls_CountAgainstTenantsRate(t *testing.T) {
 func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 	const procedure = "/projection.gateway.v1.QueryService/Query"
 	e := start(t, nil)
-	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}})
+	e.edge.SetTenants(
+		map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}},
+	)
 	audited := e.records(t)
 	client := gatewayv1connect.NewSessionServiceClient(e.client("grpc"))
 	ask := func(token, tenant, procedure string) (*gatewayv1.DecideResponse, error) {
-		return client.Decide(bearing(t, token), &gatewayv1.DecideRequest{Procedure: procedure, Tenants: []string{"*"}, Rights: []string{"query.read"}, TenantId: tenant, Resource: "v"})
+		return client.Decide(bearing(t, token), &gatewayv1.DecideRequest{
+			Procedure: procedure,
+			Tenants:   []string{"*"},
+			Rights:    []string{"query.read"},
+			TenantId:  tenant,
+			Resource:  "v",
+		})
 	}
 	attacker := e.token(t, "acme", "query.read", "gateway.explain")
 	var answers []string
@@ -179,14 +199,22 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 				t.Errorf("%s: %v, %v", tenant, res, err)
 			}
 			answers = append(answers, connect.CodeOf(err).String()+err.Error())
-			if record, _ := audited.next(t); record.Decision != "denied" || !strings.HasPrefix(record.Reason, "TENANT_MISMATCH: ") || record.Procedure != "/gateway.v1.SessionService/Decide" || record.Principal != "app" || record.Resource != tenant {
+			if record, _ := audited.next(t); record.Decision != "denied" ||
+				!strings.HasPrefix(record.Reason, "TENANT_MISMATCH: ") ||
+				record.Procedure != "/gateway.v1.SessionService/Decide" || record.Principal != "app" ||
+				record.Resource != tenant {
 				t.Errorf("%s: the record is %+v", tenant, record)
 			}
 		}
 	}
 	// A call that names no tenant is for its principal's only tenant.
 	for _, tenant := range []string{"globex", "initech", "unknown"} {
-		res, err := client.Decide(bearing(t, attacker), &gatewayv1.DecideRequest{Procedure: procedure, Tenants: []string{tenant}, Rights: []string{"query.read"}, Resource: "v"})
+		res, err := client.Decide(bearing(t, attacker), &gatewayv1.DecideRequest{
+			Procedure: procedure,
+			Tenants:   []string{tenant},
+			Rights:    []string{"query.read"},
+			Resource:  "v",
+		})
 		if res != nil || connect.CodeOf(err) != connect.CodePermissionDenied {
 			t.Errorf("%s as the principal's: %v, %v", tenant, res, err)
 		}
@@ -215,18 +243,23 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 			t.Errorf("%s: %v, %v", tc.name, res, err)
 		}
 	}
-	if _, err := ask(e.token(t, "acme", "fleet.read:x"), "globex", procedure); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := ask(
+		e.token(t, "acme", "fleet.read:x"), "globex", procedure,
+	); connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Errorf("a narrowed right: %v", err)
 	}
 	long := strings.Repeat("x", 100_000)
-	if _, err := client.Decide(bearing(t, attacker), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{long}}); connect.CodeOf(err) != connect.CodeInvalidArgument || len(err.Error()) > 5000 {
+	if _, err := client.Decide(
+		bearing(t, attacker), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{long}},
+	); connect.CodeOf(err) != connect.CodeInvalidArgument || len(err.Error()) > 5000 {
 		t.Errorf("a long right is answered with %d bytes", len(err.Error()))
 	}
 }
 
 func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 	ticks := newTicker(t)
-	e := startWith(t, func(config *gateway.Config) { config.Platform = []string{"runner"} }, ticks.register, ticks.set(t))
+	e := startWith(t, func(config *gateway.Config) { config.Platform = []string{"runner"} }, ticks.register,
+		ticks.set(t))
 	audited := e.records(t)
 	rights := []string{"query.read", "command.submit", "tick.read"}
 	tokenOf := func(subject string, tenants ...string) string {
@@ -243,19 +276,27 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 	queries := queriesconnect.NewQueryServiceClient(e.client("grpc"))
 	commands := commandsconnect.NewCommandServiceClient(e.client("grpc"))
 	query := func(token string) {
-		if _, err := queries.Query(bearing(t, token), &projectionv1.QueryRequest{TenantId: "acme", View: "v"}); err != nil {
+		if _, err := queries.Query(
+			bearing(t, token), &projectionv1.QueryRequest{TenantId: "acme", View: "v"},
+		); err != nil {
 			t.Error(err)
 		}
 	}
 	submit := func(token string) {
-		if _, err := commands.Submit(bearing(t, token), &aggregatev1.SubmitRequest{TenantId: "acme", AggregateType: "wallet", AggregateId: "a", Command: "open"}); err != nil {
+		if _, err := commands.Submit(bearing(t, token), &aggregatev1.SubmitRequest{
+			TenantId:      "acme",
+			AggregateType: "wallet",
+			AggregateId:   "a",
+			Command:       "open",
+		}); err != nil {
 			t.Error(err)
 		}
 	}
 	expect := func(subject, procedure, principal string) {
 		t.Helper()
 		record, on := audited.next(t)
-		if record.Decision != "allowed" || record.Procedure != procedure || record.Principal != principal || record.Tenant != "acme" || on != subject {
+		if record.Decision != "allowed" || record.Procedure != procedure || record.Principal != principal ||
+			record.Tenant != "acme" || on != subject {
 			t.Errorf("the record is %+v on %s, want %s by %s on %s", record, on, procedure, principal, subject)
 		}
 	}
@@ -273,7 +314,10 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 	info, _ := connect.CallInfoForClientContext(ctx)
 	info.RequestHeader().Set(contextkit.HeaderTenantID, "acme")
 	go func() { ticks.next <- 0 }() // the headers come with it
-	stream, err := e.client("grpc").CallServerStream(ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}, dynamicpb.NewMessage(ticks.desc.Input()))
+	stream, err := e.client("grpc").CallServerStream(
+		ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc},
+		dynamicpb.NewMessage(ticks.desc.Input()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,20 +338,31 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 // whether it is suspended, served, unknown or not a valid name.
 func TestTenant_DenialRevealsNothingAboutTenant(t *testing.T) {
 	e := start(t, nil)
-	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}, natstest.Tenant(t, "initech"): {}})
-	token := e.token(t, "acme", "query.read", "command.submit", "workflow.read", "runner.admin", "audit.read", "gateway.explain")
+	e.edge.SetTenants(
+		map[contextkit.TenantID]gateway.TenantState{
+			natstest.Tenant(t, "globex"): {Suspended: true, Reason: "unpaid"}, natstest.Tenant(t, "initech"): {},
+		},
+	)
+	token := e.token(t, "acme", "query.read", "command.submit", "workflow.read", "runner.admin", "audit.read",
+		"gateway.explain")
 	for _, request := range []struct{ method, path, body string }{
 		{http.MethodPost, "/v1/query/v", `{}`},
 		{http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`},
 		{http.MethodPost, "/projection.gateway.v1.QueryService/ListViews", `{}`},
-		{http.MethodPost, "/aggregate.gateway.v1.CommandService/GetAggregate", `{"aggregateType":"wallet","aggregateId":"a"}`},
+		{
+			http.MethodPost, "/aggregate.gateway.v1.CommandService/GetAggregate",
+			`{"aggregateType":"wallet","aggregateId":"a"}`,
+		},
 		{http.MethodPost, "/runner.admin.v1.RunnerAdmin/ListWorkflows", `{}`},
 		{http.MethodPost, "/runner.admin.v1.RunnerAdmin/PauseTenant", `{}`},
 		{http.MethodPost, "/runner.admin.v1.RunnerAdmin/Status", `{}`},
 	} {
 		var first string
 		for _, tenant := range []string{"globex", "initech", "unknown"} {
-			header := []string{"authorization", token, contextkit.HeaderTenantID, tenant, contextkit.HeaderExplain, "1", "content-type", "application/json"}
+			header := []string{
+				"authorization", token, contextkit.HeaderTenantID, tenant, contextkit.HeaderExplain, "1",
+				"content-type", "application/json",
+			}
 			status, text := e.http(t, request.method, request.path, request.body, header...)
 			if status != http.StatusForbidden || strings.Contains(text, "suspended") {
 				t.Errorf("%s for %s: %d, %s", request.path, tenant, status, text)
@@ -367,6 +422,7 @@ func TestCredential_LogHasReasonOfRejection(t *testing.T) {
 				t.Errorf("%s, by %s: the client receives %v", reason, protocol, got.err)
 			}
 		}
-		eventually(t, "the log says: "+reason, func() bool { return log.holds(queriesconnect.QueryServiceQueryProcedure, reason) })
+		eventually(t, "the log says: "+reason,
+			func() bool { return log.holds(queriesconnect.QueryServiceQueryProcedure, reason) })
 	}
 }

@@ -36,7 +36,9 @@ import (
 // two. The garbage collector is tuned as in the product, with a small live heap.
 func BenchmarkPipeline(b *testing.B) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	for name, call := range map[string]func(context.Context) error{"gateway": pipeline(b), "transports alone": transports(b)} {
+	for name, call := range map[string]func(context.Context) error{
+		"gateway": pipeline(b), "transports alone": transports(b),
+	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -132,7 +134,8 @@ func TestMetrics_EveryCallIsCounted(t *testing.T) {
 			g, token := quietGateway(t)
 			tc.arrange(g)
 			request, _ := messages(t)
-			err := g.server.RPC.Call(t.Context(), queriesconnect.QueryServiceQueryProcedure, incoming(token), &stillStream{request: request})
+			err := g.server.RPC.Call(t.Context(), queriesconnect.QueryServiceQueryProcedure, incoming(token),
+				&stillStream{request: request})
 			if connect.CodeOf(err) != tc.code {
 				t.Fatalf("the call ends with %v, want %v", err, tc.code)
 			}
@@ -168,7 +171,11 @@ func (d *discard) Write(text []byte) (int, error) {
 
 // incoming is a call as received from the edge's transport.
 func incoming(token string) *connect.CallInfo {
-	info := &connect.CallInfo{PeerAddr: "192.0.2.1:4711", Protocol: connect.ProtocolNameGRPC, Codec: connect.CodecNameProto}
+	info := &connect.CallInfo{
+		PeerAddr: "192.0.2.1:4711",
+		Protocol: connect.ProtocolNameGRPC,
+		Codec:    connect.CodecNameProto,
+	}
 	info.RequestHeader().Set(headerAuthorization, "Bearer "+token)
 	info.RequestHeader().Set(contextkit.HeaderTenantID, "acme")
 	return info
@@ -194,16 +201,21 @@ func transports(t testing.TB) func(ctx context.Context) error {
 	client := connect.NewClient(still{frame.Frame{Data: answer}})
 	server := connect.NewServer()
 	spec := connect.Spec{Procedure: queriesconnect.QueryServiceQueryProcedure}
-	server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-		var request, answer frame.Frame
-		if err := stream.Receive(&request); err != nil {
-			return err
-		}
-		if err := client.CallUnary(ctx, spec, &request, &answer); err != nil {
-			return err
-		}
-		return stream.Send(&answer)
-	}})
+	server.Register(
+		connect.Method{
+			Spec: spec,
+			Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+				var request, answer frame.Frame
+				if err := stream.Receive(&request); err != nil {
+					return err
+				}
+				if err := client.CallUnary(ctx, spec, &request, &answer); err != nil {
+					return err
+				}
+				return stream.Send(&answer)
+			},
+		},
+	)
 	return func(ctx context.Context) error {
 		return server.Call(ctx, spec.Procedure, incoming("token"), &stillStream{request: request})
 	}
@@ -215,7 +227,8 @@ func pipeline(t testing.TB) func(ctx context.Context) error {
 	g, token := quietGateway(t)
 	request, _ := messages(t)
 	return func(ctx context.Context) error {
-		return g.server.RPC.Call(ctx, queriesconnect.QueryServiceQueryProcedure, incoming(token), &stillStream{request: request})
+		return g.server.RPC.Call(ctx, queriesconnect.QueryServiceQueryProcedure, incoming(token),
+			&stillStream{request: request})
 	}
 }
 
@@ -231,7 +244,9 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 		t.Fatal(err)
 	}
 	routes := route.NewTable()
-	if err := routes.Replace([]route.Node{{ID: "p", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}}, nil); err != nil {
+	if err := routes.Replace(
+		[]route.Node{{ID: "p", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}}, nil,
+	); err != nil {
 		t.Fatal(err)
 	}
 	catalog, err := policy.NewCatalog()

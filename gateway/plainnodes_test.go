@@ -45,21 +45,40 @@ func newPlain(t *testing.T) *plain {
 	method := func(name string, client, server bool) *descriptorpb.MethodDescriptorProto {
 		options := &descriptorpb.MethodOptions{}
 		proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{
-			Right: "plain.call", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "plain", Timeout: durationpb.New(20 * time.Second),
+			Right:       "plain.call",
+			TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT,
+			Upstream:    "plain",
+			Timeout:     durationpb.New(20 * time.Second),
 		})
 		return &descriptorpb.MethodDescriptorProto{
-			Name: proto.String(name), InputType: proto.String(".test.Note"), OutputType: proto.String(".test.Note"),
-			ClientStreaming: proto.Bool(client), ServerStreaming: proto.Bool(server), Options: options,
+			Name:            proto.String(name),
+			InputType:       proto.String(".test.Note"),
+			OutputType:      proto.String(".test.Note"),
+			ClientStreaming: proto.Bool(client),
+			ServerStreaming: proto.Bool(server),
+			Options:         options,
 		}
 	}
 	file := &descriptorpb.FileDescriptorProto{
-		Name: proto.String("test/plain.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Note"), Field: []*descriptorpb.FieldDescriptorProto{
-			{Name: proto.String("text"), Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()},
-		}}},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Plain"), Method: []*descriptorpb.MethodDescriptorProto{
-			method("Echo", false, false), method("Count", false, true), method("Join", true, false), method("Talk", true, true), method("Fail", false, false),
-		}}},
+		Name:    proto.String("test/plain.proto"),
+		Package: proto.String("test"),
+		Syntax:  proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{Name: proto.String("Note"), Field: []*descriptorpb.FieldDescriptorProto{
+				{
+					Name:   proto.String("text"),
+					Number: proto.Int32(1),
+					Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+					Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+				},
+			}},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{
+			{Name: proto.String("Plain"), Method: []*descriptorpb.MethodDescriptorProto{
+				method("Echo", false, false), method("Count", false, true), method("Join", true, false),
+				method("Talk", true, true), method("Fail", false, false),
+			}},
+		},
 	}
 	marshal := func() []byte {
 		set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
@@ -80,7 +99,11 @@ func newPlain(t *testing.T) *plain {
 }
 
 func (p *plain) method(name string, kind connect.StreamType) connect.Spec {
-	return connect.Spec{Procedure: "/test.Plain/" + name, StreamType: kind, Schema: p.desc.Methods().ByName(protoreflect.Name(name))}
+	return connect.Spec{
+		Procedure:  "/test.Plain/" + name,
+		StreamType: kind,
+		Schema:     p.desc.Methods().ByName(protoreflect.Name(name)),
+	}
 }
 
 // note is a message with a text, and text is that of one.
@@ -99,7 +122,16 @@ func (p *plain) connectGo(t *testing.T) string {
 	t.Helper()
 	server := connect.NewServer()
 	handle := func(name string, kind connect.StreamType, handler func(stream connect.ServerStream) error) {
-		server.Register(connect.Method{Spec: p.method(name, kind), Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error { return handler(stream) }})
+		server.Register(
+			connect.Method{
+				Spec: p.method(name, kind),
+				Handler: func(
+					_ context.Context, _ connect.Spec, stream connect.ServerStream,
+				) error {
+					return handler(stream)
+				},
+			},
+		)
 	}
 	each := func(stream connect.ServerStream, do func(text string) error) error {
 		for {
@@ -118,7 +150,8 @@ func (p *plain) connectGo(t *testing.T) string {
 	say := func(stream connect.ServerStream) func(text string) error {
 		return func(text string) error { return stream.Send(p.note(text)) }
 	}
-	handle("Echo", connect.StreamTypeUnary, func(stream connect.ServerStream) error { return each(stream, say(stream)) })
+	handle("Echo", connect.StreamTypeUnary,
+		func(stream connect.ServerStream) error { return each(stream, say(stream)) })
 	handle("Talk", connect.StreamTypeBidi, func(stream connect.ServerStream) error { return each(stream, say(stream)) })
 	handle("Count", connect.StreamTypeServer, func(stream connect.ServerStream) error {
 		return each(stream, func(text string) error {
@@ -143,7 +176,8 @@ func (p *plain) connectGo(t *testing.T) string {
 			if err != nil {
 				return err
 			}
-			return connect.NewError(connect.CodeNotFound, "no such note").WithDetail(&connect.ErrorDetail{Type: "test.Note", Value: value})
+			return connect.NewError(connect.CodeNotFound,
+				"no such note").WithDetail(&connect.ErrorDetail{Type: "test.Note", Value: value})
 		})
 	})
 	mux := http.NewServeMux()
@@ -216,15 +250,22 @@ func (p *plain) connectNode(t *testing.T) string {
 }
 
 func TestPlainNode_IsServed(t *testing.T) {
-	for name, serve := range map[string]func(*plain, *testing.T) string{"connect-go": (*plain).connectGo, "connect-node": (*plain).connectNode} {
+	for name, serve := range map[string]func(*plain, *testing.T) string{
+		"connect-go": (*plain).connectGo, "connect-node": (*plain).connectNode,
+	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlain(t)
 			endpoint := serve(p, t)
 			e := startWith(t, func(c *gateway.Config) {
-				c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 20 * time.Second}}
+				c.Probes = probe.Config{
+					Every:  10 * time.Millisecond,
+					FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 20 * time.Second},
+				}
 				c.Breakers = breaker.Config{FirstPause: time.Hour}
 			}, nil, p.set)
-			if err := e.routes.Replace([]route.Node{{ID: "one", Kind: "plain", Endpoint: endpoint, Ready: true}}, nil); err != nil {
+			if err := e.routes.Replace(
+				[]route.Node{{ID: "one", Kind: "plain", Endpoint: endpoint, Ready: true}}, nil,
+			); err != nil {
 				t.Fatal(err)
 			}
 			for _, protocol := range []string{"grpc", "native grpc", "connect+json", "connect+proto", "grpcweb"} {
@@ -300,11 +341,13 @@ func (e *edge) callsPlain(t *testing.T, p *plain, protocol string) {
 	}
 	_, err := call("Fail", connect.StreamTypeUnary, "the detail")
 	var verdict *connect.Error
-	if !errors.As(err, &verdict) || verdict.Code() != connect.CodeNotFound || verdict.Message() != "no such note" || len(verdict.Details()) != 1 {
+	if !errors.As(err, &verdict) || verdict.Code() != connect.CodeNotFound || verdict.Message() != "no such note" ||
+		len(verdict.Details()) != 1 {
 		t.Fatalf("Fail: %v", err)
 	}
 	detail := p.note("")
-	if err := proto.Unmarshal(verdict.Details()[0].Value, detail); err != nil || p.text(detail) != "the detail" || verdict.Details()[0].Type != "test.Note" {
+	if err := proto.Unmarshal(verdict.Details()[0].Value, detail); err != nil || p.text(detail) != "the detail" ||
+		verdict.Details()[0].Type != "test.Note" {
 		t.Errorf("the detail is %s %q, %v", verdict.Details()[0].Type, p.text(detail), err)
 	}
 }

@@ -51,11 +51,18 @@ type readinessAnswer struct {
 }
 
 func newTenantReadiness(g *Gateway) *tenantReadiness {
-	known, _ := simplelru.NewLRU[contextkit.TenantID, *readinessAnswer](maxReadinessAnswers, nil) // its size is positive
-	return &tenantReadiness{gateway: g, client: contextkit.NewClient(upstream.NewTransport(g.pool)), rate: rate.NewLimiter(readinessRate, readinessBurst), cached: known}
+	known, _ := simplelru.NewLRU[contextkit.TenantID, *readinessAnswer](maxReadinessAnswers,
+		nil) // its size is positive
+	return &tenantReadiness{
+		gateway: g,
+		client:  contextkit.NewClient(upstream.NewTransport(g.pool)),
+		rate:    rate.NewLimiter(readinessRate, readinessBurst),
+		cached:  known,
+	}
 }
 
-var errReadinessRate = connect.NewError(connect.CodeResourceExhausted, "the readiness of too many tenants was requested: try again in a moment")
+var errReadinessRate = connect.NewError(connect.CodeResourceExhausted,
+	"the readiness of too many tenants was requested: try again in a moment")
 
 // refusals returns the kinds of nodes that reject the tenant's calls, each with the reason. The
 // answer is at most readinessTTL old, and newer than the last change of the routing table.
@@ -129,7 +136,8 @@ func (s *tenantReadiness) checkKind(ctx context.Context, kind string, tenant con
 
 // healthSpec is the method Check of the gRPC health protocol.
 var healthSpec = connect.Spec{
-	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
+	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary,
+	IdempotencyLevel: connect.IdempotencyNoSideEffects,
 }
 
 // checkNode returns the reason that the node does not serve the tenant, "" when it does. A node

@@ -144,10 +144,15 @@ func (g *Gateway) Degraded(ctx context.Context) []string {
 func (g *Gateway) authorizeReadiness(r *http.Request, tenant contextkit.TenantID) error {
 	principal, err := g.verifier.Authenticate(r.Context(), time.Now(), r.Header.Values(headerAuthorization))
 	if err != nil {
-		return unauthenticated(fmt.Errorf("the readiness of a tenant requires a credential of the tenant, or the admin port: %w", err))
+		return unauthenticated(
+			fmt.Errorf("the readiness of a tenant requires a credential of the tenant, or the admin port: %w", err),
+		)
 	}
 	if !principal.ActsFor(tenant) {
-		return rpc.WithDetails(connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant), rpc.Reason(ReasonTenantMismatch.String()))
+		return rpc.WithDetails(
+			connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant),
+			rpc.Reason(ReasonTenantMismatch.String()),
+		)
 	}
 	return nil
 }

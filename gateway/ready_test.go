@@ -53,7 +53,9 @@ func (e *edge) health(t *testing.T) healthv1.HealthCheckResponse_ServingStatus {
 	client := contextkit.NewClient(connecthttp.NewTransport(e.h2c, e.url, connecthttp.WithGRPC()))
 	spec := connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary}
 	var res healthv1.HealthCheckResponse
-	if err := client.CallUnary(contextkit.PlatformContext(t.Context()), spec, &healthv1.HealthCheckRequest{}, &res); err != nil {
+	if err := client.CallUnary(
+		contextkit.PlatformContext(t.Context()), spec, &healthv1.HealthCheckRequest{}, &res,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return res.GetStatus()
@@ -94,8 +96,10 @@ func TestReady_KindWithoutReadyNodeIsDegraded(t *testing.T) {
 			"edge":      func() (int, readiness) { return e.ready(t, "/ready") },
 			"operators": func() (int, readiness) { return e.adminReady(t, "/ready") },
 		} {
-			if status, body := ask(); status != tc.status || (body.Status == "ready") != (status == 200) || !slices.Equal(missing(body), tc.degraded) {
-				t.Errorf("%s, at the %s port: %d %+v, want %d with %v", tc.name, port, status, body, tc.status, tc.degraded)
+			if status, body := ask(); status != tc.status || (body.Status == "ready") != (status == 200) ||
+				!slices.Equal(missing(body), tc.degraded) {
+				t.Errorf("%s, at the %s port: %d %+v, want %d with %v", tc.name, port, status, body, tc.status,
+					tc.degraded)
 			}
 		}
 		want := healthv1.HealthCheckResponse_SERVING
@@ -108,7 +112,9 @@ func TestReady_KindWithoutReadyNodeIsDegraded(t *testing.T) {
 		if err := e.edge.Ready(t.Context()); (err == nil) != (tc.status == 200) {
 			t.Errorf("%s: the gateway announces %v", tc.name, err)
 		}
-		if got := e.edge.Degraded(t.Context()); slices.Contains(got, "runner") != slices.Contains(tc.degraded, "runner") {
+		if got := e.edge.Degraded(
+			t.Context(),
+		); slices.Contains(got, "runner") != slices.Contains(tc.degraded, "runner") {
 			t.Errorf("%s: the gateway announces %v as degraded", tc.name, got)
 		}
 		_, metrics := e.adminGet(t, "/metrics")
@@ -117,7 +123,9 @@ func TestReady_KindWithoutReadyNodeIsDegraded(t *testing.T) {
 			if slices.Contains(tc.degraded, kind) {
 				value = 1
 			}
-			if want := fmt.Sprintf(`headgate_kind_degraded{kind=%q,process="gateway"} %d`, kind, value); !strings.Contains(metrics, want) {
+			if want := fmt.Sprintf(
+				`headgate_kind_degraded{kind=%q,process="gateway"} %d`, kind, value,
+			); !strings.Contains(metrics, want) {
 				t.Errorf("%s: the metrics lack %s", tc.name, want)
 			}
 		}
@@ -134,20 +142,24 @@ type tenantNode struct {
 
 // startTenantNode starts a node that serves the tenants, of which one is stuck, and returns it with
 // its route.
-func startTenantNode(t *testing.T, kind, id string, stuck contextkit.TenantID, tenants ...contextkit.TenantID) (*tenantNode, route.Node) {
+func startTenantNode(
+	t *testing.T, kind, id string, stuck contextkit.TenantID, tenants ...contextkit.TenantID,
+) (*tenantNode, route.Node) {
 	t.Helper()
 	n := &tenantNode{tenants: rpc.NewTenants(tenants...), stuck: stuck}
-	server := rpc.NewServer(rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(_ context.Context, tenant contextkit.TenantID) error {
-		switch {
-		case tenant.IsZero():
-			return nil
-		case tenant == n.stuck:
+	server := rpc.NewServer(
+		rpc.Config{Name: id, Addr: "127.0.0.1:0"}, func(_ context.Context, tenant contextkit.TenantID) error {
+			switch {
+			case tenant.IsZero():
+				return nil
+			case tenant == n.stuck:
+				n.asked.Add(1)
+				return errors.New("the tenant's projection does not advance")
+			}
 			n.asked.Add(1)
-			return errors.New("the tenant's projection does not advance")
-		}
-		n.asked.Add(1)
-		return n.tenants.Ready(tenant)
-	}, zerolog.Nop())
+			return n.tenants.Ready(tenant)
+		}, zerolog.Nop(),
+	)
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := server.Listen(ctx); err != nil {
 		t.Fatal(err)
@@ -161,7 +173,12 @@ func startTenantNode(t *testing.T, kind, id string, stuck contextkit.TenantID, t
 		}
 	})
 	n.url = server.URL()
-	return n, route.Node{ID: id, Kind: kind, Endpoint: server.Addr(), Ready: true}
+	return n, route.Node{
+		ID:       id,
+		Kind:     kind,
+		Endpoint: server.Addr(),
+		Ready:    true,
+	}
 }
 
 func tenantIDs(t *testing.T, names ...string) []contextkit.TenantID {
@@ -213,8 +230,10 @@ func TestReady_TenantsReadinessEqualsItsCalls(t *testing.T) {
 			},
 		} {
 			status, body := ask()
-			if status != tc.gateway || !strings.Contains(body.Reason, tc.reason) || (body.Status == "ready") != (tc.gateway == 200) {
-				t.Errorf("%s at the gateway's %s port: %d %+v, want %d with %q", tc.tenant, port, status, body, tc.gateway, tc.reason)
+			if status != tc.gateway || !strings.Contains(body.Reason, tc.reason) ||
+				(body.Status == "ready") != (tc.gateway == 200) {
+				t.Errorf("%s at the gateway's %s port: %d %+v, want %d with %q", tc.tenant, port, status, body,
+					tc.gateway, tc.reason)
 			}
 			if tc.tenant != suspended.String() && body.Degraded["runner"] != "no runner node is ready" {
 				t.Errorf("%s at the gateway's %s port does not tell what is degraded: %+v", tc.tenant, port, body)
@@ -228,7 +247,8 @@ func TestReady_TenantsReadinessEqualsItsCalls(t *testing.T) {
 	}
 	e.setReady("a")
 	e.edge.SetTenants(nil)
-	if status, body := e.adminReady(t, "/ready?tenant="+suspended.String()); status != 503 || !strings.Contains(body.Reason, "projection: no projection node is ready") {
+	if status, body := e.adminReady(t, "/ready?tenant="+suspended.String()); status != 503 ||
+		!strings.Contains(body.Reason, "projection: no projection node is ready") {
 		t.Errorf("without a projection: %d %+v", status, body)
 	}
 }
@@ -237,7 +257,10 @@ func TestReady_TenantsReadinessNeedsItsCredential(t *testing.T) {
 	ids := tenantIDs(t, "acme", "globex")
 	e := start(t, nil)
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{ids[1]: {Suspended: true, Reason: "unpaid"}})
-	strangers := map[string][]string{"no credential": nil, "another tenant's": {"Authorization", e.token(t, "acme", "query.read")}, "a bad one": {"Authorization", "Bearer x"}}
+	strangers := map[string][]string{
+		"no credential": nil, "another tenant's": {"Authorization", e.token(t, "acme", "query.read")},
+		"a bad one": {"Authorization", "Bearer x"},
+	}
 	for name, header := range strangers {
 		want := http.StatusUnauthorized
 		if name == "another tenant's" {
@@ -259,7 +282,9 @@ func TestReady_TenantsReadinessNeedsItsCredential(t *testing.T) {
 	client := contextkit.NewClient(connecthttp.NewTransport(e.h2c, e.url, connecthttp.WithGRPC()))
 	spec := connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary}
 	var res healthv1.HealthCheckResponse
-	if err := client.CallUnary(contextkit.TenantContext(t.Context(), ids[1]), spec, &healthv1.HealthCheckRequest{}, &res); err != nil || res.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+	if err := client.CallUnary(
+		contextkit.TenantContext(t.Context(), ids[1]), spec, &healthv1.HealthCheckRequest{}, &res,
+	); err != nil || res.GetStatus() != healthv1.HealthCheckResponse_SERVING {
 		t.Errorf("health of a suspended tenant: %v, %v", res.GetStatus(), err)
 	}
 }
@@ -272,7 +297,9 @@ func TestReady_TenantChecksAreRateLimited(t *testing.T) {
 	}
 	refused := 0
 	for n := range 500 {
-		if status, _ := e.adminReady(t, fmt.Sprintf("/ready?tenant=random-%d", n)); status == http.StatusTooManyRequests {
+		if status, _ := e.adminReady(
+			t, fmt.Sprintf("/ready?tenant=random-%d", n),
+		); status == http.StatusTooManyRequests {
 			refused++
 		}
 	}
@@ -306,17 +333,22 @@ func TestReady_ForeignOnlyNeedsNoPlatformNode(t *testing.T) {
 		t.Error(err)
 	}
 	token := e.token(t, "acme", "query.read", "room.talk")
-	if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.code != connect.CodeNotFound {
+	if got := e.query(
+		t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+	); got.code != connect.CodeNotFound {
 		t.Errorf("a query of the platform's own: %v", got.err)
 	}
 	ctx, info := connect.NewClientContext(t.Context())
 	info.RequestHeader().Set("Authorization", token)
-	stream, err := e.client("grpc").CallClientStream(ctx, connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
+	stream, err := e.client("grpc").CallClientStream(ctx,
+		connect.Spec{Procedure: "/test.Room/Talk", StreamType: connect.StreamTypeBidi, Schema: r.desc})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	if err := errors.Join(stream.Send(r.note("acme", "hall", "hello")), stream.Receive(dynamicpb.NewMessage(r.desc.Output()))); err != nil {
+	if err := errors.Join(
+		stream.Send(r.note("acme", "hall", "hello")), stream.Receive(dynamicpb.NewMessage(r.desc.Output())),
+	); err != nil {
 		t.Error(err)
 	}
 }

@@ -39,7 +39,8 @@ func limitError(payer budgetScope, err error, wait time.Duration) error {
 		message = payer.subject() + message
 	}
 	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, message+": try again in a moment"),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))}, rpc.Reason(reason.String(), "scope", payer.String()))
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))},
+		rpc.Reason(reason.String(), "scope", payer.String()))
 }
 
 // minRetryDelay is the shortest retry delay sent to a client.

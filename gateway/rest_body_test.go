@@ -31,14 +31,18 @@ func TestHTTPBody_IsBody(t *testing.T) {
 	const data = "\x00\xffnot JSON {"
 	raw := s.send(t, http.MethodPost, "/shapes/v1/raw", data, "Content-Type", "image/png")
 	if raw.status != http.StatusOK || raw.text != data || raw.header.Get("Content-Type") != "image/png" ||
-		raw.header.Get("X-Content-Type-Options") != "nosniff" || !strings.Contains(raw.header.Get("Content-Security-Policy"), "sandbox") {
+		raw.header.Get("X-Content-Type-Options") != "nosniff" ||
+		!strings.Contains(raw.header.Get("Content-Security-Policy"), "sandbox") {
 		t.Errorf("%d %v %q", raw.status, raw.header, raw.text)
 	}
-	if none := s.send(t, http.MethodPost, "/shapes/v1/raw", ""); none.status != http.StatusOK || none.text != "" || none.header.Get("Content-Type") != "application/octet-stream" {
+	if none := s.send(t, http.MethodPost, "/shapes/v1/raw", ""); none.status != http.StatusOK || none.text != "" ||
+		none.header.Get("Content-Type") != "application/octet-stream" {
 		t.Errorf("an empty body: %d %v %q", none.status, none.header, none.text)
 	}
-	echoed := s.send(t, http.MethodPost, "/shapes/v1/uploads/a%2Fb:echo?part=7", data, "Content-Type", "application/json")
-	if echoed.status != http.StatusOK || echoed.text != data || echoed.header.Get("Content-Type") != "application/json" {
+	echoed := s.send(t, http.MethodPost, "/shapes/v1/uploads/a%2Fb:echo?part=7", data, "Content-Type",
+		"application/json")
+	if echoed.status != http.StatusOK || echoed.text != data ||
+		echoed.header.Get("Content-Type") != "application/json" {
 		t.Errorf("a field: %d %v %q", echoed.status, echoed.header, echoed.text)
 	}
 	field := s.send(t, http.MethodPut, "/shapes/v1/uploads/a", data, "Content-Type", "text/csv")
@@ -47,19 +51,24 @@ func TestHTTPBody_IsBody(t *testing.T) {
 	}
 	for _, c := range compression.All() {
 		large := strings.Repeat("text ", 1000)
-		got := s.sendBody(t, http.MethodPost, "/shapes/v1/raw", compressed(t, c, large), "Content-Type", "text/plain", "Content-Encoding", c.Name(), "Accept-Encoding", "identity")
+		got := s.sendBody(t, http.MethodPost, "/shapes/v1/raw", compressed(t, c, large), "Content-Type", "text/plain",
+			"Content-Encoding", c.Name(), "Accept-Encoding", "identity")
 		if got.status != http.StatusOK || got.text != large {
 			t.Errorf("%s: %d, %d bytes", c.Name(), got.status, len(got.text))
 		}
 	}
-	s.refuses(t, "too large", s.send(t, http.MethodPost, "/shapes/v1/raw", strings.Repeat("x", 1<<20+1)), http.StatusRequestEntityTooLarge, "resource_exhausted", "larger than")
+	s.refuses(t, "too large", s.send(t, http.MethodPost, "/shapes/v1/raw", strings.Repeat("x", 1<<20+1)),
+		http.StatusRequestEntityTooLarge, "resource_exhausted", "larger than")
 	s.setAnswer(func(_ context.Context, _ string, request, answer *dynamicpb.Message) error {
-		answer.Set(answer.Descriptor().Fields().ByName("content_type"), protoreflect.ValueOfString("text/html\r\nSet-Cookie: a=b"))
-		answer.Set(answer.Descriptor().Fields().ByName("data"), protoreflect.ValueOfBytes([]byte(request.Get(request.Descriptor().Fields().ByName("name")).String())))
+		answer.Set(answer.Descriptor().Fields().ByName("content_type"),
+			protoreflect.ValueOfString("text/html\r\nSet-Cookie: a=b"))
+		answer.Set(answer.Descriptor().Fields().ByName("data"),
+			protoreflect.ValueOfBytes([]byte(request.Get(request.Descriptor().Fields().ByName("name")).String())))
 		return nil
 	})
 	answer := s.send(t, http.MethodGet, "/shapes/v1/downloads/a/b%20c", "")
-	if answer.text != "a/b c" || answer.header.Get("Content-Type") != "application/octet-stream" || answer.header.Get("Set-Cookie") != "" {
+	if answer.text != "a/b c" || answer.header.Get("Content-Type") != "application/octet-stream" ||
+		answer.header.Get("Set-Cookie") != "" {
 		t.Errorf("a content type that cannot be one: %v %q", answer.header, answer.text)
 	}
 }
@@ -86,7 +95,8 @@ func TestHTTPBody_IsStreamed(t *testing.T) {
 		return stream.Send(s.body(t, "", "three"))
 	})
 	down := s.send(t, http.MethodGet, "/shapes/v1/parts/a", "")
-	if down.status != http.StatusOK || down.text != "one two three" || down.header.Get("Content-Type") != "text/csv" || down.header.Get("X-Content-Type-Options") != "nosniff" {
+	if down.status != http.StatusOK || down.text != "one two three" || down.header.Get("Content-Type") != "text/csv" ||
+		down.header.Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("%d %v %q", down.status, down.header, down.text)
 	}
 	fail = true
@@ -97,8 +107,10 @@ func TestHTTPBody_IsStreamed(t *testing.T) {
 		t.Errorf("a file that is cut off looks whole: %q, %v", text, err)
 	}
 	for _, size := range []int{0, 1, 64 << 10, 3<<20 + 1} { // beyond the bound of one message
-		up := s.sendBody(t, http.MethodPut, "/shapes/v1/parts/a?part=7", strings.NewReader(strings.Repeat("x", size)), "Content-Type", "image/png")
-		if want := strconv.Itoa(size) + " image/png a 7"; up.status != http.StatusOK || !strings.Contains(up.text, want) {
+		up := s.sendBody(t, http.MethodPut, "/shapes/v1/parts/a?part=7", strings.NewReader(strings.Repeat("x", size)),
+			"Content-Type", "image/png")
+		if want := strconv.Itoa(size) + " image/png a 7"; up.status != http.StatusOK ||
+			!strings.Contains(up.text, want) {
 			t.Errorf("%d bytes: %d %s", size, up.status, up.text)
 		}
 	}
@@ -117,7 +129,8 @@ func (s *shapes) count(t testing.TB, stream connect.ServerStream) error {
 		}
 		file := part.Get(desc.Fields().ByName("file")).Message()
 		size += len(file.Get(file.Descriptor().Fields().ByName("data")).Bytes())
-		said = file.Get(file.Descriptor().Fields().ByName("content_type")).String() + " " + part.Get(desc.Fields().ByName("name")).String() + " " + part.Get(desc.Fields().ByName("part")).String()
+		said = file.Get(file.Descriptor().Fields().ByName("content_type")).String() + " " +
+			part.Get(desc.Fields().ByName("name")).String() + " " + part.Get(desc.Fields().ByName("part")).String()
 	}
 	answer := dynamicpb.NewMessage(s.message(t, "shapes.v1.FileResponse"))
 	answer.Set(answer.Descriptor().Fields().ByName("name"), protoreflect.ValueOfString(strconv.Itoa(size)+" "+said))

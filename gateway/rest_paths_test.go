@@ -40,16 +40,25 @@ func TestREST_PathsAreDecodedByHTTPRules(t *testing.T) {
 		s.gets(t, path, s.send(t, http.MethodGet, path, ""), want)
 	}
 	for _, path := range []string{
-		"/shapes/v1//items", "//shapes/v1/items", "/shapes/v1/items//a", "/shapes/v1/items/", "/shapes//v1/items/a%20b%2Fc",
-		"/shapes/v1/shelves//books/b", "/shapes/v1/items/../items/a", "/shapes/v1/./items/a", "/shapes/v1/wild//end", "/shapes%2Fv1/items",
+		"/shapes/v1//items", "//shapes/v1/items", "/shapes/v1/items//a", "/shapes/v1/items/",
+		"/shapes//v1/items/a%20b%2Fc",
+		"/shapes/v1/shelves//books/b", "/shapes/v1/items/../items/a", "/shapes/v1/./items/a", "/shapes/v1/wild//end",
+		"/shapes%2Fv1/items",
 	} {
 		s.refuses(t, path, s.send(t, http.MethodGet, path, ""), http.StatusNotFound, "not_found", "nothing is served")
 	}
-	s.gets(t, "typed variables", s.send(t, http.MethodGet, "/shapes/v1/typed/true/-9007199254740993/COLOR_RED/2026-01-31T12:00:00Z", ""),
-		`{"aBool":true,"anInt64":"-9007199254740993","color":"COLOR_RED","time":"2026-01-31T12:00:00Z"}`)
-	s.gets(t, "nested variables", s.send(t, http.MethodGet, "/shapes/v1/inner/a%2Fb/7", ""), `{"inner":{"text":"a/b","number":7}}`)
-	s.refuses(t, "a wrong variable", s.send(t, http.MethodGet, "/shapes/v1/inner/a/many", ""), http.StatusBadRequest, "invalid_argument",
-		`path: inner.number: \"many\" is not a 32-bit integer`)
+	s.gets(
+		t, "typed variables",
+		s.send(t, http.MethodGet, "/shapes/v1/typed/true/-9007199254740993/COLOR_RED/2026-01-31T12:00:00Z", ""),
+		`{"aBool":true,"anInt64":"-9007199254740993","color":"COLOR_RED","time":"2026-01-31T12:00:00Z"}`,
+	)
+	s.gets(t, "nested variables", s.send(t, http.MethodGet, "/shapes/v1/inner/a%2Fb/7", ""),
+		`{"inner":{"text":"a/b","number":7}}`)
+	s.refuses(
+		t, "a wrong variable", s.send(t, http.MethodGet, "/shapes/v1/inner/a/many", ""), http.StatusBadRequest,
+		"invalid_argument",
+		`path: inner.number: \"many\" is not a 32-bit integer`,
+	)
 }
 
 // A right's resource is compared with the text that the node receives.
@@ -86,12 +95,17 @@ func TestREST_InvalidUTF8IsRejected(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, text := range []string{"%FF", "%FE", "%C3", "a%80b", "%ED%A0%80"} {
 		for _, path := range []string{
-			"/shapes/v1/items/" + text, "/shapes/v1/files/" + text, "/shapes/v1/files/a/" + text, "/shapes/v1/shelves/" + text + "/books/b",
-			"/shapes/v1/wild/" + text + "/end", "/shapes/v1/inner/" + text + "/1", "/shapes/v1/items/" + text + "?a_string=x",
-			"/shapes/v1/items?a_string=" + text, "/shapes/v1/items?" + text + "=x", "/shapes/v1/items?tags=" + text, "/shapes/v1/items?labels[" + text + "]=x",
-			"/shapes/v1/items?string_value=" + text, "/shapes/v1/items?inner.text=" + text, "/shapes/v1/items?value=%22" + text + "%22",
+			"/shapes/v1/items/" + text, "/shapes/v1/files/" + text, "/shapes/v1/files/a/" + text,
+			"/shapes/v1/shelves/" + text + "/books/b",
+			"/shapes/v1/wild/" + text + "/end", "/shapes/v1/inner/" + text + "/1",
+			"/shapes/v1/items/" + text + "?a_string=x",
+			"/shapes/v1/items?a_string=" + text, "/shapes/v1/items?" + text + "=x", "/shapes/v1/items?tags=" + text,
+			"/shapes/v1/items?labels[" + text + "]=x",
+			"/shapes/v1/items?string_value=" + text, "/shapes/v1/items?inner.text=" + text,
+			"/shapes/v1/items?value=%22" + text + "%22",
 		} {
-			s.refuses(t, path, s.send(t, http.MethodGet, path, ""), http.StatusBadRequest, "invalid_argument", "not valid UTF-8")
+			s.refuses(t, path, s.send(t, http.MethodGet, path, ""), http.StatusBadRequest, "invalid_argument",
+				"not valid UTF-8")
 		}
 	}
 }

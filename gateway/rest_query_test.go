@@ -103,23 +103,35 @@ func TestREST_QueryIsAsStrictAsJSON(t *testing.T) {
 		"items?a_bool=true;a_string=x":           `it has a semicolon`,
 		"items?a_bool=%zz":                       `the query string is malformed`,
 	} {
-		s.refuses(t, query, s.send(t, http.MethodGet, "/shapes/v1/"+query, ""), http.StatusBadRequest, "invalid_argument", message)
+		s.refuses(t, query, s.send(t, http.MethodGet, "/shapes/v1/"+query, ""), http.StatusBadRequest,
+			"invalid_argument", message)
 	}
 	long := "labels[a" + strings.Repeat("%C3%A9", 500) + "]" // an excerpt of it ends between two letters
 	answer := s.send(t, http.MethodGet, "/shapes/v1/items?"+long+"=1&"+long+"=2", "")
 	s.refuses(t, "a long name", answer, http.StatusBadRequest, "invalid_argument", "it is given more than once")
-	if !strings.Contains(answer.text, "google.rpc.BadRequest") || strings.Contains(answer.text, "\ufffd") || strings.Contains(answer.text, `\ufffd`) {
+	if !strings.Contains(answer.text, "google.rpc.BadRequest") || strings.Contains(answer.text, "\ufffd") ||
+		strings.Contains(answer.text, `\ufffd`) {
 		t.Errorf("a long name: %s", answer.text)
 	}
 	deep := strings.Repeat("inner.", 5000) + "text=x"
-	s.refuses(t, "a deep name", s.send(t, http.MethodGet, "/shapes/v1/items?"+deep, ""), http.StatusBadRequest, "invalid_argument", "leads through more than 100 messages")
+	s.refuses(t, "a deep name", s.send(t, http.MethodGet, "/shapes/v1/items?"+deep, ""), http.StatusBadRequest,
+		"invalid_argument", "leads through more than 100 messages")
 	// A field of a body and of the path has the same message.
-	s.refuses(t, "a body", s.send(t, http.MethodPost, "/shapes/v1/items", `{"inner":{"number":"many"}}`), http.StatusBadRequest, "invalid_argument",
-		`inner.number: \"many\" is not a 32-bit integer`)
-	s.refuses(t, "a path", s.send(t, http.MethodGet, "/shapes/v1/typed/yes/1/COLOR_RED/2026-01-31T12:00:00Z", ""), http.StatusBadRequest, "invalid_argument",
-		`path: a_bool: \"yes\" is not true or false`)
-	s.refuses(t, "a path", s.send(t, http.MethodGet, "/shapes/v1/typed/true/1/red/2026-01-31T12:00:00Z?a_string=x", ""), http.StatusBadRequest, "invalid_argument",
-		`path: color: \"red\" is not one of COLOR_UNSPECIFIED`)
+	s.refuses(
+		t, "a body", s.send(t, http.MethodPost, "/shapes/v1/items", `{"inner":{"number":"many"}}`),
+		http.StatusBadRequest, "invalid_argument",
+		`inner.number: \"many\" is not a 32-bit integer`,
+	)
+	s.refuses(
+		t, "a path", s.send(t, http.MethodGet, "/shapes/v1/typed/yes/1/COLOR_RED/2026-01-31T12:00:00Z", ""),
+		http.StatusBadRequest, "invalid_argument",
+		`path: a_bool: \"yes\" is not true or false`,
+	)
+	s.refuses(
+		t, "a path", s.send(t, http.MethodGet, "/shapes/v1/typed/true/1/red/2026-01-31T12:00:00Z?a_string=x", ""),
+		http.StatusBadRequest, "invalid_argument",
+		`path: color: \"red\" is not one of COLOR_UNSPECIFIED`,
+	)
 }
 
 // Body, path and query are combined in every way.
@@ -144,20 +156,33 @@ func TestREST_BodyPathAndQuerySetFieldOnce(t *testing.T) {
 	for _, tc := range []struct{ method, path, body, message string }{
 		{http.MethodPost, "items/a", `{"name":"b"}`, `path: name: the body sets it to another value`},
 		{http.MethodPost, "items?a_bool=true", `{}`, `the path takes no query parameters`},
-		{http.MethodPut, "items/a?part.text=x", `{"text":"p"}`, `query parameter: part.text: it is given more than once: the body sets it too`},
+		{
+			http.MethodPut, "items/a?part.text=x", `{"text":"p"}`,
+			`query parameter: part.text: it is given more than once: the body sets it too`,
+		},
 		{http.MethodPut, "items/a?part.number=1", `{"text":"p"}`, `the body sets it too`},
-		{http.MethodPut, "items/a?number=1", `{"text":"p"}`, `query parameter: number: it cannot be set together with another field of its oneof: part`},
-		{http.MethodPost, "items/a/tags?tags=x", `["y"]`, `query parameter: tags: it is given more than once: the body sets it too`},
+		{
+			http.MethodPut, "items/a?number=1", `{"text":"p"}`,
+			`query parameter: number: it cannot be set together with another field of its oneof: part`,
+		},
+		{
+			http.MethodPost, "items/a/tags?tags=x", `["y"]`,
+			`query parameter: tags: it is given more than once: the body sets it too`,
+		},
 		{http.MethodPost, "items/a:touch", `{}`, `the path takes no body`},
 		{http.MethodGet, "items/a", `{"aBool":true}`, `the path takes no body`},
 		{http.MethodDelete, "items/a", `{"aBool":true}`, `the path takes no body`},
 		{http.MethodPost, "items", `{"text":"a","number":1}`, `cannot be set together with another field of its oneof`},
 		{http.MethodPost, "items", `{"aBool":true,"a_bool":true}`, `aBool: it is given more than once`},
 		{http.MethodPost, "items", `{"labels":{"a":"1","a":"2"}}`, `labels[a]: it is given more than once`},
-		{http.MethodPost, "items", `{"innerByName":{"x":{"colour":1}}}`, `innerByName[x].colour: it is not a field of shapes.v1.Inner`},
+		{
+			http.MethodPost, "items", `{"innerByName":{"x":{"colour":1}}}`,
+			`innerByName[x].colour: it is not a field of shapes.v1.Inner`,
+		},
 		{http.MethodPatch, "items/a", `{"name":"items/b"}`, `path: item.name: the body sets it to another value`},
 	} {
-		s.refuses(t, tc.path+" "+tc.body, s.send(t, tc.method, "/shapes/v1/"+tc.path, tc.body), http.StatusBadRequest, "invalid_argument", tc.message)
+		s.refuses(t, tc.path+" "+tc.body, s.send(t, tc.method, "/shapes/v1/"+tc.path, tc.body), http.StatusBadRequest,
+			"invalid_argument", tc.message)
 	}
 }
 
@@ -167,8 +192,10 @@ func TestREST_IgnoredParametersAreDropped(t *testing.T) {
 	for _, query := range []string{"utm_source=a&utm_=b&fbclid=%FF&a_bool=true", "a_bool=true&fbclid"} {
 		s.gets(t, query, s.send(t, http.MethodGet, "/shapes/v1/items?"+query, ""), `{"aBool":true}`)
 	}
-	s.gets(t, "of a path without parameters", s.send(t, http.MethodPost, "/shapes/v1/items?utm_source=a", `{"aBool":true}`), `{"aBool":true}`)
-	s.refuses(t, "another", s.send(t, http.MethodGet, "/shapes/v1/items?fbclid2=a", ""), http.StatusBadRequest, "invalid_argument", "is not a field")
+	s.gets(t, "of a path without parameters",
+		s.send(t, http.MethodPost, "/shapes/v1/items?utm_source=a", `{"aBool":true}`), `{"aBool":true}`)
+	s.refuses(t, "another", s.send(t, http.MethodGet, "/shapes/v1/items?fbclid2=a", ""), http.StatusBadRequest,
+		"invalid_argument", "is not a field")
 	for _, bad := range []string{"", "*", "a*b", "*a"} {
 		if err := (rest.Query{Ignored: []string{bad}}).Validate(); err == nil {
 			t.Errorf("%q is accepted", bad)
@@ -181,11 +208,24 @@ func TestREST_PatchFillsAbsentFieldMask(t *testing.T) {
 	s := newShapes(t, nil)
 	update := s.message(t, "shapes.v1.UpdateRequest")
 	for _, tc := range []struct{ query, body, want string }{
-		{"", `{"aString":"x","inner":{"text":"a","inner":{"number":0}}}`, `{"tenantId":"acme","item":{"name":"items/a","aString":"x","inner":{"text":"a","inner":{}}},"updateMask":"aString,inner.text,inner.inner.number"}`},
+		{
+			"", `{"aString":"x","inner":{"text":"a","inner":{"number":0}}}`,
+			`{"tenantId":"acme","item":{"name":"items/a","aString":"x","inner":{"text":"a","inner":{}}},"updateMask":"aString,inner.text,inner.inner.number"}`,
+		},
 		{"", `{"name":"items/a","aBool":false}`, `{"tenantId":"acme","item":{"name":"items/a"},"updateMask":"aBool"}`},
-		{"", `{"time":"2026-01-31T12:00:00Z","object":{"a":1},"tags":["x"],"labels":{"a":"b"},"a_bytes":null,"inner":{}}`, `{"tenantId":"acme","item":{"name":"items/a","time":"2026-01-31T12:00:00Z","object":{"a":1},"tags":["x"],"labels":{"a":"b"},"inner":{}},"updateMask":"time,object,tags,labels,aBytes,inner"}`},
-		{"?update_mask=aString", `{"aBool":true}`, `{"tenantId":"acme","item":{"name":"items/a","aBool":true},"updateMask":"aString"}`},
-		{"?updateMask=aBool&text=x", `{"aBool":true}`, `{"tenantId":"acme","item":{"name":"items/a","aBool":true},"updateMask":"aBool","text":"x"}`},
+		{
+			"",
+			`{"time":"2026-01-31T12:00:00Z","object":{"a":1},"tags":["x"],"labels":{"a":"b"},"a_bytes":null,"inner":{}}`,
+			`{"tenantId":"acme","item":{"name":"items/a","time":"2026-01-31T12:00:00Z","object":{"a":1},"tags":["x"],"labels":{"a":"b"},"inner":{}},"updateMask":"time,object,tags,labels,aBytes,inner"}`,
+		},
+		{
+			"?update_mask=aString", `{"aBool":true}`,
+			`{"tenantId":"acme","item":{"name":"items/a","aBool":true},"updateMask":"aString"}`,
+		},
+		{
+			"?updateMask=aBool&text=x", `{"aBool":true}`,
+			`{"tenantId":"acme","item":{"name":"items/a","aBool":true},"updateMask":"aBool","text":"x"}`,
+		},
 		{"", `{}`, `{"tenantId":"acme","item":{"name":"items/a"}}`},
 		{"", ``, `{"tenantId":"acme","item":{"name":"items/a"}}`},
 	} {

@@ -33,21 +33,59 @@ func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 		code, message      string
 		header, value      string
 	}{
-		"a body too large":           {http.MethodPost, "items", large, nil, 413, "resource_exhausted", "the body is larger than", "", ""},
-		"another media type":         {http.MethodPost, "items", "a=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "invalid_argument", "send application/json", "Accept", "application/json"},
-		"another encoding":           {http.MethodPost, "items", "{}", []string{"Content-Encoding", "rot13"}, 415, "unimplemented", "supported: gzip", "Accept-Encoding", "gzip, zstd, br"},
-		"two encodings":              {http.MethodPost, "items", "{}", []string{"Content-Encoding", "gzip, br"}, 415, "unimplemented", "supported: gzip", "Accept-Encoding", "gzip, zstd, br"},
-		"another method":             {http.MethodPatch, "items", "{}", nil, 405, "unimplemented", "PATCH is not allowed", "Allow", "GET, HEAD, SEARCH, POST"},
-		"HEAD where there is no GET": {http.MethodDelete, "once", "", nil, 405, "unimplemented", "DELETE is not allowed", "Allow", "POST"},
-		"no path":                    {http.MethodGet, "nothing", "", nil, 404, "not_found", "nothing is served", "", ""},
-		"no path, of gRPC's type":    {http.MethodGet, "nothing", "", []string{"Content-Type", "application/grpc"}, 404, "unimplemented", "is not served", "", ""},
-		"no path, of gRPC-Web's":     {http.MethodDelete, "nothing", "", []string{"Content-Type", "application/grpc-web-text"}, 404, "unimplemented", "is not served", "", ""},
-		"another method, of gRPC's":  {http.MethodPatch, "items", "", []string{"Content-Type", "application/grpc-web"}, 405, "unimplemented", "PATCH is not allowed", "Allow", "GET, HEAD, SEARCH, POST"},
-		"no credential":              {http.MethodGet, "items", "", []string{"Authorization", ""}, 401, "unauthenticated", "no credential", "WWW-Authenticate", "Bearer"},
-		"a bad credential":           {http.MethodGet, "items", "", []string{"Authorization", "Bearer x"}, 401, "unauthenticated", "", "WWW-Authenticate", `Bearer error="invalid_token"`},
-		"a timeout that is not one":  {http.MethodGet, "items", "", []string{"Connect-Timeout-Ms", "soon"}, 400, "invalid_argument", "send milliseconds", "", ""},
-		"a body that is not JSON":    {http.MethodPost, "items", "{", nil, 400, "invalid_argument", "unexpected end of the text", "", ""},
-		"a stream by HEAD":           {http.MethodHead, "items:watch", "", nil, 405, "", "", "Allow", "GET"},
+		"a body too large": {
+			http.MethodPost, "items", large, nil, 413, "resource_exhausted", "the body is larger than", "", "",
+		},
+		"another media type": {
+			http.MethodPost, "items", "a=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415,
+			"invalid_argument", "send application/json", "Accept", "application/json",
+		},
+		"another encoding": {
+			http.MethodPost, "items", "{}", []string{"Content-Encoding", "rot13"}, 415, "unimplemented",
+			"supported: gzip", "Accept-Encoding", "gzip, zstd, br",
+		},
+		"two encodings": {
+			http.MethodPost, "items", "{}", []string{"Content-Encoding", "gzip, br"}, 415, "unimplemented",
+			"supported: gzip", "Accept-Encoding", "gzip, zstd, br",
+		},
+		"another method": {
+			http.MethodPatch, "items", "{}", nil, 405, "unimplemented", "PATCH is not allowed", "Allow",
+			"GET, HEAD, SEARCH, POST",
+		},
+		"HEAD where there is no GET": {
+			http.MethodDelete, "once", "", nil, 405, "unimplemented", "DELETE is not allowed", "Allow", "POST",
+		},
+		"no path": {
+			http.MethodGet, "nothing", "", nil, 404, "not_found", "nothing is served", "", "",
+		},
+		"no path, of gRPC's type": {
+			http.MethodGet, "nothing", "", []string{"Content-Type", "application/grpc"}, 404, "unimplemented",
+			"is not served", "", "",
+		},
+		"no path, of gRPC-Web's": {
+			http.MethodDelete, "nothing", "", []string{"Content-Type", "application/grpc-web-text"}, 404,
+			"unimplemented", "is not served", "", "",
+		},
+		"another method, of gRPC's": {
+			http.MethodPatch, "items", "", []string{"Content-Type", "application/grpc-web"}, 405, "unimplemented",
+			"PATCH is not allowed", "Allow", "GET, HEAD, SEARCH, POST",
+		},
+		"no credential": {
+			http.MethodGet, "items", "", []string{"Authorization", ""}, 401, "unauthenticated", "no credential",
+			"WWW-Authenticate", "Bearer",
+		},
+		"a bad credential": {
+			http.MethodGet, "items", "", []string{"Authorization", "Bearer x"}, 401, "unauthenticated", "",
+			"WWW-Authenticate", `Bearer error="invalid_token"`,
+		},
+		"a timeout that is not one": {
+			http.MethodGet, "items", "", []string{"Connect-Timeout-Ms", "soon"}, 400, "invalid_argument",
+			"send milliseconds", "", "",
+		},
+		"a body that is not JSON": {
+			http.MethodPost, "items", "{", nil, 400, "invalid_argument", "unexpected end of the text", "", "",
+		},
+		"a stream by HEAD": {http.MethodHead, "items:watch", "", nil, 405, "", "", "Allow", "GET"},
 	} {
 		answer := s.send(t, tc.method, "/shapes/v1/"+tc.path, tc.body, tc.send...)
 		if tc.method == http.MethodHead {
@@ -61,20 +99,29 @@ func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 			t.Errorf("%s: %s is %q, want %q", name, tc.header, answer.header.Get(tc.header), tc.value)
 		}
 	}
-	if answer := s.send(t, http.MethodOptions, "/shapes/v1/items", ""); answer.status != http.StatusNoContent || answer.header.Get("Allow") == "" {
+	if answer := s.send(t, http.MethodOptions, "/shapes/v1/items", ""); answer.status != http.StatusNoContent ||
+		answer.header.Get("Allow") == "" {
 		t.Errorf("OPTIONS: %d %v", answer.status, answer.header)
 	}
-	for _, contentType := range []string{"text/plain", "application/xml", "not a type", "application/json; charset=utf-8"} {
-		s.gets(t, "an empty body of "+contentType, s.send(t, http.MethodPost, "/shapes/v1/items/a", "", "Content-Type", contentType), `{"name":"a"}`)
-		chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items/a", io.MultiReader(strings.NewReader("")), "Content-Type", contentType, "Content-Encoding", "gzip")
+	for _, contentType := range []string{
+		"text/plain", "application/xml", "not a type", "application/json; charset=utf-8",
+	} {
+		s.gets(t, "an empty body of "+contentType,
+			s.send(t, http.MethodPost, "/shapes/v1/items/a", "", "Content-Type", contentType), `{"name":"a"}`)
+		chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items/a", io.MultiReader(strings.NewReader("")),
+			"Content-Type", contentType, "Content-Encoding", "gzip")
 		s.gets(t, "an empty chunked body of "+contentType, chunked, `{"name":"a"}`)
 	}
-	chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items", io.MultiReader(strings.NewReader("<a/>")), "Content-Type", "application/xml")
-	s.refuses(t, "a chunked body", chunked, http.StatusUnsupportedMediaType, "invalid_argument", "send application/json")
+	chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items", io.MultiReader(strings.NewReader("<a/>")),
+		"Content-Type", "application/xml")
+	s.refuses(t, "a chunked body", chunked, http.StatusUnsupportedMediaType, "invalid_argument",
+		"send application/json")
 	chunked = s.sendBody(t, http.MethodGet, "/shapes/v1/items", io.MultiReader(strings.NewReader("{}")))
-	s.refuses(t, "a chunked body of a GET", chunked, http.StatusBadRequest, "invalid_argument", "the path takes no body")
+	s.refuses(t, "a chunked body of a GET", chunked, http.StatusBadRequest, "invalid_argument",
+		"the path takes no body")
 	for _, c := range compression.All() {
-		answer := s.sendBody(t, http.MethodPost, "/shapes/v1/items", compressed(t, c, `{"aString":"x"}`), "Content-Encoding", strings.ToUpper(c.Name()))
+		answer := s.sendBody(t, http.MethodPost, "/shapes/v1/items", compressed(t, c, `{"aString":"x"}`),
+			"Content-Encoding", strings.ToUpper(c.Name()))
 		s.gets(t, c.Name(), answer, `{"aString":"x"}`)
 	}
 }
@@ -84,8 +131,10 @@ func TestREST_OtherMethodsOfPagesAreNotAllowed(t *testing.T) {
 	for _, path := range []string{"/health", "/ready", "/openapi.json"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
 			answer := s.sendBody(t, method, path, http.NoBody)
-			if answer.status != http.StatusMethodNotAllowed || answer.header.Get("Allow") != "GET, HEAD" || !strings.Contains(answer.text, "is not allowed") {
-				t.Errorf("%s %s: %d, Allow %q: %s", method, path, answer.status, answer.header.Get("Allow"), answer.text)
+			if answer.status != http.StatusMethodNotAllowed || answer.header.Get("Allow") != "GET, HEAD" ||
+				!strings.Contains(answer.text, "is not allowed") {
+				t.Errorf("%s %s: %d, Allow %q: %s", method, path, answer.status, answer.header.Get("Allow"),
+					answer.text)
 			}
 		}
 		if answer := s.sendBody(t, http.MethodHead, path, http.NoBody); answer.status != http.StatusOK {
@@ -99,14 +148,19 @@ func TestREST_OtherMethodsOfPagesAreNotAllowed(t *testing.T) {
 func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, path := range []string{"/shapes/v1/items/a", "/shapes/v1/items/a:collect", "/shapes/v1/raw"} {
-		for _, chunks := range []string{"zz\r\n{}\r\n0\r\n\r\n", "1\r\n{xx0\r\n\r\n", "-1\r\n{}\r\n", strings.Repeat("f", 17) + "\r\n{}\r\n"} {
+		for _, chunks := range []string{
+			"zz\r\n{}\r\n0\r\n\r\n", "1\r\n{xx0\r\n\r\n", "-1\r\n{}\r\n", strings.Repeat("f", 17) + "\r\n{}\r\n",
+		} {
 			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%s",
-				path, s.token(t, "acme", "shapes.read", "shapes.write"), chunks)
+			_, err = fmt.Fprintf(
+				conn,
+				"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%s",
+				path, s.token(t, "acme", "shapes.read", "shapes.write"), chunks,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +169,8 @@ func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
 				t.Fatal(err)
 			}
 			text, _ := io.ReadAll(res.Body)
-			if res.Body.Close(); res.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "invalid_argument") {
+			if res.Body.Close(); res.StatusCode != http.StatusBadRequest ||
+				!strings.Contains(string(text), "invalid_argument") {
 				t.Errorf("%s, chunks %q: %d %s", path, chunks, res.StatusCode, text)
 			}
 		}
@@ -126,23 +181,29 @@ func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
 func TestREST_NodesErrorsHaveHTTPHeaders(t *testing.T) {
 	s := newShapes(t, nil)
 	wait := func(code connect.Code, delay time.Duration) error {
-		return rpc.WithDetails(connect.NewError(code, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+		return rpc.WithDetails(connect.NewError(code, "not now"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
 	}
 	for name, tc := range map[string]struct {
 		err        error
 		status     int
 		retryAfter string
 	}{
-		"exhausted":              {wait(connect.CodeResourceExhausted, 50*time.Millisecond), 429, "1"},
-		"exhausted for longer":   {wait(connect.CodeResourceExhausted, 61*time.Second+time.Millisecond), 429, "62"},
-		"unavailable":            {wait(connect.CodeUnavailable, 2*time.Second), 503, "2"},
-		"exhausted, who knows":   {connect.NewError(connect.CodeResourceExhausted, "not now"), 429, ""},
-		"an answer too large":    {rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "too large"), rpc.Reason(rpc.ReasonTooLarge)), 500, ""},
+		"exhausted":            {wait(connect.CodeResourceExhausted, 50*time.Millisecond), 429, "1"},
+		"exhausted for longer": {wait(connect.CodeResourceExhausted, 61*time.Second+time.Millisecond), 429, "62"},
+		"unavailable":          {wait(connect.CodeUnavailable, 2*time.Second), 503, "2"},
+		"exhausted, who knows": {connect.NewError(connect.CodeResourceExhausted, "not now"), 429, ""},
+		"an answer too large": {
+			rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "too large"),
+				rpc.Reason(rpc.ReasonTooLarge)),
+			500, "",
+		},
 		"a deadline of the node": {connect.NewError(connect.CodeDeadlineExceeded, "too slow"), 504, ""},
 	} {
 		s.setAnswer(func(context.Context, string, *dynamicpb.Message, *dynamicpb.Message) error { return tc.err })
 		answer := s.send(t, http.MethodPost, "/shapes/v1/items", `{}`)
-		if answer.status != tc.status || answer.header.Get("Retry-After") != tc.retryAfter || !strings.HasPrefix(answer.text, `{"code":"`) {
+		if answer.status != tc.status || answer.header.Get("Retry-After") != tc.retryAfter ||
+			!strings.HasPrefix(answer.text, `{"code":"`) {
 			t.Errorf("%s: %d, Retry-After %q: %s", name, answer.status, answer.header.Get("Retry-After"), answer.text)
 		}
 	}
@@ -152,16 +213,19 @@ func TestREST_NodesErrorsHaveHTTPHeaders(t *testing.T) {
 func TestREST_TooLargeNodeAnswerIs500(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Upstream.MaxMessageBytes = 64 << 10 })
 	s.setAnswer(func(_ context.Context, _ string, _ *dynamicpb.Message, answer *dynamicpb.Message) error {
-		answer.Set(answer.Descriptor().Fields().ByName("a_string"), protoreflect.ValueOfString(strings.Repeat("x", 100<<10)))
+		answer.Set(answer.Descriptor().Fields().ByName("a_string"),
+			protoreflect.ValueOfString(strings.Repeat("x", 100<<10)))
 		return nil
 	})
-	s.refuses(t, "an answer too large", s.send(t, http.MethodGet, "/shapes/v1/items", ""), http.StatusInternalServerError, "resource_exhausted", "the upstream's answer is too large")
+	s.refuses(t, "an answer too large", s.send(t, http.MethodGet, "/shapes/v1/items", ""),
+		http.StatusInternalServerError, "resource_exhausted", "the upstream's answer is too large")
 }
 
 // The headers are those of GET.
 func TestREST_HEADIsGETWithoutBody(t *testing.T) {
 	s := newShapes(t, nil)
-	get, head := s.send(t, http.MethodGet, "/shapes/v1/items/a", ""), s.send(t, http.MethodHead, "/shapes/v1/items/a", "")
+	get, head := s.send(t, http.MethodGet, "/shapes/v1/items/a",
+		""), s.send(t, http.MethodHead, "/shapes/v1/items/a", "")
 	if head.status != http.StatusOK || head.text != "" {
 		t.Errorf("%d %q", head.status, head.text)
 	}
@@ -170,7 +234,9 @@ func TestREST_HEADIsGETWithoutBody(t *testing.T) {
 			t.Errorf("%s: %q, of the GET %q", name, head.header.Get(name), get.header.Get(name))
 		}
 	}
-	if answer := s.send(t, http.MethodHead, "/shapes/v1/items/a", "", "Authorization", ""); answer.status != http.StatusUnauthorized || answer.text != "" {
+	if answer := s.send(
+		t, http.MethodHead, "/shapes/v1/items/a", "", "Authorization", "",
+	); answer.status != http.StatusUnauthorized || answer.text != "" {
 		t.Errorf("without a credential: %d %q", answer.status, answer.text)
 	}
 }
@@ -187,21 +253,25 @@ func TestREST_EntityTagIsNotModified(t *testing.T) {
 	})
 	first := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "")
 	tag := first.header.Get("ETag")
-	if first.status != http.StatusOK || !strings.HasPrefix(tag, `W/"`) || first.header.Get("Cache-Control") != "private, no-cache" {
+	if first.status != http.StatusOK || !strings.HasPrefix(tag, `W/"`) ||
+		first.header.Get("Cache-Control") != "private, no-cache" {
 		t.Fatalf("%d, ETag %q, Cache-Control %q", first.status, tag, first.header.Get("Cache-Control"))
 	}
 	position = "p2" // which the tag does not depend on
 	for _, values := range []string{tag, strings.TrimPrefix(tag, "W/"), `"x", ` + tag, `W/"x",W/"y, z",` + tag, "*"} {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			again := s.send(t, method, "/shapes/v1/tagged/a", "", "If-None-Match", values)
-			if again.status != http.StatusNotModified || again.text != "" || again.header.Get("ETag") != tag || again.header.Get("Cache-Control") != "private, no-cache" ||
+			if again.status != http.StatusNotModified || again.text != "" || again.header.Get("ETag") != tag ||
+				again.header.Get("Cache-Control") != "private, no-cache" ||
 				!strings.Contains(strings.Join(again.header.Values("Vary"), ","), "Authorization") {
 				t.Errorf("%s %s: %d %q %v", method, values, again.status, again.text, again.header)
 			}
 		}
 	}
 	for _, values := range []string{`"x"`, strings.Trim(tag, `W/"`), `W/"`} {
-		if again := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", values); again.status != http.StatusOK {
+		if again := s.send(
+			t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", values,
+		); again.status != http.StatusOK {
 			t.Errorf("%s: %d", values, again.status)
 		}
 	}
@@ -210,10 +280,13 @@ func TestREST_EntityTagIsNotModified(t *testing.T) {
 	if changed.status != http.StatusOK || changed.header.Get("ETag") == tag {
 		t.Errorf("a changed answer: %d, ETag %q", changed.status, changed.header.Get("ETag"))
 	}
-	if other := s.send(t, http.MethodGet, "/shapes/v1/items/a", "", "If-None-Match", "*"); other.status != http.StatusOK || other.header.Get("ETag") != "" {
+	if other := s.send(
+		t, http.MethodGet, "/shapes/v1/items/a", "", "If-None-Match", "*",
+	); other.status != http.StatusOK || other.header.Get("ETag") != "" {
 		t.Errorf("a method whose policy does not ask for it: %d, ETag %q", other.status, other.header.Get("ETag"))
 	}
-	denied := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", tag, "Authorization", s.token(t, "acme", "query.read"))
+	denied := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", tag, "Authorization",
+		s.token(t, "acme", "query.read"))
 	if denied.status != http.StatusForbidden || denied.header.Get("ETag") != "" {
 		t.Errorf("without the right: %d, ETag %q", denied.status, denied.header.Get("ETag"))
 	}

@@ -96,11 +96,13 @@ func TestStream_LastEventHasErrorDetails(t *testing.T) {
 		if err := stream.Send(s.everything("x")); err != nil {
 			return err
 		}
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "not now"), &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "not now"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 	})
 	const want = `{"error":{"code":"unavailable","message":"not now","details":[{"type":"google.rpc.RetryInfo","value":"CgIIAQ"`
 	events := s.send(t, http.MethodGet, "/shapes/v1/items:watch", "", "Accept", "text/event-stream")
-	if !strings.Contains(events.text, "id: x\ndata: ") || !strings.Contains(events.text, "\n\nevent: error\ndata: "+want) || !strings.HasSuffix(events.text, "}\n\n") {
+	if !strings.Contains(events.text, "id: x\ndata: ") ||
+		!strings.Contains(events.text, "\n\nevent: error\ndata: "+want) || !strings.HasSuffix(events.text, "}\n\n") {
 		t.Errorf("%q", events.text)
 	}
 	lines := s.send(t, http.MethodGet, "/shapes/v1/items:watch", "")
@@ -113,12 +115,19 @@ func TestStream_LastEventHasErrorDetails(t *testing.T) {
 func TestStream_AcceptSelectsFormat(t *testing.T) {
 	s := newShapes(t, nil)
 	for accept, want := range map[string]string{
-		"": "application/x-ndjson", "*/*": "application/x-ndjson", "text/event-stream": "text/event-stream", "text/*": "text/event-stream",
-		"text/event-stream;q=0.1, application/x-ndjson;q=0.9": "application/x-ndjson", "text/event-stream;q=0.9, application/json;q=0.1": "text/event-stream",
-		"text/event-stream;q=0": "application/x-ndjson", "text/event-stream, */*;q=0.1": "text/event-stream", "application/json, text/event-stream": "text/event-stream",
-		"text/event-stream;q=0, text/*": "application/x-ndjson", "text/html": "application/x-ndjson",
+		"": "application/x-ndjson", "*/*": "application/x-ndjson", "text/event-stream": "text/event-stream",
+		"text/*": "text/event-stream",
+		"text/event-stream;q=0.1, application/x-ndjson;q=0.9": "application/x-ndjson",
+		"text/event-stream;q=0.9, application/json;q=0.1":     "text/event-stream",
+		"text/event-stream;q=0":                               "application/x-ndjson",
+		"text/event-stream, */*;q=0.1":                        "text/event-stream",
+		"application/json, text/event-stream":                 "text/event-stream",
+		"text/event-stream;q=0, text/*":                       "application/x-ndjson",
+		"text/html":                                           "application/x-ndjson",
 	} {
-		if answer := s.send(t, http.MethodGet, "/shapes/v1/items:watch", "", "Accept", accept); answer.status != http.StatusOK || answer.header.Get("Content-Type") != want {
+		if answer := s.send(
+			t, http.MethodGet, "/shapes/v1/items:watch", "", "Accept", accept,
+		); answer.status != http.StatusOK || answer.header.Get("Content-Type") != want {
 			t.Errorf("%q: %d %s, want %s", accept, answer.status, answer.header.Get("Content-Type"), want)
 		}
 	}
@@ -130,16 +139,27 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	collect := func(body io.Reader, header ...string) httpAnswer {
 		return s.sendBody(t, http.MethodPost, "/shapes/v1/items/a:collect", body, header...)
 	}
-	s.gets(t, "three", collect(strings.NewReader("{\"aString\":\"1\"}\n{}\n{\"aString\":\"3\"}\n"), "Content-Type", "application/x-ndjson"), `{"name":"a","aString":"3","aUint32":3}`)
+	s.gets(
+		t, "three",
+		collect(strings.NewReader("{\"aString\":\"1\"}\n{}\n{\"aString\":\"3\"}\n"), "Content-Type",
+			"application/x-ndjson"),
+		`{"name":"a","aString":"3","aUint32":3}`,
+	)
 	if answer := collect(nil); answer.status != http.StatusOK || answer.text != "{}" {
 		t.Errorf("none: %d %s", answer.status, answer.text)
 	}
-	s.refuses(t, "not JSON", collect(strings.NewReader("{}\n{")), http.StatusBadRequest, "invalid_argument", "not a sequence of JSON values")
-	s.refuses(t, "an unknown field", collect(strings.NewReader("{}\n{\"colour\":1}")), http.StatusBadRequest, "invalid_argument", "colour: it is not a field of")
-	s.refuses(t, "another name", collect(strings.NewReader(`{"name":"b"}`)), http.StatusBadRequest, "invalid_argument", "the body sets it to another value")
-	s.refuses(t, "too large", collect(strings.NewReader(`{"aString":"`+strings.Repeat("x", 1<<20)+`"}`)), http.StatusRequestEntityTooLarge, "resource_exhausted", "larger than")
-	s.refuses(t, "compressed", collect(strings.NewReader("{}"), "Content-Encoding", "gzip"), http.StatusUnsupportedMediaType, "unimplemented", "cannot have a content encoding")
-	s.refuses(t, "another type", collect(strings.NewReader("{}"), "Content-Type", "text/csv"), http.StatusUnsupportedMediaType, "invalid_argument", "send application/x-ndjson")
+	s.refuses(t, "not JSON", collect(strings.NewReader("{}\n{")), http.StatusBadRequest, "invalid_argument",
+		"not a sequence of JSON values")
+	s.refuses(t, "an unknown field", collect(strings.NewReader("{}\n{\"colour\":1}")), http.StatusBadRequest,
+		"invalid_argument", "colour: it is not a field of")
+	s.refuses(t, "another name", collect(strings.NewReader(`{"name":"b"}`)), http.StatusBadRequest, "invalid_argument",
+		"the body sets it to another value")
+	s.refuses(t, "too large", collect(strings.NewReader(`{"aString":"`+strings.Repeat("x", 1<<20)+`"}`)),
+		http.StatusRequestEntityTooLarge, "resource_exhausted", "larger than")
+	s.refuses(t, "compressed", collect(strings.NewReader("{}"), "Content-Encoding", "gzip"),
+		http.StatusUnsupportedMediaType, "unimplemented", "cannot have a content encoding")
+	s.refuses(t, "another type", collect(strings.NewReader("{}"), "Content-Type", "text/csv"),
+		http.StatusUnsupportedMediaType, "invalid_argument", "send application/x-ndjson")
 
 	// Bidirectional: each request is answered before the next one is sent.
 	reader, writer := io.Pipe()
@@ -174,7 +194,9 @@ func TestStream_LateRESTValueIsAccepted(t *testing.T) {
 	s := newShapes(t, func(c *gateway.Config) { c.Listen.BodyTimeout = 200 * time.Millisecond })
 	later := func() { // requests that began now are cut off
 		for range 3 {
-			if status, text := unfinished(t, s.edge, "/shapes/v1/items", "application/json", s.token(t, "acme", "shapes.write")); status != http.StatusRequestTimeout {
+			if status, text := unfinished(
+				t, s.edge, "/shapes/v1/items", "application/json", s.token(t, "acme", "shapes.write"),
+			); status != http.StatusRequestTimeout {
 				t.Fatalf("%d %s", status, text)
 			}
 		}
@@ -214,9 +236,13 @@ func TestStream_LateRESTValueIsAccepted(t *testing.T) {
 func TestGRPCWeb_UnknownMethodIsUnimplemented(t *testing.T) {
 	s := newShapes(t, nil)
 	for _, path := range []string{"/shapes.v1.Shapes/Nothing", "/shapes.v1.Nothing/Nothing", "/nothing"} {
-		for _, media := range []string{"application/grpc-web+proto", "application/grpc-web", "application/grpc-web+json", "application/grpc-web-text+proto"} {
+		for _, media := range []string{
+			"application/grpc-web+proto", "application/grpc-web", "application/grpc-web+json",
+			"application/grpc-web-text+proto",
+		} {
 			for name, client := range map[string]*http.Client{"HTTP/1.1": s.plain, "HTTP/2": s.h2c} {
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, strings.NewReader("AAAAAAA="))
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path,
+					strings.NewReader("AAAAAAA="))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -227,16 +253,20 @@ func TestGRPCWeb_UnknownMethodIsUnimplemented(t *testing.T) {
 				}
 				text, _ := io.ReadAll(res.Body)
 				_ = res.Body.Close()
-				if plain, err := base64.StdEncoding.DecodeString(string(text)); strings.Contains(media, "text") && err == nil {
+				if plain, err := base64.StdEncoding.DecodeString(string(text)); strings.Contains(media, "text") &&
+					err == nil {
 					text = plain
 				}
-				if res.StatusCode != http.StatusOK || res.Header.Get("Grpc-Status") != "12" && !strings.Contains(strings.ToLower(string(text)), "grpc-status: 12") {
+				if res.StatusCode != http.StatusOK ||
+					res.Header.Get("Grpc-Status") != "12" &&
+						!strings.Contains(strings.ToLower(string(text)), "grpc-status: 12") {
 					t.Errorf("%s, %s, %s: %d %v %q", path, media, name, res.StatusCode, res.Header, text)
 				}
 			}
 		}
 	}
-	s.refuses(t, "a GET", s.send(t, http.MethodGet, "/shapes.v1.Shapes/Nothing", ""), http.StatusNotFound, "unimplemented", "is not served")
+	s.refuses(t, "a GET", s.send(t, http.MethodGet, "/shapes.v1.Shapes/Nothing", ""), http.StatusNotFound,
+		"unimplemented", "is not served")
 }
 
 // A unary method and a stream are called.
@@ -263,11 +293,14 @@ func TestGRPCWebText_IsGRPCWebInBase64(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			frame := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))), wire...) //nolint:gosec // short
+			frame := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))),
+				wire...) //nolint:gosec // short
 			// In two parts, the first of them padded.
 			body := base64.StdEncoding.EncodeToString(frame[:4]) + base64.StdEncoding.EncodeToString(frame[4:])
-			answer := s.send(t, http.MethodPost, "/shapes.v1.Shapes/"+method, body, "Content-Type", "application/grpc-web-text+proto")
-			if answer.status != http.StatusOK || answer.header.Get("Content-Type") != "application/grpc-web-text+proto" {
+			answer := s.send(t, http.MethodPost, "/shapes.v1.Shapes/"+method, body, "Content-Type",
+				"application/grpc-web-text+proto")
+			if answer.status != http.StatusOK ||
+				answer.header.Get("Content-Type") != "application/grpc-web-text+proto" {
 				t.Fatalf("%s: %d %v %s", method, answer.status, answer.header, answer.text)
 			}
 			plain, err := decodeParts(answer.text)
@@ -278,20 +311,24 @@ func TestGRPCWebText_IsGRPCWebInBase64(t *testing.T) {
 			for len(plain) >= 5 && plain[0] == 0 {
 				length := binary.BigEndian.Uint32(plain[1:])
 				got := s.everything("")
-				if err := proto.Unmarshal(plain[5:5+length], got); err != nil || got.Get(s.everyone.Fields().ByName("a_string")).String() != text {
+				if err := proto.Unmarshal(plain[5:5+length], got); err != nil ||
+					got.Get(s.everyone.Fields().ByName("a_string")).String() != text {
 					t.Errorf("%s: %v, %v", method, got, err)
 				}
 				plain, messages = plain[5+length:], messages+1
 			}
-			if messages != tc.messages || len(plain) < 5 || plain[0] != 0x80 || !bytes.Contains(bytes.ToLower(plain), []byte(tc.status)) {
+			if messages != tc.messages || len(plain) < 5 || plain[0] != 0x80 ||
+				!bytes.Contains(bytes.ToLower(plain), []byte(tc.status)) {
 				t.Errorf("%s: %d messages, then %q", method, messages, plain)
 			}
 		}
 	}
 	for _, body := range []string{"%%%%", "AAA"} {
-		answer := s.send(t, http.MethodPost, "/shapes.v1.Shapes/Create", body, "Content-Type", "application/grpc-web-text")
+		answer := s.send(t, http.MethodPost, "/shapes.v1.Shapes/Create", body, "Content-Type",
+			"application/grpc-web-text")
 		plain, _ := decodeParts(answer.text)
-		if answer.status != http.StatusOK || answer.header.Get("Grpc-Status") != "3" && !bytes.Contains(bytes.ToLower(plain), []byte("grpc-status: 3")) {
+		if answer.status != http.StatusOK ||
+			answer.header.Get("Grpc-Status") != "3" && !bytes.Contains(bytes.ToLower(plain), []byte("grpc-status: 3")) {
 			t.Errorf("%q: %d %v %q", body, answer.status, answer.header, plain)
 		}
 	}

@@ -16,11 +16,13 @@ func TestREST_ErrorsSayWhatToDo(t *testing.T) {
 	}{
 		"an HTTP method that the path does not have": {
 			http.MethodDelete, "/v1/query/wallets/w1", "", "",
-			http.StatusMethodNotAllowed, `{"code":"unimplemented","message":"DELETE is not allowed at /v1/query/wallets/w1: use GET or HEAD"}`,
+			http.StatusMethodNotAllowed,
+			`{"code":"unimplemented","message":"DELETE is not allowed at /v1/query/wallets/w1: use GET or HEAD"}`,
 		},
 		"another content type": {
 			http.MethodPost, "/v1/query/wallets", "view=wallets", "application/x-www-form-urlencoded",
-			http.StatusUnsupportedMediaType, `the content type is \"application/x-www-form-urlencoded\": send application/json`,
+			http.StatusUnsupportedMediaType,
+			`the content type is \"application/x-www-form-urlencoded\": send application/json`,
 		},
 		"an unknown parameter": {
 			http.MethodGet, "/v1/query/wallets?colour=red", "", "",
@@ -48,7 +50,8 @@ func TestREST_ErrorsSayWhatToDo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			status, text := e.http(t, tc.method, tc.path, tc.body, "Authorization", e.token(t, "acme", "query.read"), "Content-Type", tc.contentType)
+			status, text := e.http(t, tc.method, tc.path, tc.body, "Authorization", e.token(t, "acme", "query.read"),
+				"Content-Type", tc.contentType)
 			if status != tc.status || !strings.Contains(text, tc.want) || !strings.HasPrefix(text, `{"code":"`) {
 				t.Errorf("%d %s", status, text)
 			}
@@ -58,7 +61,8 @@ func TestREST_ErrorsSayWhatToDo(t *testing.T) {
 
 func TestREST_RepeatedParameterFillsList(t *testing.T) {
 	e := start(t, nil)
-	status, text := e.http(t, http.MethodGet, "/v1/query/wallets?query.fields=owner&query.fields=balance", "", "Authorization", e.token(t, "acme", "query.read"))
+	status, text := e.http(t, http.MethodGet, "/v1/query/wallets?query.fields=owner&query.fields=balance", "",
+		"Authorization", e.token(t, "acme", "query.read"))
 	if status != http.StatusOK {
 		t.Errorf("%d %s", status, text)
 	}
@@ -68,7 +72,8 @@ func TestREST_RepeatedParameterFillsList(t *testing.T) {
 func TestOpenAPI_ErrorIsJSON(t *testing.T) {
 	e := start(t, nil)
 	status, text := e.http(t, http.MethodGet, "/openapi.json", "")
-	if status != http.StatusUnauthorized || !strings.HasPrefix(text, `{"code":"unauthenticated","message":"no credential`) {
+	if status != http.StatusUnauthorized ||
+		!strings.HasPrefix(text, `{"code":"unauthenticated","message":"no credential`) {
 		t.Errorf("%d %s", status, text)
 	}
 }

@@ -30,7 +30,8 @@ var retryDelays = backoff.Delays{First: firstBackoff, Longest: firstBackoff << (
 // retry reports whether the call is to be attempted again, after the backoff, at another node if
 // there is one. The call must be safe to repeat, or the node must not have processed it.
 func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
-	if connect.CodeOf(err) != connect.CodeUnavailable || call.Attempts >= maxAttempts || !call.Method.Retriable(call.HasKey) || ctx.Err() != nil {
+	if connect.CodeOf(err) != connect.CodeUnavailable || call.Attempts >= maxAttempts ||
+		!call.Method.Retriable(call.HasKey) || ctx.Err() != nil {
 		return false
 	}
 	wait, asked, again := upstream.Pushback(&call.upstream, err)

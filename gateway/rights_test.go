@@ -26,7 +26,8 @@ import (
 func (e *edge) submitBy(t *testing.T, protocol, token, aggregate, command string, header ...string) connect.Code {
 	t.Helper()
 	if protocol == "rest" {
-		status, text := e.http(t, http.MethodPost, "/v1/commands/"+aggregate+"/x/"+command, `{}`, append([]string{"Authorization", token}, header...)...)
+		status, text := e.http(t, http.MethodPost, "/v1/commands/"+aggregate+"/x/"+command, `{}`,
+			append([]string{"Authorization", token}, header...)...)
 		if status == http.StatusOK {
 			return 0
 		}
@@ -45,7 +46,8 @@ func (e *edge) submitBy(t *testing.T, protocol, token, aggregate, command string
 	for n := 0; n < len(header); n += 2 {
 		info.RequestHeader().Add(header[n], header[n+1])
 	}
-	_, err := commandsconnect.NewCommandServiceClient(e.client(protocol)).Submit(ctx, &aggregatev1.SubmitRequest{AggregateType: aggregate, AggregateId: "x", Command: command})
+	_, err := commandsconnect.NewCommandServiceClient(e.client(protocol)).Submit(ctx,
+		&aggregatev1.SubmitRequest{AggregateType: aggregate, AggregateId: "x", Command: command})
 	if err == nil {
 		return 0
 	}
@@ -53,10 +55,12 @@ func (e *edge) submitBy(t *testing.T, protocol, token, aggregate, command string
 }
 
 // commandProtocols are the protocols over which a command can be sent.
-var commandProtocols = slices.DeleteFunc(slices.Clone(protocols), func(protocol string) bool { return protocol == "connect+get" })
+var commandProtocols = slices.DeleteFunc(slices.Clone(protocols),
+	func(protocol string) bool { return protocol == "connect+get" })
 
 func TestAuthorize_RightsPerCommand(t *testing.T) {
-	e := start(t, func(config *gateway.Config) { config.Limits = limit.Config{Rate: 1e6, Burst: 1e6} }) // denials are not delayed
+	e := start(t,
+		func(config *gateway.Config) { config.Limits = limit.Config{Rate: 1e6, Burst: 1e6} }) // denials are not delayed
 	for _, protocol := range commandProtocols {
 		for _, tc := range []struct {
 			right, aggregate, command string
@@ -83,15 +87,32 @@ func TestAuthorize_RightsPerCommand(t *testing.T) {
 		{"/v1/commands", `{"aggregateType":"transfer","aggregateId":"x","command":"request"}`, http.StatusOK},
 		{"/v1/commands", `{"aggregateType":"transfer","aggregateId":"x","command":"complete"}`, http.StatusForbidden},
 		{"/v1/commands", `{"aggregateType":"transfer","aggregateId":"x"}`, http.StatusForbidden},
-		{"/v1/commands", `{"aggregateType":"transfer","aggregateId":"x","command":"request","dryRun":true}`, http.StatusOK},
-		{"/v1/commands", `{"aggregateType":"transfer","aggregateId":"x","command":"complete","dryRun":true}`, http.StatusForbidden},
-		{"/v1/commands", `{"aggregateType":"transfer.request","aggregateId":"x","command":"complete"}`, http.StatusForbidden},
+		{
+			"/v1/commands", `{"aggregateType":"transfer","aggregateId":"x","command":"request","dryRun":true}`,
+			http.StatusOK,
+		},
+		{
+			"/v1/commands", `{"aggregateType":"transfer","aggregateId":"x","command":"complete","dryRun":true}`,
+			http.StatusForbidden,
+		},
+		{
+			"/v1/commands", `{"aggregateType":"transfer.request","aggregateId":"x","command":"complete"}`,
+			http.StatusForbidden,
+		},
 		{"/v1/commands", `{"aggregateType":"transfer.request","aggregateId":"x"}`, http.StatusForbidden},
 		{"/v1/commands/transfer/x/complete", `{"command":"request"}`, http.StatusBadRequest},
 		{"/v1/commands/transfer/x/request", `{"command":"complete"}`, http.StatusBadRequest},
 		{"/v1/commands/transfer/x/comple%74e", `{}`, http.StatusForbidden},
-		{"/v1/commands:batch", `{"commands":[{"aggregateType":"transfer","aggregateId":"x","command":"request"},{"aggregateType":"wallet","aggregateId":"x","command":"open"}]}`, http.StatusNotImplemented},
-		{"/v1/commands:batch", `{"commands":[{"aggregateType":"transfer","command":"request"},{"aggregateType":"transfer","command":"complete"}]}`, http.StatusForbidden},
+		{
+			"/v1/commands:batch",
+			`{"commands":[{"aggregateType":"transfer","aggregateId":"x","command":"request"},{"aggregateType":"wallet","aggregateId":"x","command":"open"}]}`,
+			http.StatusNotImplemented,
+		},
+		{
+			"/v1/commands:batch",
+			`{"commands":[{"aggregateType":"transfer","command":"request"},{"aggregateType":"transfer","command":"complete"}]}`,
+			http.StatusForbidden,
+		},
 		{"/v1/commands:batch", `{"dryRun":true,"commands":[{"aggregateType":"wallet"}]}`, http.StatusForbidden},
 	} {
 		if status, text := e.http(t, http.MethodPost, tc.path, tc.body, "Authorization", requests); status != tc.want {
@@ -111,21 +132,31 @@ func TestNodeRights_OnlyGatewaySetsThem(t *testing.T) {
 			{"acme", []string{"command.submit"}, nil},
 			{"acme", []string{"command.submit", "command.submit:transfer.complete", "query.read"}, nil},
 			{"acme", []string{"command.submit", "command.internal"}, []string{"command.internal"}},
-			{"acme", []string{"command.submit", "command.internal:a", "command.internal:b.c"}, []string{"command.internal:a command.internal:b.c"}},
-			{"acme", []string{"command.submit", "command.internal:a", "command.internal"}, []string{"command.internal"}},
+			{
+				"acme", []string{"command.submit", "command.internal:a", "command.internal:b.c"},
+				[]string{"command.internal:a command.internal:b.c"},
+			},
+			{
+				"acme", []string{"command.submit", "command.internal:a", "command.internal"},
+				[]string{"command.internal"},
+			},
 			{"acme,*", []string{"command.submit"}, []string{"none"}}, // the platform
 			{"acme,*", []string{"command.submit", "command.internal"}, []string{"command.internal"}},
 		} {
 			for _, protocol := range commandProtocols {
 				code := e.submitBy(t, protocol, e.token(t, tc.tenants, tc.rights...), "transfer", "complete",
-					"X-Tenant-Id", "acme", "X-Headgate-Rights", "command.internal", "X_Headgate_Rights", "command.internal", "x-headgate-platform", "1")
+					"X-Tenant-Id", "acme", "X-Headgate-Rights", "command.internal", "X_Headgate_Rights",
+					"command.internal", "x-headgate-platform", "1")
 				_, header, _, _, _ := e.node.seen()
-				if got := header[contextkit.HeaderRights]; code != 0 || !slices.Equal(got, tc.want) || len(header["x_headgate_rights"]) > 0 {
-					t.Errorf("%s: rights %q: code %v, the node gets %q, want %q", protocol, tc.rights, code, got, tc.want)
+				if got := header[contextkit.HeaderRights]; code != 0 || !slices.Equal(got, tc.want) ||
+					len(header["x_headgate_rights"]) > 0 {
+					t.Errorf("%s: rights %q: code %v, the node gets %q, want %q", protocol, tc.rights, code, got,
+						tc.want)
 				}
 			}
 		}
-		e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets", TenantId: "acme"}, "Authorization", e.token(t, "acme", "query.read", "command.internal"))
+		e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets", TenantId: "acme"}, "Authorization",
+			e.token(t, "acme", "query.read", "command.internal"))
 		if _, header, _, _, _ := e.node.seen(); len(header[contextkit.HeaderRights]) > 0 {
 			t.Errorf("a method without rights of its node's gets %q", header[contextkit.HeaderRights])
 		}
@@ -138,17 +169,22 @@ func TestNodeRights_NodesDenialIsAudited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	consumer, err := stream.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"audit.acme.denied"}})
+	consumer, err := stream.OrderedConsumer(t.Context(),
+		jetstream.OrderedConsumerConfig{FilterSubjects: []string{"audit.acme.denied"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	refuse := func(reason, right string) func(context.Context, int) error {
 		return func(context.Context, int) error {
-			return rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, "no"), rpc.Reason(reason, "right", right))
+			return rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, "no"),
+				rpc.Reason(reason, "right", right))
 		}
 	}
 	token := e.token(t, "acme", "command.submit")
-	for _, other := range []func(context.Context, int) error{refuse("OTHER", "command.internal:x.y"), refuse(rpc.ReasonMissingRight, "thing.read"), refuse(rpc.ReasonMissingRight, "no right")} {
+	for _, other := range []func(context.Context, int) error{
+		refuse("OTHER", "command.internal:x.y"), refuse(rpc.ReasonMissingRight, "thing.read"),
+		refuse(rpc.ReasonMissingRight, "no right"),
+	} {
 		e.node.set(other)
 		e.submitBy(t, "grpc", token, "transfer", "other")
 	}
@@ -164,7 +200,8 @@ func TestNodeRights_NodesDenialIsAudited(t *testing.T) {
 	if err := json.Unmarshal(msg.Data(), &record); err != nil {
 		t.Fatal(err)
 	}
-	if record.Decision != "denied" || record.Right != auth.ActionInternal || record.Resource != "transfer.complete" || record.Code != "permission_denied" || record.Node == "" {
+	if record.Decision != "denied" || record.Right != auth.ActionInternal || record.Resource != "transfer.complete" ||
+		record.Code != "permission_denied" || record.Node == "" {
 		t.Fatalf("record %s", msg.Data())
 	}
 }

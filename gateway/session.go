@@ -50,8 +50,13 @@ func (s session) ListMethods(context.Context, *gatewayv1.ListMethodsRequest) (*g
 	res := &gatewayv1.ListMethodsResponse{}
 	for _, method := range s.table.Load().Methods() {
 		out := &gatewayv1.MethodPolicy{
-			Procedure: method.Spec.Procedure, Right: method.Right, TenantScoped: method.Tenant, Upstream: method.Upstream,
-			TimeoutMs: method.Timeout.Milliseconds(), Audit: method.Audit, Streams: method.Spec.StreamType != connect.StreamTypeUnary,
+			Procedure:    method.Spec.Procedure,
+			Right:        method.Right,
+			TenantScoped: method.Tenant,
+			Upstream:     method.Upstream,
+			TimeoutMs:    method.Timeout.Milliseconds(),
+			Audit:        method.Audit,
+			Streams:      method.Spec.StreamType != connect.StreamTypeUnary,
 		}
 		for _, rule := range method.Rules {
 			verb, path := edge.Pattern(rule)
@@ -116,13 +121,17 @@ func (c *Call) checkVisible(field string, tenant contextkit.TenantID) error {
 		return nil
 	}
 	c.Resource = tenant.String()
-	return c.denyTenant(fmt.Sprintf("%s: the credential is not for this tenant, and lacks the right %q", field, rightReadFleet))
+	return c.denyTenant(
+		fmt.Sprintf("%s: the credential is not for this tenant, and lacks the right %q", field, rightReadFleet),
+	)
 }
 
 // decide returns the decision of the pipeline's stages, in their order. For a method with rights
 // that its node checks (node_rights), the reason lists the rights that the principal lacks for the
 // resource: only the node knows whether the call needs them.
-func (s session) decide(method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string) (bool, string) {
+func (s session) decide(
+	method *policy.Method, principal *auth.Principal, tenant contextkit.TenantID, resource string,
+) (bool, string) {
 	switch {
 	case method.Anonymous:
 		return true, "the method is open to all"
@@ -139,10 +148,12 @@ func (s session) decide(method *policy.Method, principal *auth.Principal, tenant
 	case method.ResourcePath != nil && !allowsNamed(method, principal, method.Right, resource):
 		return false, fmt.Sprintf("the right %q is narrowed to other resources", method.Right)
 	}
-	reason := "the right " + strings.TrimSuffix(method.Right+":"+resource, ":") + " is held, and the tenant is the caller's"
+	reason := "the right " + strings.TrimSuffix(method.Right+":"+resource, ":") +
+		" is held, and the tenant is the caller's"
 	for _, action := range method.NodeRights {
 		if !allowsNamed(method, principal, action, resource) {
-			reason += fmt.Sprintf("; but the right %q is missing for it: the node denies the call if it needs it", action)
+			reason += fmt.Sprintf("; but the right %q is missing for it: the node denies the call if it needs it",
+				action)
 		}
 	}
 	return true, reason

@@ -87,31 +87,36 @@ func (s *shapes) register(t testing.TB) func(*connect.Server) {
 			if desc.IsStreamingServer() {
 				spec.StreamType |= connect.StreamTypeServer
 			}
-			server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-				if spec.StreamType != connect.StreamTypeUnary {
-					s.mu.Lock()
-					serve := s.streams
-					s.mu.Unlock()
-					if serve == nil {
-						serve = echoStream(desc)
-					}
-					return serve(ctx, string(desc.Name()), stream)
-				}
-				request, answer := dynamicpb.NewMessage(desc.Input()), dynamicpb.NewMessage(desc.Output())
-				if err := stream.Receive(request); err != nil {
-					return err
-				}
-				s.mu.Lock()
-				reply := s.answer
-				s.mu.Unlock()
-				if reply == nil {
-					reply = echo
-				}
-				if err := reply(ctx, string(desc.Name()), request, answer); err != nil {
-					return err
-				}
-				return stream.Send(answer)
-			}})
+			server.Register(
+				connect.Method{
+					Spec: spec,
+					Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+						if spec.StreamType != connect.StreamTypeUnary {
+							s.mu.Lock()
+							serve := s.streams
+							s.mu.Unlock()
+							if serve == nil {
+								serve = echoStream(desc)
+							}
+							return serve(ctx, string(desc.Name()), stream)
+						}
+						request, answer := dynamicpb.NewMessage(desc.Input()), dynamicpb.NewMessage(desc.Output())
+						if err := stream.Receive(request); err != nil {
+							return err
+						}
+						s.mu.Lock()
+						reply := s.answer
+						s.mu.Unlock()
+						if reply == nil {
+							reply = echo
+						}
+						if err := reply(ctx, string(desc.Name()), request, answer); err != nil {
+							return err
+						}
+						return stream.Send(answer)
+					},
+				},
+			)
 		}
 	}
 }
@@ -245,9 +250,11 @@ func (s *shapes) gets(t testing.TB, what string, answer httpAnswer, want string)
 // refuses checks that an answer is an error as JSON.
 func (s *shapes) refuses(t testing.TB, what string, answer httpAnswer, status int, code, message string) {
 	t.Helper()
-	if answer.status != status || !strings.HasPrefix(answer.text, `{"code":"`+code+`"`) || !strings.Contains(answer.text, message) ||
+	if answer.status != status || !strings.HasPrefix(answer.text, `{"code":"`+code+`"`) ||
+		!strings.Contains(answer.text, message) ||
 		answer.header.Get("Content-Type") != "application/json" {
-		t.Errorf("%s: %d %s %s, want %d %s %s", what, answer.status, answer.header.Get("Content-Type"), answer.text, status, code, message)
+		t.Errorf("%s: %d %s %s, want %d %s %s", what, answer.status, answer.header.Get("Content-Type"), answer.text,
+			status, code, message)
 	}
 }
 

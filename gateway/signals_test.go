@@ -32,7 +32,12 @@ func (e *edge) series(t *testing.T, name string) (lines []string) {
 func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
-	dead := route.Node{ID: "dead", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}
+	dead := route.Node{
+		ID:       "dead",
+		Kind:     "projection",
+		Endpoint: "127.0.0.1:1",
+		Ready:    true,
+	}
 	if err := e.routes.SetNodes([]route.Node{dead}); err != nil {
 		t.Fatal(err)
 	}
@@ -40,9 +45,12 @@ func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 		e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 	}
 	open := func() string {
-		return strings.Join(append(e.series(t, "headgate_breaker_open"), e.series(t, "headgate_method_breaker_open")...), "\n")
+		return strings.Join(
+			append(e.series(t, "headgate_breaker_open"), e.series(t, "headgate_method_breaker_open")...), "\n",
+		)
 	}
-	if got := open(); !strings.Contains(got, `endpoint="127.0.0.1:1"`) || !strings.Contains(got, " 1") || len(e.edge.OpenBreakers()) == 0 {
+	if got := open(); !strings.Contains(got, `endpoint="127.0.0.1:1"`) || !strings.Contains(got, " 1") ||
+		len(e.edge.OpenBreakers()) == 0 {
 		t.Fatalf("while the node is there: %q, %v", got, e.edge.OpenBreakers())
 	}
 	live := startMember(t, "projection", "live")
@@ -50,7 +58,9 @@ func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 	if got := open(); strings.Contains(got, `endpoint="127.0.0.1:1"`) || len(e.edge.OpenBreakers()) > 0 {
 		t.Errorf("after it has left: %q, %v", got, e.edge.OpenBreakers())
 	}
-	if got := e.series(t, "headgate_upstream_latency_seconds"); strings.Contains(strings.Join(got, ""), "127.0.0.1:1\"") {
+	if got := e.series(
+		t, "headgate_upstream_latency_seconds",
+	); strings.Contains(strings.Join(got, ""), "127.0.0.1:1\"") {
 		t.Errorf("its latency stays: %q", got)
 	}
 }

@@ -54,7 +54,8 @@ func connectRaw(t *testing.T, url string) *raw {
 func (r *raw) open(id uint32, token string, header ...string) error {
 	r.block.Reset()
 	fields := append([]string{
-		":method", "POST", ":scheme", "http", ":authority", "edge", ":path", "/projection.gateway.v1.QueryService/Query",
+		":method", "POST", ":scheme", "http", ":authority", "edge", ":path",
+		"/projection.gateway.v1.QueryService/Query",
 		"content-type", "application/grpc+proto", "te", "trailers", "authorization", token,
 	}, header...)
 	for i := 0; i < len(fields); i += 2 {
@@ -62,7 +63,9 @@ func (r *raw) open(id uint32, token string, header ...string) error {
 			return err
 		}
 	}
-	return r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true})
+	return r.framer.WriteHeaders(
+		http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true},
+	)
 }
 
 // until reads frames until found returns true for one.
@@ -116,7 +119,8 @@ func rapidResets(t *testing.T, e *edge, url string) {
 	var attacking sync.WaitGroup
 	attacking.Go(func() {
 		for id := uint32(1); id < 80_000; id += 2 {
-			if attack.open(id, token) != nil || attack.framer.WriteData(id, true, body) != nil || attack.framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
+			if attack.open(id, token) != nil || attack.framer.WriteData(id, true, body) != nil ||
+				attack.framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
 				return // the connection has ended
 			}
 		}
@@ -124,14 +128,17 @@ func rapidResets(t *testing.T, e *edge, url string) {
 	_ = attack.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	attacking.Go(func() { _, _ = io.Copy(io.Discard, attack.conn) }) // until the edge closes it
 	for range 50 {
-		if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+		if got := e.query(
+			t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+		); got.err != nil {
 			t.Fatalf("another client during the attack: %v", got.err)
 		}
 	}
 	attacking.Wait()
 	eventually(t, "no call stays behind", func() bool {
 		_, text := e.adminGet(t, "/metrics")
-		return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) && strings.Contains(text, `headgate_upstream_in_flight{process="gateway"} 0`) &&
+		return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) &&
+			strings.Contains(text, `headgate_upstream_in_flight{process="gateway"} 0`) &&
 			strings.Contains(text, `headgate_reset_connections_total{process="gateway"} 1`)
 	})
 }
@@ -313,7 +320,8 @@ func TestBounds_TooLargeIsRejected(t *testing.T) {
 						body = "{}"
 					}
 				}
-				status, text := e.http(t, http.MethodPost, path, body, "Authorization", token, "Content-Type", "application/json", "Content-Encoding", rule.encoding, "X-Large", rule.header)
+				status, text := e.http(t, http.MethodPost, path, body, "Authorization", token, "Content-Type",
+					"application/json", "Content-Encoding", rule.encoding, "X-Large", rule.header)
 				want := rule.status
 				if want == http.StatusTooManyRequests && strings.HasPrefix(path, "/v1") {
 					want = http.StatusRequestEntityTooLarge
@@ -324,7 +332,8 @@ func TestBounds_TooLargeIsRejected(t *testing.T) {
 			})
 		}
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets", strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/query/wallets",
+		strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +361,8 @@ func TestCaching_AnswersToGETArePrivate(t *testing.T) {
 		"by everybody":          {"public, max-age=60, s-maxage=600", "private, max-age=60"},
 	} {
 		for _, path := range []string{
-			"/v1/query/wallets", `/projection.gateway.v1.QueryService/Query?connect=v1&encoding=json&message={"view":"wallets"}`,
+			"/v1/query/wallets",
+			`/projection.gateway.v1.QueryService/Query?connect=v1&encoding=json&message={"view":"wallets"}`,
 		} {
 			t.Run(name+" "+path[:6], func(t *testing.T) {
 				e.node.cacheControl.Store(&rule.says)
@@ -370,8 +380,10 @@ func TestCaching_AnswersToGETArePrivate(t *testing.T) {
 				if rule.says == "" && strings.HasPrefix(path, "/v1/") {
 					want = "private, no-cache" // with an ETag, which the client asks with again
 				}
-				if res.StatusCode != http.StatusOK || res.Header.Get("Cache-Control") != want || !strings.Contains(strings.Join(res.Header.Values("Vary"), ","), "Authorization") {
-					t.Errorf("status %d, Cache-Control %q, Vary %q", res.StatusCode, res.Header.Values("Cache-Control"), res.Header.Values("Vary"))
+				if res.StatusCode != http.StatusOK || res.Header.Get("Cache-Control") != want ||
+					!strings.Contains(strings.Join(res.Header.Values("Vary"), ","), "Authorization") {
+					t.Errorf("status %d, Cache-Control %q, Vary %q", res.StatusCode, res.Header.Values("Cache-Control"),
+						res.Header.Values("Vary"))
 				}
 			})
 		}
@@ -404,7 +416,11 @@ func TestPaths_HaveOneMeaning(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A raw request: net/http's client would clean the path.
-		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: %s\r\nContent-Length: 2\r\n\r\n{}", path, token)
+		_, err = fmt.Fprintf(
+			conn,
+			"POST %s HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: %s\r\nContent-Length: 2\r\n\r\n{}",
+			path, token,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -413,7 +429,8 @@ func TestPaths_HaveOneMeaning(t *testing.T) {
 			t.Fatalf("%s: %v", path, err)
 		}
 		status := res.StatusCode
-		if status == http.StatusMovedPermanently || status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect {
+		if status == http.StatusMovedPermanently || status == http.StatusTemporaryRedirect ||
+			status == http.StatusPermanentRedirect {
 			status = http.StatusNotFound // redirected to the clean path; no method was called
 		}
 		if status != want {

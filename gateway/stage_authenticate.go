@@ -30,7 +30,8 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 		call.Principal = anonymous
 		return ctx, nil
 	}
-	principal, err := g.verifier.Authenticate(ctx, call.end.Started, call.Info.RequestHeader().Values(headerAuthorization))
+	principal, err := g.verifier.Authenticate(ctx, call.end.Started,
+		call.Info.RequestHeader().Values(headerAuthorization))
 	if err != nil {
 		return ctx, call.denyCredential(err)
 	}

@@ -51,7 +51,8 @@ func (c *Call) authorize(message *frame.Frame) error {
 			return nil
 		}
 		if count++; count > maxResources {
-			return connect.Errorf(connect.CodeInvalidArgument, "the request names more than %d resources: split it", maxResources)
+			return connect.Errorf(connect.CodeInvalidArgument, "the request names more than %d resources: split it",
+				maxResources)
 		}
 		if c.allows(name, part) {
 			return nil
@@ -108,7 +109,8 @@ func missingRight(method *policy.Method, err error) (auth.Right, bool) {
 	}
 	for _, detail := range refusal.Details() {
 		var info errdetails.ErrorInfo
-		if detail.Type != string(info.ProtoReflect().Descriptor().FullName()) || proto.Unmarshal(detail.Value, &info) != nil || info.GetReason() != ReasonMissingRight.String() {
+		if detail.Type != string(info.ProtoReflect().Descriptor().FullName()) ||
+			proto.Unmarshal(detail.Value, &info) != nil || info.GetReason() != ReasonMissingRight.String() {
 			continue
 		}
 		right, err := auth.ParseRight(info.GetMetadata()["right"])

@@ -22,7 +22,8 @@ const (
 // allow.
 func (g *Gateway) deadline(ctx context.Context, call *Call) (context.Context, error) {
 	if until, ok := ctx.Deadline(); ok && until.Sub(call.end.Started) < minUpstreamTime {
-		return ctx, connect.Errorf(connect.CodeDeadlineExceeded, "the call's deadline leaves less than %v: allow it more time", minUpstreamTime+deadlineMargin)
+		return ctx, connect.Errorf(connect.CodeDeadlineExceeded,
+			"the call's deadline leaves less than %v: allow it more time", minUpstreamTime+deadlineMargin)
 	}
 	return ctx, nil
 }

@@ -125,7 +125,14 @@ func (c *Call) pumpRequests(stream connect.ClientStream) requestsEnd {
 	if c.Method.Spec.StreamType&connect.StreamTypeClient == 0 {
 		return requestsEnd{err: stream.CloseSend()}
 	}
-	further := &Call{Method: c.Method, Info: c.Info, Stream: c.Stream, Principal: c.Principal, First: c.First, Resource: c.Resource}
+	further := &Call{
+		Method:    c.Method,
+		Info:      c.Info,
+		Stream:    c.Stream,
+		Principal: c.Principal,
+		First:     c.First,
+		Resource:  c.Resource,
+	}
 	err := further.pump(stream, tenant, &c.charge)
 	return requestsEnd{err: err, denied: further.denied, resource: further.Resource}
 }

@@ -70,7 +70,8 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 		to.SetField(contextkit.HeaderRights, rights)
 	}
 	if err := contextkit.Inject(ctx, to); err != nil {
-		return connect.Errorf(connect.CodeInternal, "%s is called without context", c.Method.Spec.Procedure).WithCause(err)
+		return connect.Errorf(connect.CodeInternal, "%s is called without context",
+			c.Method.Spec.Procedure).WithCause(err)
 	}
 	return nil
 }

@@ -48,7 +48,8 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 // of a stream in which only the message names the tenant, the resource, the key or the node.
 func (c *Call) needsFirst() bool {
 	m := c.Method
-	return m.Spec.StreamType&connect.StreamTypeClient == 0 || m.ResourcePath != nil || m.KeyField != 0 || m.NodeField != 0 ||
+	return m.Spec.StreamType&connect.StreamTypeClient == 0 || m.ResourcePath != nil || m.KeyField != 0 ||
+		m.NodeField != 0 ||
 		m.TenantField != 0 && c.Tenant.IsZero()
 }
 
@@ -79,7 +80,11 @@ func (c *Call) read(message *frame.Frame) error {
 			return refusal
 		}
 		return rpc.WithDetails(refusal,
-			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: syntax.Field, Description: syntax.Message}}})
+			&errdetails.BadRequest{
+				FieldViolations: []*errdetails.BadRequest_FieldViolation{
+					{Field: syntax.Field, Description: syntax.Message},
+				},
+			})
 	}
 	err := message.Program.Validate(message.Data)
 	if err == nil {
@@ -91,5 +96,7 @@ func (c *Call) read(message *frame.Frame) error {
 		return refusal
 	}
 	return rpc.WithDetails(refusal,
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: wire.Field, Description: wire.Reason}}})
+		&errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: wire.Field, Description: wire.Reason}},
+		})
 }

@@ -33,8 +33,11 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 // that the nodes report for clients.
 func (g *Gateway) noNodeReady(kind string) error {
 	if refusal := g.routes.Refusal(kind); refusal != "" {
-		return rpc.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: %s; try again later", kind, excerpt.Text(refusal, excerpt.Name)),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryRefused)})
+		return rpc.WithDetails(
+			connect.Errorf(connect.CodeUnavailable, "no %s node is ready: %s; try again later", kind,
+				excerpt.Text(refusal, excerpt.Name)),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryRefused)},
+		)
 	}
 	return rpc.WithDetails(connect.Errorf(connect.CodeUnavailable, "no %s node is ready: try again in a moment", kind),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryNoNode)})
@@ -51,7 +54,8 @@ func (g *Gateway) namedNode(call *Call) (route.Node, error) {
 	if name != "" {
 		node, ok := g.routes.Node(name)
 		if !ok || node.Kind != call.Method.Upstream {
-			return route.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node is called %q", call.Method.Upstream, excerpt.Text(name, excerpt.Name))
+			return route.Node{}, connect.Errorf(connect.CodeNotFound, "no %s node is called %q", call.Method.Upstream,
+				excerpt.Text(name, excerpt.Name))
 		}
 		return node, nil
 	}
@@ -66,7 +70,8 @@ func (g *Gateway) namedNode(call *Call) (route.Node, error) {
 	case len(all) == 1:
 		return all[0], nil
 	case len(all) > 1 && call.Tenant.IsZero():
-		return route.Node{}, connect.Errorf(connect.CodeInvalidArgument, "there are %d %s nodes: name one of them (%s)", len(all), call.Method.Upstream, strings.Join(names, ", "))
+		return route.Node{}, connect.Errorf(connect.CodeInvalidArgument, "there are %d %s nodes: name one of them (%s)",
+			len(all), call.Method.Upstream, strings.Join(names, ", "))
 	}
 	return route.Node{}, nil
 }

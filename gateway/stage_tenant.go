@@ -28,7 +28,8 @@ func (g *Gateway) tenant(ctx context.Context, call *Call) (context.Context, erro
 	case !call.Method.Tenant:
 		return ctx, nil
 	case named == "" && call.Tenant.IsZero():
-		return ctx, connect.Errorf(connect.CodeInvalidArgument, "%s is missing: the credential is not for exactly one tenant", contextkit.HeaderTenantID)
+		return ctx, connect.Errorf(connect.CodeInvalidArgument,
+			"%s is missing: the credential is not for exactly one tenant", contextkit.HeaderTenantID)
 	case named == "":
 		if call.Method.TenantField != 0 && call.First != nil {
 			call.First.AppendText(call.Method.TenantField, call.Tenant.String())

@@ -41,29 +41,61 @@ func newTicker(t *testing.T) *ticker {
 	t.Helper()
 	options := &descriptorpb.MethodOptions{}
 	proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{
-		Right: "tick.read", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "ticker", Timeout: durationpb.New(20 * time.Second),
-		TenantField: "tenant_id", EventIdField: "position", ResumeField: "after",
+		Right:        "tick.read",
+		TenantScope:  policyv1.TenantScope_TENANT_SCOPE_TENANT,
+		Upstream:     "ticker",
+		Timeout:      durationpb.New(20 * time.Second),
+		TenantField:  "tenant_id",
+		EventIdField: "position",
+		ResumeField:  "after",
 	})
 	proto.SetExtension(options, annotations.E_Http, &annotations.HttpRule{
 		Pattern: &annotations.HttpRule_Get{Get: "/v1/ticks/{name=rooms/*}"},
 		AdditionalBindings: []*annotations.HttpRule{
 			{Pattern: &annotations.HttpRule_Get{Get: "/v1/positions/{name=rooms/*}"}, ResponseBody: "position"},
-			{Pattern: &annotations.HttpRule_Post{Post: "/v1/{name=rooms/*}:ask"}, Body: "after", ResponseBody: "position"},
+			{
+				Pattern:      &annotations.HttpRule_Post{Post: "/v1/{name=rooms/*}:ask"},
+				Body:         "after",
+				ResponseBody: "position",
+			},
 		},
 	})
 	text := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
-		return &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+		return &descriptorpb.FieldDescriptorProto{
+			Name:   proto.String(name),
+			Number: proto.Int32(number),
+			Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+			Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		}
 	}
-	ticks := &ticker{ask: make(chan string, 1), next: make(chan int), done: make(chan struct{}, 8), file: &descriptorpb.FileDescriptorProto{
-		Name: proto.String("test/ticker.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{
-			{Name: proto.String("WatchRequest"), Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("name", 2), text("after", 3)}},
-			{Name: proto.String("Tick"), Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("position", 2)}},
+	ticks := &ticker{
+		ask:  make(chan string, 1),
+		next: make(chan int),
+		done: make(chan struct{}, 8),
+		file: &descriptorpb.FileDescriptorProto{
+			Name:    proto.String("test/ticker.proto"),
+			Package: proto.String("test"),
+			Syntax:  proto.String("proto3"),
+			MessageType: []*descriptorpb.DescriptorProto{
+				{
+					Name: proto.String("WatchRequest"),
+					Field: []*descriptorpb.FieldDescriptorProto{
+						text("tenant_id", 1), text("name", 2), text("after", 3),
+					},
+				},
+				{
+					Name:  proto.String("Tick"),
+					Field: []*descriptorpb.FieldDescriptorProto{text("tenant_id", 1), text("position", 2)},
+				},
+			},
+			Service: []*descriptorpb.ServiceDescriptorProto{
+				{Name: proto.String("Ticker"), Method: []*descriptorpb.MethodDescriptorProto{{
+					Name: proto.String("Watch"), InputType: proto.String(".test.WatchRequest"),
+					OutputType: proto.String(".test.Tick"), ServerStreaming: proto.Bool(true), Options: options,
+				}}},
+			},
 		},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Ticker"), Method: []*descriptorpb.MethodDescriptorProto{{
-			Name: proto.String("Watch"), InputType: proto.String(".test.WatchRequest"), OutputType: proto.String(".test.Tick"), ServerStreaming: proto.Bool(true), Options: options,
-		}}}},
-	}}
+	}
 	fd, err := protodesc.NewFile(ticks.file, protoregistry.GlobalFiles)
 	if err != nil {
 		t.Fatal(err)
@@ -138,8 +170,11 @@ func TestStream_RESTSendsEventsOrLinesImmediately(t *testing.T) {
 		{"events", "text/event-stream", "text/event-stream", func(n int) []string {
 			return []string{fmt.Sprintf("id: %d", n), fmt.Sprintf(`data: {"position":"%d"}`, n), ""}
 		}, []string{"event: error", `data: {"error":{"code":"aborted","message":"the hall is closed"}}`, ""}},
-		{"lines", "*/*", "application/x-ndjson", func(n int) []string { return []string{fmt.Sprintf(`{"position":"%d"}`, n)} },
-			[]string{`{"error":{"code":"aborted","message":"the hall is closed"}}`}},
+		{
+			"lines", "*/*", "application/x-ndjson",
+			func(n int) []string { return []string{fmt.Sprintf(`{"position":"%d"}`, n)} },
+			[]string{`{"error":{"code":"aborted","message":"the hall is closed"}}`},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ticks := newTicker(t)
@@ -150,7 +185,8 @@ func TestStream_RESTSendsEventsOrLinesImmediately(t *testing.T) {
 				defer close(opened)
 				ticks.next <- 1 // the response begins with its first message
 			}()
-			res, lines := e.watch(t, "Authorization", e.token(t, "acme", "tick.read"), "Accept", tc.accept, "Last-Event-ID", "41")
+			res, lines := e.watch(t, "Authorization", e.token(t, "acme", "tick.read"), "Accept", tc.accept,
+				"Last-Event-ID", "41")
 			<-opened
 			if got := <-ticks.ask; got != "acme rooms/hall after 41" {
 				t.Errorf("the node is asked for %q", got)
@@ -188,7 +224,8 @@ func TestRule_ResponseBodyIsOneField(t *testing.T) {
 		ticks.next <- 2
 		close(ticks.next)
 	}()
-	status, text := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", e.token(t, "acme", "tick.read"))
+	status, text := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization",
+		e.token(t, "acme", "tick.read"))
 	<-sent
 	if status != http.StatusOK || text != "\"1\"\n\"2\"\n" {
 		t.Errorf("%d %q", status, text)
@@ -239,7 +276,8 @@ func TestStream_RejectedBeforeStartIsPlainError(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
 	res, body := e.watch(t, "Authorization", e.token(t, "acme", "query.read"), "Accept", "text/event-stream")
-	if text, _ := io.ReadAll(body); res.StatusCode != http.StatusForbidden || !strings.Contains(string(text), "permission_denied") {
+	if text, _ := io.ReadAll(body); res.StatusCode != http.StatusForbidden ||
+		!strings.Contains(string(text), "permission_denied") {
 		t.Errorf("status %d: %s", res.StatusCode, text)
 	}
 }
@@ -248,7 +286,9 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register) // the node serves it, and the gateway does not know
 	token := e.token(t, "acme", "tick.read", "query.read")
-	if status, _ := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", token); status != http.StatusNotFound {
+	if status, _ := e.http(
+		t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", token,
+	); status != http.StatusNotFound {
 		t.Fatalf("before: %d", status)
 	}
 	// A call in flight during the change ends as it began.
@@ -283,11 +323,15 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	}
 	e.node.set(nil)
 	for _, protocol := range protocols { // what was served still is
-		if got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
+		if got := e.query(
+			t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
+		); got.err != nil {
 			t.Errorf("%s: %v", protocol, got.err)
 		}
 	}
-	if _, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
+	if _, document := e.http(
+		t, http.MethodGet, "/openapi.json", "", "Authorization", token,
+	); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
 		t.Error("the new service is not described")
 	}
 	// An invalid description changes nothing; another description of the same node replaces the
@@ -308,7 +352,9 @@ func TestDescribe_TwoVersionsOfService(t *testing.T) {
 	old := ticks.set(t)
 	ticks.file.MessageType[1].Field[1].JsonName = proto.String("place")
 	renamed := ticks.set(t)
-	ticks.file.Name, ticks.file.Package = proto.String("test/v2/ticker.proto"), proto.String("test.v2") // at the same paths
+	ticks.file.Name, ticks.file.Package = proto.String(
+		"test/v2/ticker.proto",
+	), proto.String("test.v2") // at the same paths
 	for _, method := range ticks.file.Service[0].Method {
 		method.InputType, method.OutputType = proto.String(".test.v2.WatchRequest"), proto.String(".test.v2.Tick")
 	}
@@ -342,7 +388,8 @@ func TestDescribe_TwoVersionsOfService(t *testing.T) {
 			t.Fatal(err)
 		}
 		name, field, _ := strings.Cut(step.want, " ")
-		if _, ok := document.Components.Schemas[name].Properties[field]; !ok || document.Paths["/v1/ticks/rooms/{rooms}"] == nil {
+		if _, ok := document.Components.Schemas[name].Properties[field]; !ok ||
+			document.Paths["/v1/ticks/rooms/{rooms}"] == nil {
 			t.Errorf("%s: %s is described as %v", step.what, name, document.Components.Schemas[name])
 		}
 	}
@@ -359,9 +406,11 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 		kind   string
 		change func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy)
 	}{
-		"a policy of another kind's upstream": {"thing", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
-			file.Name, file.Package = proto.String("thing.proto"), proto.String("thing")
-		}},
+		"a policy of another kind's upstream": {
+			"thing", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
+				file.Name, file.Package = proto.String("thing.proto"), proto.String("thing")
+			},
+		},
 		"the service of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
 			file.Name, policy.Upstream = proto.String("thing.proto"), "thing"
 		}},
@@ -370,12 +419,18 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 		}},
 		"the paths of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
 			file.Name, file.Package, policy.Upstream = proto.String("thing.proto"), proto.String("thing"), "thing"
-			file.Service[0].Method[0].InputType, file.Service[0].Method[0].OutputType = proto.String(".thing.WatchRequest"), proto.String(".thing.Tick")
+			file.Service[0].Method[0].InputType, file.Service[0].Method[0].OutputType = proto.String(
+				".thing.WatchRequest",
+			), proto.String(".thing.Tick")
 		}},
 		"a service of the platform": {"ticker", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
-			file.Name, file.Package, file.Service[0].Name = proto.String("mine.proto"), proto.String("projection.gateway.v1"), proto.String("QueryService")
+			file.Name, file.Package, file.Service[0].Name = proto.String(
+				"mine.proto",
+			), proto.String("projection.gateway.v1"), proto.String("QueryService")
 			file.MessageType[0].Name, file.MessageType[1].Name = proto.String("Ask"), proto.String("Answer")
-			file.Service[0].Method[0].InputType, file.Service[0].Method[0].OutputType = proto.String(".projection.gateway.v1.Ask"), proto.String(".projection.gateway.v1.Answer")
+			file.Service[0].Method[0].InputType, file.Service[0].Method[0].OutputType = proto.String(
+				".projection.gateway.v1.Ask",
+			), proto.String(".projection.gateway.v1.Answer")
 		}},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -392,7 +447,9 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 		})
 	}
 	token := e.token(t, "acme", "tick.read")
-	if _, document := e.http(t, http.MethodGet, "/openapi.json", "", "Authorization", token); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
+	if _, document := e.http(
+		t, http.MethodGet, "/openapi.json", "", "Authorization", token,
+	); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
 		t.Error("the service of the first node is not served any more")
 	}
 }
@@ -411,7 +468,11 @@ func aStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T, start start
 			defer cancel()
 			ctx, info := connect.NewClientContext(ctx)
 			info.RequestHeader().Set("Authorization", token)
-			spec := connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc}
+			spec := connect.Spec{
+				Procedure:  "/test.Ticker/Watch",
+				StreamType: connect.StreamTypeServer,
+				Schema:     ticks.desc,
+			}
 			req := dynamicpb.NewMessage(ticks.desc.Input())
 			req.Set(ticks.desc.Input().Fields().ByName("after"), protoreflect.ValueOfString("7"))
 			// The client has its stream when it has received the response headers, which are sent
@@ -427,7 +488,8 @@ func aStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T, start start
 					ticks.next <- n
 				}
 				tick := dynamicpb.NewMessage(ticks.desc.Output())
-				if err := stream.Receive(tick); err != nil || tick.Get(ticks.desc.Output().Fields().ByName("position")).String() != fmt.Sprint(n) {
+				if err := stream.Receive(tick); err != nil ||
+					tick.Get(ticks.desc.Output().Fields().ByName("position")).String() != fmt.Sprint(n) {
 					t.Fatalf("message %d: %v, %v", n, tick, err)
 				}
 			}

@@ -23,13 +23,16 @@ func TestSuspension_RejectsCallsExceptOperators(t *testing.T) {
 	token, helper := e.token(t, "acme", "query.read"), e.token(t, "*", "query.read", "fleet.admin")
 	acme := natstest.Tenant(t, "acme")
 	query := func(token, tenant string) error {
-		if err := e.query(t, "connect+proto", &projectionv1.QueryRequest{View: "v", TenantId: tenant}, "authorization", token).err; err != nil {
+		if err := e.query(
+			t, "connect+proto", &projectionv1.QueryRequest{View: "v", TenantId: tenant}, "authorization", token,
+		).err; err != nil {
 			return err
 		}
 		return nil
 	}
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{acme: {Suspended: true, Reason: "unpaid"}})
-	if err := query(token, ""); connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "unpaid") {
+	if err := query(token, ""); connect.CodeOf(err) != connect.CodePermissionDenied ||
+		!strings.Contains(err.Error(), "unpaid") {
 		t.Errorf("the tenant's own call: %v", err)
 	}
 	if err := query(helper, "acme"); err != nil {
@@ -46,7 +49,11 @@ func TestSuspension_RejectsCallsExceptOperators(t *testing.T) {
 
 func TestQuota_AppliesPerTenant(t *testing.T) {
 	e := start(t, nil)
-	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 2}}})
+	e.edge.SetTenants(
+		map[contextkit.TenantID]gateway.TenantState{
+			natstest.Tenant(t, "acme"): {Limits: limit.Config{Rate: 0.001, Burst: 2}},
+		},
+	)
 	count := func(tenant string) (answered int) {
 		token := e.token(t, tenant, "query.read")
 		for range 5 {
@@ -64,7 +71,9 @@ func TestQuota_AppliesPerTenant(t *testing.T) {
 func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 	e := start(t, nil)
 	client := gatewayv1connect.NewSessionServiceClient(e.client("connect+json"))
-	if _, err := client.WhoAmI(t.Context(), &gatewayv1.WhoAmIRequest{}); connect.CodeOf(err) != connect.CodeUnauthenticated {
+	if _, err := client.WhoAmI(
+		t.Context(), &gatewayv1.WhoAmIRequest{},
+	); connect.CodeOf(err) != connect.CodeUnauthenticated {
 		t.Errorf("without a credential: %v", err)
 	}
 	as := func() context.Context {
@@ -73,7 +82,8 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 		return ctx
 	}
 	who, err := client.WhoAmI(as(), &gatewayv1.WhoAmIRequest{})
-	if err != nil || who.GetSubject() != "app" || who.GetTenants()[0] != "acme" || who.GetRights()[0] != "query.read:w*" {
+	if err != nil || who.GetSubject() != "app" || who.GetTenants()[0] != "acme" ||
+		who.GetRights()[0] != "query.read:w*" {
 		t.Errorf("%v, %v", who, err)
 	}
 	methods, err := client.ListMethods(as(), &gatewayv1.ListMethodsRequest{})
@@ -84,7 +94,8 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 	listed := false
 	for _, method := range methods.GetMethods() {
 		if method.GetProcedure() == procedure {
-			listed = method.GetRight() == "query.read" && method.GetTenantScoped() && method.GetUpstream() == "projection" && strings.HasPrefix(method.GetHttp()[0], "POST /v1/query/")
+			listed = method.GetRight() == "query.read" && method.GetTenantScoped() &&
+				method.GetUpstream() == "projection" && strings.HasPrefix(method.GetHttp()[0], "POST /v1/query/")
 		}
 	}
 	if !listed {
@@ -106,11 +117,18 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 		{[]string{"*"}, []string{"query.read"}, "", "wallets", false},
 		{[]string{"acme"}, []string{"query.read"}, "", "wallets", true},
 	} {
-		decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: procedure, Tenants: c.tenants, Rights: c.rights, TenantId: c.tenant, Resource: c.view})
+		decided, err := client.Decide(as(), &gatewayv1.DecideRequest{
+			Procedure: procedure,
+			Tenants:   c.tenants,
+			Rights:    c.rights,
+			TenantId:  c.tenant,
+			Resource:  c.view,
+		})
 		if err != nil || decided.GetAllowed() != c.allowed || decided.GetReason() == "" || decided.GetNode() != "p" {
 			t.Errorf("%+v: %v, %v", c, decided, err)
 		}
-		called := e.query(t, "connect+proto", &projectionv1.QueryRequest{View: c.view, TenantId: c.tenant}, "authorization", e.token(t, strings.Join(c.tenants, ","), c.rights...)).err
+		called := e.query(t, "connect+proto", &projectionv1.QueryRequest{View: c.view, TenantId: c.tenant},
+			"authorization", e.token(t, strings.Join(c.tenants, ","), c.rights...)).err
 		if (called == nil) != c.allowed {
 			t.Errorf("%+v: the pipeline says %v", c, called)
 		}
@@ -123,7 +141,10 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 	}{
 		{[]string{"command.submit"}, "transfer.complete", true, true},
 		{[]string{"command.submit"}, "", true, true},
-		{[]string{"command.submit:transfer.complete", "command.internal:transfer.fail"}, "transfer.complete", true, true},
+		{
+			[]string{"command.submit:transfer.complete", "command.internal:transfer.fail"}, "transfer.complete", true,
+			true,
+		},
 		{[]string{"command.submit", "command.internal:transfer.complete"}, "transfer", true, true},
 		{[]string{"command.submit", "command.internal:transfer.complete"}, "transfer.complete", true, false},
 		{[]string{"command.submit", "command.internal:transfer"}, "transfer.complete", true, false},
@@ -131,16 +152,25 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 		{[]string{"command.internal"}, "transfer.complete", false, false},
 	} {
 		for _, method := range []string{"Submit", "SubmitBatch"} {
-			decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: "/aggregate.gateway.v1.CommandService/" + method, Tenants: []string{"acme"}, Rights: c.rights, Resource: c.resource})
-			if err != nil || decided.GetAllowed() != c.allowed || strings.Contains(decided.GetReason(), `"command.internal" is missing`) != c.missing {
+			decided, err := client.Decide(as(), &gatewayv1.DecideRequest{
+				Procedure: "/aggregate.gateway.v1.CommandService/" + method,
+				Tenants:   []string{"acme"},
+				Rights:    c.rights,
+				Resource:  c.resource,
+			})
+			if err != nil || decided.GetAllowed() != c.allowed ||
+				strings.Contains(decided.GetReason(), `"command.internal" is missing`) != c.missing {
 				t.Errorf("%s %+v: %v, %v", method, c, decided, err)
 			}
 		}
 	}
-	if decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: "/no.Such/Method"}); err != nil || decided.GetAllowed() {
+	if decided, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: "/no.Such/Method"}); err != nil ||
+		decided.GetAllowed() {
 		t.Errorf("%v, %v", decided, err)
 	}
-	if _, err := client.Decide(as(), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{"?"}}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+	if _, err := client.Decide(
+		as(), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{"?"}},
+	); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("no right: %v", err)
 	}
 }
@@ -153,7 +183,8 @@ func TestTimeline_RecordsChangesAndFailures(t *testing.T) {
 	}
 	e := start(t, func(c *gateway.Config) { c.Timeline = recorder })
 	token := e.token(t, "acme", "query.read", "command.submit")
-	e.http(t, http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`, "authorization", token, contextkit.HeaderCorrelationID, "writes")
+	e.http(t, http.MethodPost, "/v1/commands/wallet/a/open", `{"payload":{}}`, "authorization", token,
+		contextkit.HeaderCorrelationID, "writes")
 	e.http(t, http.MethodPost, "/v1/query/v", `{}`, "authorization", token, contextkit.HeaderCorrelationID, "reads")
 	e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeInternal, "broken") })
 	e.http(t, http.MethodPost, "/v1/query/v", `{}`, "authorization", token, contextkit.HeaderCorrelationID, "fails")
@@ -164,7 +195,8 @@ func TestTimeline_RecordsChangesAndFailures(t *testing.T) {
 	}
 	for id, want := range map[string]string{"writes": "ok", "reads": "", "fails": "internal"} {
 		spans, _, err := timeline.Read(t.Context(), js, natstest.Tenant(t, "acme"), id)
-		if err != nil || (want == "") != (len(spans) == 0) || want != "" && (spans[0].Code != want || spans[0].Node != "g1" || spans[0].Kind != timeline.KindCall) {
+		if err != nil || (want == "") != (len(spans) == 0) ||
+			want != "" && (spans[0].Code != want || spans[0].Node != "g1" || spans[0].Kind != timeline.KindCall) {
 			t.Errorf("%s: %+v, %v", id, spans, err)
 		}
 	}

@@ -64,7 +64,8 @@ func (t *tickets) seal(content ticket, target string) (string, error) {
 	}
 	text := ticketEncoding.EncodeToString(t.sealer.Seal(nil, target, plain))
 	if len(text) > maxTicket {
-		return "", connect.NewError(connect.CodeFailedPrecondition, "the credential has too many narrowed rights for the method: use one with fewer")
+		return "", connect.NewError(connect.CodeFailedPrecondition,
+			"the credential has too many narrowed rights for the method: use one with fewer")
 	}
 	return text, nil
 }
@@ -82,7 +83,8 @@ func (t *tickets) open(text, target string) (content ticket, err error) {
 	if err != nil {
 		return content, auth.ErrBadTicket
 	}
-	if err := json.Unmarshal(plain, &content); err != nil || content.Version != ticketVersion || len(content.ID) != ticketIDBytes {
+	if err := json.Unmarshal(plain, &content); err != nil || content.Version != ticketVersion ||
+		len(content.ID) != ticketIDBytes {
 		return content, auth.ErrBadTicket
 	}
 	return content, nil
@@ -96,7 +98,9 @@ func (t *tickets) proof(id []byte, event string) string {
 // redeemTicket returns the principal of a ticket, and the context of its tenant. A ticket opens its
 // stream within [ticketLifetime]; after that it requires the id of an event that a stream of the
 // ticket has sent, which no URL contains.
-func (g *Gateway) redeemTicket(ctx context.Context, call *Call, sent *edge.Ticket) (context.Context, *auth.Principal, error) {
+func (g *Gateway) redeemTicket(
+	ctx context.Context, call *Call, sent *edge.Ticket,
+) (context.Context, *auth.Principal, error) {
 	switch {
 	case g.tickets == nil, strings.ContainsAny(sent.Text, "\r\n"):
 		return ctx, nil, auth.ErrBadTicket
@@ -157,9 +161,12 @@ func (g *Gateway) chargeTenant(ctx context.Context, call *Call, tenant contextki
 }
 
 // CreateTicket implements SessionService.
-func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRequest) (*gatewayv1.CreateTicketResponse, error) {
+func (s session) CreateTicket(
+	ctx context.Context, req *gatewayv1.CreateTicketRequest,
+) (*gatewayv1.CreateTicketResponse, error) {
 	if s.tickets == nil {
-		return nil, connect.NewError(connect.CodeUnimplemented, "the gateway issues no tickets: no ticket secret is configured")
+		return nil, connect.NewError(connect.CodeUnimplemented,
+			"the gateway issues no tickets: no ticket secret is configured")
 	}
 	procedure, target, err := s.rest.Load().EventStream(ctx, req.GetPath())
 	if err != nil {
@@ -167,7 +174,8 @@ func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRe
 	}
 	method, ok := s.table.Load().Method(procedure)
 	if !ok || method.Anonymous {
-		return nil, connect.NewError(connect.CodeInvalidArgument, "path: the stream requires no credential, and so no ticket")
+		return nil, connect.NewError(connect.CodeInvalidArgument,
+			"path: the stream requires no credential, and so no ticket")
 	}
 	call := callOf(ctx)
 	tenant := contextkit.In(ctx).TenantID
@@ -188,18 +196,26 @@ func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRe
 			tenant = onlyTenant(principal)
 		}
 		if tenant.IsZero() {
-			return nil, connect.NewError(connect.CodeInvalidArgument, "tenant_id: missing, and the credential is not for exactly one tenant: name the tenant of the stream")
+			return nil, connect.NewError(connect.CodeInvalidArgument,
+				"tenant_id: missing, and the credential is not for exactly one tenant: name the tenant of the stream")
 		}
 		if err := s.chargeTenant(ctx, call, tenant); err != nil {
 			return nil, err
 		}
 	}
-	delegate, err := s.verifier.Delegate(call.Principal, tenant, append([]string{method.Right}, method.NodeRights...)...)
+	delegate, err := s.verifier.Delegate(call.Principal, tenant,
+		append([]string{method.Right}, method.NodeRights...)...)
 	if err != nil {
 		return nil, call.denyCredential(err)
 	}
 	opens := time.Now().Add(ticketLifetime)
-	content := ticket{Version: ticketVersion, ID: make([]byte, ticketIDBytes), Procedure: procedure, Open: opens.UnixMilli(), Delegate: delegate}
+	content := ticket{
+		Version:   ticketVersion,
+		ID:        make([]byte, ticketIDBytes),
+		Procedure: procedure,
+		Open:      opens.UnixMilli(),
+		Delegate:  delegate,
+	}
 	_, _ = rand.Read(content.ID) // crypto/rand.Read never fails (Go 1.24)
 	text, err := s.tickets.seal(content, target)
 	if err != nil {
@@ -209,7 +225,10 @@ func (s session) CreateTicket(ctx context.Context, req *gatewayv1.CreateTicketRe
 	if strings.Contains(target, "?") {
 		separator = "&"
 	}
-	res := &gatewayv1.CreateTicketResponse{Path: target + separator + edge.TicketParameter + "=" + text, OpenBefore: timestamppb.New(opens)}
+	res := &gatewayv1.CreateTicketResponse{
+		Path:       target + separator + edge.TicketParameter + "=" + text,
+		OpenBefore: timestamppb.New(opens),
+	}
 	if until := call.Principal.Until; !until.IsZero() {
 		res.ExpireTime = timestamppb.New(until)
 	}

@@ -36,7 +36,8 @@ func (e *ticketEdge) createTicket(t *testing.T, token, path string, header ...st
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text := e.http(t, http.MethodPost, "/gateway.v1.SessionService/CreateTicket", string(body), append([]string{"Authorization", token, "Content-Type", "application/json"}, header...)...)
+	_, text := e.http(t, http.MethodPost, "/gateway.v1.SessionService/CreateTicket", string(body),
+		append([]string{"Authorization", token, "Content-Type", "application/json"}, header...)...)
 	var res struct{ Path, Code, Message string }
 	if err := json.Unmarshal([]byte(text), &res); err != nil {
 		t.Fatalf("%s: %v", text, err)
@@ -73,7 +74,12 @@ func (e *ticketEdge) openEvents(t *testing.T, path, lastID string, header ...str
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { res.Body.Close() })
-	s := &eventSource{status: res.StatusCode, lines: bufio.NewReader(res.Body), lastID: lastID, close: func() { res.Body.Close() }}
+	s := &eventSource{
+		status: res.StatusCode,
+		lines:  bufio.NewReader(res.Body),
+		lastID: lastID,
+		close:  func() { res.Body.Close() },
+	}
 	if res.StatusCode != http.StatusOK {
 		text, _ := s.lines.ReadString('\n')
 		s.body = text
@@ -223,7 +229,8 @@ func resealed(t *testing.T, opens, target string, change func(map[string]any)) s
 	if plain, err = json.Marshal(content); err != nil {
 		t.Fatal(err)
 	}
-	return target + "?" + rest.TicketParameter + "=" + base64.RawURLEncoding.EncodeToString(sealer.Seal(nil, target, plain))
+	return target + "?" + rest.TicketParameter + "=" +
+		base64.RawURLEncoding.EncodeToString(sealer.Seal(nil, target, plain))
 }
 
 func TestTicket_IsBoundToItsStream(t *testing.T) {
@@ -249,41 +256,68 @@ func TestTicket_IsBoundToItsStream(t *testing.T) {
 		letter = "B"
 	}
 	altered := opens[:at] + letter + opens[at+1:]
-	late := resealed(t, plain, hallPath, func(c map[string]any) { c["open"] = time.Now().Add(-time.Second).UnixMilli() })
+	late := resealed(t, plain, hallPath,
+		func(c map[string]any) { c["open"] = time.Now().Add(-time.Second).UnixMilli() })
 	for name, tc := range map[string]struct {
 		path, lastID string
 		header       []string
 		status       int
 		message      string
 	}{
-		"another path":                      {"/v1/ticks/rooms/attic?" + query, "", nil, 401, "for another path"},
-		"another binding of the method":     {"/v1/positions/rooms/hall?" + query, "", nil, 401, "for another path"},
-		"no query":                          {hallPath + "?" + parameter, "", nil, 401, "for another path"},
-		"another value":                     {hallPath + "?utm_a=1&utm_b=3&" + parameter, "", nil, 401, "for another path"},
-		"another parameter":                 {hallPath + "?utm_a=1&utm_b=2&utm_c=3&" + parameter, "", nil, 401, "for another path"},
-		"another order":                     {hallPath + "?utm_b=2&utm_a=1&" + parameter, "", nil, 401, "for another path"},
-		"a tenant in the query":             {hallPath + "?utm_a=1&utm_b=2&tenant_id=globex&" + parameter, "", nil, 401, "for another path"},
-		"another tenant in a header":        {opens, "", []string{contextkit.HeaderTenantID, "globex"}, 401, "invalid"},
-		"an altered ticket":                 {altered, "", nil, 401, "invalid"},
-		"a ticket that is cut":              {opens[:len(opens)-8], "", nil, 401, "invalid"},
-		"an empty ticket":                   {hallPath + "?" + rest.TicketParameter + "=", "", nil, 401, "invalid"},
-		"a ticket that is too long":         {opens + strings.Repeat("A", 4000), "", nil, 401, "invalid"},
-		"a ticket of another text":          {opens + "%0a", "", nil, 401, "invalid"},
-		"two tickets":                       {opens + "&" + parameter, "", nil, 400, "given more than once"},
-		"a name in another form":            {hallPath + "?utm_a=1&utm_b=2&headgate%5Fticket=x&" + parameter, "", nil, 400, "given more than once"},
-		"a credential too":                  {opens, "", []string{"Authorization", bearer}, 401, "send one of them"},
-		"an id without a proof":             {opens, "42", nil, 401, "invalid"},
-		"a forged proof":                    {opens, "42~AAAAAAAAAAAAAAAAAAAAAA", nil, 401, "invalid"},
-		"another event's proof":             {opens, "2" + s.lastID, nil, 401, "invalid"},
-		"another ticket's proof":            {opens, o.lastID, nil, 401, "invalid"},
-		"no proof":                          {opens, "~", nil, 401, "invalid"},
-		"too late":                          {late, "", nil, 401, "within 30 seconds"},
-		"another version":                   {resealed(t, plain, hallPath, func(c map[string]any) { c["v"] = 2 }), "", nil, 401, "invalid"},
-		"another method":                    {resealed(t, plain, hallPath, func(c map[string]any) { c["proc"] = "/x/Y" }), "", nil, 401, "invalid"},
-		"a credential that has ended":       {resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["until"] = 1 }), "", nil, 401, "expired"},
-		"a credential whose key is revoked": {resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["print"] = "x" }), "", nil, 401, "revoked"},
-		"an API key that is revoked":        {resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["api"] = true }), "", nil, 401, "revoked"},
-		"rights that were taken away":       {resealed(t, plain, hallPath, func(c map[string]any) { delete(c["for"].(map[string]any), "rights") }), "", nil, 403, "tick.read"},
+		"another path":                  {"/v1/ticks/rooms/attic?" + query, "", nil, 401, "for another path"},
+		"another binding of the method": {"/v1/positions/rooms/hall?" + query, "", nil, 401, "for another path"},
+		"no query":                      {hallPath + "?" + parameter, "", nil, 401, "for another path"},
+		"another value": {
+			hallPath + "?utm_a=1&utm_b=3&" + parameter, "", nil, 401, "for another path",
+		},
+		"another parameter": {
+			hallPath + "?utm_a=1&utm_b=2&utm_c=3&" + parameter, "", nil, 401, "for another path",
+		},
+		"another order": {
+			hallPath + "?utm_b=2&utm_a=1&" + parameter, "", nil, 401, "for another path",
+		},
+		"a tenant in the query": {
+			hallPath + "?utm_a=1&utm_b=2&tenant_id=globex&" + parameter, "", nil, 401, "for another path",
+		},
+		"another tenant in a header": {opens, "", []string{contextkit.HeaderTenantID, "globex"}, 401, "invalid"},
+		"an altered ticket":          {altered, "", nil, 401, "invalid"},
+		"a ticket that is cut":       {opens[:len(opens)-8], "", nil, 401, "invalid"},
+		"an empty ticket":            {hallPath + "?" + rest.TicketParameter + "=", "", nil, 401, "invalid"},
+		"a ticket that is too long":  {opens + strings.Repeat("A", 4000), "", nil, 401, "invalid"},
+		"a ticket of another text":   {opens + "%0a", "", nil, 401, "invalid"},
+		"two tickets":                {opens + "&" + parameter, "", nil, 400, "given more than once"},
+		"a name in another form": {
+			hallPath + "?utm_a=1&utm_b=2&headgate%5Fticket=x&" + parameter, "", nil, 400, "given more than once",
+		},
+		"a credential too":       {opens, "", []string{"Authorization", bearer}, 401, "send one of them"},
+		"an id without a proof":  {opens, "42", nil, 401, "invalid"},
+		"a forged proof":         {opens, "42~AAAAAAAAAAAAAAAAAAAAAA", nil, 401, "invalid"},
+		"another event's proof":  {opens, "2" + s.lastID, nil, 401, "invalid"},
+		"another ticket's proof": {opens, o.lastID, nil, 401, "invalid"},
+		"no proof":               {opens, "~", nil, 401, "invalid"},
+		"too late":               {late, "", nil, 401, "within 30 seconds"},
+		"another version": {
+			resealed(t, plain, hallPath, func(c map[string]any) { c["v"] = 2 }), "", nil, 401, "invalid",
+		},
+		"another method": {
+			resealed(t, plain, hallPath, func(c map[string]any) { c["proc"] = "/x/Y" }), "", nil, 401, "invalid",
+		},
+		"a credential that has ended": {
+			resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["until"] = 1 }), "", nil,
+			401, "expired",
+		},
+		"a credential whose key is revoked": {
+			resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["print"] = "x" }), "", nil,
+			401, "revoked",
+		},
+		"an API key that is revoked": {
+			resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["api"] = true }), "", nil,
+			401, "revoked",
+		},
+		"rights that were taken away": {
+			resealed(t, plain, hallPath, func(c map[string]any) { delete(c["for"].(map[string]any), "rights") }), "",
+			nil, 403, "tick.read",
+		},
 	} {
 		got := e.openEvents(t, tc.path, tc.lastID, tc.header...)
 		if got.status != tc.status || !strings.Contains(got.body, tc.message) {
@@ -294,7 +328,8 @@ func TestTicket_IsBoundToItsStream(t *testing.T) {
 		}
 	}
 	for method, path := range map[string]string{http.MethodPost: "/v1/query/wallets", http.MethodGet: "/v1/nothing"} {
-		if status, text := e.http(t, method, path+"?"+parameter, "{}"); status != 400 && status != 404 || strings.Contains(text, parameter[16:56]) {
+		if status, text := e.http(t, method, path+"?"+parameter, "{}"); status != 400 && status != 404 ||
+			strings.Contains(text, parameter[16:56]) {
 			t.Errorf("%s %s: %d %s", method, path, status, text)
 		}
 	}
@@ -330,31 +365,48 @@ func TestCreateTicket_NeedsRightToStream(t *testing.T) {
 		token, path, want string
 		header            []string
 	}{
-		"no credential":            {"", hallPath, "unauthenticated no credential", nil},
-		"no right":                 {e.token(t, "acme", "query.read"), hallPath, "permission_denied", nil},
-		"another tenant":           {bearer, hallPath, "permission_denied", []string{contextkit.HeaderTenantID, "globex"}},
-		"no tenant":                {e.token(t, "acme,globex", "tick.read"), hallPath, "invalid_argument tenant_id: missing", nil},
-		"a unary method":           {bearer, "/v1/query/wallets", "invalid_argument path: GET does not open a stream", nil},
-		"no method":                {bearer, "/v1/nothing", "invalid_argument path: GET does not open a stream", nil},
-		"the procedure":            {bearer, "/test.Ticker/Watch", "invalid_argument path: GET does not open a stream", nil},
-		"another origin":           {bearer, "https://evil.example.com" + hallPath, "invalid_argument path: not a path", nil},
-		"another host":             {bearer, "//evil.example.com" + hallPath, "invalid_argument path: not a path", nil},
-		"a backslash":              {bearer, "/\\evil.example.com", "invalid_argument path: not a path", nil},
-		"a relative path":          {bearer, "v1/ticks/rooms/hall", "invalid_argument path: not a path", nil},
-		"a fragment":               {bearer, hallPath + "#x", "invalid_argument path: not a path", nil},
-		"a ticket in it":           {bearer, hallPath + "?headgate_ticket=x", "invalid_argument path: has a ticket already", nil},
-		"a line break":             {bearer, hallPath + "\r\nX: y", "invalid_argument path: not a path", nil},
-		"bad escapes":              {bearer, hallPath + "%zz", "invalid_argument path: not a path", nil},
-		"too long":                 {bearer, hallPath + strings.Repeat("a", 4096), "invalid_argument", nil},
-		"empty":                    {bearer, "", "invalid_argument", nil},
-		"dot segments":             {bearer, "/v1/x/../ticks/rooms/hall", "invalid_argument path: GET does not open a stream", nil},
+		"no credential": {"", hallPath, "unauthenticated no credential", nil},
+		"no right":      {e.token(t, "acme", "query.read"), hallPath, "permission_denied", nil},
+		"another tenant": {
+			bearer, hallPath, "permission_denied", []string{contextkit.HeaderTenantID, "globex"},
+		},
+		"no tenant": {
+			e.token(t, "acme,globex", "tick.read"), hallPath, "invalid_argument tenant_id: missing", nil,
+		},
+		"a unary method": {
+			bearer, "/v1/query/wallets", "invalid_argument path: GET does not open a stream", nil,
+		},
+		"no method": {bearer, "/v1/nothing", "invalid_argument path: GET does not open a stream", nil},
+		"the procedure": {
+			bearer, "/test.Ticker/Watch", "invalid_argument path: GET does not open a stream", nil,
+		},
+		"another origin": {
+			bearer, "https://evil.example.com" + hallPath, "invalid_argument path: not a path", nil,
+		},
+		"another host":    {bearer, "//evil.example.com" + hallPath, "invalid_argument path: not a path", nil},
+		"a backslash":     {bearer, "/\\evil.example.com", "invalid_argument path: not a path", nil},
+		"a relative path": {bearer, "v1/ticks/rooms/hall", "invalid_argument path: not a path", nil},
+		"a fragment":      {bearer, hallPath + "#x", "invalid_argument path: not a path", nil},
+		"a ticket in it": {
+			bearer, hallPath + "?headgate_ticket=x", "invalid_argument path: has a ticket already", nil,
+		},
+		"a line break": {bearer, hallPath + "\r\nX: y", "invalid_argument path: not a path", nil},
+		"bad escapes":  {bearer, hallPath + "%zz", "invalid_argument path: not a path", nil},
+		"too long":     {bearer, hallPath + strings.Repeat("a", 4096), "invalid_argument", nil},
+		"empty":        {bearer, "", "invalid_argument", nil},
+		"dot segments": {
+			bearer, "/v1/x/../ticks/rooms/hall", "invalid_argument path: GET does not open a stream", nil,
+		},
 		"too many narrowed rights": {e.token(t, "acme", manyRights()...), hallPath, "failed_precondition", nil},
 	} {
-		if opens, got := e.createTicket(t, tc.token, tc.path, tc.header...); opens != "" || !strings.HasPrefix(got, tc.want) {
+		if opens, got := e.createTicket(t, tc.token, tc.path, tc.header...); opens != "" ||
+			!strings.HasPrefix(got, tc.want) {
 			t.Errorf("%s: %q, %s, want %s", name, opens, got, tc.want)
 		}
 	}
-	if opens, failed := e.createTicket(t, e.token(t, "acme,globex", "tick.read"), hallPath, contextkit.HeaderTenantID, "globex"); opens == "" {
+	if opens, failed := e.createTicket(
+		t, e.token(t, "acme,globex", "tick.read"), hallPath, contextkit.HeaderTenantID, "globex",
+	); opens == "" {
 		t.Error(failed)
 	} else {
 		s := e.began(t, opens, "", 1)
@@ -365,7 +417,9 @@ func TestCreateTicket_NeedsRightToStream(t *testing.T) {
 		<-e.ticks.done
 	}
 	without := startWith(t, nil, e.ticks.register, e.ticks.set(t))
-	if opens, got := (&ticketEdge{without, e.ticks}).createTicket(t, without.token(t, "acme", "tick.read"), hallPath); opens != "" || !strings.HasPrefix(got, "unimplemented") {
+	if opens, got := (&ticketEdge{without, e.ticks}).createTicket(
+		t, without.token(t, "acme", "tick.read"), hallPath,
+	); opens != "" || !strings.HasPrefix(got, "unimplemented") {
 		t.Errorf("a gateway without a secret: %q, %s", opens, got)
 	}
 }
@@ -381,17 +435,24 @@ func manyRights() (rights []string) {
 // several tenants, which names the tenant in the request.
 func TestCreateTicket_IsChargedToTenant(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
-	for name, tenants := range map[string]string{"one tenant": "acme", "two tenants": "acme,globex", "all tenants": "*"} {
+	for name, tenants := range map[string]string{
+		"one tenant": "acme", "two tenants": "acme,globex", "all tenants": "*",
+	} {
 		e := startTickets(t, nil) // with a rate that no other case has used up
 		token := e.token(t, tenants, "tick.read")
 		e.edge.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{acme: {Suspended: true, Reason: "unpaid"}})
-		if opens, got := e.createTicket(t, token, hallPath, contextkit.HeaderTenantID, "acme"); opens != "" || !strings.HasPrefix(got, "permission_denied tenant acme is suspended: unpaid") {
+		if opens, got := e.createTicket(t, token, hallPath, contextkit.HeaderTenantID, "acme"); opens != "" ||
+			!strings.HasPrefix(got, "permission_denied tenant acme is suspended: unpaid") {
 			t.Errorf("%s, suspended: %q, %s", name, opens, got)
 		}
-		e.edge.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{acme: {Limits: limit.Config{Rate: 1e-6, Burst: 2}}})
+		e.edge.edge.SetTenants(
+			map[contextkit.TenantID]gateway.TenantState{acme: {Limits: limit.Config{Rate: 1e-6, Burst: 2}}},
+		)
 		limited := 0
 		for range 4 {
-			if _, got := e.createTicket(t, token, hallPath, contextkit.HeaderTenantID, "acme"); strings.HasPrefix(got, "resource_exhausted") {
+			if _, got := e.createTicket(
+				t, token, hallPath, contextkit.HeaderTenantID, "acme",
+			); strings.HasPrefix(got, "resource_exhausted") {
 				limited++
 			}
 		}
@@ -411,7 +472,10 @@ func TestCreateTicket_IsChargedToTenant(t *testing.T) {
 // ticket is invalid.
 func TestTicket_AnswersForbidReferrer(t *testing.T) {
 	e := startTickets(t, nil)
-	for _, path := range []string{hallPath + "?headgate_ticket=x", hallPath + "?headgate_ticket=x&headgate_ticket=y", "/v1/query/wallets?headgate_ticket=x"} {
+	for _, path := range []string{
+		hallPath + "?headgate_ticket=x", hallPath + "?headgate_ticket=x&headgate_ticket=y",
+		"/v1/query/wallets?headgate_ticket=x",
+	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -441,7 +505,10 @@ func TestTicket_IsNeverLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &ticketEdge{first.secondWith(t, gateway.Config{
-		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0"}, Auth: accepted, TicketSecret: ticketSecret, OnEnd: ended.add,
+		Listen:       rpc.Config{Name: "gateway", Addr: "127.0.0.1:0"},
+		Auth:         accepted,
+		TicketSecret: ticketSecret,
+		OnEnd:        ended.add,
 	}, catalog, zerolog.New(log).Level(zerolog.DebugLevel)), first.ticks}
 	audited := e.records(t)
 	opens, failed := first.createTicket(t, first.token(t, "acme", "tick.read"), hallPath)
@@ -452,7 +519,10 @@ func TestTicket_IsNeverLogged(t *testing.T) {
 	s := e.began(t, opens, "", 1) // the other gateway's ticket
 	s.close()
 	<-e.ticks.done
-	for _, path := range []string{"/v1/ticks/rooms/attic?", "/v1/ticks/rooms/hall?unknown=1&", "/v1/query/wallets?", "/v1/nothing?", "//?", "/test.Ticker/Watch?", "/openapi.json?", "/ready?tenant=acme&"} {
+	for _, path := range []string{
+		"/v1/ticks/rooms/attic?", "/v1/ticks/rooms/hall?unknown=1&", "/v1/query/wallets?", "/v1/nothing?", "//?",
+		"/test.Ticker/Watch?", "/openapi.json?", "/ready?tenant=acme&",
+	} {
 		_, query, _ := strings.Cut(opens, "?")
 		for _, parameter := range []string{query, strings.Replace(query, "_", "%5f", 1)} {
 			e.http(t, http.MethodGet, path+parameter, "")

@@ -74,59 +74,113 @@ var traceCases = []struct {
 		started(parent("00-12345678901234567890123456789011-"+w3cParent+"-01"), parent(w3cValid)),
 		started(parent(w3cValid), parent(w3cValid)),
 	}},
-	{"traceparent_header_name", []traceStep{started([2]string{"trace-parent", w3cValid}), started([2]string{"trace.parent", w3cValid})}},
+	{
+		"traceparent_header_name",
+		[]traceStep{started([2]string{"trace-parent", w3cValid}), started([2]string{"trace.parent", w3cValid})},
+	},
 	{"traceparent_header_name_valid_casing", []traceStep{
-		kept("", [2]string{"TraceParent", w3cValid}), kept("", [2]string{"TrAcEpArEnT", w3cValid}), kept("", [2]string{"TRACEPARENT", w3cValid}),
+		kept("", [2]string{"TraceParent", w3cValid}), kept("", [2]string{"TrAcEpArEnT", w3cValid}),
+		kept("", [2]string{"TRACEPARENT", w3cValid}),
 	}},
 	{"traceparent_version_0x00", []traceStep{started(parent(w3cValid + ".")), started(parent(w3cValid + "-more"))}},
 	{"traceparent_version_0xcc", []traceStep{
-		kept("", parent("cc"+w3cValid[2:])), kept("", parent("cc"+w3cValid[2:]+"-more")), started(parent("cc" + w3cValid[2:] + ".more")),
+		kept("", parent("cc"+w3cValid[2:])), kept("", parent("cc"+w3cValid[2:]+"-more")),
+		started(parent("cc" + w3cValid[2:] + ".more")),
 	}},
-	{"traceparent_version_0xff", []traceStep{started(parent("ff" + w3cValid[2:])), started(parent("ff" + w3cValid[2:] + "-more"))}},
-	{"traceparent_version_illegal_characters", []traceStep{started(parent(".0" + w3cValid[2:])), started(parent("0." + w3cValid[2:])), started(parent("0A" + w3cValid[2:]))}},
+	{
+		"traceparent_version_0xff",
+		[]traceStep{started(parent("ff" + w3cValid[2:])), started(parent("ff" + w3cValid[2:] + "-more"))},
+	},
+	{
+		"traceparent_version_illegal_characters",
+		[]traceStep{
+			started(parent(".0" + w3cValid[2:])), started(parent("0." + w3cValid[2:])),
+			started(parent("0A" + w3cValid[2:])),
+		},
+	},
 	{"traceparent_version_too_long", []traceStep{started(parent("0" + w3cValid)), started(parent("00" + w3cValid))}},
 	{"traceparent_version_too_short", []traceStep{started(parent(w3cValid[1:]))}},
-	{"traceparent_trace_id_all_zero", []traceStep{started(parent("00-" + strings.Repeat("0", 32) + "-" + w3cParent + "-01"))}},
+	{
+		"traceparent_trace_id_all_zero",
+		[]traceStep{started(parent("00-" + strings.Repeat("0", 32) + "-" + w3cParent + "-01"))},
+	},
 	{"traceparent_trace_id_illegal_characters", []traceStep{
-		started(parent("00-." + w3cTrace[1:] + "-" + w3cParent + "-01")), started(parent("00-" + w3cTrace[:31] + ".-" + w3cParent + "-01")),
+		started(parent("00-." + w3cTrace[1:] + "-" + w3cParent + "-01")),
+		started(parent("00-" + w3cTrace[:31] + ".-" + w3cParent + "-01")),
 		started(parent("00-" + w3cTrace[:31] + "F-" + w3cParent + "-01")),
 	}},
 	{"traceparent_trace_id_too_long", []traceStep{started(parent("00-" + w3cTrace + "3-" + w3cParent + "-01"))}},
 	{"traceparent_trace_id_too_short", []traceStep{started(parent("00-" + w3cTrace[:31] + "-" + w3cParent + "-01"))}},
-	{"traceparent_parent_id_all_zero", []traceStep{started(parent("00-" + w3cTrace + "-" + strings.Repeat("0", 16) + "-01"))}},
+	{
+		"traceparent_parent_id_all_zero",
+		[]traceStep{started(parent("00-" + w3cTrace + "-" + strings.Repeat("0", 16) + "-01"))},
+	},
 	{"traceparent_parent_id_illegal_characters", []traceStep{
-		started(parent("00-" + w3cTrace + "-." + w3cParent[1:] + "-01")), started(parent("00-" + w3cTrace + "-" + w3cParent[:15] + ".-01")),
+		started(parent("00-" + w3cTrace + "-." + w3cParent[1:] + "-01")),
+		started(parent("00-" + w3cTrace + "-" + w3cParent[:15] + ".-01")),
 	}},
 	{"traceparent_parent_id_too_long", []traceStep{started(parent("00-" + w3cTrace + "-" + w3cParent + "7-01"))}},
 	{"traceparent_parent_id_too_short", []traceStep{started(parent("00-" + w3cTrace + "-" + w3cParent[:15] + "-01"))}},
-	{"traceparent_trace_flags_illegal_characters", []traceStep{started(parent(w3cValid[:53] + ".0")), started(parent(w3cValid[:53] + "0.")), started(parent(w3cValid[:53] + "0A"))}},
+	{
+		"traceparent_trace_flags_illegal_characters",
+		[]traceStep{
+			started(parent(w3cValid[:53] + ".0")), started(parent(w3cValid[:53] + "0.")),
+			started(parent(w3cValid[:53] + "0A")),
+		},
+	},
 	{"traceparent_trace_flags_too_long", []traceStep{started(parent(w3cValid[:53] + "001"))}},
 	{"traceparent_trace_flags_too_short", []traceStep{started(parent(w3cValid[:53] + "1"))}},
 	{"traceparent_ows_handling", []traceStep{
-		kept("", parent(" "+w3cValid)), kept("", parent("\t"+w3cValid)), kept("", parent(w3cValid+" ")), kept("", parent(w3cValid+"\t")), kept("", parent("\t "+w3cValid+" \t")),
+		kept("", parent(" "+w3cValid)), kept("", parent("\t"+w3cValid)), kept("", parent(w3cValid+" ")),
+		kept("", parent(w3cValid+"\t")), kept("", parent("\t "+w3cValid+" \t")),
 	}},
-	{"tracestate_included_traceparent_missing", []traceStep{started(state("foo=1")), started(state("foo=1,bar=2")), started(parent("junk"), state("foo=1"))}},
+	{
+		"tracestate_included_traceparent_missing",
+		[]traceStep{started(state("foo=1")), started(state("foo=1,bar=2")), started(parent("junk"), state("foo=1"))},
+	},
 	{"tracestate_included_traceparent_included", []traceStep{within("foo=1,bar=2", "foo=1,bar=2")}},
-	{"tracestate_header_name", []traceStep{kept("", parent(w3cValid), [2]string{"trace-state", "foo=1"}), kept("", parent(w3cValid), [2]string{"trace.state", "foo=1"})}},
+	{
+		"tracestate_header_name",
+		[]traceStep{
+			kept("", parent(w3cValid), [2]string{"trace-state", "foo=1"}),
+			kept("", parent(w3cValid), [2]string{"trace.state", "foo=1"}),
+		},
+	},
 	{"tracestate_header_name_valid_casing", []traceStep{
-		kept("foo=1", parent(w3cValid), [2]string{"TraceState", "foo=1"}), kept("foo=1", parent(w3cValid), [2]string{"TrAcEsTaTe", "foo=1"}), kept("foo=1", parent(w3cValid), [2]string{"TRACESTATE", "foo=1"}),
+		kept("foo=1", parent(w3cValid), [2]string{"TraceState", "foo=1"}),
+		kept("foo=1", parent(w3cValid), [2]string{"TrAcEsTaTe", "foo=1"}),
+		kept("foo=1", parent(w3cValid), [2]string{"TRACESTATE", "foo=1"}),
 	}},
-	{"tracestate_empty_header", []traceStep{within("", ""), within("foo=1", "foo=1", ""), within("foo=1", "", "foo=1")}},
-	{"tracestate_multiple_headers_different_keys", []traceStep{within("foo=1,bar=2,rojo=1,congo=2,baz=3", "foo=1,bar=2", "rojo=1,congo=2", "baz=3")}},
+	{
+		"tracestate_empty_header",
+		[]traceStep{within("", ""), within("foo=1", "foo=1", ""), within("foo=1", "", "foo=1")},
+	},
+	{
+		"tracestate_multiple_headers_different_keys",
+		[]traceStep{within("foo=1,bar=2,rojo=1,congo=2,baz=3", "foo=1,bar=2", "rojo=1,congo=2", "baz=3")},
+	},
 	{"tracestate_duplicated_keys", []traceStep{
-		within("foo=1", "foo=1,foo=1"), within("foo=1", "foo=1,foo=2"), within("foo=1", "foo=1", "foo=1"), within("foo=1,bar=1", "foo=1,bar=1", "foo=2"),
+		within("foo=1", "foo=1,foo=1"), within("foo=1", "foo=1,foo=2"), within("foo=1", "foo=1", "foo=1"),
+		within("foo=1,bar=1", "foo=1,bar=1", "foo=2"),
 	}},
 	{"tracestate_all_allowed_characters", []traceStep{
 		within(everyKeyCharacter+"="+everyValueCharacter, everyKeyCharacter+"="+everyValueCharacter),
-		within(everyKeyCharacter+"@a-z0-9_-*/="+everyValueCharacter, everyKeyCharacter+"@a-z0-9_-*/="+everyValueCharacter),
+		within(everyKeyCharacter+"@a-z0-9_-*/="+everyValueCharacter,
+			everyKeyCharacter+"@a-z0-9_-*/="+everyValueCharacter),
 	}},
 	{"tracestate_ows_handling", []traceStep{
-		within("foo=1,bar=2,baz=3", "foo=1 \t , \t bar=2, \t baz=3"), within("foo=1,bar=2,baz=3", "foo=1\t \t,\t \tbar=2,\t \tbaz=3"),
-		within("foo=1", " foo=1"), within("foo=1", "\tfoo=1"), within("foo=1", "foo=1 "), within("foo=1", "foo=1\t"), within("foo=1", "\t foo=1 \t"),
+		within("foo=1,bar=2,baz=3", "foo=1 \t , \t bar=2, \t baz=3"),
+		within("foo=1,bar=2,baz=3", "foo=1\t \t,\t \tbar=2,\t \tbaz=3"),
+		within("foo=1", " foo=1"), within("foo=1", "\tfoo=1"), within("foo=1", "foo=1 "), within("foo=1", "foo=1\t"),
+		within("foo=1", "\t foo=1 \t"),
 	}},
-	{"tracestate_key_illegal_characters", []traceStep{within("", "foo =1"), within("", "FOO=1"), within("", "foo.bar=1")}},
+	{
+		"tracestate_key_illegal_characters",
+		[]traceStep{within("", "foo =1"), within("", "FOO=1"), within("", "foo.bar=1")},
+	},
 	{"tracestate_key_illegal_vendor_format", []traceStep{
-		within("foo@=1,bar=2", "foo@=1,bar=2"), within("", "@foo=1,bar=2"), within("foo@@bar=1,bar=2", "foo@@bar=1,bar=2"), within("foo@bar@baz=1,bar=2", "foo@bar@baz=1,bar=2"),
+		within("foo@=1,bar=2", "foo@=1,bar=2"), within("", "@foo=1,bar=2"),
+		within("foo@@bar=1,bar=2", "foo@@bar=1,bar=2"), within("foo@bar@baz=1,bar=2", "foo@bar@baz=1,bar=2"),
 	}},
 	{"tracestate_member_count_limit", []traceStep{
 		within(numbered(0, 32), numbered(0, 10), numbered(10, 20), numbered(20, 30), numbered(30, 32)),
@@ -135,20 +189,29 @@ var traceCases = []struct {
 	{"tracestate_key_length_limit", []traceStep{
 		within("foo=1,"+strings.Repeat("z", 256)+"=1", "foo=1", strings.Repeat("z", 256)+"=1"),
 		within("", "foo=1", strings.Repeat("z", 257)+"=1"),
-		within("foo=1,"+strings.Repeat("t", 241)+"@"+strings.Repeat("v", 14)+"=1", "foo=1", strings.Repeat("t", 241)+"@"+strings.Repeat("v", 14)+"=1"),
+		within("foo=1,"+strings.Repeat("t", 241)+"@"+strings.Repeat("v", 14)+"=1", "foo=1",
+			strings.Repeat("t", 241)+"@"+strings.Repeat("v", 14)+"=1"),
 		within("foo=1,"+strings.Repeat("t", 242)+"@v=1", "foo=1", strings.Repeat("t", 242)+"@v=1"),
 		within("foo=1,t@"+strings.Repeat("v", 15)+"=1", "foo=1", "t@"+strings.Repeat("v", 15)+"=1"),
 	}},
 	{"tracestate_value_illegal_characters", []traceStep{within("", "foo=bar=baz"), within("", "foo=,bar=3")}},
-	{"multiple_requests_with_valid_traceparent", []traceStep{kept("", parent(w3cValid)), kept("", parent(w3cValid)), kept("", parent(w3cValid))}},
+	{
+		"multiple_requests_with_valid_traceparent",
+		[]traceStep{kept("", parent(w3cValid)), kept("", parent(w3cValid)), kept("", parent(w3cValid))},
+	},
 	{"multiple_requests_without_traceparent", []traceStep{started(), started(), started()}},
 	{"multiple_requests_with_illegal_traceparent", []traceStep{
-		started(parent("00-" + strings.Repeat("0", 32) + "-" + w3cParent + "-01")), started(parent("00-" + strings.Repeat("0", 32) + "-" + w3cParent + "-01")),
+		started(parent("00-" + strings.Repeat("0", 32) + "-" + w3cParent + "-01")),
+		started(parent("00-" + strings.Repeat("0", 32) + "-" + w3cParent + "-01")),
 		started(parent("00-" + strings.Repeat("0", 32) + "-" + w3cParent + "-01")),
 	}},
 	{"propagates_random_flag", []traceStep{
 		{send: [][2]string{parent(w3cValid[:53] + "02")}, same: true, flags: contextkit.FlagRandom},
-		{send: [][2]string{parent(w3cValid[:53] + "ff")}, same: true, flags: contextkit.FlagRandom | contextkit.FlagSampled},
+		{
+			send:  [][2]string{parent(w3cValid[:53] + "ff")},
+			same:  true,
+			flags: contextkit.FlagRandom | contextkit.FlagSampled,
+		},
 	}},
 }
 
@@ -161,7 +224,11 @@ func (e *edge) sendRaw(t *testing.T, token string, headers [][2]string) error {
 	}
 	defer conn.Close()
 	var text strings.Builder
-	fmt.Fprintf(&text, "POST /v1/query/wallets HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: %s\r\nContent-Length: 2\r\n", token)
+	fmt.Fprintf(
+		&text,
+		"POST /v1/query/wallets HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: %s\r\nContent-Length: 2\r\n",
+		token,
+	)
 	for _, header := range headers {
 		fmt.Fprintf(&text, "%s: %s\r\n", header[0], header[1])
 	}
@@ -187,9 +254,20 @@ func TestTraceContext_W3CLevel2(t *testing.T) {
 		e, m := startMirror(t, start)
 		token := e.tokenOf(t, "app", mirrorRights...)
 		send := map[string]func(t *testing.T, headers [][2]string) error{
-			"REST over HTTP/1.1": func(t *testing.T, headers [][2]string) error { t.Helper(); return e.sendRaw(t, token, headers) },
+			"REST over HTTP/1.1": func(
+				t *testing.T, headers [][2]string,
+			) error {
+				t.Helper()
+				return e.sendRaw(t, token, headers)
+			},
 		}
-		for _, w := range []way{{"connect+json", false}, {"grpc", false}, {"grpcweb", false}, {"native grpc", false}, {"native grpc", true}} {
+		for _, w := range []way{
+			{"connect+json", false},
+			{"grpc", false},
+			{"grpcweb", false},
+			{"native grpc", false},
+			{"native grpc", true},
+		} {
 			send[w.String()] = func(t *testing.T, headers [][2]string) error {
 				t.Helper()
 				all := http.Header{"Authorization": {token}}
@@ -221,7 +299,9 @@ func TestTraceContext_W3CLevel2(t *testing.T) {
 }
 
 // checkTrace checks the trace that the node received in a step, and records its trace and span.
-func checkTrace(t *testing.T, seen http.Header, step traceStep, traces map[string]bool, spans map[contextkit.SpanID]bool) {
+func checkTrace(
+	t *testing.T, seen http.Header, step traceStep, traces map[string]bool, spans map[contextkit.SpanID]bool,
+) {
 	t.Helper()
 	positions, states := seen.Values(contextkit.HeaderTraceparent), seen.Values(contextkit.HeaderTracestate)
 	if len(positions) != 1 || len(states) > 1 {
@@ -231,8 +311,10 @@ func checkTrace(t *testing.T, seen http.Header, step traceStep, traces map[strin
 	if err != nil || positions[0][:3] != "00-" {
 		t.Fatalf("%q: the node gets traceparent %q: %v", step.send, positions[0], err)
 	}
-	if (position.TraceID.String() == w3cTrace) != step.same || positions[0][36:52] == w3cParent || position.Flags&step.flags != step.flags {
-		t.Errorf("%q: the node gets traceparent %q, want the same trace: %v, flags %x", step.send, positions[0], step.same, step.flags)
+	if (position.TraceID.String() == w3cTrace) != step.same || positions[0][36:52] == w3cParent ||
+		position.Flags&step.flags != step.flags {
+		t.Errorf("%q: the node gets traceparent %q, want the same trace: %v, flags %x", step.send, positions[0],
+			step.same, step.flags)
 	}
 	if got := strings.Join(states, ""); got != step.state {
 		t.Errorf("%q: the node gets tracestate %q, want %q", step.send, got, step.state)

@@ -129,7 +129,8 @@ func (a *Aggregate) Command(name string) (*Command, bool) {
 
 // Commands returns the commands, ordered by name.
 func (a *Aggregate) Commands() []*Command {
-	return slices.SortedFunc(maps.Values(a.commands), func(x, y *Command) int { return strings.Compare(x.Name, y.Name) })
+	return slices.SortedFunc(maps.Values(a.commands),
+		func(x, y *Command) int { return strings.Compare(x.Name, y.Name) })
 }
 
 // Schema returns the JSON Schema of the payload, nil for a command without one. It must not be changed.
@@ -176,12 +177,15 @@ func (c *Command) Decide(ctx context.Context, state, payload Object, meta Meta) 
 
 // Evolve returns the state after the event. Members that the rule does not name are unchanged. An event that the
 // model does not know changes nothing, since an older model may read a newer journal.
-func (a *Aggregate) Evolve(ctx context.Context, state Object, eventType string, data Object, meta Meta) (Object, error) {
+func (a *Aggregate) Evolve(
+	ctx context.Context, state Object, eventType string, data Object, meta Meta,
+) (Object, error) {
 	changes, ok := a.evolve[eventType]
 	if !ok {
 		return state, nil
 	}
-	changed, err := changes.object(ctx, &scope{variables: [2]variable{{stateVariable, state}, {eventVariable, data}}, meta: &meta})
+	changed, err := changes.object(ctx,
+		&scope{variables: [2]variable{{stateVariable, state}, {eventVariable, data}}, meta: &meta})
 	if err != nil {
 		return nil, evaluating("aggregates."+a.Name+".evolve."+eventType, err)
 	}
@@ -196,7 +200,12 @@ func (a *Aggregate) Evolve(ctx context.Context, state Object, eventType string, 
 }
 
 func (p *parser) aggregate(key, n *yaml.Node, path string) *Aggregate {
-	a := &Aggregate{Name: key.Value, commands: map[string]*Command{}, evolve: map[string]fields{}, history: map[string]schemaHistory{}}
+	a := &Aggregate{
+		Name:     key.Value,
+		commands: map[string]*Command{},
+		evolve:   map[string]fields{},
+		history:  map[string]schemaHistory{},
+	}
 	var commands, events *yaml.Node
 	for key, value := range p.members(n, path, "description", "commands", "evolve", "events") {
 		switch key.Value {

@@ -82,13 +82,16 @@ func (s *sizer) measure(n *yaml.Node, depth int) (total size, ok bool) {
 		if !ok {
 			return size{}, false
 		}
-		total.nodes, total.bytes, total.depth = total.nodes+inner.nodes, total.bytes+inner.bytes, max(total.depth, inner.depth+1)
+		total.nodes, total.bytes, total.depth = total.nodes+
+			inner.nodes, total.bytes+inner.bytes, max(total.depth, inner.depth+1)
 		switch {
 		case total.nodes > maxNodes:
-			s.reject(child, "", "column %d: the document has more than %d values, with its aliases expanded", child.Column, maxNodes)
+			s.reject(child, "", "column %d: the document has more than %d values, with its aliases expanded",
+				child.Column, maxNodes)
 			return size{}, false
 		case total.bytes > maxTextBytes:
-			s.reject(child, "", "column %d: the document's texts are longer than %d bytes, with its aliases expanded", child.Column, maxTextBytes)
+			s.reject(child, "", "column %d: the document's texts are longer than %d bytes, with its aliases expanded",
+				child.Column, maxTextBytes)
 			return size{}, false
 		}
 	}
@@ -181,7 +184,9 @@ func nesting(e ast.Expr) (depth int) {
 		}
 	case ast.ComprehensionKind:
 		loop := e.AsComprehension()
-		depth, inner = 1, []ast.Expr{loop.IterRange(), loop.AccuInit(), loop.LoopCondition(), loop.LoopStep(), loop.Result()}
+		depth, inner = 1, []ast.Expr{
+			loop.IterRange(), loop.AccuInit(), loop.LoopCondition(), loop.LoopStep(), loop.Result(),
+		}
 	case ast.SelectKind:
 		inner = []ast.Expr{e.AsSelect().Operand()}
 	case ast.CallKind:

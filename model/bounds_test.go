@@ -39,7 +39,8 @@ func laughs(levels int) string {
 	var b strings.Builder
 	b.WriteString("model: laughs\nx0: &a0 [1, 1]\n")
 	for i := 1; i <= levels; i++ {
-		fmt.Fprintf(&b, "x%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 10), ", "))
+		fmt.Fprintf(&b, "x%d: &a%d [%s]\n", i, i,
+			strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 10), ", "))
 	}
 	return b.String()
 }
@@ -58,33 +59,83 @@ func doubling(levels int) string {
 func TestParse_HostileDocumentIsRejectedWithinBounds(t *testing.T) {
 	const megabyte = 1 << 20
 	for name, tc := range map[string]struct{ document, want string }{
-		"an alias in itself":               {demo("&s [{name: x, parallel: *s}]", "true", "{}"), ":16: column 36: the alias *s is within its own anchor"},
-		"an alias in itself, by a mapping": {"model: m\naggregates: &a\n  x: *a\n", ":3: column 6: the alias *a is within"},
-		"an alias in itself, by a merge":   {"model: m\naggregates: &a\n  <<: *a\n", ":3: column 7: the alias *a is within"},
-		"aliases of aliases":               {laughs(9), ":7: column 25: the document has more than 100000 values"},
-		"aliases of a long text":           {"model: m\nx: &a " + strings.Repeat("a", 100_000) + "\ny: [" + strings.Repeat("*a,", 1000) + "]\n", ":3: column"},
-		"aliases of depth":                 {"model: m\nx: &a " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\ny: " + strings.Repeat("[", 40) + "*a" + strings.Repeat("]", 40) + "\n", ":3: column 44: the nesting is deeper"},
-		"a merge of merges":                {demo("", "true", `{a0: &a0 {x: 1}, a1: &a1 {<<: [*a0, *a0]}, a2: &a2 {<<: [`+strings.Repeat("*a1, ", 9000)+`*a1]}, a3: {<<: [`+strings.Repeat("*a2, ", 9000)+`*a2]}}`), ":6: column"},
-		"lists in lists":                   {"model: m\nx: " + strings.Repeat("[", 5_000) + strings.Repeat("]", 5_000) + "\n", ":2: column 67: the nesting is deeper than 64"},
-		"lists that do not end":            {strings.Repeat("[", megabyte), "exceeded max depth"},
-		"mappings in mappings":             {strings.Repeat("{a: ", megabyte/4), "exceeded max depth"},
-		"list items in list items":         {strings.Repeat("- ", megabyte/2), "exceeded max depth"},
-		"very many values":                 {"x: [" + strings.Repeat("a,", 500_000) + "]", ":1: column"},
-		"very many mistakes":               {strings.Repeat("? [x]\n", 30_000), ":1:"},
-		"a key of a megabyte":              {"model: m\n? " + strings.Repeat("k", megabyte-20) + "\n: 1", "unknown key"},
-		"comments":                         {"model: m\n" + strings.Repeat("x: #\n", 40_000), `:2: unknown key "x"`},
-		"a text of a megabyte":             {"model: " + strings.Repeat("x", megabyte-10), ":1: model: "},
-		"more than a megabyte":             {strings.Repeat("x", megabyte+1), "larger than 1 MiB"},
-		"a long expression":                {demo("", `"`+strings.Repeat("true || ", 2000)+`true"`, "{}"), ":15: workflows.flow.when: the expression has 16004 bytes"},
-		"lists in an expression":           {demo("", `"size(`+strings.Repeat("[", 200)+strings.Repeat("]", 200)+`) > 0"`, "{}"), ":15: workflows.flow.when: "},
-		"mappings in an expression":        {demo("", `"size(`+strings.Repeat("{'a': ", 100)+`1`+strings.Repeat("}", 100)+`) > 0"`, "{}"), ":15: workflows.flow.when: "},
-		"brackets in an expression":        {demo("", `"`+strings.Repeat("(", 4000)+"true"+strings.Repeat(")", 4000)+`"`, "{}"), ":15: workflows.flow.when: "},
-		"an expression of nots":            {demo("", `"`+strings.Repeat("!", 20_000)+`true"`, "{}"), ":15: workflows.flow.when: "},
-		"a regular expression":             {demo("", `"'a'.matches('(`+strings.Repeat("ab", 1000)+`){1000}')"`, "{}"), ":15: workflows.flow.when: the regular expression has more than 10000 steps"},
-		"repeats of repeats":               {demo("", `"matches('a', '(((((a{10}){10}){10})b{100}){9}){9}')"`, "{}"), ":15: workflows.flow.when: "},
-		"a schema's pattern":               {demo("", "true", `{"properties": {"a": {"pattern": "(`+strings.Repeat("ab", 1000)+`){1000}"}}}`), ":6: aggregates.thing.commands.make.payload: "},
-		"references that double":           {demo("", "true", doubling(30)), ":6: aggregates.thing.commands.make.payload: the schema has more than 10000 subschemas"},
-		"a reference elsewhere":            {demo("", "true", `{"$ref": "http://127.0.0.1:1/x"}`), ":6: "},
+		"an alias in itself": {
+			demo("&s [{name: x, parallel: *s}]", "true", "{}"), ":16: column 36: the alias *s is within its own anchor",
+		},
+		"an alias in itself, by a mapping": {
+			"model: m\naggregates: &a\n  x: *a\n", ":3: column 6: the alias *a is within",
+		},
+		"an alias in itself, by a merge": {
+			"model: m\naggregates: &a\n  <<: *a\n", ":3: column 7: the alias *a is within",
+		},
+		"aliases of aliases": {laughs(9), ":7: column 25: the document has more than 100000 values"},
+		"aliases of a long text": {
+			"model: m\nx: &a " + strings.Repeat("a", 100_000) + "\ny: [" + strings.Repeat("*a,", 1000) + "]\n",
+			":3: column",
+		},
+		"aliases of depth": {
+			"model: m\nx: &a " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\ny: " + strings.Repeat("[", 40) +
+				"*a" + strings.Repeat("]", 40) + "\n",
+			":3: column 44: the nesting is deeper",
+		},
+		"a merge of merges": {
+			demo(
+				"", "true",
+				`{a0: &a0 {x: 1}, a1: &a1 {<<: [*a0, *a0]}, a2: &a2 {<<: [`+strings.Repeat("*a1, ", 9000)+
+					`*a1]}, a3: {<<: [`+strings.Repeat("*a2, ", 9000)+`*a2]}}`,
+			),
+			":6: column",
+		},
+		"lists in lists": {
+			"model: m\nx: " + strings.Repeat("[", 5_000) + strings.Repeat("]", 5_000) + "\n",
+			":2: column 67: the nesting is deeper than 64",
+		},
+		"lists that do not end":    {strings.Repeat("[", megabyte), "exceeded max depth"},
+		"mappings in mappings":     {strings.Repeat("{a: ", megabyte/4), "exceeded max depth"},
+		"list items in list items": {strings.Repeat("- ", megabyte/2), "exceeded max depth"},
+		"very many values":         {"x: [" + strings.Repeat("a,", 500_000) + "]", ":1: column"},
+		"very many mistakes":       {strings.Repeat("? [x]\n", 30_000), ":1:"},
+		"a key of a megabyte": {
+			"model: m\n? " + strings.Repeat("k", megabyte-20) + "\n: 1", "unknown key",
+		},
+		"comments":             {"model: m\n" + strings.Repeat("x: #\n", 40_000), `:2: unknown key "x"`},
+		"a text of a megabyte": {"model: " + strings.Repeat("x", megabyte-10), ":1: model: "},
+		"more than a megabyte": {strings.Repeat("x", megabyte+1), "larger than 1 MiB"},
+		"a long expression": {
+			demo("", `"`+strings.Repeat("true || ", 2000)+`true"`, "{}"),
+			":15: workflows.flow.when: the expression has 16004 bytes",
+		},
+		"lists in an expression": {
+			demo("", `"size(`+strings.Repeat("[", 200)+strings.Repeat("]", 200)+`) > 0"`, "{}"),
+			":15: workflows.flow.when: ",
+		},
+		"mappings in an expression": {
+			demo("", `"size(`+strings.Repeat("{'a': ", 100)+`1`+strings.Repeat("}", 100)+`) > 0"`, "{}"),
+			":15: workflows.flow.when: ",
+		},
+		"brackets in an expression": {
+			demo("", `"`+strings.Repeat("(", 4000)+"true"+strings.Repeat(")", 4000)+`"`, "{}"),
+			":15: workflows.flow.when: ",
+		},
+		"an expression of nots": {
+			demo("", `"`+strings.Repeat("!", 20_000)+`true"`, "{}"), ":15: workflows.flow.when: ",
+		},
+		"a regular expression": {
+			demo("", `"'a'.matches('(`+strings.Repeat("ab", 1000)+`){1000}')"`, "{}"),
+			":15: workflows.flow.when: the regular expression has more than 10000 steps",
+		},
+		"repeats of repeats": {
+			demo("", `"matches('a', '(((((a{10}){10}){10})b{100}){9}){9}')"`, "{}"), ":15: workflows.flow.when: ",
+		},
+		"a schema's pattern": {
+			demo("", "true", `{"properties": {"a": {"pattern": "(`+strings.Repeat("ab", 1000)+`){1000}"}}}`),
+			":6: aggregates.thing.commands.make.payload: ",
+		},
+		"references that double": {
+			demo("", "true", doubling(30)),
+			":6: aggregates.thing.commands.make.payload: the schema has more than 10000 subschemas",
+		},
+		"a reference elsewhere": {demo("", "true", `{"$ref": "http://127.0.0.1:1/x"}`), ":6: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -106,21 +157,25 @@ func TestParse_HostileDocumentIsRejectedWithinBounds(t *testing.T) {
 
 func TestParse_AliasesOfOneExpressionAreBounded(t *testing.T) {
 	rule := `"` + strings.Repeat("event.a + ", 700) + `1"`
-	document := "model: m\naggregates:\n  thing:\n    commands: {}\n    evolve:\n      made: {a: &e " + rule + ", " + strings.TrimSuffix(strings.Repeat("b: *e, ", 400), ", ") + "}\n"
-	if _, err := model.Parse("m.yaml", []byte(document)); err == nil || !strings.Contains(err.Error(), "texts are longer than 2097152 bytes") {
+	document := "model: m\naggregates:\n  thing:\n    commands: {}\n    evolve:\n      made: {a: &e " + rule + ", " +
+		strings.TrimSuffix(strings.Repeat("b: *e, ", 400), ", ") + "}\n"
+	if _, err := model.Parse("m.yaml", []byte(document)); err == nil ||
+		!strings.Contains(err.Error(), "texts are longer than 2097152 bytes") {
 		t.Errorf("%.300v", err)
 	}
 }
 
 func TestParse_RecursiveSchemasAndSharedAnchorsAreValid(t *testing.T) {
 	for name, schema := range map[string]string{
-		"a tree":                   `{"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}`,
-		"a definition used often":  `{"$defs": {"m": {"type": "integer"}}, "properties": {` + strings.Repeat(`"a": {"$ref": "#/$defs/m"}, `, 1) + `"b": {"$ref": "#/$defs/m"}}}`,
+		"a tree": `{"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}`,
+		"a definition used often": `{"$defs": {"m": {"type": "integer"}}, "properties": {` +
+			strings.Repeat(`"a": {"$ref": "#/$defs/m"}, `, 1) + `"b": {"$ref": "#/$defs/m"}}}`,
 		"an anchor that is shared": `{"properties": {"a": &s {"type": "string"}, "b": *s, "c": *s}}`,
 		"a pattern":                `{"properties": {"a": {"type": "string", "pattern": "^[a-z0-9]{1,64}$"}}}`,
 	} {
 		var mistakes *model.Error
-		_, err := model.Parse("m.yaml", []byte(demo("[{name: again, submit: {aggregate: thing, id: event.id, command: make}}]", "true", schema)))
+		_, err := model.Parse("m.yaml",
+			[]byte(demo("[{name: again, submit: {aggregate: thing, id: event.id, command: make}}]", "true", schema)))
 		if errors.As(err, &mistakes) {
 			for _, issue := range mistakes.Issues {
 				if strings.Contains(issue.Path, "payload") || strings.Contains(issue.Message, "alias") {
@@ -141,7 +196,8 @@ func TestParse_TotalOfRegularExpressionsIsBounded(t *testing.T) {
 		steps += fmt.Sprintf("{name: s%d, webhook: {url: \"%s ? 'a' : 'b'\"}}, ", i, rule)
 	}
 	_, err := model.Parse("m.yaml", []byte(demo(strings.TrimSuffix(steps, ", ")+"]", "true", "{}")))
-	if err == nil || !strings.Contains(err.Error(), "the document's regular expressions have more than 200000 steps together") {
+	if err == nil ||
+		!strings.Contains(err.Error(), "the document's regular expressions have more than 200000 steps together") {
 		t.Errorf("%.500v", err)
 	}
 }
@@ -149,7 +205,8 @@ func TestParse_TotalOfRegularExpressionsIsBounded(t *testing.T) {
 func TestParse_OrdinaryLongExpressionsAreValid(t *testing.T) {
 	for _, rule := range []string{
 		`"` + strings.Repeat("event.a == 'x' || ", 200) + `true"`, `"(` + strings.Repeat("'a' + ", 100) + `'b') != ''"`,
-		`"event.a in [` + strings.Repeat("'value', ", 500) + `'last']"`, `"` + strings.Repeat("event.a == 1 ? true : ", 30) + `false"`,
+		`"event.a in [` + strings.Repeat("'value', ", 500) + `'last']"`,
+		`"` + strings.Repeat("event.a == 1 ? true : ", 30) + `false"`,
 	} {
 		_, err := model.Parse("m.yaml", []byte(demo("[]", rule, "{}")))
 		if err != nil && strings.Contains(err.Error(), "flow.when") {

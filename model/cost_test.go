@@ -12,7 +12,8 @@ import (
 func evaluated(t *testing.T, expression string, data model.Object) (any, error) {
 	t.Helper()
 	quoted := "'" + strings.ReplaceAll(expression, "'", "''") + "'"
-	m, err := model.Parse("m", []byte("model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {out: "+quoted+"}}}}\n"))
+	m, err := model.Parse("m",
+		[]byte("model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {out: "+quoted+"}}}}\n"))
 	if err != nil {
 		t.Fatalf("%.200s: %v", expression, err)
 	}
@@ -50,7 +51,8 @@ func TestExpression_CostIsBoundedBeforeCall(t *testing.T) {
 		"event.s.indexOf(event.half)",
 		"event.s.lastIndexOf(event.half)",
 		"event.s.indexOf(event.half, 3)",
-		"'" + strings.Repeat("%s", 600) + "'.format([" + strings.TrimSuffix(strings.Repeat("event.s,", 600), ",") + "])",
+		"'" + strings.Repeat("%s", 600) + "'.format([" + strings.TrimSuffix(strings.Repeat("event.s,", 600), ",") +
+			"])",
 		chain("[event.s]", "a + a", 30),
 		chain("[event.list]", "a + a", 30),
 		chain("[event.one]", "[a, a]", 30),
@@ -72,7 +74,10 @@ func TestExpression_CostIsBoundedBeforeCall(t *testing.T) {
 }
 
 func TestExpression_OrdinaryUseIsNotBounded(t *testing.T) {
-	data := model.Object{"s": strings.Repeat("a", 1<<20), "text": strings.Repeat("lorem ipsum ", 200), "mail": "ada@example.com", "pattern": "^[a-z]+@", "list": []any{"a", "b"}}
+	data := model.Object{
+		"s": strings.Repeat("a", 1<<20), "text": strings.Repeat("lorem ipsum ", 200), "mail": "ada@example.com",
+		"pattern": "^[a-z]+@", "list": []any{"a", "b"},
+	}
 	for expression, want := range map[string]any{
 		"size(event.s) > 1000": true,
 		`event.mail.matches('^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+[.][a-zA-Z]{2,}$')`: true,
@@ -103,7 +108,12 @@ func TestExpression_OrdinaryUseIsNotBounded(t *testing.T) {
 }
 
 func TestPayload_TextTooLongForPatternIsRejected(t *testing.T) {
-	m, err := model.Parse("m", []byte("model: m\naggregates: {a: {commands: {x: {payload: {type: object, properties: {s: {type: string, pattern: '^((a{30}){30})*$'}, t: {type: string, pattern: '^a*$'}}}, emit: [{event: e}]}}, evolve: {e: {}}}}\n"))
+	m, err := model.Parse(
+		"m",
+		[]byte(
+			"model: m\naggregates: {a: {commands: {x: {payload: {type: object, properties: {s: {type: string, pattern: '^((a{30}){30})*$'}, t: {type: string, pattern: '^a*$'}}}, emit: [{event: e}]}}, evolve: {e: {}}}}\n",
+		),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,10 +121,14 @@ func TestPayload_TextTooLongForPatternIsRejected(t *testing.T) {
 	c, _ := a.Command("x")
 	long := strings.Repeat("a", 1<<20)
 	var refused *model.PayloadError
-	if _, err := c.Decide(t.Context(), model.Object{}, model.Object{"s": long}, model.Meta{}); !errors.As(err, &refused) || !strings.Contains(err.Error(), "too long for its regular expression") {
+	if _, err := c.Decide(
+		t.Context(), model.Object{}, model.Object{"s": long}, model.Meta{},
+	); !errors.As(err, &refused) || !strings.Contains(err.Error(), "too long for its regular expression") {
 		t.Errorf("a long text: %v", err)
 	}
-	if _, err := c.Decide(t.Context(), model.Object{}, model.Object{"s": strings.Repeat("a", 900), "t": long}, model.Meta{}); err != nil {
+	if _, err := c.Decide(
+		t.Context(), model.Object{}, model.Object{"s": strings.Repeat("a", 900), "t": long}, model.Meta{},
+	); err != nil {
 		t.Errorf("texts that are matched in time: %v", err)
 	}
 }

@@ -62,7 +62,12 @@ func (d *document) reject(n *yaml.Node, path, format string, args ...any) {
 		}
 	}
 	message := excerpt.Text(fmt.Sprintf(format, args...), maxMessage)
-	d.issues = append(d.issues, Issue{File: d.file, Line: n.Line, Path: excerpt.Text(path, maxMessage), Message: message})
+	d.issues = append(d.issues, Issue{
+		File:    d.file,
+		Line:    n.Line,
+		Path:    excerpt.Text(path, maxMessage),
+		Message: message,
+	})
 }
 
 // maxQuoted and maxMessage bound a text of the document in a message, and a message, in encoded bytes (see

@@ -83,7 +83,9 @@ func calendarNumber(digits string) (int64, error) {
 }
 
 // isoForm matches ISO 8601-1:2019 §5.5.2.
-var isoForm = regexp.MustCompile(`^P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+(?:[.,]\d+)?)W)?(?:(\d+(?:[.,]\d+)?)D)?(?:T(?:(\d+(?:[.,]\d+)?)H)?(?:(\d+(?:[.,]\d+)?)M)?(?:(\d+(?:[.,]\d+)?)S)?)?$`)
+var isoForm = regexp.MustCompile(
+	`^P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+(?:[.,]\d+)?)W)?(?:(\d+(?:[.,]\d+)?)D)?(?:T(?:(\d+(?:[.,]\d+)?)H)?(?:(\d+(?:[.,]\d+)?)M)?(?:(\d+(?:[.,]\d+)?)S)?)?$`,
+)
 
 func parseISO8601(text string) (Duration, error) {
 	parts := isoForm.FindStringSubmatch(text)

@@ -14,9 +14,15 @@ import (
 // numbers draws float64 values of every magnitude, including integers above 2^53.
 func numbers() *rapid.Generator[float64] {
 	return rapid.OneOf(
-		rapid.Map(rapid.Uint64(), math.Float64frombits).Filter(func(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }),
+		rapid.Map(rapid.Uint64(),
+			math.Float64frombits).Filter(func(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }),
 		rapid.Map(rapid.Int64(), func(i int64) float64 { return float64(i) }),
-		rapid.SampledFrom([]float64{0, math.Copysign(0, -1), 1 << 53, 1<<53 + 2, 1e16, 1e18, 1 << 60, 1 << 62, 1 << 63, -(1 << 63), 1e19, 1e20, 1e21, 1e22, math.MaxFloat64, math.SmallestNonzeroFloat64}),
+		rapid.SampledFrom(
+			[]float64{
+				0, math.Copysign(0, -1), 1 << 53, 1<<53 + 2, 1e16, 1e18, 1 << 60, 1 << 62, 1 << 63, -(1 << 63), 1e19,
+				1e20, 1e21, 1e22, math.MaxFloat64, math.SmallestNonzeroFloat64,
+			},
+		),
 	)
 }
 
@@ -45,7 +51,8 @@ func TestEncode_StoredObjectEqualsItsDecodedJSON(t *testing.T) {
 	var value func(depth int) *rapid.Generator[any]
 	value = func(depth int) *rapid.Generator[any] {
 		leaves := []*rapid.Generator[any]{
-			numbers().AsAny(), rapid.Int64().AsAny(), rapid.String().AsAny(), rapid.Bool().AsAny(), rapid.Just[any](nil),
+			numbers().AsAny(), rapid.Int64().AsAny(), rapid.String().AsAny(), rapid.Bool().AsAny(),
+			rapid.Just[any](nil),
 			rapid.SampledFrom([]any{"\xff", "\u2028", "<&>"}),
 		}
 		if depth > 0 {

@@ -134,13 +134,17 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 	if err != nil {
 		return nil, err
 	}
-	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.CostTracking(costs{}), cel.CustomDecoratorV2(guard), cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize))
+	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.CostTracking(costs{}), cel.CustomDecoratorV2(guard),
+		cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
 		return nil, err
 	}
 	out := &expression{
-		source: source, program: program, member: memberOf(ast.NativeRep().Expr()),
-		loops: loops(ast.NativeRep()), constant: isConstant(ast.NativeRep()),
+		source:   source,
+		program:  program,
+		member:   memberOf(ast.NativeRep().Expr()),
+		loops:    loops(ast.NativeRep()),
+		constant: isConstant(ast.NativeRep()),
 	}
 	for _, reference := range ast.NativeRep().ReferenceMap() {
 		out.usesRow = out.usesRow || reference.Name == rowVariable
@@ -189,7 +193,10 @@ func (e *expression) boolean(ctx context.Context, vars *scope) (bool, error) {
 	}
 	b, ok := v.(bool)
 	if !ok {
-		return false, &ExpressionError{Expression: e.source, Err: fmt.Errorf("it yields %s, want true or false", jsonType(v))}
+		return false, &ExpressionError{
+			Expression: e.source,
+			Err:        fmt.Errorf("it yields %s, want true or false", jsonType(v)),
+		}
 	}
 	return b, nil
 }

@@ -25,7 +25,8 @@ func (m *Model) fingerprintOf(v *View) uint64 {
 		}
 		_, _ = io.WriteString(h, ";")
 	}
-	columns := slices.SortedFunc(slices.Values(v.Columns), func(a, b Column) int { return strings.Compare(a.Name, b.Name) })
+	columns := slices.SortedFunc(slices.Values(v.Columns),
+		func(a, b Column) int { return strings.Compare(a.Name, b.Name) })
 	for _, column := range columns {
 		line("column", column.Name, column.Type)
 	}

@@ -34,13 +34,17 @@ func TestFingerprint_DependsOnlyOnView(t *testing.T) {
 		change  []string
 		changes bool
 	}{
-		"another description":   {[]string{"some words", "others"}, false},
-		"another name":          {[]string{"model: m", "model: n"}, false},
-		"an index":              {[]string{"n: int,", "n: {type: int, index: true, description: the number},"}, false},
-		"another order":         {[]string{"{n: int, s: string}", "{s: string, n: int}"}, false},
-		"another command":       {[]string{"commands: {", "commands: {again: {emit: [{event: made, data: {n: '1'}}]}, "}, false},
-		"another evolve rule":   {[]string{"evolve: {made: {n: event.n}}", "evolve: {made: {n: event.n + 1}}"}, false},
-		"another view":          {[]string{"views:\n", "views:\n  w: {columns: {n: int}, on: {a.made: {upsert: {n: event.n}}}}\n"}, false},
+		"another description": {[]string{"some words", "others"}, false},
+		"another name":        {[]string{"model: m", "model: n"}, false},
+		"an index":            {[]string{"n: int,", "n: {type: int, index: true, description: the number},"}, false},
+		"another order":       {[]string{"{n: int, s: string}", "{s: string, n: int}"}, false},
+		"another command": {
+			[]string{"commands: {", "commands: {again: {emit: [{event: made, data: {n: '1'}}]}, "}, false,
+		},
+		"another evolve rule": {[]string{"evolve: {made: {n: event.n}}", "evolve: {made: {n: event.n + 1}}"}, false},
+		"another view": {
+			[]string{"views:\n", "views:\n  w: {columns: {n: int}, on: {a.made: {upsert: {n: event.n}}}}\n"}, false,
+		},
 		"a key":                 {[]string{"    on:", "    key: event.s\n    on:"}, true},
 		"another type":          {[]string{"s: string", "s: json"}, true},
 		"another column":        {[]string{"s: string", "s: string, z: string"}, true},

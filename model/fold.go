@@ -138,7 +138,9 @@ func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
 			}
 		} else {
 			kinds := 0
-			for key, value := range p.members(value, path, string(foldValue), string(foldSum), string(foldMin), string(foldMax)) {
+			for key, value := range p.members(
+				value, path, string(foldValue), string(foldSum), string(foldMin), string(foldMax),
+			) {
 				kinds++
 				f.kind = foldKind(key.Value)
 				f.expr = p.expression(p.envs.view, value, join(path, key.Value), nil)

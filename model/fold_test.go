@@ -45,26 +45,31 @@ func TestFold_GroupsAggregateTheirEvents(t *testing.T) {
 		total, least, most := int64(0), cents[0], cents[0]
 		for i, c := range cents {
 			total, least, most = total+c, min(least, c), max(most, c)
-			change, err := view.Project(t.Context(), model.EventRef{Aggregate: "sale", Event: "made"}, model.Object{"shop": "north", "cents": c},
+			change, err := view.Project(
+				t.Context(), model.EventRef{Aggregate: "sale", Event: "made"},
+				model.Object{"shop": "north", "cents": c},
 				model.Meta{Time: times[i%len(times)]}, func(key string) (model.Object, error) {
 					if key != "north" {
 						t.Errorf("the group is %q", key)
 					}
 					return row, nil
-				})
+				},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			row = change.Row
 		}
 		want := model.Object{
-			"shop": "north", "sales": int64(len(cents)), "total": total, "least": least, "most": most, "mean": float64(total) / float64(len(cents)),
+			"shop": "north", "sales": int64(len(cents)), "total": total, "least": least, "most": most,
+			"mean":  float64(total) / float64(len(cents)),
 			"first": row["first"], "last": row["last"],
 		}
 		if diff := cmp.Diff(want, row); diff != "" {
 			t.Errorf("(-want +row):\n%s", diff)
 		}
-		if len(cents) >= 3 && (row["first"] != "2025-01-01T00:00:00.000000000Z" || row["last"] != "2027-12-31T23:59:59.000000000Z") {
+		if len(cents) >= 3 &&
+			(row["first"] != "2025-01-01T00:00:00.000000000Z" || row["last"] != "2027-12-31T23:59:59.000000000Z") {
 			t.Errorf("from %v to %v", row["first"], row["last"])
 		}
 	})
@@ -89,7 +94,9 @@ views:
 		var first, last time.Time
 		var least, most int64
 		for i := range rapid.IntRange(1, 10).Draw(t, "events") {
-			at := time.Unix(1767323045, int64(rapid.SampledFrom([]int{0, 5e8, 25e7, 1, 999999999}).Draw(t, "nanoseconds"))).Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "seconds")) * time.Second)
+			at := time.Unix(
+				1767323045, int64(rapid.SampledFrom([]int{0, 5e8, 25e7, 1, 999999999}).Draw(t, "nanoseconds")),
+			).Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "seconds")) * time.Second)
 			n := rapid.Int64Range(1<<60, 1<<60+3).Draw(t, "n")
 			if i == 0 {
 				first, last, least, most = at, at, n, n
@@ -102,14 +109,22 @@ views:
 			}
 			least, most = min(least, n), max(most, n)
 			text := at.In(time.FixedZone("", 3600*rapid.IntRange(-12, 12).Draw(t, "zone"))).Format(time.RFC3339Nano)
-			change, err := m.Views()[0].Project(t.Context(), model.EventRef{Aggregate: "log", Event: "written"}, model.Object{"at": text, "n": n}, model.Meta{AggregateID: "l"},
-				func(string) (model.Object, error) { return row, nil })
+			change, err := m.Views()[0].Project(
+				t.Context(), model.EventRef{Aggregate: "log", Event: "written"}, model.Object{"at": text, "n": n},
+				model.Meta{AggregateID: "l"},
+				func(string) (model.Object, error) { return row, nil },
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			row = change.Row
 		}
-		if diff := cmp.Diff(model.Object{"first": model.FormatTime(first), "last": model.FormatTime(last), "least": least, "most": most}, row); diff != "" {
+		if diff := cmp.Diff(
+			model.Object{
+				"first": model.FormatTime(first), "last": model.FormatTime(last), "least": least, "most": most,
+			},
+			row,
+		); diff != "" {
 			t.Errorf("(-want +row):\n%s", diff)
 		}
 	})

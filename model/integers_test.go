@@ -14,9 +14,12 @@ func TestRounded_FindsIntegersWithoutFloat64(t *testing.T) {
 		place string
 		found bool
 	}{
-		{int64(1) << 53, "", false}, {int64(1)<<53 + 1, "", true}, {-int64(1)<<53 - 1, "", true}, {int64(1)<<53 + 2, "", false}, {int64(1) << 62, "", false},
-		{int64(math.MaxInt64), "", true}, {int64(math.MinInt64), "", false}, {1e300, "", false}, {nil, "", false}, {"9007199254740993", "", false},
-		{Object{"lines": []any{int64(1), Object{"total": int64(1)<<53 + 1}}}, "lines[1].total", true}, {[]any{[]any{int64(1)<<53 + 1}}, "[0][0]", true},
+		{int64(1) << 53, "", false}, {int64(1)<<53 + 1, "", true}, {-int64(1)<<53 - 1, "", true},
+		{int64(1)<<53 + 2, "", false}, {int64(1) << 62, "", false},
+		{int64(math.MaxInt64), "", true}, {int64(math.MinInt64), "", false}, {1e300, "", false}, {nil, "", false},
+		{"9007199254740993", "", false},
+		{Object{"lines": []any{int64(1), Object{"total": int64(1)<<53 + 1}}}, "lines[1].total", true},
+		{[]any{[]any{int64(1)<<53 + 1}}, "[0][0]", true},
 	} {
 		if place, found := Rounded(tc.value); place != tc.place || found != tc.found {
 			t.Errorf("%v: %q, %v", tc.value, place, found)
@@ -27,7 +30,8 @@ func TestRounded_FindsIntegersWithoutFloat64(t *testing.T) {
 // JSON readers with float64 numbers return the integer that was accepted.
 func TestRounded_OtherIntegersSurviveFloat64(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.OneOf(rapid.Int64(), rapid.Custom(func(t *rapid.T) int64 { return rapid.Int64().Draw(t, "n") &^ 0x7ff })).Draw(t, "value")
+		n := rapid.OneOf(rapid.Int64(),
+			rapid.Custom(func(t *rapid.T) int64 { return rapid.Int64().Draw(t, "n") &^ 0x7ff })).Draw(t, "value")
 		if _, found := Rounded(n); found {
 			return
 		}

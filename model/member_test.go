@@ -14,12 +14,27 @@ func TestMember_EqualsEvaluatedValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vars := &scope{meta: &Meta{AggregateID: "a", Version: 3}, variables: [2]variable{{rowVariable, Object{"d": 2.0, "n": nil}}, {eventVariable, Object{"s": "x", "i": int64(-1), "d": 0.5, "b": true, "n": nil, "o": Object{"inner": "y", "d": 4.0}, "l": []any{1.0, "z"}}}}}
+	vars := &scope{
+		meta: &Meta{AggregateID: "a", Version: 3},
+		variables: [2]variable{
+			{rowVariable, Object{"d": 2.0, "n": nil}},
+			{
+				eventVariable,
+				Object{
+					"s": "x", "i": int64(-1), "d": 0.5, "b": true, "n": nil, "o": Object{"inner": "y", "d": 4.0},
+					"l": []any{1.0, "z"},
+				},
+			},
+		},
+	}
 	for source, direct := range map[string]bool{
-		"event.s": true, "event.i": true, "event.d": true, "event.b": true, "event.n": true, "event.o": true, "event.o.inner": true, "event.o.d": true, "event.l": true,
-		"meta.version": true, "meta.aggregate_id": true, "meta.time": true, "meta.missing": true, "meta.version.inner": true, "row.d": true, "row.n": true,
+		"event.s": true, "event.i": true, "event.d": true, "event.b": true, "event.n": true, "event.o": true,
+		"event.o.inner": true, "event.o.d": true, "event.l": true,
+		"meta.version": true, "meta.aggregate_id": true, "meta.time": true, "meta.missing": true,
+		"meta.version.inner": true, "row.d": true, "row.n": true,
 		"event.missing": true, "event.s.inner": true, "event.n.inner": true, "event.o.missing": true,
-		"has(event.s)": false, "event.?s": false, "event.s + 'x'": false, "event['s']": false, "event": false, "'text'": false, "event.l[0]": false, "meta": false, "meta['version']": false, "meta.size()": false,
+		"has(event.s)": false, "event.?s": false, "event.s + 'x'": false, "event['s']": false, "event": false,
+		"'text'": false, "event.l[0]": false, "meta": false, "meta['version']": false, "meta.size()": false,
 	} {
 		e, err := compile(envs.view, source, nil, &regexpBudget{})
 		if err != nil {
@@ -48,8 +63,18 @@ func TestMember_EqualsEvaluatedValue(t *testing.T) {
 }
 
 func TestEnvelope_HasAllMembers(t *testing.T) {
-	meta := Meta{Tenant: "t", AggregateType: "wallet", AggregateID: "w", Version: 3, Time: "2026-01-01T00:00:00Z", EventID: "e"}
-	want := Object{"tenant": "t", "aggregate_type": "wallet", "aggregate_id": "w", "version": int64(3), "time": "2026-01-01T00:00:00Z", "event_id": "e"}
+	meta := Meta{
+		Tenant:        "t",
+		AggregateType: "wallet",
+		AggregateID:   "w",
+		Version:       3,
+		Time:          "2026-01-01T00:00:00Z",
+		EventID:       "e",
+	}
+	want := Object{
+		"tenant": "t", "aggregate_type": "wallet", "aggregate_id": "w", "version": int64(3),
+		"time": "2026-01-01T00:00:00Z", "event_id": "e",
+	}
 	if diff := cmp.Diff(want, meta.object()); diff != "" {
 		t.Error(diff)
 	}
@@ -67,8 +92,9 @@ func TestExpression_OnlyLoopsCheckContext(t *testing.T) {
 	ended, end := context.WithCancel(context.Background())
 	end()
 	for source, loops := range map[string]bool{
-		"event.many.all(n, n >= 0)": true, "size(event.many.map(n, n + 1)) > 1": true, "!event.many.exists(n, n < 0)": true,
-		"event.many[3] + 1 > 0": false, "has(event.many)": false, "size(event.many) > 0 ? true : false": false,
+		"event.many.all(n, n >= 0)": true, "size(event.many.map(n, n + 1)) > 1": true,
+		"!event.many.exists(n, n < 0)": true,
+		"event.many[3] + 1 > 0":        false, "has(event.many)": false, "size(event.many) > 0 ? true : false": false,
 	} {
 		e, err := compile(envs.view, source, boolType, &regexpBudget{})
 		if err != nil {

@@ -80,7 +80,12 @@ func parse(ctx context.Context, file string, source []byte, stored bool) (*Model
 		return nil, err
 	}
 	sum := sha256.Sum256(source)
-	p := &parser{document: doc, envs: envs, ctx: ctx, stored: stored}
+	p := &parser{
+		document: doc,
+		envs:     envs,
+		ctx:      ctx,
+		stored:   stored,
+	}
 	m := p.model(root.Content[0])
 	if p.ended && !errors.Is(context.Cause(ctx), errTooLong) {
 		return nil, ctx.Err()
@@ -105,7 +110,8 @@ func (m *Model) Aggregate(name string) (*Aggregate, bool) {
 
 // Aggregates returns the aggregate types, ordered by name.
 func (m *Model) Aggregates() []*Aggregate {
-	return slices.SortedFunc(maps.Values(m.aggregates), func(a, b *Aggregate) int { return strings.Compare(a.Name, b.Name) })
+	return slices.SortedFunc(maps.Values(m.aggregates),
+		func(a, b *Aggregate) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Views returns the views in the document's order.

@@ -40,27 +40,104 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 		{"a list", "- a", "broken.yaml:1: expected a mapping"},
 		{"unknown section", head + "veiws: {}\n", `broken.yaml:8: unknown key "veiws"`},
 		{"no aggregates", "model: demo", "declares no aggregate"},
-		{"bad name", strings.Replace(head, "thing:", "Thing:", 1), `broken.yaml:3: aggregates.Thing: "Thing" is not a name`},
-		{"expression that does not parse", strings.Replace(head, "n: 1", "n: 1 +", 1), "broken.yaml:5: aggregates.thing.commands.make.emit[0].data.n: column"},
-		{"unknown variable", strings.Replace(head, "event.n", "cmd.n", 1), "broken.yaml:7: aggregates.thing.evolve.made.n: column 1 of the expression: undeclared reference to 'cmd'"},
-		{"rule that is no question", strings.Replace(head, "{emit", "{require: [{that: 1 + 1, else: x}], emit", 1), "broken.yaml:5: aggregates.thing.commands.make.require[0].that: the expression yields int, want bool"},
-		{"rule without words", strings.Replace(head, "{emit", "{require: [{that: 'true'}], emit", 1), "broken.yaml:5: aggregates.thing.commands.make.require[0]: a rule needs"},
-		{"unknown event", strings.Replace(head, "event: made,", "event: mode,", 1), `broken.yaml:5: aggregates.thing.commands.make.emit[0].event: aggregate "thing" has no event "mode"`},
-		{"bad schema", strings.Replace(head, "{emit", "{payload: {type: objekt}, emit", 1), "broken.yaml:5: aggregates.thing.commands.make.payload: not a JSON Schema"},
-		{"schema that reaches out", strings.Replace(head, "{emit", "{payload: {$ref: 'http://localhost/x'}, emit", 1), "may not refer to another document"},
-		{"view on an unknown event", head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.lost: {upsert: {n: 1}}\n", `broken.yaml:12: views.v.on.thing.lost: aggregate "thing" has no event "lost"`},
-		{"view with an unknown column", head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {upsert: {m: 1}}\n", `broken.yaml:12: views.v.on.thing.made.upsert: the view has no column "m"`},
-		{"unknown column type", head + "views:\n  v:\n    columns: {n: money}\n    on:\n      thing.made: {delete: true}\n", `broken.yaml:10: views.v.columns.n: "money" is not a column type`},
-		{"two changes", head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {upsert: {n: 1}, delete: true}\n", "exactly one of upsert, patch, fold and delete"},
-		{"fold into an unknown column", head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {m: count}}\n", `broken.yaml:12: views.v.on.thing.made.fold.m: the view has no column "m"`},
-		{"fold of no kind", head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {n: average}}\n", "is not `count`"},
-		{"sum of texts", head + "views:\n  v:\n    columns: {n: string}\n    on:\n      thing.made: {fold: {n: {sum: event.n}}}\n", "a column of type string has no sum"},
-		{"workflow with an unknown command", head + "workflows:\n  w:\n    on: thing.made\n    steps:\n      - name: s\n        submit: {aggregate: thing, id: meta.aggregate_id, command: brake}\n", `broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake"`},
-		{"two steps of one name", head + "workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n", `broken.yaml:13: workflows.w.steps[1].name: duplicate step name "s"`},
-		{"upcast of an unknown event", head + "    events: {lost: {version: 2, upcasts: [{from: 1}]}}\n", `broken.yaml:8: aggregates.thing.events.lost: aggregate "thing" has no event "lost"`},
-		{"version without upcasts", head + "    events:\n      made: {version: 3, upcasts: [{from: 1, set: {n: event.n}}]}\n", "broken.yaml:9: aggregates.thing.events.made: version 3 needs an upcast from each version before it, and there are 1"},
-		{"upcasts out of order", head + "    events:\n      made: {version: 2, upcasts: [{from: 2}]}\n", "broken.yaml:9: aggregates.thing.events.made.upcasts[0].from: upcasts must be in order: expected from: 1"},
-		{"upcast that knows no state", head + "    events:\n      made: {version: 2, upcasts: [{from: 1, set: {n: state.n}}]}\n", "undeclared reference to 'state'"},
+		{
+			"bad name", strings.Replace(head, "thing:", "Thing:", 1),
+			`broken.yaml:3: aggregates.Thing: "Thing" is not a name`,
+		},
+		{
+			"expression that does not parse", strings.Replace(head, "n: 1", "n: 1 +", 1),
+			"broken.yaml:5: aggregates.thing.commands.make.emit[0].data.n: column",
+		},
+		{
+			"unknown variable", strings.Replace(head, "event.n", "cmd.n", 1),
+			"broken.yaml:7: aggregates.thing.evolve.made.n: column 1 of the expression: undeclared reference to 'cmd'",
+		},
+		{
+			"rule that is no question", strings.Replace(head, "{emit", "{require: [{that: 1 + 1, else: x}], emit", 1),
+			"broken.yaml:5: aggregates.thing.commands.make.require[0].that: the expression yields int, want bool",
+		},
+		{
+			"rule without words", strings.Replace(head, "{emit", "{require: [{that: 'true'}], emit", 1),
+			"broken.yaml:5: aggregates.thing.commands.make.require[0]: a rule needs",
+		},
+		{
+			"unknown event", strings.Replace(head, "event: made,", "event: mode,", 1),
+			`broken.yaml:5: aggregates.thing.commands.make.emit[0].event: aggregate "thing" has no event "mode"`,
+		},
+		{
+			"bad schema", strings.Replace(head, "{emit", "{payload: {type: objekt}, emit", 1),
+			"broken.yaml:5: aggregates.thing.commands.make.payload: not a JSON Schema",
+		},
+		{
+			"schema that reaches out",
+			strings.Replace(head, "{emit", "{payload: {$ref: 'http://localhost/x'}, emit", 1),
+			"may not refer to another document",
+		},
+		{
+			"view on an unknown event",
+			head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.lost: {upsert: {n: 1}}\n",
+			`broken.yaml:12: views.v.on.thing.lost: aggregate "thing" has no event "lost"`,
+		},
+		{
+			"view with an unknown column",
+			head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {upsert: {m: 1}}\n",
+			`broken.yaml:12: views.v.on.thing.made.upsert: the view has no column "m"`,
+		},
+		{
+			"unknown column type",
+			head + "views:\n  v:\n    columns: {n: money}\n    on:\n      thing.made: {delete: true}\n",
+			`broken.yaml:10: views.v.columns.n: "money" is not a column type`,
+		},
+		{
+			"two changes",
+			head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {upsert: {n: 1}, delete: true}\n",
+			"exactly one of upsert, patch, fold and delete",
+		},
+		{
+			"fold into an unknown column",
+			head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {m: count}}\n",
+			`broken.yaml:12: views.v.on.thing.made.fold.m: the view has no column "m"`,
+		},
+		{
+			"fold of no kind",
+			head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {n: average}}\n",
+			"is not `count`",
+		},
+		{
+			"sum of texts",
+			head + "views:\n  v:\n    columns: {n: string}\n    on:\n      thing.made: {fold: {n: {sum: event.n}}}\n",
+			"a column of type string has no sum",
+		},
+		{
+			"workflow with an unknown command",
+			head +
+				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - name: s\n        submit: {aggregate: thing, id: meta.aggregate_id, command: brake}\n",
+			`broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake"`,
+		},
+		{
+			"two steps of one name",
+			head +
+				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n",
+			`broken.yaml:13: workflows.w.steps[1].name: duplicate step name "s"`,
+		},
+		{
+			"upcast of an unknown event", head + "    events: {lost: {version: 2, upcasts: [{from: 1}]}}\n",
+			`broken.yaml:8: aggregates.thing.events.lost: aggregate "thing" has no event "lost"`,
+		},
+		{
+			"version without upcasts",
+			head + "    events:\n      made: {version: 3, upcasts: [{from: 1, set: {n: event.n}}]}\n",
+			"broken.yaml:9: aggregates.thing.events.made: version 3 needs an upcast from each version before it, and there are 1",
+		},
+		{
+			"upcasts out of order", head + "    events:\n      made: {version: 2, upcasts: [{from: 2}]}\n",
+			"broken.yaml:9: aggregates.thing.events.made.upcasts[0].from: upcasts must be in order: expected from: 1",
+		},
+		{
+			"upcast that knows no state",
+			head + "    events:\n      made: {version: 2, upcasts: [{from: 1, set: {n: state.n}}]}\n",
+			"undeclared reference to 'state'",
+		},
 		{"key twice", head + "views: {}\nviews: {}\n", "broken.yaml:9: "},
 		{"too large", strings.Repeat("#", 1<<20+1), "larger than 1 MiB"},
 	}
@@ -74,16 +151,20 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 		})
 	}
 	t.Run("all of them, by line", func(t *testing.T) {
-		_, err := model.Parse("broken.yaml", []byte(strings.NewReplacer("n: 1", "n: 1 +", "event.n", "cmd.n").Replace(head)))
+		_, err := model.Parse("broken.yaml",
+			[]byte(strings.NewReplacer("n: 1", "n: 1 +", "event.n", "cmd.n").Replace(head)))
 		var invalid *model.Error
-		if !errors.As(err, &invalid) || len(invalid.Issues) != 2 || invalid.Issues[0].Line != 5 || invalid.Issues[1].Line != 7 {
+		if !errors.As(err, &invalid) || len(invalid.Issues) != 2 || invalid.Issues[0].Line != 5 ||
+			invalid.Issues[1].Line != 7 {
 			t.Fatalf("err = %v, want lines 5 and 7", err)
 		}
 	})
 }
 
 // decide runs a command against a state and folds the events into it.
-func decide(t testing.TB, a *model.Aggregate, state model.Object, command string, payload model.Object) (model.Object, error) {
+func decide(
+	t testing.TB, a *model.Aggregate, state model.Object, command string, payload model.Object,
+) (model.Object, error) {
 	t.Helper()
 	c, ok := a.Command(command)
 	if !ok {
@@ -139,17 +220,27 @@ func TestWallet_RulesHold(t *testing.T) {
 func TestDecide_DataEqualsStoredData(t *testing.T) {
 	for _, data := range []string{
 		"3.0", "0.1 + 0.2", "1e21", "-0.0", "9223372036854775807", "5u", "'a\\u00e9\\n<>&'", "b'x' == b'x'", "null",
-		"timestamp('2026-01-02T03:04:05.6789Z')", "[1.0, 2.5, [3.0, {'a': 4.0}]]", "{'a': {'b': [1.0, null]}, 'c': []}", "{}",
-		"cmd", "cmd.nested", "cmd.list", "state", "state.total", "meta", "meta.version", "cmd.fraction * 2.0", "cmd.list.map(x, x + 1)",
+		"timestamp('2026-01-02T03:04:05.6789Z')", "[1.0, 2.5, [3.0, {'a': 4.0}]]", "{'a': {'b': [1.0, null]}, 'c': []}",
+		"{}",
+		"cmd", "cmd.nested", "cmd.list", "state", "state.total", "meta", "meta.version", "cmd.fraction * 2.0",
+		"cmd.list.map(x, x + 1)",
 	} {
 		t.Run(data, func(t *testing.T) {
-			m, err := model.Parse("test.yaml", []byte(strings.NewReplacer("{emit", "{payload: {type: object}, emit", "n: 1", fmt.Sprintf("n: %q", data)).Replace(head)))
+			m, err := model.Parse(
+				"test.yaml",
+				[]byte(
+					strings.NewReplacer("{emit", "{payload: {type: object}, emit", "n: 1",
+						fmt.Sprintf("n: %q", data)).Replace(head),
+				),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			thing, _ := m.Aggregate("thing")
 			state := model.Object{"total": int64(5), "rest": model.Object{"x": 1.5}}
-			payload := model.Normalize(model.Object{"nested": model.Object{"n": 7.0}, "list": []any{1.0, 2.0}, "fraction": 1.5}).(model.Object)
+			payload := model.Normalize(
+				model.Object{"nested": model.Object{"n": 7.0}, "list": []any{1.0, 2.0}, "fraction": 1.5},
+			).(model.Object)
 			decided, err := decide(t, thing, state, "make", payload)
 			if err != nil {
 				t.Fatal(err)
@@ -175,7 +266,8 @@ func TestView_ProjectsEvents(t *testing.T) {
 	project := func(event string, data model.Object) *model.Change {
 		t.Helper()
 		change, err := view.Project(t.Context(), model.EventRef{Aggregate: "wallet", Event: event}, data,
-			model.Meta{AggregateID: "w", Time: "2026-01-02T03:04:05Z"}, func(key string) (model.Object, error) { return rows[key], nil })
+			model.Meta{AggregateID: "w", Time: "2026-01-02T03:04:05Z"},
+			func(key string) (model.Object, error) { return rows[key], nil })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +283,8 @@ func TestView_ProjectsEvents(t *testing.T) {
 	project("deposited", model.Object{"amount": int64(70)})
 	project("withdrawn", model.Object{"amount": int64(30)})
 	row := rows["w"]
-	if row["balance"] != int64(40) || row["movements"] != int64(2) || row["owner"] != "ada" || row["opened_at"] != "2026-01-02T03:04:05.000000000Z" {
+	if row["balance"] != int64(40) || row["movements"] != int64(2) || row["owner"] != "ada" ||
+		row["opened_at"] != "2026-01-02T03:04:05.000000000Z" {
 		t.Fatalf("row = %v", row)
 	}
 	if project("unknown", nil) != nil {
@@ -216,7 +309,8 @@ func TestWorkflow_BuildsCommands(t *testing.T) {
 }
 
 func TestExpression_ExceedingCostLimitFails(t *testing.T) {
-	document := strings.NewReplacer("n: 1", "n: 'cmd.list.map(a, cmd.list.map(b, a * b)).size()'", "{emit", "{payload: {type: object}, emit").Replace(head)
+	document := strings.NewReplacer("n: 1", "n: 'cmd.list.map(a, cmd.list.map(b, a * b)).size()'", "{emit",
+		"{payload: {type: object}, emit").Replace(head)
 	m, err := model.Parse("costly.yaml", []byte(document))
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +321,9 @@ func TestExpression_ExceedingCostLimitFails(t *testing.T) {
 	}
 	a, _ := m.Aggregate("thing")
 	c, _ := a.Command("make")
-	if _, err := c.Decide(t.Context(), model.Object{}, model.Object{"list": list}, model.Meta{}); !errors.Is(err, model.ErrEvaluation) {
+	if _, err := c.Decide(
+		t.Context(), model.Object{}, model.Object{"list": list}, model.Meta{},
+	); !errors.Is(err, model.ErrEvaluation) {
 		t.Fatalf("err = %v, want ErrEvaluation", err)
 	}
 }

@@ -34,7 +34,12 @@ func (m *Model) newProjections() map[EventRef][]projection {
 	out := map[EventRef][]projection{}
 	for _, v := range m.views {
 		for ref, on := range v.on {
-			p := projection{view: v, place: v.place(ref), key: v.key, simple: v.key == nil || len(v.key.member) == 2}
+			p := projection{
+				view:   v,
+				place:  v.place(ref),
+				key:    v.key,
+				simple: v.key == nil || len(v.key.member) == 2,
+			}
 			add := func(column Column, expr *expression, sum bool) {
 				if expr == nil || expr.usesRow {
 					return
@@ -96,9 +101,16 @@ func (p *projection) check(ctx context.Context, data Object, meta Meta, vars *sc
 		key, ok := v.(string)
 		switch {
 		case !ok:
-			return evaluating("views."+p.view.Name+".key", &ExpressionError{Expression: p.key.source, Err: fmt.Errorf("it yields %s, want a string", jsonType(v))})
+			return evaluating("views."+p.view.Name+".key",
+				&ExpressionError{Expression: p.key.source, Err: fmt.Errorf("it yields %s, want a string", jsonType(v))})
 		case len(key) > MaxKeyBytes:
-			return evaluating("views."+p.view.Name+".key", &ExpressionError{Expression: p.key.source, Err: fmt.Errorf("the key has %d bytes; at most %d are allowed", len(key), MaxKeyBytes)})
+			return evaluating(
+				"views."+p.view.Name+".key",
+				&ExpressionError{
+					Expression: p.key.source,
+					Err:        fmt.Errorf("the key has %d bytes; at most %d are allowed", len(key), MaxKeyBytes),
+				},
+			)
 		}
 	}
 	for i := range p.values {
@@ -144,7 +156,8 @@ func (p *projectedValue) fits(value any) error {
 			return err
 		}
 		if p.column.Index && len(text) > MaxIndexedBytes {
-			return fmt.Errorf("column %s has an index, and the text has %d bytes; at most %d are allowed", p.column.Name, len(text), MaxIndexedBytes)
+			return fmt.Errorf("column %s has an index, and the text has %d bytes; at most %d are allowed",
+				p.column.Name, len(text), MaxIndexedBytes)
 		}
 	}
 	if p.number && value != nil {

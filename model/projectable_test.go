@@ -29,14 +29,16 @@ func TestCheckProjections_RejectsEventsThatFailForAnyRow(t *testing.T) {
 	}
 	list := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]" }
 	for name, tc := range map[string]struct{ change, rule string }{
-		"nothing wrong":               {``, ""},
-		"a price without a fraction":  {`"price":2`, ""}, // whether it fits depends on the row
-		"no address":                  {`"address":null`, "views.cities.on.order.placed"},
-		"no city":                     {`"address":{}`, "views.cities.on.order.placed"},
-		"a city that is a number":     {`"address":{"city":7}`, "views.cities.on.order.placed"},
-		"a price that is no number":   {`"price":"much"`, "views.totals.on.order.placed"},
-		"a key that is no text":       {`"shop":7`, "views.totals.key"},
-		"a long key":                  {`"shop":"` + strings.Repeat("s", model.MaxKeyBytes+1) + `"`, "views.totals.key"},
+		"nothing wrong":              {``, ""},
+		"a price without a fraction": {`"price":2`, ""}, // whether it fits depends on the row
+		"no address":                 {`"address":null`, "views.cities.on.order.placed"},
+		"no city":                    {`"address":{}`, "views.cities.on.order.placed"},
+		"a city that is a number":    {`"address":{"city":7}`, "views.cities.on.order.placed"},
+		"a price that is no number":  {`"price":"much"`, "views.totals.on.order.placed"},
+		"a key that is no text":      {`"shop":7`, "views.totals.key"},
+		"a long key": {
+			`"shop":"` + strings.Repeat("s", model.MaxKeyBytes+1) + `"`, "views.totals.key",
+		},
 		"a key within the bound":      {`"shop":"` + strings.Repeat("s", model.MaxKeyBytes) + `"`, ""},
 		"a count with a fraction":     {`"count":1.5`, "views.counts.on.order.placed"},
 		"a large list":                {`"list":` + list(8000), "views.doubled.on.order.placed"},
@@ -49,7 +51,9 @@ func TestCheckProjections_RejectsEventsThatFailForAnyRow(t *testing.T) {
 		"a year after 9999":           {`"at":"9999-12-31T23:59:59-01:00"`, "views.times.on.order.placed"},
 		"a time that is missing":      {`"at":null`, ""},
 	} {
-		data, err := model.DecodeObject([]byte(`{"address":{"city":"Ulm"},"shop":"s","price":1.5,"at":"2030-05-01T10:00:00Z","list":[],"count":1}`))
+		data, err := model.DecodeObject(
+			[]byte(`{"address":{"city":"Ulm"},"shop":"s","price":1.5,"at":"2030-05-01T10:00:00Z","list":[],"count":1}`),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +84,8 @@ func TestView_TimestampsAreStoredInOneForm(t *testing.T) {
 		"2016-12-31T23:59:60Z":         "2017-01-01T00:00:00.000000000Z",
 		"2016-12-31t18:59:60.75-05:00": "2017-01-01T00:00:00.000000000Z",
 	} {
-		change, err := view.Project(t.Context(), model.EventRef{Aggregate: "order", Event: "placed"}, model.Object{"at": text}, model.Meta{AggregateID: "o"}, nil)
+		change, err := view.Project(t.Context(), model.EventRef{Aggregate: "order", Event: "placed"},
+			model.Object{"at": text}, model.Meta{AggregateID: "o"}, nil)
 		if err != nil || change.Row["at"] != want {
 			t.Errorf("%s: %v, %v; want %s", text, change, err, want)
 		}
@@ -102,7 +107,9 @@ views:
 	}
 	data := model.Object{"shop": "s", "n": int64(1), "at": "2030-05-01T10:00:00Z"}
 	allocations := testing.AllocsPerRun(100, func() {
-		if err := m.CheckProjections(t.Context(), model.EventRef{Aggregate: "order", Event: "placed"}, data, model.Meta{}); err != nil {
+		if err := m.CheckProjections(
+			t.Context(), model.EventRef{Aggregate: "order", Event: "placed"}, data, model.Meta{},
+		); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -14,8 +14,10 @@ func TestRegistry_ApplyFollowsTheOrderOfModels(t *testing.T) {
 		return "model: " + name + "\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\n"
 	}
 	placed := 0
-	registry, err := model.OpenPlaced(t.Context(), func(context.Context) (string, []byte, error) { return "file", []byte(text("first")), nil },
-		func(context.Context, *model.Model) (uint64, bool, error) { placed++; return 3, true, nil })
+	registry, err := model.OpenPlaced(
+		t.Context(), func(context.Context) (string, []byte, error) { return "file", []byte(text("first")), nil },
+		func(context.Context, *model.Model) (uint64, bool, error) { placed++; return 3, true, nil },
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,10 @@ func TestRegistry_ApplyFollowsTheOrderOfModels(t *testing.T) {
 
 func TestCommand_InternalIsTrueOrFalse(t *testing.T) {
 	document := func(value string) []byte {
-		return []byte("model: m\naggregates:\n  a:\n    commands:\n      x:\n        internal: " + value + "\n        emit: [{event: e}]\n    evolve: {e: {}}\n")
+		return []byte(
+			"model: m\naggregates:\n  a:\n    commands:\n      x:\n        internal: " + value +
+				"\n        emit: [{event: e}]\n    evolve: {e: {}}\n",
+		)
 	}
 	for value, want := range map[string]bool{"true": true, "false": false} {
 		m, err := model.Parse("m", document(value))
@@ -75,7 +80,8 @@ func TestCommand_InternalIsTrueOrFalse(t *testing.T) {
 		}
 	}
 	for _, value := range []string{"", "yes", "on", `"true"`, "1", "[true]", "~"} {
-		if _, err := model.Parse("m", document(value)); err == nil || !strings.Contains(err.Error(), "m:6: aggregates.a.commands.x.internal: expected true or false") {
+		if _, err := model.Parse("m", document(value)); err == nil ||
+			!strings.Contains(err.Error(), "m:6: aggregates.a.commands.x.internal: expected true or false") {
 			t.Errorf("internal: %s: %v", value, err)
 		}
 	}

@@ -70,7 +70,17 @@ func validate(schema *jsonschema.Schema, payload Object) (err error) {
 		switch failed := recover().(type) {
 		case nil:
 		case patternError:
-			err = &PayloadError{Violations: []Violation{{Field: "payload", Message: fmt.Sprintf("a text of %d bytes is too long for its regular expression: at most %d are allowed", failed.bytes, failed.limit)}}}
+			err = &PayloadError{
+				Violations: []Violation{
+					{
+						Field: "payload",
+						Message: fmt.Sprintf(
+							"a text of %d bytes is too long for its regular expression: at most %d are allowed",
+							failed.bytes, failed.limit,
+						),
+					},
+				},
+			}
 		default:
 			panic(failed)
 		}

@@ -95,7 +95,8 @@ func (p *parser) history(a *Aggregate, n *yaml.Node, path string) {
 			}
 		}
 		if history.version() != version {
-			p.reject(value, path, "version %d needs an upcast from each version before it, and there are %d", version, len(history.upcasts))
+			p.reject(value, path, "version %d needs an upcast from each version before it, and there are %d", version,
+				len(history.upcasts))
 		}
 		a.history[key.Value] = history
 	}

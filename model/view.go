@@ -92,7 +92,8 @@ func (v *View) Key(ctx context.Context, ref EventRef, data Object, meta Meta) (s
 	if _, ok := v.on[ref]; !ok {
 		return "", false, nil
 	}
-	key, err := v.keyOf(ctx, &scope{variables: [2]variable{{rowVariable, emptyRow}, {eventVariable, data}}, meta: &meta}, meta)
+	key, err := v.keyOf(ctx,
+		&scope{variables: [2]variable{{rowVariable, emptyRow}, {eventVariable, data}}, meta: &meta}, meta)
 	return key, true, err
 }
 
@@ -109,7 +110,9 @@ func (v *View) keyOf(ctx context.Context, vars *scope, meta Meta) (string, error
 
 // Project returns the event's change of the view, nil for none. current reads the current row under a key, nil for
 // none; it is called at most once. Errors: an [*EvaluationError], ctx's or current's.
-func (v *View) Project(ctx context.Context, ref EventRef, data Object, meta Meta, current func(key string) (Object, error)) (*Change, error) {
+func (v *View) Project(
+	ctx context.Context, ref EventRef, data Object, meta Meta, current func(key string) (Object, error),
+) (*Change, error) {
 	projector, ok := v.on[ref]
 	if !ok {
 		return nil, nil

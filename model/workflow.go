@@ -77,7 +77,9 @@ type WebhookTemplate struct {
 }
 
 // Build returns the webhook's URL and body.
-func (t *WebhookTemplate) Build(ctx context.Context, trigger Trigger, failure Failure) (url string, body Object, err error) {
+func (t *WebhookTemplate) Build(
+	ctx context.Context, trigger Trigger, failure Failure,
+) (url string, body Object, err error) {
 	vars := trigger.vars(failure)
 	if url, err = t.url.text(ctx, vars); err != nil {
 		return "", nil, fmt.Errorf("webhook: url: %w", err)
@@ -143,7 +145,12 @@ func (c *CommandTemplate) Build(ctx context.Context, trigger Trigger, failure Fa
 	if err != nil {
 		return CommandCall{}, fmt.Errorf("%s.%s: payload: %w", c.Aggregate, c.Command, err)
 	}
-	return CommandCall{AggregateType: c.Aggregate, AggregateID: id, Command: c.Command, Payload: payload}, nil
+	return CommandCall{
+		AggregateType: c.Aggregate,
+		AggregateID:   id,
+		Command:       c.Command,
+		Payload:       payload,
+	}, nil
 }
 
 func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {

@@ -12,9 +12,12 @@ import (
 func TestParseDuration_AcceptsGoDaysAndISO8601(t *testing.T) {
 	start := time.Date(2024, 1, 31, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]time.Duration{
-		"15m": 15 * time.Minute, "1d": 24 * time.Hour, "2w3d4h": (17*24 + 4) * time.Hour, "1d12h30m": 36*time.Hour + 30*time.Minute, "1.5s": 1500 * time.Millisecond,
-		"0s": 0, "PT15M": 15 * time.Minute, "P1D": 24 * time.Hour, "P1DT12H": 36 * time.Hour, "PT0.5S": 500 * time.Millisecond, "PT1,5H": 90 * time.Minute,
-		"P2W": 14 * 24 * time.Hour, "P1M": 31 * 24 * time.Hour, "P1Y": 366 * 24 * time.Hour, "P0.5D": 12 * time.Hour, "PT36H": 36 * time.Hour,
+		"15m": 15 * time.Minute, "1d": 24 * time.Hour, "2w3d4h": (17*24 + 4) * time.Hour,
+		"1d12h30m": 36*time.Hour + 30*time.Minute, "1.5s": 1500 * time.Millisecond,
+		"0s": 0, "PT15M": 15 * time.Minute, "P1D": 24 * time.Hour, "P1DT12H": 36 * time.Hour,
+		"PT0.5S": 500 * time.Millisecond, "PT1,5H": 90 * time.Minute,
+		"P2W": 14 * 24 * time.Hour, "P1M": 31 * 24 * time.Hour, "P1Y": 366 * 24 * time.Hour, "P0.5D": 12 * time.Hour,
+		"PT36H": 36 * time.Hour,
 	} {
 		d, err := model.ParseDuration(text)
 		// AddDate normalizes 31 February to 2 March.
@@ -23,7 +26,8 @@ func TestParseDuration_AcceptsGoDaysAndISO8601(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "15", "15 minutes", "d", "-1d", "-15m", "+15m", "1d-1h", "P", "PT", "P1DT", "1D", "P-1D", "PT0.5M1S", "P1H", "1h1d", "99999999d", "P999999999Y",
+		"", "15", "15 minutes", "d", "-1d", "-15m", "+15m", "1d-1h", "P", "PT", "P1DT", "1D", "P-1D", "PT0.5M1S", "P1H",
+		"1h1d", "99999999d", "P999999999Y",
 		"PT99999999999999H", "9999w9999d2540000h", "P1S", "p1d",
 	} {
 		if d, err := model.ParseDuration(text); err == nil {
@@ -34,24 +38,32 @@ func TestParseDuration_AcceptsGoDaysAndISO8601(t *testing.T) {
 
 // workflow returns a model with a workflow that has further members.
 func workflow(members string) []byte {
-	return []byte("model: m\naggregates:\n  o:\n    commands:\n      go: {emit: [{event: went}]}\n    evolve: {went: {k: event.k}}\n" +
-		"workflows:\n  w:\n    on: o.went\n" + members)
+	return []byte(
+		"model: m\naggregates:\n  o:\n    commands:\n      go: {emit: [{event: went}]}\n    evolve: {went: {k: event.k}}\n" +
+			"workflows:\n  w:\n    on: o.went\n" + members,
+	)
 }
 
 const oneStep = "    steps: [{name: a, submit: {aggregate: o, id: meta.aggregate_id, command: go}}]\n"
 
 func TestParse_RejectsConstantWaitsThatCannotEnd(t *testing.T) {
 	waits := func(text string) []byte { return workflow("    steps: [{name: w, wait: \"" + text + "\"}]\n") }
-	for _, text := range []string{"'15 minutes'", "'-1h'", "''", "'P'", "'1' + ' d'", "'11w' + '99999999d'", "'P11Y'", "'9999-01-01T00:00:00Z'", "'2026-13-01T00:00:00Z'"} {
+	for _, text := range []string{
+		"'15 minutes'", "'-1h'", "''", "'P'", "'1' + ' d'", "'11w' + '99999999d'", "'P11Y'", "'9999-01-01T00:00:00Z'",
+		"'2026-13-01T00:00:00Z'",
+	} {
 		var mistakes *model.Error
-		if _, err := model.Parse("m", waits(text)); !errors.As(err, &mistakes) || !strings.Contains(err.Error(), "wait") {
+		if _, err := model.Parse("m", waits(text)); !errors.As(err, &mistakes) ||
+			!strings.Contains(err.Error(), "wait") {
 			t.Errorf("%s: %v, want a mistake", text, err)
 		}
 		if _, err := model.ParseStored(t.Context(), "m", waits(text)); err != nil {
 			t.Errorf("%s, as it was stored: %v", text, err)
 		}
 	}
-	for _, text := range []string{"'1d'", "'PT15M'", "'P40D'", "'15' + 'm'", "'2001-01-01T00:00:00Z'", "event.k", "event.k + ' days'"} {
+	for _, text := range []string{
+		"'1d'", "'PT15M'", "'P40D'", "'15' + 'm'", "'2001-01-01T00:00:00Z'", "event.k", "event.k + ' days'",
+	} {
 		if _, err := model.Parse("m", waits(text)); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -76,7 +88,8 @@ func TestParse_ChecksFromAndMigrations(t *testing.T) {
 			t.Errorf("%s: %v, want %q", members, err, want)
 		}
 	}
-	m, err := model.Parse("m", workflow("    migrate: {from: [0123456789ab], rename: {old: a}, drop: [gone]}\n"+oneStep))
+	m, err := model.Parse("m",
+		workflow("    migrate: {from: [0123456789ab], rename: {old: a}, drop: [gone]}\n"+oneStep))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,8 @@ workflows:
 	if err != nil {
 		t.Fatal(err)
 	}
-	applies, err := m.Workflows()[0].Applies(context.Background(), model.Trigger{Data: model.Object{}, Meta: model.Meta{Time: "2026-07-01T10:00:00Z"}})
+	applies, err := m.Workflows()[0].Applies(context.Background(),
+		model.Trigger{Data: model.Object{}, Meta: model.Meta{Time: "2026-07-01T10:00:00Z"}})
 	if err != nil || !applies {
 		t.Errorf("%v, %v", applies, err)
 	}

@@ -39,7 +39,8 @@ func main() {
 // run serves until ctx ends or a listener fails.
 func run(ctx context.Context, listen, admin, upstream string) error {
 	mux := runtime.NewServeMux()
-	err := gatewayv1.RegisterQueryServiceHandlerFromEndpoint(ctx, mux, upstream, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())})
+	err := gatewayv1.RegisterQueryServiceHandlerFromEndpoint(ctx, mux, upstream,
+		[]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())})
 	if err != nil {
 		return err
 	}
@@ -48,8 +49,17 @@ func run(ctx context.Context, listen, admin, upstream string) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Addr: listen, Handler: mux, Protocols: protocols, ReadHeaderTimeout: 5 * time.Second}
-	side := &http.Server{Addr: admin, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{
+		Addr:              listen,
+		Handler:           mux,
+		Protocols:         protocols,
+		ReadHeaderTimeout: 5 * time.Second,
+	}
+	side := &http.Server{
+		Addr:              admin,
+		Handler:           promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		ReadHeaderTimeout: 5 * time.Second,
+	}
 	failed := make(chan error, 2)
 	go func() { failed <- side.ListenAndServe() }()
 	go func() { failed <- server.ListenAndServe() }()

@@ -32,7 +32,9 @@ func TestAlerts_EachHasATestInWhichItFires(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, found := range regexp.MustCompile(`alertname: (\w+)\s+exp_alerts:`).FindAllStringSubmatch(string(text), -1) {
+		for _, found := range regexp.MustCompile(
+			`alertname: (\w+)\s+exp_alerts:`,
+		).FindAllStringSubmatch(string(text), -1) {
 			fires[found[1]] = true
 		}
 	}
@@ -92,7 +94,8 @@ func fire(t *testing.T, before, during samples, alerts ...string) {
 	all := maps.Clone(before)
 	maps.Copy(all, during)
 	text := &strings.Builder{}
-	fmt.Fprintf(text, "rule_files: [%q]\nevaluation_interval: 15s\ntests:\n  - interval: 1m\n    input_series:\n", rules)
+	fmt.Fprintf(text, "rule_files: [%q]\nevaluation_interval: 15s\ntests:\n  - interval: 1m\n    input_series:\n",
+		rules)
 	for _, series := range slices.Sorted(maps.Keys(all)) {
 		was, known := before[series]
 		is, stays := during[series]
@@ -157,10 +160,12 @@ func TestAlerts_FireOnDeadProcesses(t *testing.T) {
 		return last
 	}
 	// Control's methods have no node in this cluster: that alert is not of this test.
-	healthy := until("the gateway counts the projection", `headgate_nodes{instance="gateway",kind="projection",process="gateway",state="ready"}`, 1)
+	healthy := until("the gateway counts the projection",
+		`headgate_nodes{instance="gateway",kind="projection",process="gateway",state="ready"}`, 1)
 
 	c.roles["projection"].kill()
-	until("the gateway counts it as lost", `headgate_nodes{instance="gateway",kind="projection",process="gateway",state="lost"}`, 1)
+	until("the gateway counts it as lost",
+		`headgate_nodes{instance="gateway",kind="projection",process="gateway",state="lost"}`, 1)
 	dead := until("its calls are refused", `headgate_kind_degraded{instance="gateway",kind="projection"`, 1)
 	if _, there := dead[`headgate_nats_connected{instance="projection",process="projection"}`]; there {
 		t.Fatal("a killed process has series")
@@ -213,7 +218,9 @@ func TestAlerts_FireOnFailingViewsAndWorkflows(t *testing.T) {
 	}
 	put := func(id string, n int) {
 		t.Helper()
-		if status, text := acme.post(ctx, "/v1/commands/thing/"+id+"/put", fmt.Sprintf(`{"payload":{"n":%d}}`, n)); status != http.StatusOK {
+		if status, text := acme.post(
+			ctx, "/v1/commands/thing/"+id+"/put", fmt.Sprintf(`{"payload":{"n":%d}}`, n),
+		); status != http.StatusOK {
 			t.Fatalf("%d %s", status, text)
 		}
 	}
@@ -225,7 +232,9 @@ func TestAlerts_FireOnFailingViewsAndWorkflows(t *testing.T) {
 	if err := eventually(ctx, "the metrics show it", func() (bool, error) {
 		broken = scrape(ctx, t, urls)
 		failing, stopped, letters := broken[`headgate_workflows_failing{instance="runner",process="runner"}`], broken[`headgate_projection_tenants{instance="projection",process="projection",state="failing"}`], broken[`headgate_dead_letters{instance="runner",process="runner"}`]
-		return failing == 11 && stopped == 1 && letters == 1, fmt.Errorf("%v workflows and %v tenants' views fail, %v dead letters", failing, stopped, letters)
+		return failing == 11 && stopped == 1 &&
+				letters == 1, fmt.Errorf("%v workflows and %v tenants' views fail, %v dead letters", failing, stopped,
+				letters)
 	}); err != nil {
 		t.Fatal(err)
 	}

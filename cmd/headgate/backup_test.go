@@ -66,7 +66,11 @@ func (r *rehearsed) transfer(ctx context.Context, n int) (replayed bool, err err
 	}
 	mover := &walk{api: r.money, acked: &r.acked}
 	id := fmt.Sprintf("t%d", n)
-	res, err := mover.submit(ctx, request("transfer", id, "request", id, map[string]any{"from": fmt.Sprintf("pool-%d", from), "to": to, "amount": 1 + random.IntN(500)}))
+	res, err := mover.submit(
+		ctx,
+		request("transfer", id, "request", id,
+			map[string]any{"from": fmt.Sprintf("pool-%d", from), "to": to, "amount": 1 + random.IntN(500)}),
+	)
 	return res.GetReplayed(), err
 }
 
@@ -102,17 +106,25 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	r := &rehearsed{cluster: c, ctx: contextkit.TenantContext(ctx, parseTenant(t, "globex"))}
-	_, r.money = dial(t, c.gateway, strings.TrimPrefix(c.token(t, "globex", "command.submit", "query.read", "aggregate.read", "workflow.read"), "Bearer "))
+	_, r.money = dial(
+		t, c.gateway,
+		strings.TrimPrefix(c.token(t, "globex", "command.submit", "query.read", "aggregate.read", "workflow.read"),
+			"Bearer "),
+	)
 	mover := &walk{api: r.money, acked: &r.acked}
 	open := func(id string, amount int) {
 		t.Helper()
-		if _, err := mover.submit(r.ctx, request("wallet", id, "open", id+"-open", map[string]any{"owner": "pool"})); err != nil {
+		if _, err := mover.submit(
+			r.ctx, request("wallet", id, "open", id+"-open", map[string]any{"owner": "pool"}),
+		); err != nil {
 			t.Fatal(err)
 		}
 		if amount == 0 {
 			return
 		}
-		if _, err := mover.submit(r.ctx, request("wallet", id, "deposit", id+"-deposit", map[string]any{"amount": amount})); err != nil {
+		if _, err := mover.submit(
+			r.ctx, request("wallet", id, "deposit", id+"-deposit", map[string]any{"amount": amount}),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -140,7 +152,9 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 	}
 	reach := func(sent int64) {
 		t.Helper()
-		if err := eventually(loadCtx, "transfers are requested", func() (bool, error) { return r.sent.Load() >= sent, nil }); err != nil {
+		if err := eventually(
+			loadCtx, "transfers are requested", func() (bool, error) { return r.sent.Load() >= sent, nil },
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,7 +182,9 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 	c.write(t, filepath.Base(c.nats[0].args[1]), strings.Replace(string(conf), "/nats-0\"", "/nats-restored\"", 1))
 	c.nats[0].start(t)
 	t.Log(headgate(t, "restore", dir, "--config", c.config))
-	if text, err := exec.CommandContext(ctx, binary, "restore", dir, "--config", c.config).CombinedOutput(); err == nil {
+	if text, err := exec.CommandContext(
+		ctx, binary, "restore", dir, "--config", c.config,
+	).CombinedOutput(); err == nil {
 		t.Errorf("it is restored over existing data without being asked to: %s", text)
 	}
 
@@ -221,11 +237,15 @@ func TestBackup_OfDevIsRestoredIntoAnotherDirectory(t *testing.T) {
 	p := start(t, data, nil)
 	_, acme := dial(t, p.gateway, p.tokens["ACME"])
 	ctx := contextkit.TenantContext(t.Context(), parseTenant(t, "acme"))
-	if _, err := acme.commands.Submit(ctx, request("wallet", "a", "open", "k1", map[string]any{"owner": "ada"})); err != nil {
+	if _, err := acme.commands.Submit(
+		ctx, request("wallet", "a", "open", "k1", map[string]any{"owner": "ada"}),
+	); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "b")
-	if text, err := exec.CommandContext(t.Context(), binary, "backup", dir, "--data", data).CombinedOutput(); err == nil || !strings.Contains(string(text), "stop 'headgate dev' first") {
+	if text, err := exec.CommandContext(
+		t.Context(), binary, "backup", dir, "--data", data,
+	).CombinedOutput(); err == nil || !strings.Contains(string(text), "stop 'headgate dev' first") {
 		t.Errorf("while dev runs it answers %v: %s", err, text)
 	}
 	p.stop(t)

@@ -284,12 +284,17 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 		if servers == 1 {
 			text += ", sync_interval: always}\n"
 		} else { // clients stay with the addresses that they were given, which are the wires'
-			text += fmt.Sprintf("}\ncluster {name: test, listen: %q, no_advertise: true, routes: [\"nats://%s\"]}\n", route, strings.Join(routes, `", "nats://`))
+			text += fmt.Sprintf("}\ncluster {name: test, listen: %q, no_advertise: true, routes: [\"nats://%s\"]}\n",
+				route, strings.Join(routes, `", "nats://`))
 		}
 		if secured {
 			text += "include \"users/users.conf\"\n"
 		}
-		server := &process{path: path, ready: "Server is ready", args: []string{"-c", c.write(t, fmt.Sprintf("nats-%d.conf", n), text)}}
+		server := &process{
+			path:  path,
+			ready: "Server is ready",
+			args:  []string{"-c", c.write(t, fmt.Sprintf("nats-%d.conf", n), text)},
+		}
 		server.start(t)
 		t.Cleanup(func() {
 			for line := range strings.Lines(server.log()) {
@@ -345,7 +350,11 @@ func startCluster(t *testing.T, natsServers int, files *tlsfiles.Files, stores .
 		addr[name] = freePort(t)
 	}
 	keys := c.write(t, "keys.json", headgate(t, "keys", "--data", c.dir))
-	credential := c.write(t, "runner.token", headgate(t, "token", "--data", c.dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit", "--right", "command.internal"))
+	credential := c.write(
+		t, "runner.token",
+		headgate(t, "token", "--data", c.dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit",
+			"--right", "command.internal"),
+	)
 	server, client, edge, scheme := "", "{}", "", "http"
 	if files != nil {
 		scheme = "https"
@@ -376,7 +385,8 @@ runner:
   credential: "%s"
   gateway_tls: %s
 `, c.bus, addr["gateway"], edge, addr["admin"], keys, client,
-		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server, addr["gateway"], credential, client))
+		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server,
+		addr["gateway"], credential, client))
 	for _, role := range []string{"aggregate", "projection", "gateway", "runner"} {
 		c.roles[role] = &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", c.config}}
 		c.roles[role].start(t)
@@ -435,10 +445,16 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 	}
 	var served string // serial number of the edge's certificate
 	client := func() *http.Client {
-		return &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, VerifyConnection: func(state tls.ConnectionState) error {
-			served = state.PeerCertificates[0].SerialNumber.String()
-			return nil
-		}}}}
+		return &http.Client{
+			Transport: &http.Transport{
+				ForceAttemptHTTP2: true,
+				DisableKeepAlives: true,
+				TLSClientConfig: &tls.Config{RootCAs: roots, VerifyConnection: func(state tls.ConnectionState) error {
+					served = state.PeerCertificates[0].SerialNumber.String()
+					return nil
+				}},
+			},
+		}
 	}
 	token := c.token(t, "acme", "command.submit", "query.read")
 	call := func(path, body string) (int, string) {
@@ -459,8 +475,10 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		return res.StatusCode, text.String()
 	}
 	for _, step := range [][2]string{
-		{"/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`}, {"/v1/commands/wallet/b/open", `{"payload":{"owner":"Bob"}}`},
-		{"/v1/commands/wallet/a/deposit", `{"payload":{"amount":100}}`}, {"/v1/commands/transfer/t/request", `{"payload":{"from":"a","to":"b","amount":60}}`},
+		{"/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`},
+		{"/v1/commands/wallet/b/open", `{"payload":{"owner":"Bob"}}`},
+		{"/v1/commands/wallet/a/deposit", `{"payload":{"amount":100}}`},
+		{"/v1/commands/transfer/t/request", `{"payload":{"from":"a","to":"b","amount":60}}`},
 	} {
 		if status, text := call(step[0], step[1]); status != http.StatusOK {
 			t.Fatalf("%s: %d %s", step[0], status, text)
@@ -474,7 +492,8 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 	}
 	// Control queries all of them, with its own certificate.
 	pair := fmt.Sprintf("{cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
-	control := c.further(t, "control", "control-1", fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  tls: %s\n  nodes_tls: %s", freePort(t), pair, pair))
+	control := c.further(t, "control", "control-1",
+		fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  tls: %s\n  nodes_tls: %s", freePort(t), pair, pair))
 	operator := c.token(t, "*", "fleet.read")
 	var fleet string
 	if err := eventually(ctx, "all nodes answer control", func() (bool, error) {
@@ -504,7 +523,9 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 	}
 	_, rest, _ := strings.Cut(fleet, `"kind":"aggregate","endpoint":"`)
 	alone, _, _ := strings.Cut(rest, `"`)
-	conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}}}).DialContext(ctx, "tcp", alone)
+	conn, err := (&tls.Dialer{
+		Config: &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}},
+	}).DialContext(ctx, "tcp", alone)
 	if err == nil {
 		// With TLS 1.3 the server's verdict comes after the client's part.
 		_, err = io.ReadFull(conn, make([]byte, 9))
@@ -552,7 +573,8 @@ func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {
 	}
 	until("the node is known", has("projection", true))
 	c.roles["projection"].kill()
-	took := until("a dead node is given up", func(nodes string) bool { return !strings.Contains(nodes, `"kind":"projection"`) })
+	took := until("a dead node is given up",
+		func(nodes string) bool { return !strings.Contains(nodes, `"kind":"projection"`) })
 	t.Logf("a dead node was given up after %v", took.Round(time.Millisecond))
 	c.roles["projection"].start(t)
 	until("it is back", has("projection", true))
@@ -573,7 +595,8 @@ func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {
 	post("/admin/runner/resume")
 	until("it takes calls again", has("runner", true))
 	c.roles["aggregate"].stop(t)
-	until("a node that ends says goodbye", func(nodes string) bool { return !strings.Contains(nodes, `"kind":"aggregate"`) })
+	until("a node that ends says goodbye",
+		func(nodes string) bool { return !strings.Contains(nodes, `"kind":"aggregate"`) })
 	c.roles["aggregate"].start(t)
 	until("it is back", has("aggregate", true))
 	c.stop(t)
@@ -592,7 +615,8 @@ func TestServe_CheckReadsSettingsWithoutStarting(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		output, err := exec.CommandContext(t.Context(), binary, "serve", "aggregate", "--config", path, "--check").CombinedOutput()
+		output, err := exec.CommandContext(t.Context(), binary, "serve", "aggregate", "--config", path,
+			"--check").CombinedOutput()
 		if !strings.Contains(string(output), want) || (err == nil) != strings.Contains(want, "can be used") {
 			t.Errorf("%q: %s, %v", text, output, err)
 		}

@@ -27,8 +27,9 @@ func TestDeploy_SettingsOfEveryDeploymentAreValid(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"keys.json":    headgate(t, "keys", "--data", dir),
-		"runner.token": headgate(t, "token", "--data", dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit", "--right", "command.internal"),
+		"keys.json": headgate(t, "keys", "--data", dir),
+		"runner.token": headgate(t, "token", "--data", dir, "--subject", "runner", "--tenant", "*", "--right",
+			"command.submit", "--right", "command.internal"),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -44,7 +45,8 @@ func TestDeploy_SettingsOfEveryDeploymentAreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := filepath.Join(dir, deployment+".yaml")
-		replaced := strings.NewReplacer("/etc/headgate/secrets", dir, "/run/secrets", dir, "/etc/headgate/nats/${POD_NAME}.nk", filepath.Join(dir, "nats")).Replace(string(text))
+		replaced := strings.NewReplacer("/etc/headgate/secrets", dir, "/run/secrets", dir,
+			"/etc/headgate/nats/${POD_NAME}.nk", filepath.Join(dir, "nats")).Replace(string(text))
 		if err := os.WriteFile(path, []byte(replaced), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +71,9 @@ func TestDeploy_AlertsFireInTheirFaults(t *testing.T) {
 		t.Fatal(tests, err)
 	}
 	for _, test := range tests {
-		if output, err := exec.CommandContext(t.Context(), promtool, "test", "rules", test).CombinedOutput(); err != nil {
+		if output, err := exec.CommandContext(
+			t.Context(), promtool, "test", "rules", test,
+		).CombinedOutput(); err != nil {
 			t.Errorf("%s: %s", test, output)
 		}
 	}
@@ -87,7 +91,9 @@ func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		head, _, _ := strings.Cut(string(text), "[Service]")
-		if !strings.Contains(head, "\nStartLimitIntervalSec=0\n") || !strings.Contains(string(text), "\nRestart=always\n") && !strings.Contains(string(text), "\nType=oneshot\nRemainAfterExit=yes\n") {
+		if !strings.Contains(head, "\nStartLimitIntervalSec=0\n") ||
+			!strings.Contains(string(text), "\nRestart=always\n") &&
+				!strings.Contains(string(text), "\nType=oneshot\nRemainAfterExit=yes\n") {
 			t.Errorf("%s: systemd gives it up after some failures", unit)
 		}
 	}
@@ -95,7 +101,10 @@ func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
 
 // ofTenants are metrics whose series name the tenants, or their views, that something happens to:
 // there are none while nothing does. The tests of their packages show them.
-var ofTenants = []string{"headgate_projection_view_failing", "headgate_tenant_limited", "headgate_tenant_dead_letters", "headgate_tenant_workflows_failing"}
+var ofTenants = []string{
+	"headgate_projection_view_failing", "headgate_tenant_limited", "headgate_tenant_dead_letters",
+	"headgate_tenant_workflows_failing",
+}
 
 // Every metric that the alerts, the dashboard and the docs name is exported from the start,
 // with the labels that the alerts select by, and each alert has its playbook.
@@ -106,12 +115,14 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 	}
 	collector := tracingtest.Start(t)
 	p := start(t, t.TempDir(), nil, "--otlp", collector.URL)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.gateway+"/v1/query/wallets", strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.gateway+"/v1/query/wallets",
+		strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// What is known of calls and nodes is exported once there was a call.
-	if status, text, err := do(req, "Authorization", "Bearer "+p.tokens["ACME"]); err != nil || status != http.StatusOK {
+	if status, text, err := do(req, "Authorization", "Bearer "+p.tokens["ACME"]); err != nil ||
+		status != http.StatusOK {
 		t.Fatalf("%d %s, %v", status, text, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -219,7 +230,8 @@ func TestLocalCluster_RunsThePlaybooks(t *testing.T) {
 			ready = true
 		}
 		if strings.HasPrefix(scanner.Text(), "curl") && strings.Contains(scanner.Text(), "/v1/query/") {
-			tokens := slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return !strings.HasPrefix(line, "export ") })
+			tokens := slices.DeleteFunc(slices.Clone(lines),
+				func(line string) bool { return !strings.HasPrefix(line, "export ") })
 			runPlaybooks(ctx, t, dir, base, tokens)
 			restartNATS(ctx, t, dir, fmt.Sprintf("http://127.0.0.1:%d", base+12))
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

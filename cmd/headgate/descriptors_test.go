@@ -14,14 +14,21 @@ import (
 
 // limited returns a process with a limit of open files.
 func limited(files int, ready string, args ...string) *process {
-	return &process{path: "/bin/bash", ready: ready, args: append([]string{"-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, files), binary}, args...)}
+	return &process{
+		path:  "/bin/bash",
+		ready: ready,
+		args:  append([]string{"-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, files), binary}, args...),
+	}
 }
 
 func TestOpenFiles_TooFewAreRefusedAtStart(t *testing.T) {
 	dir := t.TempDir()
 	c := &cluster{dir: dir}
 	config := c.write(t, "headgate.yaml", "aggregate: {server: {listen: 127.0.0.1:0}}\n")
-	for _, args := range [][]string{{"serve", "aggregate", "--config", config}, {"dev", "--data", filepath.Join(dir, "data")}} {
+	for _, args := range [][]string{
+		{"serve", "aggregate", "--config", config},
+		{"dev", "--data", filepath.Join(dir, "data")},
+	} {
 		p := limited(40, "", args...)
 		output, err := exec.CommandContext(t.Context(), p.path, p.args...).CombinedOutput()
 		if err == nil || !strings.Contains(string(output), "the process may have 40 open files, and needs at least") {
@@ -36,7 +43,8 @@ func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
 	c := &cluster{dir: t.TempDir()}
 	main, grpc := freePort(t), freePort(t)
 	c.startNATS(t, 1)
-	config := c.write(t, "headgate.yaml", fmt.Sprintf("nats: %s\nlog: warn\naggregate: {server: {listen: %q}, grpc: %q}\n", c.bus, main, grpc))
+	config := c.write(t, "headgate.yaml",
+		fmt.Sprintf("nats: %s\nlog: warn\naggregate: {server: {listen: %q}, grpc: %q}\n", c.bus, main, grpc))
 	p := limited(120, "listens on", "serve", "aggregate", "--config", config)
 	p.start(t)
 	if !strings.Contains(p.log(), "the process may have 120 open files, and the settings allow it to need") {
@@ -72,7 +80,8 @@ func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
 			t.Fatal(addr, err, p.log())
 		}
 	}
-	if status, text, err := get(ctx, "http://"+main+"/metrics"); err != nil || status != http.StatusOK || strings.Contains(text, `headgate_accept_failures_total{process="aggregate"} 0`) {
+	if status, text, err := get(ctx, "http://"+main+"/metrics"); err != nil || status != http.StatusOK ||
+		strings.Contains(text, `headgate_accept_failures_total{process="aggregate"} 0`) {
 		t.Errorf("%d, %v: the failures are not counted", status, err)
 	}
 	p.stop(t)

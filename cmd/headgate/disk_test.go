@@ -25,7 +25,8 @@ type depositor struct {
 
 func (d *depositor) deposit(ctx context.Context) (status int, text string) {
 	d.t.Helper()
-	status, text = d.post(ctx, "/v1/commands/wallet/a/deposit", fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"d%d"}`, d.acknowledged))
+	status, text = d.post(ctx, "/v1/commands/wallet/a/deposit",
+		fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"d%d"}`, d.acknowledged))
 	if status == http.StatusOK {
 		d.acknowledged++
 	}
@@ -50,7 +51,8 @@ func (d *depositor) fillsUp(ctx context.Context) {
 	if status != http.StatusServiceUnavailable || !strings.Contains(text, "google.rpc.RetryInfo") {
 		d.t.Errorf("%d %s: want UNAVAILABLE with RetryInfo", status, text)
 	}
-	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK || !strings.Contains(text, "Ada") {
+	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK ||
+		!strings.Contains(text, "Ada") {
 		d.t.Errorf("a query on a full disk: %d %s", status, text)
 	}
 }
@@ -81,7 +83,9 @@ func (d *depositor) goesOn(ctx context.Context) {
 // open opens the wallet and waits for its row.
 func (d *depositor) open(ctx context.Context) {
 	d.t.Helper()
-	if status, text := d.post(ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
+	if status, text := d.post(
+		ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`,
+	); status != http.StatusOK {
 		d.t.Fatalf("%d %s", status, text)
 	}
 	if err := eventually(ctx, "the view has the wallet", func() (bool, error) {
@@ -105,12 +109,14 @@ func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 	for range 2 {
 		free := disktest.Fill(t, dir)
 		d.fillsUp(ctx)
-		if status, body := ready(ctx, t, p.aggregate); status != http.StatusServiceUnavailable || !strings.Contains(body.Reason, "disk") {
+		if status, body := ready(ctx, t, p.aggregate); status != http.StatusServiceUnavailable ||
+			!strings.Contains(body.Reason, "disk") {
 			t.Errorf("the aggregate: %d %+v, want not ready for the disk", status, body)
 		}
 		if err := eventually(ctx, "the gateway is degraded for the disk", func() (bool, error) {
 			status, body := ready(ctx, t, p.gateway)
-			return status == http.StatusOK && strings.Contains(body.Degraded["aggregate"], "disk"), fmt.Errorf("%d %+v", status, body)
+			return status == http.StatusOK &&
+				strings.Contains(body.Degraded["aggregate"], "disk"), fmt.Errorf("%d %+v", status, body)
 		}); err != nil {
 			t.Error(err)
 		}
@@ -118,7 +124,8 @@ func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 		d.goesOn(ctx)
 	}
 	p.stop(t)
-	if log := p.stderr.String(); strings.Count(log, "the disk of the journal refuses writes") > 4 || !strings.Contains(log, "no space left on device") {
+	if log := p.stderr.String(); strings.Count(log, "the disk of the journal refuses writes") > 4 ||
+		!strings.Contains(log, "no space left on device") {
 		t.Errorf("want a line for each change, with the cause:\n%s", log)
 	}
 }
@@ -139,7 +146,9 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 			acme := caller{t, p.gateway, "Bearer " + p.tokens["ACME"]}
 			const wallets = 12
 			for n := range wallets {
-				if status, text := acme.post(ctx, fmt.Sprintf("/v1/commands/wallet/w%d/open", n), fmt.Sprintf(`{"payload":{"owner":"o%d"}}`, n)); status != http.StatusOK {
+				if status, text := acme.post(
+					ctx, fmt.Sprintf("/v1/commands/wallet/w%d/open", n), fmt.Sprintf(`{"payload":{"owner":"o%d"}}`, n),
+				); status != http.StatusOK {
 					t.Fatalf("%d %s", status, text)
 				}
 			}
@@ -149,10 +158,14 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 			for n := range wallets {
 				clients.Go(func() {
 					for i := 0; ; i++ {
-						path, body, cents := fmt.Sprintf("/v1/commands/wallet/w%d/deposit", n), fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"k%d-%d"}`, n, i), 1
+						path, body, cents := fmt.Sprintf("/v1/commands/wallet/w%d/deposit",
+							n), fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"k%d-%d"}`, n, i), 1
 						if n%3 == 0 { // a batch of three events, all or none
 							one := func(m int) string {
-								return fmt.Sprintf(`{"aggregateType":"wallet","aggregateId":"w%d","command":"deposit","payload":{"amount":1},"idempotencyKey":"k%d-%d-%d"}`, n, n, i, m)
+								return fmt.Sprintf(
+									`{"aggregateType":"wallet","aggregateId":"w%d","command":"deposit","payload":{"amount":1},"idempotencyKey":"k%d-%d-%d"}`,
+									n, n, i, m,
+								)
 							}
 							path, cents = "/v1/commands:batch", 3
 							body = fmt.Sprintf(`{"commands":[%s,%s,%s]}`, one(0), one(1), one(2))
@@ -200,8 +213,10 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 			clients.Wait()
 			for n, want := range stored {
 				if err := eventually(ctx, "the view has every deposit once", func() (bool, error) {
-					_, text := acme.post(ctx, "/v1/query/wallets", fmt.Sprintf(`{"query":{"filter":"wallet_id = \"w%d\""}}`, n))
-					return strings.Contains(text, fmt.Sprintf(`"balance":%d,`, want)), fmt.Errorf("%s: want %d", text, want)
+					_, text := acme.post(ctx, "/v1/query/wallets",
+						fmt.Sprintf(`{"query":{"filter":"wallet_id = \"w%d\""}}`, n))
+					return strings.Contains(text,
+						fmt.Sprintf(`"balance":%d,`, want)), fmt.Errorf("%s: want %d", text, want)
 				}); err != nil {
 					t.Fatal(err)
 				}
@@ -225,13 +240,15 @@ func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 	}
 	if err := eventually(ctx, "commands are refused", func() (bool, error) {
 		status, text := d.deposit(ctx)
-		return status == http.StatusServiceUnavailable && strings.Contains(text, "directory"), fmt.Errorf("%d %s", status, text)
+		return status == http.StatusServiceUnavailable &&
+			strings.Contains(text, "directory"), fmt.Errorf("%d %s", status, text)
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := eventually(ctx, "the projection is not ready", func() (bool, error) {
 		status, body := ready(ctx, t, p.projection)
-		return status == http.StatusServiceUnavailable && strings.Contains(body.Reason, "directory"), fmt.Errorf("%d %+v", status, body)
+		return status == http.StatusServiceUnavailable &&
+			strings.Contains(body.Reason, "directory"), fmt.Errorf("%d %+v", status, body)
 	}); err != nil {
 		t.Error(err)
 	}
@@ -268,7 +285,8 @@ func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 		free := disktest.Fill(t, dir)
 		d.fillsUp(ctx)
 		aggregate := c.roles["aggregate"].listens(t)
-		if status, body := ready(ctx, t, aggregate); status != http.StatusServiceUnavailable || !strings.Contains(body.Reason, "disk") {
+		if status, body := ready(ctx, t, aggregate); status != http.StatusServiceUnavailable ||
+			!strings.Contains(body.Reason, "disk") {
 			t.Errorf("the aggregate: %d %+v, want not ready for the disk", status, body)
 		}
 		_, text, err := get(ctx, aggregate+"/metrics")
@@ -321,7 +339,8 @@ func TestDisk_FullDisksOfAClusterLoseAndDoubleNothing(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK || !strings.Contains(text, "Ada") {
+	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK ||
+		!strings.Contains(text, "Ada") {
 		t.Errorf("a query while all disks are full: %d %s", status, text)
 	}
 	for n := range c.nats {

@@ -41,8 +41,10 @@ func runPlaybooks(ctx context.Context, t *testing.T, dir string, base int, token
 	t.Helper()
 	const mark = "---headgate-playbook---"
 	port := func(n int) string { return fmt.Sprintf("127.0.0.1:%d", base+n) }
-	cluster := strings.NewReplacer("127.0.0.1:18010", port(10), "127.0.0.1:18012", port(12), "127.0.0.1:18031", port(31),
-		" cluster/", " "+dir+"/", "cluster/start", dir+"/start")
+	cluster := strings.NewReplacer(
+		"127.0.0.1:18010", port(10), "127.0.0.1:18012", port(12), "127.0.0.1:18031", port(31),
+		" cluster/", " "+dir+"/", "cluster/start", dir+"/start",
+	)
 	var (
 		script   strings.Builder
 		commands []string
@@ -79,7 +81,8 @@ func runPlaybooks(ctx context.Context, t *testing.T, dir string, base int, token
 	}
 	for i, command := range commands {
 		if !strings.HasPrefix(printed[i+1], " 0\n") || strings.Contains(printed[i], "\n{\"code\":") {
-			t.Errorf("docs/playbooks.md: %s\nprints %s\nand ends with%s", command, printed[i], strings.SplitN(printed[i+1], "\n", 2)[0])
+			t.Errorf("docs/playbooks.md: %s\nprints %s\nand ends with%s", command, printed[i],
+				strings.SplitN(printed[i+1], "\n", 2)[0])
 		}
 	}
 }
@@ -108,15 +111,20 @@ func TestDocs_ServePageStartsAPlatform(t *testing.T) {
 	}
 	page := strings.NewReplacer(
 		"go build -o headgate ./cmd/headgate", "cp "+binary+" "+dir+"/headgate",
-		"./headgate", dir+"/headgate", "./cluster", dir+"/cluster", "cluster/", dir+"/cluster/", "mkdir -p cluster", "mkdir -p "+dir+"/cluster",
+		"./headgate", dir+"/headgate", "./cluster", dir+"/cluster", "cluster/", dir+"/cluster/", "mkdir -p cluster",
+		"mkdir -p "+dir+"/cluster",
 		"nats-server -a", "nats-server -p "+natsPort+" -a",
-		"gateway:\n", fmt.Sprintf("nats: {url: %q}\n", "nats://"+addr["nats"])+listen("gateway")+fmt.Sprintf("  grpc: %q\n  admin: %q\n", addr["grpc"], addr["admin"]),
-		"projection: {", listen("aggregate")+listen("control")+fmt.Sprintf("projection: {server: {listen: %q}, ", addr["projection"]),
+		"gateway:\n",
+		fmt.Sprintf("nats: {url: %q}\n", "nats://"+addr["nats"])+listen("gateway")+
+			fmt.Sprintf("  grpc: %q\n  admin: %q\n", addr["grpc"], addr["admin"]),
+		"projection: {",
+		listen("aggregate")+listen("control")+fmt.Sprintf("projection: {server: {listen: %q}, ", addr["projection"]),
 		"runner: {", fmt.Sprintf("runner: {server: {listen: %q}, gateway: %q, ", addr["runner"], addr["gateway"]),
 	)
 	script := page.Replace(blocks(t, "../../docs/serve.md", "sh")[0]) + "\n" + `
 token=$(` + dir + `/headgate token --data ` + dir + `/cluster --tenant acme --right command.submit --right query.read)
-until curl -sf http://` + addr["gateway"] + `/v1/commands/wallet/served/open -H "authorization: Bearer $token" --json '{"payload":{"owner":"Ada"}}'; do sleep 0.1; done
+until curl -sf http://` + addr["gateway"] +
+		`/v1/commands/wallet/served/open -H "authorization: Bearer $token" --json '{"payload":{"owner":"Ada"}}'; do sleep 0.1; done
 `
 	bash := exec.CommandContext(ctx, "bash", "-euc", script)
 	bash.Dir = root

@@ -118,10 +118,12 @@ func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {
 		usual       []fault // one of each kind for each target
 	}{
 		"one NATS server": {1, []fault{
-			{"kill", "aggregate"}, {"pause", "nats-0"}, {"kill", "nats-0"}, {"cut", "nats-0"}, {"kill", "projection"}, {"pause", "aggregate"}, {"kill", "runner"}, {"kill", "gateway"},
+			{"kill", "aggregate"}, {"pause", "nats-0"}, {"kill", "nats-0"}, {"cut", "nats-0"}, {"kill", "projection"},
+			{"pause", "aggregate"}, {"kill", "runner"}, {"kill", "gateway"},
 		}},
 		"three NATS servers": {3, []fault{
-			{"kill", "nats-0"}, {"kill", "aggregate"}, {"kill", "nats-1"}, {"freeze", "nats-2"}, {"kill", "nats-2"}, {"cut", "nats-0"}, {"kill", "runner"},
+			{"kill", "nats-0"}, {"kill", "aggregate"}, {"kill", "nats-1"}, {"freeze", "nats-2"}, {"kill", "nats-2"},
+			{"cut", "nats-0"}, {"kill", "runner"},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) { nothingIsLost(t, of.natsServers, of.usual) })
@@ -141,13 +143,22 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	books := &ledger{balances: map[string]int64{}, movements: map[string]int{}}
 	acme := contextkit.TenantContext(clientCtx, parseTenant(t, "acme"))
 	json, grpc := dial(t, c.gateway, strings.TrimPrefix(c.token(t, "acme", rights...), "Bearer "))
-	if _, err := json.commands.Submit(acme, request("wallet", "shared", "open", "shared", map[string]any{"owner": "all"})); err != nil {
+	if _, err := json.commands.Submit(
+		acme, request("wallet", "shared", "open", "shared", map[string]any{"owner": "all"}),
+	); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 6 {
 		w := &walk{
-			name: fmt.Sprintf("acme-%d", n), api: []api{json, grpc}[n%2], ledger: books, random: rand.New(rand.NewPCG(uint64(n), 7)),
-			held: map[string]int64{}, version: map[string]int64{}, acked: &acked, stop: stop, wallets: []string{fmt.Sprintf("w%d-0", n), fmt.Sprintf("w%d-1", n)},
+			name:    fmt.Sprintf("acme-%d", n),
+			api:     []api{json, grpc}[n%2],
+			ledger:  books,
+			random:  rand.New(rand.NewPCG(uint64(n), 7)),
+			held:    map[string]int64{},
+			version: map[string]int64{},
+			acked:   &acked,
+			stop:    stop,
+			wallets: []string{fmt.Sprintf("w%d-0", n), fmt.Sprintf("w%d-1", n)},
 		}
 		clients.Go(func() error {
 			for round := 0; ; round++ { // a walk has an end; the faults may have not
@@ -174,7 +185,11 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 			command string
 			payload map[string]any
 		}{{"open", map[string]any{"owner": "pool"}}, {"deposit", map[string]any{"amount": poolAmount}}} {
-			if _, err := mover.submit(globex, request("wallet", fmt.Sprintf("pool-%d", n), req.command, fmt.Sprintf("pool-%d-%s", n, req.command), req.payload)); err != nil {
+			if _, err := mover.submit(
+				globex,
+				request("wallet", fmt.Sprintf("pool-%d", n), req.command, fmt.Sprintf("pool-%d-%s", n, req.command),
+					req.payload),
+			); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -191,7 +206,8 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 			if n%7 == 0 || to == fmt.Sprintf("pool-%d", from) {
 				to = "nowhere" // is compensated
 			}
-			req := request("transfer", fmt.Sprintf("t%d", n), "request", fmt.Sprintf("t%d", n), map[string]any{"from": fmt.Sprintf("pool-%d", from), "to": to, "amount": 1 + random.IntN(500)})
+			req := request("transfer", fmt.Sprintf("t%d", n), "request", fmt.Sprintf("t%d", n),
+				map[string]any{"from": fmt.Sprintf("pool-%d", from), "to": to, "amount": 1 + random.IntN(500)})
 			if _, err := mover.submit(globex, req); err != nil {
 				return err
 			}
@@ -203,14 +219,21 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	many := make([]*walk, crowd)
 	for n := range many {
 		many[n] = &walk{
-			name: fmt.Sprintf("crowd-%d", n), api: []api{json, grpc}[n%2], ledger: books, acked: &crowded,
-			held: map[string]int64{}, version: map[string]int64{}, wallets: []string{fmt.Sprintf("crowd-%d", n)},
+			name:    fmt.Sprintf("crowd-%d", n),
+			api:     []api{json, grpc}[n%2],
+			ledger:  books,
+			acked:   &crowded,
+			held:    map[string]int64{},
+			version: map[string]int64{},
+			wallets: []string{fmt.Sprintf("crowd-%d", n)},
 		}
 	}
 	kills := 0
 	for n, f := range faults(t, natsServers, usual) {
 		reached := acked.Load() + progress
-		if err := eventually(clientCtx, "commands are answered", func() (bool, error) { return acked.Load() >= reached, nil }); err != nil {
+		if err := eventually(
+			clientCtx, "commands are answered", func() (bool, error) { return acked.Load() >= reached, nil },
+		); err != nil {
 			t.Fatalf("before fault %d: %v; %v", n, err, clients.Wait())
 		}
 		wave, waveCtx := errgroup.WithContext(acme)
@@ -222,7 +245,8 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 		if f.kind == "kill" {
 			kills++
 		}
-		t.Logf("%3d: %s %s, %d commands answered, undone after %v", n, f.kind, f.target, acked.Load()+crowded.Load(), time.Since(began).Round(time.Millisecond))
+		t.Logf("%3d: %s %s, %d commands answered, undone after %v", n, f.kind, f.target, acked.Load()+crowded.Load(),
+			time.Since(began).Round(time.Millisecond))
 		if err := wave.Wait(); err != nil {
 			t.Fatalf("during fault %d: %v", n, err)
 		}
@@ -234,7 +258,8 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	}
 	t.Logf("%d kills, %d commands answered, %d transfers", kills, acked.Load()+crowded.Load(), transfers.Load())
 
-	acme, globex = contextkit.TenantContext(ctx, parseTenant(t, "acme")), contextkit.TenantContext(ctx, parseTenant(t, "globex"))
+	acme, globex = contextkit.TenantContext(ctx,
+		parseTenant(t, "acme")), contextkit.TenantContext(ctx, parseTenant(t, "globex"))
 	ended := func() (bool, error) {
 		all, err := every(globex, moneyGRPC.queries, "transfers", "transfer_id", "")
 		if err != nil || int64(len(all)) < transfers.Load() {
@@ -247,7 +272,8 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 		}
 		return true, nil
 	}
-	waiting, cancelWait := context.WithTimeout(globex, 6*time.Minute) // attempts at a workflow are up to two minutes apart
+	waiting, cancelWait := context.WithTimeout(globex,
+		6*time.Minute) // attempts at a workflow are up to two minutes apart
 	defer cancelWait()
 	if err := eventually(waiting, "transfers end", ended); err != nil {
 		t.Fatalf("%v\n%s", err, c.roles["runner"].log())
@@ -268,15 +294,25 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	})
 	t.Run("the journal has each command once", func(t *testing.T) { c.checkJournal(ctx, t) })
 	t.Run("the views are a fresh replay of the journal", func(t *testing.T) {
-		c.checkReplay(ctx, t, map[string]queriesconnect.QueryServiceClient{"acme": json.queries, "globex": moneyJSON.queries})
+		c.checkReplay(ctx, t,
+			map[string]queriesconnect.QueryServiceClient{"acme": json.queries, "globex": moneyJSON.queries})
 	})
 	c.stop(t)
 }
 
 // every reads all rows of a view.
-func every(ctx context.Context, queries queriesconnect.QueryServiceClient, view, order, position string) (all []map[string]any, err error) {
+func every(
+	ctx context.Context, queries queriesconnect.QueryServiceClient, view, order, position string,
+) (all []map[string]any, err error) {
 	for token := ""; ; {
-		res, err := queries.Query(ctx, &projectionv1.QueryRequest{View: view, MinPosition: position, Query: &projectionv1.Query{OrderBy: order, PageSize: 500, PageToken: token}})
+		res, err := queries.Query(
+			ctx,
+			&projectionv1.QueryRequest{
+				View:        view,
+				MinPosition: position,
+				Query:       &projectionv1.Query{OrderBy: order, PageSize: 500, PageToken: token},
+			},
+		)
 		if err != nil {
 			return nil, err
 		}
@@ -325,7 +361,13 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := journal.ReadEvent(journal.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
+		event, err := journal.ReadEvent(journal.Message{
+			Subject:  msg.Subject(),
+			Header:   msg.Headers(),
+			Data:     msg.Data(),
+			Sequence: meta.Sequence.Stream,
+			Time:     meta.Timestamp,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -343,7 +385,8 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 			t.Errorf("%s: version %d is event number %d", msg.Subject(), event.Version, versions[msg.Subject()])
 		}
 	}
-	t.Logf("%d events, %d of them committed with others or with more events of the same command", info.State.Msgs, grouped)
+	t.Logf("%d events, %d of them committed with others or with more events of the same command", info.State.Msgs,
+		grouped)
 }
 
 // checkReplay starts another projection on nothing and compares all views.
@@ -357,13 +400,19 @@ func (c *cluster) checkReplay(ctx context.Context, t *testing.T, served map[stri
 	_, rest, _ := strings.Cut(string(settings), "\nprojection:\n")
 	_, rest, _ = strings.Cut(rest, "\nrunner:\n")
 	head, _, _ := strings.Cut(string(settings), "\nprojection:\n")
-	path := c.write(t, "replay.yaml", fmt.Sprintf("%s\nprojection:\n  server: {listen: %q}\n  data: %q\nrunner:\n%s", head, addr, filepath.Join(c.dir, "replay"), rest))
+	path := c.write(
+		t, "replay.yaml",
+		fmt.Sprintf("%s\nprojection:\n  server: {listen: %q}\n  data: %q\nrunner:\n%s", head, addr,
+			filepath.Join(c.dir, "replay"), rest),
+	)
 	replay := &process{path: binary, ready: "listens on", args: []string{"serve", "projection", "--config", path}}
 	replay.start(t)
 	defer replay.stop(t)
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	direct := queriesconnect.NewQueryServiceClient(contextkit.NewClient(connecthttp.NewTransport(client, "http://"+addr, connecthttp.WithProtoJSON())))
+	direct := queriesconnect.NewQueryServiceClient(
+		contextkit.NewClient(connecthttp.NewTransport(client, "http://"+addr, connecthttp.WithProtoJSON())),
+	)
 	for _, tenant := range slices.Sorted(maps.Keys(served)) {
 		ctx := contextkit.TenantContext(ctx, parseTenant(t, tenant))
 		err := eventually(ctx, "the views are built", func() (bool, error) {
@@ -373,9 +422,12 @@ func (c *cluster) checkReplay(ctx context.Context, t *testing.T, served map[stri
 		if err != nil {
 			t.Fatal(err)
 		}
-		for view, order := range map[string]string{"wallets": "wallet_id", "movements": "wallet_id, version", "transfers": "transfer_id"} {
+		for view, order := range map[string]string{
+			"wallets": "wallet_id", "movements": "wallet_id, version", "transfers": "transfer_id",
+		} {
 			// The position that is served is where the other must be too.
-			res, err := served[tenant].Query(ctx, &projectionv1.QueryRequest{View: view, Query: &projectionv1.Query{PageSize: 1}})
+			res, err := served[tenant].Query(ctx,
+				&projectionv1.QueryRequest{View: view, Query: &projectionv1.Query{PageSize: 1}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -38,7 +38,9 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	deposit := func() (int, string) {
 		return post("/v1/commands/wallet/ada/deposit", "ACME", `{"payload":{"amount":5}}`)
 	}
-	if status, text := post("/v1/commands/wallet/ada/open", "ACME", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
+	if status, text := post(
+		"/v1/commands/wallet/ada/open", "ACME", `{"payload":{"owner":"Ada"}}`,
+	); status != http.StatusOK {
 		t.Fatal(status, text)
 	}
 	for range 3 {
@@ -62,7 +64,8 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 		output, err := exec.CommandContext(ctx, binary, "journal", "verify", "--data", data).Output()
 		return string(output), err
 	}
-	if output, err := verify(); err != nil || !strings.Contains(output, "4 events of 1 aggregates were read\nthe journal is whole") {
+	if output, err := verify(); err != nil ||
+		!strings.Contains(output, "4 events of 1 aggregates were read\nthe journal is whole") {
 		t.Errorf("%s, %v", output, err)
 	}
 	nats := filepath.Join(data, "nats")
@@ -70,41 +73,54 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	natstest.Alter(t, blocks[len(blocks)-1], -100)
 	natstest.DropIndex(t, nats, streams.Events)
 	output, err := verify()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(output, "its end is missing") ||
-		!strings.Contains(output, "the views of tenant acme in "+filepath.Join(data, "views")) || !strings.Contains(output, "have followed the journal to sequence 4, and it ends at 3") {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 ||
+		!strings.Contains(output, "its end is missing") ||
+		!strings.Contains(
+			output, "the views of tenant acme in "+filepath.Join(data, "views"),
+		) || !strings.Contains(output, "have followed the journal to sequence 4, and it ends at 3") {
 		t.Errorf("%s, %v", output, err)
 	}
 
 	p = start(t, data, nil)
-	if status, text := deposit(); status != http.StatusInternalServerError || !strings.Contains(text, "JOURNAL_END_MISSING") {
+	if status, text := deposit(); status != http.StatusInternalServerError ||
+		!strings.Contains(text, "JOURNAL_END_MISSING") {
 		t.Errorf("a command: %d %s", status, text)
 	}
 	projected(15) // reads go on, with what was lost
-	if status, text, err := get(ctx, p.aggregate+"/ready"); err != nil || status != http.StatusOK || !strings.Contains(text, "its end is missing") {
+	if status, text, err := get(ctx, p.aggregate+"/ready"); err != nil || status != http.StatusOK ||
+		!strings.Contains(text, "its end is missing") {
 		t.Errorf("readiness: %d %s, %v", status, text, err)
 	}
-	for name, url := range map[string]string{"projection": p.projection, "runner": p.runner, "edge": p.gateway, "gateway's operators' port": p.admin} {
+	for name, url := range map[string]string{
+		"projection": p.projection, "runner": p.runner, "edge": p.gateway, "gateway's operators' port": p.admin,
+	} {
 		if err := eventually(ctx, name+" reports the damage", func() (bool, error) {
 			status, body := ready(ctx, t, url)
-			return status == http.StatusOK && strings.Contains(body.Degraded["journal"], "missing"), fmt.Errorf("%d %+v", status, body)
+			return status == http.StatusOK &&
+				strings.Contains(body.Degraded["journal"], "missing"), fmt.Errorf("%d %+v", status, body)
 		}); err != nil {
 			t.Error(err)
 		}
 	}
-	if status, text, err := get(ctx, p.aggregate+"/ready?tenant=acme"); err != nil || status != http.StatusServiceUnavailable || !strings.Contains(text, "until an operator accepts the loss") {
+	if status, text, err := get(ctx, p.aggregate+"/ready?tenant=acme"); err != nil ||
+		status != http.StatusServiceUnavailable || !strings.Contains(text, "until an operator accepts the loss") {
 		t.Errorf("readiness for a tenant: %d %s, %v", status, text, err)
 	}
-	if status, text, err := get(ctx, p.aggregate+"/metrics"); err != nil || status != http.StatusOK || !strings.Contains(text, `headgate_journal_damage{kind="end",process="aggregate"} 1`) {
+	if status, text, err := get(ctx, p.aggregate+"/metrics"); err != nil || status != http.StatusOK ||
+		!strings.Contains(text, `headgate_journal_damage{kind="end",process="aggregate"} 1`) {
 		t.Errorf("metrics: %d, %v", status, err)
 	}
-	if status, text := post("/v1/control/journal:acceptLoss", "ACME", `{"reason":"mine"}`); status != http.StatusForbidden {
+	if status, text := post(
+		"/v1/control/journal:acceptLoss", "ACME", `{"reason":"mine"}`,
+	); status != http.StatusForbidden {
 		t.Errorf("a tenant accepts the loss: %d %s", status, text)
 	}
 	credential := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(credential, []byte(p.tokens["OPERATOR"]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	accepted := headgate(t, "journal", "accept-loss", "--gateway", p.gateway, "--credential", credential, "--reason", "the disk is gone")
+	accepted := headgate(t, "journal", "accept-loss", "--gateway", p.gateway, "--credential", credential, "--reason",
+		"the disk is gone")
 	if !strings.Contains(accepted, "the disk is gone") || !strings.Contains(accepted, `"by":"operator"`) {
 		t.Errorf("%s", accepted)
 	}
@@ -115,7 +131,10 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	projected(15) // two that are left, and the new one: the view is rebuilt
-	if status, text, err := get(ctx, p.gateway+"/v1/control/journal", "authorization", "Bearer "+p.tokens["OPERATOR"]); err != nil || status != http.StatusOK || !strings.Contains(text, "the journal is whole, except for losses that an operator has accepted") {
+	if status, text, err := get(
+		ctx, p.gateway+"/v1/control/journal", "authorization", "Bearer "+p.tokens["OPERATOR"],
+	); err != nil || status != http.StatusOK ||
+		!strings.Contains(text, "the journal is whole, except for losses that an operator has accepted") {
 		t.Errorf("%d %s, %v", status, text, err)
 	}
 	if err := eventually(ctx, "the gateway reports no damage", func() (bool, error) {
@@ -125,7 +144,8 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 		t.Error(err)
 	}
 	p.stop(t)
-	if output, err := verify(); err != nil || strings.Contains(output, "views") { // those of the former epoch do not count
+	if output, err := verify(); err != nil ||
+		strings.Contains(output, "views") { // those of the former epoch do not count
 		t.Errorf("%s, %v", output, err)
 	}
 	if !strings.Contains(p.stderr.String(), "the journal is damaged") {
@@ -169,7 +189,8 @@ func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	verified, err := exec.CommandContext(ctx, binary, "journal", "verify", "--data", data).CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(verified), "the stream EVENTS is missing") {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 ||
+		!strings.Contains(string(verified), "the stream EVENTS is missing") {
 		t.Errorf("verify: %v: %s", err, verified)
 	}
 	if err := os.RemoveAll(nats); err != nil {

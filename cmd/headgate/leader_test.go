@@ -32,7 +32,9 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	acme := caller{t, c.gateway, c.token(t, "acme", "command.submit", "query.read")}
-	if status, text := acme.post(ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
+	if status, text := acme.post(
+		ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`,
+	); status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
 	if err := eventually(ctx, "the view has it", func() (bool, error) {
@@ -53,7 +55,8 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 	go func() {
 		queries := 0
 		for asking.Err() == nil {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.gateway+"/v1/query/wallets", strings.NewReader(`{}`))
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.gateway+"/v1/query/wallets",
+				strings.NewReader(`{}`))
 			if err != nil {
 				asked <- err
 				return
@@ -84,7 +87,8 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 			}
 		}
 		if err := eventually(ctx, "a command is taken, and seen", func() (bool, error) {
-			status, text := acme.post(ctx, "/v1/commands/wallet/a/deposit", fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"d%d"}`, round))
+			status, text := acme.post(ctx, "/v1/commands/wallet/a/deposit",
+				fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"d%d"}`, round))
 			_, rest, _ := strings.Cut(text, `"position":"`)
 			position, _, _ := strings.Cut(rest, `"`)
 			if status != http.StatusOK {
@@ -101,7 +105,9 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 		t.Error(err)
 	}
 	for name, value := range scrape(ctx, t, roles) {
-		if value != 0 && (strings.HasPrefix(name, "headgate_journal_damage") || strings.HasPrefix(name, "headgate_fleet_nodes") && strings.Contains(name, "lost")) {
+		if value != 0 &&
+			(strings.HasPrefix(name, "headgate_journal_damage") ||
+				strings.HasPrefix(name, "headgate_fleet_nodes") && strings.Contains(name, "lost")) {
 			t.Errorf("%s is %v", name, value)
 		}
 	}

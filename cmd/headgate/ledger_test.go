@@ -134,7 +134,13 @@ func request(aggregate, id, command, key string, payload map[string]any) *aggreg
 	if err != nil {
 		panic(err)
 	}
-	return &aggregatev1.SubmitRequest{AggregateType: aggregate, AggregateId: id, Command: command, Payload: object, IdempotencyKey: key}
+	return &aggregatev1.SubmitRequest{
+		AggregateType:  aggregate,
+		AggregateId:    id,
+		Command:        command,
+		Payload:        object,
+		IdempotencyKey: key,
+	}
 }
 
 // run opens the client's wallets and sends its commands.
@@ -147,7 +153,9 @@ func (w *walk) run(ctx context.Context) error {
 		}
 		key := fmt.Sprintf("%s-%d", w.name, n)
 		if n < len(w.wallets) {
-			if err := w.accepted(ctx, request("wallet", w.wallets[n], "open", key, map[string]any{"owner": w.name}), 0); err != nil {
+			if err := w.accepted(
+				ctx, request("wallet", w.wallets[n], "open", key, map[string]any{"owner": w.name}), 0,
+			); err != nil {
 				return err
 			}
 			continue
@@ -163,13 +171,17 @@ func (w *walk) run(ctx context.Context) error {
 func (w *walk) deposits(ctx context.Context, count int) error {
 	wallet := w.wallets[0]
 	if w.version[wallet] == 0 {
-		if err := w.accepted(ctx, request("wallet", wallet, "open", w.name, map[string]any{"owner": w.name}), 0); err != nil {
+		if err := w.accepted(
+			ctx, request("wallet", wallet, "open", w.name, map[string]any{"owner": w.name}), 0,
+		); err != nil {
 			return err
 		}
 	}
 	for range count {
 		key := fmt.Sprintf("%s-%d", w.name, w.version[wallet])
-		if err := w.accepted(ctx, request("wallet", wallet, "deposit", key, map[string]any{"amount": 1, "reference": key}), 1); err != nil {
+		if err := w.accepted(
+			ctx, request("wallet", wallet, "deposit", key, map[string]any{"amount": 1, "reference": key}), 1,
+		); err != nil {
 			return err
 		}
 	}
@@ -209,7 +221,8 @@ func (w *walk) step(ctx context.Context, key string) error {
 			return fmt.Errorf("sent again: %w", err)
 		}
 		if !again.GetReplayed() || again.GetVersion() != w.version[wallet] {
-			return fmt.Errorf("sent again, it answers version %d, replayed %v; want %d, true", again.GetVersion(), again.GetReplayed(), w.version[wallet])
+			return fmt.Errorf("sent again, it answers version %d, replayed %v; want %d, true", again.GetVersion(),
+				again.GetReplayed(), w.version[wallet])
 		}
 		return nil
 	case kind == 9: // another command under a used key
@@ -238,7 +251,8 @@ func (w *walk) accepted(ctx context.Context, req *aggregatev1.SubmitRequest, amo
 	}
 	wallet := req.GetAggregateId()
 	if res.GetVersion() != w.version[wallet]+1 || len(res.GetEvents()) != 1 {
-		return fmt.Errorf("%s of %s answers version %d after %d", req.GetCommand(), wallet, res.GetVersion(), w.version[wallet])
+		return fmt.Errorf("%s of %s answers version %d after %d", req.GetCommand(), wallet, res.GetVersion(),
+			w.version[wallet])
 	}
 	w.version[wallet]++
 	w.held[wallet] += amount
@@ -254,13 +268,20 @@ func want(err error, code connect.Code) error {
 }
 
 // rows reads all of a view, page by page.
-func rows(ctx context.Context, queries queriesconnect.QueryServiceClient, view, filter, position string) ([]map[string]any, error) {
+func rows(
+	ctx context.Context, queries queriesconnect.QueryServiceClient, view, filter, position string,
+) ([]map[string]any, error) {
 	var all []map[string]any
 	token := ""
 	for {
 		res, err := queries.Query(ctx, &projectionv1.QueryRequest{
 			View: view, MinPosition: position,
-			Query: &projectionv1.Query{Filter: filter, OrderBy: "wallet_id", PageSize: 400, PageToken: token},
+			Query: &projectionv1.Query{
+				Filter:    filter,
+				OrderBy:   "wallet_id",
+				PageSize:  400,
+				PageToken: token,
+			},
 		})
 		if err != nil {
 			return nil, err
@@ -296,13 +317,20 @@ func TestDev_NoAcknowledgedCommandIsLostOrDoubledByACrash(t *testing.T) {
 		ledgers[tenant] = l
 		jsonAPI[tenant], grpcAPI[tenant] = dial(t, p.gateway, p.tokens[strings.ToUpper(tenant)])
 		tenantCtx := contextkit.TenantContext(clientCtx, parseTenant(t, tenant))
-		if _, err := jsonAPI[tenant].commands.Submit(tenantCtx, request("wallet", "shared", "open", tenant+"-shared", map[string]any{"owner": "all"})); err != nil {
+		if _, err := jsonAPI[tenant].commands.Submit(
+			tenantCtx, request("wallet", "shared", "open", tenant+"-shared", map[string]any{"owner": "all"}),
+		); err != nil {
 			t.Fatal(err)
 		}
 		for n := range clientsPerTenant {
 			w := &walk{
-				name: fmt.Sprintf("%s-%d", tenant, n), api: jsonAPI[tenant], ledger: l, random: rand.New(rand.NewPCG(uint64(n), 42)),
-				held: map[string]int64{}, version: map[string]int64{}, acked: &acked,
+				name:    fmt.Sprintf("%s-%d", tenant, n),
+				api:     jsonAPI[tenant],
+				ledger:  l,
+				random:  rand.New(rand.NewPCG(uint64(n), 42)),
+				held:    map[string]int64{},
+				version: map[string]int64{},
+				acked:   &acked,
 			}
 			if n%2 == 1 {
 				w.api = grpcAPI[tenant]
@@ -314,7 +342,9 @@ func TestDev_NoAcknowledgedCommandIsLostOrDoubledByACrash(t *testing.T) {
 		}
 	}
 
-	if err := eventually(clientCtx, "half of the commands", func() (bool, error) { return acked.Load() >= killAfter, nil }); err != nil {
+	if err := eventually(
+		clientCtx, "half of the commands", func() (bool, error) { return acked.Load() >= killAfter, nil },
+	); err != nil {
 		t.Fatal(errors.Join(err, clients.Wait()))
 	}
 	began := time.Now()
@@ -409,8 +439,10 @@ func runTransfers(ctx context.Context, t *testing.T, l *ledger, json, grpc api) 
 			to = "shared"
 		}
 		group.Go(func() error {
-			_, err := json.commands.Submit(groupCtx, request("transfer", fmt.Sprintf("t%d", n), "request", fmt.Sprintf("transfer-%d", n),
-				map[string]any{"from": from, "to": to, "amount": 25 + n}))
+			_, err := json.commands.Submit(
+				groupCtx, request("transfer", fmt.Sprintf("t%d", n), "request", fmt.Sprintf("transfer-%d", n),
+					map[string]any{"from": from, "to": to, "amount": 25 + n}),
+			)
 			return err
 		})
 	}
@@ -422,7 +454,8 @@ func runTransfers(ctx context.Context, t *testing.T, l *ledger, json, grpc api) 
 	outcome := map[string]int{}
 	if err := eventually(waiting, "transfers do not end", func() (bool, error) {
 		clear(outcome)
-		res, err := grpc.queries.Query(waiting, &projectionv1.QueryRequest{View: "transfers", Query: &projectionv1.Query{PageSize: 1000}})
+		res, err := grpc.queries.Query(waiting,
+			&projectionv1.QueryRequest{View: "transfers", Query: &projectionv1.Query{PageSize: 1000}})
 		for _, row := range res.GetRows() {
 			outcome[row.AsMap()["state"].(string)]++
 		}

@@ -17,7 +17,8 @@ import (
 // the cluster's.
 func (c *cluster) further(t *testing.T, role, name, settings string) *process {
 	t.Helper()
-	config := c.write(t, name+".yaml", fmt.Sprintf("nats: %s\nlog: warn\n%s:\n  node: {id: %s}\n%s\n", c.bus, role, name, settings))
+	config := c.write(t, name+".yaml",
+		fmt.Sprintf("nats: %s\nlog: warn\n%s:\n  node: {id: %s}\n%s\n", c.bus, role, name, settings))
 	p := &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", config}}
 	p.start(t)
 	return p
@@ -34,9 +35,17 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	gateways := []string{c.gateway}
 	listen := freePort(t)
 	nodes := []*process{
-		c.further(t, "projection", "views-a", fmt.Sprintf("  server: {listen: 127.0.0.1:0}\n  data: %q", filepath.Join(c.dir, "a"))),
-		c.further(t, "projection", "views-b", fmt.Sprintf("  server: {listen: 127.0.0.1:0}\n  data: %q", filepath.Join(c.dir, "b"))),
-		c.further(t, "gateway", "gateway-2", fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, audience: headgate, keys: %q}", listen, filepath.Join(c.dir, "keys.json"))),
+		c.further(t, "projection", "views-a",
+			fmt.Sprintf("  server: {listen: 127.0.0.1:0}\n  data: %q", filepath.Join(c.dir, "a"))),
+		c.further(t, "projection", "views-b",
+			fmt.Sprintf("  server: {listen: 127.0.0.1:0}\n  data: %q", filepath.Join(c.dir, "b"))),
+		c.further(
+			t, "gateway", "gateway-2",
+			fmt.Sprintf(
+				"  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, audience: headgate, keys: %q}",
+				listen, filepath.Join(c.dir, "keys.json"),
+			),
+		),
 	}
 	gateways = append(gateways, "http://"+listen)
 	control := c.further(t, "control", "control-1", fmt.Sprintf("  server: {listen: %q}", freePort(t)))
@@ -65,19 +74,26 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	for n := range 4 {
 		clients.Go(func() {
 			wallet := fmt.Sprintf("w%d", n)
-			if status, text, err := post(ctx, gateways[0]+"/v1/commands/wallet/"+wallet+"/open", token, `{"payload":{"owner":"Ada"}}`); err != nil || status != http.StatusOK {
+			if status, text, err := post(
+				ctx, gateways[0]+"/v1/commands/wallet/"+wallet+"/open", token, `{"payload":{"owner":"Ada"}}`,
+			); err != nil || status != http.StatusOK {
 				t.Errorf("open: %d %s %v", status, text, err)
 				return
 			}
 			for count := 1; load.Err() == nil; count++ {
-				status, text, err := post(ctx, gateways[count%2]+"/v1/commands/wallet/"+wallet+"/deposit", token, fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"%s-%d"}`, wallet, count))
+				status, text, err := post(ctx, gateways[count%2]+"/v1/commands/wallet/"+wallet+"/deposit", token,
+					fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"%s-%d"}`, wallet, count))
 				var answer struct{ Position string }
 				if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &answer) != nil {
 					t.Errorf("deposit %d: %d %s %v", count, status, text, err)
 					return
 				}
-				status, text, err = get(ctx, gateways[(count+1)%2]+"/v1/query/wallets/"+wallet+"?min_position="+answer.Position, "Authorization", token)
-				if err != nil || status != http.StatusOK || !strings.Contains(text, fmt.Sprintf(`"balance":%d,`, count)) {
+				status, text, err = get(
+					ctx, gateways[(count+1)%2]+"/v1/query/wallets/"+wallet+"?min_position="+answer.Position,
+					"Authorization", token,
+				)
+				if err != nil || status != http.StatusOK ||
+					!strings.Contains(text, fmt.Sprintf(`"balance":%d,`, count)) {
 					t.Errorf("read %d: %d %s %v", count, status, text, err)
 					return
 				}
@@ -88,8 +104,10 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	for n, target := range []string{"views-a", "views-b", "views-a", "views-b", "views-a"} {
 		var answer struct{ Move struct{ ID string } }
 		if err := eventually(ctx, "a move begins", func() (bool, error) {
-			status, text, err := post(ctx, c.gateway+"/v1/control/moves", operator, fmt.Sprintf(`{"tenantId":"acme","kind":"projection","target":%q}`, target))
-			if err != nil || status == http.StatusServiceUnavailable { // the control node that was started again is not ready yet
+			status, text, err := post(ctx, c.gateway+"/v1/control/moves", operator,
+				fmt.Sprintf(`{"tenantId":"acme","kind":"projection","target":%q}`, target))
+			if err != nil ||
+				status == http.StatusServiceUnavailable { // the control node that was started again is not ready yet
 				return false, err
 			}
 			if status != http.StatusOK {
@@ -112,7 +130,9 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 		}); err != nil {
 			t.Fatalf("move %d: %v\n%s", n, err, control.log())
 		}
-		if err := eventually(ctx, "calls go on", func() (bool, error) { return written.Load() > before+20, nil }); err != nil {
+		if err := eventually(
+			ctx, "calls go on", func() (bool, error) { return written.Load() > before+20, nil },
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +142,16 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	// A gateway that has just started knows where the tenant is, or that it does not
 	// know yet; it never asks a node that does not have it.
 	late := freePort(t)
-	nodes = append(nodes, c.further(t, "gateway", "gateway-3", fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, audience: headgate, keys: %q}", late, filepath.Join(c.dir, "keys.json"))))
+	nodes = append(
+		nodes,
+		c.further(
+			t, "gateway", "gateway-3",
+			fmt.Sprintf(
+				"  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, audience: headgate, keys: %q}",
+				late, filepath.Join(c.dir, "keys.json"),
+			),
+		),
+	)
 	if err := eventually(ctx, "the new gateway finds the tenant", func() (bool, error) {
 		status, text, err := get(ctx, "http://"+late+"/v1/query/wallets/w0", "Authorization", token)
 		if err == nil && status != http.StatusOK && status != http.StatusServiceUnavailable {

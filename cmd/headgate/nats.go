@@ -25,8 +25,17 @@ type natsConfigCommand struct {
 // Run writes or prints the configuration of NATS servers and the seeds of their users.
 func (c *natsConfigCommand) Run() error {
 	return access.Write(access.Config{
-		Dir: c.Dir, Nodes: c.Node, Servers: c.Server, Name: c.Name, Listen: c.Listen, Monitor: c.Monitor, Store: c.Store,
-		Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSCA, Open: c.Open,
+		Dir:     c.Dir,
+		Nodes:   c.Node,
+		Servers: c.Server,
+		Name:    c.Name,
+		Listen:  c.Listen,
+		Monitor: c.Monitor,
+		Store:   c.Store,
+		Cert:    c.TLSCert,
+		Key:     c.TLSKey,
+		CA:      c.TLSCA,
+		Open:    c.Open,
 	}, os.Stdout)
 }
 

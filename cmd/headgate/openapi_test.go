@@ -62,7 +62,8 @@ func TestREST_IsAsDescribed(t *testing.T) {
 		t.Skip("one client calls one process, as others do under the race detector")
 	}
 	data := t.TempDir()
-	p := start(t, data, nil, "--descriptors", "../../gateway/testdata/shapes.binpb", "--node", "ticker="+startEcho(t), "--origin", "https://app.example.com")
+	p := start(t, data, nil, "--descriptors", "../../gateway/testdata/shapes.binpb", "--node", "ticker="+startEcho(t),
+		"--origin", "https://app.example.com")
 	defer p.stop(t)
 	code, text, err := get(t.Context(), p.gateway+"/openapi.json", "Authorization", "Bearer "+p.tokens["ACME"])
 	if err != nil || code != http.StatusOK {
@@ -74,15 +75,25 @@ func TestREST_IsAsDescribed(t *testing.T) {
 	}
 	t.Run("docs/rest.md", func(t *testing.T) { p.check(t, examples(t, "../../docs/rest.md", "console")) })
 	t.Run("parameters", func(t *testing.T) {
-		p.sendsListedParameters(t, text, p.tokens["OPERATOR"], headgate(t, "token", "--data", data, "--tenant", "acme", "--right", "shapes.read", "--right", "shapes.write"))
+		p.sendsListedParameters(
+			t, text, p.tokens["OPERATOR"],
+			headgate(t, "token", "--data", data, "--tenant", "acme", "--right", "shapes.read", "--right",
+				"shapes.write"),
+		)
 	})
-	token := headgate(t, "token", "--data", data, "--tenant", "acme", "--right", "command.submit", "--right", "query.read", "--right", "shapes.read")
+	token := headgate(t, "token", "--data", data, "--tenant", "acme", "--right", "command.submit", "--right",
+		"query.read", "--right", "shapes.read")
 	g := generators{root: filepath.Join("..", "..", "tools", "openapi"), dir: t.TempDir(), document: document}
 	t.Run("redocly", func(t *testing.T) { g.lint(t) })
 	t.Run("openapi-typescript", func(t *testing.T) { g.typeScript(t, p.gateway, token) })
 	for name, args := range map[string][]string{
-		"oapi-codegen": {"oapi", "oapi-codegen", "-generate", "types,client", "-package", "client", "-o", "client.go", document},
-		"ogen":         {"ogen", "ogen", "--config", absolute(t, filepath.Join(g.root, "ogen.yaml")), "--package", "client", "--target", ".", document},
+		"oapi-codegen": {
+			"oapi", "oapi-codegen", "-generate", "types,client", "-package", "client", "-o", "client.go", document,
+		},
+		"ogen": {
+			"ogen", "ogen", "--config", absolute(t, filepath.Join(g.root, "ogen.yaml")), "--package", "client",
+			"--target", ".", document,
+		},
 	} {
 		t.Run(name, func(t *testing.T) { g.goClient(t, args[0], args[1], args[2:], p.gateway, token) })
 	}
@@ -149,7 +160,8 @@ func (p *platform) sendsListedParameters(t *testing.T, text, operator, tenant st
 			if strings.Contains(strings.SplitN(path, "/", 3)[1], ".") {
 				continue // an RPC, which has no query
 			}
-			if status, text := call(filled + "?not_listed=1"); status != http.StatusBadRequest || !strings.Contains(text, "not_listed") {
+			if status, text := call(filled + "?not_listed=1"); status != http.StatusBadRequest ||
+				!strings.Contains(text, "not_listed") {
 				t.Errorf("%s %s has a parameter that is not listed: %d %s", verb, filled, status, text)
 			}
 			if verb != "get" {
@@ -167,7 +179,9 @@ func (p *platform) sendsListedParameters(t *testing.T, text, operator, tenant st
 				case "header":
 					header = []string{parameter.Name, `"a"`}
 				}
-				if status, text := call(target, header...); status == http.StatusBadRequest && (strings.Contains(text, "query parameter: ") || strings.Contains(text, "path: ")) || status == http.StatusForbidden {
+				if status, text := call(target, header...); status == http.StatusBadRequest &&
+					(strings.Contains(text, "query parameter: ") || strings.Contains(text, "path: ")) ||
+					status == http.StatusForbidden {
 					t.Errorf("%s %s %v: %d %s", verb, target, header, status, text)
 				}
 			}

@@ -81,7 +81,9 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 		}
 		return text
 	}
-	if status, text := acme.post(ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
+	if status, text := acme.post(
+		ctx, "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`,
+	); status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
 	query := func(position string) (int, string) {
@@ -99,22 +101,30 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	lost := time.Now()
 	// Longer than nodes may be silent, not one query fails.
 	for asked := 0; time.Since(lost) < 6*time.Second; asked++ {
-		if status, text := query(""); status != http.StatusOK || !strings.Contains(text, "Ada") || !strings.Contains(text, `"position":"`) {
-			t.Fatalf("query %d, %v after NATS was lost: %d %s\n%s", asked, time.Since(lost), status, text, c.roles["gateway"].log())
+		if status, text := query(""); status != http.StatusOK || !strings.Contains(text, "Ada") ||
+			!strings.Contains(text, `"position":"`) {
+			t.Fatalf("query %d, %v after NATS was lost: %d %s\n%s", asked, time.Since(lost), status, text,
+				c.roles["gateway"].log())
 		}
 	}
-	for name, url := range map[string]string{"gateway": c.admin, "edge": c.gateway, "projection": projection, "control": control.listens(t)} {
-		if status, body := ready(ctx, t, url); status != http.StatusOK || !strings.Contains(body.Degraded["nats"], "NATS is not reachable; JetStream answered last") {
+	for name, url := range map[string]string{
+		"gateway": c.admin, "edge": c.gateway, "projection": projection, "control": control.listens(t),
+	} {
+		if status, body := ready(ctx, t, url); status != http.StatusOK ||
+			!strings.Contains(body.Degraded["nats"], "NATS is not reachable; JetStream answered last") {
 			t.Errorf("%s: /ready is %d %+v, want ready, degraded by NATS with the age", name, status, body)
 		}
 	}
 	if status, body := ready(ctx, t, c.admin); status != http.StatusOK || body.Degraded["projection"] != "" {
 		t.Errorf("the gateway: %d %+v", status, body)
 	}
-	if status, text := acme.post(ctx, "/v1/commands/wallet/a/deposit", `{"payload":{"amount":1}}`); status != http.StatusServiceUnavailable {
+	if status, text := acme.post(
+		ctx, "/v1/commands/wallet/a/deposit", `{"payload":{"amount":1}}`,
+	); status != http.StatusServiceUnavailable {
 		t.Errorf("a command without a journal: %d %s", status, text)
 	}
-	if text := fleet(); !strings.Contains(text, `"outage":"NATS is not reachable"`) || !strings.Contains(text, `"asOf":"`) || strings.Contains(text, "NODE_STATE_LOST") {
+	if text := fleet(); !strings.Contains(text, `"outage":"NATS is not reachable"`) ||
+		!strings.Contains(text, `"asOf":"`) || strings.Contains(text, "NODE_STATE_LOST") {
 		t.Errorf("the fleet does not say how old it is, or gives nodes up: %s", text)
 	}
 	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
@@ -129,7 +139,8 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	c.nats[0].start(t)
 	var position string
 	if err := eventually(ctx, "commands are answered again", func() (bool, error) {
-		status, text := acme.post(ctx, "/v1/commands/wallet/a/deposit", `{"payload":{"amount":1},"idempotencyKey":"d1"}`)
+		status, text := acme.post(ctx, "/v1/commands/wallet/a/deposit",
+			`{"payload":{"amount":1},"idempotencyKey":"d1"}`)
 		_, rest, _ := strings.Cut(text, `"position":"`)
 		position, _, _ = strings.Cut(rest, `"`)
 		return status == http.StatusOK, nil

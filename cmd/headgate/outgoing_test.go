@@ -13,28 +13,50 @@ import (
 // senders are the functions of our dependencies by which something leaves the
 // process, by their full names.
 var senders = map[string]bool{
-	"(*net/http.Client).Do": true, "(*net/http.Client).Get": true, "(*net/http.Client).Post": true, "(*net/http.Client).PostForm": true, "(*net/http.Client).Head": true,
-	"net/http.Get": true, "net/http.Post": true, "net/http.PostForm": true, "net/http.Head": true, "(net/http.RoundTripper).RoundTrip": true, "(*net/http.Transport).RoundTrip": true,
-	"net.Dial": true, "net.DialTimeout": true, "(*net.Dialer).Dial": true, "(*net.Dialer).DialContext": true, "crypto/tls.Dial": true, "(*crypto/tls.Dialer).DialContext": true,
-	"google.golang.org/grpc.NewClient": true, "google.golang.org/grpc.Dial": true, "google.golang.org/grpc.DialContext": true,
+	"(*net/http.Client).Do": true, "(*net/http.Client).Get": true, "(*net/http.Client).Post": true,
+	"(*net/http.Client).PostForm": true, "(*net/http.Client).Head": true,
+	"net/http.Get": true, "net/http.Post": true, "net/http.PostForm": true, "net/http.Head": true,
+	"(net/http.RoundTripper).RoundTrip": true, "(*net/http.Transport).RoundTrip": true,
+	"net.Dial": true, "net.DialTimeout": true, "(*net.Dialer).Dial": true, "(*net.Dialer).DialContext": true,
+	"crypto/tls.Dial": true, "(*crypto/tls.Dialer).DialContext": true,
+	"google.golang.org/grpc.NewClient": true, "google.golang.org/grpc.Dial": true,
+	"google.golang.org/grpc.DialContext":                               true,
 	"(*github.com/headgate/headgate/gateway/upstream/h2.Channel).Open": true,
-	"(*github.com/headgate/headgate/gateway/upstream.Transport).Open":  true, "(github.com/headgate/headgate/gateway/upstream.Opener).Open": true,
-	"(*google.golang.org/grpc.ClientConn).NewStream": true, "(*google.golang.org/grpc.ClientConn).Invoke": true,
-	"connectrpc.com/connect/v2.NewClient": true, "connectrpc.com/connect/v2/connecthttp.NewTransport": true, "connectrpc.com/connect/v2/connectinprocess.New": true,
-	"github.com/nats-io/nats.go.Connect": true, "(*github.com/nats-io/nats.go.Conn).Publish": true, "(*github.com/nats-io/nats.go.Conn).PublishMsg": true,
-	"(*github.com/nats-io/nats.go.Conn).PublishRequest": true, "(*github.com/nats-io/nats.go.Conn).Request": true, "(*github.com/nats-io/nats.go.Conn).RequestMsg": true,
-	"(*github.com/nats-io/nats.go.Conn).RequestWithContext": true, "(*github.com/nats-io/nats.go.Conn).RequestMsgWithContext": true,
-	"(github.com/nats-io/nats.go/jetstream.Publisher).Publish": true, "(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsg": true,
-	"(github.com/nats-io/nats.go/jetstream.Publisher).PublishAsync": true, "(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsgAsync": true,
-	"github.com/synadia-io/orbit.go/jetstreamext.PublishMsgBatch": true, "github.com/synadia-io/orbit.go/jetstreamext.NewBatchPublisher": true,
+	"(*github.com/headgate/headgate/gateway/upstream.Transport).Open":  true,
+	"(github.com/headgate/headgate/gateway/upstream.Opener).Open":      true,
+	"(*google.golang.org/grpc.ClientConn).NewStream":                   true,
+	"(*google.golang.org/grpc.ClientConn).Invoke":                      true,
+	"connectrpc.com/connect/v2.NewClient":                              true,
+	"connectrpc.com/connect/v2/connecthttp.NewTransport":               true,
+	"connectrpc.com/connect/v2/connectinprocess.New":                   true,
+	"github.com/nats-io/nats.go.Connect":                               true,
+	"(*github.com/nats-io/nats.go.Conn).Publish":                       true,
+	"(*github.com/nats-io/nats.go.Conn).PublishMsg":                    true,
+	"(*github.com/nats-io/nats.go.Conn).PublishRequest":                true,
+	"(*github.com/nats-io/nats.go.Conn).Request":                       true,
+	"(*github.com/nats-io/nats.go.Conn).RequestMsg":                    true,
+	"(*github.com/nats-io/nats.go.Conn).RequestWithContext":            true,
+	"(*github.com/nats-io/nats.go.Conn).RequestMsgWithContext":         true,
+	"(github.com/nats-io/nats.go/jetstream.Publisher).Publish":         true,
+	"(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsg":      true,
+	"(github.com/nats-io/nats.go/jetstream.Publisher).PublishAsync":    true,
+	"(github.com/nats-io/nats.go/jetstream.Publisher).PublishMsgAsync": true,
+	"github.com/synadia-io/orbit.go/jetstreamext.PublishMsgBatch":      true,
+	"github.com/synadia-io/orbit.go/jetstreamext.NewBatchPublisher":    true,
 	// A bucket's writes are publishes, and take no headers: none of these can carry the contract.
-	"(github.com/nats-io/nats.go/jetstream.KeyValue).Put": true, "(github.com/nats-io/nats.go/jetstream.KeyValue).PutString": true,
-	"(github.com/nats-io/nats.go/jetstream.KeyValue).Create": true, "(github.com/nats-io/nats.go/jetstream.KeyValue).Update": true,
-	"(github.com/nats-io/nats.go/jetstream.KeyValue).Delete": true, "(github.com/nats-io/nats.go/jetstream.KeyValue).Purge": true,
-	"(github.com/nats-io/nats.go/jetstream.KeyValue).PurgeDeletes": true,
-	"(github.com/nats-io/nats.go/jetstream.ObjectStore).Put":       true, "(github.com/nats-io/nats.go/jetstream.ObjectStore).PutBytes": true,
-	"(github.com/nats-io/nats.go/jetstream.ObjectStore).PutString": true, "(github.com/nats-io/nats.go/jetstream.ObjectStore).PutFile": true,
-	"(github.com/nats-io/nats.go/jetstream.ObjectStore).Delete": true, "(github.com/nats-io/nats.go/jetstream.ObjectStore).UpdateMeta": true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Put":           true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).PutString":     true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Create":        true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Update":        true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Delete":        true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).Purge":         true,
+	"(github.com/nats-io/nats.go/jetstream.KeyValue).PurgeDeletes":  true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).Put":        true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).PutBytes":   true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).PutString":  true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).PutFile":    true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).Delete":     true,
+	"(github.com/nats-io/nats.go/jetstream.ObjectStore).UpdateMeta": true,
 }
 
 // outgoing is every place in the process that something leaves by, with what
@@ -43,23 +65,28 @@ var senders = map[string]bool{
 // send, or that passes on what they have made.
 var outgoing = map[string]struct{ carries, shown string }{
 	"contextkit.NewClient connect.NewClient": {
-		"its first interceptor injects the contract or fails the call", "contextkit.TestNewClient_CallWithoutContextFails"},
+		"its first interceptor injects the contract or fails the call",
+		"contextkit.TestNewClient_CallWithoutContextFails"},
 	"contextkit.roundTripper.RoundTrip http.RoundTrip": {
 		"it injects the contract or fails the request", "contextkit.TestNewClient_CallWithoutContextFails"},
 	"auth.URL http.Do": {
-		"the client's transport is contextkit.HTTPTransport, under the platform's context", "gateway/auth.TestKeyRing_RotatesWithoutRestart"},
+		"the client's transport is contextkit.HTTPTransport, under the platform's context",
+		"gateway/auth.TestKeyRing_RotatesWithoutRestart"},
 	"node.AcceptLoss http.Do": {
-		"the client's transport is contextkit.HTTPTransport, under the platform's context", "cmd/headgate.TestJournal_LossIsAcceptedThroughTheGateway"},
+		"the client's transport is contextkit.HTTPTransport, under the platform's context",
+		"cmd/headgate.TestJournal_LossIsAcceptedThroughTheGateway"},
 	"h2.Channel.dial net.DialContext": {"", ""},
 	"gateway.Gateway.open upstream.Open": {
 		"Call.WriteHeader injects the contract, or it fails", "gateway.TestContract_RoundTripsOverEveryProtocol"},
 	"upstream.Transport.NewClientStream upstream.Open": {
-		"it is the transport of contextkit.NewClient, and of nothing else", "contextkit.TestNewClient_CallWithoutContextFails"},
+		"it is the transport of contextkit.NewClient, and of nothing else",
+		"contextkit.TestNewClient_CallWithoutContextFails"},
 	"upstream.Transport.Open upstream.Open": {"", ""},
 	"upstream.watched.Open upstream.Open": {
 		"it passes the call's own header on, with its own span", "gateway.TestOnUpstreamCall_EachAttemptHasSpan"},
 	"tracing.roundTripper.RoundTrip http.RoundTrip": {
-		"the transport below is contextkit.HTTPTransport, under a context with its own span", "internal/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
+		"the transport below is contextkit.HTTPTransport, under a context with its own span",
+		"internal/tracing.TestRoundTripper_RequestsHaveAClientSpan"},
 	"upstream.outgoing.begin h2.Open":                  {"", ""},
 	"natsclient.Connect nats.Connect":                  {"", ""},
 	"natsserver.Embedded.Connect nats.Connect":         {"", ""},
@@ -76,27 +103,34 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"natshealth.observed.PublishMsg jetstream.PublishMsg": {
 		"it passes the message on unchanged", "internal/natshealth.TestStorage_NoticesAServerThatStoresNothing"},
 	"backup.restoring.addRefusals jetstream.PublishMsg": {
-		"contextkit.InjectNATS under the platform's context, or it fails", "services/runner.TestBackup_CompensatedTransferDoesNotGoForward"},
+		"contextkit.InjectNATS under the platform's context, or it fails",
+		"services/runner.TestBackup_CompensatedTransferDoesNotGoForward"},
 	"backup.restoring.moveCursors jetstream.PublishMsg": {
-		"contextkit.InjectNATS under the platform's context, or it fails", "cmd/headgate.TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing"},
+		"contextkit.InjectNATS under the platform's context, or it fails",
+		"cmd/headgate.TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing"},
 	"tracing.sender.UploadTraces grpc.Invoke": {"", ""},
 	"journal.Journal.publish jetstream.PublishMsg": {
-		"its messages are made by Event.message, which injects the contract or fails", "services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
+		"its messages are made by Event.message, which injects the contract or fails",
+		"services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
 	"journal.Journal.publish jetstreamext.PublishMsgBatch": {
 		"as the line above", "services/aggregate.TestSubmit_StoresContextAndCloudEventsHeaders"},
 	"deadletter.Store jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWorkflow_FailedCompensationIsDeadLetter"},
 	"kv.publish jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context", "internal/kv.TestBucket_PlatformWritesCarryTheContract"},
+		"contextkit.InjectNATS, or it fails; what no call causes is sent under the platform's context",
+		"internal/kv.TestBucket_PlatformWritesCarryTheContract"},
 	"timeline.Recorder.publish jetstream.PublishMsgAsync": {
-		"contextkit.InjectNATS under the call's own context, or it is counted as lost", "internal/timeline.TestSpan_CarriesTheContractOfItsCall"},
+		"contextkit.InjectNATS under the call's own context, or it is counted as lost",
+		"internal/timeline.TestSpan_CarriesTheContractOfItsCall"},
 	"workqueue.MakeDue jetstream.PublishMsg": {
-		"contextkit.InjectNATS, or it fails", "services/runner.TestOperations_RetrySkipCancelOrCompensateStuckInstances"},
+		"contextkit.InjectNATS, or it fails",
+		"services/runner.TestOperations_RetrySkipCancelOrCompensateStuckInstances"},
 	"runner.schedule jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "services/runner.TestWait_SurvivesRestart"},
 	"webhook.New net.DialContext": {"", ""},
 	"webhook.Caller.post http.Do": {
-		"the client's transport is contextkit.HTTPTransport", "services/runner/webhook.TestPost_SignsAndCarriesKeyAndContext"},
+		"the client's transport is contextkit.HTTPTransport",
+		"services/runner/webhook.TestPost_SignsAndCarriesKeyAndContext"},
 	"audit.outbox.send jetstream.PublishMsgAsync": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
 	"audit.outbox.awaitAck jetstream.PublishMsg": {
@@ -137,7 +171,10 @@ func TestOutgoing_EveryCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
 	}
 	for where, at := range found {
 		if _, known := outgoing[where]; !known {
-			t.Errorf("%s: %s: something leaves the process here: say what makes it carry the contract, and show it by a test", at, where)
+			t.Errorf(
+				"%s: %s: something leaves the process here: say what makes it carry the contract, and show it by a test",
+				at, where,
+			)
 		}
 	}
 	for where, row := range outgoing {

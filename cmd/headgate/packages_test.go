@@ -21,7 +21,8 @@ func TestPackages_EachHasOneComment(t *testing.T) {
 		}
 		name := entry.Name()
 		switch {
-		case entry.IsDir() && (name == "node_modules" || name == "testdata" || name == "gen" || len(name) > 2 && name[0] == '.'):
+		case entry.IsDir() &&
+			(name == "node_modules" || name == "testdata" || name == "gen" || len(name) > 2 && name[0] == '.'):
 			return filepath.SkipDir
 		case entry.IsDir(), filepath.Ext(name) != ".go", strings.HasSuffix(name, "_test.go"):
 			return nil

@@ -34,7 +34,8 @@ func (c console) call(ctx context.Context, t *testing.T, method, path string, bo
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, got, err := do(req, "Authorization", c.token, contextkit.HeaderPrincipal, "root", contextkit.HeaderPrincipal, "admin")
+	status, got, err := do(req, "Authorization", c.token, contextkit.HeaderPrincipal, "root",
+		contextkit.HeaderPrincipal, "admin")
 	if err != nil || status != http.StatusOK {
 		t.Fatalf("%s %s: %d %s %v", method, path, status, got, err)
 	}
@@ -50,7 +51,8 @@ func (c console) checkModelIsApplied(ctx context.Context, t *testing.T, subject 
 	var now, applied struct{ Document document }
 	c.call(ctx, t, http.MethodGet, "/v1/control/model", nil, &now)
 	c.call(ctx, t, http.MethodPost, "/v1/control/model", map[string]string{
-		"text": now.Document.Text + fmt.Sprintf("# applied by %s\n", url.PathEscape(subject)), "expectedRevision": now.Document.Revision,
+		"text":             now.Document.Text + fmt.Sprintf("# applied by %s\n", url.PathEscape(subject)),
+		"expectedRevision": now.Document.Revision,
 	}, &applied)
 	if applied.Document.By != subject {
 		t.Errorf("the model is stored as applied by %q, want %q", applied.Document.By, subject)
@@ -85,7 +87,8 @@ func TestPrincipal_StoredAndAuditedAsInTheCredentialInOneProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, subject := range []string{"operator", "Zoë 🦊"} {
-		token := issue(t, data, "--subject", subject, "--tenant", "*", "--right", "fleet.admin", "--right", "fleet.read", "--right", "audit.read")
+		token := issue(t, data, "--subject", subject, "--tenant", "*", "--right", "fleet.admin", "--right",
+			"fleet.read", "--right", "audit.read")
 		console{p.gateway, "Bearer " + token}.checkModelIsApplied(ctx, t, subject)
 	}
 }
@@ -96,12 +99,18 @@ func TestPrincipal_StoredAndAuditedAsInTheCredentialOverGRPC(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	views := func(name string) *process {
-		return c.further(t, "projection", name, fmt.Sprintf("  server: {listen: 127.0.0.1:0}\n  data: %q", filepath.Join(c.dir, name)))
+		return c.further(t, "projection", name,
+			fmt.Sprintf("  server: {listen: 127.0.0.1:0}\n  data: %q", filepath.Join(c.dir, name)))
 	}
 	a, b := views("views-a"), views("views-b")
 	control := c.further(t, "control", "control-1", fmt.Sprintf("  server: {listen: %q}", freePort(t)))
 	for n, subject := range []string{"operator", "josé 100%"} {
-		o := console{c.gateway, "Bearer " + headgate(t, "token", "--data", c.dir, "--subject", subject, "--tenant", "*", "--right", "fleet.admin", "--right", "fleet.read", "--right", "audit.read")}
+		o := console{
+			c.gateway,
+			"Bearer " +
+				headgate(t, "token", "--data", c.dir, "--subject", subject, "--tenant", "*", "--right", "fleet.admin",
+					"--right", "fleet.read", "--right", "audit.read"),
+		}
 		if err := eventually(ctx, "the gateway knows all nodes", func() (bool, error) {
 			status, text, err := get(ctx, c.gateway+"/v1/control/fleet", "Authorization", o.token)
 			return status == http.StatusOK && strings.Count(text, `"answered":true`) == 7, err
@@ -110,7 +119,11 @@ func TestPrincipal_StoredAndAuditedAsInTheCredentialOverGRPC(t *testing.T) {
 		}
 		o.checkModelIsApplied(ctx, t, subject)
 		var begun struct{ Move struct{ ID, By string } }
-		o.call(ctx, t, http.MethodPost, "/v1/control/moves", map[string]string{"tenantId": "acme", "kind": "projection", "target": []string{"views-a", "views-b"}[n]}, &begun)
+		o.call(
+			ctx, t, http.MethodPost, "/v1/control/moves",
+			map[string]string{"tenantId": "acme", "kind": "projection", "target": []string{"views-a", "views-b"}[n]},
+			&begun,
+		)
 		if begun.Move.By != subject {
 			t.Errorf("the move is stored as begun by %q, want %q", begun.Move.By, subject)
 		}

@@ -77,7 +77,8 @@ func start(t *testing.T, data string, before *platform, extra ...string) *platfo
 	}
 	p := &platform{tokens: map[string]string{}, stderr: &strings.Builder{}, rest: make(chan string, 1)}
 	p.args = append([]string{
-		"dev", "--data", data, "--listen", addr(b.gateway), "--admin-listen", addr(b.admin), "--grpc-listen", "127.0.0.1:0", "--aggregate-listen", addr(b.aggregate),
+		"dev", "--data", data, "--listen", addr(b.gateway), "--admin-listen", addr(b.admin), "--grpc-listen",
+		"127.0.0.1:0", "--aggregate-listen", addr(b.aggregate),
 		"--projection-listen", addr(b.projection), "--runner-listen", addr(b.runner), "--control-listen", "127.0.0.1:0",
 	}, extra...)
 	p.cmd = exec.Command(binary, p.args...)
@@ -127,13 +128,17 @@ func (p *platform) take(line string) {
 	p.output = append(p.output, line)
 	fields := strings.Fields(line)
 	if len(fields) >= 2 && strings.HasPrefix(fields[1], "http://") {
-		for name, url := range map[string]*string{"gateway": &p.gateway, "operators": &p.admin, "aggregate": &p.aggregate, "projection": &p.projection, "runner": &p.runner} {
+		for name, url := range map[string]*string{
+			"gateway": &p.gateway, "operators": &p.admin, "aggregate": &p.aggregate, "projection": &p.projection,
+			"runner": &p.runner,
+		} {
 			if fields[0] == name {
 				*url = fields[1]
 			}
 		}
 	}
-	if name, token, ok := strings.Cut(strings.TrimPrefix(line, "export "), "="); ok && strings.HasPrefix(line, "export ") {
+	if name, token, ok := strings.Cut(strings.TrimPrefix(line, "export "), "="); ok &&
+		strings.HasPrefix(line, "export ") {
 		p.tokens[name] = token
 	}
 }

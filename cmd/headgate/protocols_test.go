@@ -41,7 +41,10 @@ func TestProtocols_EveryProcessServesProbesReflectionAndProtocols(t *testing.T) 
 		"control":    {"http://" + control, "control.v1.PlacementService"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for path, want := range map[string]string{"/health": `"alive"`, "/ready": `"ready"`, "/ready?tenant=acme": `"acme"`, "/metrics": "headgate_rpc_in_flight"} {
+			for path, want := range map[string]string{
+				"/health": `"alive"`, "/ready": `"ready"`, "/ready?tenant=acme": `"acme"`,
+				"/metrics": "headgate_rpc_in_flight",
+			} {
 				at := process.url
 				if name == "gateway" && path == "/metrics" {
 					at = p.admin // not for the edge's clients
@@ -49,20 +52,25 @@ func TestProtocols_EveryProcessServesProbesReflectionAndProtocols(t *testing.T) 
 				if name == "gateway" && strings.HasPrefix(path, "/ready?") {
 					at = p.admin // the edge shows it to the tenant's own credentials only
 				}
-				if status, text, err := get(ctx, at+path); err != nil || status != http.StatusOK || (path != "/metrics" && !strings.Contains(text, want)) {
+				if status, text, err := get(ctx, at+path); err != nil || status != http.StatusOK ||
+					(path != "/metrics" && !strings.Contains(text, want)) {
 					t.Errorf("%s: %d %s %v", path, status, text, err)
 				}
 			}
 			for protocol, options := range map[string][]connecthttp.Option{
-				"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {}, "grpc": {connecthttp.WithGRPC()}, "grpcweb": {connecthttp.WithGRPCWeb()},
+				"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {}, "grpc": {connecthttp.WithGRPC()},
+				"grpcweb": {connecthttp.WithGRPCWeb()},
 			} {
 				client := contextkit.NewClient(connecthttp.NewTransport(h2c, process.url, options...), credential)
 				var res healthv1.HealthCheckResponse
-				if err := client.CallUnary(ctx, check, &healthv1.HealthCheckRequest{Service: process.service}, &res); err != nil || res.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+				if err := client.CallUnary(
+					ctx, check, &healthv1.HealthCheckRequest{Service: process.service}, &res,
+				); err != nil || res.GetStatus() != healthv1.HealthCheckResponse_SERVING {
 					t.Errorf("health over %s: %v, %v", protocol, res.GetStatus(), err)
 				}
 			}
-			client := contextkit.NewClient(connecthttp.NewTransport(h2c, process.url, connecthttp.WithGRPC()), credential)
+			client := contextkit.NewClient(connecthttp.NewTransport(h2c, process.url, connecthttp.WithGRPC()),
+				credential)
 			stream := grpcreflect.NewClient(client).NewStream(ctx)
 			defer stream.Close()
 			names, err := stream.ListServices()
@@ -73,7 +81,8 @@ func TestProtocols_EveryProcessServesProbesReflectionAndProtocols(t *testing.T) 
 			for _, service := range names {
 				found = found || string(service) == process.service
 			}
-			if files, err := stream.FileContainingSymbol("runner.admin.v1.RunnerAdmin"); !found || (name == "runner" && (err != nil || len(files) == 0)) {
+			if files, err := stream.FileContainingSymbol("runner.admin.v1.RunnerAdmin"); !found ||
+				(name == "runner" && (err != nil || len(files) == 0)) {
 				t.Errorf("reflection lists %v, %v", names, err)
 			}
 		})

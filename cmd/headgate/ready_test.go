@@ -47,7 +47,8 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if status, text, err := do(req, "Authorization", "Bearer "+p.tokens[token]); err != nil || status != http.StatusOK {
+		if status, text, err := do(req, "Authorization", "Bearer "+p.tokens[token]); err != nil ||
+			status != http.StatusOK {
 			t.Fatalf("%s: %d %s, %v", path, status, text, err)
 		}
 	}
@@ -57,7 +58,8 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 		for _, url := range []string{p.gateway, p.admin} {
 			var last string
 			if err := eventually(ctx, "/ready?tenant="+tenant, func() (bool, error) {
-				status, text, err := get(ctx, url+"/ready?tenant="+tenant, "Authorization", "Bearer "+p.tokens["OPERATOR"])
+				status, text, err := get(ctx, url+"/ready?tenant="+tenant, "Authorization",
+					"Bearer "+p.tokens["OPERATOR"])
 				last = text
 				return status == want && strings.Contains(text, reason), err
 			}); err != nil {
@@ -66,7 +68,8 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 		}
 	}
 	reaches("acme", http.StatusOK, `"ready"`)
-	reaches("nosuch", http.StatusServiceUnavailable, "aggregate: tenant nosuch is not served here; projection: tenant nosuch is not served here")
+	reaches("nosuch", http.StatusServiceUnavailable,
+		"aggregate: tenant nosuch is not served here; projection: tenant nosuch is not served here")
 	post("ACME", "/v1/commands/thing/a/put", `{"payload":{"n":0}}`)
 	// A view that fails does so alone: the tenant's other calls are answered.
 	if err := eventually(ctx, "the view fails", func() (bool, error) {

@@ -38,19 +38,33 @@ func thingFile(path string) *descriptorpb.FileDescriptorProto {
 	options := &descriptorpb.MethodOptions{}
 	if path != "" {
 		proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{
-			Anonymous: true, TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM, Upstream: "thing", Timeout: durationpb.New(5 * time.Second),
+			Anonymous:   true,
+			TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM,
+			Upstream:    "thing",
+			Timeout:     durationpb.New(5 * time.Second),
 		})
-		proto.SetExtension(options, annotations.E_Http, &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: path}})
+		proto.SetExtension(options, annotations.E_Http,
+			&annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: path}})
 	}
 	field := &descriptorpb.FieldDescriptorProto{
-		Name: proto.String("value"), Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		Name:   proto.String("value"),
+		Number: proto.Int32(1),
+		Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+		Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
 	}
 	return &descriptorpb.FileDescriptorProto{
-		Name: proto.String("test/things.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Thing"), Field: []*descriptorpb.FieldDescriptorProto{field}}},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Things"), Method: []*descriptorpb.MethodDescriptorProto{{
-			Name: proto.String("Get"), InputType: proto.String(".test.Thing"), OutputType: proto.String(".test.Thing"), Options: options,
-		}}}},
+		Name:    proto.String("test/things.proto"),
+		Package: proto.String("test"),
+		Syntax:  proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{Name: proto.String("Thing"), Field: []*descriptorpb.FieldDescriptorProto{field}},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{
+			{Name: proto.String("Things"), Method: []*descriptorpb.MethodDescriptorProto{{
+				Name: proto.String("Get"), InputType: proto.String(".test.Thing"),
+				OutputType: proto.String(".test.Thing"), Options: options,
+			}}},
+		},
 	}
 }
 
@@ -81,7 +95,8 @@ func startThings(t *testing.T, addr, path string) func() {
 		}
 		return stream.SendMsg(wrapperspb.String("of the node"))
 	}))
-	reflectionv1.RegisterServerReflectionServer(node, reflection.NewServerV1(reflection.ServerOptions{Services: thingServices{}, DescriptorResolver: files}))
+	reflectionv1.RegisterServerReflectionServer(node,
+		reflection.NewServerV1(reflection.ServerOptions{Services: thingServices{}, DescriptorResolver: files}))
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -165,12 +180,14 @@ func TestReflect_CheckNamesTheNodesThatDoNotAnswer(t *testing.T) {
 	path, _, node := reflecting(t, "nats://127.0.0.1:1")
 	check := func(code int, want string) {
 		t.Helper()
-		output, err := exec.CommandContext(t.Context(), binary, "serve", "gateway", "--config", path, "--check").CombinedOutput()
+		output, err := exec.CommandContext(t.Context(), binary, "serve", "gateway", "--config", path,
+			"--check").CombinedOutput()
 		got := 0
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			got = exit.ExitCode()
 		}
-		if got != code || !strings.Contains(string(output), want) || !strings.Contains(string(output), "the settings of the gateway can be used") {
+		if got != code || !strings.Contains(string(output), want) ||
+			!strings.Contains(string(output), "the settings of the gateway can be used") {
 			t.Errorf("exit code %d, want %d with %q:\n%s", got, code, want, output)
 		}
 	}
@@ -200,9 +217,14 @@ func TestDescriptors_SetWithoutAPolicyIsRefusedAtTheStart(t *testing.T) {
 	if err := os.WriteFile(path, fmt.Appendf(settings, "  descriptors: [%q]\n", file), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"serve", "gateway", "--config", path}, {"serve", "gateway", "--config", path, "--check"}, {"dev", "--data", t.TempDir(), "--descriptors", file}} {
+	for _, args := range [][]string{
+		{"serve", "gateway", "--config", path},
+		{"serve", "gateway", "--config", path, "--check"},
+		{"dev", "--data", t.TempDir(), "--descriptors", file},
+	} {
 		output, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput()
-		if want := "descriptors.0: " + file + ": of its 1 methods no method has a policy"; err == nil || !strings.Contains(string(output), want) {
+		if want := "descriptors.0: " + file + ": of its 1 methods no method has a policy"; err == nil ||
+			!strings.Contains(string(output), want) {
 			t.Errorf("%v: %v, want %q:\n%s", args, err, want, output)
 		}
 	}

@@ -58,7 +58,9 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		}
 		return status, text
 	}
-	if status, text := post("/v1/commands/wallet/ada/open", `{"payload":{"owner":"Ada"}}`, "Authorization", acme); status != http.StatusOK {
+	if status, text := post(
+		"/v1/commands/wallet/ada/open", `{"payload":{"owner":"Ada"}}`, "Authorization", acme,
+	); status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
 
@@ -75,38 +77,110 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		status           int
 		code, message    string
 	}{
-		{"malformed JSON", submit, `{"command":`, nil, 400, "invalid_argument", "unexpected end of the text, expected a string"},
+		{
+			"malformed JSON", submit, `{"command":`, nil, 400, "invalid_argument",
+			"unexpected end of the text, expected a string",
+		},
 		{"malformed JSON over REST", rest, `{"payload":{`, nil, 400, "invalid_argument", "JSON line 1 column 13"},
 		{"unknown field", submit, `{"amount":1}`, nil, 400, "invalid_argument", "amount: it is not a field of"},
 		{"wrong type", submit, `{"payload":[1]}`, nil, 400, "invalid_argument", "[1] is not an object"},
-		{"wrong type of version", rest, `{"expectedVersion":1.5}`, nil, 400, "invalid_argument", "expectedVersion: 1.5 is not a 64-bit integer"},
-		{"rule of the API broken", submit, `{"aggregateType":"wallet","aggregateId":"a.b","command":"deposit"}`, nil, 400, "invalid_argument", "aggregate_id"},
-		{"payload that does not fit", rest, `{"payload":{"amount":"1"}}`, nil, 400, "invalid_argument", "payload.amount: got string, want integer"},
-		{"tenant a.b", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "a.b"}, 400, "invalid_argument", `invalid tenant id: \".\" is not allowed at position 2`},
-		{"tenant *", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "*"}, 400, "invalid_argument", "invalid tenant id"},
-		{"tenant >", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", ">"}, 400, "invalid_argument", "invalid tenant id"},
-		{"tenant of 200 characters", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", long}, 400, "invalid_argument", "it has 200 characters"},
-		{"tenant in upper case", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "ACME"}, 400, "invalid_argument", "invalid tenant id"},
-		{"tenant twice", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "acme", "X-Tenant-Id", "acme"}, 400, "invalid_argument", "the tenant is given more than once"},
+		{
+			"wrong type of version", rest, `{"expectedVersion":1.5}`, nil, 400, "invalid_argument",
+			"expectedVersion: 1.5 is not a 64-bit integer",
+		},
+		{
+			"rule of the API broken", submit, `{"aggregateType":"wallet","aggregateId":"a.b","command":"deposit"}`, nil,
+			400, "invalid_argument", "aggregate_id",
+		},
+		{
+			"payload that does not fit", rest, `{"payload":{"amount":"1"}}`, nil, 400, "invalid_argument",
+			"payload.amount: got string, want integer",
+		},
+		{
+			"tenant a.b", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "a.b"}, 400, "invalid_argument",
+			`invalid tenant id: \".\" is not allowed at position 2`,
+		},
+		{
+			"tenant *", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "*"}, 400, "invalid_argument",
+			"invalid tenant id",
+		},
+		{
+			"tenant >", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", ">"}, 400, "invalid_argument",
+			"invalid tenant id",
+		},
+		{
+			"tenant of 200 characters", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", long}, 400,
+			"invalid_argument", "it has 200 characters",
+		},
+		{
+			"tenant in upper case", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "ACME"}, 400,
+			"invalid_argument", "invalid tenant id",
+		},
+		{
+			"tenant twice", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "acme", "X-Tenant-Id", "acme"},
+			400, "invalid_argument", "the tenant is given more than once",
+		},
 		{"tenant a.b in the body", submit, `{"tenantId":"a.b"}`, nil, 400, "invalid_argument", "invalid tenant id"},
-		{"another tenant in the header", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "globex"}, 403, "permission_denied", "the credential is not for this tenant"},
-		{"another tenant in the body", submit, `{"tenantId":"globex"}`, nil, 403, "permission_denied", "the credential is not for this tenant"},
-		{"another tenant in the body, the own in the header", submit, `{"tenantId":"globex"}`, []string{"X-Tenant-Id", "acme"}, 403, "permission_denied", "name different tenants"},
-		{"unknown aggregate", "/v1/commands/purse/ada/open", `{}`, nil, 404, "not_found", `the model has no aggregate \"purse\"`},
+		{
+			"another tenant in the header", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "globex"}, 403,
+			"permission_denied", "the credential is not for this tenant",
+		},
+		{
+			"another tenant in the body", submit, `{"tenantId":"globex"}`, nil, 403, "permission_denied",
+			"the credential is not for this tenant",
+		},
+		{
+			"another tenant in the body, the own in the header", submit, `{"tenantId":"globex"}`,
+			[]string{"X-Tenant-Id", "acme"}, 403, "permission_denied", "name different tenants",
+		},
+		{
+			"unknown aggregate", "/v1/commands/purse/ada/open", `{}`, nil, 404, "not_found",
+			`the model has no aggregate \"purse\"`,
+		},
 		{"unknown command", "/v1/commands/wallet/ada/burn", `{}`, nil, 404, "not_found", `has no command \"burn\"`},
 		{"unknown view", "/v1/query/purses", `{}`, nil, 404, "not_found", `the model has no view \"purses\"`},
-		{"unknown method", "/aggregate.gateway.v1.CommandService/Delete", `{}`, nil, 501, "unimplemented", "is not served"},
+		{
+			"unknown method", "/aggregate.gateway.v1.CommandService/Delete", `{}`, nil, 501, "unimplemented",
+			"is not served",
+		},
 		{"unknown path", "/v1/nothing", `{}`, nil, 404, "not_found", "nothing is served at /v1/nothing"},
-		{"filter that does not parse", "/v1/query/wallets", `{"query":{"filter":"balance >"}}`, nil, 400, "invalid_argument", "the filter cannot be used"},
-		{"filter on an unknown column", query, `{"view":"wallets","query":{"filter":"color = \"red\""}}`, nil, 400, "invalid_argument", "the columns wallet_id, owner"},
-		{"order by an unknown column", query, `{"view":"wallets","query":{"orderBy":"color"}}`, nil, 400, "invalid_argument", `has no column \"color\"`},
-		{"page token made by a client", query, `{"view":"wallets","query":{"pageToken":"AAAA"}}`, nil, 400, "invalid_argument", "the page token cannot be used"},
-		{"position made by a client", query, `{"view":"wallets","minPosition":"AAAA"}`, nil, 400, "invalid_argument", "not one that this platform gave"},
-		{"oversized body", submit, `{"payload":{"x":"` + strings.Repeat("x", 2<<20) + `"}}`, nil, 429, "resource_exhausted", ""},
-		{"oversized body over REST", rest, `{"payload":{"x":"` + strings.Repeat("x", 2<<20) + `"}}`, nil, 413, "resource_exhausted", "the body is larger than 1048576 bytes"},
+		{
+			"filter that does not parse", "/v1/query/wallets", `{"query":{"filter":"balance >"}}`, nil, 400,
+			"invalid_argument", "the filter cannot be used",
+		},
+		{
+			"filter on an unknown column", query, `{"view":"wallets","query":{"filter":"color = \"red\""}}`, nil, 400,
+			"invalid_argument", "the columns wallet_id, owner",
+		},
+		{
+			"order by an unknown column", query, `{"view":"wallets","query":{"orderBy":"color"}}`, nil, 400,
+			"invalid_argument", `has no column \"color\"`,
+		},
+		{
+			"page token made by a client", query, `{"view":"wallets","query":{"pageToken":"AAAA"}}`, nil, 400,
+			"invalid_argument", "the page token cannot be used",
+		},
+		{
+			"position made by a client", query, `{"view":"wallets","minPosition":"AAAA"}`, nil, 400, "invalid_argument",
+			"not one that this platform gave",
+		},
+		{
+			"oversized body", submit, `{"payload":{"x":"` + strings.Repeat("x", 2<<20) + `"}}`, nil, 429,
+			"resource_exhausted", "",
+		},
+		{
+			"oversized body over REST", rest, `{"payload":{"x":"` + strings.Repeat("x", 2<<20) + `"}}`, nil, 413,
+			"resource_exhausted", "the body is larger than 1048576 bytes",
+		},
 		{"no right", "/admin/runner/drain", `{}`, nil, 403, "permission_denied", `needs the right \"runner.admin\"`},
-		{"no time", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "1"}, 504, "deadline_exceeded", ""},
-		{"time that is none", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "soon"}, 400, "invalid_argument", "send milliseconds"},
+		{
+			"no time", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "1"}, 504, "deadline_exceeded",
+			"",
+		},
+		{
+			"time that is none", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "soon"}, 400,
+			"invalid_argument", "send milliseconds",
+		},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -127,12 +201,24 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		{"none", submit, whole, nil, 401, "unauthenticated", "no credential"},
 		{"not a bearer token", submit, whole, []string{"Basic YTpi"}, 401, "unauthenticated", "no credential"},
 		{"expired", submit, whole, []string{"Bearer " + expired}, 401, "unauthenticated", "the token has expired"},
-		{"algorithm none", submit, whole, []string{"Bearer " + unsigned(t, p.tokens["ACME"])}, 401, "unauthenticated", "the token is invalid"},
-		{"signed elsewhere", submit, whole, []string{"Bearer " + elsewhere}, 401, "unauthenticated", "the token is invalid"},
+		{
+			"algorithm none", submit, whole, []string{"Bearer " + unsigned(t, p.tokens["ACME"])}, 401,
+			"unauthenticated", "the token is invalid",
+		},
+		{
+			"signed elsewhere", submit, whole, []string{"Bearer " + elsewhere}, 401, "unauthenticated",
+			"the token is invalid",
+		},
 		{"cut off", submit, whole, []string{acme[:len(acme)-4]}, 401, "unauthenticated", "the token is invalid"},
 		{"twice", submit, whole, []string{acme, acme}, 401, "unauthenticated", "given more than once"},
-		{"without the right", rest, `{"payload":{"amount":1}}`, []string{"Bearer " + reader}, 403, "permission_denied", `needs the right \"command.submit\"`},
-		{"with the right for another view", "/v1/query/movements", `{}`, []string{"Bearer " + reader}, 403, "permission_denied", `query.read:movements`},
+		{
+			"without the right", rest, `{"payload":{"amount":1}}`, []string{"Bearer " + reader}, 403,
+			"permission_denied", `needs the right \"command.submit\"`,
+		},
+		{
+			"with the right for another view", "/v1/query/movements", `{}`, []string{"Bearer " + reader}, 403,
+			"permission_denied", `query.read:movements`,
+		},
 	}
 	for _, tc := range credentials {
 		t.Run("credential "+tc.name, func(t *testing.T) {
@@ -147,8 +233,13 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 
 	t.Run("internal commands are the workflows' alone", func(t *testing.T) {
 		transfers, operator := "Bearer "+p.tokens["ACME_TRANSFERS"], "Bearer "+p.tokens["OPERATOR"]
-		everything := "Bearer " + issue(t, data, "--subject", "runner", "--tenant", "acme", "--right", "command.submit", "--right", "command.submit:*", "--right", "command.submit:transfer.complete")
-		if status, text := post("/v1/commands/transfer/t1/request", `{"payload":{"from":"ada","to":"nobody","amount":1}}`, "Authorization", transfers); status != http.StatusOK {
+		everything := "Bearer " +
+			issue(t, data, "--subject", "runner", "--tenant", "acme", "--right", "command.submit", "--right",
+				"command.submit:*", "--right", "command.submit:transfer.complete")
+		if status, text := post(
+			"/v1/commands/transfer/t1/request", `{"payload":{"from":"ada","to":"nobody","amount":1}}`, "Authorization",
+			transfers,
+		); status != http.StatusOK {
 			t.Fatalf("%d %s", status, text)
 		}
 		for _, authorization := range []string{acme, operator, everything} {
@@ -159,13 +250,15 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 				submit:                              `{"aggregateType":"transfer","aggregateId":"t1","command":"complete"}`,
 				"/v1/commands:batch":                `{"commands":[{"aggregateType":"transfer","aggregateId":"t1","command":"complete"}]}`,
 			} {
-				status, text := post(path, body, "Authorization", authorization, "X-Tenant-Id", "acme", "X-Headgate-Rights", "command.internal", "X-Headgate-Platform", "1")
+				status, text := post(path, body, "Authorization", authorization, "X-Tenant-Id", "acme",
+					"X-Headgate-Rights", "command.internal", "X-Headgate-Platform", "1")
 				checkRefusal(t, status, text, http.StatusForbidden, "permission_denied", "is internal")
 			}
 		}
 		status, text := post("/v1/commands/wallet/ada/deposit", `{"payload":{"amount":1}}`, "Authorization", transfers)
 		checkRefusal(t, status, text, http.StatusForbidden, "permission_denied", "command.submit:wallet.deposit")
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.aggregate+submit, strings.NewReader(`{"aggregateType":"transfer","aggregateId":"t1","command":"complete"}`))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.aggregate+submit,
+			strings.NewReader(`{"aggregateType":"transfer","aggregateId":"t1","command":"complete"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,11 +278,15 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command(binary, "token", "--data", data, "--tenant", "acme", "--right", "command.submit:transfer.").CombinedOutput(); err == nil || !strings.Contains(string(out), "AGGREGATE.COMMAND") {
+		if out, err := exec.Command(
+			binary, "token", "--data", data, "--tenant", "acme", "--right", "command.submit:transfer.",
+		).CombinedOutput(); err == nil || !strings.Contains(string(out), "AGGREGATE.COMMAND") {
 			t.Errorf("a right with bad syntax is issued: %s", out)
 		}
-		warned := issue(t, data, "--tenant", "acme", "--right", "command.submit:transfer.complete", "--right", "command.internal:transfer.complete", "--right", "query.read:wal*", "--model", "../../model/wallet.yaml")
-		if !strings.Contains(warned, `"command.submit:transfer.complete" matches nothing`) || strings.Contains(warned, `"command.internal`) || strings.Contains(warned, `"query.read`) {
+		warned := issue(t, data, "--tenant", "acme", "--right", "command.submit:transfer.complete", "--right",
+			"command.internal:transfer.complete", "--right", "query.read:wal*", "--model", "../../model/wallet.yaml")
+		if !strings.Contains(warned, `"command.submit:transfer.complete" matches nothing`) ||
+			strings.Contains(warned, `"command.internal`) || strings.Contains(warned, `"query.read`) {
 			t.Errorf("the warnings are %q", warned)
 		}
 	})
@@ -225,7 +322,8 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 	})
 	t.Run("nothing is lost", func(t *testing.T) {
 		status, text, err := get(ctx, p.gateway+"/v1/aggregates/wallet/ada", "Authorization", acme)
-		if err != nil || status != http.StatusOK || !strings.Contains(text, `"version":"1"`) || !strings.Contains(text, `"balance":0`) {
+		if err != nil || status != http.StatusOK || !strings.Contains(text, `"version":"1"`) ||
+			!strings.Contains(text, `"balance":0`) {
 			t.Fatalf("%d %s %v: want the wallet as it was", status, text, err)
 		}
 	})
@@ -267,13 +365,15 @@ func TestModel_BrokenOneIsRejectedAtStartAndReload(t *testing.T) {
 
 	write(broken)
 	out, err := exec.Command(binary, "dev", "--data", data, "--model", path, "--listen", "127.0.0.1:0").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), path+":") || !strings.Contains(string(out), "aggregates.wallet.commands.withdraw.require[1].that") {
+	if err == nil || !strings.Contains(string(out), path+":") ||
+		!strings.Contains(string(out), "aggregates.wallet.commands.withdraw.require[1].that") {
 		t.Fatalf("at start: %v\n%s", err, out)
 	}
 	if entries, err := os.ReadDir(data); err != nil || len(entries) != 0 {
 		t.Fatalf("a start that was refused left %v in the data directory", entries)
 	}
-	if out, err := exec.Command(binary, "model", "check", path).CombinedOutput(); err == nil || !strings.Contains(string(out), "require[1].that") {
+	if out, err := exec.Command(binary, "model", "check", path).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "require[1].that") {
 		t.Fatalf("model check: %v\n%s", err, out)
 	}
 
@@ -282,11 +382,13 @@ func TestModel_BrokenOneIsRejectedAtStartAndReload(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	reload := func() (int, string) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.gateway+"/admin/runner/reload", strings.NewReader("{}"))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.gateway+"/admin/runner/reload",
+			strings.NewReader("{}"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, text, err := do(req, "Authorization", "Bearer "+p.tokens["OPERATOR"], "Content-Type", "application/json")
+		status, text, err := do(req, "Authorization", "Bearer "+p.tokens["OPERATOR"], "Content-Type",
+			"application/json")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +418,8 @@ func TestDev_SecondStartFindsDataAndTokens(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	first := start(t, data, nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, first.gateway+"/v1/commands/wallet/ada/open", strings.NewReader(`{"payload":{"owner":"Ada"}}`))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, first.gateway+"/v1/commands/wallet/ada/open",
+		strings.NewReader(`{"payload":{"owner":"Ada"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,8 +428,10 @@ func TestDev_SecondStartFindsDataAndTokens(t *testing.T) {
 	if err != nil || status != http.StatusOK {
 		t.Fatalf("%d %s %v", status, opened, err)
 	}
-	if out, err := exec.Command(binary, "dev", "--data", data, "--listen", "127.0.0.1:0", "--aggregate-listen", "127.0.0.1:0",
-		"--projection-listen", "127.0.0.1:0", "--runner-listen", "127.0.0.1:0").CombinedOutput(); err == nil || !strings.Contains(string(out), "is used by another process") {
+	if out, err := exec.Command(
+		binary, "dev", "--data", data, "--listen", "127.0.0.1:0", "--aggregate-listen", "127.0.0.1:0",
+		"--projection-listen", "127.0.0.1:0", "--runner-listen", "127.0.0.1:0",
+	).CombinedOutput(); err == nil || !strings.Contains(string(out), "is used by another process") {
 		t.Fatalf("two processes over one directory: %v\n%s", err, out)
 	}
 	first.stop(t)
@@ -336,7 +441,8 @@ func TestDev_SecondStartFindsDataAndTokens(t *testing.T) {
 	if err := json.Unmarshal([]byte(opened), &answer); err != nil {
 		t.Fatal(err)
 	}
-	status, text, err := get(ctx, second.gateway+"/v1/query/wallets/ada?min_position="+answer.Position, "Authorization", acme)
+	status, text, err := get(ctx, second.gateway+"/v1/query/wallets/ada?min_position="+answer.Position, "Authorization",
+		acme)
 	if err != nil || status != http.StatusOK || !strings.Contains(text, `"owner":"Ada"`) {
 		t.Fatalf("%d %s %v", status, text, err)
 	}

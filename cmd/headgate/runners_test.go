@@ -48,7 +48,11 @@ func openBank(ctx context.Context, t *testing.T, c *cluster, tenants int) *bank 
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, b.api = dial(t, c.gateway, strings.TrimPrefix(c.token(t, "*", "command.submit", "query.read", "aggregate.read", "workflow.read"), "Bearer "))
+	_, b.api = dial(
+		t, c.gateway,
+		strings.TrimPrefix(c.token(t, "*", "command.submit", "query.read", "aggregate.read", "workflow.read"),
+			"Bearer "),
+	)
 	for n := range tenants {
 		tenant := parseTenant(t, fmt.Sprintf("bank-%02d", n))
 		b.tenants = append(b.tenants, tenant)
@@ -170,7 +174,8 @@ func (c *cluster) runner(t *testing.T, path, id string) *process {
 	}
 	head, section, _ := strings.Cut(string(text), "\nrunner:\n")
 	_, section, _ = strings.Cut(section, "\n") // the server's address
-	config := c.write(t, id+".yaml", fmt.Sprintf("%s\nrunner:\n  node: {id: %s}\n  server: {listen: \"127.0.0.1:0\"}\n%s", head, id, section))
+	config := c.write(t, id+".yaml",
+		fmt.Sprintf("%s\nrunner:\n  node: {id: %s}\n  server: {listen: \"127.0.0.1:0\"}\n%s", head, id, section))
 	return &process{path: path, ready: "listens on", args: []string{"serve", "runner", "--config", config}}
 }
 
@@ -178,7 +183,9 @@ func (c *cluster) runner(t *testing.T, path, id string) *process {
 func (b *bank) settle(ctx context.Context, t *testing.T, more int64) {
 	t.Helper()
 	reached := b.acked.Load() + more
-	if err := eventually(ctx, "commands are answered", func() (bool, error) { return b.acked.Load() >= reached, nil }); err != nil {
+	if err := eventually(
+		ctx, "commands are answered", func() (bool, error) { return b.acked.Load() >= reached, nil },
+	); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -318,7 +325,9 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 		}
 		b.settle(ctx, t, 150)
 	}
-	if err := eventually(ctx, "triggers are taken by cursors", func() (bool, error) { return byCursors(), nil }); err != nil {
+	if err := eventually(
+		ctx, "triggers are taken by cursors", func() (bool, error) { return byCursors(), nil },
+	); err != nil {
 		t.Fatalf("%v\n%s", err, logs())
 	}
 	b.settle(ctx, t, 150)

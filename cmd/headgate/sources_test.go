@@ -28,7 +28,8 @@ type sources struct {
 // command has built.
 func loadSources(t *testing.T, root string) []sources {
 	t.Helper()
-	list := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-json=ImportPath,Name,Dir,GoFiles,Export,DepOnly", "./...")
+	list := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps",
+		"-json=ImportPath,Name,Dir,GoFiles,Export,DepOnly", "./...")
 	list.Dir, list.Stderr = root, os.Stderr
 	out, err := list.Output()
 	if err != nil {
@@ -54,7 +55,8 @@ func loadSources(t *testing.T, root string) []sources {
 		}
 	}
 	positions := token.NewFileSet()
-	imports := importer.ForCompiler(positions, "gc", func(path string) (io.ReadCloser, error) { return os.Open(export[path]) })
+	imports := importer.ForCompiler(positions, "gc",
+		func(path string) (io.ReadCloser, error) { return os.Open(export[path]) })
 	var all []sources
 	for _, p := range own {
 		loaded := sources{name: p.Name, positions: positions, uses: map[*ast.Ident]types.Object{}}

@@ -60,7 +60,8 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, text, err := do(req, "Authorization", "Bearer "+p.tokens["ACME"], "Traceparent", "00-"+trace+"-"+parent+"-"+flags)
+		status, text, err := do(req, "Authorization", "Bearer "+p.tokens["ACME"], "Traceparent",
+			"00-"+trace+"-"+parent+"-"+flags)
 		if err != nil || status != http.StatusOK {
 			t.Fatalf("%s: %d %s, %v", path, status, text, err)
 		}
@@ -72,7 +73,10 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 	call(command, "01", "/v1/commands/wallet/a/deposit", `{"payload":{"amount":100}}`)
 	call(transfer, "01", "/v1/commands/transfer/t/request", `{"payload":{"from":"a","to":"b","amount":60}}`)
 	if err := eventually(ctx, "the transfer is completed", func() (bool, error) {
-		return strings.Contains(call(quiet, "00", "/v1/query/transfers", `{"query":{"filter":"state = \"completed\""}}`), `"transfer_id":"t"`), nil
+		return strings.Contains(
+			call(quiet, "00", "/v1/query/transfers", `{"query":{"filter":"state = \"completed\""}}`),
+			`"transfer_id":"t"`,
+		), nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -93,17 +97,24 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 	if got := paths(t, spans, quiet, parent); len(got) > 0 {
 		t.Errorf("a trace that is not sampled is exported: %q", got)
 	}
-	if got, want := paths(t, spans, query, parent), []string{query1, query2, query2 + " / headgate-projection projection.gateway.v1.QueryService/Query"}; !slices.Equal(got, want) {
+	if got, want := paths(t, spans, query, parent), []string{
+		query1, query2, query2 + " / headgate-projection projection.gateway.v1.QueryService/Query",
+	}; !slices.Equal(got, want) {
 		t.Errorf("a query: %q\nwant %q", got, want)
 	}
-	want := []string{submit, submit + " / " + asks, submit + " / " + decided, submit + " / " + decided + " / headgate-aggregate command deposit", submit + " / " + appended, submit + " / " + seen}
+	want := []string{
+		submit, submit + " / " + asks, submit + " / " + decided,
+		submit + " / " + decided + " / headgate-aggregate command deposit", submit + " / " + appended,
+		submit + " / " + seen,
+	}
 	if got := paths(t, spans, command, parent); !slices.Equal(got, want) {
 		t.Errorf("a command: %q\nwant %q", got, want)
 	}
 	got := paths(t, spans, transfer, parent)
 	for _, want := range []string{
 		submit + " / " + decided + " / headgate-aggregate command request",
-		submit + " / " + appended + " / headgate-runner step transfer debit / " + sends + " / " + decided + " / headgate-aggregate command withdraw",
+		submit + " / " + appended + " / headgate-runner step transfer debit / " + sends + " / " + decided +
+			" / headgate-aggregate command withdraw",
 		submit + " / " + appended + " / headgate-runner step transfer debit / " + sends + " / " + seen,
 		submit + " / " + appended + " / headgate-runner step transfer credit / " + sends + " / " + seen,
 	} {
@@ -122,14 +133,21 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 				t.Errorf("%s has an empty attribute %s", s.GetName(), a.GetKey())
 			}
 		}
-		if strings.HasPrefix(s.GetName(), "POST ") && (s.Attribute("client.address") != "127.0.0.1" || s.Attribute("server.address") != "127.0.0.1" || s.Attribute("url.path") == "") {
+		if strings.HasPrefix(s.GetName(), "POST ") &&
+			(s.Attribute("client.address") != "127.0.0.1" || s.Attribute("server.address") != "127.0.0.1" ||
+				s.Attribute("url.path") == "") {
 			t.Errorf("a REST call has the attributes %v", s.GetAttributes())
 		}
-		if s.GetName() == "publish "+events && (s.Attribute("messaging.message.id") == "" || !strings.HasPrefix(s.Attribute("messaging.destination.name"), "events.acme.")) {
+		if s.GetName() == "publish "+events &&
+			(s.Attribute("messaging.message.id") == "" ||
+				!strings.HasPrefix(s.Attribute("messaging.destination.name"), "events.acme.")) {
 			t.Errorf("an event has the attributes %v", s.GetAttributes())
 		}
 	}
-	for _, kind := range []tracev1.Span_SpanKind{tracev1.Span_SPAN_KIND_SERVER, tracev1.Span_SPAN_KIND_CLIENT, tracev1.Span_SPAN_KIND_PRODUCER, tracev1.Span_SPAN_KIND_CONSUMER, tracev1.Span_SPAN_KIND_INTERNAL} {
+	for _, kind := range []tracev1.Span_SpanKind{
+		tracev1.Span_SPAN_KIND_SERVER, tracev1.Span_SPAN_KIND_CLIENT, tracev1.Span_SPAN_KIND_PRODUCER,
+		tracev1.Span_SPAN_KIND_CONSUMER, tracev1.Span_SPAN_KIND_INTERNAL,
+	} {
 		if kinds[kind] == 0 {
 			t.Errorf("there is no span of kind %v", kind)
 		}

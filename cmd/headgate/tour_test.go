@@ -53,7 +53,8 @@ func examples(t *testing.T, path, language string) []example {
 
 // addresses replaces the default addresses by those of a process.
 func (p *platform) addresses(text string) string {
-	return strings.NewReplacer("http://127.0.0.1:8080", p.gateway, "http://127.0.0.1:8081", p.aggregate, "http://127.0.0.1:8082", p.projection, "http://127.0.0.1:8083", p.runner).Replace(text)
+	return strings.NewReplacer("http://127.0.0.1:8080", p.gateway, "http://127.0.0.1:8081", p.aggregate,
+		"http://127.0.0.1:8082", p.projection, "http://127.0.0.1:8083", p.runner).Replace(text)
 }
 
 // shell runs commands in one bash, from the repository's root, and returns what
@@ -103,7 +104,8 @@ func (p *platform) check(t *testing.T, list []example) {
 	for i, got := range p.shell(t, commands) {
 		want := "^" + strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(list[i].want)), "…", ".*") + "$"
 		if got = strings.TrimSpace(got); !regexp.MustCompile(want).MatchString(got) {
-			t.Errorf("%s:%d: %s\nprints %s\n  want %s", list[i].page, list[i].line, list[i].command, got, strings.TrimSpace(list[i].want))
+			t.Errorf("%s:%d: %s\nprints %s\n  want %s", list[i].page, list[i].line, list[i].command, got,
+				strings.TrimSpace(list[i].want))
 		}
 	}
 }

@@ -11,7 +11,8 @@ import (
 func TestVersion_IsPrintedAsTextAndJSON(t *testing.T) {
 	t.Parallel()
 	text, err := exec.CommandContext(t.Context(), binary, "version").Output()
-	if err != nil || !strings.HasPrefix(string(text), "headgate ") || !strings.HasSuffix(string(text), runtime.GOOS+"/"+runtime.GOARCH+"\n") {
+	if err != nil || !strings.HasPrefix(string(text), "headgate ") ||
+		!strings.HasSuffix(string(text), runtime.GOOS+"/"+runtime.GOARCH+"\n") {
 		t.Errorf("%q, %v", text, err)
 	}
 	out, err := exec.CommandContext(t.Context(), binary, "version", "--json").Output()

@@ -20,11 +20,15 @@ func TestWatch_ResumesOverEventsAndGRPC(t *testing.T) {
 	json, grpc := dial(t, p.gateway, p.tokens["ACME"])
 	deposit := func(wallet, key string, amount int) {
 		t.Helper()
-		if _, err := json.commands.Submit(ctx, request("wallet", wallet, "deposit", key, map[string]any{"amount": amount})); err != nil {
+		if _, err := json.commands.Submit(
+			ctx, request("wallet", wallet, "deposit", key, map[string]any{"amount": amount}),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := json.commands.Submit(ctx, request("wallet", "w", "open", "open", map[string]any{"owner": "Ada"})); err != nil {
+	if _, err := json.commands.Submit(
+		ctx, request("wallet", "w", "open", "open", map[string]any{"owner": "Ada"}),
+	); err != nil {
 		t.Fatal(err)
 	}
 	// As a browser does: events, each with an id that resumes the stream.
@@ -80,10 +84,13 @@ func TestWatch_ResumesOverEventsAndGRPC(t *testing.T) {
 	if err != nil || !first.GetReset_() || len(first.GetChanges()) != 1 || first.GetChanges()[0].GetKey() != "w" {
 		t.Fatalf("%v, %v", first, err)
 	}
-	if _, err := json.commands.Submit(ctx, request("wallet", "w", "withdraw", "w1", map[string]any{"amount": 12})); err != nil {
+	if _, err := json.commands.Submit(
+		ctx, request("wallet", "w", "withdraw", "w1", map[string]any{"amount": 12}),
+	); err != nil {
 		t.Fatal(err)
 	}
-	if gone, err := stream.Receive(); err != nil || len(gone.GetChanges()) != 1 || gone.GetChanges()[0].GetRow() != nil {
+	if gone, err := stream.Receive(); err != nil || len(gone.GetChanges()) != 1 ||
+		gone.GetChanges()[0].GetRow() != nil {
 		t.Errorf("a row that no longer fits: %v, %v", gone, err)
 	}
 	_ = stream.Close()

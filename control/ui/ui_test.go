@@ -37,7 +37,8 @@ func TestHandler_ServesPagesAndAssetsUnderAStrictPolicy(t *testing.T) {
 		t.Fatalf("the page loads %v: it has not been built", assets)
 	}
 	for _, asset := range assets {
-		if res, _ := get(asset); res.StatusCode != http.StatusOK || !strings.Contains(res.Header.Get("Cache-Control"), "immutable") {
+		if res, _ := get(asset); res.StatusCode != http.StatusOK ||
+			!strings.Contains(res.Header.Get("Cache-Control"), "immutable") {
 			t.Errorf("%s: %v", asset, res)
 		}
 	}
@@ -46,7 +47,8 @@ func TestHandler_ServesPagesAndAssetsUnderAStrictPolicy(t *testing.T) {
 		if res.StatusCode != http.StatusOK || body != page {
 			t.Errorf("%s is not the application's page: %d", path, res.StatusCode)
 		}
-		if policy := res.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "script-src 'self'") || strings.Contains(policy, "unsafe-eval") {
+		if policy := res.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "script-src 'self'") ||
+			strings.Contains(policy, "unsafe-eval") {
 			t.Errorf("%s has the policy %q", path, policy)
 		}
 	}

@@ -52,9 +52,14 @@ func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zero
 	counters := newCounters(metrics)
 	someLosses := log.Sample(&zerolog.BurstSampler{Burst: loggedLosses, Period: time.Second})
 	r := &Recorder{
-		log: log, suppressed: counters.suppressed,
-		operators: newOutbox("operators", js, counters, log), tenants: newOutbox("tenants", js, counters, log), denials: newOutbox("denials", js, counters, someLosses),
-		denied: newCallers(1), reads: newCallers(1), writes: newCallers(writeFactor),
+		log:        log,
+		suppressed: counters.suppressed,
+		operators:  newOutbox("operators", js, counters, log),
+		tenants:    newOutbox("tenants", js, counters, log),
+		denials:    newOutbox("denials", js, counters, someLosses),
+		denied:     newCallers(1),
+		reads:      newCallers(1),
+		writes:     newCallers(writeFactor),
 	}
 	metrics.MustRegister(states{r.operators, r.tenants, r.denials})
 	return r
@@ -102,12 +107,16 @@ func (r *Recorder) Admit(class auditlog.Class, principal string) (Admission, boo
 }
 
 // Operate records an operator's call that Admit has admitted.
-func (r *Recorder) Operate(rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, admission Admission) {
+func (r *Recorder) Operate(
+	rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, admission Admission,
+) {
 	record.Suppressed = admission.caller.suppressed.Swap(0)
 	r.record(rc, account, class, record, admission.caller)
 }
 
-func (r *Recorder) record(rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, caller *caller) {
+func (r *Recorder) record(
+	rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, caller *caller,
+) {
 	out := r.tenants
 	if class == auditlog.ClassOperator {
 		out = r.operators
@@ -124,13 +133,22 @@ func (r *Recorder) record(rc contextkit.RequestContext, account streams.Account,
 const overhead = 2 << 10
 
 // add adds a record to an outbox, and returns the entries that the outbox dropped for it.
-func (r *Recorder) add(out *outbox, rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record, caller *caller) []*entry {
+func (r *Recorder) add(
+	out *outbox, rc contextkit.RequestContext, account streams.Account, class auditlog.Class, record Record,
+	caller *caller,
+) []*entry {
 	data, err := json.Marshal(record.Bounded())
 	if err != nil {
 		r.log.Error().Err(err).Msg("audit record not stored: it cannot be encoded")
 		return nil
 	}
-	e := &entry{rc: rc, subject: auditlog.Subject(account, class), data: data, caller: caller, suppressed: record.Suppressed}
+	e := &entry{
+		rc:         rc,
+		subject:    auditlog.Subject(account, class),
+		data:       data,
+		caller:     caller,
+		suppressed: record.Suppressed,
+	}
 	return out.queue.Add(string(account), len(data)+overhead, e)
 }
 

@@ -79,7 +79,8 @@ func call() contextkit.RequestContext {
 }
 
 func (r recorder) operate(procedure string) {
-	r.Record(call(), streams.AccountPlatform, auditlog.ClassOperator, audit.Record{Decision: "allowed", Principal: "operator", Procedure: procedure})
+	r.Record(call(), streams.AccountPlatform, auditlog.ClassOperator,
+		audit.Record{Decision: "allowed", Principal: "operator", Procedure: procedure})
 }
 
 // reader reads the audit stream from its beginning.
@@ -90,7 +91,8 @@ type reader struct {
 
 func read(t *testing.T, js jetstream.JetStream, subjects ...string) reader {
 	t.Helper()
-	consumer, err := js.OrderedConsumer(t.Context(), streams.Audit, jetstream.OrderedConsumerConfig{FilterSubjects: subjects})
+	consumer, err := js.OrderedConsumer(t.Context(), streams.Audit,
+		jetstream.OrderedConsumerConfig{FilterSubjects: subjects})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +140,9 @@ func TestRecorder_DenialsOfCallerAreRateLimited(t *testing.T) {
 	if recorded < 200 {
 		t.Errorf("%d denials of a burst are recorded, want 200", recorded)
 	}
-	if record := read(t, js, auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator)).next(); record.Procedure != "/x.Y/Z" {
+	if record := read(
+		t, js, auditlog.Subject(streams.AccountPlatform, auditlog.ClassOperator),
+	).next(); record.Procedure != "/x.Y/Z" {
 		t.Errorf("the operator's record is %+v", record)
 	}
 	// The next record counts the suppressed ones.
@@ -165,14 +169,28 @@ func TestRecorder_DenialsOfCallerAreRateLimited(t *testing.T) {
 func TestRecorder_RecordSizeIsBounded(t *testing.T) {
 	js := natstest.Start(t)
 	r, denials := start(t, js), read(t, js, "audit.*.denied")
-	for name, piece := range map[string]string{"ascii": "a", "quotes": `"`, "control": "\x01", "runes": "世", "not UTF-8": "\xff"} {
+	for name, piece := range map[string]string{
+		"ascii": "a", "quotes": `"`, "control": "\x01", "runes": "世", "not UTF-8": "\xff",
+	} {
 		huge := strings.Repeat(piece, 95<<10/len(piece))
 		rc := call()
-		rc.CorrelationID, rc.RequestID, rc.CausationID = strings.Repeat("i", contextkit.MaxIDLength), strings.Repeat("r", contextkit.MaxIDLength), strings.Repeat("c", contextkit.MaxIDLength)
+		rc.CorrelationID, rc.RequestID, rc.CausationID = strings.Repeat(
+			"i", contextkit.MaxIDLength,
+		), strings.Repeat("r", contextkit.MaxIDLength), strings.Repeat("c", contextkit.MaxIDLength)
 		rc.TenantID, rc.Tracestate = natstest.Tenant(t, strings.Repeat("t", 63)), strings.Repeat("s", 512)
 		r.Deny(rc, streams.AccountOf(rc.TenantID), audit.Record{
-			Decision: "denied", Reason: huge, Principal: huge, Tenant: huge, Procedure: huge, Right: huge, Resource: huge, Code: huge, Node: huge,
-			CorrelationID: huge, TraceID: huge, RequestID: huge,
+			Decision:      "denied",
+			Reason:        huge,
+			Principal:     huge,
+			Tenant:        huge,
+			Procedure:     huge,
+			Right:         huge,
+			Resource:      huge,
+			Code:          huge,
+			Node:          huge,
+			CorrelationID: huge,
+			TraceID:       huge,
+			RequestID:     huge,
 		})
 		msg := denials.nextMsg()
 		var record audit.Record
@@ -213,7 +231,11 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 			r := start(t, js)
 			for range 300 { // more than the window
 				r.Record(call(), streams.AccountPlatform, auditlog.ClassOperator, audit.Record{
-					Decision: "allowed", Principal: strings.Repeat("p", 256), Procedure: strings.Repeat("m", 256), Resource: strings.Repeat("r", 512), Reason: strings.Repeat("x", 1024),
+					Decision:  "allowed",
+					Principal: strings.Repeat("p", 256),
+					Procedure: strings.Repeat("m", 256),
+					Resource:  strings.Repeat("r", 512),
+					Reason:    strings.Repeat("x", 1024),
 				})
 			}
 			r.operate("/after.It/All")
@@ -249,10 +271,16 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 
 	// One tenant sends a flood of denials, another one a few, and the operator some calls.
 	for i := range 10_000 {
-		r.Deny(call(), "flood", audit.Record{Decision: "denied", Principal: fmt.Sprint("p", i/100), Procedure: "/x.Y/Flood", Resource: strings.Repeat("r", 95<<10)})
+		r.Deny(call(), "flood", audit.Record{
+			Decision:  "denied",
+			Principal: fmt.Sprint("p", i/100),
+			Procedure: "/x.Y/Flood",
+			Resource:  strings.Repeat("r", 95<<10),
+		})
 	}
 	for i := range 3 {
-		r.Deny(call(), "quiet", audit.Record{Decision: "denied", Principal: "q", Procedure: fmt.Sprint("/x.Y/Quiet", i)})
+		r.Deny(call(), "quiet",
+			audit.Record{Decision: "denied", Principal: "q", Procedure: fmt.Sprint("/x.Y/Quiet", i)})
 	}
 	const operations = 600 // more than the window
 	for i := range operations {
@@ -284,7 +312,8 @@ func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	}
 	r.stop()
 	for _, queue := range []string{"operators", "denials"} {
-		if queued := r.metric(t, "headgate_audit_queued", queue) + r.metric(t, "headgate_audit_queued_bytes", queue) + r.metric(t, "headgate_audit_oldest_seconds", queue); queued != 0 {
+		if queued := r.metric(t, "headgate_audit_queued", queue) + r.metric(t, "headgate_audit_queued_bytes", queue) +
+			r.metric(t, "headgate_audit_oldest_seconds", queue); queued != 0 {
 			t.Errorf("%s: something is queued still: %v", queue, queued)
 		}
 	}

@@ -22,7 +22,9 @@ type failing struct {
 	bounds []time.Duration // 0: none
 }
 
-func (f *failing) PublishMsg(ctx context.Context, msg *nats.Msg, options ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (f *failing) PublishMsg(
+	ctx context.Context, msg *nats.Msg, options ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
 	bound := time.Duration(0)
 	if deadline, ok := ctx.Deadline(); ok {
 		bound = time.Until(deadline)
@@ -39,7 +41,8 @@ func TestRecorder_EachAttemptHasATimeout(t *testing.T) {
 	o := newOutbox("operators", js, newCounters(prometheus.NewRegistry()), zerolog.Nop())
 	o.queue.Add("_platform", 1, &entry{})
 	item, _ := o.queue.TryTake()
-	o.awaitAck(t.Context(), js, sent{item: item, msg: &nats.Msg{Subject: "audit._platform.operator", Data: []byte("{}")}, err: nats.ErrTimeout})
+	o.awaitAck(t.Context(), js,
+		sent{item: item, msg: &nats.Msg{Subject: "audit._platform.operator", Data: []byte("{}")}, err: nats.ErrTimeout})
 	if len(js.bounds) != 3 {
 		t.Fatalf("%d attempts, want 3", len(js.bounds))
 	}

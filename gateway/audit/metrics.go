@@ -22,9 +22,26 @@ type counters struct {
 
 func newCounters(metrics prometheus.Registerer) *counters {
 	c := &counters{
-		lost:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_lost_total", Help: "Audit records that were not stored, by queue and reason; they are in the log."}, []string{"queue", "reason"}),
-		retries:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_audit_retries_total", Help: "Retries of storing an audit record, by queue."}, []string{"queue"}),
-		suppressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_audit_suppressed_total", Help: "Denials, and operators' calls for tenants, that were not recorded because their caller or account exceeded the rate; the caller's next record has their number."}),
+		lost: prometheus.NewCounterVec(
+			prometheus.CounterOpts{
+				Name: "headgate_audit_lost_total",
+				Help: "Audit records that were not stored, by queue and reason; they are in the log.",
+			},
+			[]string{"queue", "reason"},
+		),
+		retries: prometheus.NewCounterVec(
+			prometheus.CounterOpts{
+				Name: "headgate_audit_retries_total",
+				Help: "Retries of storing an audit record, by queue.",
+			},
+			[]string{"queue"},
+		),
+		suppressed: prometheus.NewCounter(
+			prometheus.CounterOpts{
+				Name: "headgate_audit_suppressed_total",
+				Help: "Denials, and operators' calls for tenants, that were not recorded because their caller or account exceeded the rate; the caller's next record has their number.",
+			},
+		),
 	}
 	metrics.MustRegister(c.lost, c.retries, c.suppressed)
 	return c
@@ -32,16 +49,21 @@ func newCounters(metrics prometheus.Registerer) *counters {
 
 // begin creates a queue's series at 0.
 func (c *counters) begin(queue string) {
-	for _, reason := range []string{reasonQueueFull, reasonEnded, natsclient.RefusedTooLarge, natsclient.RefusedInvalid} {
+	for _, reason := range []string{
+		reasonQueueFull, reasonEnded, natsclient.RefusedTooLarge, natsclient.RefusedInvalid,
+	} {
 		c.lost.WithLabelValues(queue, reason)
 	}
 	c.retries.WithLabelValues(queue)
 }
 
 var (
-	queuedRecords = prometheus.NewDesc("headgate_audit_queued", "Audit records that are not stored yet, by queue.", []string{"queue"}, nil)
-	queuedBytes   = prometheus.NewDesc("headgate_audit_queued_bytes", "Memory of the audit records that are not stored yet, by queue.", []string{"queue"}, nil)
-	oldestQueued  = prometheus.NewDesc("headgate_audit_oldest_seconds", "Age of the oldest audit record that is not stored yet, by queue; 0 if there is none.", []string{"queue"}, nil)
+	queuedRecords = prometheus.NewDesc("headgate_audit_queued", "Audit records that are not stored yet, by queue.",
+		[]string{"queue"}, nil)
+	queuedBytes = prometheus.NewDesc("headgate_audit_queued_bytes",
+		"Memory of the audit records that are not stored yet, by queue.", []string{"queue"}, nil)
+	oldestQueued = prometheus.NewDesc("headgate_audit_oldest_seconds",
+		"Age of the oldest audit record that is not stored yet, by queue; 0 if there is none.", []string{"queue"}, nil)
 )
 
 // states collects the state of the outboxes' queues.

@@ -55,7 +55,11 @@ type entry struct {
 func newOutbox(name string, js jetstream.JetStream, counters *counters, log zerolog.Logger) *outbox {
 	counters.begin(name)
 	return &outbox{
-		name: name, js: js, queue: fairqueue.New[*entry](bounds), counters: counters, log: log,
+		name:     name,
+		js:       js,
+		queue:    fairqueue.New[*entry](bounds),
+		counters: counters,
+		log:      log,
 	}
 }
 
@@ -174,7 +178,9 @@ func (o *outbox) restore(ctx context.Context) {
 	case err != nil:
 		o.log.Warn().Err(err).Str("queue", o.name).Msg("audit stream not restored")
 	case restored:
-		o.log.Warn().Str("queue", o.name).Str("stream", streams.Audit).Msg("restored the stream's subjects, which a process of an earlier version had removed")
+		o.log.Warn().Str("queue", o.name).Str("stream", streams.Audit).Msg(
+			"restored the stream's subjects, which a process of an earlier version had removed",
+		)
 	}
 }
 
@@ -189,7 +195,9 @@ func refused(err error) string {
 // recordLoss counts and logs an entry that is not stored.
 func (o *outbox) recordLoss(e *entry, reason string, err error) {
 	o.counters.lost.WithLabelValues(o.name, reason).Inc()
-	o.log.Error().Err(err).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
+	o.log.Error().Err(
+		err,
+	).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
 }
 
 // age returns the age of the oldest queued entry, 0 if there is none.

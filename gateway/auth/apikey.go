@@ -45,7 +45,13 @@ func NewAPIKey(id string, tenants, rights []string, expires time.Time) (key stri
 	_, _ = rand.Read(secret) // crypto/rand.Read never fails (Go 1.24)
 	text := base64.RawURLEncoding.EncodeToString(secret)
 	sum := sha256.Sum256([]byte(text))
-	kept = APIKey{ID: id, Hash: hex.EncodeToString(sum[:]), Tenants: tenants, Rights: rights, Expires: expires}
+	kept = APIKey{
+		ID:      id,
+		Hash:    hex.EncodeToString(sum[:]),
+		Tenants: tenants,
+		Rights:  rights,
+		Expires: expires,
+	}
 	principal, err := kept.principal()
 	if err == nil {
 		err = principal.CheckRights()

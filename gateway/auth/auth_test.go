@@ -22,7 +22,11 @@ func principal(t *testing.T) *auth.Principal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &auth.Principal{Subject: "app", Tenants: []contextkit.TenantID{acme}, Rights: []auth.Right{{Action: "query.read", Resources: "orders*"}}}
+	return &auth.Principal{
+		Subject: "app",
+		Tenants: []contextkit.TenantID{acme},
+		Rights:  []auth.Right{{Action: "query.read", Resources: "orders*"}},
+	}
 }
 
 func open(t *testing.T) (*auth.Issuer, *auth.Verifier) {
@@ -54,7 +58,8 @@ func TestAuthenticate_TokenYieldsPrincipal(t *testing.T) {
 			t.Fatal(err)
 		}
 		acme, globex := principal(t).Tenants[0], contextkit.TenantID{}
-		if p.Subject != "app" || !p.ActsFor(acme) || p.ActsFor(globex) || !p.Allows("query.read", "orders_open") || p.Allows("query.read", "") || p.Allows("command.submit", "orders") {
+		if p.Subject != "app" || !p.ActsFor(acme) || p.ActsFor(globex) || !p.Allows("query.read", "orders_open") ||
+			p.Allows("query.read", "") || p.Allows("command.submit", "orders") {
 			t.Fatalf("principal = %+v", p)
 		}
 	}
@@ -106,7 +111,8 @@ func TestAuthenticate_APIKeyYieldsPrincipal(t *testing.T) {
 	}
 	_, verifier := withAPIKeys(t, keys(document))
 	p, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
-	if err != nil || p.Subject != "key:app" || !p.AnyTenant || !p.Allows("command.submit", "wallet") || p.Allows("query.read", "wallets") {
+	if err != nil || p.Subject != "key:app" || !p.AnyTenant || !p.Allows("command.submit", "wallet") ||
+		p.Allows("query.read", "wallets") {
 		t.Errorf("%+v, %v", p, err)
 	}
 	for name, tc := range map[string]struct {
@@ -119,7 +125,9 @@ func TestAuthenticate_APIKeyYieldsPrincipal(t *testing.T) {
 		"no secret":                 {"hgk_app", auth.ErrBadToken},
 		"expired":                   {old, auth.ErrExpired},
 	} {
-		if _, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + tc.token}); !errors.Is(err, tc.want) {
+		if _, err := verifier.Authenticate(
+			t.Context(), time.Now(), []string{"Bearer " + tc.token},
+		); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}
 	}
@@ -199,8 +207,10 @@ func TestAPIKeyRing_FollowsItsSource(t *testing.T) {
 			synctest.Wait()
 			_, app := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + key})
 			_, other := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + late})
-			if (app == nil) != step.app || (other == nil) != step.late || verifier.Revoked(first) != step.revoked || changes != step.changes || reports != step.reports {
-				t.Errorf("%s: app %v, late %v, revoked %v, %d changes, %d reports; want %+v", step.what, app, other, verifier.Revoked(first), changes, reports, step)
+			if (app == nil) != step.app || (other == nil) != step.late || verifier.Revoked(first) != step.revoked ||
+				changes != step.changes || reports != step.reports {
+				t.Errorf("%s: app %v, late %v, revoked %v, %d changes, %d reports; want %+v", step.what, app, other,
+					verifier.Revoked(first), changes, reports, step)
 			}
 		}
 	})
@@ -240,7 +250,9 @@ func TestAuthenticate_TokenTimesHaveLeeway(t *testing.T) {
 }
 
 func TestRight_CoversItsResources(t *testing.T) {
-	for _, bad := range []string{"", "query", "Query.read", "query.read:", "query.read:a*b", "query.read:**", "query read"} {
+	for _, bad := range []string{
+		"", "query", "Query.read", "query.read:", "query.read:a*b", "query.read:**", "query read",
+	} {
 		if _, err := auth.ParseRight(bad); !errors.Is(err, auth.ErrInvalidRight) {
 			t.Errorf("%q is accepted", bad)
 		}
@@ -250,8 +262,10 @@ func TestRight_CoversItsResources(t *testing.T) {
 		want            bool
 	}{
 		{"query.read", "", true}, {"query.read", "orders", true},
-		{"query.read:orders", "orders", true}, {"query.read:orders", "orders_open", false}, {"query.read:orders", "", false},
-		{"query.read:orders*", "orders_open", true}, {"query.read:orders*", "order", false}, {"query.read:*", "anything", true}, {"query.read:*", "", false},
+		{"query.read:orders", "orders", true}, {"query.read:orders", "orders_open", false},
+		{"query.read:orders", "", false},
+		{"query.read:orders*", "orders_open", true}, {"query.read:orders*", "order", false},
+		{"query.read:*", "anything", true}, {"query.read:*", "", false},
 		{"command.submit", "orders", false},
 	}
 	for _, tc := range allows {
@@ -307,12 +321,17 @@ func TestRight_PartsOfAResource(t *testing.T) {
 }
 
 func TestRight_OfInternalCommandsHasNoWildcard(t *testing.T) {
-	for _, good := range []string{"command.internal", "command.internal:transfer", "command.internal:transfer.complete"} {
+	for _, good := range []string{
+		"command.internal", "command.internal:transfer", "command.internal:transfer.complete",
+	} {
 		if _, err := auth.ParseRight(good); err != nil {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"command.internal:*", "command.internal:trans*", "command.internal:transfer.*", "command.internal:a.b.c", "command.internal:a b", "command.internal:", "command.*", "*", "command.internal:transfer complete"} {
+	for _, bad := range []string{
+		"command.internal:*", "command.internal:trans*", "command.internal:transfer.*", "command.internal:a.b.c",
+		"command.internal:a b", "command.internal:", "command.*", "*", "command.internal:transfer complete",
+	} {
 		if _, err := auth.ParseRight(bad); !errors.Is(err, auth.ErrInvalidRight) {
 			t.Errorf("%q is accepted", bad)
 		}
@@ -334,16 +353,22 @@ func TestRight_InvalidIsNotIssued(t *testing.T) {
 		return token, key
 	}
 	for _, good := range []string{
-		"command.submit", "command.submit:*", "command.submit:wallet", "command.submit:wal*", "command.submit:wallet.open", "command.submit:wallet.*", "command.submit:wallet.op*", "command.internal:wallet.open", "query.read:orders*", "fleet.admin:acme-1", "thing.read:a/b",
-		"thing.read:shelves/a b/*", "thing.read:a *", "thing.read:Zoë", "thing.read:棚/1", "thing.read:c%2Fd", "thing.read:a,b:c",
+		"command.submit", "command.submit:*", "command.submit:wallet", "command.submit:wal*",
+		"command.submit:wallet.open", "command.submit:wallet.*", "command.submit:wallet.op*",
+		"command.internal:wallet.open", "query.read:orders*", "fleet.admin:acme-1", "thing.read:a/b",
+		"thing.read:shelves/a b/*", "thing.read:a *", "thing.read:Zoë", "thing.read:棚/1", "thing.read:c%2Fd",
+		"thing.read:a,b:c",
 	} {
 		if token, key := issue(good); token != nil || key != nil {
 			t.Errorf("%s: %v, %v", good, token, key)
 		}
 	}
 	for _, bad := range []string{
-		"command.submit:Wallet", "command.submit:wallet.", "command.submit:.open", "command.submit:wallet.open.x", "command.submit:wallet..open", "command.submit:wallet open", "command.submit: wallet", "command.submit:wallet:open", "command.submit:wallet.open,x",
-		"query.read: orders", "query.read:orders ", "query.read: *", "query.read:a\tb", "query.read:a\nb", "query.read:a\u00a0b", "query.read:a\u200bb", "query.read:a\u202eb", "query.read:a\x00", "query.read:\xff",
+		"command.submit:Wallet", "command.submit:wallet.", "command.submit:.open", "command.submit:wallet.open.x",
+		"command.submit:wallet..open", "command.submit:wallet open", "command.submit: wallet",
+		"command.submit:wallet:open", "command.submit:wallet.open,x",
+		"query.read: orders", "query.read:orders ", "query.read: *", "query.read:a\tb", "query.read:a\nb",
+		"query.read:a\u00a0b", "query.read:a\u200bb", "query.read:a\u202eb", "query.read:a\x00", "query.read:\xff",
 	} {
 		if token, key := issue(bad); !errors.Is(token, auth.ErrInvalidRight) || !errors.Is(key, auth.ErrInvalidRight) {
 			t.Errorf("%s is issued: %v, %v", bad, token, key)

@@ -18,7 +18,8 @@ func TestParseKeySet_NumberOfKeysIsBounded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keys[i] = fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"key-%d","x":%q}`, i, base64.RawURLEncoding.EncodeToString(public))
+			keys[i] = fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"key-%d","x":%q}`, i,
+				base64.RawURLEncoding.EncodeToString(public))
 		}
 		return []byte(`{"keys":[` + strings.Join(keys, ",") + `]}`)
 	}
@@ -33,14 +34,16 @@ func TestParseKeySet_NumberOfKeysIsBounded(t *testing.T) {
 // The cache's documented bounds: 4096 tokens and 16 MiB in all, and a thirty-second of both per subject.
 func TestTokenCache_BoundsAreAsDocumented(t *testing.T) {
 	if cachedTokens != 4096 || cachedBytes != 16<<20 || maxSubjectTokens != 128 || maxSubjectBytes != 512<<10 {
-		t.Errorf("%d tokens, %d bytes; per subject %d and %d", cachedTokens, cachedBytes, maxSubjectTokens, maxSubjectBytes)
+		t.Errorf("%d tokens, %d bytes; per subject %d and %d", cachedTokens, cachedBytes, maxSubjectTokens,
+			maxSubjectBytes)
 	}
 }
 
 // A token has at most 16 KiB; a longer one is rejected before anything of it is decoded.
 func TestParseToken_LengthIsBounded(t *testing.T) {
 	for length, want := range map[int]bool{maxTokenBytes: false, maxTokenBytes + 1: true} {
-		if _, err := parseToken(strings.Repeat("x", length)); err == nil || strings.Contains(err.Error(), "longer") != want {
+		if _, err := parseToken(strings.Repeat("x", length)); err == nil ||
+			strings.Contains(err.Error(), "longer") != want {
 			t.Errorf("%d bytes: %v", length, err)
 		}
 	}

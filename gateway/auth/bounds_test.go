@@ -39,7 +39,9 @@ func TestSources_SilentSourceIsReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		silent = true
-		for name, run := range map[string]func(context.Context, func(), func(error)){"keys of tokens": ring.Run, "API keys": keys.Run} {
+		for name, run := range map[string]func(context.Context, func(), func(error)){
+			"keys of tokens": ring.Run, "API keys": keys.Run,
+		} {
 			waits = nil
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})

@@ -20,7 +20,8 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, kept, err := auth.NewAPIKey("app", []string{"acme", "globex"}, []string{"query.read", "command.submit"}, time.Time{})
+	key, kept, err := auth.NewAPIKey("app", []string{"acme", "globex"}, []string{"query.read", "command.submit"},
+		time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,8 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 		}
 		return v
 	}
-	caller, err := auth.NewPrincipal("ada", []string{"acme"}, []string{"query.read:wallets", "query.read:a b*", "command.submit"})
+	caller, err := auth.NewPrincipal("ada", []string{"acme"},
+		[]string{"query.read:wallets", "query.read:a b*", "command.submit"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +85,12 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", principal.Subject, err)
 		}
-		if restored.Subject != principal.Subject || !restored.ActsFor(tenant) || restored.ActsFor(natstest.Tenant(t, "globex")) || restored.AnyTenant ||
-			!restored.Allows("query.read", "wallets") || restored.Holds("command.submit") || restored.Until.UnixMilli() != principal.Until.UnixMilli() || second.Revoked(restored) {
+		if restored.Subject != principal.Subject || !restored.ActsFor(tenant) ||
+			restored.ActsFor(natstest.Tenant(t, "globex")) || restored.AnyTenant ||
+			!restored.Allows(
+				"query.read", "wallets",
+			) || restored.Holds("command.submit") || restored.Until.UnixMilli() != principal.Until.UnixMilli() ||
+			second.Revoked(restored) {
 			t.Errorf("%+v is restored as %+v", principal, restored)
 		}
 		for i, v := range gone {

@@ -197,7 +197,8 @@ func TestKeyRing_HangingSourceTimesOut(t *testing.T) {
 			return nil, ctx.Err()
 		})
 		began := time.Now()
-		if err := ring.Refresh(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 5*time.Second {
+		if err := ring.Refresh(t.Context()); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(began) != 5*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		// The end of Run ends a read in progress.
@@ -234,7 +235,8 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		both := keySet(t, jose.JSONWebKey{Key: old.private.Public(), KeyID: "old", Algorithm: "EdDSA"}, jose.JSONWebKey{Key: rotated.private.Public(), KeyID: "rotated", Algorithm: "EdDSA"})
+		both := keySet(t, jose.JSONWebKey{Key: old.private.Public(), KeyID: "old", Algorithm: "EdDSA"},
+			jose.JSONWebKey{Key: rotated.private.Public(), KeyID: "rotated", Algorithm: "EdDSA"})
 		for _, step := range []struct {
 			what              string
 			set               []byte
@@ -253,7 +255,8 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 			time.Sleep(time.Minute + 2*time.Second)
 			synctest.Wait()
 			if verifier.Revoked(admitted) != step.revoked || changes != step.changes || failures != step.failures {
-				t.Errorf("%s: revoked %t, %d changes, %d failures; want %+v", step.what, verifier.Revoked(admitted), changes, failures, step)
+				t.Errorf("%s: revoked %t, %d changes, %d failures; want %+v", step.what, verifier.Revoked(admitted),
+					changes, failures, step)
 			}
 		}
 	})
@@ -262,12 +265,14 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 func TestKeyRing_RotatesWithoutRestart(t *testing.T) {
 	old, rotated := newSigner(t), newSigner(t)
 	var set atomic.Pointer[[]byte]
-	server := httptest.NewServer(contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if rc, ok := contextkit.FromContext(r.Context()); !ok || rc.Traceparent.IsZero() {
-			t.Error("keys are fetched without a trace")
-		}
-		_, _ = w.Write(*set.Load())
-	})))
+	server := httptest.NewServer(
+		contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if rc, ok := contextkit.FromContext(r.Context()); !ok || rc.Traceparent.IsZero() {
+				t.Error("keys are fetched without a trace")
+			}
+			_, _ = w.Write(*set.Load())
+		})),
+	)
 	defer server.Close()
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	publish := func(document []byte) {

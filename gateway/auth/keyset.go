@@ -111,7 +111,8 @@ func parseKey(raw []byte) (*signingKey, error) {
 	case !key.IsPublic() || public == nil:
 		return nil, errors.New("not a public key")
 	case !fits(public, algorithm):
-		return nil, fmt.Errorf("its type, curve or size is not one of %s (RSA keys have %d to %d bits)", algorithm, minRSABits, maxRSABits)
+		return nil, fmt.Errorf("its type, curve or size is not one of %s (RSA keys have %d to %d bits)", algorithm,
+			minRSABits, maxRSABits)
 	}
 	return &signingKey{id: key.KeyID, algorithm: algorithm, public: public}, nil
 }
@@ -122,9 +123,11 @@ func fits(public publicKey, algorithm jose.SignatureAlgorithm) bool {
 	case ed25519.PublicKey:
 		return algorithm == jose.EdDSA
 	case *ecdsa.PublicKey:
-		return algorithm == jose.ES256 && key.Curve == elliptic.P256() || algorithm == jose.ES384 && key.Curve == elliptic.P384()
+		return algorithm == jose.ES256 && key.Curve == elliptic.P256() ||
+			algorithm == jose.ES384 && key.Curve == elliptic.P384()
 	case *rsa.PublicKey:
-		return (algorithm == jose.RS256 || algorithm == jose.PS256) && key.N.BitLen() >= minRSABits && key.N.BitLen() <= maxRSABits
+		return (algorithm == jose.RS256 || algorithm == jose.PS256) && key.N.BitLen() >= minRSABits &&
+			key.N.BitLen() <= maxRSABits
 	}
 	return false
 }

@@ -4,9 +4,12 @@ import "github.com/prometheus/client_golang/prometheus"
 
 var (
 	cachedTokensDesc = prometheus.NewDesc("headgate_auth_cached_tokens", "Verified tokens in the cache.", nil, nil)
-	cachedBytesDesc  = prometheus.NewDesc("headgate_auth_cached_bytes", "Memory of the verified tokens in the cache, estimated.", nil, nil)
-	keyReadsDesc     = prometheus.NewDesc("headgate_auth_key_reads_total", "Reads of the key set, by outcome.", []string{"outcome"}, nil)
-	keyWaitersDesc   = prometheus.NewDesc("headgate_auth_key_waiters", "Calls that wait for a read of the key set.", nil, nil)
+	cachedBytesDesc  = prometheus.NewDesc("headgate_auth_cached_bytes",
+		"Memory of the verified tokens in the cache, estimated.", nil, nil)
+	keyReadsDesc = prometheus.NewDesc("headgate_auth_key_reads_total", "Reads of the key set, by outcome.",
+		[]string{"outcome"}, nil)
+	keyWaitersDesc = prometheus.NewDesc("headgate_auth_key_waiters", "Calls that wait for a read of the key set.",
+		nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
@@ -30,7 +33,9 @@ func (v *Verifier) Collect(metrics chan<- prometheus.Metric) {
 	waiting := keys.waiting
 	keys.mu.Unlock()
 	gauge(keyWaitersDesc, waiting)
-	for outcome, reads := range map[string]int64{"changed": keys.changed.Load(), "unchanged": keys.unchanged.Load(), "failed": keys.failed.Load()} {
+	for outcome, reads := range map[string]int64{
+		"changed": keys.changed.Load(), "unchanged": keys.unchanged.Load(), "failed": keys.failed.Load(),
+	} {
 		metrics <- prometheus.MustNewConstMetric(keyReadsDesc, prometheus.CounterValue, float64(reads), outcome)
 	}
 }

@@ -66,7 +66,9 @@ var (
 	actionPattern = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$`)
 	// commandsPattern matches what rights of commands may be narrowed to: an aggregate type, one of
 	// its commands, or a prefix of either with a final '*'.
-	commandsPattern = regexp.MustCompile(`^(\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*|\.)?\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?)$`)
+	commandsPattern = regexp.MustCompile(
+		`^(\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*|\.)?\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?)$`,
+	)
 )
 
 // ErrInvalidRight is wrapped by the error of an invalid right.
@@ -80,7 +82,8 @@ func ParseRight(s string) (Right, error) {
 		return Right{}, fmt.Errorf("%w %q: want an action such as query.read", ErrInvalidRight, s)
 	}
 	if narrowed && (resources == "" || strings.Contains(strings.TrimSuffix(resources, "*"), "*")) {
-		return Right{}, fmt.Errorf("%w %q: want a resource after the colon, or a prefix with a final *", ErrInvalidRight, s)
+		return Right{}, fmt.Errorf("%w %q: want a resource after the colon, or a prefix with a final *",
+			ErrInvalidRight, s)
 	}
 	right := Right{Action: action, Resources: resources}
 	if action == ActionInternal {
@@ -100,15 +103,20 @@ func (r Right) Check() error {
 	switch r.Action {
 	case ActionInternal:
 		if strings.HasSuffix(r.Resources, "*") || !commandsPattern.MatchString(r.Resources) {
-			return fmt.Errorf("%w %q: want AGGREGATE or AGGREGATE.COMMAND after the colon, without a wildcard", ErrInvalidRight, r)
+			return fmt.Errorf("%w %q: want AGGREGATE or AGGREGATE.COMMAND after the colon, without a wildcard",
+				ErrInvalidRight, r)
 		}
 	case ActionSubmit:
 		if !commandsPattern.MatchString(r.Resources) {
-			return fmt.Errorf("%w %q: want AGGREGATE or AGGREGATE.COMMAND after the colon, or a prefix with a final *", ErrInvalidRight, r)
+			return fmt.Errorf("%w %q: want AGGREGATE or AGGREGATE.COMMAND after the colon, or a prefix with a final *",
+				ErrInvalidRight, r)
 		}
 	default:
 		if !isPrintable(r.Resources) {
-			return fmt.Errorf("%w %q: a resource consists of printable characters in UTF-8, without spaces at either end", ErrInvalidRight, r)
+			return fmt.Errorf(
+				"%w %q: a resource consists of printable characters in UTF-8, without spaces at either end",
+				ErrInvalidRight, r,
+			)
 		}
 	}
 	return nil
@@ -185,7 +193,8 @@ func (p *Principal) Allows(action, resource string) bool {
 // AllowsPart reports whether the principal may perform the action on a part of a resource, such as
 // a command of an aggregate type. A right for the resource covers all of its parts.
 func (p *Principal) AllowsPart(action string, resource, part []byte) bool {
-	return slices.ContainsFunc(p.Rights, func(r Right) bool { return r.Action == action && r.coversPart(resource, part) })
+	return slices.ContainsFunc(p.Rights,
+		func(r Right) bool { return r.Action == action && r.coversPart(resource, part) })
 }
 
 // CheckRights checks the rights of a credential before it is issued, see [Right.Check].

@@ -189,7 +189,9 @@ func tokenSubject(subject string) (string, error) {
 	switch {
 	case visible == "":
 		return "", errors.New("sub is missing")
-	case visible == AnonymousSubject, strings.HasPrefix(visible, apiKeySubject), strings.HasPrefix(visible, tokenSubjectPrefix):
+	case visible == AnonymousSubject, strings.HasPrefix(
+		visible, apiKeySubject,
+	), strings.HasPrefix(visible, tokenSubjectPrefix):
 		return tokenSubjectPrefix + subject, nil
 	}
 	return subject, nil

@@ -144,7 +144,10 @@ func TestVerifier_TokenHeader(t *testing.T) {
 		{"null", `null`, "not a JSON object"},
 		{"text after it", goodHeader + `{}`, "not a JSON object"},
 		{"not UTF-8", "{\"alg\":\"EdDSA\",\"kid\":\"k\",\"x\":\"\xff\"}", "not UTF-8"},
-		{"deep", `{"alg":"EdDSA","kid":"k","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "nested too deeply"},
+		{
+			"deep", `{"alg":"EdDSA","kid":"k","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`,
+			"nested too deeply",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			check(t, verifier, "Bearer "+signer.sign(tc.header, with("", "")), tc.cause)
@@ -192,7 +195,10 @@ func TestVerifier_TokenClaims(t *testing.T) {
 		{"sub is a number", with("sub", "1"), "sub is not a string"},
 		{"sub is long", with("sub", `"`+strings.Repeat("x", 256)+`"`), "sub has more than"},
 		{"sub twice", strings.Replace(with("", ""), "{", `{"sub":"root",`, 1), `member "sub" occurs twice`},
-		{"rights twice, escaped", strings.Replace(with("", ""), "{", `{"\u0072ights":["x.y"],`, 1), `member "rights" occurs twice`},
+		{
+			"rights twice, escaped", strings.Replace(with("", ""), "{", `{"\u0072ights":["x.y"],`, 1),
+			`member "rights" occurs twice`,
+		},
 		{"a claim in capitals", with("EXP", "1"), ""},
 		{"tenants are a string", with("tenants", `"acme"`), "tenants is not an array"},
 		{"tenants contain a number", with("tenants", `[1]`), "tenants is not an array"},
@@ -240,7 +246,8 @@ func TestVerifier_TokenHasOneAcceptedText(t *testing.T) {
 	last := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", good[len(good)-1])
 	stray := good[:len(good)-1] + string("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last|1])
 	flattened := fmt.Sprintf(`{"payload":%q,"protected":%q,"signature":%q}`, parts[1], parts[0], parts[2])
-	general := fmt.Sprintf(`{"payload":%q,"signatures":[{"protected":%q,"signature":%q}]}`, parts[1], parts[0], parts[2])
+	general := fmt.Sprintf(`{"payload":%q,"signatures":[{"protected":%q,"signature":%q}]}`, parts[1], parts[0],
+		parts[2])
 	check(t, verifier, "Bearer "+good, "")
 	for name, text := range map[string]string{
 		"padding":                  good + "==",
@@ -273,7 +280,9 @@ func TestVerifier_TokenHasOneAcceptedText(t *testing.T) {
 		"the header written twice": encode([]byte(goodHeader+" ")) + "." + parts[1] + "." + parts[2],
 	} {
 		t.Run(name, func(t *testing.T) {
-			if p, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + text}); !errors.Is(err, auth.ErrBadToken) {
+			if p, err := verifier.Authenticate(
+				t.Context(), time.Now(), []string{"Bearer " + text},
+			); !errors.Is(err, auth.ErrBadToken) {
 				t.Fatalf("%v, %v", p, err)
 			}
 		})
@@ -306,7 +315,8 @@ func TestVerifier_AuthorizationHeader(t *testing.T) {
 		{"an API key's prefix in capitals", []string{"Bearer HGK_app_x"}, auth.ErrBadToken},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if p, err := verifier.Authenticate(t.Context(), time.Now(), tc.header); !errors.Is(err, tc.want) || (p == nil) != (tc.want != nil) {
+			if p, err := verifier.Authenticate(t.Context(), time.Now(), tc.header); !errors.Is(err, tc.want) ||
+				(p == nil) != (tc.want != nil) {
 				t.Fatalf("%v, %v; want %v", p, err, tc.want)
 			}
 		})
@@ -317,8 +327,10 @@ func TestVerifier_SubjectsOfTokensAndAPIKeysAreDisjoint(t *testing.T) {
 	signer := newSigner(t)
 	_, verifier := verifierOf(t, fixed(signer.set(t)))
 	for subject, want := range map[string]string{
-		"app": "app", "Zoë": "Zoë", "monkey:ops": "monkey:ops", "keys": "keys", "urn:key:ops": "urn:key:ops", "anonymous@example.com": "anonymous@example.com",
-		"key:ops": "token:key:ops", "KEY:ops": "token:KEY:ops", " key:ops": "token: key:ops", "k\u200bey:ops": "token:k\u200bey:ops", "\u202ekey:ops": "token:\u202ekey:ops",
+		"app": "app", "Zoë": "Zoë", "monkey:ops": "monkey:ops", "keys": "keys", "urn:key:ops": "urn:key:ops",
+		"anonymous@example.com": "anonymous@example.com",
+		"key:ops":               "token:key:ops", "KEY:ops": "token:KEY:ops", " key:ops": "token: key:ops",
+		"k\u200bey:ops": "token:k\u200bey:ops", "\u202ekey:ops": "token:\u202ekey:ops",
 		"key\u00ad:ops": "token:key\u00ad:ops", "key :ops": "token:key :ops",
 		"anonymous": "token:anonymous", "Anonymous ": "token:Anonymous ", "token:x": "token:token:x",
 	} {
@@ -326,7 +338,8 @@ func TestVerifier_SubjectsOfTokensAndAPIKeysAreDisjoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + signer.sign(goodHeader, with("sub", string(text)))})
+		p, err := verifier.Authenticate(t.Context(), time.Now(),
+			[]string{"Bearer " + signer.sign(goodHeader, with("sub", string(text)))})
 		if err != nil || p.Subject != want {
 			t.Errorf("%q: %+v, %v; want %q", subject, p, err, want)
 		}
@@ -351,7 +364,12 @@ func TestVerifier_KeyDeterminesAlgorithm(t *testing.T) {
 		jose.JSONWebKey{Key: rsaKey.Public(), KeyID: "PS256", Algorithm: "PS256"},
 		jose.JSONWebKey{Key: p256.Public(), KeyID: "ES256", Algorithm: "ES256"},
 		jose.JSONWebKey{Key: p384.Public(), KeyID: "ES384", Algorithm: "ES384"},
-		jose.JSONWebKey{Key: rsaKey.Public(), KeyID: "RSA-OAEP", Algorithm: "RSA-OAEP", Use: "enc"},
+		jose.JSONWebKey{
+			Key:       rsaKey.Public(),
+			KeyID:     "RSA-OAEP",
+			Algorithm: "RSA-OAEP",
+			Use:       "enc",
+		},
 	)))
 	private := map[string]any{"RS256": rsaKey, "PS256": rsaKey, "ES256": p256, "ES384": p384, "RSA-OAEP": rsaKey}
 	for kid, key := range private {
@@ -433,9 +451,17 @@ func TestOpenKeyRing_UnsafeKeySetIsRejected(t *testing.T) {
 		want string // "": accepted
 	}{
 		{"a public key", keySet(t, good), ""},
-		{"and one for encryption", keySet(t, good, jose.JSONWebKey{Key: rsaKey.Public(), KeyID: "e", Algorithm: "RSA-OAEP", Use: "enc"}), ""},
+		{"and one for encryption", keySet(t, good, jose.JSONWebKey{
+			Key:       rsaKey.Public(),
+			KeyID:     "e",
+			Algorithm: "RSA-OAEP",
+			Use:       "enc",
+		}), ""},
 		{"a symmetric key", keySet(t, public([]byte("0123456789abcdef0123456789abcdef"), "k", "HS256")), "HS256"},
-		{"a symmetric key as another", keySet(t, public([]byte("0123456789abcdef0123456789abcdef"), "k", "RS256")), "not a public key"},
+		{
+			"a symmetric key as another", keySet(t, public([]byte("0123456789abcdef0123456789abcdef"), "k", "RS256")),
+			"not a public key",
+		},
 		{"a private key", keySet(t, public(rsaKey, "k", "RS256")), "not a public key"},
 		{"no kid", keySet(t, public(rsaKey.Public(), "", "RS256")), "kid"},
 		{"one kid twice", keySet(t, good, public(p256.Public(), "k", "ES256")), "duplicate kid"},
@@ -445,7 +471,10 @@ func TestOpenKeyRing_UnsafeKeySetIsRejected(t *testing.T) {
 		{"an alg of another curve", keySet(t, public(p256.Public(), "k", "ES384")), "type, curve or size"},
 		{"EdDSA for RSA", keySet(t, public(rsaKey.Public(), "k", "EdDSA")), "type, curve or size"},
 		{"RSA of 1024 bits", keySet(t, public(small.Public(), "k", "RS256")), "2048"},
-		{"only one for encryption", keySet(t, jose.JSONWebKey{Key: rsaKey.Public(), KeyID: "e", Use: "enc"}), "no signing key"},
+		{
+			"only one for encryption", keySet(t, jose.JSONWebKey{Key: rsaKey.Public(), KeyID: "e", Use: "enc"}),
+			"no signing key",
+		},
 		{"no key", []byte(`{"keys":[]}`), "no signing key"},
 		{"null", []byte(`{"keys":[null]}`), "not a JWK"},
 		{"an unknown type", []byte(`{"keys":[{"kty":"XYZ","kid":"k","alg":"EdDSA"}]}`), "not a JWK"},
@@ -464,7 +493,8 @@ func TestOpenKeyRing_UnsafeKeySetIsRejected(t *testing.T) {
 func TestNewVerifier_ConfigurationIsComplete(t *testing.T) {
 	ring, _ := verifierOf(t, fixed(newSigner(t).set(t)))
 	for name, config := range map[string]auth.Config{
-		"no keys": {Issuer: "i", Audience: "a"}, "no issuer": {Keys: ring, Audience: "a"}, "no audience": {Keys: ring, Issuer: "i"},
+		"no keys": {Issuer: "i", Audience: "a"}, "no issuer": {Keys: ring, Audience: "a"},
+		"no audience": {Keys: ring, Issuer: "i"},
 	} {
 		if _, err := auth.NewVerifier(config); err == nil {
 			t.Errorf("%s is accepted", name)
@@ -503,7 +533,10 @@ func FuzzVerifier(f *testing.F) {
 	key := newSigner(f)
 	_, verifier := verifierOf(f, fixed(key.set(f)))
 	good := key.sign(goodHeader, with("", ""))
-	for _, seed := range []string{good, good + "=", "", "..", "a.b.c", key.sign(`{"alg":"EdDSA","kid":"k","crit":["b64"]}`, `{}`), key.sign(goodHeader, with("exp", "1e300"))} {
+	for _, seed := range []string{
+		good, good + "=", "", "..", "a.b.c", key.sign(`{"alg":"EdDSA","kid":"k","crit":["b64"]}`, `{}`),
+		key.sign(goodHeader, with("exp", "1e300")),
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -17,11 +17,14 @@ func checkBounds(t *testing.T, c *tokenCache) {
 		bytes += entry.size()
 		counts[entry.principal.Subject]++
 	}
-	if bytes != c.bytes || bytes > cachedBytes || len(c.entries) > cachedTokens || c.recent.Len() != len(c.entries) || len(c.subjects) != len(counts) {
-		t.Fatalf("%d entries of %d bytes, counted as %d of %d; %d subjects, counted as %d", len(c.entries), bytes, c.recent.Len(), c.bytes, len(counts), len(c.subjects))
+	if bytes != c.bytes || bytes > cachedBytes || len(c.entries) > cachedTokens || c.recent.Len() != len(c.entries) ||
+		len(c.subjects) != len(counts) {
+		t.Fatalf("%d entries of %d bytes, counted as %d of %d; %d subjects, counted as %d", len(c.entries), bytes,
+			c.recent.Len(), c.bytes, len(counts), len(c.subjects))
 	}
 	for subject, n := range counts {
-		if share := c.subjects[subject]; n != share.recent.Len() || n > maxSubjectTokens || share.bytes > maxSubjectBytes {
+		if share := c.subjects[subject]; n != share.recent.Len() || n > maxSubjectTokens ||
+			share.bytes > maxSubjectBytes {
 			t.Fatalf("%s: %d entries, counted as %d, of %d bytes", subject, n, share.recent.Len(), share.bytes)
 		}
 	}

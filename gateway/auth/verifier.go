@@ -19,14 +19,21 @@ var (
 	ErrNotYetValid     = errors.New("the token is not valid yet")
 	ErrRevoked         = errors.New("the credential was revoked or changed")
 	// Errors of tickets, which stand for a credential.
-	ErrBadTicket      = errors.New("the ticket is invalid, or for another path: create one with SessionService.CreateTicket")
-	ErrExpiredTicket  = errors.New("the ticket has expired: open its stream within 30 seconds, or resume it after an event (Last-Event-ID)")
+	ErrBadTicket = errors.New(
+		"the ticket is invalid, or for another path: create one with SessionService.CreateTicket",
+	)
+	ErrExpiredTicket = errors.New(
+		"the ticket has expired: open its stream within 30 seconds, or resume it after an event (Last-Event-ID)",
+	)
 	ErrTwoCredentials = errors.New("the request has a ticket and an authorization header: send one of them")
 )
 
 // Public returns the public error of a credential's error.
 func Public(err error) error {
-	for _, known := range []error{ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrRevoked, ErrBadTicket, ErrExpiredTicket, ErrTwoCredentials} {
+	for _, known := range []error{
+		ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrRevoked, ErrBadTicket, ErrExpiredTicket,
+		ErrTwoCredentials,
+	} {
 		if errors.Is(err, known) {
 			return known
 		}
@@ -150,7 +157,8 @@ func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 	case key == nil:
 		return verified{}, badToken("unknown key: kid is %.*q", maxQuoted, token.keyID)
 	case token.algorithm != string(key.algorithm):
-		return verified{}, badToken("wrong algorithm: alg is %.*q, and that of key %.*q is %s", maxQuoted, token.algorithm, maxQuoted, key.id, key.algorithm)
+		return verified{}, badToken("wrong algorithm: alg is %.*q, and that of key %.*q is %s", maxQuoted,
+			token.algorithm, maxQuoted, key.id, key.algorithm)
 	case !key.verify(text):
 		return verified{}, badToken("invalid signature: it is not one of key %.*q", maxQuoted, key.id)
 	}

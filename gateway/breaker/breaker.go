@@ -110,7 +110,14 @@ type Pass struct {
 // any state of its breakers.
 func (s *Set) Enter(call *Call, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
 	n := s.node(call.Kind, call.Endpoint)
-	pass = Pass{set: s, node: n, method: n.method(call.Procedure), tenant: call.Tenant, stream: call.Stream, entered: now}
+	pass = Pass{
+		set:     s,
+		node:    n,
+		method:  n.method(call.Procedure),
+		tenant:  call.Tenant,
+		stream:  call.Stream,
+		entered: now,
+	}
 	if forced {
 		return pass, 0, true
 	}

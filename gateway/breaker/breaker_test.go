@@ -27,8 +27,15 @@ func call(s *breaker.Set, endpoint string, outcome breaker.Outcome) bool {
 }
 
 // by makes a tenant's call with an outcome after a delay, if it is admitted.
-func by(s *breaker.Set, tenant contextkit.TenantID, procedure string, took time.Duration, outcome breaker.Outcome) bool {
-	pass, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: procedure, Tenant: tenant}, time.Now(), false)
+func by(
+	s *breaker.Set, tenant contextkit.TenantID, procedure string, took time.Duration, outcome breaker.Outcome,
+) bool {
+	pass, _, ok := s.Enter(&breaker.Call{
+		Kind:      "node",
+		Endpoint:  "a:1",
+		Procedure: procedure,
+		Tenant:    tenant,
+	}, time.Now(), false)
 	if ok {
 		time.Sleep(took)
 		pass.Done(outcome)
@@ -60,7 +67,8 @@ func TestBreaker_OpensOnSilenceAndClosesOnAnswer(t *testing.T) {
 			}
 		}
 		_, wait, ok := enter(s, "a:1")
-		if ok || wait <= 0 || wait > 500*time.Millisecond || open(s) != 1 || !s.Open("a:1", "/s/M", contextkit.TenantID{}) {
+		if ok || wait <= 0 || wait > 500*time.Millisecond || open(s) != 1 ||
+			!s.Open("a:1", "/s/M", contextkit.TenantID{}) {
 			t.Fatalf("after five silent calls: let through %v, wait %v", ok, wait)
 		}
 		if !call(s, "b:1", breaker.Answered) {

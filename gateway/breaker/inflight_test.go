@@ -11,7 +11,12 @@ import (
 // pass enters a tenant's call without ending it.
 func pass(t *testing.T, s *breaker.Set, tenant contextkit.TenantID) breaker.Pass {
 	t.Helper()
-	p, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M", Tenant: tenant}, time.Now(), false)
+	p, _, ok := s.Enter(&breaker.Call{
+		Kind:      "node",
+		Endpoint:  "a:1",
+		Procedure: "/s/M",
+		Tenant:    tenant,
+	}, time.Now(), false)
 	if !ok {
 		t.Fatal("the call is not admitted")
 	}

@@ -23,7 +23,8 @@ func TestBreaker_PausesHaveJitter(t *testing.T) {
 			}
 			_, wait, admitted := enter(s, endpoint)
 			if admitted || wait <= pause*3/4 || wait > pause {
-				t.Errorf("%s: admitted %v, waits %v, want above %v and at most %v", endpoint, admitted, wait, pause*3/4, pause)
+				t.Errorf("%s: admitted %v, waits %v, want above %v and at most %v", endpoint, admitted, wait, pause*3/4,
+					pause)
 			}
 			waits[wait] = true
 		}

@@ -39,7 +39,9 @@ type trial struct {
 }
 
 // enter admits a call unless the breaker rejects it. isTrial reports whether it is the trial call.
-func (b *breaker) enter(config *Config, tenant contextkit.TenantID, now time.Time) (isTrial bool, wait time.Duration, ok bool) {
+func (b *breaker) enter(
+	config *Config, tenant contextkit.TenantID, now time.Time,
+) (isTrial bool, wait time.Duration, ok bool) {
 	if b.closed() {
 		return false, 0, true
 	}
@@ -164,8 +166,13 @@ func (b *breaker) state(kind, endpoint, procedure string) State {
 	defer b.mu.Unlock()
 	open := b.openUntil.Load() != 0
 	state := State{
-		Kind: kind, Endpoint: endpoint, Procedure: procedure, Open: open, Single: open && !b.allTenants,
-		Failures: b.failures, Latency: time.Duration(b.mean),
+		Kind:      kind,
+		Endpoint:  endpoint,
+		Procedure: procedure,
+		Open:      open,
+		Single:    open && !b.allTenants,
+		Failures:  b.failures,
+		Latency:   time.Duration(b.mean),
 	}
 	if state.Single {
 		state.Tenant = b.onlyTenant

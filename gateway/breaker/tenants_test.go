@@ -30,7 +30,9 @@ func bubble(t *testing.T, test func(t *testing.T, s *breaker.Set)) {
 }
 
 func TestBreaker_FailuresOfOneTenantRejectOnlyThatTenant(t *testing.T) {
-	for name, outcome := range map[string]breaker.Outcome{"policy timeouts": breaker.TimedOut, "refusals": breaker.Refused} {
+	for name, outcome := range map[string]breaker.Outcome{
+		"policy timeouts": breaker.TimedOut, "refusals": breaker.Refused,
+	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *breaker.Set) {
 				id := tenants(t, "noisy", "quiet")
@@ -52,7 +54,9 @@ func TestBreaker_FailuresOfOneTenantRejectOnlyThatTenant(t *testing.T) {
 }
 
 func TestBreaker_FailuresOfTwoTenantsRejectAllTenants(t *testing.T) {
-	for name, outcome := range map[string]breaker.Outcome{"policy timeouts": breaker.TimedOut, "refusals": breaker.Refused} {
+	for name, outcome := range map[string]breaker.Outcome{
+		"policy timeouts": breaker.TimedOut, "refusals": breaker.Refused,
+	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *breaker.Set) {
 				id := tenants(t, "one", "two", "three")
@@ -92,7 +96,12 @@ func TestBreaker_TimeoutDuringWhichMethodAnsweredDoesNotCount(t *testing.T) {
 		id := tenants(t, "one", "two", "three")
 		var waiting []breaker.Pass
 		for i := range 20 {
-			pass, _, _ := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M", Tenant: id[i%2]}, time.Now(), false)
+			pass, _, _ := s.Enter(&breaker.Call{
+				Kind:      "node",
+				Endpoint:  "a:1",
+				Procedure: "/s/M",
+				Tenant:    id[i%2],
+			}, time.Now(), false)
 			waiting = append(waiting, pass)
 		}
 		time.Sleep(time.Second)
@@ -120,7 +129,13 @@ func TestBreaker_TrialWithoutResultDoesNotDelayNext(t *testing.T) {
 			by(s, id[0], "/s/M", 0, breaker.Unreached)
 		}
 		time.Sleep(500 * time.Millisecond)
-		stream := &breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/Watch", Tenant: id[0], Stream: true}
+		stream := &breaker.Call{
+			Kind:      "node",
+			Endpoint:  "a:1",
+			Procedure: "/s/Watch",
+			Tenant:    id[0],
+			Stream:    true,
+		}
 		quiet, _, ok := s.Enter(stream, time.Now(), false)
 		if !ok {
 			t.Fatal("no trial is admitted after the pause")
@@ -149,7 +164,13 @@ func TestBreaker_SameTenantRetriesTrialAfterTwoPauses(t *testing.T) {
 			by(s, id[0], "/s/M", 0, breaker.Refused)
 		}
 		time.Sleep(500 * time.Millisecond)
-		if _, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/Watch", Tenant: id[0], Stream: true}, time.Now(), false); !ok {
+		if _, _, ok := s.Enter(&breaker.Call{
+			Kind:      "node",
+			Endpoint:  "a:1",
+			Procedure: "/s/Watch",
+			Tenant:    id[0],
+			Stream:    true,
+		}, time.Now(), false); !ok {
 			t.Fatal("no trial is admitted after the pause")
 		}
 		time.Sleep(time.Second)
@@ -213,7 +234,12 @@ func TestBreaker_StreamsFirstMessageIsNotMeasured(t *testing.T) {
 			answer(s, peer, 20, 10*time.Millisecond)
 		}
 		for range 100 {
-			pass, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M", Stream: true}, time.Now(), false)
+			pass, _, ok := s.Enter(&breaker.Call{
+				Kind:      "node",
+				Endpoint:  "a:1",
+				Procedure: "/s/M",
+				Stream:    true,
+			}, time.Now(), false)
 			if !ok {
 				t.Fatal("quiet streams make the node slow")
 			}

@@ -28,7 +28,8 @@ func (e encodings) of(req *http.Request) (connect.Compressor, error) {
 			return c, nil
 		}
 	}
-	return nil, connect.Errorf(connect.CodeUnimplemented, "the content encoding %q is not supported (supported: %s)", name, e.names())
+	return nil, connect.Errorf(connect.CodeUnimplemented, "the content encoding %q is not supported (supported: %s)",
+		name, e.names())
 }
 
 func (e encodings) names() string {

@@ -14,7 +14,12 @@ import (
 func TestKeepAlive_WaitsWhileHeadersAreSet(t *testing.T) {
 	w := httptest.NewRecorder()
 	method := &policy.Method{Spec: connect.Spec{StreamType: connect.StreamTypeServer}}
-	e := &events{stream: &stream{binding: &binding{method: method}}, rest: &REST{keepAlive: time.Hour}, writer: w, form: formEvents}
+	e := &events{
+		stream: &stream{binding: &binding{method: method}},
+		rest:   &REST{keepAlive: time.Hour},
+		writer: w,
+		form:   formEvents,
+	}
 	e.keepAlive()
 	beaten := make(chan struct{})
 	SetHeaders(e, func() {

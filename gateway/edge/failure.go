@@ -37,7 +37,12 @@ func invalid(err error) error {
 	if field == "" {
 		return out
 	}
-	return rpc.WithDetails(out, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}}})
+	return rpc.WithDetails(
+		out,
+		&errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: reason}},
+		},
+	)
 }
 
 // httpError is an error of a request with its own HTTP status.

@@ -29,8 +29,10 @@ func TestQuery_ParameterNamesResolveLikeProtojson(t *testing.T) {
 				descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_BYTES,
 			}).Draw(t, "kind")
 			f := &descriptorpb.FieldDescriptorProto{
-				Name: proto.String(name), Number: proto.Int32(int32(i + 1)), //nolint:gosec // four fields
-				Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: kind.Enum(),
+				Name:   proto.String(name),
+				Number: proto.Int32(int32(i + 1)), //nolint:gosec // four fields
+				Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+				Type:   kind.Enum(),
 			}
 			if json := rapid.SampledFrom([]string{"", "a", "b", "c", "dE", "d_e", "f"}).Draw(t, "json"); json != "" {
 				f.JsonName = proto.String(json)
@@ -38,11 +40,16 @@ func TestQuery_ParameterNamesResolveLikeProtojson(t *testing.T) {
 			message.Field = append(message.Field, f)
 		}
 		message.Field = append(message.Field, &descriptorpb.FieldDescriptorProto{
-			Name: proto.String("in"), Number: proto.Int32(9), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
-			Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), TypeName: proto.String(".headgate.names.Names"),
+			Name:     proto.String("in"),
+			Number:   proto.Int32(9),
+			Label:    descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			Type:     descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(),
+			TypeName: proto.String(".headgate.names.Names"),
 		})
 		file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-			Name: proto.String("headgate/names.proto"), Package: proto.String("headgate.names"), Syntax: proto.String("proto2"),
+			Name:        proto.String("headgate/names.proto"),
+			Package:     proto.String("headgate.names"),
+			Syntax:      proto.String("proto2"),
 			MessageType: []*descriptorpb.DescriptorProto{message},
 		}, protoregistry.GlobalFiles)
 		if err != nil {

@@ -218,7 +218,8 @@ func (p *parameter) json(in, value string) ([]byte, error) {
 	}
 	switch {
 	case kind == protoreflect.BoolKind && (value == "true" || value == "false"),
-		kind == protoreflect.EnumKind && value != "" && strings.Trim(value, "-0123456789") == "" && json.Valid([]byte(value)),
+		kind == protoreflect.EnumKind && value != "" && strings.Trim(value, "-0123456789") == "" &&
+			json.Valid([]byte(value)),
 		enum != nil && enum.FullName() == "google.protobuf.NullValue" && value == "null":
 		return []byte(value), nil
 	}

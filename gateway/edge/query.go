@@ -50,7 +50,10 @@ func (q Query) next(raw string) (name, value, rest string, more bool, err error)
 			continue
 		}
 		if strings.Contains(part, ";") {
-			return "", "", "", false, &fault{in: "query", reason: "it has a semicolon: separate parameters by &, and percent-encode the semicolons of values"}
+			return "", "", "", false, &fault{
+				in:     "query",
+				reason: "it has a semicolon: separate parameters by &, and percent-encode the semicolons of values",
+			}
 		}
 		name, value, _ = strings.Cut(part, "=")
 		if name, err = url.QueryUnescape(name); err == nil {
@@ -61,9 +64,16 @@ func (q Query) next(raw string) (name, value, rest string, more bool, err error)
 		}
 		switch {
 		case err != nil:
-			return "", "", "", false, &fault{in: "query", reason: "the query string is malformed: percent-encode its names and values, and separate them by &"}
+			return "", "", "", false, &fault{
+				in:     "query",
+				reason: "the query string is malformed: percent-encode its names and values, and separate them by &",
+			}
 		case !utf8.ValidString(name):
-			return "", "", "", false, &fault{in: inQuery, field: fmt.Sprintf("%+q", clip(name)), reason: "it is not a field: the name is not valid UTF-8"}
+			return "", "", "", false, &fault{
+				in:     inQuery,
+				field:  fmt.Sprintf("%+q", clip(name)),
+				reason: "it is not a field: the name is not valid UTF-8",
+			}
 		case !utf8.ValidString(value):
 			return "", "", "", false, &fault{in: inQuery, field: clip(name), reason: "the text is not valid UTF-8"}
 		}
@@ -230,7 +240,9 @@ func (s *stream) appendQuery(wire []byte) (_ []byte, masked bool, err error) {
 		return wire, false, err
 	}
 	if b.body == "*" {
-		return nil, false, &fault{inQuery, clip(name), "the path takes no query parameters: send every field in the body"}
+		return nil, false, &fault{
+			inQuery, clip(name), "the path takes no query parameters: send every field in the body",
+		}
 	}
 	if wire, err = s.appendPath(wire, b.inBody); err != nil {
 		return nil, false, err
@@ -270,7 +282,10 @@ func (s *stream) appendQuery(wire []byte) (_ []byte, masked bool, err error) {
 		return nil, false, err
 	}
 	if first, second := all.conflict(); first != nil && (first.source != sourceBody || s.hasBody) {
-		return nil, false, &fault{inQuery, clip(second.source), "it cannot be set together with another field of its oneof: " + first.step.key}
+		return nil, false, &fault{
+			inQuery, clip(second.source),
+			"it cannot be set together with another field of its oneof: " + first.step.key,
+		}
 	}
 	out, err := b.method.Input.AppendWire(wire, all.appendJSON(nil))
 	if err != nil {

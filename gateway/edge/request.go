@@ -57,7 +57,9 @@ func (s *stream) complete(wire []byte) ([]byte, error) {
 	}
 	b := s.binding
 	if body > 0 && len(wire) > body {
-		if field, conflict := overlap(b.method.Input.Descriptor(), wire[:body], wire[body:], b.method.TenantField); conflict != "" {
+		if field, conflict := overlap(
+			b.method.Input.Descriptor(), wire[:body], wire[body:], b.method.TenantField,
+		); conflict != "" {
 			return nil, &fault{inPath, field, conflict}
 		}
 		for i := range b.parameters {
@@ -98,7 +100,8 @@ func bodyFailed(r *http.Request, err error) error {
 	}
 	// net/http has no type for malformed chunks: the other errors of a chunked body are those of its connection.
 	_, ofConnection := errors.AsType[net.Error](err)
-	gone := ofConnection || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || r.Context().Err() != nil
+	gone := ofConnection || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
+		errors.Is(err, net.ErrClosed) || r.Context().Err() != nil
 	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 && !gone {
 		return connect.NewError(connect.CodeInvalidArgument, "the body's chunked encoding is malformed").WithCause(err)
 	}
@@ -169,7 +172,12 @@ func (s *stream) checkMedia(accepted ...string) error {
 		return nil
 	}
 	wrong := fmt.Errorf("the content type is %q: send %s", excerpt.Text(contentType, excerpt.Name), accepted[0])
-	return &httpError{error: wrong, status: http.StatusUnsupportedMediaType, header: "Accept", value: accepted[0]}
+	return &httpError{
+		error:  wrong,
+		status: http.StatusUnsupportedMediaType,
+		header: "Accept",
+		value:  accepted[0],
+	}
 }
 
 // readBody appends the decompressed body to dst. It reads a compressed body completely before it
@@ -180,7 +188,12 @@ func (s *stream) readBody(dst []byte) ([]byte, error) {
 		if s.request.ContentLength == 0 {
 			return dst, nil
 		}
-		return nil, &httpError{error: err, status: http.StatusUnsupportedMediaType, header: headerAcceptEncoding, value: s.encodings.names()}
+		return nil, &httpError{
+			error:  err,
+			status: http.StatusUnsupportedMediaType,
+			header: headerAcceptEncoding,
+			value:  s.encodings.names(),
+		}
 	}
 	if compressor == nil {
 		return s.readWhole(dst, s.body, func(err error) error { return bodyFailed(s.request, err) })
@@ -245,7 +258,8 @@ func isSet(wire []byte, steps []step) bool {
 			if len(steps) == 1 {
 				return true
 			}
-			if inner, n := protowire.ConsumeBytes(wire[tag : tag+size]); wireType == protowire.BytesType && n > 0 && isSet(inner, steps[1:]) {
+			if inner, n := protowire.ConsumeBytes(wire[tag : tag+size]); wireType == protowire.BytesType && n > 0 &&
+				isSet(inner, steps[1:]) {
 				return true
 			}
 		}
@@ -278,7 +292,8 @@ func overlap(desc protoreflect.MessageDescriptor, body, path []byte, except prot
 			other := rest[tag : tag+size]
 			rest = rest[tag+size:]
 			switch g := desc.Fields().ByNumber(n); {
-			case n == number && f.Message() != nil && !f.IsList() && !f.IsMap() && t == wireType && !transcode.IsValue(f.Message()):
+			case n == number && f.Message() != nil && !f.IsList() && !f.IsMap() && t == wireType &&
+				!transcode.IsValue(f.Message()):
 				inner, _ := protowire.ConsumeBytes(other)
 				added, _ := protowire.ConsumeBytes(value)
 				if field, conflict = overlap(f.Message(), inner, added, 0); conflict != "" {
@@ -290,7 +305,9 @@ func overlap(desc protoreflect.MessageDescriptor, body, path []byte, except prot
 			case n == number && !bytes.Equal(other, value):
 				return string(f.Name()), setByBody
 			case n != number && g != nil && oneof != nil && g.ContainingOneof() == oneof:
-				return string(f.Name()), fmt.Sprintf("it cannot be set together with another field of its oneof: %s of the body", g.Name())
+				return string(f.Name()), fmt.Sprintf(
+					"it cannot be set together with another field of its oneof: %s of the body", g.Name(),
+				)
 			}
 		}
 	}

@@ -19,7 +19,10 @@ import (
 func TestPath_ZeroValueIsSet(t *testing.T) {
 	desc := (&projectionv1.QueryRequest{}).ProtoReflect().Descriptor()
 	program := transcode.NewCompiler(nil).Compile(desc)
-	rule := &annotations.HttpRule{Pattern: &annotations.HttpRule_Post{Post: "/{view=**}/page/{query.page_size}"}, Body: "*"}
+	rule := &annotations.HttpRule{
+		Pattern: &annotations.HttpRule_Post{Post: "/{view=**}/page/{query.page_size}"},
+		Body:    "*",
+	}
 	if _, err := newBinding(&policy.Method{Input: program, Output: program}, rule); err == nil {
 		t.Fatal("** is accepted before the end")
 	}
@@ -37,7 +40,14 @@ func TestPath_ZeroValueIsSet(t *testing.T) {
 		{"0", "", `{"view":"v"}`, "path: view: the body sets it to another value"},
 	} {
 		req := httptest.NewRequest(http.MethodPost, "/page/"+tc.size+"/"+tc.view, strings.NewReader(tc.body))
-		call := &stream{request: req, body: req.Body, maxBody: 1 << 10, binding: b, values: []string{tc.size, tc.view}, query: &Query{}}
+		call := &stream{
+			request: req,
+			body:    req.Body,
+			maxBody: 1 << 10,
+			binding: b,
+			values:  []string{tc.size, tc.view},
+			query:   &Query{},
+		}
 		wire, err := call.message()
 		if tc.refused != "" {
 			if err == nil || err.Error() != tc.refused {

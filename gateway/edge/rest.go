@@ -80,10 +80,16 @@ func (b *binding) appendJSON(dst, wire []byte) ([]byte, error) {
 // NewREST returns a handler that calls server. Bodies, and each message of a client stream, are
 // bounded by maxBody bytes, compressed and decompressed; compressors are the supported encodings,
 // the preferred first. A rule that cannot be served or never matches is an error.
-func NewREST(server *connect.Server, table *policy.Table, maxBody int, options Options, compressors ...connect.Compressor) (*REST, error) {
+func NewREST(
+	server *connect.Server, table *policy.Table, maxBody int, options Options, compressors ...connect.Compressor,
+) (*REST, error) {
 	r := &REST{
-		server: server, maxBody: int64(maxBody), encodings: compressors,
-		query: options.Query, keepAlive: cmp.Or(options.KeepAlive, DefaultKeepAlive), pages: options.Pages,
+		server:    server,
+		maxBody:   int64(maxBody),
+		encodings: compressors,
+		query:     options.Query,
+		keepAlive: cmp.Or(options.KeepAlive, DefaultKeepAlive),
+		pages:     options.Pages,
 	}
 	seen := map[string]string{}
 	for _, method := range table.Methods() {
@@ -100,7 +106,8 @@ func NewREST(server *connect.Server, table *policy.Table, maxBody int, options O
 			r.bindings = append(r.bindings, b)
 		}
 	}
-	slices.SortStableFunc(r.bindings, func(a, b *binding) int { return b.template.specificity() - a.template.specificity() })
+	slices.SortStableFunc(r.bindings,
+		func(a, b *binding) int { return b.template.specificity() - a.template.specificity() })
 	return r, nil
 }
 
@@ -203,9 +210,19 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	answer := &unary{stream: stream{
-		binding: b, values: values, request: req, body: http.MaxBytesReader(w, req.Body, r.maxBody), maxBody: r.maxBody, encodings: r.encodings,
-		query: &r.query,
-		info:  connect.CallInfo{Spec: b.method.Spec, PeerAddr: req.RemoteAddr, Protocol: Protocol, Codec: connect.CodecNameJSON},
+		binding:   b,
+		values:    values,
+		request:   req,
+		body:      http.MaxBytesReader(w, req.Body, r.maxBody),
+		maxBody:   r.maxBody,
+		encodings: r.encodings,
+		query:     &r.query,
+		info: connect.CallInfo{
+			Spec:     b.method.Spec,
+			PeerAddr: req.RemoteAddr,
+			Protocol: Protocol,
+			Codec:    connect.CodecNameJSON,
+		},
 	}}
 	info := &answer.info
 	for key, list := range req.Header {
@@ -213,7 +230,13 @@ func (r *REST) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	var out responder = answer
 	if b.method.Spec.StreamType&connect.StreamTypeServer != 0 {
-		streamed := &events{stream: &answer.stream, rest: r, writer: w, form: formOf(req, b), ticket: ticket}
+		streamed := &events{
+			stream: &answer.stream,
+			rest:   r,
+			writer: w,
+			form:   formOf(req, b),
+			ticket: ticket,
+		}
 		if ticket != nil {
 			streamed.form = formEvents
 		}
@@ -309,13 +332,15 @@ func (r *REST) notFound(w http.ResponseWriter, req *http.Request, allowed []stri
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		err := connect.Errorf(connect.CodeUnimplemented, "%s is not allowed at %s: use %s", req.Method, path, strings.Join(allowed, " or "))
+		err := connect.Errorf(connect.CodeUnimplemented, "%s is not allowed at %s: use %s", req.Method, path,
+			strings.Join(allowed, " or "))
 		WriteError(w, req, err, http.StatusMethodNotAllowed)
 		return
 	}
 	err := connect.Errorf(connect.CodeNotFound, "nothing is served at %s", path)
 	service, method, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
-	if isRPC := ok && strings.Contains(service, ".") && !strings.Contains(method, "/"); isRPC || strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
+	if isRPC := ok && strings.Contains(service, ".") &&
+		!strings.Contains(method, "/"); isRPC || strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc") {
 		// The path of an RPC: Connect clients read the code in the body.
 		err = connect.Errorf(connect.CodeUnimplemented, "%s is not served", path)
 	}
@@ -329,7 +354,8 @@ func withTimeout(req *http.Request) (context.Context, context.CancelFunc, error)
 	}
 	ms, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || ms < 0 || len(text) > 10 { // the bound of the Connect protocol
-		return req.Context(), func() {}, connect.Errorf(connect.CodeInvalidArgument, "%s is %q: send milliseconds, at most ten digits", headerTimeout, excerpt.Text(text, excerpt.Name))
+		return req.Context(), func() {}, connect.Errorf(connect.CodeInvalidArgument,
+			"%s is %q: send milliseconds, at most ten digits", headerTimeout, excerpt.Text(text, excerpt.Name))
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), time.Duration(ms)*time.Millisecond)
 	return ctx, cancel, nil

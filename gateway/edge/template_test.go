@@ -51,7 +51,9 @@ func TestTemplate_MatchesSegments(t *testing.T) {
 }
 
 func TestTemplate_InvalidIsRejected(t *testing.T) {
-	for _, bad := range []string{"", "v1", "/v1/{a", "/v1//x", "/v1/{a=**}/x", "/v1/x/", "/v1/{a=}", "/v1/x:", "/v1/x:a/b"} {
+	for _, bad := range []string{
+		"", "v1", "/v1/{a", "/v1//x", "/v1/{a=**}/x", "/v1/x/", "/v1/{a=}", "/v1/x:", "/v1/x:a/b",
+	} {
 		if parsed, err := parseTemplate(bad); err == nil {
 			t.Errorf("%q is accepted as %+v", bad, parsed)
 		}

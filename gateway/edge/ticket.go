@@ -67,10 +67,12 @@ func (e *events) eventID(dst []byte, id string) []byte {
 }
 
 // errManyTickets rejects a request with several tickets.
-var errManyTickets = connect.NewError(connect.CodeInvalidArgument, "query parameter "+TicketParameter+" is given more than once: send it once")
+var errManyTickets = connect.NewError(connect.CodeInvalidArgument,
+	"query parameter "+TicketParameter+" is given more than once: send it once")
 
 // errNoTicket rejects a ticket at a method that accepts none.
-var errNoTicket = connect.NewError(connect.CodeInvalidArgument, "query parameter "+TicketParameter+" opens streams of Server-Sent Events (GET) only: send an authorization header")
+var errNoTicket = connect.NewError(connect.CodeInvalidArgument,
+	"query parameter "+TicketParameter+" opens streams of Server-Sent Events (GET) only: send an authorization header")
 
 // cutTicket returns a query string without its ticket, and the ticket; found is false if there is
 // none.
@@ -179,11 +181,14 @@ func appendCanonical(dst []byte, text, delimiters string) []byte {
 // that is not a path, or not of such a stream.
 func (r *REST) EventStream(ctx context.Context, path string) (procedure, canonical string, err error) {
 	u, err := url.ParseRequestURI(path)
-	if err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "#\\") {
-		return "", "", connect.NewError(connect.CodeInvalidArgument, `path: not a path with an optional query, such as "/v1/rooms/hall:watch?after=7"`)
+	if err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") ||
+		strings.ContainsAny(path, "#\\") {
+		return "", "", connect.NewError(connect.CodeInvalidArgument,
+			`path: not a path with an optional query, such as "/v1/rooms/hall:watch?after=7"`)
 	}
 	if _, _, found, _ := cutTicket(u.RawQuery); found {
-		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: has a ticket already: remove "+TicketParameter)
+		return "", "", connect.NewError(connect.CodeInvalidArgument,
+			"path: has a ticket already: remove "+TicketParameter)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
 	if err != nil {
@@ -191,7 +196,8 @@ func (r *REST) EventStream(ctx context.Context, path string) (procedure, canonic
 	}
 	b, _, _ := r.find(req)
 	if b == nil || !b.opensEvents() {
-		return "", "", connect.NewError(connect.CodeInvalidArgument, "path: GET does not open a stream of Server-Sent Events")
+		return "", "", connect.NewError(connect.CodeInvalidArgument,
+			"path: GET does not open a stream of Server-Sent Events")
 	}
 	return b.method.Spec.Procedure, target(u), nil
 }

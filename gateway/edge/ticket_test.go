@@ -36,7 +36,10 @@ func TestTarget_IsCanonical(t *testing.T) {
 }
 
 func FuzzExtractTicket(f *testing.F) {
-	for _, query := range []string{"headgate_ticket=x", "a=1&headgate_ticket=x&b=%20+", "headgate%5Fticket=x", "%68eadgate_ticket", "a=%zz&&;=", "headgate_ticket=a&headgate_ticket=b"} {
+	for _, query := range []string{
+		"headgate_ticket=x", "a=1&headgate_ticket=x&b=%20+", "headgate%5Fticket=x", "%68eadgate_ticket", "a=%zz&&;=",
+		"headgate_ticket=a&headgate_ticket=b",
+	} {
 		f.Add(query)
 	}
 	f.Fuzz(func(t *testing.T, query string) {

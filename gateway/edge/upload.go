@@ -49,8 +49,14 @@ func (r *boundedReader) Read(p []byte) (int, error) {
 func (s *stream) begin() error {
 	if compressor, err := s.encodings.of(s.request); err != nil || compressor != nil {
 		// A decompressor would be occupied for the whole duration of the stream.
-		wrong := connect.NewError(connect.CodeUnimplemented, "a client stream cannot have a content encoding: send it uncompressed")
-		return &httpError{error: wrong, status: http.StatusUnsupportedMediaType, header: headerAcceptEncoding, value: connect.CompressionNameIdentity}
+		wrong := connect.NewError(connect.CodeUnimplemented,
+			"a client stream cannot have a content encoding: send it uncompressed")
+		return &httpError{
+			error:  wrong,
+			status: http.StatusUnsupportedMediaType,
+			header: headerAcceptEncoding,
+			value:  connect.CompressionNameIdentity,
+		}
 	}
 	s.requests = &requests{bounded: boundedReader{from: s.request.Body}}
 	if s.binding.rawBody {

@@ -23,7 +23,8 @@ func Check(ctx context.Context, nodes []Node, channels upstream.PoolConfig) erro
 	for i, node := range nodes {
 		asking.Go(func() {
 			if _, err := a.ask(ctx, node.Endpoint); err != nil {
-				errs[i] = fmt.Errorf("node %s (%s) at %s cannot be asked for its services: %w", node.ID, node.Kind, node.Endpoint, err)
+				errs[i] = fmt.Errorf("node %s (%s) at %s cannot be asked for its services: %w", node.ID, node.Kind,
+					node.Endpoint, err)
 			}
 		})
 	}

@@ -30,7 +30,9 @@ func (r *Router) LoadPlacements(ctx context.Context, js jetstream.JetStream) err
 // FollowPlacements maintains the table's placements until ctx ends.
 func (r *Router) FollowPlacements(ctx context.Context, js jetstream.JetStream) {
 	kv.Follow(ctx, js, streams.BucketPlacement, r.place, func(err error) {
-		r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("changes of placements are not received; the known placements stay")
+		r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg(
+			"changes of placements are not received; the known placements stay",
+		)
 	})
 }
 
@@ -53,9 +55,16 @@ func (r *Router) place(changes kv.Changes[fleet.Placement]) {
 			placed = append(placed, r.configured(kind, tenant))
 		default:
 			if node, known := r.table.Node(stored.Value.Node); known && node.Kind != kind {
-				r.log.Warn().Str("placement", key).Str("node", node.ID).Msg("a tenant is placed on a node of another kind")
+				r.log.Warn().Str("placement", key).Str("node", node.ID).Msg(
+					"a tenant is placed on a node of another kind",
+				)
 			}
-			placed = append(placed, route.Placement{Tenant: tenant, Kind: kind, Node: stored.Value.Node, Only: true})
+			placed = append(placed, route.Placement{
+				Tenant: tenant,
+				Kind:   kind,
+				Node:   stored.Value.Node,
+				Only:   true,
+			})
 		}
 	}
 	for _, key := range changes.Deleted {

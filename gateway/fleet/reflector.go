@@ -144,7 +144,9 @@ func (r *Reflector) renew(ctx context.Context, node *describedNode) {
 		return
 	}
 	if err != nil && (node.err == nil || node.err.Error() != err.Error()) {
-		r.log.Error().Err(err).Str("node", node.ID).Bool("served", node.set != nil).Msg("the node's services cannot be read by reflection; retrying")
+		r.log.Error().Err(err).Str("node", node.ID).Bool("served", node.set != nil).Msg(
+			"the node's services cannot be read by reflection; retrying",
+		)
 	}
 	node.err = err
 	if node.set == nil {

@@ -36,17 +36,32 @@ func (s services) start(t *testing.T, addr string, withPolicy bool) (endpoint st
 	t.Helper()
 	options := &descriptorpb.MethodOptions{}
 	if withPolicy {
-		proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{Anonymous: true, TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM, Upstream: "thing"})
+		proto.SetExtension(
+			options, policyv1.E_Policy,
+			&policyv1.Policy{
+				Anonymous:   true,
+				TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM,
+				Upstream:    "thing",
+			},
+		)
 	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("test/things.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Thing"), Field: []*descriptorpb.FieldDescriptorProto{{
-			Name: proto.String(s.field), Number: proto.Int32(1),
-			Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
-		}}}},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Things"), Method: []*descriptorpb.MethodDescriptorProto{{
-			Name: proto.String("Get"), InputType: proto.String(".test.Thing"), OutputType: proto.String(".test.Thing"), Options: options,
-		}}}},
+		Name:    proto.String("test/things.proto"),
+		Package: proto.String("test"),
+		Syntax:  proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{Name: proto.String("Thing"), Field: []*descriptorpb.FieldDescriptorProto{{
+				Name: proto.String(s.field), Number: proto.Int32(1),
+				Type:  descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+				Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			}}},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{
+			{Name: proto.String("Things"), Method: []*descriptorpb.MethodDescriptorProto{{
+				Name: proto.String("Get"), InputType: proto.String(".test.Thing"),
+				OutputType: proto.String(".test.Thing"), Options: options,
+			}}},
+		},
 	}, protoregistry.GlobalFiles)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +71,8 @@ func (s services) start(t *testing.T, addr string, withPolicy bool) (endpoint st
 		t.Fatal(err)
 	}
 	node := grpc.NewServer()
-	reflectionv1.RegisterServerReflectionServer(node, reflection.NewServerV1(reflection.ServerOptions{Services: s, DescriptorResolver: files}))
+	reflectionv1.RegisterServerReflectionServer(node,
+		reflection.NewServerV1(reflection.ServerOptions{Services: s, DescriptorResolver: files}))
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +150,8 @@ func TestReflector_NodesOfTheSettingsAreAskedAgain(t *testing.T) {
 	endpoint, stop := services{"first"}.start(t, "127.0.0.1:0", true)
 	stop()
 	c := newCatalog()
-	r := NewReflector(c, []Node{{ID: "thing-1", Kind: "thing", Endpoint: endpoint}}, upstream.PoolConfig{}, zerolog.Nop())
+	r := NewReflector(c, []Node{{ID: "thing-1", Kind: "thing", Endpoint: endpoint}}, upstream.PoolConfig{},
+		zerolog.Nop())
 	r.firstWait, r.maxWait = time.Millisecond, 50*time.Millisecond
 	r.DescribeAll(t.Context())
 	if c.kinds["thing-1"] != "thing" {
@@ -163,7 +180,12 @@ func TestReflector_AnnouncedNodesAreAskedOncePerStart(t *testing.T) {
 	c := newCatalog()
 	r := NewReflector(c, nil, upstream.PoolConfig{}, zerolog.Nop())
 	run(t, r)
-	first := fleet.Node{ID: "a", Kind: "thing", Endpoint: endpoint, Started: time.Unix(1, 0)}
+	first := fleet.Node{
+		ID:       "a",
+		Kind:     "thing",
+		Endpoint: endpoint,
+		Started:  time.Unix(1, 0),
+	}
 	again := first
 	again.Started = time.Unix(2, 0)
 	away := fleet.Node{ID: "away", Endpoint: "127.0.0.1:1"}
@@ -207,7 +229,8 @@ func TestCheck_ReportsNodesThatCannotBeServed(t *testing.T) {
 			}
 			continue
 		}
-		if _, away := errors.AsType[NodesAwayError](err); err == nil || away != test.away || !strings.Contains(err.Error(), test.want) {
+		if _, away := errors.AsType[NodesAwayError](err); err == nil || away != test.away ||
+			!strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.endpoint, err, test.want)
 		}
 		if errors.Is(err, policy.ErrNoPolicy) == test.away {

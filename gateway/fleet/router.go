@@ -84,7 +84,9 @@ func (r *Router) FollowNodes(ctx context.Context, js jetstream.JetStream, probes
 			return r.examine(silent, probes)
 		},
 		Failed: func(err error) {
-			r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("announcements of nodes are not received; known nodes stay while they answer probes")
+			r.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg(
+				"announcements of nodes are not received; known nodes stay while they answer probes",
+			)
 		},
 	})
 }
@@ -167,7 +169,9 @@ func (r *Router) apply() {
 			continue
 		}
 		if taken || n.Kind == "" || n.Endpoint == "" {
-			r.log.Warn().Str("node", n.ID).Msg("the announcement of a node is ignored: a node of the settings has its id, or kind or endpoint are missing")
+			r.log.Warn().Str("node", n.ID).Msg(
+				"the announcement of a node is ignored: a node of the settings has its id, or kind or endpoint are missing",
+			)
 			continue
 		}
 		silent := !r.announced.Silent[n.ID].IsZero()
@@ -176,7 +180,14 @@ func (r *Router) apply() {
 			ready = (ready || silent) && now.Ready
 		}
 		applied[n.ID] = says
-		node := route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: ready, Silent: silent, Refusal: n.Refusal}
+		node := route.Node{
+			ID:       n.ID,
+			Kind:     n.Kind,
+			Endpoint: n.Endpoint,
+			Ready:    ready,
+			Silent:   silent,
+			Refusal:  n.Refusal,
+		}
 		nodes, known[n.ID] = append(nodes, node), node
 	}
 	r.applied = applied

@@ -26,7 +26,13 @@ func (p probes) Answers(node string) (answers, known bool) {
 
 func TestRouter_ProbedReadinessStaysUntilTheAnnouncementChanges(t *testing.T) {
 	started := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	ready := fleet.Node{ID: "p1", Kind: "projection", Endpoint: "127.0.0.1:9001", Started: started, Ready: true}
+	ready := fleet.Node{
+		ID:       "p1",
+		Kind:     "projection",
+		Endpoint: "127.0.0.1:9001",
+		Started:  started,
+		Ready:    true,
+	}
 	change := func(how func(*fleet.Node)) fleet.Node {
 		node := ready
 		how(&node)
@@ -89,7 +95,8 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 		t.Helper()
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
-		for deadline := time.Now().Add(30 * time.Second); len(r.table.Nodes()) != nodes || len(r.table.Lost()) != lost; {
+		for deadline := time.Now().Add(30 * time.Second); len(r.table.Nodes()) != nodes ||
+			len(r.table.Lost()) != lost; {
 			<-tick.C
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: %v are there, %v lost", what, r.table.Nodes(), r.table.Lost())
@@ -99,7 +106,12 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 	announce := func(ids ...string) {
 		t.Helper()
 		for _, id := range ids {
-			data, err := json.Marshal(fleet.Node{ID: id, Kind: "projection", Endpoint: "127.0.0.1:1" + id[1:], Ready: true})
+			data, err := json.Marshal(fleet.Node{
+				ID:       id,
+				Kind:     "projection",
+				Endpoint: "127.0.0.1:1" + id[1:],
+				Ready:    true,
+			})
 			if err == nil {
 				_, err = bucket.Put(t.Context(), id, data)
 			}
@@ -126,10 +138,16 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
 	r := NewRouter(route.NewTable(), nil, zerolog.Nop())
 	node := func(id, kind, endpoint string) fleet.Node {
-		return fleet.Node{ID: id, Kind: kind, Endpoint: endpoint, Ready: true}
+		return fleet.Node{
+			ID:       id,
+			Kind:     kind,
+			Endpoint: endpoint,
+			Ready:    true,
+		}
 	}
 	silent := []fleet.Node{
-		node("p1", "projection", "127.0.0.1:1"), node("p2", "projection", "127.0.0.1:2"), node("p3", "projection", "127.0.0.1:3"),
+		node("p1", "projection", "127.0.0.1:1"), node("p2", "projection", "127.0.0.1:2"),
+		node("p3", "projection", "127.0.0.1:3"),
 		node("p4", "projection", "127.0.0.1:4"), node("g1", "gateway", "127.0.0.1:5"),
 	}
 	r.announced = fleet.Fleet{Nodes: append([]fleet.Node{node("r1", "runner", "127.0.0.1:3")}, silent...)}

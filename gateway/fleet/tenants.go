@@ -71,7 +71,9 @@ func LoadTenants(ctx context.Context, js jetstream.JetStream, gateway TenantSett
 func FollowTenants(ctx context.Context, js jetstream.JetStream, gateway TenantSetter, log zerolog.Logger) {
 	apply := func(all map[string]kv.Entry[fleet.Tenant]) { gateway.SetTenants(tenantStates(all)) }
 	kv.Follow(ctx, js, streams.BucketTenants, kv.Whole(apply), func(err error) {
-		log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("changes of tenants are not received; suspensions and quotas stay as they were")
+		log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg(
+			"changes of tenants are not received; suspensions and quotas stay as they were",
+		)
 	})
 }
 
@@ -85,7 +87,12 @@ func tenantStates(all map[string]kv.Entry[fleet.Tenant]) map[contextkit.TenantID
 		}
 		state := TenantState{Suspended: stored.Value.Suspended, Reason: stored.Value.Reason}
 		if q := stored.Value.Quota; q != nil {
-			state.Limits = limit.Config{Rate: q.Rate, Burst: q.Burst, Concurrent: q.Concurrent, Streams: q.Streams}
+			state.Limits = limit.Config{
+				Rate:       q.Rate,
+				Burst:      q.Burst,
+				Concurrent: q.Concurrent,
+				Streams:    q.Streams,
+			}
 		}
 		states[tenant] = state
 	}

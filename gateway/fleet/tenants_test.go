@@ -48,8 +48,11 @@ func TestTenants_Suspension(t *testing.T) {
 	if got := tenants.Suspension(acme); got != "" {
 		t.Errorf("without states: %q", got)
 	}
-	tenants.Replace(map[contextkit.TenantID]TenantState{acme: {Suspended: true, Reason: "unpaid"}, globex: {Reason: "old"}})
-	if a, g := tenants.Suspension(acme), tenants.Suspension(globex); a != "tenant acme is suspended: unpaid" || g != "" {
+	tenants.Replace(
+		map[contextkit.TenantID]TenantState{acme: {Suspended: true, Reason: "unpaid"}, globex: {Reason: "old"}},
+	)
+	if a, g := tenants.Suspension(acme), tenants.Suspension(globex); a != "tenant acme is suspended: unpaid" ||
+		g != "" {
 		t.Errorf("%q, %q", a, g)
 	}
 	tenants.Replace(map[contextkit.TenantID]TenantState{acme: {Suspended: true}})
@@ -73,7 +76,9 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := contextkit.PlatformContext(t.Context())
-	if _, err := tenants.Put(ctx, "acme", fleet.Tenant{Suspended: true, Reason: "unpaid", Quota: &fleet.Quota{Rate: 5, Burst: 6}}, 0); err != nil {
+	if _, err := tenants.Put(
+		ctx, "acme", fleet.Tenant{Suspended: true, Reason: "unpaid", Quota: &fleet.Quota{Rate: 5, Burst: 6}}, 0,
+	); err != nil {
 		t.Fatal(err)
 	}
 	key := fleet.PlacementKey("projection", acme)
@@ -98,7 +103,9 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 	if err := LoadTenants(ctx, js, states); err != nil {
 		t.Fatal(err)
 	}
-	want := map[contextkit.TenantID]TenantState{acme: {Suspended: true, Reason: "unpaid", Limits: limit.Config{Rate: 5, Burst: 6}}}
+	want := map[contextkit.TenantID]TenantState{
+		acme: {Suspended: true, Reason: "unpaid", Limits: limit.Config{Rate: 5, Burst: 6}},
+	}
 	if got := <-states; !maps.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -66,8 +66,14 @@ func TestNames_FindsNestedFields(t *testing.T) {
 		}
 		return all
 	}
-	one := []frame.Step{{Number: number(&projectionv1.QueryRequest{}, "query")}, {Number: number(&projectionv1.Query{}, "filter")}}
-	list := []frame.Step{{Number: number(&aggregatev1.SubmitBatchRequest{}, "commands"), List: true}, {Number: number(&aggregatev1.BatchCommand{}, "aggregate_type")}}
+	one := []frame.Step{
+		{Number: number(&projectionv1.QueryRequest{}, "query")},
+		{Number: number(&projectionv1.Query{}, "filter")},
+	}
+	list := []frame.Step{
+		{Number: number(&aggregatev1.SubmitBatchRequest{}, "commands"), List: true},
+		{Number: number(&aggregatev1.BatchCommand{}, "aggregate_type")},
+	}
 	filter := func(text string) proto.Message {
 		return &projectionv1.QueryRequest{Query: &projectionv1.Query{Filter: text}}
 	}
@@ -111,24 +117,40 @@ func TestNames_PartIsSiblingOfName(t *testing.T) {
 	command := func(name, command string) *aggregatev1.BatchCommand {
 		return &aggregatev1.BatchCommand{AggregateType: name, Command: command}
 	}
-	wire := wireOf(t, &aggregatev1.SubmitBatchRequest{Commands: []*aggregatev1.BatchCommand{command("a", "x"), command("", "y"), command("b", ""), command("a", "x")}})
-	path := []frame.Step{{Number: number(&aggregatev1.SubmitBatchRequest{}, "commands"), List: true}, {Number: number(&aggregatev1.BatchCommand{}, "aggregate_type")}}
+	wire := wireOf(
+		t,
+		&aggregatev1.SubmitBatchRequest{
+			Commands: []*aggregatev1.BatchCommand{
+				command("a", "x"), command("", "y"), command("b", ""), command("a", "x"),
+			},
+		},
+	)
+	path := []frame.Step{
+		{Number: number(&aggregatev1.SubmitBatchRequest{}, "commands"), List: true},
+		{Number: number(&aggregatev1.BatchCommand{}, "aggregate_type")},
+	}
 	part := number(&aggregatev1.BatchCommand{}, "command")
 	var got []string
 	collect := func(name, part []byte) error {
 		got = append(got, string(name)+"."+string(part))
 		return nil
 	}
-	if err := (&frame.Frame{Data: wire}).Names(path, part, collect); err != nil || !slices.Equal(got, []string{"a.x", ".y", "b.", "a.x"}) {
+	if err := (&frame.Frame{Data: wire}).Names(path, part, collect); err != nil ||
+		!slices.Equal(got, []string{"a.x", ".y", "b.", "a.x"}) {
 		t.Fatalf("%q, %v", got, err)
 	}
 	ended := errors.New("ended")
-	if err := (&frame.Frame{Data: wire}).Names(path, part, func([]byte, []byte) error { return ended }); !errors.Is(err, ended) {
+	if err := (&frame.Frame{Data: wire}).Names(
+		path, part, func([]byte, []byte) error { return ended },
+	); !errors.Is(err, ended) {
 		t.Fatalf("err = %v, want that of the function", err)
 	}
-	twice := append(wireOf(t, &aggregatev1.SubmitRequest{AggregateType: "a", Command: "x"}), wireOf(t, &aggregatev1.SubmitRequest{Command: "y"})...)
+	twice := append(wireOf(t, &aggregatev1.SubmitRequest{AggregateType: "a", Command: "x"}),
+		wireOf(t, &aggregatev1.SubmitRequest{Command: "y"})...)
 	single := []frame.Step{{Number: number(&aggregatev1.SubmitRequest{}, "aggregate_type")}}
-	if err := (&frame.Frame{Data: twice}).Names(single, number(&aggregatev1.SubmitRequest{}, "command"), collect); !errors.Is(err, frame.ErrContradiction) {
+	if err := (&frame.Frame{Data: twice}).Names(
+		single, number(&aggregatev1.SubmitRequest{}, "command"), collect,
+	); !errors.Is(err, frame.ErrContradiction) {
 		t.Fatalf("two commands in one request: err = %v", err)
 	}
 }
@@ -154,7 +176,8 @@ func TestCodecs_PassFramesAndMessages(t *testing.T) {
 				t.Fatal(err)
 			}
 			out := &frame.Frame{Program: in.Program}
-			if err := codec.UnmarshalRead(t.Context(), strings.NewReader(buffer.String()), out); err != nil || !bytes.Equal(in.Data, out.Data) {
+			if err := codec.UnmarshalRead(t.Context(), strings.NewReader(buffer.String()), out); err != nil ||
+				!bytes.Equal(in.Data, out.Data) {
 				t.Fatalf("%x, %v; want %x", out.Data, err, in.Data)
 			}
 			// Error details are messages.
@@ -178,7 +201,9 @@ func TestRelease_SendInProgressHoldsItsReference(t *testing.T) {
 	text := strings.Repeat("a message of two buffers ", 200)
 	received := func() mem.BufferSlice {
 		half := len(text) / 2
-		return mem.BufferSlice{mem.Copy([]byte(text[:half]), frame.Buffers), mem.Copy([]byte(text[half:]), frame.Buffers)}
+		return mem.BufferSlice{
+			mem.Copy([]byte(text[:half]), frame.Buffers), mem.Copy([]byte(text[half:]), frame.Buffers),
+		}
 	}
 	lent := &frame.Frame{Lend: true}
 	read := func() {

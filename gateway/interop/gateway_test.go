@@ -61,7 +61,10 @@ func testServices(t *testing.T) []byte {
 		for _, method := range service.GetMethod() {
 			method.Options = &descriptorpb.MethodOptions{}
 			proto.SetExtension(method.GetOptions(), policyv1.E_Policy, &policyv1.Policy{
-				Anonymous: true, TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM, Upstream: "interop", Timeout: durationpb.New(30 * time.Second),
+				Anonymous:   true,
+				TenantScope: policyv1.TenantScope_TENANT_SCOPE_PLATFORM,
+				Upstream:    "interop",
+				Timeout:     durationpb.New(30 * time.Second),
 			})
 		}
 	}
@@ -88,7 +91,9 @@ func startGateway(t *testing.T, node string) (mainPort, grpcPort string) {
 		t.Fatal(err)
 	}
 	routes := route.NewTable()
-	if err := routes.Replace([]route.Node{{ID: "interop-1", Kind: "interop", Endpoint: node, Ready: true}}, nil); err != nil {
+	if err := routes.Replace(
+		[]route.Node{{ID: "interop-1", Kind: "interop", Endpoint: node, Ready: true}}, nil,
+	); err != nil {
 		t.Fatal(err)
 	}
 	g, err := gateway.New(gateway.Config{

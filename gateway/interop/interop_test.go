@@ -48,10 +48,15 @@ type interopCase struct {
 }
 
 // plainly is a case that calls the test service only.
-func plainly(name string, do func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption), options ...grpc.CallOption) interopCase {
-	return interopCase{name: name, run: func(ctx context.Context, _ *grpc.ClientConn, client testgrpc.TestServiceClient) {
-		do(ctx, client, options...)
-	}}
+func plainly(
+	name string, do func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption), options ...grpc.CallOption,
+) interopCase {
+	return interopCase{
+		name: name,
+		run: func(ctx context.Context, _ *grpc.ClientConn, client testgrpc.TestServiceClient) {
+			do(ctx, client, options...)
+		},
+	}
 }
 
 // orcaConfig makes grpc-go's client read the load reports that the node sends.
@@ -82,12 +87,19 @@ var interopCases = []interopCase{
 	{name: "unimplemented_method", run: func(ctx context.Context, conn *grpc.ClientConn, _ testgrpc.TestServiceClient) {
 		interop.DoUnimplementedMethod(ctx, conn)
 	}},
-	{name: "unimplemented_service", run: func(ctx context.Context, conn *grpc.ClientConn, _ testgrpc.TestServiceClient) {
-		interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(conn))
-	}},
-	{name: "orca_per_rpc", config: orcaConfig, run: func(ctx context.Context, _ *grpc.ClientConn, client testgrpc.TestServiceClient) {
-		interop.DoORCAPerRPCTest(ctx, client)
-	}},
+	{
+		name: "unimplemented_service",
+		run: func(ctx context.Context, conn *grpc.ClientConn, _ testgrpc.TestServiceClient) {
+			interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(conn))
+		},
+	},
+	{
+		name:   "orca_per_rpc",
+		config: orcaConfig,
+		run: func(ctx context.Context, _ *grpc.ClientConn, client testgrpc.TestServiceClient) {
+			interop.DoORCAPerRPCTest(ctx, client)
+		},
+	},
 	{name: "rpc_soak", run: func(ctx context.Context, conn *grpc.ClientConn, _ testgrpc.TestServiceClient) {
 		interop.DoSoakTest(ctx, soak(conn.Target(), func() (*grpc.ClientConn, func()) { return conn, func() {} }))
 	}},
@@ -122,8 +134,14 @@ var leftOut = map[string]string{
 // soak are the bounds of the soak cases.
 func soak(target string, channel func() (*grpc.ClientConn, func())) interop.SoakTestConfig {
 	return interop.SoakTestConfig{
-		RequestSize: 271_828, ResponseSize: 314_159, PerIterationMaxAcceptableLatency: 10 * time.Second, OverallTimeout: 30 * time.Second,
-		ServerAddr: target, NumWorkers: 2, Iterations: 10, ChannelForTest: channel,
+		RequestSize:                      271_828,
+		ResponseSize:                     314_159,
+		PerIterationMaxAcceptableLatency: 10 * time.Second,
+		OverallTimeout:                   30 * time.Second,
+		ServerAddr:                       target,
+		NumWorkers:                       2,
+		Iterations:                       10,
+		ChannelForTest:                   channel,
 	}
 }
 

@@ -16,7 +16,12 @@ import (
 // capacity returns a shared capacity.
 func capacity(t testing.TB, calls, streams int, bytes int64) *limit.Shared {
 	t.Helper()
-	shared, err := limit.NewShared(limit.Capacity{Calls: calls, Streams: streams, Bytes: bytes, Delayed: 4})
+	shared, err := limit.NewShared(limit.Capacity{
+		Calls:   calls,
+		Streams: streams,
+		Bytes:   bytes,
+		Delayed: 4,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +206,8 @@ func TestUse_ReleaseAllReleasesEverything(t *testing.T) {
 	if len(seen) == 0 { // which ones there are, the scheduler decides
 		t.Error("the mix has no refusals")
 	}
-	if calls, streams, bytes := shared.Calls().Used(), shared.Streams().Used(), shared.Bytes().Used(); calls != 0 || streams != 0 || bytes != 0 {
+	if calls, streams, bytes := shared.Calls().Used(), shared.Streams().Used(), shared.Bytes().Used(); calls != 0 ||
+		streams != 0 || bytes != 0 {
 		t.Errorf("of the shared capacity %d calls, %d streams and %d bytes are held", calls, streams, bytes)
 	}
 	for _, name := range names {

@@ -43,7 +43,13 @@ type shard[K comparable] struct {
 }
 
 func newBudgets[K comparable](shared *Shared, most int, bounds func(K) bounds, group *Budget) *Budgets[K] {
-	b := &Budgets[K]{shared: shared, bounds: bounds, group: group, maxPerShard: max(most/shards, 1), seed: maphash.MakeSeed()}
+	b := &Budgets[K]{
+		shared:      shared,
+		bounds:      bounds,
+		group:       group,
+		maxPerShard: max(most/shards, 1),
+		seed:        maphash.MakeSeed(),
+	}
 	for i := range b.shards {
 		b.shards[i].known = map[K]*Budget{}
 	}
@@ -201,7 +207,10 @@ func (t *Tenants) boundsOf(id contextkit.TenantID) bounds {
 		}
 	}
 	return bounds{
-		rate: out.Rate, burst: out.Burst,
-		calls: min(int64(out.Concurrent), t.maxShare.calls), streams: min(int64(out.Streams), t.maxShare.streams), bytes: t.maxShare.bytes,
+		rate:    out.Rate,
+		burst:   out.Burst,
+		calls:   min(int64(out.Concurrent), t.maxShare.calls),
+		streams: min(int64(out.Streams), t.maxShare.streams),
+		bytes:   t.maxShare.bytes,
 	}
 }

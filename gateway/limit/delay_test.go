@@ -43,7 +43,12 @@ func TestDelayRejection_ImpatientTenantIsDelayed(t *testing.T) {
 func TestDelayRejection_IsBoundedPerCallerAndInTotal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 4
-		shared, err := limit.NewShared(limit.Capacity{Calls: 10, Streams: 10, Bytes: 10, Delayed: most})
+		shared, err := limit.NewShared(limit.Capacity{
+			Calls:   10,
+			Streams: 10,
+			Bytes:   10,
+			Delayed: most,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

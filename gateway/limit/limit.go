@@ -46,7 +46,8 @@ type Config struct {
 
 // Validate returns an error that names the invalid fields.
 func (c Config) Validate() error {
-	return errors.Join(config.AtLeast("rate", c.Rate, 0), config.AtLeast("burst", c.Burst, 0), config.AtLeast("concurrent", c.Concurrent, 0), config.AtLeast("streams", c.Streams, 0))
+	return errors.Join(config.AtLeast("rate", c.Rate, 0), config.AtLeast("burst", c.Burst, 0),
+		config.AtLeast("concurrent", c.Concurrent, 0), config.AtLeast("streams", c.Streams, 0))
 }
 
 // WithDefaults returns the configuration with defaults in place of zero values.

@@ -24,7 +24,12 @@ func tenant(t testing.TB, name string) contextkit.TenantID {
 // budgets returns tenants' budgets of a large capacity.
 func budgets(t testing.TB, quota limit.Config, held int) *limit.Tenants {
 	t.Helper()
-	shared, err := limit.NewShared(limit.Capacity{Calls: 4096, Streams: 16_384, Bytes: 1 << 30, Delayed: held})
+	shared, err := limit.NewShared(limit.Capacity{
+		Calls:   4096,
+		Streams: 16_384,
+		Bytes:   1 << 30,
+		Delayed: held,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +41,9 @@ func budgets(t testing.TB, quota limit.Config, held int) *limit.Tenants {
 }
 
 // enter makes a call, or a stream, acquire its slot and spend the rate.
-func enter(t testing.TB, tenants *limit.Tenants, name string, stream bool) (use *limit.Use, wait time.Duration, err error) {
+func enter(
+	t testing.TB, tenants *limit.Tenants, name string, stream bool,
+) (use *limit.Use, wait time.Duration, err error) {
 	t.Helper()
 	use = &limit.Use{}
 	if err := tenants.Acquire(tenant(t, name), use, stream, limit.Normal); err != nil {
@@ -67,7 +74,10 @@ func TestTenants_RateIsPerTenant(t *testing.T) {
 			return accepted, wait
 		}
 		if n, wait := calls("noisy", 100); n != 5 || wait <= 0 || wait > 100*time.Millisecond {
-			t.Errorf("of 100 concurrent calls %d are accepted, wait %v; want the burst of 5, and to wait for a tenth of a second", n, wait)
+			t.Errorf(
+				"of 100 concurrent calls %d are accepted, wait %v; want the burst of 5, and to wait for a tenth of a second",
+				n, wait,
+			)
 		}
 		if n, _ := calls("quiet", 5); n != 5 {
 			t.Errorf("another tenant has %d of its 5 calls", n)
@@ -115,7 +125,8 @@ func TestTenants_CallsInFlightAreBounded(t *testing.T) {
 	close(finish)
 	group.Wait()
 	if most.Load() > 8 || refused.Load() < 92 {
-		t.Errorf("%d concurrent calls were in flight and %d rejected; want at most 8, and the rest rejected", most.Load(), refused.Load())
+		t.Errorf("%d concurrent calls were in flight and %d rejected; want at most 8, and the rest rejected",
+			most.Load(), refused.Load())
 	}
 	if use, _, err := enter(t, tenants, "acme", false); err != nil {
 		t.Errorf("after all have left: %v", err)
@@ -231,11 +242,13 @@ func TestLimiter_LowPriorityIsRejectedFirst(t *testing.T) {
 		}
 		return n
 	}
-	if low, normal, high := fill(limit.Low), fill(limit.Normal), fill(limit.High); low != 7 || normal != 2 || high != 1 {
+	if low, normal, high := fill(limit.Low), fill(limit.Normal), fill(limit.High); low != 7 || normal != 2 ||
+		high != 1 {
 		t.Errorf("low fills %d, normal %d more, high %d more; want 7, 2 and 1 of 10", low, normal, high)
 	}
 	if room.Shed(limit.Low) != 1 || room.Shed(limit.High) != 1 || room.Used() != 10 {
-		t.Errorf("%d low and %d high calls refused, %d in flight", room.Shed(limit.Low), room.Shed(limit.High), room.Used())
+		t.Errorf("%d low and %d high calls refused, %d in flight", room.Shed(limit.Low), room.Shed(limit.High),
+			room.Used())
 	}
 	room.Release(1)
 	if room.Acquire(1, limit.Normal) || !room.Acquire(1, limit.High) {

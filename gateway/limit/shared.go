@@ -34,7 +34,12 @@ func NewShared(capacity Capacity) (*Shared, error) {
 	if err := errors.Join(err, wrong, bad, config.AtLeast("delayed rejections", capacity.Delayed, 0)); err != nil {
 		return nil, err
 	}
-	return &Shared{calls: calls, streams: streams, bytes: bytes, maxDelayed: int64(capacity.Delayed)}, nil
+	return &Shared{
+		calls:      calls,
+		streams:    streams,
+		bytes:      bytes,
+		maxDelayed: int64(capacity.Delayed),
+	}, nil
 }
 
 // Calls returns the limiter of calls.
@@ -63,6 +68,7 @@ func shareOf[N int | int64](n N, share float64) N { return max(N(float64(n)*shar
 // share returns the bounds of a caller that may use a share of the capacity.
 func (s *Shared) share(share float64) bounds {
 	return bounds{
-		calls: shareOf(s.calls.bound[High], share), streams: shareOf(s.streams.bound[High], share), bytes: shareOf(s.bytes.bound[High], share),
+		calls: shareOf(s.calls.bound[High], share), streams: shareOf(s.streams.bound[High], share),
+		bytes: shareOf(s.bytes.bound[High], share),
 	}
 }

@@ -30,13 +30,19 @@ type object = map[string]any
 
 // verbs are the HTTP methods that OpenAPI describes; paths with other methods are left out.
 var verbs = map[string]string{
-	http.MethodGet: "get", http.MethodPut: "put", http.MethodPost: "post", http.MethodDelete: "delete", http.MethodPatch: "patch",
+	http.MethodGet: "get", http.MethodPut: "put", http.MethodPost: "post", http.MethodDelete: "delete",
+	http.MethodPatch:   "patch",
 	http.MethodOptions: "options", http.MethodHead: "head", http.MethodTrace: "trace",
 }
 
 // Document returns the document of a method table, as JSON.
 func Document(title, version string, table *policy.Table) ([]byte, error) {
-	b := &builder{paths: object{}, shapes: map[string][]string{}, schemas: object{}, comments: newComments()}
+	b := &builder{
+		paths:    object{},
+		shapes:   map[string][]string{},
+		schemas:  object{},
+		comments: newComments(),
+	}
 	for _, method := range table.Methods() {
 		for i, rule := range method.Rules {
 			verb, route := edge.Pattern(rule)
@@ -50,13 +56,16 @@ func Document(title, version string, table *policy.Table) ([]byte, error) {
 		}
 		// Every unary method is also served as Connect's JSON over POST.
 		if method.Spec.StreamType == connect.StreamTypeUnary {
-			b.add(method.Spec.Procedure, "post", false, b.operation(method, &annotations.HttpRule{Body: "*"}, "_rpc", nil))
+			b.add(method.Spec.Procedure, "post", false,
+				b.operation(method, &annotations.HttpRule{Body: "*"}, "_rpc", nil))
 		}
 	}
 	b.schemas["connect.Error"] = errorSchema()
 	return json.Marshal(object{
 		"openapi": "3.1.0",
-		"info":    object{"title": title, "version": version, "description": "Errors are JSON (connect.Error) with an HTTP status."},
+		"info": object{
+			"title": title, "version": version, "description": "Errors are JSON (connect.Error) with an HTTP status.",
+		},
 		"servers": []any{object{"url": "/"}},
 		"paths":   b.paths,
 		"components": object{
@@ -137,7 +146,10 @@ func (b *builder) responses(method *policy.Method, rule *annotations.HttpRule) o
 	if isTagged(method, rule) {
 		tag := object{"description": "The entity tag of the answer.", "schema": object{"type": "string"}}
 		answer["headers"] = object{"Etag": tag}
-		responses["304"] = object{"description": "The client has the answer: If-None-Match has its entity tag.", "headers": object{"Etag": tag}}
+		responses["304"] = object{
+			"description": "The client has the answer: If-None-Match has its entity tag.",
+			"headers":     object{"Etag": tag},
+		}
 	}
 	return responses
 }
@@ -184,12 +196,17 @@ func (b *builder) answer(method *policy.Method, rule *annotations.HttpRule) obje
 	isREST := rule.GetPattern() != nil
 	switch {
 	case isREST && output != nil && output.FullName() == "google.api.HttpBody":
-		return object{"description": "The body that the service has made.", "content": object{"*/*": object{"schema": binary()}}}
+		return object{
+			"description": "The body that the service has made.", "content": object{"*/*": object{"schema": binary()}},
+		}
 	case method.Spec.StreamType&connect.StreamTypeServer != 0:
 		return object{
 			"description": "A stream of values: JSON, one per line, with blank lines as keep-alives, or Server-Sent Events with JSON as data (Accept: text/event-stream). " +
 				"A stream that fails ends with {\"error\": …} (connect.Error), or the event \"error\" with it.",
-			"content": object{"application/x-ndjson": object{"schema": sequence(schema)}, "text/event-stream": object{"schema": schema}},
+			"content": object{
+				"application/x-ndjson": object{"schema": sequence(schema)},
+				"text/event-stream":    object{"schema": schema},
+			},
 		}
 	}
 	return object{"description": "The answer.", "content": content(schema)}

@@ -72,7 +72,8 @@ func TestDocument_DescribesServedMethods(t *testing.T) {
 	if nested != "view tenant_id query.filter query.order_by query.page_size query.page_token query.fields metadata min_position If-None-Match " {
 		t.Errorf("nested parameters: %s", nested)
 	}
-	at(t, doc, "paths /aggregate.gateway.v1.CommandService/Submit post requestBody content application/json schema $ref")
+	at(t, doc,
+		"paths /aggregate.gateway.v1.CommandService/Submit post requestBody content application/json schema $ref")
 	for path := range doc["paths"].(map[string]any) {
 		if strings.Contains(path, "grpc.") {
 			t.Errorf("%s is described and not served", path)
@@ -94,15 +95,20 @@ func TestDocument_DescribesServedMethods(t *testing.T) {
 func TestDocument_HasProtoComments(t *testing.T) {
 	doc := document(t)
 	query := at(t, doc, "paths /v1/query/{view} get")
-	if at(t, query, "summary") != "Query returns a page of a view's rows." || !strings.Contains(at(t, query, "description").(string), "NOT_FOUND (unknown view)") {
+	if at(t, query, "summary") != "Query returns a page of a view's rows." ||
+		!strings.Contains(at(t, query, "description").(string), "NOT_FOUND (unknown view)") {
 		t.Errorf("%v", query)
 	}
-	if text := at(t, doc, "components schemas projection.gateway.v1.QueryRequest properties view description"); text != "The view's name, as the model names it." {
+	if text := at(
+		t, doc, "components schemas projection.gateway.v1.QueryRequest properties view description",
+	); text != "The view's name, as the model names it." {
 		t.Errorf("%v", text)
 	}
 	for path, item := range doc["paths"].(map[string]any) {
 		for verb, operation := range item.(map[string]any) {
-			if id := at(t, operation, "operationId").(string); !strings.Contains(at(t, operation, "summary").(string), " ") {
+			if id := at(t, operation, "operationId").(string); !strings.Contains(
+				at(t, operation, "summary").(string), " ",
+			) {
 				t.Errorf("%s %s (%s) has no summary", verb, path, id)
 			}
 		}

@@ -17,7 +17,10 @@ const maxQueryDepth = 4
 // query lists the query parameters of a message's fields, except those in the path and in the body.
 // prefix and names are the path to the message, in proto names and in the names of query
 // parameters.
-func (b *builder) query(prefix, names string, message protoreflect.MessageDescriptor, inPath map[string]bool, body string, above []protoreflect.FullName) []any {
+func (b *builder) query(
+	prefix, names string, message protoreflect.MessageDescriptor, inPath map[string]bool, body string,
+	above []protoreflect.FullName,
+) []any {
 	if len(above) == maxQueryDepth {
 		return nil
 	}
@@ -40,7 +43,8 @@ func (b *builder) query(prefix, names string, message protoreflect.MessageDescri
 		case isLeftOut(value):
 		case inPath[path], prefix == "" && string(field.Name()) == body:
 		case isMessage && !field.IsList() && !field.IsMap():
-			list = append(list, b.query(path+".", names+name+".", field.Message(), inPath, body, append(above, message.FullName()))...)
+			list = append(list,
+				b.query(path+".", names+name+".", field.Message(), inPath, body, append(above, message.FullName()))...)
 		case isMessage, field.IsMap() && value.Message() != nil && transcode.IsJSON(value.Message()): // sent in a body
 		case field.IsMap():
 			parameter["style"], parameter["explode"], parameter["schema"] = "deepObject", true, b.field(field)
@@ -80,7 +84,13 @@ func isLeftOut(field protoreflect.FieldDescriptor) bool {
 func headers(method *policy.Method, rule *annotations.HttpRule) []any {
 	var list []any
 	add := func(name, description string) {
-		list = append(list, object{"name": name, "in": "header", "description": description, "schema": object{"type": "string", "minLength": 1}})
+		list = append(
+			list,
+			object{
+				"name": name, "in": "header", "description": description,
+				"schema": object{"type": "string", "minLength": 1},
+			},
+		)
 	}
 	if method.KeyField != 0 && method.Spec.StreamType == connect.StreamTypeUnary {
 		field := method.Input.Descriptor().Fields().ByNumber(method.KeyField)

@@ -40,7 +40,9 @@ func (b *builder) field(field protoreflect.FieldDescriptor) object {
 	rules, _ := proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
 	switch {
 	case field.IsMap():
-		schema := object{"type": "object", "additionalProperties": b.single(field.MapValue(), rules.GetMap().GetValues())}
+		schema := object{
+			"type": "object", "additionalProperties": b.single(field.MapValue(), rules.GetMap().GetValues()),
+		}
 		if r := rules.GetMap(); r != nil {
 			set(schema, "maxProperties", r.MaxPairs)
 		}
@@ -143,7 +145,13 @@ func wellKnown(name protoreflect.FullName) object {
 		return object{"type": "object", "additionalProperties": false}
 	case "google.protobuf.Any":
 		return object{
-			"type": "object", "properties": object{"@type": object{"type": "string", "description": "The message's type, such as type.googleapis.com/google.protobuf.Duration."}},
+			"type": "object",
+			"properties": object{
+				"@type": object{
+					"type":        "string",
+					"description": "The message's type, such as type.googleapis.com/google.protobuf.Duration.",
+				},
+			},
 			"required": []string{"@type"}, "additionalProperties": true,
 		}
 	case "google.protobuf.BoolValue":
@@ -183,8 +191,12 @@ func errorSchema() object {
 			"details": object{"type": "array", "items": object{
 				"type": "object",
 				"properties": object{
-					"type":  object{"type": "string", "description": "The message's type, such as google.rpc.RetryInfo."},
-					"value": object{"type": "string", "description": "The protobuf message, in base64 without padding."},
+					"type": object{
+						"type": "string", "description": "The message's type, such as google.rpc.RetryInfo.",
+					},
+					"value": object{
+						"type": "string", "description": "The protobuf message, in base64 without padding.",
+					},
 					"debug": object{"description": "The message as JSON."},
 				},
 			}},
@@ -194,7 +206,10 @@ func errorSchema() object {
 
 // errorResponse describes the answer of a call that fails.
 func errorResponse() object {
-	retry := object{"description": "Seconds after which the call may be sent again, with 429 and 503.", "schema": object{"type": "integer"}}
+	retry := object{
+		"description": "Seconds after which the call may be sent again, with 429 and 503.",
+		"schema":      object{"type": "integer"},
+	}
 	return object{
 		"description": "Why there is no answer.",
 		"headers":     object{"Retry-After": retry},

@@ -21,7 +21,9 @@ import (
 )
 
 // methodOf compiles the only method of a file that has a policy. change may alter the method.
-func methodOf(t *testing.T, p *policyv1.Policy, change func(*descriptorpb.MethodDescriptorProto)) (*policy.Table, error) {
+func methodOf(
+	t *testing.T, p *policyv1.Policy, change func(*descriptorpb.MethodDescriptorProto),
+) (*policy.Table, error) {
 	t.Helper()
 	var description *descriptorpb.FileDescriptorProto
 	file(t, p).RangeFiles(func(fd protoreflect.FileDescriptor) bool {
@@ -60,20 +62,47 @@ func TestBuild_ContradictoryPolicyIsRejected(t *testing.T) {
 		change func(*descriptorpb.MethodDescriptorProto)
 		want   string // "": it is served
 	}{
-		"anonymous":                             {base(&policyv1.Policy{Anonymous: true, TenantScope: platform}), unchanged, ""},
-		"anonymous with a right":                {base(&policyv1.Policy{Anonymous: true, TenantScope: platform, Right: "a.b"}), unchanged, "anonymous"},
-		"anonymous for a tenant":                {base(&policyv1.Policy{Anonymous: true, TenantScope: tenant}), unchanged, "anonymous"},
-		"anonymous without a scope":             {base(&policyv1.Policy{Anonymous: true}), unchanged, "anonymous"},
-		"a tenant field that is no string":      {base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, TenantField: "count"}), unchanged, "not a string field"},
-		"a tenant field that does not exist":    {base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, TenantField: "tenant"}), unchanged, "not a string field"},
-		"a key field that is no string":         {base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, IdempotencyKeyField: "count"}), unchanged, "not a string field"},
-		"an etag of a read":                     {base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{}}), readOnly, ""},
-		"an etag of a change":                   {base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{}}), unchanged, "side effects"},
-		"an etag of a stream":                   {base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{}}), streaming, "side effects"},
-		"an etag except a field that is absent": {base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{ExceptField: "no"}}), readOnly, "etag names"},
+		"anonymous": {
+			base(&policyv1.Policy{Anonymous: true, TenantScope: platform}), unchanged, "",
+		},
+		"anonymous with a right": {
+			base(&policyv1.Policy{Anonymous: true, TenantScope: platform, Right: "a.b"}), unchanged, "anonymous",
+		},
+		"anonymous for a tenant": {
+			base(&policyv1.Policy{Anonymous: true, TenantScope: tenant}), unchanged, "anonymous",
+		},
+		"anonymous without a scope": {base(&policyv1.Policy{Anonymous: true}), unchanged, "anonymous"},
+		"a tenant field that is no string": {
+			base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, TenantField: "count"}), unchanged,
+			"not a string field",
+		},
+		"a tenant field that does not exist": {
+			base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, TenantField: "tenant"}), unchanged,
+			"not a string field",
+		},
+		"a key field that is no string": {
+			base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, IdempotencyKeyField: "count"}), unchanged,
+			"not a string field",
+		},
+		"an etag of a read": {
+			base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{}}), readOnly, "",
+		},
+		"an etag of a change": {
+			base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{}}), unchanged,
+			"side effects",
+		},
+		"an etag of a stream": {
+			base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{}}), streaming,
+			"side effects",
+		},
+		"an etag except a field that is absent": {
+			base(&policyv1.Policy{Right: "a.b", TenantScope: tenant, Etag: &policyv1.ETag{ExceptField: "no"}}),
+			readOnly, "etag names",
+		},
 	} {
 		table, err := methodOf(t, c.policy, c.change)
-		if c.want == "" && (err != nil || len(table.Methods()) != 1) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+		if c.want == "" && (err != nil || len(table.Methods()) != 1) ||
+			c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
@@ -82,8 +111,15 @@ func TestBuild_ContradictoryPolicyIsRejected(t *testing.T) {
 // Every option of a policy is in the method that the gateway serves.
 func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 	p := &policyv1.Policy{
-		Right: "a.b", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "ticker", Timeout: durationpb.New(time.Second), Audit: true,
-		TenantField: "tenant_id", NodeRights: []string{"c.d"}, Priority: policyv1.Priority_PRIORITY_HIGH, Etag: &policyv1.ETag{ExceptField: "count"},
+		Right:       "a.b",
+		TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT,
+		Upstream:    "ticker",
+		Timeout:     durationpb.New(time.Second),
+		Audit:       true,
+		TenantField: "tenant_id",
+		NodeRights:  []string{"c.d"},
+		Priority:    policyv1.Priority_PRIORITY_HIGH,
+		Etag:        &policyv1.ETag{ExceptField: "count"},
 	}
 	table, err := methodOf(t, p, readOnly)
 	if err != nil {
@@ -93,10 +129,12 @@ func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 	if !ok || m != table.Methods()[0] {
 		t.Fatal("the method is not found by its procedure")
 	}
-	if m.Priority != limit.High || !slices.Equal(m.NodeRights, []string{"c.d"}) || !m.Audit || m.ETag == nil || m.ETag.Except != 2 || m.TenantField != 1 || !m.Retriable(false) {
+	if m.Priority != limit.High || !slices.Equal(m.NodeRights, []string{"c.d"}) || !m.Audit || m.ETag == nil ||
+		m.ETag.Except != 2 || m.TenantField != 1 || !m.Retriable(false) {
 		t.Errorf("%+v", m)
 	}
-	if !slices.Equal(table.Upstreams(), []string{"ticker"}) || !slices.Equal(table.TenantUpstreams(), []string{"ticker"}) {
+	if !slices.Equal(table.Upstreams(), []string{"ticker"}) ||
+		!slices.Equal(table.TenantUpstreams(), []string{"ticker"}) {
 		t.Errorf("kinds of nodes %v, for tenants %v", table.Upstreams(), table.TenantUpstreams())
 	}
 	p.Priority, p.TenantScope, p.TenantField, p.Etag = policyv1.Priority_PRIORITY_LOW, policyv1.TenantScope_TENANT_SCOPE_PLATFORM, "", nil
@@ -107,7 +145,8 @@ func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	m = table.Methods()[0]
-	if m.Priority != limit.Low || m.Tenant || m.ETag != nil || m.Spec.StreamType != connect.StreamTypeBidi || m.Retriable(false) || !m.Retriable(true) {
+	if m.Priority != limit.Low || m.Tenant || m.ETag != nil || m.Spec.StreamType != connect.StreamTypeBidi ||
+		m.Retriable(false) || !m.Retriable(true) {
 		t.Errorf("%+v", m)
 	}
 	if len(table.TenantUpstreams()) != 0 || !slices.Equal(table.Upstreams(), []string{"ticker"}) {
@@ -117,7 +156,8 @@ func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 
 // One method with an invalid policy prevents serving all methods.
 func TestBuild_ErrorIsReturned(t *testing.T) {
-	if _, err := methodOf(t, &policyv1.Policy{Right: "a.b"}, unchanged); err == nil || !strings.Contains(err.Error(), "test.Things.Make") {
+	if _, err := methodOf(t, &policyv1.Policy{Right: "a.b"}, unchanged); err == nil ||
+		!strings.Contains(err.Error(), "test.Things.Make") {
 		t.Errorf("%v, want an error that names the method", err)
 	}
 }

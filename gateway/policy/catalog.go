@@ -154,7 +154,9 @@ func (c *Catalog) FindExtensionByName(name protoreflect.FullName) (protoreflect.
 }
 
 // FindExtensionByNumber implements protoregistry.ExtensionTypeResolver.
-func (c *Catalog) FindExtensionByNumber(message protoreflect.FullName, number protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+func (c *Catalog) FindExtensionByNumber(
+	message protoreflect.FullName, number protoreflect.FieldNumber,
+) (protoreflect.ExtensionType, error) {
 	if t, err := protoregistry.GlobalTypes.FindExtensionByNumber(message, number); err == nil {
 		return t, nil
 	}

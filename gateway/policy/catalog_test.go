@@ -20,7 +20,13 @@ import (
 // set returns a serialized descriptor set of the file with a policy; change may modify it.
 func set(t *testing.T, change func(*descriptorpb.FileDescriptorProto)) []byte {
 	t.Helper()
-	files := file(t, &policyv1.Policy{Right: "thing.make", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "thing", Timeout: durationpb.New(time.Second), TenantField: "tenant_id"})
+	files := file(t, &policyv1.Policy{
+		Right:       "thing.make",
+		TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT,
+		Upstream:    "thing",
+		Timeout:     durationpb.New(time.Second),
+		TenantField: "tenant_id",
+	})
 	var out descriptorpb.FileDescriptorSet
 	files.RangeFiles(func(fd protoreflect.FileDescriptor) bool {
 		f := protodesc.ToFileDescriptorProto(fd)
@@ -63,7 +69,8 @@ func TestCatalog_ServesDescriptorSet(t *testing.T) {
 			t.Errorf("%s, %v", text, err)
 		}
 	}
-	if all := strings.Join(served, " "); !strings.Contains(all, "/test.Things/Make") || strings.Contains(all, "/test.Things/Break") || !strings.Contains(all, "QueryService/Query") {
+	if all := strings.Join(served, " "); !strings.Contains(all, "/test.Things/Make") ||
+		strings.Contains(all, "/test.Things/Break") || !strings.Contains(all, "QueryService/Query") {
 		t.Errorf("served: %s", all)
 	}
 	if _, err := catalog.FindMessageByName("test.Thing"); err != nil {
@@ -94,7 +101,8 @@ func TestCheckServed_SetNeedsMethodWithPolicy(t *testing.T) {
 }
 
 func TestCatalog_InvalidSetIsRejected(t *testing.T) {
-	other := set(t, func(f *descriptorpb.FileDescriptorProto) { f.MessageType[0].Field[0].JsonName = proto.String("other") })
+	other := set(t,
+		func(f *descriptorpb.FileDescriptorProto) { f.MessageType[0].Field[0].JsonName = proto.String("other") })
 	broken := set(t, func(f *descriptorpb.FileDescriptorProto) { f.Dependency = append(f.Dependency, "missing.proto") })
 	for name, tc := range map[string]struct {
 		sets [][]byte

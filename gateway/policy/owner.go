@@ -39,12 +39,16 @@ func (c *Catalog) Describe(kind string, data []byte) (*Description, error) {
 				name = pkg + "." + name
 			}
 			if _, err := c.FindDescriptorByName(protoreflect.FullName(name)); err == nil {
-				return nil, fmt.Errorf("policy: %s declares the service %s, which is not a service of nodes of kind %q", file.GetName(), name, kind)
+				return nil, fmt.Errorf("policy: %s declares the service %s, which is not a service of nodes of kind %q",
+					file.GetName(), name, kind)
 			}
 			for _, method := range service.GetMethod() {
 				policy, ok := proto.GetExtension(method.GetOptions(), policyv1.E_Policy).(*policyv1.Policy)
 				if ok && policy != nil && policy.GetUpstream() != kind {
-					return nil, fmt.Errorf("policy: %s.%s has the upstream %q, and is described by a node of kind %q: a node describes services of its kind", name, method.GetName(), policy.GetUpstream(), kind)
+					return nil, fmt.Errorf(
+						"policy: %s.%s has the upstream %q, and is described by a node of kind %q: a node describes services of its kind",
+						name, method.GetName(), policy.GetUpstream(), kind,
+					)
 				}
 			}
 			d.services[name], d.files[file.GetName()] = true, file
@@ -61,7 +65,10 @@ func (d *Description) Conflict(other *Description) error {
 	}
 	for name := range d.services {
 		if other.services[name] {
-			return fmt.Errorf("policy: the service %s is described by nodes of kind %q, and cannot be by one of kind %q", name, other.kind, d.kind)
+			return fmt.Errorf(
+				"policy: the service %s is described by nodes of kind %q, and cannot be by one of kind %q", name,
+				other.kind, d.kind,
+			)
 		}
 	}
 	for path, file := range d.files {

@@ -167,15 +167,24 @@ func (t *Table) add(service protoreflect.ServiceDescriptor, compiler *transcode.
 	return nil
 }
 
-func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, compiler *transcode.Compiler) (*Method, error) {
+func newMethod(
+	desc protoreflect.MethodDescriptor, policy *policyv1.Policy, compiler *transcode.Compiler,
+) (*Method, error) {
 	m := &Method{
 		Spec: connect.Spec{
-			StreamType: streamType(desc), IdempotencyLevel: idempotency(desc), Schema: desc,
-			Procedure: "/" + string(desc.Parent().FullName()) + "/" + string(desc.Name()),
+			StreamType:       streamType(desc),
+			IdempotencyLevel: idempotency(desc),
+			Schema:           desc,
+			Procedure:        "/" + string(desc.Parent().FullName()) + "/" + string(desc.Name()),
 		},
-		Input: compiler.Compile(desc.Input()), Output: compiler.Compile(desc.Output()),
-		Right: policy.GetRight(), Upstream: policy.GetUpstream(), Timeout: policy.GetTimeout().AsDuration(), Audit: policy.GetAudit(),
-		Anonymous: policy.GetAnonymous(), Priority: limit.Normal,
+		Input:     compiler.Compile(desc.Input()),
+		Output:    compiler.Compile(desc.Output()),
+		Right:     policy.GetRight(),
+		Upstream:  policy.GetUpstream(),
+		Timeout:   policy.GetTimeout().AsDuration(),
+		Audit:     policy.GetAudit(),
+		Anonymous: policy.GetAnonymous(),
+		Priority:  limit.Normal,
 	}
 	switch policy.GetPriority() {
 	case policyv1.Priority_PRIORITY_LOW:
@@ -213,7 +222,8 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 	}{
 		{desc.Input(), policy.GetTenantField(), &m.TenantField},
 		{desc.Input(), policy.GetIdempotencyKeyField(), &m.KeyField},
-		{desc.Output(), policy.GetEventIdField(), &m.EventIDField}, {desc.Input(), policy.GetResumeField(), &m.ResumeField},
+		{desc.Output(), policy.GetEventIdField(), &m.EventIDField},
+		{desc.Input(), policy.GetResumeField(), &m.ResumeField},
 		{desc.Input(), policy.GetNodeField(), &m.NodeField}, {desc.Input(), policy.GetReasonField(), &m.ReasonField},
 	} {
 		if f.name == "" {
@@ -221,7 +231,8 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 		}
 		field := f.message.Fields().ByName(protoreflect.Name(f.name))
 		if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
-			return nil, fmt.Errorf("its policy names the field %q, which is not a string field of %s", f.name, f.message.FullName())
+			return nil, fmt.Errorf("its policy names the field %q, which is not a string field of %s", f.name,
+				f.message.FullName())
 		}
 		*f.target = field.Number()
 	}
@@ -229,7 +240,9 @@ func newMethod(desc protoreflect.MethodDescriptor, policy *policyv1.Policy, comp
 	if m.ETag, err = entityTag(desc, policy.GetEtag()); err != nil {
 		return nil, err
 	}
-	if m.ResourcePath, m.PartField, err = resourcePath(desc.Input(), policy.GetResourceField(), policy.GetResourcePartField()); err != nil {
+	if m.ResourcePath, m.PartField, err = resourcePath(
+		desc.Input(), policy.GetResourceField(), policy.GetResourcePartField(),
+	); err != nil {
 		return nil, err
 	}
 	m.NodeRights = policy.GetNodeRights()
@@ -245,14 +258,17 @@ func entityTag(desc protoreflect.MethodDescriptor, tag *policyv1.ETag) (*ETag, e
 		return nil, nil //nolint:nilnil // there is none
 	}
 	if streamType(desc) != connect.StreamTypeUnary || idempotency(desc) != connect.IdempotencyNoSideEffects {
-		return nil, errors.New("its policy has an etag, which only a unary method without side effects can have (idempotency_level = NO_SIDE_EFFECTS)")
+		return nil, errors.New(
+			"its policy has an etag, which only a unary method without side effects can have (idempotency_level = NO_SIDE_EFFECTS)",
+		)
 	}
 	if tag.GetExceptField() == "" {
 		return &ETag{}, nil
 	}
 	field := desc.Output().Fields().ByName(protoreflect.Name(tag.GetExceptField()))
 	if field == nil {
-		return nil, fmt.Errorf("its policy's etag names the field %q, which is not one of %s", tag.GetExceptField(), desc.Output().FullName())
+		return nil, fmt.Errorf("its policy's etag names the field %q, which is not one of %s", tag.GetExceptField(),
+			desc.Output().FullName())
 	}
 	return &ETag{Except: field.Number()}, nil
 }
@@ -273,7 +289,8 @@ func resourcePath(message protoreflect.MessageDescriptor, name, part string) ([]
 		last := i == len(names)-1
 		switch {
 		case field == nil, last && (field.Kind() != protoreflect.StringKind || field.IsList()):
-			return nil, 0, fmt.Errorf("its policy names the field %q, which is not a string field of %s", name, message.FullName())
+			return nil, 0, fmt.Errorf("its policy names the field %q, which is not a string field of %s", name,
+				message.FullName())
 		case !last && (field.Message() == nil || field.IsMap()):
 			return nil, 0, fmt.Errorf("its policy names the field %q: %s is not a message", name, step)
 		}
@@ -287,7 +304,8 @@ func resourcePath(message protoreflect.MessageDescriptor, name, part string) ([]
 	}
 	field := message.Fields().ByName(protoreflect.Name(part))
 	if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
-		return nil, 0, fmt.Errorf("its policy names the field %q, which is not a string field of %s", part, message.FullName())
+		return nil, 0, fmt.Errorf("its policy names the field %q, which is not a string field of %s", part,
+			message.FullName())
 	}
 	return path, field.Number(), nil
 }

@@ -29,15 +29,20 @@ func TestTable_HoldsMethodsOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := slices.Sorted(slices.Values(table.Names()))
-	if want := []string{"aggregate.gateway.v1.CommandService", "projection.gateway.v1.QueryService", "runner.admin.v1.RunnerAdmin"}; !slices.Equal(names, want) {
+	if want := []string{
+		"aggregate.gateway.v1.CommandService", "projection.gateway.v1.QueryService", "runner.admin.v1.RunnerAdmin",
+	}; !slices.Equal(names, want) {
 		t.Errorf("services %v, want %v: the health service has no policy and is not served", names, want)
 	}
 	for _, m := range table.Methods() {
 		if m.Spec.Procedure != "/projection.gateway.v1.QueryService/Query" {
 			continue
 		}
-		if m.Right != "query.read" || !m.Tenant || m.Upstream != "projection" || m.Timeout != 5*time.Second || m.TenantField != 1 || fmt.Sprint(m.ResourcePath) != "[{2 false}]" ||
-			m.KeyField != 0 || m.Spec.IdempotencyLevel != connect.IdempotencyNoSideEffects || len(m.Rules) != 2 || !m.Retriable(false) {
+		if m.Right != "query.read" || !m.Tenant || m.Upstream != "projection" || m.Timeout != 5*time.Second ||
+			m.TenantField != 1 || fmt.Sprint(m.ResourcePath) != "[{2 false}]" ||
+			m.KeyField != 0 || m.Spec.IdempotencyLevel != connect.IdempotencyNoSideEffects || len(
+			m.Rules,
+		) != 2 || !m.Retriable(false) {
 			t.Errorf("Query is %+v", m)
 		}
 		return
@@ -53,19 +58,40 @@ func file(t *testing.T, p *policyv1.Policy) *protoregistry.Files {
 		proto.SetExtension(options, policyv1.E_Policy, p)
 	}
 	fd, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("test/thing.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
+		Name:    proto.String("test/thing.proto"),
+		Package: proto.String("test"),
+		Syntax:  proto.String("proto3"),
 		MessageType: []*descriptorpb.DescriptorProto{{
 			Name: proto.String("Thing"),
 			Field: []*descriptorpb.FieldDescriptorProto{
-				{Name: proto.String("tenant_id"), Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()},
-				{Name: proto.String("count"), Number: proto.Int32(2), Type: descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()},
+				{
+					Name:   proto.String("tenant_id"),
+					Number: proto.Int32(1),
+					Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+					Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+				},
+				{
+					Name:   proto.String("count"),
+					Number: proto.Int32(2),
+					Type:   descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
+					Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+				},
 			},
 		}},
 		Service: []*descriptorpb.ServiceDescriptorProto{{
 			Name: proto.String("Things"),
 			Method: []*descriptorpb.MethodDescriptorProto{
-				{Name: proto.String("Make"), InputType: proto.String(".test.Thing"), OutputType: proto.String(".test.Thing"), Options: options},
-				{Name: proto.String("Break"), InputType: proto.String(".test.Thing"), OutputType: proto.String(".test.Thing")},
+				{
+					Name:       proto.String("Make"),
+					InputType:  proto.String(".test.Thing"),
+					OutputType: proto.String(".test.Thing"),
+					Options:    options,
+				},
+				{
+					Name:       proto.String("Break"),
+					InputType:  proto.String(".test.Thing"),
+					OutputType: proto.String(".test.Thing"),
+				},
 			},
 		}},
 	}, protoregistry.GlobalFiles)
@@ -81,7 +107,13 @@ func file(t *testing.T, p *policyv1.Policy) *protoregistry.Files {
 
 func TestTable_IncompletePolicyIsAnError(t *testing.T) {
 	complete := func(change func(*policyv1.Policy)) *policyv1.Policy {
-		p := &policyv1.Policy{Right: "thing.make", TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT, Upstream: "aggregate", Timeout: durationpb.New(time.Second), TenantField: "tenant_id"}
+		p := &policyv1.Policy{
+			Right:       "thing.make",
+			TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT,
+			Upstream:    "aggregate",
+			Timeout:     durationpb.New(time.Second),
+			TenantField: "tenant_id",
+		}
 		change(p)
 		return p
 	}
@@ -95,21 +127,37 @@ func TestTable_IncompletePolicyIsAnError(t *testing.T) {
 		{"no upstream", complete(func(p *policyv1.Policy) { p.Upstream = "" }), "lacks upstream"},
 		{"no timeout", complete(func(p *policyv1.Policy) { p.Timeout = nil }), "lacks timeout"},
 		{"unknown field", complete(func(p *policyv1.Policy) { p.ResourceField = "view" }), `names the field "view"`},
-		{"part without a resource", complete(func(p *policyv1.Policy) { p.ResourcePartField = "tenant_id" }), "without resource_field"},
-		{"part that is no string", complete(func(p *policyv1.Policy) { p.ResourceField, p.ResourcePartField = "tenant_id", "count" }), `names the field "count"`},
-		{"part that does not exist", complete(func(p *policyv1.Policy) { p.ResourceField, p.ResourcePartField = "tenant_id", "command" }), `names the field "command"`},
-		{"field that is no string", complete(func(p *policyv1.Policy) { p.ResourceField = "count" }), `names the field "count"`},
+		{
+			"part without a resource", complete(func(p *policyv1.Policy) { p.ResourcePartField = "tenant_id" }),
+			"without resource_field",
+		},
+		{
+			"part that is no string",
+			complete(func(p *policyv1.Policy) { p.ResourceField, p.ResourcePartField = "tenant_id", "count" }),
+			`names the field "count"`,
+		},
+		{
+			"part that does not exist",
+			complete(func(p *policyv1.Policy) { p.ResourceField, p.ResourcePartField = "tenant_id", "command" }),
+			`names the field "command"`,
+		},
+		{
+			"field that is no string", complete(func(p *policyv1.Policy) { p.ResourceField = "count" }),
+			`names the field "count"`,
+		},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			if _, err := policy.Build(file(t, tc.policy), transcode.NewCompiler(nil)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := policy.Build(file(t, tc.policy), transcode.NewCompiler(nil)); err == nil ||
+				!strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("err = %v, want %q", err, tc.want)
 			}
 		})
 	}
 	t.Run("complete", func(t *testing.T) {
 		table, err := policy.Build(file(t, complete(func(*policyv1.Policy) {})), transcode.NewCompiler(nil))
-		if err != nil || len(table.Methods()) != 1 || table.Methods()[0].Spec.Procedure != "/test.Things/Make" || table.Methods()[0].Retriable(false) {
+		if err != nil || len(table.Methods()) != 1 || table.Methods()[0].Spec.Procedure != "/test.Things/Make" ||
+			table.Methods()[0].Retriable(false) {
 			t.Fatalf("%v, %v: want Make alone, which is not repeated", table, err)
 		}
 	})

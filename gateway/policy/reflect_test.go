@@ -19,8 +19,12 @@ func TestReflect_ReturnsNodesDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	node := connect.NewServer(contextkit.ServerInterceptor)
-	grpcreflect.Register(node, grpcreflect.WithNamer(grpcreflect.NamerFunc(func() []string { return []string{"test.Things"} })), grpcreflect.WithDescriptorResolver(known))
-	described, err := policy.Reflect(contextkit.PlatformContext(t.Context()), contextkit.NewClient(connectinprocess.New(node)))
+	grpcreflect.Register(
+		node, grpcreflect.WithNamer(grpcreflect.NamerFunc(func() []string { return []string{"test.Things"} })),
+		grpcreflect.WithDescriptorResolver(known),
+	)
+	described, err := policy.Reflect(contextkit.PlatformContext(t.Context()),
+		contextkit.NewClient(connectinprocess.New(node)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,9 @@ import (
 )
 
 // ErrNoPolicy is the error that [CheckServed] wraps.
-var ErrNoPolicy = errors.New("no method has a policy, so none would be served; set the option (headgate.policy.v1.policy) of each method that clients may call")
+var ErrNoPolicy = errors.New(
+	"no method has a policy, so none would be served; set the option (headgate.policy.v1.policy) of each method that clients may call",
+)
 
 // CheckServed returns an error that wraps [ErrNoPolicy] if the serialized
 // google.protobuf.FileDescriptorSet has methods and none of them has a policy. A set without

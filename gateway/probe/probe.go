@@ -80,7 +80,8 @@ type Prober struct {
 }
 
 var checkSpec = connect.Spec{
-	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
+	Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary,
+	IdempotencyLevel: connect.IdempotencyNoSideEffects,
 }
 
 // Channels are the channels to the nodes. It must be safe for concurrent use.
@@ -95,7 +96,14 @@ type Channels interface {
 // New returns a prober. The transport of client calls endpoints over the channels of nodes.
 func New(config Config, table *route.Table, client *connect.Client, nodes Channels, log zerolog.Logger) *Prober {
 	config = config.WithDefaults()
-	p := &Prober{config: config, table: table, client: client, nodes: nodes, log: log, missed: map[string]missedProbes{}}
+	p := &Prober{
+		config: config,
+		table:  table,
+		client: client,
+		nodes:  nodes,
+		log:    log,
+		missed: map[string]missedProbes{},
+	}
 	p.group = fanout.NewGroup(config.FanOut, table.Nodes, p.ask)
 	return p
 }
@@ -217,7 +225,11 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 			if ready {
 				level = zerolog.InfoLevel
 			}
-			p.log.WithLevel(level).Str("node", node.ID).Str("kind", node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node readiness changed")
+			p.log.WithLevel(
+				level,
+			).Str(
+				"node", node.ID,
+			).Str("kind", node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node readiness changed")
 			if answer.Err != nil {
 				p.nodes.Abandon(node.Endpoint)
 			}

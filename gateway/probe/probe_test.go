@@ -71,7 +71,10 @@ func TestProbe_NodeWithoutHealthProtocolAnnouncesReadiness(t *testing.T) {
 	}
 	pool := upstream.NewPool(upstream.PoolConfig{})
 	defer pool.Close()
-	config := probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{Timeout: 5 * time.Second, TTL: time.Millisecond}}
+	config := probe.Config{
+		Every:  10 * time.Millisecond,
+		FanOut: fanout.Config{Timeout: 5 * time.Second, TTL: time.Millisecond},
+	}
 	prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), pool, zerolog.Nop())
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
@@ -136,7 +139,11 @@ func TestProbe_AnyAnswerCounts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return status.Error(code, "as the test has it") }))
+			server := grpc.NewServer(
+				grpc.UnknownServiceHandler(
+					func(any, grpc.ServerStream) error { return status.Error(code, "as the test has it") },
+				),
+			)
 			served := make(chan error, 1)
 			go func() { served <- server.Serve(listener) }()
 			t.Cleanup(func() {
@@ -149,7 +156,8 @@ func TestProbe_AnyAnswerCounts(t *testing.T) {
 	answers := func(code int) func(t *testing.T) string {
 		return func(t *testing.T) string {
 			t.Helper()
-			return serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "as the test has it", code) })
+			return serveHTTP(t,
+				func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "as the test has it", code) })
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -175,13 +183,19 @@ func TestProbe_AnyAnswerCounts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			table := route.NewTable()
-			if err := table.SetNodes([]route.Node{{ID: "own", Kind: "thing", Endpoint: tc.node(t), Ready: true}}); err != nil {
+			if err := table.SetNodes(
+				[]route.Node{{ID: "own", Kind: "thing", Endpoint: tc.node(t), Ready: true}},
+			); err != nil {
 				t.Fatal(err)
 			}
 			pool := upstream.NewPool(upstream.PoolConfig{})
 			defer pool.Close()
-			config := probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{Timeout: 20 * time.Second, TTL: time.Millisecond}}
-			prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), uncut{pool, t}, zerolog.Nop())
+			config := probe.Config{
+				Every:  10 * time.Millisecond,
+				FanOut: fanout.Config{Timeout: 20 * time.Second, TTL: time.Millisecond},
+			}
+			prober := probe.New(config, table, contextkit.NewClient(upstream.NewTransport(pool)), uncut{pool, t},
+				zerolog.Nop())
 			ctx, cancel := context.WithCancel(t.Context())
 			ran := make(chan error, 1)
 			go func() { ran <- prober.Run(ctx) }()

@@ -36,7 +36,10 @@ func TestProbe_NodeThatAnswersOtherCallsIsNotMissed(t *testing.T) {
 	pool := upstream.NewPool(upstream.PoolConfig{})
 	defer pool.Close()
 	client := contextkit.NewClient(upstream.NewTransport(pool))
-	config := probe.Config{Every: time.Millisecond, FanOut: fanout.Config{Timeout: 200 * time.Millisecond, TTL: time.Millisecond}}
+	config := probe.Config{
+		Every:  time.Millisecond,
+		FanOut: fanout.Config{Timeout: 200 * time.Millisecond, TTL: time.Millisecond},
+	}
 	prober := probe.New(config, table, client, uncut{pool, t}, zerolog.Nop())
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -44,7 +47,8 @@ func TestProbe_NodeThatAnswersOtherCallsIsNotMissed(t *testing.T) {
 	running.Go(func() {
 		to := upstream.WithEndpoint(contextkit.PlatformContext(ctx), endpoint)
 		for ctx.Err() == nil {
-			_ = client.CallUnary(to, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{}, &emptypb.Empty{})
+			_ = client.CallUnary(to, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
+				&emptypb.Empty{}, &emptypb.Empty{})
 		}
 	})
 	until(t, "it is asked often", func() bool { return prober.Probes() >= 5 })
@@ -85,7 +89,9 @@ func TestProbe_DeadlineNoticedLateDoesNotCount(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				table := route.NewTable()
-				if err := table.SetNodes([]route.Node{{ID: "node", Kind: "thing", Endpoint: "a:1", Ready: true}}); err != nil {
+				if err := table.SetNodes(
+					[]route.Node{{ID: "node", Kind: "thing", Endpoint: "a:1", Ready: true}},
+				); err != nil {
 					t.Fatal(err)
 				}
 				cuts := 0

@@ -20,7 +20,12 @@ func filled(b *testing.B, endpoints, tenants int, placed bool) (*route.Table, []
 	all := make([]route.Placement, tenants)
 	for i := range ids {
 		ids[i] = tenant(b, fmt.Sprintf("tenant-%d", i))
-		all[i] = route.Placement{Tenant: ids[i], Kind: "projection", Node: fmt.Sprintf("p%d", i%endpoints), Only: true}
+		all[i] = route.Placement{
+			Tenant: ids[i],
+			Kind:   "projection",
+			Node:   fmt.Sprintf("p%d", i%endpoints),
+			Only:   true,
+		}
 	}
 	if placed {
 		table.PlaceAll(all)
@@ -56,7 +61,12 @@ func BenchmarkChange(b *testing.B) {
 		b.Run(fmt.Sprintf("placement/tenants=%d", tenants), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				table.Place(route.Placement{Tenant: ids[i*7919%tenants], Kind: "projection", Node: fmt.Sprintf("p%d", i%1000), Only: true})
+				table.Place(route.Placement{
+					Tenant: ids[i*7919%tenants],
+					Kind:   "projection",
+					Node:   fmt.Sprintf("p%d", i%1000),
+					Only:   true,
+				})
 			}
 		})
 		b.Run(fmt.Sprintf("node/tenants=%d", tenants), func(b *testing.B) {
@@ -76,7 +86,12 @@ func BenchmarkMemory(b *testing.B) {
 		table, ids := filled(b, 1000, tenants, false)
 		all := make([]route.Placement, tenants)
 		for i, id := range ids {
-			all[i] = route.Placement{Tenant: id, Kind: "projection", Node: fmt.Sprintf("p%d", i%1000), Only: true}
+			all[i] = route.Placement{
+				Tenant: id,
+				Kind:   "projection",
+				Node:   fmt.Sprintf("p%d", i%1000),
+				Only:   true,
+			}
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&before)

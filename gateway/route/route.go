@@ -151,7 +151,13 @@ func (t *Table) SetReady(id string, ready bool) bool {
 
 // withNodes returns the next snapshot, with other nodes.
 func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
-	next := &snapshot{epoch: s.epoch + 1, nodes: slices.Clone(nodes), byID: make(map[string]Node, len(nodes)), ready: map[string]*ring{}, placed: s.placed}
+	next := &snapshot{
+		epoch:  s.epoch + 1,
+		nodes:  slices.Clone(nodes),
+		byID:   make(map[string]Node, len(nodes)),
+		ready:  map[string]*ring{},
+		placed: s.placed,
+	}
 	for _, node := range nodes {
 		if node.ID == "" || node.Kind == "" || node.Endpoint == "" {
 			return nil, fmt.Errorf("route: node %+v needs an id, a kind and an endpoint", node)

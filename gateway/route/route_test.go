@@ -24,7 +24,12 @@ func tenant(t testing.TB, name string) contextkit.TenantID {
 func nodes(n int) []route.Node {
 	list := make([]route.Node, n)
 	for i := range list {
-		list[i] = route.Node{ID: fmt.Sprintf("p%d", i), Kind: "projection", Endpoint: fmt.Sprintf("127.0.0.1:%d", 9000+i), Ready: true}
+		list[i] = route.Node{
+			ID:       fmt.Sprintf("p%d", i),
+			Kind:     "projection",
+			Endpoint: fmt.Sprintf("127.0.0.1:%d", 9000+i),
+			Ready:    true,
+		}
 	}
 	return list
 }
@@ -36,7 +41,10 @@ func TestLookup_PlacementPrecedesHash(t *testing.T) {
 	}
 	all := nodes(3)
 	all[2].Ready = false
-	placed := []route.Placement{{Tenant: tenant(t, "acme"), Kind: "projection", Node: "p1"}, {Tenant: tenant(t, "globex"), Kind: "projection", Node: "p2"}}
+	placed := []route.Placement{
+		{Tenant: tenant(t, "acme"), Kind: "projection", Node: "p1"},
+		{Tenant: tenant(t, "globex"), Kind: "projection", Node: "p2"},
+	}
 	if err := table.Replace(all, placed); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +57,9 @@ func TestLookup_PlacementPrecedesHash(t *testing.T) {
 	if _, ok := table.Lookup("runner", tenant(t, "acme")); ok {
 		t.Error("there is no runner")
 	}
-	if err := table.Replace(all, []route.Placement{{Tenant: tenant(t, "acme"), Kind: "runner", Node: "p1"}}); err == nil {
+	if err := table.Replace(
+		all, []route.Placement{{Tenant: tenant(t, "acme"), Kind: "runner", Node: "p1"}},
+	); err == nil {
 		t.Error("a placement on a node of another kind is accepted")
 	}
 	if err := table.Replace(append(all, all[0]), nil); err == nil {
@@ -118,7 +128,9 @@ func TestLookup_UnreadyNodeIsSkipped(t *testing.T) {
 
 func TestLookupOther_NextNodeExceptForPlacedTenant(t *testing.T) {
 	table := route.NewTable()
-	if err := table.Replace(nodes(3), []route.Placement{{Tenant: tenant(t, "globex"), Kind: "projection", Node: "p1"}}); err != nil {
+	if err := table.Replace(
+		nodes(3), []route.Placement{{Tenant: tenant(t, "globex"), Kind: "projection", Node: "p1"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	first, _ := table.Lookup("projection", tenant(t, "acme"))
@@ -138,7 +150,10 @@ func TestLookup_OnlyPlacementHasNoFallback(t *testing.T) {
 	table := route.NewTable()
 	acme := tenant(t, "acme")
 	nodes := func(ready bool) []route.Node {
-		return []route.Node{{ID: "p1", Kind: "projection", Endpoint: "a:1", Ready: true}, {ID: "p2", Kind: "projection", Endpoint: "b:1", Ready: ready}}
+		return []route.Node{
+			{ID: "p1", Kind: "projection", Endpoint: "a:1", Ready: true},
+			{ID: "p2", Kind: "projection", Endpoint: "b:1", Ready: ready},
+		}
 	}
 	placed := []route.Placement{{Tenant: acme, Kind: "projection", Node: "p2", Only: true}}
 	if err := table.Replace(nodes(true), placed); err != nil {

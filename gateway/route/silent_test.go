@@ -11,19 +11,32 @@ import (
 // likely at fault than NATS is.
 func TestTable_SilentNodesAreAvoided(t *testing.T) {
 	node := func(id string, ready, silent bool) route.Node {
-		return route.Node{ID: id, Kind: "projection", Endpoint: id + ":1", Ready: ready, Silent: silent}
+		return route.Node{
+			ID:       id,
+			Kind:     "projection",
+			Endpoint: id + ":1",
+			Ready:    ready,
+			Silent:   silent,
+		}
 	}
 	for name, tc := range map[string]struct {
 		nodes []route.Node
 		want  []string
 	}{
-		"all are silent":   {[]route.Node{node("a", true, true), node("b", true, true)}, []string{"a", "b"}},
-		"one of two is":    {[]route.Node{node("a", true, true), node("b", true, false)}, []string{"b"}},
-		"two of three are": {[]route.Node{node("a", true, true), node("b", true, true), node("c", true, false)}, []string{"a", "b", "c"}},
-		"the node that is not silent is not ready": {[]route.Node{node("a", true, true), node("b", false, false)}, []string{"a"}},
-		"the silent one takes none":                {[]route.Node{node("a", false, true), node("b", true, false)}, []string{"b"}},
+		"all are silent": {[]route.Node{node("a", true, true), node("b", true, true)}, []string{"a", "b"}},
+		"one of two is":  {[]route.Node{node("a", true, true), node("b", true, false)}, []string{"b"}},
+		"two of three are": {
+			[]route.Node{node("a", true, true), node("b", true, true), node("c", true, false)}, []string{"a", "b", "c"},
+		},
+		"the node that is not silent is not ready": {
+			[]route.Node{node("a", true, true), node("b", false, false)}, []string{"a"},
+		},
+		"the silent one takes none": {
+			[]route.Node{node("a", false, true), node("b", true, false)}, []string{"b"},
+		},
 		"nodes of another kind are not silent": {[]route.Node{
-			node("a", true, true), {ID: "r", Kind: "runner", Endpoint: "r:1", Ready: true}, {ID: "s", Kind: "runner", Endpoint: "s:1", Ready: true},
+			node("a", true, true), {ID: "r", Kind: "runner", Endpoint: "r:1", Ready: true},
+			{ID: "s", Kind: "runner", Endpoint: "s:1", Ready: true},
 		}, []string{"a"}},
 	} {
 		t.Run(name, func(t *testing.T) {

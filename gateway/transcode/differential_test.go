@@ -98,23 +98,38 @@ func fill(t *rapid.T, message protoreflect.Message, depth int) {
 	switch message.Descriptor().FullName() {
 	case "google.protobuf.Any":
 		d, _ := proto.Marshal(durationpb.New(1500))
-		message.Set(fields.ByName("type_url"), protoreflect.ValueOfString("type.googleapis.com/google.protobuf.Duration"))
+		message.Set(fields.ByName("type_url"),
+			protoreflect.ValueOfString("type.googleapis.com/google.protobuf.Duration"))
 		message.Set(fields.ByName("value"), protoreflect.ValueOfBytes(d))
 		return
 	case "google.protobuf.FieldMask":
 		paths := message.Mutable(fields.ByName("paths")).List()
-		for _, path := range rapid.SliceOfN(rapid.SampledFrom([]string{"foo", "foo_bar.baz", "a.b_c"}), 0, 3).Draw(t, "paths") {
+		for _, path := range rapid.SliceOfN(
+			rapid.SampledFrom([]string{"foo", "foo_bar.baz", "a.b_c"}), 0, 3,
+		).Draw(t, "paths") {
 			paths.Append(protoreflect.ValueOfString(path))
 		}
 		return
 	case "google.protobuf.Timestamp":
-		message.Set(fields.ByNumber(1), protoreflect.ValueOfInt64(rapid.Int64Range(-62135596800, 253402300799).Draw(t, "seconds")))
-		message.Set(fields.ByNumber(2), protoreflect.ValueOfInt32(rapid.SampledFrom([]int32{0, 1, 1000, 120_000_000, 999_999_999}).Draw(t, "nanos")))
+		message.Set(fields.ByNumber(1),
+			protoreflect.ValueOfInt64(rapid.Int64Range(-62135596800, 253402300799).Draw(t, "seconds")))
+		message.Set(
+			fields.ByNumber(2),
+			protoreflect.ValueOfInt32(
+				rapid.SampledFrom([]int32{0, 1, 1000, 120_000_000, 999_999_999}).Draw(t, "nanos"),
+			),
+		)
 		return
 	case "google.protobuf.Duration":
 		sign := rapid.SampledFrom([]int64{1, -1}).Draw(t, "sign")
-		message.Set(fields.ByNumber(1), protoreflect.ValueOfInt64(sign*rapid.Int64Range(0, 315576000000).Draw(t, "seconds")))
-		message.Set(fields.ByNumber(2), protoreflect.ValueOfInt32(int32(sign)*rapid.SampledFrom([]int32{0, 1, 1000, 120_000_000, 999_999_999}).Draw(t, "nanos")))
+		message.Set(fields.ByNumber(1),
+			protoreflect.ValueOfInt64(sign*rapid.Int64Range(0, 315576000000).Draw(t, "seconds")))
+		message.Set(
+			fields.ByNumber(2),
+			protoreflect.ValueOfInt32(
+				int32(sign)*rapid.SampledFrom([]int32{0, 1, 1000, 120_000_000, 999_999_999}).Draw(t, "nanos"),
+			),
+		)
 		return
 	case "google.protobuf.Value":
 		f := fields.Get(rapid.IntRange(0, fields.Len()-1).Draw(t, "kind"))
@@ -161,7 +176,9 @@ func single(t *rapid.T, f protoreflect.FieldDescriptor, depth int, fresh func() 
 		if f.Enum().FullName() == "google.protobuf.NullValue" {
 			return protoreflect.ValueOfEnum(0)
 		}
-		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(rapid.SampledFrom([]int32{0, 1, -7, 99, -1}).Draw(t, "enum")))
+		return protoreflect.ValueOfEnum(
+			protoreflect.EnumNumber(rapid.SampledFrom([]int32{0, 1, -7, 99, -1}).Draw(t, "enum")),
+		)
 	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
 		return protoreflect.ValueOfInt32(rapid.Int32().Draw(t, "int32"))
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
@@ -171,9 +188,21 @@ func single(t *rapid.T, f protoreflect.FieldDescriptor, depth int, fresh func() 
 	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
 		return protoreflect.ValueOfUint64(rapid.Uint64().Draw(t, "uint64"))
 	case protoreflect.FloatKind:
-		return protoreflect.ValueOfFloat32(rapid.OneOf(rapid.Float32(), rapid.SampledFrom([]float32{float32(math.NaN()), float32(math.Inf(1)), 123456789, 1e-7, 1e21})).Draw(t, "float"))
+		return protoreflect.ValueOfFloat32(
+			rapid.OneOf(
+				rapid.Float32(),
+				rapid.SampledFrom([]float32{float32(math.NaN()), float32(math.Inf(1)), 123456789, 1e-7, 1e21}),
+			).Draw(t, "float"),
+		)
 	case protoreflect.DoubleKind:
-		return protoreflect.ValueOfFloat64(rapid.OneOf(rapid.Float64(), rapid.SampledFrom([]float64{math.NaN(), math.Inf(-1), math.Copysign(0, -1), 1e-7, 1e21, 1e15, 123456789012345678})).Draw(t, "double"))
+		return protoreflect.ValueOfFloat64(
+			rapid.OneOf(
+				rapid.Float64(),
+				rapid.SampledFrom(
+					[]float64{math.NaN(), math.Inf(-1), math.Copysign(0, -1), 1e-7, 1e21, 1e15, 123456789012345678},
+				),
+			).Draw(t, "double"),
+		)
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString(rapid.String().Draw(t, "string"))
 	case protoreflect.BytesKind:
@@ -196,7 +225,8 @@ func TestTranscode_RoundTripEqualsProtojson(t *testing.T) {
 		}
 		checkToJSON(t, program, wire)
 		text, err := protojson.MarshalOptions{
-			UseProtoNames: rapid.Bool().Draw(t, "protoNames"), UseEnumNumbers: rapid.Bool().Draw(t, "enumNumbers"), EmitUnpopulated: rapid.Bool().Draw(t, "zeros"),
+			UseProtoNames: rapid.Bool().Draw(t, "protoNames"), UseEnumNumbers: rapid.Bool().Draw(t, "enumNumbers"),
+			EmitUnpopulated: rapid.Bool().Draw(t, "zeros"),
 		}.Marshal(message)
 		if err == nil {
 			checkToWire(t, program, text)
@@ -205,28 +235,54 @@ func TestTranscode_RoundTripEqualsProtojson(t *testing.T) {
 }
 
 var texts = []string{
-	`{}`, `[]`, `null`, ``, ` { } `, `{} {}`, `{"oneInt32":1}`, `{"one_int32":1}`, `{"oneInt32":1,"one_int32":2}`, `{"oneInt32":null}`,
-	`{"oneInt32":1.0}`, `{"oneInt32":1e2}`, `{"oneInt32":1.5}`, `{"oneInt32":"7"}`, `{"oneInt32":" 7"}`, `{"oneInt32":"7x"}`, `{"oneInt32":2147483648}`,
-	`{"oneInt32":-0}`, `{"oneInt32":00}`, `{"oneInt32":1.}`, `{"oneInt32":.5}`, `{"oneInt32":1e}`, `{"oneInt32":0.1e1}`, `{"oneInt32":100e-2}`, `{"oneInt32":0.00000000000000000000001e23}`,
-	`{"oneInt32":0e999999}`, `{"oneInt64":-0.0e-99999}`, `{"oneUint32":-0.0e-99999}`, `{"oneUint64":"0E+99999999999999999999"}`, `{"oneSint32":0.000e-99999999999999999999}`,
-	`{"oneInt32":1e99999999999999999999}`, `{"oneInt32":1e-99999999999999999999}`, `{"oneInt32":10e-1}`, `{"oneColor":0e999999}`, `{"oneDouble":0e999999}`, `{"oneFloat":-0.0e-99999}`,
-	`{"manyInt32":[0e999999]}`, `{"mapToInt32":{"a":0e999999}}`, `{"oneValue":0e999999}`, `{"oneInt64Value":0e999999}`, `{"oneUint32Value":"-0e-999999"}`, `{"pickFixed64":0e999999}`,
-	`{"oneUint64":18446744073709551615}`, `{"oneUint64":"18446744073709551616"}`, `{"oneUint32":-1}`, `{"oneInt64":"-9223372036854775808"}`, `{"oneInt64":1e19}`,
-	`{"oneDouble":"NaN"}`, `{"oneDouble":"Infinity"}`, `{"oneDouble":"-Infinity"}`, `{"oneDouble":"nan"}`, `{"oneDouble":1e400}`, `{"oneFloat":1e39}`, `{"oneDouble":NaN}`,
-	`{"oneBool":true}`, `{"oneBool":"true"}`, `{"oneBool":truex}`, `{"oneString":1}`, `{"oneString":"\ud83d\ude00"}`, `{"oneString":"\ud83d"}`, `{"oneString":"\ude00\ud83d"}`,
-	`{"oneString":"\u0000"}`, "{\"oneString\":\"\x01\"}", "{\"oneString\":\"\xff\"}", `{"oneString":"\x"}`, `{"oneString":"a\"b\\c\/d\b\f\n\r\t"}`, `{"oneString":"`,
-	`{"oneBytes":"AQID"}`, `{"oneBytes":"AQI"}`, `{"oneBytes":"AQI="}`, `{"oneBytes":"-_-_"}`, `{"oneBytes":"+/+/"}`, `{"oneBytes":"+_"}`, `{"oneBytes":"A"}`,
-	`{"oneColor":"COLOR_RED"}`, `{"oneColor":"COLOR_ROUGE"}`, `{"oneColor":1}`, `{"oneColor":"1"}`, `{"oneColor":"NOPE"}`, `{"oneColor":1.0}`, `{"oneColor":99}`,
-	`{"oneNull":null}`, `{"oneNull":"NULL_VALUE"}`, `{"pickNull":null}`, `{"pickInt32":1,"pickString":"x"}`, `{"pickInt32":null,"pickString":"x"}`, `{"pickInt32":1,"pickString":null}`, `{"pickInt32":0}`,
-	`{"manyInt32":[1,2,3]}`, `{"manyInt32":[]}`, `{"manyInt32":[null]}`, `{"manyInt32":null}`, `{"manyInt32":[1,]}`, `{"manyInt32":1}`, `{"unpackedInt32":[1,2]}`,
-	`{"mapByInt32":{"1":2,"-3":4}}`, `{"mapByInt32":{"1":2,"1":4}}`, `{"mapByInt32":{"1":2,"01":4}}`, `{"mapByBool":{"true":1}}`, `{"mapByBool":{"yes":1}}`, `{"mapToString":{"a":null}}`, `{"mapByString":{"a":1,"a":2}}`, `{"mapByString":{"":0}}`,
-	`{"oneTimestamp":"2026-01-02T03:04:05Z"}`, `{"oneTimestamp":"2026-01-02T03:04:05.123456789+01:00"}`, `{"oneTimestamp":"2026-01-02T03:04:05.1234567891Z"}`, `{"oneTimestamp":"0000-01-01T00:00:00Z"}`, `{"oneTimestamp":"2026-01-02"}`,
-	`{"oneDuration":"1.5s"}`, `{"oneDuration":"-.5s"}`, `{"oneDuration":"+1.s"}`, `{"oneDuration":"s"}`, `{"oneDuration":"01s"}`, `{"oneDuration":"-s"}`, `{"oneDuration":".s"}`, `{"oneDuration":"315576000001s"}`, `{"oneDuration":"1.1234567890s"}`,
-	`{"oneFieldMask":"fooBar,baz.quxQuux"}`, `{"oneFieldMask":""}`, `{"oneFieldMask":"foo_bar"}`, `{"oneFieldMask":"a,,b"}`,
-	`{"oneStruct":{"a":1,"b":[true,null,"x",{"c":{}}]}}`, `{"oneStruct":{"a":1,"a":2}}`, `{"oneStruct":[]}`, `{"oneValue":null}`, `{"oneValue":1e400}`, `{"manyValue":[null,1]}`, `{"manyValue":null}`, `{"oneListValue":[1,[2]]}`, `{"mapToValue":{"a":null}}`,
-	`{"oneStringValue":"x"}`, `{"oneStringValue":null}`, `{"manyStringValue":[null]}`, `{"oneInt64Value":"5"}`, `{"oneBoolValue":false}`, `{"oneBytesValue":"AQ"}`, `{"oneFloatValue":"NaN"}`,
-	`{"oneAny":{"@type":"type.googleapis.com/google.protobuf.Duration","value":"1s"}}`, `{"oneAny":{}}`, `{"oneAny":{"@type":"type.googleapis.com/nope"}}`, `{"oneEmpty":{}}`, `{"oneEmpty":{"a":1}}`,
-	`{"nope":1}`, `{"oneInt32" 1}`, `{"oneInt32":1,}`, `{oneInt32:1}`, `{"oneInt32":1 "oneInt64":2}`, `{"oneSelf":{"oneSelf":{"oneInt32":1}}}`, `{"one\u0049nt32":5}`, `{"[ext]":1}`,
+	`{}`, `[]`, `null`, ``, ` { } `, `{} {}`, `{"oneInt32":1}`, `{"one_int32":1}`, `{"oneInt32":1,"one_int32":2}`,
+	`{"oneInt32":null}`,
+	`{"oneInt32":1.0}`, `{"oneInt32":1e2}`, `{"oneInt32":1.5}`, `{"oneInt32":"7"}`, `{"oneInt32":" 7"}`,
+	`{"oneInt32":"7x"}`, `{"oneInt32":2147483648}`,
+	`{"oneInt32":-0}`, `{"oneInt32":00}`, `{"oneInt32":1.}`, `{"oneInt32":.5}`, `{"oneInt32":1e}`, `{"oneInt32":0.1e1}`,
+	`{"oneInt32":100e-2}`, `{"oneInt32":0.00000000000000000000001e23}`,
+	`{"oneInt32":0e999999}`, `{"oneInt64":-0.0e-99999}`, `{"oneUint32":-0.0e-99999}`,
+	`{"oneUint64":"0E+99999999999999999999"}`, `{"oneSint32":0.000e-99999999999999999999}`,
+	`{"oneInt32":1e99999999999999999999}`, `{"oneInt32":1e-99999999999999999999}`, `{"oneInt32":10e-1}`,
+	`{"oneColor":0e999999}`, `{"oneDouble":0e999999}`, `{"oneFloat":-0.0e-99999}`,
+	`{"manyInt32":[0e999999]}`, `{"mapToInt32":{"a":0e999999}}`, `{"oneValue":0e999999}`, `{"oneInt64Value":0e999999}`,
+	`{"oneUint32Value":"-0e-999999"}`, `{"pickFixed64":0e999999}`,
+	`{"oneUint64":18446744073709551615}`, `{"oneUint64":"18446744073709551616"}`, `{"oneUint32":-1}`,
+	`{"oneInt64":"-9223372036854775808"}`, `{"oneInt64":1e19}`,
+	`{"oneDouble":"NaN"}`, `{"oneDouble":"Infinity"}`, `{"oneDouble":"-Infinity"}`, `{"oneDouble":"nan"}`,
+	`{"oneDouble":1e400}`, `{"oneFloat":1e39}`, `{"oneDouble":NaN}`,
+	`{"oneBool":true}`, `{"oneBool":"true"}`, `{"oneBool":truex}`, `{"oneString":1}`, `{"oneString":"\ud83d\ude00"}`,
+	`{"oneString":"\ud83d"}`, `{"oneString":"\ude00\ud83d"}`,
+	`{"oneString":"\u0000"}`, "{\"oneString\":\"\x01\"}", "{\"oneString\":\"\xff\"}", `{"oneString":"\x"}`,
+	`{"oneString":"a\"b\\c\/d\b\f\n\r\t"}`, `{"oneString":"`,
+	`{"oneBytes":"AQID"}`, `{"oneBytes":"AQI"}`, `{"oneBytes":"AQI="}`, `{"oneBytes":"-_-_"}`, `{"oneBytes":"+/+/"}`,
+	`{"oneBytes":"+_"}`, `{"oneBytes":"A"}`,
+	`{"oneColor":"COLOR_RED"}`, `{"oneColor":"COLOR_ROUGE"}`, `{"oneColor":1}`, `{"oneColor":"1"}`,
+	`{"oneColor":"NOPE"}`, `{"oneColor":1.0}`, `{"oneColor":99}`,
+	`{"oneNull":null}`, `{"oneNull":"NULL_VALUE"}`, `{"pickNull":null}`, `{"pickInt32":1,"pickString":"x"}`,
+	`{"pickInt32":null,"pickString":"x"}`, `{"pickInt32":1,"pickString":null}`, `{"pickInt32":0}`,
+	`{"manyInt32":[1,2,3]}`, `{"manyInt32":[]}`, `{"manyInt32":[null]}`, `{"manyInt32":null}`, `{"manyInt32":[1,]}`,
+	`{"manyInt32":1}`, `{"unpackedInt32":[1,2]}`,
+	`{"mapByInt32":{"1":2,"-3":4}}`, `{"mapByInt32":{"1":2,"1":4}}`, `{"mapByInt32":{"1":2,"01":4}}`,
+	`{"mapByBool":{"true":1}}`, `{"mapByBool":{"yes":1}}`, `{"mapToString":{"a":null}}`,
+	`{"mapByString":{"a":1,"a":2}}`, `{"mapByString":{"":0}}`,
+	`{"oneTimestamp":"2026-01-02T03:04:05Z"}`, `{"oneTimestamp":"2026-01-02T03:04:05.123456789+01:00"}`,
+	`{"oneTimestamp":"2026-01-02T03:04:05.1234567891Z"}`, `{"oneTimestamp":"0000-01-01T00:00:00Z"}`,
+	`{"oneTimestamp":"2026-01-02"}`,
+	`{"oneDuration":"1.5s"}`, `{"oneDuration":"-.5s"}`, `{"oneDuration":"+1.s"}`, `{"oneDuration":"s"}`,
+	`{"oneDuration":"01s"}`, `{"oneDuration":"-s"}`, `{"oneDuration":".s"}`, `{"oneDuration":"315576000001s"}`,
+	`{"oneDuration":"1.1234567890s"}`,
+	`{"oneFieldMask":"fooBar,baz.quxQuux"}`, `{"oneFieldMask":""}`, `{"oneFieldMask":"foo_bar"}`,
+	`{"oneFieldMask":"a,,b"}`,
+	`{"oneStruct":{"a":1,"b":[true,null,"x",{"c":{}}]}}`, `{"oneStruct":{"a":1,"a":2}}`, `{"oneStruct":[]}`,
+	`{"oneValue":null}`, `{"oneValue":1e400}`, `{"manyValue":[null,1]}`, `{"manyValue":null}`,
+	`{"oneListValue":[1,[2]]}`, `{"mapToValue":{"a":null}}`,
+	`{"oneStringValue":"x"}`, `{"oneStringValue":null}`, `{"manyStringValue":[null]}`, `{"oneInt64Value":"5"}`,
+	`{"oneBoolValue":false}`, `{"oneBytesValue":"AQ"}`, `{"oneFloatValue":"NaN"}`,
+	`{"oneAny":{"@type":"type.googleapis.com/google.protobuf.Duration","value":"1s"}}`, `{"oneAny":{}}`,
+	`{"oneAny":{"@type":"type.googleapis.com/nope"}}`, `{"oneEmpty":{}}`, `{"oneEmpty":{"a":1}}`,
+	`{"nope":1}`, `{"oneInt32" 1}`, `{"oneInt32":1,}`, `{oneInt32:1}`, `{"oneInt32":1 "oneInt64":2}`,
+	`{"oneSelf":{"oneSelf":{"oneInt32":1}}}`, `{"one\u0049nt32":5}`, `{"[ext]":1}`,
 	strings.Repeat(`{"oneSelf":`, 150) + `{}` + strings.Repeat(`}`, 150),
 }
 
@@ -279,12 +335,21 @@ func TestAppendWire_ErrorHasPositionAndReason(t *testing.T) {
 	program := transcode.NewCompiler(nil).Compile((&aggregatev1.SubmitRequest{}).ProtoReflect().Descriptor())
 	cases := []struct{ name, text, want string }{
 		{"cut off", `{"command": "open"`, `JSON line 1 column 19: unexpected end of the text, expected "," or "}"`},
-		{"unknown field", "{\n  \"comand\": 1}", `JSON line 2 column 3: comand: it is not a field of aggregate.gateway.v1.SubmitRequest`},
+		{
+			"unknown field", "{\n  \"comand\": 1}",
+			`JSON line 2 column 3: comand: it is not a field of aggregate.gateway.v1.SubmitRequest`,
+		},
 		{"wrong type", `{"command": 1}`, `JSON line 1 column 13: command: 1 is not a string`},
-		{"wrong number", `{"expectedVersion": "one"}`, `JSON line 1 column 21: expectedVersion: "one" is not a 64-bit integer`},
+		{
+			"wrong number", `{"expectedVersion": "one"}`,
+			`JSON line 1 column 21: expectedVersion: "one" is not a 64-bit integer`,
+		},
 		{"payload that is a list", `{"payload": []}`, `JSON line 1 column 13: payload: [] is not an object`},
 		{"twice", `{"command": "a", "command": "b"}`, `JSON line 1 column 18: command: it is given more than once`},
-		{"too deep", `{"payload":` + strings.Repeat(`{"a":`, 120) + `1` + strings.Repeat(`}`, 121), "nested deeper than 100"},
+		{
+			"too deep", `{"payload":` + strings.Repeat(`{"a":`, 120) + `1` + strings.Repeat(`}`, 121),
+			"nested deeper than 100",
+		},
 		{"not JSON", `hello`, `JSON line 1 column 1: unexpected 'h', expected "{"`},
 		{"nothing", ``, `JSON line 1 column 1: unexpected end of the text, expected "{"`},
 	}
@@ -304,8 +369,10 @@ func page(t testing.TB) (program *transcode.Program, wire, text []byte) {
 	res := &projectionv1.QueryResponse{NextPageToken: "next", Position: "position"}
 	for i := range 100 {
 		row := map[string]any{
-			"wallet_id": "wallet-000042", "owner": "Ada Lovelace", "balance": float64(i * 1099), "movements": float64(i),
-			"opened_at": "2026-01-02T03:04:05.000000000Z", "updated_at": "2026-01-02T03:04:05.000000000Z", "active": true, "ratio": 0.25 * float64(i),
+			"wallet_id": "wallet-000042", "owner": "Ada Lovelace", "balance": float64(i * 1099),
+			"movements": float64(i),
+			"opened_at": "2026-01-02T03:04:05.000000000Z", "updated_at": "2026-01-02T03:04:05.000000000Z",
+			"active": true, "ratio": 0.25 * float64(i),
 		}
 		data, _ := json.Marshal(row)
 		s := &projectionv1.GetResponse{}

@@ -24,9 +24,11 @@ var scalarTypes = map[string]fieldType{
 	"int32": descriptorpb.FieldDescriptorProto_TYPE_INT32, "int64": descriptorpb.FieldDescriptorProto_TYPE_INT64,
 	"uint32": descriptorpb.FieldDescriptorProto_TYPE_UINT32, "uint64": descriptorpb.FieldDescriptorProto_TYPE_UINT64,
 	"sint32": descriptorpb.FieldDescriptorProto_TYPE_SINT32, "sint64": descriptorpb.FieldDescriptorProto_TYPE_SINT64,
-	"fixed32": descriptorpb.FieldDescriptorProto_TYPE_FIXED32, "fixed64": descriptorpb.FieldDescriptorProto_TYPE_FIXED64,
-	"sfixed32": descriptorpb.FieldDescriptorProto_TYPE_SFIXED32, "sfixed64": descriptorpb.FieldDescriptorProto_TYPE_SFIXED64,
-	"bool": descriptorpb.FieldDescriptorProto_TYPE_BOOL, "string": descriptorpb.FieldDescriptorProto_TYPE_STRING,
+	"fixed32":  descriptorpb.FieldDescriptorProto_TYPE_FIXED32,
+	"fixed64":  descriptorpb.FieldDescriptorProto_TYPE_FIXED64,
+	"sfixed32": descriptorpb.FieldDescriptorProto_TYPE_SFIXED32,
+	"sfixed64": descriptorpb.FieldDescriptorProto_TYPE_SFIXED64,
+	"bool":     descriptorpb.FieldDescriptorProto_TYPE_BOOL, "string": descriptorpb.FieldDescriptorProto_TYPE_STRING,
 	"bytes": descriptorpb.FieldDescriptorProto_TYPE_BYTES,
 }
 
@@ -38,20 +40,25 @@ var scalarOrder = []string{
 
 var wellKnownTypes = []string{
 	"Timestamp", "Duration", "FieldMask", "Struct", "Value", "ListValue", "Empty", "Any",
-	"DoubleValue", "FloatValue", "Int64Value", "UInt64Value", "Int32Value", "UInt32Value", "BoolValue", "StringValue", "BytesValue",
+	"DoubleValue", "FloatValue", "Int64Value", "UInt64Value", "Int32Value", "UInt32Value", "BoolValue", "StringValue",
+	"BytesValue",
 }
 
 // everything returns the descriptor of a message with every kind of field in
 // every position: plain, optional, repeated, unpacked, in a map, in a oneof.
 func everything(t testing.TB) protoreflect.MessageDescriptor {
 	t.Helper()
-	message := &descriptorpb.DescriptorProto{Name: proto.String("Everything"), OneofDecl: []*descriptorpb.OneofDescriptorProto{{Name: proto.String("choice")}}}
+	message := &descriptorpb.DescriptorProto{
+		Name:      proto.String("Everything"),
+		OneofDecl: []*descriptorpb.OneofDescriptorProto{{Name: proto.String("choice")}},
+	}
 	number := int32(0)
 	var choices []*descriptorpb.FieldDescriptorProto // a oneof's fields stand together
 	add := func(name string, configure func(*descriptorpb.FieldDescriptorProto)) {
 		number++
 		f := &descriptorpb.FieldDescriptorProto{
-			Name: proto.String(name), Number: proto.Int32(number), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			Name: proto.String(name), Number: proto.Int32(number),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
 		}
 		configure(f)
 		if f.OneofIndex != nil && f.GetOneofIndex() == 0 {
@@ -88,18 +95,28 @@ func everything(t testing.TB) protoreflect.MessageDescriptor {
 				setType(f, kind, typeName)
 				f.Proto3Optional = proto.Bool(true)
 				f.OneofIndex = proto.Int32(int32(len(message.OneofDecl)))
-				message.OneofDecl = append(message.OneofDecl, &descriptorpb.OneofDescriptorProto{Name: proto.String("_maybe_" + name)})
+				message.OneofDecl = append(message.OneofDecl,
+					&descriptorpb.OneofDescriptorProto{Name: proto.String("_maybe_" + name)})
 			})
 		}
 	}
 	addMap := func(name string, key, value fieldType, typeName string) {
 		entry := "Map" + pascal(name) + "Entry"
-		val := &descriptorpb.FieldDescriptorProto{Name: proto.String("value"), Number: proto.Int32(2), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+		val := &descriptorpb.FieldDescriptorProto{
+			Name:   proto.String("value"),
+			Number: proto.Int32(2),
+			Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		}
 		setType(val, value, typeName)
 		message.NestedType = append(message.NestedType, &descriptorpb.DescriptorProto{
 			Name: proto.String(entry), Options: &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)},
 			Field: []*descriptorpb.FieldDescriptorProto{
-				{Name: proto.String("key"), Number: proto.Int32(1), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: key.Enum()}, val,
+				{
+					Name:   proto.String("key"),
+					Number: proto.Int32(1),
+					Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+					Type:   key.Enum(),
+				}, val,
 			},
 		})
 		add("map_"+name, func(f *descriptorpb.FieldDescriptorProto) {
@@ -115,27 +132,35 @@ func everything(t testing.TB) protoreflect.MessageDescriptor {
 		addMap("to_"+name, descriptorpb.FieldDescriptorProto_TYPE_STRING, scalarTypes[name], "")
 	}
 	variants("color", descriptorpb.FieldDescriptorProto_TYPE_ENUM, ".headgate.test.Color", true)
-	addMap("to_color", descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_ENUM, ".headgate.test.Color")
+	addMap("to_color", descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_ENUM,
+		".headgate.test.Color")
 	variants("null", descriptorpb.FieldDescriptorProto_TYPE_ENUM, ".google.protobuf.NullValue", false)
 	variants("self", descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ".headgate.test.Everything", false)
-	addMap("to_self", descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ".headgate.test.Everything")
+	addMap("to_self", descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE,
+		".headgate.test.Everything")
 	for _, name := range wellKnownTypes {
 		variants(snake(name), descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ".google.protobuf."+name, false)
-		addMap("to_"+snake(name), descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ".google.protobuf."+name)
+		addMap("to_"+snake(name), descriptorpb.FieldDescriptorProto_TYPE_STRING,
+			descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ".google.protobuf."+name)
 	}
 	message.Field = append(message.Field, choices...)
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("headgate/test/everything.proto"), Package: proto.String("headgate.test"), Syntax: proto.String("proto3"),
+		Name:    proto.String("headgate/test/everything.proto"),
+		Package: proto.String("headgate.test"),
+		Syntax:  proto.String("proto3"),
 		Dependency: []string{
-			"google/protobuf/timestamp.proto", "google/protobuf/duration.proto", "google/protobuf/field_mask.proto", "google/protobuf/struct.proto",
+			"google/protobuf/timestamp.proto", "google/protobuf/duration.proto", "google/protobuf/field_mask.proto",
+			"google/protobuf/struct.proto",
 			"google/protobuf/empty.proto", "google/protobuf/any.proto", "google/protobuf/wrappers.proto",
 		},
 		MessageType: []*descriptorpb.DescriptorProto{message},
 		EnumType: []*descriptorpb.EnumDescriptorProto{{
 			Name: proto.String("Color"), Options: &descriptorpb.EnumOptions{AllowAlias: proto.Bool(true)},
 			Value: []*descriptorpb.EnumValueDescriptorProto{
-				{Name: proto.String("COLOR_NONE"), Number: proto.Int32(0)}, {Name: proto.String("COLOR_RED"), Number: proto.Int32(1)},
-				{Name: proto.String("COLOR_ROUGE"), Number: proto.Int32(1)}, {Name: proto.String("COLOR_DEEP"), Number: proto.Int32(-7)},
+				{Name: proto.String("COLOR_NONE"), Number: proto.Int32(0)},
+				{Name: proto.String("COLOR_RED"), Number: proto.Int32(1)},
+				{Name: proto.String("COLOR_ROUGE"), Number: proto.Int32(1)},
+				{Name: proto.String("COLOR_DEEP"), Number: proto.Int32(-7)},
 			},
 		}},
 	}, protoregistry.GlobalFiles)

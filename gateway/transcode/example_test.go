@@ -38,7 +38,9 @@ func ExampleProgram_AppendJSON() {
 		fmt.Println(err)
 		return
 	}
-	program := transcode.NewCompiler(protoregistry.GlobalTypes).Compile((&fieldmaskpb.FieldMask{}).ProtoReflect().Descriptor())
+	program := transcode.NewCompiler(protoregistry.GlobalTypes).Compile(
+		(&fieldmaskpb.FieldMask{}).ProtoReflect().Descriptor(),
+	)
 	text, err := program.AppendJSON(nil, wire)
 	fmt.Println(string(text), err)
 	// Output: "user.displayName,photo" <nil>

@@ -21,7 +21,9 @@ func TestAppendFieldJSON_EqualsFieldInMessage(t *testing.T) {
 		// Each field is set by a JSON value that fits it, or not at all.
 		f := fields.Get(rapid.IntRange(0, fields.Len()-1).Draw(t, "field"))
 		other := fields.Get(rapid.IntRange(0, fields.Len()-1).Draw(t, "other"))
-		for _, candidate := range []string{`"2024-01-02T03:04:05Z"`, `"3s"`, `7`, `true`, `"YQ=="`, `[7]`, `["YQ=="]`, `[true]`, `{"a":7}`, `{}`} {
+		for _, candidate := range []string{
+			`"2024-01-02T03:04:05Z"`, `"3s"`, `7`, `true`, `"YQ=="`, `[7]`, `["YQ=="]`, `[true]`, `{"a":7}`, `{}`,
+		} {
 			text := `{"` + other.JSONName() + `":` + candidate + `}`
 			if protojson.Unmarshal([]byte(text), message) == nil && rapid.Bool().Draw(t, "take") {
 				break
@@ -49,7 +51,9 @@ func TestAppendFieldJSON_EqualsFieldInMessage(t *testing.T) {
 		if _, set := members[f.JSONName()]; !set {
 			zero := string(got[1:])
 			switch {
-			case f.IsMap() && zero != "{}", f.IsList() && zero != "[]", !f.IsList() && !f.IsMap() && f.HasPresence() && zero != "null":
+			case f.IsMap() &&
+				zero != "{}", f.IsList() &&
+				zero != "[]", !f.IsList() && !f.IsMap() && f.HasPresence() && zero != "null":
 				t.Errorf("%s, which is not set, is %s", f.Name(), zero)
 			}
 		}

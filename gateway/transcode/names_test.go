@@ -24,16 +24,22 @@ func drawNames(t *rapid.T) protoreflect.MessageDescriptor {
 	message := &descriptorpb.DescriptorProto{Name: proto.String("Names")}
 	for i := range rapid.IntRange(2, len(protoNames)).Draw(t, "fields") {
 		f := &descriptorpb.FieldDescriptorProto{
-			Name:   proto.String(protoNames[i]),
-			Number: proto.Int32(int32(rapid.SampledFrom([]int{i + 1, 200 + i}).Draw(t, "number"))), //nolint:gosec // a handful
-			Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
-			Type:   descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
+			Name: proto.String(protoNames[i]),
+			Number: proto.Int32(
+				int32(rapid.SampledFrom([]int{i + 1, 200 + i}).Draw(t, "number")),
+			), //nolint:gosec // a handful
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			Type:  descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
 		}
-		if name := rapid.SampledFrom([]string{"", "a", "b", "c", "d", "aB", "cD", "a_b", "c_d", "e"}).Draw(t, "json"); name != "" {
+		if name := rapid.SampledFrom(
+			[]string{"", "a", "b", "c", "d", "aB", "cD", "a_b", "c_d", "e"},
+		).Draw(t, "json"); name != "" {
 			f.JsonName = proto.String(name)
 		}
 		if rapid.IntRange(0, 3).Draw(t, "self") == 0 {
-			f.Type, f.TypeName = descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), proto.String(".headgate.names.Names")
+			f.Type, f.TypeName = descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), proto.String(
+				".headgate.names.Names",
+			)
 		}
 		message.Field = append(message.Field, f)
 	}
@@ -42,7 +48,9 @@ func drawNames(t *rapid.T) protoreflect.MessageDescriptor {
 		syntax = "proto3"
 	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("headgate/names.proto"), Package: proto.String("headgate.names"), Syntax: proto.String(syntax),
+		Name:        proto.String("headgate/names.proto"),
+		Package:     proto.String("headgate.names"),
+		Syntax:      proto.String(syntax),
 		MessageType: []*descriptorpb.DescriptorProto{message},
 	}, protoregistry.GlobalFiles)
 	if err != nil {
@@ -94,7 +102,8 @@ func TestName_ResolvesToItsField(t *testing.T) {
 				continue
 			}
 			message := dynamicpb.NewMessage(desc)
-			if err := protojson.Unmarshal(fmt.Appendf(nil, `{%q:5}`, name), message); err != nil || !message.Has(field) {
+			if err := protojson.Unmarshal(fmt.Appendf(nil, `{%q:5}`, name), message); err != nil ||
+				!message.Has(field) {
 				t.Fatalf("%s is called %q, which is not it for protojson: %v, %v", field.FullName(), name, message, err)
 			}
 		}

@@ -152,8 +152,11 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 		return p
 	}
 	p := &Program{
-		desc: desc, resolver: c.resolver, kind: wellKnown[desc.FullName()], byName: map[string]*field{},
-		whole: desc.ExtensionRanges().Len() > 0 || desc.RequiredNumbers().Len() > 0,
+		desc:     desc,
+		resolver: c.resolver,
+		kind:     wellKnown[desc.FullName()],
+		byName:   map[string]*field{},
+		whole:    desc.ExtensionRanges().Len() > 0 || desc.RequiredNumbers().Len() > 0,
 	}
 	p.slow = p.whole
 	c.programs[desc] = p // before its fields, which may refer to it
@@ -197,8 +200,13 @@ func (c *Compiler) compile(desc protoreflect.MessageDescriptor) *Program {
 
 func (c *Compiler) field(fd protoreflect.FieldDescriptor, index int) *field {
 	f := &field{
-		index: index, number: fd.Number(), kind: fd.Kind(), name: fd.JSONName(),
-		wireType: wireTypes[fd.Kind()], list: fd.IsList(), isMap: fd.IsMap(),
+		index:    index,
+		number:   fd.Number(),
+		kind:     fd.Kind(),
+		name:     fd.JSONName(),
+		wireType: wireTypes[fd.Kind()],
+		list:     fd.IsList(),
+		isMap:    fd.IsMap(),
 		utf8:     fd.Kind() == protoreflect.StringKind && enforcesUTF8(fd),
 		implicit: !fd.HasPresence() && !fd.IsList() && !fd.IsMap(),
 		prefix:   append(quoted(fd.JSONName()), ':'),
@@ -233,8 +241,10 @@ func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
 
 func compileEnum(desc protoreflect.EnumDescriptor) *enum {
 	e := &enum{
-		byNumber: map[protoreflect.EnumNumber][]byte{}, byName: map[string]protoreflect.EnumNumber{},
-		null: desc.FullName() == "google.protobuf.NullValue", allowed: allowedOf(desc),
+		byNumber: map[protoreflect.EnumNumber][]byte{},
+		byName:   map[string]protoreflect.EnumNumber{},
+		null:     desc.FullName() == "google.protobuf.NullValue",
+		allowed:  allowedOf(desc),
 	}
 	values := desc.Values()
 	for i := range values.Len() {
@@ -278,12 +288,17 @@ func (p *Program) Descriptor() protoreflect.MessageDescriptor { return p.desc }
 
 var wireTypes = map[protoreflect.Kind]protowire.Type{
 	protoreflect.BoolKind: protowire.VarintType, protoreflect.EnumKind: protowire.VarintType,
-	protoreflect.Int32Kind: protowire.VarintType, protoreflect.Sint32Kind: protowire.VarintType, protoreflect.Uint32Kind: protowire.VarintType,
-	protoreflect.Int64Kind: protowire.VarintType, protoreflect.Sint64Kind: protowire.VarintType, protoreflect.Uint64Kind: protowire.VarintType,
-	protoreflect.Sfixed32Kind: protowire.Fixed32Type, protoreflect.Fixed32Kind: protowire.Fixed32Type, protoreflect.FloatKind: protowire.Fixed32Type,
-	protoreflect.Sfixed64Kind: protowire.Fixed64Type, protoreflect.Fixed64Kind: protowire.Fixed64Type, protoreflect.DoubleKind: protowire.Fixed64Type,
-	protoreflect.StringKind: protowire.BytesType, protoreflect.BytesKind: protowire.BytesType, protoreflect.MessageKind: protowire.BytesType,
-	protoreflect.GroupKind: protowire.StartGroupType,
+	protoreflect.Int32Kind: protowire.VarintType, protoreflect.Sint32Kind: protowire.VarintType,
+	protoreflect.Uint32Kind: protowire.VarintType,
+	protoreflect.Int64Kind:  protowire.VarintType, protoreflect.Sint64Kind: protowire.VarintType,
+	protoreflect.Uint64Kind:   protowire.VarintType,
+	protoreflect.Sfixed32Kind: protowire.Fixed32Type, protoreflect.Fixed32Kind: protowire.Fixed32Type,
+	protoreflect.FloatKind:    protowire.Fixed32Type,
+	protoreflect.Sfixed64Kind: protowire.Fixed64Type, protoreflect.Fixed64Kind: protowire.Fixed64Type,
+	protoreflect.DoubleKind: protowire.Fixed64Type,
+	protoreflect.StringKind: protowire.BytesType, protoreflect.BytesKind: protowire.BytesType,
+	protoreflect.MessageKind: protowire.BytesType,
+	protoreflect.GroupKind:   protowire.StartGroupType,
 }
 
 // seen is the set of fields and oneofs that occurred in a message.

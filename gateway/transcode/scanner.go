@@ -131,7 +131,8 @@ func (s *scanner) literal(word string) bool {
 }
 
 func inWord(c byte) bool {
-	return c == '-' || c == '+' || c == '.' || c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
+	return c == '-' || c == '+' || c == '.' || c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+		(c >= 'A' && c <= 'Z')
 }
 
 // number consumes a number (RFC 8259 §6) and returns its text.

@@ -109,7 +109,8 @@ func appendFloat(dst []byte, f float64, bits int) []byte {
 		return strconv.AppendInt(dst, i, 10)
 	}
 	format := byte('f')
-	if abs := math.Abs(f); abs != 0 && ((bits == 64 && (abs < 1e-6 || abs >= 1e21)) || (bits == 32 && (float32(abs) < 1e-6 || float32(abs) >= 1e21))) {
+	if abs := math.Abs(f); abs != 0 &&
+		((bits == 64 && (abs < 1e-6 || abs >= 1e21)) || (bits == 32 && (float32(abs) < 1e-6 || float32(abs) >= 1e21))) {
 		format = 'e'
 	}
 	dst = strconv.AppendFloat(dst, f, format, -1, bits)

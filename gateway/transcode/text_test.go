@@ -28,7 +28,8 @@ func TestStrings_EveryByteAtEveryPosition(t *testing.T) {
 
 func TestStrings_MixedBytes(t *testing.T) {
 	for _, s := range []string{
-		"", `"`, `\`, "\x00", "leave it at the \"back\" door, please", "twelve bytes" + `\\\"\"` + "twelve bytes", "plain and then ä", "ä and then plain, a while",
+		"", `"`, `\`, "\x00", "leave it at the \"back\" door, please", "twelve bytes" + `\\\"\"` + "twelve bytes",
+		"plain and then ä", "ä and then plain, a while",
 		"ünd \"ö\", \n\t\x1f\x7f", "日本語のテキスト", strings.Repeat(`a"`, 40), strings.Repeat("\u2028", 9),
 	} {
 		text, ok := appendString(nil, []byte(s))

@@ -63,7 +63,10 @@ func (p *Program) read(w *writer) error {
 // slowWire parses the value that was just skipped with protojson.
 func (p *Program) slowWire(w *writer, text []byte) error {
 	message := dynamicpb.NewMessage(p.desc)
-	if err := (protojson.UnmarshalOptions{Resolver: p.resolver, RecursionLimit: MaxDepth}).Unmarshal(text, message); err != nil {
+	if err := (protojson.UnmarshalOptions{
+		Resolver:       p.resolver,
+		RecursionLimit: MaxDepth,
+	}).Unmarshal(text, message); err != nil {
 		reason := strings.ReplaceAll(err.Error(), "\u00a0", " ") // protobuf varies its spaces on purpose
 		return w.fail(w.pos-len(text), "%s", strings.TrimPrefix(reason, "proto: "))
 	}

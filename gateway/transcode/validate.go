@@ -94,7 +94,9 @@ func (p *Program) validate(wire []byte, group protowire.Number, depth int) (int,
 		var err error
 		if f := p.field(protowire.Number(number)); f != nil { //nolint:gosec // it is at most 2^29
 			size, err = f.validate(p, b, wireType, depth)
-		} else if size = protowire.ConsumeFieldValue(protowire.Number(number), wireType, b); size < 0 { //nolint:gosec // likewise
+		} else if size = protowire.ConsumeFieldValue(
+			protowire.Number(number), wireType, b,
+		); size < 0 { //nolint:gosec // likewise
 			err = &WireError{p.desc.FullName(), "", reasonCutOff}
 		}
 		if err != nil {

@@ -29,7 +29,10 @@ func oldFashioned(t testing.TB, required bool) protoreflect.MessageDescriptor {
 	t.Helper()
 	field := func(name string, number int32, kind fieldType, typeName string) *descriptorpb.FieldDescriptorProto {
 		f := &descriptorpb.FieldDescriptorProto{
-			Name: proto.String(name), Number: proto.Int32(number), Type: kind.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			Name:   proto.String(name),
+			Number: proto.Int32(number),
+			Type:   kind.Enum(),
+			Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
 		}
 		if typeName != "" || kind == descriptorpb.FieldDescriptorProto_TYPE_MESSAGE {
 			f.TypeName = proto.String(".headgate.old.Old" + typeName)
@@ -42,7 +45,8 @@ func oldFashioned(t testing.TB, required bool) protoreflect.MessageDescriptor {
 	}
 	group := func(name string) *descriptorpb.DescriptorProto {
 		return &descriptorpb.DescriptorProto{Name: proto.String(name), Field: []*descriptorpb.FieldDescriptorProto{
-			field("text", 1, descriptorpb.FieldDescriptorProto_TYPE_STRING, ""), field("old", 2, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ""),
+			field("text", 1, descriptorpb.FieldDescriptorProto_TYPE_STRING, ""),
+			field("old", 2, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ""),
 		}}
 	}
 	message := &descriptorpb.DescriptorProto{
@@ -59,11 +63,13 @@ func oldFashioned(t testing.TB, required bool) protoreflect.MessageDescriptor {
 		NestedType: []*descriptorpb.DescriptorProto{group("One"), group("Many"), {
 			Name: proto.String("OldsEntry"), Options: &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)},
 			Field: []*descriptorpb.FieldDescriptorProto{
-				field("key", 1, descriptorpb.FieldDescriptorProto_TYPE_STRING, ""), field("value", 2, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ""),
+				field("key", 1, descriptorpb.FieldDescriptorProto_TYPE_STRING, ""),
+				field("value", 2, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, ""),
 			},
 		}},
 		EnumType: []*descriptorpb.EnumDescriptorProto{{
-			Name: proto.String("Color"), Value: []*descriptorpb.EnumValueDescriptorProto{{Name: proto.String("RED"), Number: proto.Int32(1)}},
+			Name:  proto.String("Color"),
+			Value: []*descriptorpb.EnumValueDescriptorProto{{Name: proto.String("RED"), Number: proto.Int32(1)}},
 		}},
 	}
 	if required {
@@ -72,7 +78,10 @@ func oldFashioned(t testing.TB, required bool) protoreflect.MessageDescriptor {
 		message.Field = append(message.Field, f)
 	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("headgate/old.proto"), Package: proto.String("headgate.old"), Syntax: proto.String("proto2"), MessageType: []*descriptorpb.DescriptorProto{message},
+		Name:        proto.String("headgate/old.proto"),
+		Package:     proto.String("headgate.old"),
+		Syntax:      proto.String("proto2"),
+		MessageType: []*descriptorpb.DescriptorProto{message},
 	}, protoregistry.GlobalFiles)
 	if err != nil {
 		t.Fatal(err)
@@ -96,10 +105,19 @@ func judges(t testing.TB) []judge {
 		&structpb.Struct{}, &projectionv1.QueryRequest{}, &projectionv1.QueryResponse{}, &aggregatev1.SubmitRequest{},
 		&descriptorpb.FileDescriptorProto{}, &descriptorpb.UninterpretedOption{}, &descriptorpb.MethodOptions{},
 	} {
-		list = append(list, judge{compiler.Compile(message.ProtoReflect().Descriptor()), func() proto.Message { return proto.Clone(message) }})
+		list = append(
+			list,
+			judge{
+				compiler.Compile(message.ProtoReflect().Descriptor()),
+				func() proto.Message { return proto.Clone(message) },
+			},
+		)
 	}
-	for _, desc := range []protoreflect.MessageDescriptor{everything(t), oldFashioned(t, false), oldFashioned(t, true)} {
-		list = append(list, judge{transcode.NewCompiler(nil).Compile(desc), func() proto.Message { return dynamicpb.NewMessage(desc) }})
+	for _, desc := range []protoreflect.MessageDescriptor{
+		everything(t), oldFashioned(t, false), oldFashioned(t, true),
+	} {
+		list = append(list,
+			judge{transcode.NewCompiler(nil).Compile(desc), func() proto.Message { return dynamicpb.NewMessage(desc) }})
 	}
 	return list
 }
@@ -113,7 +131,8 @@ func (j judge) check(t interface{ Fatalf(string, ...any) }, wire []byte) {
 	if panicked {
 		return // protobuf's reflection gives up on some map entries, which generated types read
 	}
-	if got := j.program.Validate(wire); (got == nil) != (err == nil) || got != nil && !errors.Is(got, transcode.ErrWire) {
+	if got := j.program.Validate(wire); (got == nil) != (err == nil) ||
+		got != nil && !errors.Is(got, transcode.ErrWire) {
 		t.Fatalf("%s: Validate: %v; proto.Unmarshal: %v\n%x", j.program.Descriptor().FullName(), got, err, wire)
 	}
 }
@@ -133,26 +152,38 @@ func nested(number protowire.Number, depth int) []byte {
 // malformed are wire bytes on which parsers differ.
 var malformed = sync.OnceValue(func() [][]byte {
 	tag := func(number protowire.Number, wireType protowire.Type, rest ...byte) []byte {
-		return append(protowire.AppendVarint(nil, uint64(number)<<3|uint64(wireType)), rest...) //nolint:gosec // test numbers
+		return append(protowire.AppendVarint(nil, uint64(number)<<3|uint64(wireType)),
+			rest...) //nolint:gosec // test numbers
 	}
 	long := bytes.Repeat([]byte{0xff}, 10)
 	list := [][]byte{
 		nil, {0}, {0x08}, {0x80}, {0xff}, long, append(slices.Clone(long), 0),
-		tag(0, protowire.VarintType, 1), tag(1<<29, protowire.VarintType, 1), tag(1<<29-1, protowire.VarintType, 1), tag(1<<29, protowire.BytesType, 0),
+		tag(0, protowire.VarintType, 1), tag(1<<29, protowire.VarintType, 1), tag(1<<29-1, protowire.VarintType, 1),
+		tag(1<<29, protowire.BytesType, 0),
 		tag(1<<31-1, protowire.BytesType, 0), protowire.AppendVarint(nil, 1<<34|2),
 		tag(19000, protowire.VarintType, 1), tag(1, protowire.EndGroupType), tag(1, 6, 1), tag(1, 7, 1),
-		tag(1, protowire.BytesType, 1, 0xff), tag(1, protowire.BytesType, 2, 0xc3, 0x28), tag(1, protowire.BytesType, 3, 0xed, 0xa0, 0x80), tag(1, protowire.BytesType, 5, 'a'),
-		tag(1, protowire.VarintType, 0x80), tag(1, protowire.VarintType, long...), tag(1, protowire.VarintType, append(slices.Clone(long[:9]), 1)...),
-		tag(1, protowire.VarintType, append(slices.Clone(long[:9]), 2)...), tag(1, protowire.Fixed32Type, 1, 2, 3), tag(1, protowire.Fixed64Type, 1),
-		tag(2, protowire.BytesType, 1, 0x0a), tag(2, protowire.BytesType, 2, 0x80, 0x80), tag(6, protowire.BytesType, 3, 0x0a, 1, 0xff), tag(6, protowire.BytesType, 2, 0x0a, 0x05),
-		tag(1, protowire.BytesType, 4, 0x0a, 2, 0xff, 0xfe), tag(1, protowire.BytesType, 5, 0x12, 3, 0x1a, 1, 0xff), tag(1, protowire.BytesType, 2, 0x00, 0x01),
-		tag(2, protowire.StartGroupType), tag(2, protowire.StartGroupType, 0x14), tag(2, protowire.StartGroupType, 0x1c), tag(2, protowire.StartGroupType, 0x0a, 1, 0xff, 0x14),
-		tag(3, protowire.StartGroupType, 0x1c, 0x1b, 0x1c), tag(9, protowire.StartGroupType, 0x4c), tag(9, protowire.StartGroupType, 0x54), tag(3, protowire.BytesType, 0),
-		tag(5, protowire.BytesType, 2, 1, 0x80), tag(5, protowire.BytesType, 2, 1, 2), tag(300, protowire.BytesType, 3, 1, 2, 0xff), tag(300, protowire.VarintType, 5), tag(300, protowire.Fixed32Type, 1, 2, 3, 4),
+		tag(1, protowire.BytesType, 1, 0xff), tag(1, protowire.BytesType, 2, 0xc3, 0x28),
+		tag(1, protowire.BytesType, 3, 0xed, 0xa0, 0x80), tag(1, protowire.BytesType, 5, 'a'),
+		tag(1, protowire.VarintType, 0x80), tag(1, protowire.VarintType, long...),
+		tag(1, protowire.VarintType, append(slices.Clone(long[:9]), 1)...),
+		tag(1, protowire.VarintType, append(slices.Clone(long[:9]), 2)...), tag(1, protowire.Fixed32Type, 1, 2, 3),
+		tag(1, protowire.Fixed64Type, 1),
+		tag(2, protowire.BytesType, 1, 0x0a), tag(2, protowire.BytesType, 2, 0x80, 0x80),
+		tag(6, protowire.BytesType, 3, 0x0a, 1, 0xff), tag(6, protowire.BytesType, 2, 0x0a, 0x05),
+		tag(1, protowire.BytesType, 4, 0x0a, 2, 0xff, 0xfe), tag(1, protowire.BytesType, 5, 0x12, 3, 0x1a, 1, 0xff),
+		tag(1, protowire.BytesType, 2, 0x00, 0x01),
+		tag(2, protowire.StartGroupType), tag(2, protowire.StartGroupType, 0x14),
+		tag(2, protowire.StartGroupType, 0x1c), tag(2, protowire.StartGroupType, 0x0a, 1, 0xff, 0x14),
+		tag(3, protowire.StartGroupType, 0x1c, 0x1b, 0x1c), tag(9, protowire.StartGroupType, 0x4c),
+		tag(9, protowire.StartGroupType, 0x54), tag(3, protowire.BytesType, 0),
+		tag(5, protowire.BytesType, 2, 1, 0x80), tag(5, protowire.BytesType, 2, 1, 2),
+		tag(300, protowire.BytesType, 3, 1, 2, 0xff), tag(300, protowire.VarintType, 5),
+		tag(300, protowire.Fixed32Type, 1, 2, 3, 4),
 		tag(7, protowire.VarintType, 1), tag(7, protowire.VarintType, 0x80, 0x80, 0x80),
 		bytes.Repeat(tag(9, protowire.StartGroupType), 12_000),
 	}
-	deep := slices.Concat(bytes.Repeat(tag(9, protowire.StartGroupType), 10_001), bytes.Repeat(tag(9, protowire.EndGroupType), 10_001))
+	deep := slices.Concat(bytes.Repeat(tag(9, protowire.StartGroupType), 10_001),
+		bytes.Repeat(tag(9, protowire.EndGroupType), 10_001))
 	list = append(list, deep, deep[1:len(deep)-1], deep[2:len(deep)-2])
 	for _, depth := range []int{2, 9_999, 10_000, 10_001, 20_000} {
 		for _, number := range []protowire.Number{1, 2, 3, 4, 6} {
@@ -176,7 +207,8 @@ func TestValidate_AcceptsWhatUnmarshalAcceptsOfDamagedMessages(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		judge := rapid.SampledFrom(all).Draw(t, "type")
 		message := dynamicpb.NewMessage(judge.program.Descriptor())
-		if !strings.HasPrefix(string(message.Descriptor().FullName()), "google.protobuf.") || message.Descriptor().Name() == "Struct" {
+		if !strings.HasPrefix(string(message.Descriptor().FullName()), "google.protobuf.") ||
+			message.Descriptor().Name() == "Struct" {
 			fill(t, message, 0)
 		}
 		wire, err := proto.MarshalOptions{AllowPartial: true}.Marshal(message)
@@ -225,7 +257,8 @@ func TestValidate_NamesTheField(t *testing.T) {
 	program := transcode.NewCompiler(nil).Compile((&projectionv1.QueryRequest{}).ProtoReflect().Descriptor())
 	err := program.Validate([]byte("\x0a\x01\xff"))
 	var wire *transcode.WireError
-	if !errors.As(err, &wire) || wire.Field != "tenantId" || !strings.Contains(err.Error(), "QueryRequest.tenantId: the text is not valid UTF-8") {
+	if !errors.As(err, &wire) || wire.Field != "tenantId" ||
+		!strings.Contains(err.Error(), "QueryRequest.tenantId: the text is not valid UTF-8") {
 		t.Fatalf("err = %v", err)
 	}
 }

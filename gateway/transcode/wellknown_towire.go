@@ -196,7 +196,8 @@ func parseDuration(text []byte) (seconds int64, nanos int32, ok bool) {
 		text = text[1:]
 	}
 	whole, fraction, point := bytes.Cut(text, []byte{'.'})
-	if len(text) == 0 || (len(whole) == 0 && !point) || len(fraction) > 9 || !allDigits(whole) || !allDigits(fraction) ||
+	if len(text) == 0 || (len(whole) == 0 && !point) || len(fraction) > 9 || !allDigits(whole) ||
+		!allDigits(fraction) ||
 		(len(whole) > 1 && whole[0] == '0') {
 		return 0, 0, false
 	}

@@ -10,7 +10,10 @@ import (
 
 // FuzzConsumeField compares the field with the one that protowire reads.
 func FuzzConsumeField(f *testing.F) {
-	for _, seed := range []string{"", "\x0a", "\x0a\x00", "\x0a\x03abc", "\x0a\x04abc", "\x08\x7f", "\x08\x80\x01", "\x00\x01", "\x0b\x0c", "\x0d\x01\x02\x03\x04", "\x80\x80\x80\x80\x10\x01", "\x0a\x80\x01"} {
+	for _, seed := range []string{
+		"", "\x0a", "\x0a\x00", "\x0a\x03abc", "\x0a\x04abc", "\x08\x7f", "\x08\x80\x01", "\x00\x01", "\x0b\x0c",
+		"\x0d\x01\x02\x03\x04", "\x80\x80\x80\x80\x10\x01", "\x0a\x80\x01",
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -24,7 +27,8 @@ func FuzzConsumeField(f *testing.F) {
 			t.Fatalf("%x: size %d, want %d", b, size, wantSize)
 		}
 		if size >= 0 && (number != wantNumber || wireType != wantType || tag != wantTag || size != wantSize) {
-			t.Fatalf("%x: field %d of type %d, %d and %d bytes; want %d of type %d, %d and %d", b, number, wireType, tag, size, wantNumber, wantType, wantTag, wantSize)
+			t.Fatalf("%x: field %d of type %d, %d and %d bytes; want %d of type %d, %d and %d", b, number, wireType,
+				tag, size, wantNumber, wantType, wantTag, wantSize)
 		}
 	})
 }

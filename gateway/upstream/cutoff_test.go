@@ -106,7 +106,12 @@ func fields(framer *http2.Framer, stream uint32, last bool, list ...string) erro
 			return err
 		}
 	}
-	return framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: last})
+	return framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID:      stream,
+		BlockFragment: block.Bytes(),
+		EndHeaders:    true,
+		EndStream:     last,
+	})
 }
 
 // unavailable calls the node, which answers with half a message, does something
@@ -117,7 +122,8 @@ func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, m
 	t.Cleanup(pool.Close) // before the node ends
 	ctx, cancel := context.WithCancel(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint))
 	defer cancel()
-	stream, err := contextkit.NewClient(NewTransport(pool)).CallClientStream(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: streamType})
+	stream, err := contextkit.NewClient(NewTransport(pool)).CallClientStream(ctx,
+		connect.Spec{Procedure: "/any.Service/Call", StreamType: streamType})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +134,8 @@ func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, m
 	defer running.Wait()
 	running.Go(func() { meanwhile(pool) })
 	err = stream.Receive(&emptypb.Empty{})
-	if verdict, ok := errors.AsType[*connect.Error](err); !ok || verdict.Code() != connect.CodeUnavailable || verdict.IsRemote() {
+	if verdict, ok := errors.AsType[*connect.Error](err); !ok || verdict.Code() != connect.CodeUnavailable ||
+		verdict.IsRemote() {
 		t.Errorf("%v, want UNAVAILABLE of our own", err)
 	}
 	if err := stream.Close(); err != nil {
@@ -143,7 +150,9 @@ func TestTransport_TruncatedAnswerIsUnavailable(t *testing.T) {
 			return errors.Join(framer.WriteGoAway(stream, http2.ErrCodeNo, nil), conn.Close())
 		},
 	} {
-		for kind, streamType := range map[string]connect.StreamType{"unary": connect.StreamTypeUnary, "stream": connect.StreamTypeServer} {
+		for kind, streamType := range map[string]connect.StreamType{
+			"unary": connect.StreamTypeUnary, "stream": connect.StreamTypeServer,
+		} {
 			t.Run(kind+" "+name, func(t *testing.T) {
 				unavailable(t, streamType, cutting(t, end), func(*Pool) {})
 			})
@@ -183,12 +192,16 @@ func TestUnary_CallNotBegunByNodeIsRetried(t *testing.T) {
 						refused++
 						return refuse(framer, stream)
 					}
-					return errors.Join(answerHeaders(framer, stream), framer.WriteData(stream, false, make([]byte, 5)), trailers(framer, stream))
+					return errors.Join(answerHeaders(framer, stream), framer.WriteData(stream, false, make([]byte, 5)),
+						trailers(framer, stream))
 				})
 				pool := NewPool(PoolConfig{})
 				t.Cleanup(pool.Close)
 				ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
-				err := contextkit.NewClient(NewTransport(pool)).CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{}, &emptypb.Empty{})
+				err := contextkit.NewClient(NewTransport(pool)).CallUnary(
+					ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
+					&emptypb.Empty{}, &emptypb.Empty{},
+				)
 				if times == 1 && err != nil || times == 2 && connect.CodeOf(err) != connect.CodeUnavailable {
 					t.Errorf("%v", err)
 				}

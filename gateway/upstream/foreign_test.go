@@ -38,7 +38,8 @@ func ending(t *testing.T, kind connect.StreamType, endpoint string) (messages in
 	defer pool.Close()
 	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint), 20*time.Second)
 	defer cancel()
-	stream, err := contextkit.NewClient(NewTransport(pool)).CallClientStream(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: kind})
+	stream, err := contextkit.NewClient(NewTransport(pool)).CallClientStream(ctx,
+		connect.Spec{Procedure: "/any.Service/Call", StreamType: kind})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,10 @@ func TestReset_MapsToGRPCCodes(t *testing.T) {
 		http2.ErrCode(99):               connect.CodeUnknown,
 	} {
 		for point, before := range points {
-			for kind, streamType := range map[string]connect.StreamType{"unary": connect.StreamTypeUnary, "client stream": connect.StreamTypeClient, "server stream": connect.StreamTypeServer} {
+			for kind, streamType := range map[string]connect.StreamType{
+				"unary": connect.StreamTypeUnary, "client stream": connect.StreamTypeClient,
+				"server stream": connect.StreamTypeServer,
+			} {
 				t.Run(fmt.Sprintf("%v %s, %s", code, point, kind), func(t *testing.T) {
 					var asked atomic.Int64
 					endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
@@ -83,10 +87,12 @@ func TestReset_MapsToGRPCCodes(t *testing.T) {
 					if !ok || verdict.Code() != want || verdict.IsRemote() {
 						t.Errorf("the call ends with %v, want %v", err, want)
 					}
-					if wanted := point == "after a message" && streamType == connect.StreamTypeServer; messages > 0 != wanted {
+					if wanted := point == "after a message" &&
+						streamType == connect.StreamTypeServer; messages > 0 != wanted {
 						t.Errorf("%d messages are received", messages)
 					}
-					if again := asked.Load() > 1; again != (code == http2.ErrCodeRefusedStream && point == "before the headers" && streamType == connect.StreamTypeUnary) {
+					if again := asked.Load() > 1; again != (code == http2.ErrCodeRefusedStream &&
+						point == "before the headers" && streamType == connect.StreamTypeUnary) {
 						t.Errorf("the call is sent %d times", asked.Load())
 					}
 				})
@@ -102,9 +108,13 @@ func TestReset_CancelAtDeadlineIsDeadlineExceeded(t *testing.T) {
 	pool := NewPool(PoolConfig{})
 	defer pool.Close()
 	// So close that the node's own deadline may have passed.
-	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint), contextkit.DeadlineMargin)
+	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint),
+		contextkit.DeadlineMargin)
 	defer cancel()
-	err := contextkit.NewClient(NewTransport(pool)).CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{}, &emptypb.Empty{})
+	err := contextkit.NewClient(NewTransport(pool)).CallUnary(
+		ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{},
+		&emptypb.Empty{},
+	)
 	if connect.CodeOf(err) != connect.CodeDeadlineExceeded && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the call ends with %v", err)
 	}
@@ -126,15 +136,28 @@ func TestAnswer_ForeignMapsHTTPStatus(t *testing.T) {
 		"another media type":       {append([]string{":status", "415"}, text...), connect.CodeUnknown},
 		"a broken handler":         {append([]string{":status", "500"}, text...), connect.CodeUnknown},
 		"a page":                   {append([]string{":status", "200"}, text...), connect.CodeUnknown},
-		"gRPC-Web":                 {[]string{":status", "200", "content-type", "application/grpc-web+proto"}, connect.CodeUnknown},
-		"Connect":                  {[]string{":status", "200", "content-type", "application/proto"}, connect.CodeUnknown},
+		"gRPC-Web": {
+			[]string{":status", "200", "content-type", "application/grpc-web+proto"}, connect.CodeUnknown,
+		},
+		"Connect": {
+			[]string{":status", "200", "content-type", "application/proto"}, connect.CodeUnknown,
+		},
 	} {
 		for ends, end := range map[string]func(framer *http2.Framer, stream uint32) error{
 			"a body": func(framer *http2.Framer, stream uint32) error {
-				return errors.Join(framer.WriteData(stream, false, []byte("404 page ")), framer.WriteData(stream, true, []byte("not found\n")))
+				return errors.Join(framer.WriteData(stream, false, []byte("404 page ")),
+					framer.WriteData(stream, true, []byte("not found\n")))
 			},
-			"a body that looks like a message": func(framer *http2.Framer, stream uint32) error { return framer.WriteData(stream, true, message) },
-			"an empty body":                    func(framer *http2.Framer, stream uint32) error { return framer.WriteData(stream, true, nil) },
+			"a body that looks like a message": func(
+				framer *http2.Framer, stream uint32,
+			) error {
+				return framer.WriteData(stream, true, message)
+			},
+			"an empty body": func(
+				framer *http2.Framer, stream uint32,
+			) error {
+				return framer.WriteData(stream, true, nil)
+			},
 			"trailers": func(framer *http2.Framer, stream uint32) error {
 				return fields(framer, stream, true, "x-other", "1")
 			},
@@ -146,7 +169,10 @@ func TestAnswer_ForeignMapsHTTPStatus(t *testing.T) {
 				return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
 			},
 		} {
-			for kind, streamType := range map[string]connect.StreamType{"unary": connect.StreamTypeUnary, "client stream": connect.StreamTypeClient, "server stream": connect.StreamTypeServer} {
+			for kind, streamType := range map[string]connect.StreamType{
+				"unary": connect.StreamTypeUnary, "client stream": connect.StreamTypeClient,
+				"server stream": connect.StreamTypeServer,
+			} {
 				t.Run(name+", then "+ends+", "+kind, func(t *testing.T) {
 					var asked atomic.Int64
 					endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
@@ -171,10 +197,12 @@ func TestAnswer_ForeignMapsHTTPStatus(t *testing.T) {
 
 func TestAnswer_GRPCStatusTakesPrecedence(t *testing.T) {
 	endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
-		return fields(framer, stream, true, ":status", "503", "content-type", "application/grpc", "grpc-status", "5", "grpc-message", "no such wallet")
+		return fields(framer, stream, true, ":status", "503", "content-type", "application/grpc", "grpc-status", "5",
+			"grpc-message", "no such wallet")
 	})
 	_, err := ending(t, connect.StreamTypeUnary, endpoint)
-	if verdict, ok := errors.AsType[*connect.Error](err); !ok || verdict.Code() != connect.CodeNotFound || !verdict.IsRemote() {
+	if verdict, ok := errors.AsType[*connect.Error](err); !ok || verdict.Code() != connect.CodeNotFound ||
+		!verdict.IsRemote() {
 		t.Errorf("the call ends with %v, want the node's NOT_FOUND", err)
 	}
 }

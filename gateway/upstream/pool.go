@@ -164,9 +164,17 @@ func (p *Pool) add(endpoint string) error {
 		return nil
 	}
 	c := &channel{endpoint: endpoint, conn: h2.NewChannel(endpoint, h2.Config{
-		TLS: p.config.TLS, StreamWindow: streamWindow, ConnWindow: channelWindow, MaxMessageBytes: p.config.MaxMessageBytes,
-		ConnectTimeout: connectTimeout, FirstBackoff: firstBackoff, MaxBackoff: maxBackoff,
-		PingAfter: p.config.PingAfter, PingTimeout: p.config.PingTimeout, Memory: frame.Buffers, UserAgent: "headgate",
+		TLS:             p.config.TLS,
+		StreamWindow:    streamWindow,
+		ConnWindow:      channelWindow,
+		MaxMessageBytes: p.config.MaxMessageBytes,
+		ConnectTimeout:  connectTimeout,
+		FirstBackoff:    firstBackoff,
+		MaxBackoff:      maxBackoff,
+		PingAfter:       p.config.PingAfter,
+		PingTimeout:     p.config.PingTimeout,
+		Memory:          frame.Buffers,
+		UserAgent:       "headgate",
 	})}
 	c.calls.Store(1)
 	c.lastUsed.Store(int64(time.Since(p.started)))

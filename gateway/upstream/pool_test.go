@@ -156,7 +156,8 @@ func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
 	for caller := range callers {
 		group.Go(func() {
 			for i := caller; i < endpoints; i += callers {
-				ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), fmt.Sprintf("127.%d.%d.1:%s", 1+i/250, 1+i%250, port))
+				ctx := WithEndpoint(contextkit.PlatformContext(t.Context()),
+					fmt.Sprintf("127.%d.%d.1:%s", 1+i/250, 1+i%250, port))
 				if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
 					t.Errorf("endpoint %d: %v", i, err)
 					return
@@ -165,7 +166,8 @@ func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if stats := pool.Stats(); stats.Channels != kept || stats.Calls != 0 || stats.Made != endpoints || stats.Evicted != endpoints-kept {
+	if stats := pool.Stats(); stats.Channels != kept || stats.Calls != 0 || stats.Made != endpoints ||
+		stats.Evicted != endpoints-kept {
 		t.Errorf("%+v, want %d of %d channels kept and no call on them", stats, kept, endpoints)
 	}
 	// Each channel has a socket here and one at the node; the last ones evicted
@@ -180,7 +182,8 @@ func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for runtime.NumGoroutine() > goroutinesBefore+4 || openFiles(t) > filesBefore+4 {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines and %d descriptors stay, of %d and %d before", runtime.NumGoroutine(), openFiles(t), goroutinesBefore, filesBefore)
+			t.Fatalf("%d goroutines and %d descriptors stay, of %d and %d before", runtime.NumGoroutine(), openFiles(t),
+				goroutinesBefore, filesBefore)
 		}
 		runtime.Gosched()
 	}
@@ -237,13 +240,16 @@ func TestPool_PingDetectsDeadPeerDuringCall(t *testing.T) {
 	defer pool.Close()
 	client := contextkit.NewClient(NewTransport(pool))
 	spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
-	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String()), time.Minute)
+	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String()),
+		time.Minute)
 	defer cancel()
 	if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
 		t.Fatal(err)
 	}
 	proxy.silent.Store(true)
-	if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
+	if err := client.CallUnary(
+		ctx, spec, &emptypb.Empty{}, &emptypb.Empty{},
+	); connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
 		t.Errorf("a call on a dead peer ends with %v, want UNAVAILABLE long before its deadline", err)
 	}
 }
@@ -289,7 +295,8 @@ func (views) ListViews(context.Context, *projectionv1.ListViewsRequest) (*projec
 
 func TestTransport_CallsGRPCNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0"},
+		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(server.RPC, views{})
 	if err := server.Listen(ctx); err != nil {
 		t.Fatal(err)
@@ -310,17 +317,23 @@ func TestTransport_CallsGRPCNode(t *testing.T) {
 	}
 	client := gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(NewTransport(pool)))
 	callCtx := contextkit.TenantContext(t.Context(), acme)
-	if _, err := client.ListViews(callCtx, &projectionv1.ListViewsRequest{}); connect.CodeOf(err) != connect.CodeInternal {
+	if _, err := client.ListViews(
+		callCtx, &projectionv1.ListViewsRequest{},
+	); connect.CodeOf(err) != connect.CodeInternal {
 		t.Errorf("without an endpoint: %v", err)
 	}
 	res, err := client.ListViews(WithEndpoint(callCtx, server.Addr()), &projectionv1.ListViewsRequest{})
 	if err != nil || res.GetPosition() != "p" {
 		t.Fatalf("%v, %v", res, err)
 	}
-	if _, err := client.Get(WithEndpoint(callCtx, server.Addr()), &projectionv1.GetRequest{View: "v", Key: "k"}); connect.CodeOf(err) != connect.CodeUnimplemented {
+	if _, err := client.Get(
+		WithEndpoint(callCtx, server.Addr()), &projectionv1.GetRequest{View: "v", Key: "k"},
+	); connect.CodeOf(err) != connect.CodeUnimplemented {
 		t.Errorf("a node's error: %v", err)
 	}
-	if _, err := client.ListViews(WithEndpoint(callCtx, "127.0.0.1:1"), &projectionv1.ListViewsRequest{}); connect.CodeOf(err) != connect.CodeUnavailable {
+	if _, err := client.ListViews(
+		WithEndpoint(callCtx, "127.0.0.1:1"), &projectionv1.ListViewsRequest{},
+	); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("no node: %v", err)
 	}
 	pool.channels.Range(func(_, value any) bool {
@@ -344,7 +357,8 @@ func TestTransport_UnknownMethodIsUnimplemented(t *testing.T) {
 	defer pool.Close()
 	client := contextkit.NewClient(NewTransport(pool))
 	ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String())
-	err = client.CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}, &emptypb.Empty{}, &emptypb.Empty{})
+	err = client.CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
+		&emptypb.Empty{}, &emptypb.Empty{})
 	if connect.CodeOf(err) != connect.CodeUnimplemented {
 		t.Errorf("%v, want UNIMPLEMENTED", err)
 	}

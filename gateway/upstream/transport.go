@@ -49,7 +49,9 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 }
 
 // Open implements [Opener].
-func (t *Transport) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
+func (t *Transport) Open(
+	ctx context.Context, info *connect.CallInfo, header grpcmeta.Header,
+) (connect.ClientStream, error) {
 	if t.pool.config.Local != nil {
 		if local := t.pool.config.Local(info.PeerAddr); local != nil {
 			return local.Open(ctx, info, header)
@@ -60,7 +62,13 @@ func (t *Transport) Open(ctx context.Context, info *connect.CallInfo, header grp
 		return nil, connect.NewError(connect.CodeUnavailable, "no connection to the upstream").WithCause(err)
 	}
 	info.Protocol, info.Codec = connect.ProtocolNameGRPC, connect.CodecNameProto
-	one := outgoing{ctx: ctx, channel: channel, info: info, header: header, meter: grpcmeta.MeterOf(header)}
+	one := outgoing{
+		ctx:     ctx,
+		channel: channel,
+		info:    info,
+		header:  header,
+		meter:   grpcmeta.MeterOf(header),
+	}
 	if info.Spec.StreamType == connect.StreamTypeUnary {
 		return &unary{outgoing: one}, nil
 	}

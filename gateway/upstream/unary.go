@@ -44,7 +44,12 @@ func (u *unary) Receive(msg any) error {
 	if err != nil {
 		return connect.NewError(connect.CodeInternal, "the request cannot be encoded").WithCause(err)
 	}
-	request := h2.Request{Message: wire, HasMessage: true, Last: true, Whole: true}
+	request := h2.Request{
+		Message:    wire,
+		HasMessage: true,
+		Last:       true,
+		Whole:      true,
+	}
 	err = u.call(request, msg)
 	// A node that shuts down reports the calls that it has not begun: any of them may be sent
 	// again, on another connection (RFC 9113 §8.7).

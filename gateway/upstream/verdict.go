@@ -78,16 +78,21 @@ func localError(ctx context.Context, err error) error {
 		return err
 	}
 	if metered, ok := errors.AsType[*h2.MeterError](err); ok {
-		return connect.NewError(connect.CodeResourceExhausted, "the node's answer exceeds the memory that the call may use").WithCause(metered)
+		return connect.NewError(connect.CodeResourceExhausted,
+			"the node's answer exceeds the memory that the call may use").WithCause(metered)
 	}
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return ctxErr
 	}
 	switch {
 	case errors.Is(err, h2.ErrTooLarge):
-		return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err), rpc.Reason(rpc.ReasonTooLarge))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err),
+			rpc.Reason(rpc.ReasonTooLarge),
+		)
 	case errors.Is(err, h2.ErrHeadersTooLarge):
-		return connect.NewError(connect.CodeResourceExhausted, "the call's headers are larger than the upstream accepts").WithCause(err)
+		return connect.NewError(connect.CodeResourceExhausted,
+			"the call's headers are larger than the upstream accepts").WithCause(err)
 	case errors.Is(err, h2.ErrCompressed):
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
 	}
@@ -95,7 +100,8 @@ func localError(ctx context.Context, err error) error {
 	switch {
 	case broken == nil:
 	case broken.Unreached && descriptors.Exhausted(err):
-		return connect.NewError(connect.CodeUnavailable, "too many open files: no connection to the upstream").WithCause(err)
+		return connect.NewError(connect.CodeUnavailable,
+			"too many open files: no connection to the upstream").WithCause(err)
 	case broken.Unreached:
 		return connect.NewError(connect.CodeUnavailable, "the upstream cannot be reached").WithCause(err)
 	case broken.Reset && http2.ErrCode(broken.Code) == http2.ErrCodeCancel && nearDeadline(ctx):
@@ -105,7 +111,8 @@ func localError(ctx context.Context, err error) error {
 	case broken.Malformed:
 		return connect.NewError(connect.CodeInternal, "the node's answer violates the gRPC protocol").WithCause(err)
 	}
-	return connect.NewError(connect.CodeUnavailable, "the upstream closed the connection before its answer was complete").WithCause(err)
+	return connect.NewError(connect.CodeUnavailable,
+		"the upstream closed the connection before its answer was complete").WithCause(err)
 }
 
 // nearDeadline reports whether the call's deadline may have passed on the node's clock.
@@ -154,7 +161,8 @@ func verdict(stream *h2.Stream) error {
 	case code == 0 || code > uint64(connect.CodeUnauthenticated):
 		code = uint64(connect.CodeUnknown)
 	}
-	out := connect.NewError(connect.Code(code), unescape(valueOf(trailer, "grpc-message"))) //nolint:gosec // seventeen codes
+	out := connect.NewError(connect.Code(code),
+		unescape(valueOf(trailer, "grpc-message"))) //nolint:gosec // seventeen codes
 	for _, detail := range details(trailer) {
 		out = out.WithDetail(detail)
 	}
@@ -174,7 +182,8 @@ func details(trailer []hpack.HeaderField) (found []*connect.ErrorDetail) {
 	}
 	for _, detail := range st.GetDetails() {
 		name := detail.GetTypeUrl()
-		found = append(found, &connect.ErrorDetail{Type: name[strings.LastIndexByte(name, '/')+1:], Value: detail.GetValue()})
+		found = append(found,
+			&connect.ErrorDetail{Type: name[strings.LastIndexByte(name, '/')+1:], Value: detail.GetValue()})
 	}
 	return found
 }
@@ -197,7 +206,8 @@ func foreign(header []hpack.HeaderField) error {
 		code = connect.CodeUnavailable
 	}
 	number, _ := strconv.Atoi(status)
-	return connect.Errorf(code, "the endpoint does not speak gRPC: HTTP status %d %s", number, http.StatusText(number)).WithCause(errForeign)
+	return connect.Errorf(code, "the endpoint does not speak gRPC: HTTP status %d %s", number,
+		http.StatusText(number)).WithCause(errForeign)
 }
 
 // errForeign is the cause of the error of an answer that is not gRPC.

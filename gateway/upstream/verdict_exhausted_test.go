@@ -18,7 +18,8 @@ func TestLocalError_TooManyOpenFiles(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
 	err := localError(t.Context(), &h2.BrokenError{Unreached: true, Cause: dial})
 	var verdict *connect.Error
-	if !errors.As(err, &verdict) || verdict.Code() != connect.CodeUnavailable || !strings.Contains(verdict.Message(), "too many open files") || !descriptors.Exhausted(err) || !Unreached(err) {
+	if !errors.As(err, &verdict) || verdict.Code() != connect.CodeUnavailable ||
+		!strings.Contains(verdict.Message(), "too many open files") || !descriptors.Exhausted(err) || !Unreached(err) {
 		t.Errorf("%v", err)
 	}
 }

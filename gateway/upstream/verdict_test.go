@@ -33,27 +33,71 @@ func TestVerdict_StatusIsReturned(t *testing.T) {
 		details int
 		remote  bool
 	}{
-		"a code":                    {append(grpc, "grpc-status", "5", "grpc-message", "no such wallet"), connect.CodeNotFound, "no such wallet", 0, true},
-		"a message that is encoded": {append(grpc, "grpc-status", "3", "grpc-message", "gr%C3%BC%C3%9Fe, 100%, %zz"), connect.CodeInvalidArgument, "grüße, 100%, %zz", 0, true},
-		"details":                   {append(grpc, "grpc-status", "5", "grpc-status-details-bin", connect.EncodeBinaryHeader(details)), connect.CodeNotFound, "", 1, true},
-		"details that are none":     {append(grpc, "grpc-status", "5", "grpc-status-details-bin", "%"), connect.CodeNotFound, "", 0, true},
-		"a code that is none":       {append(grpc, "grpc-status", "99"), connect.CodeUnknown, "", 0, true},
-		"no code":                   {append(grpc, "grpc-status", "well"), connect.CodeInternal, "the upstream ended the call without a status", 0, false},
-		"no status":                 {grpc, connect.CodeInternal, "the upstream ended the call without a status", 0, false},
-		"no answer":                 {append(grpc, "grpc-status", "0"), connect.CodeInternal, "the upstream ended the call without an answer", 0, false},
-		"a page":                    {[]string{":status", "200", "content-type", "text/html"}, connect.CodeUnknown, "the endpoint does not speak gRPC: HTTP status 200 OK", 0, false},
-		"a proxy's word":            {[]string{":status", "503"}, connect.CodeUnavailable, "the endpoint does not speak gRPC: HTTP status 503 Service Unavailable", 0, false},
-		"another path's":            {[]string{":status", "404"}, connect.CodeUnimplemented, "the endpoint does not speak gRPC: HTTP status 404 Not Found", 0, false},
-		"nothing at all":            {[]string{"content-type", "application/grpc"}, connect.CodeUnknown, "the endpoint does not speak gRPC: HTTP status 0 ", 0, false},
+		"a code": {
+			append(grpc, "grpc-status", "5", "grpc-message", "no such wallet"), connect.CodeNotFound, "no such wallet",
+			0, true,
+		},
+		"a message that is encoded": {
+			append(grpc, "grpc-status", "3", "grpc-message", "gr%C3%BC%C3%9Fe, 100%, %zz"), connect.CodeInvalidArgument,
+			"grüße, 100%, %zz", 0, true,
+		},
+		"details": {
+			append(grpc, "grpc-status", "5", "grpc-status-details-bin", connect.EncodeBinaryHeader(details)),
+			connect.CodeNotFound, "", 1, true,
+		},
+		"details that are none": {
+			append(grpc, "grpc-status", "5", "grpc-status-details-bin", "%"), connect.CodeNotFound, "", 0, true,
+		},
+		"a code that is none": {append(grpc, "grpc-status", "99"), connect.CodeUnknown, "", 0, true},
+		"no code": {
+			append(grpc, "grpc-status", "well"), connect.CodeInternal, "the upstream ended the call without a status",
+			0, false,
+		},
+		"no status": {
+			grpc, connect.CodeInternal, "the upstream ended the call without a status", 0, false,
+		},
+		"no answer": {
+			append(grpc, "grpc-status", "0"), connect.CodeInternal, "the upstream ended the call without an answer", 0,
+			false,
+		},
+		"a page": {
+			[]string{":status", "200", "content-type", "text/html"}, connect.CodeUnknown,
+			"the endpoint does not speak gRPC: HTTP status 200 OK", 0, false,
+		},
+		"a proxy's word": {
+			[]string{":status", "503"}, connect.CodeUnavailable,
+			"the endpoint does not speak gRPC: HTTP status 503 Service Unavailable", 0, false,
+		},
+		"another path's": {
+			[]string{":status", "404"}, connect.CodeUnimplemented,
+			"the endpoint does not speak gRPC: HTTP status 404 Not Found", 0, false,
+		},
+		"nothing at all": {
+			[]string{"content-type", "application/grpc"}, connect.CodeUnknown,
+			"the endpoint does not speak gRPC: HTTP status 0 ", 0, false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, kind := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeClient, connect.StreamTypeServer} {
+			for _, kind := range []connect.StreamType{
+				connect.StreamTypeUnary, connect.StreamTypeClient, connect.StreamTypeServer,
+			} {
 				if kind == connect.StreamTypeServer && name == "no answer" {
 					continue // of a stream of answers that is well
 				}
-				err := call(t, kind, acting(t, func(framer *http2.Framer, stream uint32) error { return fields(framer, stream, true, row.fields...) }))
+				err := call(
+					t, kind,
+					acting(
+						t,
+						func(
+							framer *http2.Framer, stream uint32,
+						) error {
+							return fields(framer, stream, true, row.fields...)
+						},
+					),
+				)
 				said, ok := errors.AsType[*connect.Error](err)
-				if !ok || said.Code() != row.code || said.Message() != row.message || len(said.Details()) != row.details || said.IsRemote() != row.remote {
+				if !ok || said.Code() != row.code || said.Message() != row.message ||
+					len(said.Details()) != row.details || said.IsRemote() != row.remote {
 					t.Errorf("kind %v: %v", kind, err)
 				}
 			}
@@ -65,7 +109,8 @@ func TestReceiveOne_ExactlyOneAnswer(t *testing.T) {
 	for _, kind := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeClient} {
 		for answers, want := range map[int]connect.Code{1: 0, 2: connect.CodeInternal} {
 			err := call(t, kind, acting(t, func(framer *http2.Framer, stream uint32) error {
-				return errors.Join(answerHeaders(framer, stream), framer.WriteData(stream, false, bytes.Repeat(make([]byte, 5), answers)), trailers(framer, stream))
+				return errors.Join(answerHeaders(framer, stream),
+					framer.WriteData(stream, false, bytes.Repeat(make([]byte, 5), answers)), trailers(framer, stream))
 			}))
 			if want == 0 && err != nil || want != 0 && connect.CodeOf(err) != want {
 				t.Errorf("kind %v, %d answers: %v", kind, answers, err)
@@ -80,8 +125,10 @@ func call(t *testing.T, kind connect.StreamType, endpoint string) error {
 	t.Helper()
 	pool := NewPool(PoolConfig{})
 	defer pool.Close()
-	stream, err := contextkit.NewClient(NewTransport(pool)).CallClientStream(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint),
-		connect.Spec{Procedure: "/any.Service/Call", StreamType: kind})
+	stream, err := contextkit.NewClient(NewTransport(pool)).CallClientStream(
+		WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint),
+		connect.Spec{Procedure: "/any.Service/Call", StreamType: kind},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,9 @@ type watched struct {
 }
 
 // Open implements [Opener].
-func (w watched) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
+func (w watched) Open(
+	ctx context.Context, info *connect.CallInfo, header grpcmeta.Header,
+) (connect.ClientStream, error) {
 	rc, sampled := rpc.Sampled(ctx)
 	if !sampled {
 		return w.next.Open(ctx, info, header)
@@ -33,8 +35,14 @@ func (w watched) Open(ctx context.Context, info *connect.CallInfo, header grpcme
 	return rpc.WatchStream(stream, err, info.Spec.StreamType, func(err error) {
 		w.asked(*rc, rpc.Asked{
 			Ended: rpc.Ended{
-				Outcome: rpc.Outcome{Procedure: procedure, Protocol: protocol, Started: began, Took: time.Since(began), Err: err},
-				Server:  endpoint,
+				Outcome: rpc.Outcome{
+					Procedure: procedure,
+					Protocol:  protocol,
+					Started:   began,
+					Took:      time.Since(began),
+					Err:       err,
+				},
+				Server: endpoint,
 			},
 			Span: span,
 		})

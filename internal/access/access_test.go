@@ -39,7 +39,12 @@ type installation struct {
 func install(t *testing.T, nodes ...string) *installation {
 	t.Helper()
 	dir := t.TempDir()
-	if err := access.Write(access.Config{Dir: dir, Nodes: nodes, Listen: "127.0.0.1:-1", Store: filepath.Join(dir, "store")}, io.Discard); err != nil {
+	if err := access.Write(access.Config{
+		Dir:    dir,
+		Nodes:  nodes,
+		Listen: "127.0.0.1:-1",
+		Store:  filepath.Join(dir, "store"),
+	}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	options, err := server.ProcessConfigFile(filepath.Join(dir, "nats.conf"))
@@ -107,14 +112,19 @@ func (u *user) refusals(t *testing.T) map[string]bool {
 }
 
 // platform are the nodes of the tests.
-var platform = []string{"gateway=gateway-1", "aggregate=aggregate-1", "projection=views-1", "projection=views-2", "runner=runner-1", "control=control-1", "thing=thing-1"}
+var platform = []string{
+	"gateway=gateway-1", "aggregate=aggregate-1", "projection=views-1", "projection=views-2", "runner=runner-1",
+	"control=control-1", "thing=thing-1",
+}
 
 // Each subject is refused to all users except the named ones.
 func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 	t.Parallel()
 	i := install(t, platform...)
 	users := map[string]*user{}
-	for _, name := range []string{"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "thing-1", "backup"} {
+	for _, name := range []string{
+		"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "thing-1", "backup",
+	} {
 		users[name] = i.connect(t, name)
 	}
 	nodes := []string{"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "thing-1"}
@@ -123,31 +133,55 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 		may     []string
 	}
 	attacks := []attack{
-		{"audit.acme.operator", []string{"gateway-1"}}, {"audit._platform.denied", []string{"gateway-1"}}, {"audit.acme", nil},
+		{"audit.acme.operator", []string{"gateway-1"}}, {"audit._platform.denied", []string{"gateway-1"}},
+		{"audit.acme", nil},
 		{"events.acme.wallet.ada", []string{"aggregate-1"}},
-		{"work.acme.transfer.1", []string{"runner-1"}}, {"later.acme.transfer.1", []string{"runner-1"}}, {"deadletters.acme", []string{"runner-1"}},
+		{"work.acme.transfer.1", []string{"runner-1"}}, {"later.acme.transfer.1", []string{"runner-1"}},
+		{"deadletters.acme", []string{"runner-1"}},
 		{"$KV.secrets.tokens", nil}, {"$KV.secrets.other", nil},
-		{"$JS.API.STREAM.MSG.GET.KV_secrets", []string{"backup"}}, {"$JS.API.DIRECT.GET.KV_secrets", []string{"backup"}},
+		{"$JS.API.STREAM.MSG.GET.KV_secrets", []string{"backup"}},
+		{"$JS.API.DIRECT.GET.KV_secrets", []string{"backup"}},
 		{"$JS.API.DIRECT.GET.KV_secrets.$KV.secrets.other", []string{"backup"}},
-		{"$JS.API.DIRECT.GET.KV_secrets.$KV.secrets.tokens", []string{"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"}},
+		{
+			"$JS.API.DIRECT.GET.KV_secrets.$KV.secrets.tokens",
+			[]string{"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"},
+		},
 		{"$JS.API.CONSUMER.CREATE.KV_secrets.spy.$KV.secrets.>", []string{"backup"}},
 		{"$JS.API.CONSUMER.DURABLE.CREATE.KV_secrets.spy", nil}, {"$JS.API.CONSUMER.CREATE.KV_secrets", nil},
-		{"$KV.placement.projection.acme", []string{"control-1"}}, {"$KV.tenants.acme", []string{"control-1"}}, {"$KV.models.model", []string{"control-1"}},
-		{"$KV.rebalances.1", []string{"control-1"}}, {"$KV.skips.acme.a.1", []string{"control-1"}}, {"$KV.nonevents.acme.1", []string{"control-1"}},
-		{"$KV.idempotency.acme.wallet.ada.0", []string{"aggregate-1"}}, {"$KV.snapshots.acme.wallet.ada", []string{"aggregate-1"}}, {"$KV.usage.acme", []string{"aggregate-1"}},
-		{"$KV.instances.acme.transfer.1", []string{"runner-1"}}, {"$KV.cursors.acme", []string{"runner-1"}}, {"$KV.leases.runner.1", []string{"runner-1"}},
+		{"$KV.placement.projection.acme", []string{"control-1"}}, {"$KV.tenants.acme", []string{"control-1"}},
+		{"$KV.models.model", []string{"control-1"}},
+		{"$KV.rebalances.1", []string{"control-1"}}, {"$KV.skips.acme.a.1", []string{"control-1"}},
+		{"$KV.nonevents.acme.1", []string{"control-1"}},
+		{"$KV.idempotency.acme.wallet.ada.0", []string{"aggregate-1"}},
+		{"$KV.snapshots.acme.wallet.ada", []string{"aggregate-1"}}, {"$KV.usage.acme", []string{"aggregate-1"}},
+		{"$KV.instances.acme.transfer.1", []string{"runner-1"}}, {"$KV.cursors.acme", []string{"runner-1"}},
+		{"$KV.leases.runner.1", []string{"runner-1"}},
 		{"$KV.nodes.gateway.gateway-1", []string{"gateway-1"}}, {"$KV.nodes.gateway-1", nil},
-		{"$KV.nodes.projection.views-1", []string{"views-1"}}, {"$KV.nodes.projection.views-2", []string{"views-2"}}, {"$KV.nodes.control.views-1", nil},
-		{"$KV.nodes.control.control-1", []string{"control-1"}}, {"$KV.nodes.thing.thing-1", []string{"thing-1"}}, {"$KV.nodes.thing.thing-2", nil},
-		{"$KV.served.7.views-1", []string{"views-1"}}, {"$KV.served.7.views-2", []string{"views-2"}}, {"$KV.served.7.other", nil},
-		{"$JS.API.STREAM.PURGE.WORK", []string{"runner-1"}}, {"$JS.API.STREAM.MSG.DELETE.WORK", []string{"runner-1"}}, {"$JS.API.STREAM.MSG.DELETE.DEADLETTERS", []string{"runner-1"}},
-		{"$JS.API.STREAM.MSG.GET.AUDIT", []string{"control-1", "backup"}}, {"$JS.API.CONSUMER.CREATE.AUDIT.spy.audit.>", []string{"control-1", "backup"}},
-		{"$JS.API.STREAM.MSG.GET.EVENTS", []string{"aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"}},
-		{"$JS.API.STREAM.INFO.EVENTS", []string{"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"}},
+		{"$KV.nodes.projection.views-1", []string{"views-1"}}, {"$KV.nodes.projection.views-2", []string{"views-2"}},
+		{"$KV.nodes.control.views-1", nil},
+		{"$KV.nodes.control.control-1", []string{"control-1"}}, {"$KV.nodes.thing.thing-1", []string{"thing-1"}},
+		{"$KV.nodes.thing.thing-2", nil},
+		{"$KV.served.7.views-1", []string{"views-1"}}, {"$KV.served.7.views-2", []string{"views-2"}},
+		{"$KV.served.7.other", nil},
+		{"$JS.API.STREAM.PURGE.WORK", []string{"runner-1"}}, {"$JS.API.STREAM.MSG.DELETE.WORK", []string{"runner-1"}},
+		{"$JS.API.STREAM.MSG.DELETE.DEADLETTERS", []string{"runner-1"}},
+		{"$JS.API.STREAM.MSG.GET.AUDIT", []string{"control-1", "backup"}},
+		{"$JS.API.CONSUMER.CREATE.AUDIT.spy.audit.>", []string{"control-1", "backup"}},
+		{
+			"$JS.API.STREAM.MSG.GET.EVENTS",
+			[]string{"aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"},
+		},
+		{
+			"$JS.API.STREAM.INFO.EVENTS",
+			[]string{"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"},
+		},
 		{"$SYS.REQ.SERVER.PING", nil}, {"restoring", nil}, {"anything", nil}, {"_INBOX.x", nil}, {"_R_.x", nil},
 	}
 	for _, stream := range setup.StreamNames() {
-		for _, verb := range []string{"CREATE", "UPDATE", "DELETE", "PURGE", "SNAPSHOT", "RESTORE", "MSG.DELETE", "LEADER.STEPDOWN", "PEER.REMOVE"} {
+		for _, verb := range []string{
+			"CREATE", "UPDATE", "DELETE", "PURGE", "SNAPSHOT", "RESTORE", "MSG.DELETE", "LEADER.STEPDOWN",
+			"PEER.REMOVE",
+		} {
 			subject := "$JS.API.STREAM." + verb + "." + stream
 			if !slices.ContainsFunc(attacks, func(a attack) bool { return a.subject == subject }) {
 				attacks = append(attacks, attack{subject, nil})
@@ -169,7 +203,10 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 				t.Errorf("%s may publish to %s", name, a.subject)
 			}
 		}
-		for _, subject := range []string{">", "_INBOX.>", "_INBOX_>", "*.>", access.InboxPrefix(users["control-1"].key) + ".>", "events.>", "audit.>", "$KV.>", "$KV.secrets.>", "$JS.API.>", "$SYS.>"} {
+		for _, subject := range []string{
+			">", "_INBOX.>", "_INBOX_>", "*.>", access.InboxPrefix(users["control-1"].key) + ".>", "events.>",
+			"audit.>", "$KV.>", "$KV.secrets.>", "$JS.API.>", "$SYS.>",
+		} {
 			if name == "control-1" && strings.HasPrefix(subject, "_INBOX_U") {
 				continue
 			}
@@ -207,7 +244,8 @@ func TestPermissions_ARollupRemovesNoOtherKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if kept.CachedInfo().Config.AllowRollup && stream != streams.Work { // runners alone write to WORK, and may empty it
+		if kept.CachedInfo().Config.AllowRollup &&
+			stream != streams.Work { // runners alone write to WORK, and may empty it
 			t.Errorf("%s accepts rollups", stream)
 		}
 	}
@@ -269,7 +307,8 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	}
 	thing.refusals(t)
 	owner := i.connect(t, "setup")
-	for !answered(ctx, t, owner.js, streams.BucketTenants, "acme") || !answered(ctx, t, owner.js, streams.BucketSecrets, kv.SecretTokens) {
+	for !answered(ctx, t, owner.js, streams.BucketTenants, "acme") ||
+		!answered(ctx, t, owner.js, streams.BucketSecrets, kv.SecretTokens) {
 	}
 	if _, err := tenants.Put(ctx, "globex", fleet.Tenant{}, 0); err != nil {
 		t.Fatal(err)
@@ -280,7 +319,8 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	if kept, err := tenants.Get(ctx, "acme"); err == nil {
 		t.Errorf("%+v is read", kept)
 	}
-	if _, err := kv.SharedSecret(ctx, control.js, kv.SecretTokens); err == nil || !strings.Contains(err.Error(), "is damaged") {
+	if _, err := kv.SharedSecret(ctx, control.js, kv.SecretTokens); err == nil ||
+		!strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("the secret is accepted: %v", err)
 	}
 }
@@ -293,12 +333,17 @@ func TestEvents_AnswersDirectedToTheJournalAreNoEvents(t *testing.T) {
 	ctx := contextkit.PlatformContext(t.Context())
 	gateway, owner := i.connect(t, "gateway-1"), i.connect(t, "setup")
 	forged := nats.NewMsg("$KV.nodes.gateway.gateway-1")
-	forged.Header = nats.Header{"ce-type": {"opened"}, "ce-aggregateversion": {"1"}, "ce-aggregatetype": {"wallet"}, "ce-aggregateid": {"ada"}, "tenant-id": {"acme"}}
+	forged.Header = nats.Header{
+		"ce-type": {"opened"}, "ce-aggregateversion": {"1"}, "ce-aggregatetype": {"wallet"}, "ce-aggregateid": {"ada"},
+		"tenant-id": {"acme"},
+	}
 	forged.Data = []byte(`{"owner":"Mallory"}`)
 	if _, err := gateway.js.PublishMsg(ctx, forged); err != nil {
 		t.Fatal(err)
 	}
-	if err := gateway.js.Conn().PublishRequest("$JS.API.DIRECT.GET.KV_nodes."+forged.Subject, "events.acme.wallet.ada", nil); err != nil {
+	if err := gateway.js.Conn().PublishRequest(
+		"$JS.API.DIRECT.GET.KV_nodes."+forged.Subject, "events.acme.wallet.ada", nil,
+	); err != nil {
 		t.Fatal(err)
 	}
 	stream, err := owner.js.Stream(ctx, streams.Events)
@@ -307,12 +352,14 @@ func TestEvents_AnswersDirectedToTheJournalAreNoEvents(t *testing.T) {
 	}
 	var stored *jetstream.RawStreamMsg
 	for stored == nil {
-		if stored, err = stream.GetLastMsgForSubject(ctx, "events.acme.wallet.ada"); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		if stored, err = stream.GetLastMsgForSubject(ctx, "events.acme.wallet.ada"); err != nil &&
+			!errors.Is(err, jetstream.ErrMsgNotFound) {
 			t.Fatal(err)
 		}
 	}
 	event, err := journal.ReadEvent(journal.RawMessage(stored))
-	if unreadable := new(journal.UnreadableError); !errors.As(err, &unreadable) || unreadable.Fault != journal.FaultSubject {
+	if unreadable := new(journal.UnreadableError); !errors.As(err, &unreadable) ||
+		unreadable.Fault != journal.FaultSubject {
 		t.Errorf("%+v, %v", event, err)
 	}
 }
@@ -383,7 +430,13 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 		return nil
 	})
 	run(func() error {
-		return fleet.Announce(ctx, views.js, fleet.Node{ID: "views-1", Kind: "projection", Endpoint: "127.0.0.1:1", Tenants: []string{"acme"}, Started: time.Now()}, func(context.Context, *fleet.Node) error { return nil })
+		return fleet.Announce(ctx, views.js, fleet.Node{
+			ID:       "views-1",
+			Kind:     "projection",
+			Endpoint: "127.0.0.1:1",
+			Tenants:  []string{"acme"},
+			Started:  time.Now(),
+		}, func(context.Context, *fleet.Node) error { return nil })
 	})
 	// What a user may publish names its own kind and id, also where the content names others.
 	for _, text := range []string{
@@ -393,14 +446,18 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 		`{"id":"views-1","kind":"thing","endpoint":"127.0.0.1:2","ready":true}`,
 		`{"id":"thing-1","kind":"thing","endpoint":"127.0.0.1:3","ready":true}`,
 	} {
-		if err := thing.js.Conn().Publish("$KV."+streams.BucketNodes+"."+fleet.NodeKey("thing", "thing-1"), []byte(text)); err != nil {
+		if err := thing.js.Conn().Publish(
+			"$KV."+streams.BucketNodes+"."+fleet.NodeKey("thing", "thing-1"), []byte(text),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for {
 		fleet := natstest.Await(t, fleets, "both nodes are announced")
 		for _, node := range fleet.Nodes {
-			if want := map[string]string{"views-1": "projection 127.0.0.1:1", "thing-1": "thing 127.0.0.1:3"}[node.ID]; node.Kind+" "+node.Endpoint != want {
+			if want := map[string]string{
+				"views-1": "projection 127.0.0.1:1", "thing-1": "thing 127.0.0.1:3",
+			}[node.ID]; node.Kind+" "+node.Endpoint != want {
 				t.Fatalf("%+v is accepted", node)
 			}
 		}
@@ -429,7 +486,8 @@ func TestCheckStreams_NamesMissingSetup(t *testing.T) {
 	if err := owner.js.DeleteStream(t.Context(), streams.BucketStream(streams.BucketSkips)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := setup.Check(t.Context(), views.js, 1); !errors.Is(err, streams.ErrNotSetUp) || !strings.Contains(err.Error(), "KV_skips is missing") {
+	if _, err := setup.Check(t.Context(), views.js, 1); !errors.Is(err, streams.ErrNotSetUp) ||
+		!strings.Contains(err.Error(), "KV_skips is missing") {
 		t.Errorf("%v", err)
 	}
 	if outdated, err := setup.Check(t.Context(), owner.js, 3); err == nil || len(outdated) > 0 {
@@ -442,7 +500,13 @@ func TestCheckStreams_NamesMissingSetup(t *testing.T) {
 func TestWrite_ClusterOfThree(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	config := access.Config{Dir: dir, Servers: []string{"nats-0.nats", "nats-1.nats", "nats-2.nats"}, Listen: "0.0.0.0:4222", Monitor: "0.0.0.0:8222", Store: filepath.Join(dir, "store")}
+	config := access.Config{
+		Dir:     dir,
+		Servers: []string{"nats-0.nats", "nats-1.nats", "nats-2.nats"},
+		Listen:  "0.0.0.0:4222",
+		Monitor: "0.0.0.0:8222",
+		Store:   filepath.Join(dir, "store"),
+	}
 	var seeds []string
 	for range 2 {
 		if err := access.Write(config, io.Discard); err != nil {
@@ -452,7 +516,8 @@ func TestWrite_ClusterOfThree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if options.ServerName != "nats-1.nats" || options.Cluster.Password == "" || len(options.Routes) != 3 || len(options.Nkeys) != 7 || options.NoAuthUser != "" {
+		if options.ServerName != "nats-1.nats" || options.Cluster.Password == "" || len(options.Routes) != 3 ||
+			len(options.Nkeys) != 7 || options.NoAuthUser != "" {
 			t.Errorf("%+v", options)
 		}
 		seed, err := os.ReadFile(filepath.Join(dir, "nkeys", "gateway.nk"))
@@ -473,7 +538,17 @@ func TestWrite_ClusterOfThree(t *testing.T) {
 
 func TestWrite_RefusesNodesThatCannotBe(t *testing.T) {
 	t.Parallel()
-	for _, nodes := range [][]string{{"gateway"}, {"gateway="}, {"a b=c"}, {"gateway=a.>"}, {"gateway=>"}, {"gateway=a", "aggregate=a"}, {"gateway=setup"}, {"*=a"}, {"a.b=c"}} {
+	for _, nodes := range [][]string{
+		{"gateway"},
+		{"gateway="},
+		{"a b=c"},
+		{"gateway=a.>"},
+		{"gateway=>"},
+		{"gateway=a", "aggregate=a"},
+		{"gateway=setup"},
+		{"*=a"},
+		{"a.b=c"},
+	} {
 		if err := access.Write(access.Config{Nodes: nodes}, io.Discard); err == nil {
 			t.Errorf("%v is accepted", nodes)
 		}
@@ -494,12 +569,19 @@ func TestAuditRecords_AnswersDirectedToAuditAreNoRecords(t *testing.T) {
 	}
 	stream := streams.BucketStream(streams.BucketRunner)
 	for request, body := range map[string]string{
-		"$JS.API.DIRECT.GET." + stream + ".$KV." + streams.BucketRunner + ".x":                "",
-		"$JS.API.DIRECT.GET." + stream:                                                        `{"last_by_subj":"$KV.` + streams.BucketRunner + `.x"}`,
-		"$JS.API.STREAM.MSG.GET." + stream:                                                    `{"last_by_subj":"$KV.` + streams.BucketRunner + `.x"}`,
-		"$JS.API.STREAM.INFO." + stream:                                                       "",
-		"$JS.API.CONSUMER.CREATE." + stream + ".spy." + "$KV." + streams.BucketRunner + ".x":  `{"stream_name":"` + stream + `","config":{"name":"spy","deliver_subject":"` + subject + `","deliver_policy":"all","ack_policy":"none","filter_subject":"$KV.` + streams.BucketRunner + `.x"}}`,
-		"$JS.API.CONSUMER.CREATE." + stream + ".pull." + "$KV." + streams.BucketRunner + ".x": `{"stream_name":"` + stream + `","config":{"name":"pull","deliver_policy":"all","ack_policy":"explicit","filter_subject":"$KV.` + streams.BucketRunner + `.x"}}`,
+		"$JS.API.DIRECT.GET." + stream + ".$KV." + streams.BucketRunner + ".x": "",
+		"$JS.API.DIRECT.GET." +
+			stream: `{"last_by_subj":"$KV.` + streams.BucketRunner + `.x"}`,
+		"$JS.API.STREAM.MSG.GET." +
+			stream: `{"last_by_subj":"$KV.` + streams.BucketRunner + `.x"}`,
+		"$JS.API.STREAM.INFO." + stream: "",
+		"$JS.API.CONSUMER.CREATE." + stream + ".spy." + "$KV." + streams.BucketRunner +
+			".x": `{"stream_name":"` + stream + `","config":{"name":"spy","deliver_subject":"` + subject +
+			`","deliver_policy":"all","ack_policy":"none","filter_subject":"$KV.` + streams.BucketRunner + `.x"}}`,
+		"$JS.API.CONSUMER.CREATE." + stream + ".pull." + "$KV." + streams.BucketRunner +
+			".x": `{"stream_name":"` + stream +
+			`","config":{"name":"pull","deliver_policy":"all","ack_policy":"explicit","filter_subject":"$KV.` +
+			streams.BucketRunner + `.x"}}`,
 	} {
 		reply := subject
 		if strings.Contains(request, "CONSUMER.CREATE") {
@@ -510,12 +592,16 @@ func TestAuditRecords_AnswersDirectedToAuditAreNoRecords(t *testing.T) {
 		}
 	}
 	runner.refusals(t)
-	if err := runner.js.Conn().PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+stream+".pull", subject, []byte(`{"batch":1}`)); err != nil {
+	if err := runner.js.Conn().PublishRequest(
+		"$JS.API.CONSUMER.MSG.NEXT."+stream+".pull", subject, []byte(`{"batch":1}`),
+	); err != nil {
 		t.Fatal(err)
 	}
 	runner.refusals(t)
 	// A record of the gateway comes after them.
-	if _, err := i.connect(t, "gateway-1").js.Publish(ctx, subject, []byte(`{"decision":"denied","principal":"real","procedure":"/x/Y"}`)); err != nil {
+	if _, err := i.connect(t, "gateway-1").js.Publish(
+		ctx, subject, []byte(`{"decision":"denied","principal":"real","procedure":"/x/Y"}`),
+	); err != nil {
 		t.Fatal(err)
 	}
 	var principals []string

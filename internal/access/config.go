@@ -70,7 +70,9 @@ func Write(c Config, out io.Writer) error {
 		return errors.New("a certificate needs its key, and an authority needs both")
 	}
 	if len(c.Servers) == 2 {
-		return errors.New("two servers are no cluster: when one is away, the other stores nothing; name one, three or five")
+		return errors.New(
+			"two servers are no cluster: when one is away, the other stores nothing; name one, three or five",
+		)
 	}
 	var files []file
 	for n := range users {
@@ -131,7 +133,8 @@ func users(nodes []string) ([]User, error) {
 			return nil, err
 		}
 		if taken[user.Name()] {
-			return nil, fmt.Errorf("node %q: there is a user %q already: ids are unique, also among kinds", text, user.Name())
+			return nil, fmt.Errorf("node %q: there is a user %q already: ids are unique, also among kinds", text,
+				user.Name())
 		}
 		taken[user.Name()] = true
 		users = append(users, user)
@@ -169,9 +172,13 @@ func (c Config) read(name string, fresh func() string) (string, error) {
 // UsersConfig returns the authorization section of a server's configuration.
 func UsersConfig(users []User, open bool) (string, error) {
 	var text strings.Builder
-	text.WriteString("# Users of the platform's nodes, made by 'headgate nats-config'. NATS refuses every other subject.\n")
+	text.WriteString(
+		"# Users of the platform's nodes, made by 'headgate nats-config'. NATS refuses every other subject.\n",
+	)
 	if open {
-		text.WriteString("# Until each process has its own user, those without one are accepted: make this file again without --open then.\nno_auth_user: open\n")
+		text.WriteString(
+			"# Until each process has its own user, those without one are accepted: make this file again without --open then.\nno_auth_user: open\n",
+		)
 	}
 	text.WriteString("authorization {\n  users: [\n")
 	if open {
@@ -182,8 +189,11 @@ func UsersConfig(users []User, open bool) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&text, "    { # %s\n      nkey: %s\n      permissions: {\n        publish: {allow: [%s]}\n        subscribe: {allow: [%s]}\n      }\n    }\n",
-			user.Name(), user.Key, quoted(permissions.Publish), quoted(permissions.Subscribe))
+		fmt.Fprintf(
+			&text,
+			"    { # %s\n      nkey: %s\n      permissions: {\n        publish: {allow: [%s]}\n        subscribe: {allow: [%s]}\n      }\n    }\n",
+			user.Name(), user.Key, quoted(permissions.Publish), quoted(permissions.Subscribe),
+		)
 	}
 	text.WriteString("  ]\n}\n")
 	return text.String(), nil

@@ -43,9 +43,10 @@ func put(bucket, keys string) string { return "$KV." + bucket + "." + keys }
 var member = rights{
 	requests:  []string{"INFO", "STREAM.NAMES", "STREAM.LIST"},
 	describes: setup.StreamNames(),
-	gets:      buckets(streams.BucketNodes, streams.BucketServed, streams.BucketModels, streams.BucketTenants, streams.BucketPlacement),
-	follows:   buckets(streams.BucketNodes, streams.BucketModels, streams.BucketTenants, streams.BucketPlacement),
-	keys:      map[string][]string{streams.BucketSecrets: {kv.SecretTokens}},
+	gets: buckets(streams.BucketNodes, streams.BucketServed, streams.BucketModels, streams.BucketTenants,
+		streams.BucketPlacement),
+	follows: buckets(streams.BucketNodes, streams.BucketModels, streams.BucketTenants, streams.BucketPlacement),
+	keys:    map[string][]string{streams.BucketSecrets: {kv.SecretTokens}},
 	writes: []string{
 		put(streams.BucketNodes, "{kind}.{id}"), put(streams.BucketServed, "*.{id}"),
 		"timeline.*.*", "timeline.*.*.*.*",
@@ -79,15 +80,17 @@ var table = map[Role]rights{
 		follows: append(buckets(streams.BucketSkips), streams.Events),
 	}),
 	Runner: service.with(rights{
-		gets:    append(buckets(runnerBuckets...), streams.Work, streams.DeadLetters),
-		follows: append(buckets(append(slices.Clone(runnerBuckets), streams.BucketServed)...), streams.Events, streams.Work),
+		gets: append(buckets(runnerBuckets...), streams.Work, streams.DeadLetters),
+		follows: append(buckets(append(slices.Clone(runnerBuckets), streams.BucketServed)...), streams.Events,
+			streams.Work),
 		removes: []string{streams.Work, streams.DeadLetters},
 		purges:  []string{streams.Work},
 		writes: append(puts(runnerBuckets...),
 			"work.*.*.*", "later.*.*.*", "retry.*.*.*", "deadletters.*"),
 	}),
 	Control: service.with(rights{
-		gets:    append(buckets(append(slices.Clone(controlBuckets), streams.BucketUsage)...), streams.Audit, streams.Timeline),
+		gets: append(buckets(append(slices.Clone(controlBuckets), streams.BucketUsage)...), streams.Audit,
+			streams.Timeline),
 		follows: append(buckets(append(slices.Clone(controlBuckets), streams.BucketServed)...), streams.Audit),
 		writes:  puts(controlBuckets...),
 	}),
@@ -95,9 +98,12 @@ var table = map[Role]rights{
 		writes: []string{put(streams.BucketNodes, "{kind}.{id}")},
 	},
 	Setup: {
-		requests:   []string{">"},
-		describes:  nil,
-		writes:     []string{"$KV.>", "$JS.ACK.>", "$JS.FC.>", "events.>", "audit.>", "work.>", "later.>", "retry.>", "deadletters.>", "timeline.>", "restoring", "$JS.SNAPSHOT.RESTORE.>"},
+		requests:  []string{">"},
+		describes: nil,
+		writes: []string{
+			"$KV.>", "$JS.ACK.>", "$JS.FC.>", "events.>", "audit.>", "work.>", "later.>", "retry.>", "deadletters.>",
+			"timeline.>", "restoring", "$JS.SNAPSHOT.RESTORE.>",
+		},
 		subscribes: []string{put(streams.BucketNodes, ">")},
 	},
 	Backup: {
@@ -139,10 +145,15 @@ func (r rights) with(further rights) rights {
 		keys = r.keys
 	}
 	return rights{
-		requests: join(r.requests, further.requests), describes: join(r.describes, further.describes),
-		gets: join(r.gets, further.gets), follows: join(r.follows, further.follows), keys: keys,
-		removes: join(r.removes, further.removes), purges: join(r.purges, further.purges),
-		writes: join(r.writes, further.writes), subscribes: join(r.subscribes, further.subscribes),
+		requests:   join(r.requests, further.requests),
+		describes:  join(r.describes, further.describes),
+		gets:       join(r.gets, further.gets),
+		follows:    join(r.follows, further.follows),
+		keys:       keys,
+		removes:    join(r.removes, further.removes),
+		purges:     join(r.purges, further.purges),
+		writes:     join(r.writes, further.writes),
+		subscribes: join(r.subscribes, further.subscribes),
 	}
 }
 
@@ -159,7 +170,8 @@ func (r rights) subjects() []string {
 		subjects = append(subjects, api+"STREAM.INFO."+stream)
 	}
 	for _, stream := range r.gets {
-		subjects = append(subjects, api+"STREAM.INFO."+stream, api+"STREAM.MSG.GET."+stream, api+"DIRECT.GET."+stream, api+"DIRECT.GET."+stream+".>")
+		subjects = append(subjects, api+"STREAM.INFO."+stream, api+"STREAM.MSG.GET."+stream, api+"DIRECT.GET."+stream,
+			api+"DIRECT.GET."+stream+".>")
 	}
 	for bucket, names := range r.keys {
 		for _, name := range names {
@@ -168,7 +180,8 @@ func (r rights) subjects() []string {
 	}
 	for _, stream := range r.follows {
 		subjects = append(subjects,
-			api+"CONSUMER.CREATE."+stream+".>", api+"CONSUMER.DELETE."+stream+".*", api+"CONSUMER.INFO."+stream+".*", api+"CONSUMER.MSG.NEXT."+stream+".*",
+			api+"CONSUMER.CREATE."+stream+".>", api+"CONSUMER.DELETE."+stream+".*", api+"CONSUMER.INFO."+stream+".*",
+			api+"CONSUMER.MSG.NEXT."+stream+".*",
 			api+"CONSUMER.LIST."+stream, api+"CONSUMER.NAMES."+stream,
 			"$JS.ACK."+stream+".>", "$JS.FC."+stream+".>")
 	}

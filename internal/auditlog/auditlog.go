@@ -59,7 +59,10 @@ const (
 // Bounded returns the record with every text cut to its bound, so that the record takes at
 // most 4 KiB as JSON, for any request.
 func (r Record) Bounded() Record {
-	for _, name := range []*string{&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Client, &r.Code, &r.CorrelationID, &r.TraceID, &r.RequestID, &r.Node} {
+	for _, name := range []*string{
+		&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Client, &r.Code, &r.CorrelationID, &r.TraceID,
+		&r.RequestID, &r.Node,
+	} {
 		*name = excerpt.Text(*name, maxName)
 	}
 	r.Resource, r.Reason = excerpt.Text(r.Resource, maxResource), excerpt.Text(r.Reason, maxReason)
@@ -101,17 +104,28 @@ func subjects(account streams.Account) []string {
 // first, starting before a sequence (0: at the newest), until it returns false. It returns the
 // sequence to continue before, 0 when there are no more; existing records may remain
 // unexamined.
-func Read(ctx context.Context, js jetstream.JetStream, account streams.Account, before uint64, each func(Record) bool) (next uint64, err error) {
-	return natsclient.ReadNewest(ctx, js, streams.Audit, subjects(account), before, scanLimit, func(msg *jetstream.RawStreamMsg) bool {
-		record, ok := parse(msg.Subject, msg.Header, msg.Data)
-		return !ok || each(record)
-	})
+func Read(
+	ctx context.Context, js jetstream.JetStream, account streams.Account, before uint64, each func(Record) bool,
+) (next uint64, err error) {
+	return natsclient.ReadNewest(
+		ctx, js, streams.Audit, subjects(account), before, scanLimit, func(msg *jetstream.RawStreamMsg) bool {
+			record, ok := parse(msg.Subject, msg.Header, msg.Data)
+			return !ok || each(record)
+		},
+	)
 }
 
 // Follow calls each for an account's audit records ("": all accounts') that are stored
 // from now on, until ctx ends or each fails.
 func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account, each func(Record) error) error {
-	consumer, err := js.OrderedConsumer(ctx, streams.Audit, jetstream.OrderedConsumerConfig{FilterSubjects: subjects(account), DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: idleTimeout})
+	consumer, err := js.OrderedConsumer(
+		ctx, streams.Audit,
+		jetstream.OrderedConsumerConfig{
+			FilterSubjects:    subjects(account),
+			DeliverPolicy:     jetstream.DeliverNewPolicy,
+			InactiveThreshold: idleTimeout,
+		},
+	)
 	if err != nil {
 		return fmt.Errorf("auditlog: follow audit: %w", err)
 	}

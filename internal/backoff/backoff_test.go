@@ -12,7 +12,8 @@ import (
 func TestDelays_DoubleUpToTheLongest(t *testing.T) {
 	d := Delays{First: 250 * time.Millisecond, Longest: 10 * time.Second}
 	for failures, want := range map[int]time.Duration{
-		0: 250 * time.Millisecond, 1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 3: time.Second, 6: 8 * time.Second,
+		0: 250 * time.Millisecond, 1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 3: time.Second,
+		6: 8 * time.Second,
 		7: 10 * time.Second, 8: 10 * time.Second, 1000: 10 * time.Second, math.MaxInt: 10 * time.Second,
 	} {
 		if got := d.After(failures); got != want {
@@ -85,17 +86,22 @@ func TestRetry_EndsWithAPermanentErrorOrItsContext(t *testing.T) {
 		cause := errors.New("refused")
 		calls := 0
 		failing := func(context.Context) error { calls++; return cause }
-		if err := Retry(t.Context(), Delays{time.Second, time.Second}, func(context.Context) error { calls++; return Permanent(cause) }); err != cause || calls != 1 { //nolint:errorlint // it is returned unwrapped
+		if err := Retry(
+			t.Context(), Delays{time.Second, time.Second},
+			func(context.Context) error { calls++; return Permanent(cause) },
+		); err != cause || calls != 1 { //nolint:errorlint // it is returned unwrapped
 			t.Errorf("a permanent error: %v after %d calls", err, calls)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		calls = 0
-		if err := Retry(ctx, Delays{time.Minute, time.Minute}, failing); !errors.Is(err, cause) || calls != 1 || ctx.Err() == nil {
+		if err := Retry(ctx, Delays{time.Minute, time.Minute}, failing); !errors.Is(err, cause) || calls != 1 ||
+			ctx.Err() == nil {
 			t.Errorf("while it waits: %v after %d calls", err, calls)
 		}
 		calls = 0
-		if err := Retry(ctx, Delays{time.Minute, time.Minute}, failing); !errors.Is(err, context.DeadlineExceeded) || calls != 0 {
+		if err := Retry(ctx, Delays{time.Minute, time.Minute}, failing); !errors.Is(err, context.DeadlineExceeded) ||
+			calls != 0 {
 			t.Errorf("a context that has ended: %v after %d calls", err, calls)
 		}
 	})

@@ -61,9 +61,17 @@ func Take(ctx context.Context, js jetstream.JetStream, dir string, options Optio
 	if err := makeEmpty(dir); err != nil {
 		return nil, err
 	}
-	t := &taking{js: js, dir: dir, options: options, manifest: &Manifest{
-		Format: Format, Version: options.Version, Began: time.Now().UTC(), Omitted: omitted,
-	}}
+	t := &taking{
+		js:      js,
+		dir:     dir,
+		options: options,
+		manifest: &Manifest{
+			Format:  Format,
+			Version: options.Version,
+			Began:   time.Now().UTC(),
+			Omitted: omitted,
+		},
+	}
 	if err := t.run(ctx); err != nil {
 		return nil, fmt.Errorf("%w; %s stays incomplete", err, dir)
 	}
@@ -209,7 +217,12 @@ func (t *taking) read(ctx context.Context, s *source, to uint64) (err error) {
 		return nil // an empty journal ends here
 	}
 	report := func() {
-		t.options.progress(Progress{Step: "backup", Stream: s.name, Done: s.next, Total: max(s.total, s.next)})
+		t.options.progress(Progress{
+			Step:   "backup",
+			Stream: s.name,
+			Done:   s.next,
+			Total:  max(s.total, s.next),
+		})
 	}
 	s.next, err = natsclient.ReadAll(ctx, t.js, s.name, s.next, to, func(raw *jetstream.RawStreamMsg) error {
 		if err := s.file.add(newMessage(raw)); err != nil {
@@ -247,8 +260,14 @@ func (t *taking) finish(s *source) error {
 		return err
 	}
 	t.manifest.Streams = append(t.manifest.Streams, Stream{
-		File: file, Stream: s.name, Config: s.config,
-		First: s.file.first, Last: s.file.last, Next: max(s.file.last, s.total) + 1, Messages: s.file.messages, Bytes: s.file.bytes,
+		File:     file,
+		Stream:   s.name,
+		Config:   s.config,
+		First:    s.file.first,
+		Last:     s.file.last,
+		Next:     max(s.file.last, s.total) + 1,
+		Messages: s.file.messages,
+		Bytes:    s.file.bytes,
 	})
 	return nil
 }

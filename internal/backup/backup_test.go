@@ -39,13 +39,16 @@ func appendEvents(t *testing.T, js jetstream.JetStream, id string, last uint64, 
 	ctx := contextkit.TenantContext(t.Context(), tenant)
 	for n := range count {
 		events := []journal.Event{{
-			ID: contextkit.NewID(), Type: "noted", AggregateType: "note", AggregateID: id, Version: version + int64(n), Time: time.Now(),
+			ID: contextkit.NewID(), Type: "noted", AggregateType: "note", AggregateID: id, Version: version + int64(n),
+			Time:    time.Now(),
 			Data:    []byte(fmt.Sprintf(`{"n":%d}`, n)),
 			Command: journal.CommandRef{IdempotencyKey: fmt.Sprintf("%s-%d", id, version+int64(n)), Fingerprint: "f"},
 		}}
 		err := eventLog.Append(ctx, tenant, last, events)
 		for tries := 0; errors.Is(err, journal.ErrConflict) && tries < 100; tries++ {
-			time.Sleep(50 * time.Millisecond) // a new leader may not have applied the last event yet, and reports nothing when it has
+			time.Sleep(
+				50 * time.Millisecond,
+			) // a new leader may not have applied the last event yet, and reports nothing when it has
 			err = eventLog.Append(ctx, tenant, last, events)
 		}
 		if err != nil {
@@ -85,9 +88,13 @@ func bare(t *testing.T) jetstream.JetStream {
 func schedule(t *testing.T, js jetstream.JetStream, instance string, at time.Time) {
 	t.Helper()
 	tenant := natstest.Tenant(t, "acme")
-	msg := &nats.Msg{Subject: streams.LaterSubject(tenant, "flow", instance), Header: nats.Header{"Tenant-Id": {"acme"}}}
+	msg := &nats.Msg{
+		Subject: streams.LaterSubject(tenant, "flow", instance),
+		Header:  nats.Header{"Tenant-Id": {"acme"}},
+	}
 	if _, err := js.PublishMsg(t.Context(), msg, jetstream.WithScheduleAt(at),
-		jetstream.WithScheduleTarget(streams.WorkSubject(tenant, "flow", instance)), jetstream.WithScheduleTTLNever()); err != nil {
+		jetstream.WithScheduleTarget(streams.WorkSubject(tenant, "flow", instance)),
+		jetstream.WithScheduleTTLNever()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -112,7 +119,10 @@ func fill(t *testing.T, js jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	consumer, err := js.CreateOrUpdateConsumer(t.Context(), streams.Events, jetstream.ConsumerConfig{
-		Durable: streams.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
+		Durable:        streams.RunnerConsumer("acme"),
+		FilterSubjects: []string{"events.acme.note.*"},
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		MaxDeliver:     -1,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -333,7 +343,9 @@ func TestTake_InterruptedIsIncomplete(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("it answers %v", err)
 	}
-	if _, err := backup.Restore(t.Context(), bare(t), dir, backup.Target{}, backup.Options{}); !errors.Is(err, backup.ErrIncomplete) {
+	if _, err := backup.Restore(
+		t.Context(), bare(t), dir, backup.Target{}, backup.Options{},
+	); !errors.Is(err, backup.ErrIncomplete) {
 		t.Errorf("restoring it answers %v", err)
 	}
 }
@@ -372,19 +384,30 @@ func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
 		dir  string
 		want error
 	}{
-		"newer format": {edit("manifest.json", func(s string) string { return strings.Replace(s, `"format": 1`, `"format": 2`, 1) }), backup.ErrNewer},
+		"newer format": {
+			edit("manifest.json", func(s string) string { return strings.Replace(s, `"format": 1`, `"format": 2`, 1) }),
+			backup.ErrNewer,
+		},
 		"newer stream": {edit("manifest.json", func(s string) string {
 			return strings.Replace(s, `"headgate.format": "`, `"headgate.floor": "9", "headgate.format": "9`, 1)
 		}), backup.ErrNewer},
 		"no manifest":      {without("manifest.json"), backup.ErrIncomplete},
 		"a file is absent": {without("WORK.s2"), backup.ErrDamaged},
-		"altered bytes":    {edit("EVENTS.s2", func(s string) string { return s[:900] + "x" + s[901:] }), backup.ErrDamaged},
-		"a shorter file":   {edit("EVENTS.s2", func(s string) string { return s[:len(s)-10] }), backup.ErrDamaged},
-		"another position": {edit("positions.json", func(s string) string { return strings.Replace(s, `"stream": 10`, `"stream": 90`, 1) }), backup.ErrDamaged},
+		"altered bytes": {
+			edit("EVENTS.s2", func(s string) string { return s[:900] + "x" + s[901:] }), backup.ErrDamaged,
+		},
+		"a shorter file": {edit("EVENTS.s2", func(s string) string { return s[:len(s)-10] }), backup.ErrDamaged},
+		"another position": {
+			edit("positions.json",
+				func(s string) string { return strings.Replace(s, `"stream": 10`, `"stream": 90`, 1) }),
+			backup.ErrDamaged,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := bare(t)
-			if _, err := backup.Restore(t.Context(), target, of.dir, backup.Target{}, backup.Options{}); !errors.Is(err, of.want) {
+			if _, err := backup.Restore(
+				t.Context(), target, of.dir, backup.Target{}, backup.Options{},
+			); !errors.Is(err, of.want) {
 				t.Errorf("it answers %v, want %v", err, of.want)
 			}
 			if err := setup.Ensure(t.Context(), target, 1); err != nil {
@@ -404,7 +427,9 @@ func TestRestore_ReplacesDataOnlyIfAsked(t *testing.T) {
 	}
 	other := natstest.Start(t)
 	appendEvents(t, other, "other", 0, 1, 1)
-	if _, err := backup.Restore(t.Context(), other, dir, backup.Target{}, backup.Options{}); !errors.Is(err, backup.ErrData) {
+	if _, err := backup.Restore(
+		t.Context(), other, dir, backup.Target{}, backup.Options{},
+	); !errors.Is(err, backup.ErrData) {
 		t.Errorf("it answers %v", err)
 	}
 	if _, err := backup.Restore(t.Context(), other, dir, backup.Target{Replace: true}, backup.Options{}); err != nil {
@@ -459,7 +484,8 @@ func TestRestore_RefusesWhileNodesRun(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = fleet.Announce(ctx, js, fleet.Node{ID: "aggregate-1", Kind: "aggregate", Endpoint: "127.0.0.1:1"}, func(context.Context, *fleet.Node) error { return nil })
+		_ = fleet.Announce(ctx, js, fleet.Node{ID: "aggregate-1", Kind: "aggregate", Endpoint: "127.0.0.1:1"},
+			func(context.Context, *fleet.Node) error { return nil })
 	}()
 	_, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true}, backup.Options{})
 	cancel()

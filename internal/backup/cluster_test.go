@@ -37,7 +37,8 @@ func servers(t *testing.T) []*server.Server {
 	}
 	for n, port := range ports {
 		out = append(out, natstest.Server(t, &server.Options{
-			ServerName: fmt.Sprintf("n%d", n), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
+			ServerName: fmt.Sprintf("n%d", n), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port},
+			Routes: routes,
 		}))
 	}
 	return out
@@ -47,13 +48,18 @@ func servers(t *testing.T) []*server.Server {
 func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("NATS gives a restore up after five seconds without a chunk, which six servers under the race detector may take")
+		t.Skip(
+			"NATS gives a restore up after five seconds without a chunk, which six servers under the race detector may take",
+		)
 	}
 	from := natstest.Connect(t, servers(t)...)
 	appendEvents(t, from, "a", 0, 1, 50)
 	put(t, from, streams.BucketTenants, "acme", `{}`)
 	if _, err := from.CreateOrUpdateConsumer(t.Context(), streams.Events, jetstream.ConsumerConfig{
-		Durable: streams.RunnerConsumer("acme"), FilterSubjects: []string{"events.acme.note.*"}, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: -1,
+		Durable:        streams.RunnerConsumer("acme"),
+		FilterSubjects: []string{"events.acme.note.*"},
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		MaxDeliver:     -1,
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -31,18 +31,20 @@ func (r *restoring) moveCursors(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("backup: stream %s: %w", stream, err)
 	}
-	_, err = natsclient.ReadAll(ctx, r.js, stream, 1, info.CachedInfo().State.LastSeq, func(raw *jetstream.RawStreamMsg) error {
-		moved := moveCursor(raw.Data, epoch, r.manifest.Last)
-		if moved == nil {
-			return nil
-		}
-		msg := &nats.Msg{Subject: raw.Subject, Header: nats.Header{}, Data: moved}
-		if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+	_, err = natsclient.ReadAll(
+		ctx, r.js, stream, 1, info.CachedInfo().State.LastSeq, func(raw *jetstream.RawStreamMsg) error {
+			moved := moveCursor(raw.Data, epoch, r.manifest.Last)
+			if moved == nil {
+				return nil
+			}
+			msg := &nats.Msg{Subject: raw.Subject, Header: nats.Header{}, Data: moved}
+			if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+				return err
+			}
+			_, err := r.js.PublishMsg(ctx, msg)
 			return err
-		}
-		_, err := r.js.PublishMsg(ctx, msg)
-		return err
-	})
+		},
+	)
 	if err != nil {
 		return fmt.Errorf("backup: cursors: %w", err)
 	}

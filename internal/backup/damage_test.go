@@ -52,7 +52,9 @@ func TestRestore_IsNoLossOfTheJournal(t *testing.T) {
 	if next := appendEvents(t, to, "a", last, 11, 1); next != last+1 {
 		t.Errorf("the next event is at %d, want %d", next, last+1)
 	}
-	if _, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), to, "operator", "there is none"); err == nil {
+	if _, err := journal.AcceptLoss(
+		contextkit.PlatformContext(t.Context()), to, "operator", "there is none",
+	); err == nil {
 		t.Error("the restored journal has a loss to accept")
 	}
 	records, err = kv.Open[journal.Record](t.Context(), to, streams.BucketJournal)

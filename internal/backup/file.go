@@ -34,7 +34,13 @@ type message struct {
 }
 
 func newMessage(raw *jetstream.RawStreamMsg) message {
-	return message{subject: raw.Subject, sequence: raw.Sequence, time: raw.Time, header: encodeHeader(raw.Header), data: raw.Data}
+	return message{
+		subject:  raw.Subject,
+		sequence: raw.Sequence,
+		time:     raw.Time,
+		header:   encodeHeader(raw.Header),
+		data:     raw.Data,
+	}
 }
 
 func (m *message) size() int { return len(m.subject) + len(m.header) + len(m.data) }
@@ -103,8 +109,11 @@ func (w *writer) add(m message) error {
 func writeMessage(to *archive.Writer, m *message) error {
 	return errors.Join(
 		to.WriteHeader(&archive.Header{
-			Name: m.subject, Sequence: m.sequence, Timestamp: m.time.UnixNano(),
-			HeaderSize: int64(len(m.header)), PayloadSize: int64(len(m.data)),
+			Name:        m.subject,
+			Sequence:    m.sequence,
+			Timestamp:   m.time.UnixNano(),
+			HeaderSize:  int64(len(m.header)),
+			PayloadSize: int64(len(m.data)),
 		}),
 		writeAll(to, m.header), writeAll(to, m.data))
 }
@@ -158,15 +167,19 @@ func (r *reader) next() (*message, error) {
 	case entry.Sequence == 0 && entry.Name == "":
 		return nil, io.EOF
 	case entry.HeaderSize+entry.PayloadSize > maxMessage:
-		return nil, fmt.Errorf("%w: %s has a message of %d bytes", ErrDamaged, r.file.Name(), entry.HeaderSize+entry.PayloadSize)
+		return nil, fmt.Errorf("%w: %s has a message of %d bytes", ErrDamaged, r.file.Name(),
+			entry.HeaderSize+entry.PayloadSize)
 	}
 	text := make([]byte, entry.HeaderSize+entry.PayloadSize)
 	if _, err := io.ReadFull(r.entries, text); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, r.file.Name(), noEOF(err))
 	}
 	return &message{
-		subject: entry.Name, sequence: entry.Sequence, time: time.Unix(0, entry.Timestamp),
-		header: text[:entry.HeaderSize:entry.HeaderSize], data: text[entry.HeaderSize:],
+		subject:  entry.Name,
+		sequence: entry.Sequence,
+		time:     time.Unix(0, entry.Timestamp),
+		header:   text[:entry.HeaderSize:entry.HeaderSize],
+		data:     text[entry.HeaderSize:],
 	}, nil
 }
 

@@ -99,7 +99,10 @@ func ReadManifest(dir string) (*Manifest, error) {
 	case m.Format < 1:
 		return nil, fmt.Errorf("%w: %s has format %d", ErrDamaged, manifestFile, m.Format)
 	case m.Format > Format:
-		return nil, fmt.Errorf("%w: it has format %d, and this version reads up to %d: restore it with headgate %s or later", ErrNewer, m.Format, Format, m.Version)
+		return nil, fmt.Errorf(
+			"%w: it has format %d, and this version reads up to %d: restore it with headgate %s or later", ErrNewer,
+			m.Format, Format, m.Version,
+		)
 	}
 	return &m, nil
 }

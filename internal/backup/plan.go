@@ -29,7 +29,11 @@ func phaseOf(stream string) phase {
 		return phasePositions
 	case streams.Work, streams.DeadLetters:
 		return phaseWork
-	case bucketStream(streams.BucketModels), bucketStream(streams.BucketRevisions), bucketStream(streams.BucketTenants), bucketStream(streams.BucketPlacement),
+	case bucketStream(
+		streams.BucketModels,
+	), bucketStream(
+		streams.BucketRevisions,
+	), bucketStream(streams.BucketTenants), bucketStream(streams.BucketPlacement),
 		bucketStream(streams.BucketMoves), bucketStream(streams.BucketSecrets):
 		return phaseSettings
 	}
@@ -38,11 +42,13 @@ func phaseOf(stream string) phase {
 
 // omitted are the streams that a backup does not have, with the reason.
 var omitted = map[string]string{
-	bucketStream(streams.BucketNodes):     "announcements of running nodes",
-	bucketStream(streams.BucketServed):    "the tenants that running nodes serve",
-	bucketStream(streams.BucketLeases):    "which running process owns which tenant",
-	bucketStream(streams.BucketUsage):     "counts of what tenants store, which are made again from the events",
-	bucketStream(streams.BucketSnapshots): "states of aggregates, which are made again from the events and belong to one journal",
+	bucketStream(streams.BucketNodes):  "announcements of running nodes",
+	bucketStream(streams.BucketServed): "the tenants that running nodes serve",
+	bucketStream(streams.BucketLeases): "which running process owns which tenant",
+	bucketStream(streams.BucketUsage):  "counts of what tenants store, which are made again from the events",
+	bucketStream(
+		streams.BucketSnapshots,
+	): "states of aggregates, which are made again from the events and belong to one journal",
 }
 
 // lateRecords are the streams that are read last of the records, in this order: workflow

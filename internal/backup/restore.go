@@ -70,7 +70,14 @@ func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Tar
 	if err != nil {
 		return nil, err
 	}
-	r := &restoring{js: js, dir: dir, manifest: manifest, options: options, replicas: target.Replicas, refusals: target.Refusals}
+	r := &restoring{
+		js:       js,
+		dir:      dir,
+		manifest: manifest,
+		options:  options,
+		replicas: target.Replicas,
+		refusals: target.Refusals,
+	}
 	text, err := os.ReadFile(filepath.Join(dir, positionsFile))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -82,7 +89,9 @@ func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Tar
 		return nil, err
 	}
 	if err := r.run(ctx); err != nil {
-		return nil, fmt.Errorf("%w; the restore is incomplete and nodes will not start: restore again, replacing what is there", err)
+		return nil, fmt.Errorf(
+			"%w; the restore is incomplete and nodes will not start: restore again, replacing what is there", err,
+		)
 	}
 	return &r.report, nil
 }
@@ -102,7 +111,12 @@ func check(ctx context.Context, dir string, options Options) (*Manifest, error) 
 		if err := file.check(ctx, dir); err != nil {
 			return nil, err
 		}
-		options.progress(Progress{Step: "check", Stream: file.Name, Done: uint64(file.Size), Total: uint64(file.Size)}) //nolint:gosec // not negative
+		options.progress(Progress{
+			Step:   "check",
+			Stream: file.Name,
+			Done:   uint64(file.Size),
+			Total:  uint64(file.Size),
+		}) //nolint:gosec // not negative
 	}
 	return manifest, nil
 }
@@ -156,7 +170,10 @@ func (r *restoring) prepare(ctx context.Context, replace bool) error {
 		return fmt.Errorf("backup: list streams: %w", err)
 	}
 	if len(there) > 0 && !replace {
-		return fmt.Errorf("backup: %w (%s): restore to an empty server, or delete this data and restore in its place (--replace)", ErrData, strings.Join(there, ", "))
+		return fmt.Errorf(
+			"backup: %w (%s): restore to an empty server, or delete this data and restore in its place (--replace)",
+			ErrData, strings.Join(there, ", "),
+		)
 	}
 	if err := r.noNodes(ctx, there); err != nil {
 		return err
@@ -192,7 +209,8 @@ func (r *restoring) noNodes(ctx context.Context, there []string) error {
 		case err != nil:
 			return nil // nothing was announced for so long
 		case msg.Header.Get("KV-Operation") == "" && len(msg.Data) > 0:
-			return fmt.Errorf("backup: %w (%s): stop them first", ErrRunning, strings.TrimPrefix(msg.Subject, "$KV."+streams.BucketNodes+"."))
+			return fmt.Errorf("backup: %w (%s): stop them first", ErrRunning,
+				strings.TrimPrefix(msg.Subject, "$KV."+streams.BucketNodes+"."))
 		}
 	}
 }

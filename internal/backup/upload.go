@@ -56,7 +56,12 @@ func (r *restoring) upload(ctx context.Context, stream Stream, consumers []posit
 	if r.replicas > 1 && config.PersistMode != jetstream.AsyncPersistMode {
 		config.Replicas = r.replicas
 	}
-	state := jetstream.StreamState{Msgs: stream.Messages, Bytes: stream.Bytes, FirstSeq: stream.First, LastSeq: stream.Next - 1}
+	state := jetstream.StreamState{
+		Msgs:     stream.Messages,
+		Bytes:    stream.Bytes,
+		FirstSeq: stream.First,
+		LastSeq:  stream.Next - 1,
+	}
 	if stream.Messages == 0 {
 		state.FirstSeq = stream.Next
 	}
@@ -94,7 +99,9 @@ func (r *restoring) upload(ctx context.Context, stream Stream, consumers []posit
 }
 
 // ask sends a request and reads the answer, which may be empty, into out.
-func ask(ctx context.Context, conn *nats.Conn, subject string, request []byte, wait time.Duration, out *restoreAnswer) error {
+func ask(
+	ctx context.Context, conn *nats.Conn, subject string, request []byte, wait time.Duration, out *restoreAnswer,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	reply, err := conn.RequestWithContext(ctx, subject, request)
@@ -131,7 +138,8 @@ func (r *restoring) pack(to io.Writer, stream Stream, state jetstream.StreamStat
 		if err != nil {
 			return err
 		}
-		return errors.Join(out.WriteHeader(&archive.Header{Name: name, Timestamp: now, PayloadSize: int64(len(text))}), writeAll(out, text))
+		return errors.Join(out.WriteHeader(&archive.Header{Name: name, Timestamp: now, PayloadSize: int64(len(text))}),
+			writeAll(out, text))
 	}
 	state.Consumers = len(consumers)
 	if err := entry("state.json", state); err != nil {
@@ -158,9 +166,19 @@ func (r *restoring) pack(to io.Writer, stream Stream, state jetstream.StreamStat
 			return err
 		}
 		if count%every == 0 {
-			r.options.progress(Progress{Step: "restore", Stream: stream.Stream, Done: count, Total: stream.Messages})
+			r.options.progress(Progress{
+				Step:   "restore",
+				Stream: stream.Stream,
+				Done:   count,
+				Total:  stream.Messages,
+			})
 		}
 	}
-	r.options.progress(Progress{Step: "restore", Stream: stream.Stream, Done: stream.Messages, Total: stream.Messages})
+	r.options.progress(Progress{
+		Step:   "restore",
+		Stream: stream.Stream,
+		Done:   stream.Messages,
+		Total:  stream.Messages,
+	})
 	return errors.Join(out.WriteHeader(&archive.Header{}), out.Close(), packed.Close())
 }

@@ -95,7 +95,12 @@ func (r *restoring) same(ctx context.Context, stream Stream) error {
 			return differs("the message at sequence %d is another", m.sequence)
 		}
 		if count++; count%every == 0 {
-			r.options.progress(Progress{Step: "verify", Stream: stream.Stream, Done: count, Total: stream.Messages})
+			r.options.progress(Progress{
+				Step:   "verify",
+				Stream: stream.Stream,
+				Done:   count,
+				Total:  stream.Messages,
+			})
 		}
 		return nil
 	})
@@ -103,7 +108,12 @@ func (r *restoring) same(ctx context.Context, stream Stream) error {
 		_, err = missing(stream.Next) // the rest of the file
 	}
 	r.report.Messages += count
-	r.options.progress(Progress{Step: "verify", Stream: stream.Stream, Done: count, Total: stream.Messages})
+	r.options.progress(Progress{
+		Step:   "verify",
+		Stream: stream.Stream,
+		Done:   count,
+		Total:  stream.Messages,
+	})
 	return err
 }
 
@@ -167,14 +177,21 @@ func (r *restoring) chains(ctx context.Context, events Stream) error {
 				if err != nil {
 					continue // it is no event, which readers report
 				}
-				event, err := journal.ReadEvent(journal.Message{Subject: m.subject, Header: header, Data: m.data, Sequence: m.sequence, Time: m.time})
+				event, err := journal.ReadEvent(journal.Message{
+					Subject:  m.subject,
+					Header:   header,
+					Data:     m.data,
+					Sequence: m.sequence,
+					Time:     m.time,
+				})
 				if err != nil {
 					continue
 				}
 				if event.Version != versions[subject]+1 {
 					r.report.Gaps++
 					if r.report.FirstGap == "" {
-						r.report.FirstGap = fmt.Sprintf("the event at sequence %d (%s) has version %d after %d", m.sequence, m.subject, event.Version, versions[subject])
+						r.report.FirstGap = fmt.Sprintf("the event at sequence %d (%s) has version %d after %d",
+							m.sequence, m.subject, event.Version, versions[subject])
 					}
 				}
 				versions[subject] = event.Version
@@ -186,7 +203,9 @@ func (r *restoring) chains(ctx context.Context, events Stream) error {
 			return ctx.Err()
 		}()
 		if errors.Is(err, errTooMany) {
-			part, parts, r.report.Events, r.report.Aggregates, r.report.Gaps, r.report.FirstGap = ^uint64(0), 2*parts, 0, 0, 0, ""
+			part, parts, r.report.Events, r.report.Aggregates, r.report.Gaps, r.report.FirstGap = ^uint64(
+				0,
+			), 2*parts, 0, 0, 0, ""
 			continue // from the first part on
 		}
 		if err != nil {
@@ -208,7 +227,8 @@ func (r *restoring) samePositions(ctx context.Context) error {
 			return fmt.Errorf("backup: consumer %s: %w", p.Config.Durable, err)
 		}
 		if floor := consumer.CachedInfo().AckFloor.Stream; floor != p.Stream {
-			return fmt.Errorf("backup: %w: consumer %s is at sequence %d and not %d", ErrDiffers, p.Config.Durable, floor, p.Stream)
+			return fmt.Errorf("backup: %w: consumer %s is at sequence %d and not %d", ErrDiffers, p.Config.Durable,
+				floor, p.Stream)
 		}
 	}
 	return nil

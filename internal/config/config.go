@@ -155,7 +155,8 @@ var (
 	noSuchField  = regexp.MustCompile(`^field (\S+) not found in type .+$`)
 	anotherType  = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
 	typesInWords = map[string]string{
-		"int": "a whole number", "float64": "a number", "bool": "true or false", "string": "text", "time.Duration": "a time such as 250ms, 5s or 2m",
+		"int": "a whole number", "float64": "a number", "bool": "true or false", "string": "text",
+		"time.Duration": "a time such as 250ms, 5s or 2m",
 	}
 )
 
@@ -177,7 +178,10 @@ func (f *File) explain(err error) error {
 		} else if parts := anotherType.FindStringSubmatch(message); parts != nil {
 			want, known := typesInWords[parts[3]]
 			if !known {
-				want = map[bool]string{true: "a list", false: "a section of settings"}[strings.HasPrefix(parts[3], "[]")]
+				want = map[bool]string{
+					true:  "a list",
+					false: "a section of settings",
+				}[strings.HasPrefix(parts[3], "[]")]
 			}
 			message = fmt.Sprintf("%q is not %s", parts[2], want)
 		}

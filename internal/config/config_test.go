@@ -35,7 +35,8 @@ func TestParse_MistakesHaveTheirLine(t *testing.T) {
 		"twice":              {"listen: a\nlisten: b\n", `s.yaml:2: `},
 	} {
 		var s settings
-		if _, err := config.Parse("s.yaml", []byte(rule.text), &s); err == nil || !strings.Contains(err.Error(), rule.want) {
+		if _, err := config.Parse("s.yaml", []byte(rule.text), &s); err == nil ||
+			!strings.Contains(err.Error(), rule.want) {
 			t.Errorf("%s: %v, want %s", name, err, rule.want)
 		}
 	}
@@ -43,7 +44,8 @@ func TestParse_MistakesHaveTheirLine(t *testing.T) {
 
 func TestParse_WrongValueIsLocated(t *testing.T) {
 	var s settings
-	file, err := config.Parse("s.yaml", []byte("listen: x\nlimits:\n  calls: 3\n\n  rate: -1\nnodes:\n- id: a\n- id: a\n"), &s)
+	file, err := config.Parse("s.yaml",
+		[]byte("listen: x\nlimits:\n  calls: 3\n\n  rate: -1\nnodes:\n- id: a\n- id: a\n"), &s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +58,10 @@ func TestParse_WrongValueIsLocated(t *testing.T) {
 		{"limits", config.Within("calls", s.Limits.Calls, 4, 9), "s.yaml:3: limits.calls: is 3, want 4 to 9"},
 		{"nodes", config.Wrong("1.id", "is taken"), "s.yaml:8: nodes.1.id: is taken"},
 		{"wait", config.Wrong("unit", "is missing"), "s.yaml:1: wait.unit: is missing"},
-		{"limits", errors.Join(config.AtLeast("calls", 3, 0), config.Wrong("burst", "is missing")), "s.yaml:2: limits.burst: is missing"},
+		{
+			"limits", errors.Join(config.AtLeast("calls", 3, 0), config.Wrong("burst", "is missing")),
+			"s.yaml:2: limits.burst: is missing",
+		},
 		{"nodes", errors.New("of another kind"), "of another kind"},
 	} {
 		if got := file.Locate(config.Inside(rule.section, rule.err)); got == nil || got.Error() != rule.want {
@@ -88,7 +93,13 @@ func TestParse_OmittedSettingsKeepDefaults(t *testing.T) {
 func TestFile_SetNamesSettingsWithValues(t *testing.T) {
 	t.Setenv("EMPTY", "")
 	var into any
-	file, err := config.Parse("x.yaml", []byte("a: &a {b: 1, c: \"\", d: ~}\nl: [x, y]\nm: []\ncopy: *a\nmerged: {<<: *a, e: false}\nboth: {<<: [*a, {f: 2}]}\nenv: ${EMPTY}\n"), &into)
+	file, err := config.Parse(
+		"x.yaml",
+		[]byte(
+			"a: &a {b: 1, c: \"\", d: ~}\nl: [x, y]\nm: []\ncopy: *a\nmerged: {<<: *a, e: false}\nboth: {<<: [*a, {f: 2}]}\nenv: ${EMPTY}\n",
+		),
+		&into,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +127,8 @@ func FuzzParse(f *testing.F) {
 func TestParse_ExpandsEnvironmentVariables(t *testing.T) {
 	t.Setenv("HEADGATE_TEST_HOST", `a"b: c`)
 	var s settings
-	if _, err := config.Parse("s.yaml", []byte("listen: \"${HEADGATE_TEST_HOST}:80\"\n"), &s); err != nil || s.Listen != `a"b: c:80` {
+	if _, err := config.Parse("s.yaml", []byte("listen: \"${HEADGATE_TEST_HOST}:80\"\n"), &s); err != nil ||
+		s.Listen != `a"b: c:80` {
 		t.Errorf("%q, %v", s.Listen, err)
 	}
 	_, err := config.Parse("s.yaml", []byte("limits: {rate: 1}\nlisten: ${HEADGATE_TEST_NONE}\n"), &s)

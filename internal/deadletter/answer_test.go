@@ -23,11 +23,22 @@ func TestRead_LettersAreReadableAndAnswersDirectedThereAreNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := []journal.Event{{ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Data: []byte(`{}`)}}
+	events := []journal.Event{
+		{
+			ID:            contextkit.NewID(),
+			Type:          "opened",
+			AggregateType: "wallet",
+			AggregateID:   "w",
+			Version:       1,
+			Data:          []byte(`{}`),
+		},
+	}
 	if err := j.Append(ctx, acme, 0, events); err != nil {
 		t.Fatal(err)
 	}
-	if err := deadletter.Store(ctx, js, acme, events[0], deadletter.Origin{Work: "workflow x"}, errors.New("refused")); err != nil {
+	if err := deadletter.Store(
+		ctx, js, acme, events[0], deadletter.Origin{Work: "workflow x"}, errors.New("refused"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	forged, err := events[0].Message(ctx, acme)

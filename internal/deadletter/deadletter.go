@@ -149,11 +149,13 @@ func read(
 			}
 			event.Sequence = 0
 			more, err := each(Letter{
-				Sequence: msg.Sequence, Event: event, Unreadable: unreadable,
-				Cause:    msg.Header.Get(headerCause),
-				Workflow: msg.Header.Get(headerWorkflow),
-				Instance: msg.Header.Get(headerInstance),
-				Time:     msg.Time,
+				Sequence:   msg.Sequence,
+				Event:      event,
+				Unreadable: unreadable,
+				Cause:      msg.Header.Get(headerCause),
+				Workflow:   msg.Header.Get(headerWorkflow),
+				Instance:   msg.Header.Get(headerInstance),
+				Time:       msg.Time,
 			})
 			if err == nil && !more {
 				return errEnough

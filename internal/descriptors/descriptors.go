@@ -42,10 +42,15 @@ func compare(limit uint64, needs []Need) (warning string, err error) {
 	}
 	switch {
 	case limit < uint64(least): //nolint:gosec // counts of thousands
-		return "", fmt.Errorf("the process may have %d open files, and needs at least %d to start: raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn)", limit, least)
+		return "", fmt.Errorf(
+			"the process may have %d open files, and needs at least %d to start: raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn)",
+			limit, least,
+		)
 	case limit < uint64(most): //nolint:gosec // counts of thousands
-		return fmt.Sprintf("the process may have %d open files, and the settings allow it to need %d (%s): raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn), or lower the settings",
-			limit, most, strings.Join(parts, ", ")), nil
+		return fmt.Sprintf(
+			"the process may have %d open files, and the settings allow it to need %d (%s): raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn), or lower the settings",
+			limit, most, strings.Join(parts, ", "),
+		), nil
 	}
 	return "", nil
 }

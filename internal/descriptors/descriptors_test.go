@@ -15,8 +15,11 @@ import (
 func TestCompare_WarnsOrFails(t *testing.T) {
 	needs := []Need{{"the process", 100, true}, {"connections (max_connections)", 1000, false}}
 	for limit, want := range map[uint64][2]string{
-		99:   {"", "may have 99 open files, and needs at least 100"},
-		100:  {"may have 100 open files, and the settings allow it to need 1100 (100 for the process, 1000 for connections (max_connections))", ""},
+		99: {"", "may have 99 open files, and needs at least 100"},
+		100: {
+			"may have 100 open files, and the settings allow it to need 1100 (100 for the process, 1000 for connections (max_connections))",
+			"",
+		},
 		1099: {"may have 1099 open files", ""},
 		1100: {"", ""},
 	} {
@@ -24,7 +27,8 @@ func TestCompare_WarnsOrFails(t *testing.T) {
 		if err == nil {
 			err = errors.New("")
 		}
-		if !strings.Contains(warning, want[0]) || (want[0] == "") != (warning == "") || !strings.Contains(err.Error(), want[1]) || (want[1] == "") != (err.Error() == "") {
+		if !strings.Contains(warning, want[0]) || (want[0] == "") != (warning == "") ||
+			!strings.Contains(err.Error(), want[1]) || (want[1] == "") != (err.Error() == "") {
 			t.Errorf("%d: %q, %v, want %q", limit, warning, err, want)
 		}
 	}

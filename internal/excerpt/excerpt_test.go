@@ -54,7 +54,10 @@ func TestText_BoundHoldsOnceEncoded(t *testing.T) {
 }
 
 func TestText_ReturnsTextWithinBound(t *testing.T) {
-	for _, text := range []string{"", "wallet-1", strings.Repeat("a", excerpt.Name), strings.Repeat("😀", excerpt.Name/12), strings.Repeat(`"`, excerpt.Name/2)} {
+	for _, text := range []string{
+		"", "wallet-1", strings.Repeat("a", excerpt.Name), strings.Repeat("😀", excerpt.Name/12),
+		strings.Repeat(`"`, excerpt.Name/2),
+	} {
 		if got := excerpt.Text(text, excerpt.Name); got != text {
 			t.Errorf("%q becomes %q", text, got)
 		}

@@ -33,7 +33,9 @@ func TestQueue_AccountsAreServedInTurn(t *testing.T) {
 }
 
 func TestQueue_AFullQueueMakesRoomAtTheLargestAccountsExpense(t *testing.T) {
-	for name, bounds := range map[string]fairqueue.Bounds{"items": {Items: 10, Bytes: 1 << 20}, "bytes": {Items: 1000, Bytes: 100}} {
+	for name, bounds := range map[string]fairqueue.Bounds{
+		"items": {Items: 10, Bytes: 1 << 20}, "bytes": {Items: 1000, Bytes: 100},
+	} {
 		t.Run(name, func(t *testing.T) {
 			q := fairqueue.New[string](bounds)
 			var lost []string
@@ -44,7 +46,8 @@ func TestQueue_AFullQueueMakesRoomAtTheLargestAccountsExpense(t *testing.T) {
 				t.Fatalf("%d are displaced, the first %v; want its 40 newest", len(lost), lost[0])
 			}
 			for i := range 3 {
-				if got := q.Add("quiet", 10, fmt.Sprint("quiet", i)); len(got) != 1 || got[0] != fmt.Sprint("flood", 9-i) {
+				if got := q.Add("quiet", 10, fmt.Sprint("quiet", i)); len(got) != 1 ||
+					got[0] != fmt.Sprint("flood", 9-i) {
 					t.Errorf("%v makes room, want the newest of the flood", got)
 				}
 			}

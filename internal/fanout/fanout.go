@@ -88,7 +88,9 @@ type round[N, T any] struct {
 }
 
 // NewGroup returns a group that queries nodes by ask.
-func NewGroup[N, T any](config Config, nodes func() []N, ask func(ctx context.Context, node N) (T, error)) *Group[N, T] {
+func NewGroup[N, T any](
+	config Config, nodes func() []N, ask func(ctx context.Context, node N) (T, error),
+) *Group[N, T] {
 	return &Group[N, T]{config: config.WithDefaults(), nodes: nodes, ask: ask}
 }
 
@@ -135,7 +137,12 @@ func (g *Group[N, T]) run(ctx context.Context, r *round[N, T]) {
 			defer cancel()
 			began := time.Now()
 			value, err := g.ask(ctx, node)
-			snapshot.Answers[i] = Answer[N, T]{Node: node, Value: value, Err: err, Took: time.Since(began)}
+			snapshot.Answers[i] = Answer[N, T]{
+				Node:  node,
+				Value: value,
+				Err:   err,
+				Took:  time.Since(began),
+			}
 			return nil
 		})
 	}

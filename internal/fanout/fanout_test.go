@@ -21,7 +21,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func nodes(n int) func() []route.Node {
 	list := make([]route.Node, n)
 	for i := range list {
-		list[i] = route.Node{ID: fmt.Sprintf("n%d", i), Kind: "node", Endpoint: "x:1", Ready: true}
+		list[i] = route.Node{
+			ID:       fmt.Sprintf("n%d", i),
+			Kind:     "node",
+			Endpoint: "x:1",
+			Ready:    true,
+		}
 	}
 	return func() []route.Node { return list }
 }
@@ -29,14 +34,16 @@ func nodes(n int) func() []route.Node {
 func TestRound_ConcurrencyIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most atomic.Int64
-		group := fanout.NewGroup(fanout.Config{Concurrent: 4}, nodes(50), func(context.Context, route.Node) (int, error) {
-			in := now.Add(1)
-			defer now.Add(-1)
-			for seen := most.Load(); in > seen && !most.CompareAndSwap(seen, in); seen = most.Load() {
-			}
-			time.Sleep(10 * time.Millisecond)
-			return 1, nil
-		})
+		group := fanout.NewGroup(
+			fanout.Config{Concurrent: 4}, nodes(50), func(context.Context, route.Node) (int, error) {
+				in := now.Add(1)
+				defer now.Add(-1)
+				for seen := most.Load(); in > seen && !most.CompareAndSwap(seen, in); seen = most.Load() {
+				}
+				time.Sleep(10 * time.Millisecond)
+				return 1, nil
+			},
+		)
 		snapshot, err := group.Snapshot(t.Context())
 		if err != nil || len(snapshot.Answers) != 50 {
 			t.Fatalf("%v, %v", snapshot, err)
@@ -49,10 +56,12 @@ func TestRound_ConcurrencyIsBounded(t *testing.T) {
 
 func TestRound_IsSharedAndCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		group := fanout.NewGroup(fanout.Config{TTL: time.Second}, nodes(3), func(context.Context, route.Node) (int, error) {
-			time.Sleep(100 * time.Millisecond)
-			return 1, nil
-		})
+		group := fanout.NewGroup(
+			fanout.Config{TTL: time.Second}, nodes(3), func(context.Context, route.Node) (int, error) {
+				time.Sleep(100 * time.Millisecond)
+				return 1, nil
+			},
+		)
 		for _, rounds := range []int64{1, 2} {
 			var callers sync.WaitGroup
 			for range 100 {
@@ -78,22 +87,25 @@ func TestRound_IsSharedAndCached(t *testing.T) {
 
 func TestRound_NamesNodesWithoutAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		group := fanout.NewGroup(fanout.Config{Timeout: time.Second}, nodes(3), func(ctx context.Context, node route.Node) (string, error) {
-			switch node.ID {
-			case "n1":
-				<-ctx.Done()
-				return "", ctx.Err()
-			case "n2":
-				return "", errors.New("broken")
-			}
-			return "well", nil
-		})
+		group := fanout.NewGroup(
+			fanout.Config{Timeout: time.Second}, nodes(3), func(ctx context.Context, node route.Node) (string, error) {
+				switch node.ID {
+				case "n1":
+					<-ctx.Done()
+					return "", ctx.Err()
+				case "n2":
+					return "", errors.New("broken")
+				}
+				return "well", nil
+			},
+		)
 		snapshot, err := group.Snapshot(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		a := snapshot.Answers
-		if a[0].Value != "well" || !errors.Is(a[1].Err, context.DeadlineExceeded) || a[1].Node.ID != "n1" || a[1].Took != time.Second || a[2].Err == nil {
+		if a[0].Value != "well" || !errors.Is(a[1].Err, context.DeadlineExceeded) || a[1].Node.ID != "n1" ||
+			a[1].Took != time.Second || a[2].Err == nil {
 			t.Errorf("%+v", a)
 		}
 	})
@@ -114,7 +126,8 @@ func TestRound_CancelledCallerEndsNoSharedRound(t *testing.T) {
 		if _, err := group.Snapshot(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the caller that leaves: %v", err)
 		}
-		if snapshot, err := group.Snapshot(t.Context()); err != nil || snapshot.Answers[0].Value != 7 || group.Rounds() != 1 {
+		if snapshot, err := group.Snapshot(t.Context()); err != nil || snapshot.Answers[0].Value != 7 ||
+			group.Rounds() != 1 {
 			t.Errorf("%+v, %v, %d rounds", snapshot, err, group.Rounds())
 		}
 	})

@@ -34,7 +34,13 @@ func OpenAssignment(
 	if err != nil {
 		return nil, err
 	}
-	return &Assignment{kind: kind, node: node, configured: configured, placements: placements, tenants: tenants}, nil
+	return &Assignment{
+		kind:       kind,
+		node:       node,
+		configured: configured,
+		placements: placements,
+		tenants:    tenants,
+	}, nil
 }
 
 // Now returns the tenants that the node serves now, in no order, and those of them

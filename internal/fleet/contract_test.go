@@ -28,7 +28,8 @@ func TestAnnounce_BothKeysCarryTheContract(t *testing.T) {
 	defer leave()
 	done := make(chan error, 1)
 	go func() {
-		done <- fleet.Announce(ctx, js, fleet.Node{ID: "a", Kind: "runner", Endpoint: "127.0.0.1:1"}, func(context.Context, *fleet.Node) error { return nil })
+		done <- fleet.Announce(ctx, js, fleet.Node{ID: "a", Kind: "runner", Endpoint: "127.0.0.1:1"},
+			func(context.Context, *fleet.Node) error { return nil })
 	}()
 	for _, goodbye := range []bool{false, true} {
 		if goodbye {

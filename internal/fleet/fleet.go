@@ -186,7 +186,9 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 			node.Beat++
 			announced := node
 			if served.allRead(ctx) && served.write(ctx, node.Tenants) {
-				announced.Tenants, announced.TenantCount, announced.TenantsDigest = nil, len(node.Tenants), served.digest
+				announced.Tenants, announced.TenantCount, announced.TenantsDigest = nil, len(
+					node.Tenants,
+				), served.digest
 			}
 			data, err := json.Marshal(announced)
 			if err != nil {
@@ -204,7 +206,8 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 			defer cancel()
 			goodbye = contextkit.PlatformContext(goodbye)
 			publishEarlierKey(goodbye, js, node.ID, &nats.Msg{Header: nats.Header{"KV-Operation": {"DEL"}}})
-			_ = kv.Delete(goodbye, js, streams.BucketNodes, NodeKey(node.Kind, node.ID)) // if it is lost, the node's silence has the same effect
+			_ = kv.Delete(goodbye, js, streams.BucketNodes,
+				NodeKey(node.Kind, node.ID)) // if it is lost, the node's silence has the same effect
 			return nil
 		}
 	}
@@ -212,7 +215,9 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 
 // news reports whether a change since last must be announced immediately.
 func (n *Node) news(last Node) bool {
-	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || n.Model != last.Model || n.ModelOrder != last.ModelOrder || n.ModelPending != last.ModelPending || n.ModelProblem != last.ModelProblem || !slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
+	return n.Ready != last.Ready || n.Reason != last.Reason || n.Routing != last.Routing || n.Model != last.Model ||
+		n.ModelOrder != last.ModelOrder || n.ModelPending != last.ModelPending || n.ModelProblem != last.ModelProblem ||
+		!slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
 }
 
 // sameTenants compares tenants, at no cost where they are the same slice.

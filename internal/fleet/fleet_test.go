@@ -43,7 +43,8 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	speaking, hush := context.WithCancel(t.Context())
 	spoken := make(chan error, 1)
 	go func() { // it shows that announcements arrive
-		spoken <- fleet.Announce(speaking, js, fleet.Node{ID: "speaker", Kind: "gateway", Endpoint: "127.0.0.1:2"}, func(context.Context, *fleet.Node) error { return nil })
+		spoken <- fleet.Announce(speaking, js, fleet.Node{ID: "speaker", Kind: "gateway", Endpoint: "127.0.0.1:2"},
+			func(context.Context, *fleet.Node) error { return nil })
 	}()
 	defer func() {
 		hush()
@@ -72,12 +73,15 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- fleet.Announce(ctx, js, fleet.Node{ID: id, Kind: "runner", Endpoint: "127.0.0.1:1"}, func(context.Context, *fleet.Node) error {
-				if drained.Load() {
-					return errors.New("drained")
-				}
-				return nil
-			})
+			done <- fleet.Announce(
+				ctx, js, fleet.Node{ID: id, Kind: "runner", Endpoint: "127.0.0.1:1"},
+				func(context.Context, *fleet.Node) error {
+					if drained.Load() {
+						return errors.New("drained")
+					}
+					return nil
+				},
+			)
 		}()
 		return func() {
 			cancel()
@@ -92,7 +96,9 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.nodes.runner-1"); err != nil || msg.Header.Get("x-correlation-id") == "" || len(msg.Header.Get("traceparent")) != 55 || msg.Header.Get("tenant-id") != "" {
+	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.nodes.runner-1"); err != nil ||
+		msg.Header.Get("x-correlation-id") == "" || len(msg.Header.Get("traceparent")) != 55 ||
+		msg.Header.Get("tenant-id") != "" {
 		t.Errorf("a heartbeat bears %v, %v: want the contract of the platform", msg.Header, err)
 	}
 	drained.Store(true)
@@ -110,7 +116,9 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bucket.Put(t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1","ready":true}`)); err != nil {
+	if _, err := bucket.Put(
+		t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1","ready":true}`),
+	); err != nil {
 		t.Fatal(err)
 	}
 	until("ghost true ")
@@ -118,7 +126,9 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 		t.Errorf("a silent node is given up after %v, want about %v", took, fleet.MissedHeartbeats*fleet.Heartbeat)
 	}
 	// It is back.
-	if _, err := bucket.Put(t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1","ready":true}`)); err != nil {
+	if _, err := bucket.Put(
+		t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1","ready":true}`),
+	); err != nil {
 		t.Fatal(err)
 	}
 	until("ghost true ")

@@ -87,7 +87,13 @@ type Follower struct {
 // deregisters, or when it is silent and the follower's verdict is that it is gone. Announcements
 // are received when they are published, stored or not, and earlier ones from the bucket.
 func FollowNodes(ctx context.Context, js jetstream.JetStream, f Follower) {
-	s := &following{js: js, follower: f, known: map[string]*announcement{}, lost: map[string]LostNode{}, served: servedLists{nodes: map[string]*servedList{}}}
+	s := &following{
+		js:       js,
+		follower: f,
+		known:    map[string]*announcement{},
+		lost:     map[string]LostNode{},
+		served:   servedLists{nodes: map[string]*servedList{}},
+	}
 	for failed := false; ctx.Err() == nil; {
 		err := s.follow(ctx, func() { failed = false })
 		if err != nil && ctx.Err() == nil && !failed && f.Failed != nil {
@@ -273,7 +279,13 @@ func (s *following) take(key string, data []byte, revision uint64, goodbye bool)
 		}
 	}
 	now := time.Now()
-	next := &announcement{node: node, at: now, text: string(data), revision: revision, earlier: earlier}
+	next := &announcement{
+		node:     node,
+		at:       now,
+		text:     string(data),
+		revision: revision,
+		earlier:  earlier,
+	}
 	if before != nil && before.earlier == earlier {
 		if node.Beat > 0 && node.Started.Equal(before.node.Started) && node.Beat <= before.node.Beat {
 			before.revision = max(before.revision, revision)
@@ -374,7 +386,8 @@ func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 	ctx, cancel := context.WithTimeout(ctx, Heartbeat/2)
 	defer cancel()
 	for _, node := range silent {
-		msg, err := natsclient.AskLeader(ctx, s.js, "KV_"+streams.BucketNodes, natsclient.Question{Last: nodesSubject + s.known[node.ID].key()})
+		msg, err := natsclient.AskLeader(ctx, s.js, "KV_"+streams.BucketNodes,
+			natsclient.Question{Last: nodesSubject + s.known[node.ID].key()})
 		switch {
 		case err != nil:
 			return s.stillSilent(silent) // the bucket has no leader, or too many are silent: the verdicts decide
@@ -394,7 +407,11 @@ func (s *following) stillSilent(nodes []Node) []Node {
 // lose records a node as lost, in the place of the first of them if there are too many.
 func (s *following) lose(node LostNode) {
 	if len(s.lost) >= maxLost {
-		delete(s.lost, slices.MinFunc(slices.Collect(maps.Values(s.lost)), func(a, b LostNode) int { return a.LastAnnounced.Compare(b.LastAnnounced) }).Node.ID)
+		delete(
+			s.lost,
+			slices.MinFunc(slices.Collect(maps.Values(s.lost)),
+				func(a, b LostNode) int { return a.LastAnnounced.Compare(b.LastAnnounced) }).Node.ID,
+		)
 	}
 	s.lost[node.Node.ID] = node
 	delete(s.known, node.Node.ID)

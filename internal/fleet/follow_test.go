@@ -97,7 +97,8 @@ func announceNode(t *testing.T, js jetstream.JetStream, id, kind string) (stop f
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- fleet.Announce(ctx, js, fleet.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"}, func(context.Context, *fleet.Node) error { return nil })
+		done <- fleet.Announce(ctx, js, fleet.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"},
+			func(context.Context, *fleet.Node) error { return nil })
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
@@ -116,7 +117,12 @@ func announceOnce(t *testing.T, js jetstream.JetStream, id, kind string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := json.Marshal(fleet.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1", Ready: true})
+	data, err := json.Marshal(fleet.Node{
+		ID:       id,
+		Kind:     kind,
+		Endpoint: "127.0.0.1:1",
+		Ready:    true,
+	})
 	if err == nil {
 		_, err = bucket.Put(t.Context(), id, data)
 	}
@@ -208,7 +214,9 @@ func TestFollowNodes_ReceivesAnnouncementsThatAreNotStored(t *testing.T) {
 	f.set("ghost", fleet.Unknown)
 	for before := f.times(); f.times() < before+1; { // a ghost that is published once becomes silent
 		if f.state("ghost") == "" {
-			if err := js.Conn().Publish("$KV."+streams.BucketNodes+".ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1"}`)); err != nil {
+			if err := js.Conn().Publish(
+				"$KV."+streams.BucketNodes+".ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"x:1"}`),
+			); err != nil {
 				t.Fatal(err)
 			}
 			f.until(t, "ghost", "announced")

@@ -81,13 +81,15 @@ func (w *servedWriter) allRead(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, Heartbeat/2)
 	defer cancel()
 	all := true
-	if err := natsclient.ReadBatches(ctx, w.js, "KV_"+streams.BucketNodes, nodesSubject+">", 1, 0, func(msg *jetstream.RawStreamMsg) error {
-		var node Node
-		if msg.Header.Get("KV-Operation") == "" && json.Unmarshal(msg.Data, &node) == nil {
-			all = all && (node.Lists >= Lists || !slices.Contains(tokenKinds, node.Kind))
-		}
-		return nil
-	}); err == nil {
+	if err := natsclient.ReadBatches(
+		ctx, w.js, "KV_"+streams.BucketNodes, nodesSubject+">", 1, 0, func(msg *jetstream.RawStreamMsg) error {
+			var node Node
+			if msg.Header.Get("KV-Operation") == "" && json.Unmarshal(msg.Data, &node) == nil {
+				all = all && (node.Lists >= Lists || !slices.Contains(tokenKinds, node.Kind))
+			}
+			return nil
+		},
+	); err == nil {
 		w.read = all
 	}
 	return w.read
@@ -137,13 +139,15 @@ func (w *servedWriter) write(ctx context.Context, tenants []string) bool {
 func (w *servedWriter) load(ctx context.Context) error {
 	prefix := "$KV." + streams.BucketServed + "."
 	w.written = [servedParts][]string{}
-	err := natsclient.ReadBatches(ctx, w.js, "KV_"+streams.BucketServed, prefix+"*."+w.node, 1, 0, func(msg *jetstream.RawStreamMsg) error {
-		text, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, prefix), ".")
-		if n, err := strconv.Atoi(text); err == nil && n >= 0 && n < servedParts {
-			_ = json.Unmarshal(msg.Data, &w.written[n]) // an unreadable part is written again
-		}
-		return nil
-	})
+	err := natsclient.ReadBatches(
+		ctx, w.js, "KV_"+streams.BucketServed, prefix+"*."+w.node, 1, 0, func(msg *jetstream.RawStreamMsg) error {
+			text, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, prefix), ".")
+			if n, err := strconv.Atoi(text); err == nil && n >= 0 && n < servedParts {
+				_ = json.Unmarshal(msg.Data, &w.written[n]) // an unreadable part is written again
+			}
+			return nil
+		},
+	)
 	w.loaded = err == nil
 	return err
 }

@@ -32,7 +32,12 @@ func startAnnouncer(t *testing.T, js jetstream.JetStream, id string, tenants []s
 	ctx, cancel := context.WithCancel(contextkit.PlatformContext(t.Context()))
 	done := make(chan error, 1)
 	go func() {
-		done <- fleet.Announce(ctx, js, fleet.Node{ID: id, Kind: "projection", Endpoint: "127.0.0.1:1", Started: time.Now()}, func(_ context.Context, now *fleet.Node) error {
+		done <- fleet.Announce(ctx, js, fleet.Node{
+			ID:       id,
+			Kind:     "projection",
+			Endpoint: "127.0.0.1:1",
+			Started:  time.Now(),
+		}, func(_ context.Context, now *fleet.Node) error {
 			now.Tenants = *a.tenants.Load()
 			return nil
 		})
@@ -156,7 +161,9 @@ func TestAnnounce_EarlierVersionsReceiveAllTenants(t *testing.T) {
 	}
 	old := func() {
 		t.Helper()
-		if _, err := bucket.Put(t.Context(), "control-old", []byte(`{"id":"control-old","kind":"control","endpoint":"x:1","ready":true}`)); err != nil {
+		if _, err := bucket.Put(
+			t.Context(), "control-old", []byte(`{"id":"control-old","kind":"control","endpoint":"x:1","ready":true}`),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,7 +175,8 @@ func TestAnnounce_EarlierVersionsReceiveAllTenants(t *testing.T) {
 	// whole reports whether the bucket's announcement has all tenants.
 	whole := func() bool {
 		entry, err := bucket.Get(t.Context(), "views-1")
-		for errors.Is(err, jetstream.ErrKeyNotFound) && t.Context().Err() == nil { // it was received, and is being stored
+		for errors.Is(err, jetstream.ErrKeyNotFound) &&
+			t.Context().Err() == nil { // it was received, and is being stored
 			entry, err = bucket.Get(t.Context(), "views-1")
 		}
 		if err != nil {

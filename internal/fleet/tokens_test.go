@@ -46,7 +46,12 @@ func TestFollowTokens_TheVersionFollowsAnnouncements(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- fleet.Announce(ctx, js, fleet.Node{ID: id, Kind: "projection", Endpoint: "127.0.0.1:1", Tokens: tokens}, func(context.Context, *fleet.Node) error { return nil })
+			done <- fleet.Announce(ctx, js, fleet.Node{
+				ID:       id,
+				Kind:     "projection",
+				Endpoint: "127.0.0.1:1",
+				Tokens:   tokens,
+			}, func(context.Context, *fleet.Node) error { return nil })
 		}()
 		return func() {
 			cancel()

@@ -47,8 +47,12 @@ type NewerError struct {
 // Error names both versions and the remedies.
 func (e *NewerError) Error() string {
 	writer := cmp.Or(e.Record.Writer, "the newer version")
-	return fmt.Sprintf("%s has format %d, written by headgate %s, which needs a version that knows format %d; this is headgate %s, which knows formats up to %d: "+
-		"start headgate %s or newer, or restore a backup that was taken before the upgrade", e.What, e.Record.Version, writer, e.Record.Floor, e.Program, e.Known, writer)
+	return fmt.Sprintf(
+		"%s has format %d, written by headgate %s, which needs a version that knows format %d; this is headgate %s, which knows formats up to %d: "+
+			"start headgate %s or newer, or restore a backup that was taken before the upgrade", e.What,
+		e.Record.Version,
+		writer, e.Record.Floor, e.Program, e.Known, writer,
+	)
 }
 
 // Upgrade returns the record of data after use by a program that knows a format: versions and floors are raised and
@@ -56,7 +60,12 @@ func (e *NewerError) Error() string {
 func (r Record) Upgrade(what string, known Format) (Record, error) {
 	r.Version, r.Floor = max(r.Version, 1), max(r.Floor, 1)
 	if r.Floor > known.Version {
-		return r, &NewerError{What: what, Record: r, Known: known.Version, Program: Program()}
+		return r, &NewerError{
+			What:    what,
+			Record:  r,
+			Known:   known.Version,
+			Program: Program(),
+		}
 	}
 	if known.Version > r.Version || known.Floor > r.Floor {
 		r.Version, r.Floor, r.Writer = max(r.Version, known.Version), max(r.Floor, known.Floor), Program()

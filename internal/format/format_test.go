@@ -34,7 +34,10 @@ func TestUpgrade_RejectsNewerFormat(t *testing.T) {
 	if !errors.As(err, &newer) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"stream EVENTS has format 4", "headgate v2.0.0", "knows format 3", "this is headgate " + Program(), "up to 2", "backup"} {
+	for _, want := range []string{
+		"stream EVENTS has format 4", "headgate v2.0.0", "knows format 3", "this is headgate " + Program(), "up to 2",
+		"backup",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: want %q", err, want)
 		}

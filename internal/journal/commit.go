@@ -171,7 +171,9 @@ func (c *committer) publishGroup(group []*commit) {
 		last += uint64(len(one.messages))
 		if refused {
 			for _, msg := range one.messages {
-				for _, name := range []string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader} {
+				for _, name := range []string{
+					jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader,
+				} {
 					msg.Header.Del(name)
 				}
 			}

@@ -112,7 +112,10 @@ func TestGroupCommit_WaitingAppendsShareAWrite(t *testing.T) {
 
 // appendTwice appends events of an aggregate that is new, one to three by its number, and
 // one more, which is to be refused if it is wrong. It reads back what stands.
-func appendTwice(ctx context.Context, t *testing.T, eventLog *journal.Journal, tenant contextkit.TenantID, id string, n int, wrong bool) {
+func appendTwice(
+	ctx context.Context, t *testing.T, eventLog *journal.Journal, tenant contextkit.TenantID, id string, n int,
+	wrong bool,
+) {
 	t.Helper()
 	first := natstest.Events(id, 1, 1+n%3, "first-"+id)
 	if err := eventLog.Append(ctx, tenant, 0, first); err != nil {
@@ -143,7 +146,8 @@ func appendTwice(ctx context.Context, t *testing.T, eventLog *journal.Journal, t
 	}
 	for at, event := range append(first, next...)[:wanted] {
 		if got[at].Sequence != event.Sequence || got[at].ID != event.ID {
-			t.Errorf("%s: event %d is %s at %d, appended as %s at %d", id, at, got[at].ID, got[at].Sequence, event.ID, event.Sequence)
+			t.Errorf("%s: event %d is %s at %d, appended as %s at %d", id, at, got[at].ID, got[at].Sequence, event.ID,
+				event.Sequence)
 		}
 	}
 }
@@ -271,7 +275,10 @@ func TestGroupCommit_BatchesBeyondTheServersLimitWait(t *testing.T) {
 		var all sync.WaitGroup
 		for n := range batches {
 			all.Go(func() {
-				if err := journal.Append(ctx, acme, 0, natstest.Events(fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), n), 1, 3, "")); err != nil {
+				if err := journal.Append(
+					ctx, acme, 0,
+					natstest.Events(fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), n), 1, 3, ""),
+				); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			})

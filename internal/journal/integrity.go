@@ -77,7 +77,12 @@ func openIntegrity(ctx context.Context, js jetstream.JetStream) (*Integrity, err
 	if err != nil {
 		return nil, err
 	}
-	i := &Integrity{js: js, records: records, changed: make(chan struct{}), reached: make(chan noted, 1)}
+	i := &Integrity{
+		js:      js,
+		records: records,
+		changed: make(chan struct{}),
+		reached: make(chan noted, 1),
+	}
 	return i, i.Check(contextkit.PlatformContext(ctx))
 }
 
@@ -136,7 +141,12 @@ func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) err
 	ctx = contextkit.PlatformContext(ctx)
 	epoch := i.epoch.Load()
 	err := i.records.change(ctx, func(record *Record) (bool, error) {
-		return record.find(Finding{Epoch: epoch, End: sequence, Why: why, Time: time.Now().UTC()}), nil
+		return record.find(Finding{
+			Epoch: epoch,
+			End:   sequence,
+			Why:   why,
+			Time:  time.Now().UTC(),
+		}), nil
 	})
 	if err != nil {
 		return err

@@ -100,7 +100,9 @@ func TestIntegrity_FaultsOfAClusterAreNoDamage(t *testing.T) {
 	}
 	checked("at the start")
 	for round := range 3 {
-		if _, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+streams.Events, nil); err != nil {
+		if _, err := js.Conn().RequestWithContext(
+			ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+streams.Events, nil,
+		); err != nil {
 			t.Fatal(err)
 		}
 		checked(fmt.Sprintf("after change %d of the leader", round))
@@ -143,8 +145,10 @@ func natsClusterOf(t *testing.T) (servers []*server.Server, options []*server.Op
 	t.Helper()
 	for _, s := range natsCluster(t) {
 		again := &server.Options{
-			ServerName: s.Name(), Port: natstest.Port(t, s), StoreDir: s.StoreDir(),
-			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: s.ClusterAddr().Port},
+			ServerName: s.Name(),
+			Port:       natstest.Port(t, s),
+			StoreDir:   s.StoreDir(),
+			Cluster:    server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: s.ClusterAddr().Port},
 		}
 		servers, options = append(servers, s), append(options, again)
 	}

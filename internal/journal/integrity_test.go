@@ -95,15 +95,50 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 	}{
 		{name: "none", do: func(*testing.T, string) {}},
 		{name: "no index", do: index},
-		{name: "altered bytes", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, 0), 100_000); index(t, dir) }, gap: true},
-		{name: "altered bytes under an index", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, 0), 100_000) }, gap: true, scrub: true},
-		{name: "altered bytes of the last block", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), 100_000); index(t, dir) }, end: true},
-		{name: "altered last event", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), -200); index(t, dir) }, end: true},
-		{name: "altered last event under an index", do: func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), -200) }, gap: true, end: true},
+		{
+			name: "altered bytes",
+			do:   func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, 0), 100_000); index(t, dir) },
+			gap:  true,
+		},
+		{
+			name:  "altered bytes under an index",
+			do:    func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, 0), 100_000) },
+			gap:   true,
+			scrub: true,
+		},
+		{
+			name: "altered bytes of the last block",
+			do:   func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), 100_000); index(t, dir) },
+			end:  true,
+		},
+		{
+			name: "altered last event",
+			do:   func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), -200); index(t, dir) },
+			end:  true,
+		},
+		{
+			name: "altered last event under an index",
+			do:   func(t *testing.T, dir string) { natstest.Alter(t, block(t, dir, -1), -200) },
+			gap:  true,
+			end:  true,
+		},
 		{name: "missing first block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, 0)) }, gap: true},
-		{name: "missing block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, 1)); index(t, dir) }, gap: true},
-		{name: "missing last block", do: func(t *testing.T, dir string) { remove(t, block(t, dir, -1)); index(t, dir) }, end: true},
-		{name: "missing last block under an index", do: func(t *testing.T, dir string) { remove(t, block(t, dir, -1)) }, gap: true, end: true},
+		{
+			name: "missing block",
+			do:   func(t *testing.T, dir string) { remove(t, block(t, dir, 1)); index(t, dir) },
+			gap:  true,
+		},
+		{
+			name: "missing last block",
+			do:   func(t *testing.T, dir string) { remove(t, block(t, dir, -1)); index(t, dir) },
+			end:  true,
+		},
+		{
+			name: "missing last block under an index",
+			do:   func(t *testing.T, dir string) { remove(t, block(t, dir, -1)) },
+			gap:  true,
+			end:  true,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := copied(t, whole)
@@ -133,12 +168,16 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 			if gap, end := len(damage.Gaps) > 0, damage.End != nil; gap != tc.gap || end != tc.end {
 				t.Fatalf("gap %v, end %v: want %v and %v", gap, end, tc.gap, tc.end)
 			}
-			if !strings.Contains(damage.String(), "damaged") || eventLog.Integrity().Degraded()[journal.DegradedJournal] != damage.String() {
+			if !strings.Contains(damage.String(), "damaged") ||
+				eventLog.Integrity().Degraded()[journal.DegradedJournal] != damage.String() {
 				t.Errorf("%q", damage)
 			}
 			acme := natstest.Tenant(t, "acme")
 			tenant := contextkit.TenantContext(ctx, acme)
-			appended := func() error { return eventLog.Append(tenant, acme, 0, eventsOf("new-"+contextkit.NewID(), 1, 1)) }
+			appended := func() error {
+				return eventLog.Append(tenant, acme, 0,
+					eventsOf("new-"+contextkit.NewID(), 1, 1))
+			}
 			if err := appended(); errors.Is(err, journal.ErrEndMissing) != tc.end {
 				t.Errorf("append: %v", err)
 			}
@@ -151,8 +190,10 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 			if err := journal.Check(ctx, eventLog); err != nil {
 				t.Fatal(err)
 			}
-			if damage := eventLog.Integrity().Damage(); damage != nil || (eventLog.Epoch() != epoch) != tc.end || eventLog.Epoch() != loss.Epoch {
-				t.Errorf("after the loss was accepted: %v, epoch %d after %d, %+v", damage, eventLog.Epoch(), epoch, loss)
+			if damage := eventLog.Integrity().Damage(); damage != nil || (eventLog.Epoch() != epoch) != tc.end ||
+				eventLog.Epoch() != loss.Epoch {
+				t.Errorf("after the loss was accepted: %v, epoch %d after %d, %+v", damage, eventLog.Epoch(), epoch,
+					loss)
 			}
 			if err := appended(); err != nil {
 				t.Error(err)
@@ -183,7 +224,9 @@ func TestIntegrity_OtherEventsAtTheEndAreFound(t *testing.T) {
 	js, _ := natstest.StartStop(t, dir)
 	acme := natstest.Tenant(t, "acme")
 	for n := range damagedEvents { // as a process of an earlier version does
-		if _, err := js.Publish(t.Context(), streams.EventSubject(acme, "wallet", fmt.Sprintf("other%d", n)), []byte("{}")); err != nil {
+		if _, err := js.Publish(
+			t.Context(), streams.EventSubject(acme, "wallet", fmt.Sprintf("other%d", n)), []byte("{}"),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +234,8 @@ func TestIntegrity_OtherEventsAtTheEndAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || !strings.Contains(damage.End.Why, "another event") {
+	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil ||
+		!strings.Contains(damage.End.Why, "another event") {
 		t.Errorf("%v", damage)
 	}
 }
@@ -234,7 +278,10 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"altered header": func(t *testing.T, stream string) { natstest.Alter(t, filepath.Join(stream, "meta.inf"), 10) },
+		"altered header": func(t *testing.T, stream string) {
+			natstest.Alter(t, filepath.Join(stream, "meta.inf"),
+				10)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := copied(t, whole)
@@ -255,7 +302,8 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 			}
 			ctx := contextkit.PlatformContext(t.Context())
 			for range 2 {
-				if err := setup.Ensure(ctx, js, 1); !errors.Is(err, setup.ErrJournalMissing) || !strings.Contains(err.Error(), "--new-journal") {
+				if err := setup.Ensure(ctx, js, 1); !errors.Is(err, setup.ErrJournalMissing) ||
+					!strings.Contains(err.Error(), "--new-journal") {
 					t.Fatalf("without the option: %v", err)
 				}
 			}
@@ -270,7 +318,9 @@ func TestEnsureStreams_NewJournalBesideRecordsIsRefused(t *testing.T) {
 				t.Fatalf("%v, %v", journal.Integrity().Damage(), err)
 			}
 			acme := natstest.Tenant(t, "acme")
-			if err := journal.Append(contextkit.TenantContext(ctx, acme), acme, 0, eventsOf("fresh", 1, 1)); err != nil {
+			if err := journal.Append(
+				contextkit.TenantContext(ctx, acme), acme, 0, eventsOf("fresh", 1, 1),
+			); err != nil {
 				t.Error(err)
 			}
 		})
@@ -298,7 +348,8 @@ func TestIntegrity_DerivedDataProvesALostEnd(t *testing.T) {
 	if err := natstest.Await(t, done, "the integrity ends"); err != nil {
 		t.Fatal(err)
 	}
-	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || damage.End.Last != 3 || damage.End.Recorded != 9 {
+	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil || damage.End.Last != 3 ||
+		damage.End.Recorded != 9 {
 		t.Errorf("%v", damage)
 	}
 }

@@ -65,13 +65,15 @@ func Open(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
 	}
 	storage := natshealth.StorageOf(js)
 	return &Journal{
-		js: js, health: health,
+		js:     js,
+		health: health,
 		link: sync.OnceValue(func() *link { // by the first use
 			l := watch(js.Conn())
 			storage.WhenDeclared(l.interrupt)
 			return l
 		}),
-		batches: make(chan struct{}, maxBatches), storage: storage,
+		batches: make(chan struct{}, maxBatches),
+		storage: storage,
 	}, nil
 }
 
@@ -194,7 +196,9 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 			}
 		} else {
 			var ack *jetstreamext.BatchAck
-			if ack, err = jetstreamext.PublishMsgBatch(attempt, j.js, messages, jetstreamext.BatchFlowControl{}); err == nil {
+			if ack, err = jetstreamext.PublishMsgBatch(
+				attempt, j.js, messages, jetstreamext.BatchFlowControl{},
+			); err == nil {
 				result.last = ack.Sequence
 			}
 		}
@@ -208,7 +212,9 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 }
 
 func appendError(err error) error {
-	if natsclient.Refused(err) == natsclient.RefusedTooLarge { // by a server with a smaller max_payload than before, or by the stream
+	if natsclient.Refused(
+		err,
+	) == natsclient.RefusedTooLarge { // by a server with a smaller max_payload than before, or by the stream
 		return fmt.Errorf("journal: append: %w: %w", ErrTooLarge, err)
 	}
 	var api jetstream.JetStreamError
@@ -233,16 +239,36 @@ func appendError(err error) error {
 // is missing in the order is missing in what the leader of the stream has, not in a replica
 // alone. A message that is no event is an [*UnreadableError], unless an operator has declared it
 // no event: then pass is called for it.
-func (j *Journal) Load(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int, each func(Event) error, pass ...func(*UnreadableError)) error {
-	l := loading{journal: j, subject: streams.EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: cmp.Or(most, math.MaxInt), each: each, pass: pass}
+func (j *Journal) Load(
+	ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int,
+	each func(Event) error, pass ...func(*UnreadableError),
+) error {
+	l := loading{
+		journal: j,
+		subject: streams.EventSubject(tenant, aggregateType, aggregateID),
+		next:    max(from, 1),
+		left:    cmp.Or(most, math.MaxInt),
+		each:    each,
+		pass:    pass,
+	}
 	return j.While(ctx, func(ctx context.Context) error { return l.read(ctx, math.MaxUint64) })
 }
 
 // LoadAll is Load for all events from a sequence on, and returns the sequence and version of the
 // aggregate's last message, whether it is among them or before; zeros: the aggregate has no
 // messages, or its last one cannot be read, see [Journal.Count]. Error: [ErrUnreadable], beyond Load's.
-func (j *Journal) LoadAll(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, each func(Event) error, pass ...func(*UnreadableError)) (last uint64, version int64, err error) {
-	l := loading{journal: j, subject: streams.EventSubject(tenant, aggregateType, aggregateID), next: max(from, 1), left: math.MaxInt, each: each, pass: pass}
+func (j *Journal) LoadAll(
+	ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64,
+	each func(Event) error, pass ...func(*UnreadableError),
+) (last uint64, version int64, err error) {
+	l := loading{
+		journal: j,
+		subject: streams.EventSubject(tenant, aggregateType, aggregateID),
+		next:    max(from, 1),
+		left:    math.MaxInt,
+		each:    each,
+		pass:    pass,
+	}
 	err = j.While(ctx, func(ctx context.Context) error {
 		msg, err := natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{Last: l.subject})
 		if msg == nil || err != nil {
@@ -282,7 +308,8 @@ type loading struct {
 func (l *loading) read(ctx context.Context, last uint64) error {
 	leader := false // the leader is asked for the rest, one by one
 	for asked := 1; l.left > 0 && l.next <= last; asked++ {
-		msg, err := natsclient.AskLeader(ctx, l.journal.js, streams.Events, natsclient.Question{From: l.next, Subject: l.subject})
+		msg, err := natsclient.AskLeader(ctx, l.journal.js, streams.Events,
+			natsclient.Question{From: l.next, Subject: l.subject})
 		if msg == nil && err == nil && last != math.MaxUint64 {
 			return ErrUnreadable
 		}
@@ -292,8 +319,10 @@ func (l *loading) read(ctx context.Context, last uint64) error {
 		if err := l.take(ctx, msg, false); err != nil {
 			return err
 		}
-		if asked >= fewEvents && l.left > 0 && l.next <= last && !leader { // there may be many: replicas have most of them
-			err := natsclient.ReadBatchesWithin(ctx, l.journal.js, streams.Events, l.subject, l.next, l.left, natsclient.FewSilences, func(msg *jetstream.RawStreamMsg) error { return l.take(ctx, msg, true) })
+		if asked >= fewEvents && l.left > 0 && l.next <= last &&
+			!leader { // there may be many: replicas have most of them
+			err := natsclient.ReadBatchesWithin(ctx, l.journal.js, streams.Events, l.subject, l.next, l.left,
+				natsclient.FewSilences, func(msg *jetstream.RawStreamMsg) error { return l.take(ctx, msg, true) })
 			if leader = errors.Is(err, errReplicaGap) || errors.Is(err, natsclient.ErrSilent); err != nil && !leader {
 				return err
 			}
@@ -356,7 +385,8 @@ func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64,
 // Event returns the tenant's event with a sequence, and false if the journal has none there. The
 // error is an [*UnreadableError] if the message there is no event.
 func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (Event, bool, error) {
-	msg, err := natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{From: sequence, Subject: streams.TenantEvents(tenant)})
+	msg, err := natsclient.AskLeader(ctx, j.js, streams.Events,
+		natsclient.Question{From: sequence, Subject: streams.TenantEvents(tenant)})
 	if err != nil || msg == nil || msg.Sequence != sequence {
 		return Event{}, false, err
 	}
@@ -366,9 +396,12 @@ func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequenc
 
 // Count returns how many events of the aggregate the journal has, whether they can be read or
 // not.
-func (j *Journal) Count(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string) (count uint64, err error) {
+func (j *Journal) Count(
+	ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string,
+) (count uint64, err error) {
 	err = j.While(ctx, func(ctx context.Context) (err error) {
-		count, err = natsclient.CountMessages(ctx, j.js, streams.Events, streams.EventSubject(tenant, aggregateType, aggregateID))
+		count, err = natsclient.CountMessages(ctx, j.js, streams.Events,
+			streams.EventSubject(tenant, aggregateType, aggregateID))
 		return err
 	})
 	return count, err

@@ -61,7 +61,8 @@ func TestAppend_IsAllOrNothingAndChecksTheLastEvent(t *testing.T) {
 	}
 	got := natstest.Load(t, eventLog, acme, "w")
 	for i, event := range got {
-		if event.Version != int64(i+1) || string(event.Data) != fmt.Sprintf(`{"amount":%d}`, i+1) || event.Context.TenantID != acme {
+		if event.Version != int64(i+1) || string(event.Data) != fmt.Sprintf(`{"amount":%d}`, i+1) ||
+			event.Context.TenantID != acme {
 			t.Errorf("event %d is %+v", i, event)
 		}
 	}
@@ -71,7 +72,9 @@ func TestAppend_IsAllOrNothingAndChecksTheLastEvent(t *testing.T) {
 		}
 	})
 	t.Run("an event without context is refused", func(t *testing.T) {
-		if err := eventLog.Append(t.Context(), acme, 4, natstest.Events("w", 5, 1, "")); !errors.Is(err, contextkit.ErrNoContext) {
+		if err := eventLog.Append(
+			t.Context(), acme, 4, natstest.Events("w", 5, 1, ""),
+		); !errors.Is(err, contextkit.ErrNoContext) {
 			t.Fatalf("err = %v", err)
 		}
 	})
@@ -88,7 +91,9 @@ func TestAppend_RefusalByJetStreamIsDefinite(t *testing.T) {
 	eventLog, js := natstest.OpenJournal(t)
 	tenant := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), tenant)
-	if err := eventLog.Append(ctx, tenant, 0, natstest.Events("a", 1, journal.MaxAppend+1, "")); !errors.Is(err, journal.ErrTooMany) {
+	if err := eventLog.Append(
+		ctx, tenant, 0, natstest.Events("a", 1, journal.MaxAppend+1, ""),
+	); !errors.Is(err, journal.ErrTooMany) {
 		t.Errorf("%d events: %v, want ErrTooMany", journal.MaxAppend+1, err)
 	}
 	stream, err := js.Stream(t.Context(), streams.Events)
@@ -104,7 +109,9 @@ func TestAppend_RefusalByJetStreamIsDefinite(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, count := range []int{1, 2} { // a message by itself, and an atomic batch
-		if err := eventLog.Append(ctx, tenant, 0, natstest.Events("b", 1, count, "")); !errors.Is(err, journal.ErrRefused) {
+		if err := eventLog.Append(
+			ctx, tenant, 0, natstest.Events("b", 1, count, ""),
+		); !errors.Is(err, journal.ErrRefused) {
 			t.Errorf("%d events for a full stream: %v, want ErrRefused", count, err)
 		}
 	}
@@ -130,7 +137,8 @@ func TestAppend_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 	for count := 1; count <= 2; count++ {
 		all.Go(func() {
 			err := eventLog.Append(ctx, acme, 0, natstest.Events(fmt.Sprint("w", count), 1, count, ""))
-			if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, journal.ErrConflict) || ctx.Err() != nil {
+			if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, journal.ErrConflict) ||
+				ctx.Err() != nil {
 				t.Errorf("%d events: %v, want that there is no acknowledgement, within the call's time", count, err)
 			}
 		})
@@ -185,7 +193,9 @@ func TestAppend_WithoutAConnectionIsRefused(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	for count := 1; count <= 3; count++ {
-		if err := eventLog.Append(ctx, acme, 0, natstest.Events("w", 1, count, "")); !errors.Is(err, journal.ErrRefused) || !natsclient.Away(err) {
+		if err := eventLog.Append(
+			ctx, acme, 0, natstest.Events("w", 1, count, ""),
+		); !errors.Is(err, journal.ErrRefused) || !natsclient.Away(err) {
 			t.Errorf("%d events: %v, want ErrRefused since NATS is away", count, err)
 		}
 	}
@@ -223,10 +233,13 @@ func TestAppend_MessageAboveMaxPayloadIsTooLarge(t *testing.T) {
 	ctx := contextkit.TenantContext(t.Context(), acme)
 	message := func(id string, size int) *nats.Msg { return largeMessage(acme, id, size) }
 	for name, messages := range map[string][]*nats.Msg{
-		"single":        {message("single", most)},
-		"first of two":  {message("first", most), message("first", 1)},
-		"last of two":   {message("last", 1), message("last", most)},
-		"second of six": {message("six", 1), message("six", most), message("six", 1), message("six", 1), message("six", 1), message("six", 1)},
+		"single":       {message("single", most)},
+		"first of two": {message("first", most), message("first", 1)},
+		"last of two":  {message("last", 1), message("last", most)},
+		"second of six": {
+			message("six", 1), message("six", most), message("six", 1), message("six", 1), message("six", 1),
+			message("six", 1),
+		},
 	} {
 		if err := eventLog.Publish(ctx, messages); !errors.Is(err, journal.ErrTooLarge) {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
@@ -235,7 +248,8 @@ func TestAppend_MessageAboveMaxPayloadIsTooLarge(t *testing.T) {
 	if last, err := eventLog.Last(ctx, acme); last != 0 || err != nil {
 		t.Errorf("the last sequence is %d, %v: want none", last, err)
 	}
-	outcomes := eventLog.PublishGroup(ctx, [][]*nats.Msg{{message("a", 1)}, {message("b", most)}, {message("c", 1), message("c", 1)}})
+	outcomes := eventLog.PublishGroup(ctx,
+		[][]*nats.Msg{{message("a", 1)}, {message("b", most)}, {message("c", 1), message("c", 1)}})
 	if outcomes[0] != nil || !errors.Is(outcomes[1], journal.ErrTooLarge) || outcomes[2] != nil {
 		t.Errorf("%v: want that only the second of a group is too large", outcomes)
 	}
@@ -322,7 +336,9 @@ func TestJournal_SurvivesItsServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		epoch = journal.Epoch()
-		if err := journal.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, natstest.Events("w", 1, 2, "k")); err != nil {
+		if err := journal.Append(
+			contextkit.TenantContext(t.Context(), acme), acme, 0, natstest.Events("w", 1, 2, "k"),
+		); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -385,7 +401,9 @@ func TestRead_EndsWhenTheConnectionIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		natstest.Await(t, connected, "the client reconnects")
-		if read := 0; eventLog.Load(ctx, acme, "wallet", "w", 1, 0, func(journal.Event) error { read++; return nil }) == nil && read != stored {
+		if read := 0; eventLog.Load(
+			ctx, acme, "wallet", "w", 1, 0, func(journal.Event) error { read++; return nil },
+		) == nil && read != stored {
 			t.Errorf("%d events are read as if they were all, of %d", read, stored)
 		}
 	}

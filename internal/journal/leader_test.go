@@ -18,12 +18,15 @@ func behind(t *testing.T, journal *journal.Journal, js jetstream.JetStream) {
 	t.Helper()
 	globex := natstest.Tenant(t, "globex")
 	mirror, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
-		Name: "BEHIND", Mirror: &jetstream.StreamSource{Name: streams.Events, FilterSubject: streams.TenantEvents(globex)},
+		Name:   "BEHIND",
+		Mirror: &jetstream.StreamSource{Name: streams.Events, FilterSubject: streams.TenantEvents(globex)},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := journal.Append(contextkit.TenantContext(t.Context(), globex), globex, 0, natstest.Events("w", 1, 1, "")); err != nil {
+	if err := journal.Append(
+		contextkit.TenantContext(t.Context(), globex), globex, 0, natstest.Events("w", 1, 1, ""),
+	); err != nil {
 		t.Fatal(err)
 	}
 	for { // it answers from its first message on

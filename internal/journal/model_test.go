@@ -48,7 +48,9 @@ func TestEvent_NamesTheModelThatDecidedIt(t *testing.T) {
 	if err != nil || n != len(events) {
 		t.Fatalf("%d events, %v", n, err)
 	}
-	for _, text := range []string{"", "x", "x;", "x;applied", "x;applied=", "x;applied=-1", ";applied=1", "x;later=1", "x;applied=1;more"} {
+	for _, text := range []string{
+		"", "x", "x;", "x;applied", "x;applied=", "x;applied=-1", ";applied=1", "x;later=1", "x;applied=1;more",
+	} {
 		if ref := journal.ParseModelRef(text); ref.Revision != "" || ref.Order != 0 {
 			t.Errorf("%q is read as %+v", text, ref)
 		}

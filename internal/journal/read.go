@@ -35,7 +35,13 @@ type Message struct {
 
 // RawMessage returns a message that was read from the journal's stream.
 func RawMessage(msg *jetstream.RawStreamMsg) Message {
-	return Message{Subject: msg.Subject, Header: msg.Header, Data: msg.Data, Sequence: msg.Sequence, Time: msg.Time}
+	return Message{
+		Subject:  msg.Subject,
+		Header:   msg.Header,
+		Data:     msg.Data,
+		Sequence: msg.Sequence,
+		Time:     msg.Time,
+	}
 }
 
 // ErrMalformedEvent is wrapped when a message in the journal is not an event, by an
@@ -121,7 +127,8 @@ func (m *Message) read() (Event, error) {
 	case tenant.IsZero() || !isAggregate(aggregateType, aggregateID):
 		return unreadable(FaultSubject, "the subject %.200q is not an event's", m.Subject)
 	case m.isAnswer():
-		return unreadable(FaultSubject, "it is the answer to a request for a message of %.200q", m.Header[jetstream.SubjectHeader])
+		return unreadable(FaultSubject, "it is the answer to a request for a message of %.200q",
+			m.Header[jetstream.SubjectHeader])
 	case !agrees(m.Header, ceAggregateType, aggregateType), !agrees(m.Header, ceAggregateID, aggregateID):
 		return unreadable(
 			FaultAggregate,

@@ -18,7 +18,10 @@ import (
 // written is a message of the journal as this program writes it.
 func written() journal.Message {
 	return journal.Message{
-		Subject: "events.acme.wallet.w", Sequence: 7, Time: time.Unix(1_800_000_000, 5), Data: []byte(`{"amount":1}`),
+		Subject:  "events.acme.wallet.w",
+		Sequence: 7,
+		Time:     time.Unix(1_800_000_000, 5),
+		Data:     []byte(`{"amount":1}`),
 		Header: nats.Header{
 			"tenant-id": {
 				"acme",
@@ -78,11 +81,17 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 		check   func(journal.Event) bool // of an event
 	}{
 		"as this program writes it": {message: written(), check: func(e journal.Event) bool {
-			return e.ID == "0190b3a1-0000-7000-8000-000000000001" && e.Type == "deposited" && e.Version == 3 && e.DataVersion == 2 && e.Sequence == 7 &&
-				e.Time.Equal(time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)) && e.Command == (journal.CommandRef{IdempotencyKey: "k", Fingerprint: "f"}) &&
+			return e.ID == "0190b3a1-0000-7000-8000-000000000001" && e.Type == "deposited" && e.Version == 3 &&
+				e.DataVersion == 2 && e.Sequence == 7 &&
+				e.Time.Equal(
+					time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
+				) && e.Command == (journal.CommandRef{IdempotencyKey: "k", Fingerprint: "f"}) &&
 				e.Context.CorrelationID == "c" && e.Context.RequestID == "r" && e.Context.CausationID == "cause" && e.Context.TraceIDText() == "4bf92f3577b34da6a3ce929d0e0e4736"
 		}},
-		"unknown headers": {message: with(header("x-future", "a", "b")), check: func(e journal.Event) bool { return e.Version == 3 }},
+		"unknown headers": {
+			message: with(header("x-future", "a", "b")),
+			check:   func(e journal.Event) bool { return e.Version == 3 },
+		},
 
 		"no id":                 {message: with(header("ce-id")), check: placed},
 		"an empty id":           {message: with(header("ce-id", "")), check: placed},
@@ -90,47 +99,124 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 		"an id that is no name": {message: with(header("ce-id", "a b\tc")), check: placed},
 		"a long id":             {message: with(header("ce-id", strings.Repeat("x", 129))), check: placed},
 		"an id like a place's":  {message: with(header("ce-id", "at-0000")), check: placed},
-		"another form of id":    {message: with(header("ce-id", "order:17")), check: func(e journal.Event) bool { return e.ID == "order:17" }},
+		"another form of id": {
+			message: with(header("ce-id", "order:17")),
+			check:   func(e journal.Event) bool { return e.ID == "order:17" },
+		},
 
-		"no time":       {message: with(header("ce-time")), check: func(e journal.Event) bool { return e.Time.Equal(stored) }},
-		"an empty time": {message: with(header("ce-time", "")), check: func(e journal.Event) bool { return e.Time.Equal(stored) }},
-		"no such time":  {message: with(header("ce-time", "yesterday")), check: func(e journal.Event) bool { return e.Time.Equal(stored) }},
-		"two times":     {message: with(header("ce-time", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z")), check: func(e journal.Event) bool { return e.Time.Equal(stored) }},
+		"no time": {
+			message: with(header("ce-time")),
+			check:   func(e journal.Event) bool { return e.Time.Equal(stored) },
+		},
+		"an empty time": {
+			message: with(header("ce-time", "")),
+			check:   func(e journal.Event) bool { return e.Time.Equal(stored) },
+		},
+		"no such time": {
+			message: with(header("ce-time", "yesterday")),
+			check:   func(e journal.Event) bool { return e.Time.Equal(stored) },
+		},
+		"two times": {
+			message: with(header("ce-time", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z")),
+			check:   func(e journal.Event) bool { return e.Time.Equal(stored) },
+		},
 
-		"no tenant":        {message: with(header("tenant-id")), check: func(e journal.Event) bool { return e.Context.TenantID.String() == "acme" && !e.Context.Platform }},
-		"an empty tenant":  {message: with(header("tenant-id", "")), check: func(e journal.Event) bool { return e.Context.TenantID.String() == "acme" }},
-		"another tenant":   {message: with(header("tenant-id", "globex")), fault: journal.FaultTenant},
-		"no such tenant":   {message: with(header("tenant-id", "AC ME")), fault: journal.FaultTenant},
-		"tenant twice":     {message: with(header("tenant-id", "acme", "acme")), fault: journal.FaultTenant},
-		"subject of none":  {message: with(func(m *journal.Message) { m.Subject = "events.ACME.wallet.w" }), fault: journal.FaultSubject},
-		"a short subject":  {message: with(func(m *journal.Message) { m.Subject = "events.acme" }), fault: journal.FaultSubject},
-		"no aggregate id":  {message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet" }), fault: journal.FaultSubject},
-		"a long subject":   {message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet.w.x" }), fault: journal.FaultSubject},
-		"a strange id":     {message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet.w=3" }), fault: journal.FaultSubject},
-		"a strange type":   {message: with(func(m *journal.Message) { m.Subject = "events.acme.Wallet.w" }), fault: journal.FaultSubject},
-		"no aggregate":     {message: with(func(m *journal.Message) { header("ce-aggregateid")(m); header("ce-aggregatetype")(m) }), check: func(e journal.Event) bool { return e.AggregateType == "wallet" && e.AggregateID == "w" }},
-		"empty aggregate":  {message: with(header("ce-aggregateid", "")), check: func(e journal.Event) bool { return e.AggregateID == "w" }},
-		"same id twice":    {message: with(header("ce-aggregateid", "w", "w")), check: func(e journal.Event) bool { return e.AggregateID == "w" }},
-		"another id":       {message: with(header("ce-aggregateid", "v")), fault: journal.FaultAggregate},
-		"another type":     {message: with(header("ce-aggregatetype", "w", "wallet")), fault: journal.FaultAggregate},
-		"no type":          {message: with(header("ce-type")), fault: journal.FaultHeader},
-		"an empty type":    {message: with(header("ce-type", "")), fault: journal.FaultHeader},
-		"two types":        {message: with(header("ce-type", "deposited", "withdrawn")), fault: journal.FaultHeader},
-		"unknown type":     {message: with(header("ce-type", "com.example/Deposited 2")), check: func(e journal.Event) bool { return e.Type == "com.example/Deposited 2" }},
-		"no version":       {message: with(header("ce-aggregateversion")), fault: journal.FaultHeader},
-		"version 0":        {message: with(header("ce-aggregateversion", "0")), fault: journal.FaultHeader},
-		"version x":        {message: with(header("ce-aggregateversion", "x")), fault: journal.FaultHeader},
-		"a large version":  {message: with(header("ce-aggregateversion", "9223372036854775808")), fault: journal.FaultHeader},
-		"two versions":     {message: with(header("ce-aggregateversion", "3", "4")), fault: journal.FaultHeader},
-		"no data version":  {message: with(header("ce-dataversion")), check: func(e journal.Event) bool { return e.DataVersion == 1 }},
-		"data version -1":  {message: with(header("ce-dataversion", "-1")), fault: journal.FaultHeader},
-		"no correlation":   {message: with(func(m *journal.Message) { header("x-correlation-id")(m); header("correlation-id")(m) }), check: func(e journal.Event) bool { return e.Context.CorrelationID == e.ID }},
-		"no trace":         {message: with(header("traceparent")), check: func(e journal.Event) bool { return !e.Context.Traceparent.IsZero() }},
-		"a strange trace":  {message: with(header("traceparent", "x")), check: func(e journal.Event) bool { return !e.Context.Traceparent.IsZero() }},
-		"no headers":       {message: with(func(m *journal.Message) { m.Header = nil }), fault: journal.FaultHeader},
-		"other specs":      {message: with(func(m *journal.Message) { header("ce-specversion", "9")(m); header("content-type", "text/plain")(m) }), check: func(e journal.Event) bool { return e.Version == 3 }},
-		"no data":          {message: with(data("")), check: func(e journal.Event) bool { return string(e.Data) == "{}" }},
-		"an object":        {message: with(data(" {\"a\":[1e400]}\n")), check: func(e journal.Event) bool { return e.Version == 3 }},
+		"no tenant": {
+			message: with(header("tenant-id")),
+			check:   func(e journal.Event) bool { return e.Context.TenantID.String() == "acme" && !e.Context.Platform },
+		},
+		"an empty tenant": {
+			message: with(header("tenant-id", "")),
+			check:   func(e journal.Event) bool { return e.Context.TenantID.String() == "acme" },
+		},
+		"another tenant": {message: with(header("tenant-id", "globex")), fault: journal.FaultTenant},
+		"no such tenant": {message: with(header("tenant-id", "AC ME")), fault: journal.FaultTenant},
+		"tenant twice":   {message: with(header("tenant-id", "acme", "acme")), fault: journal.FaultTenant},
+		"subject of none": {
+			message: with(func(m *journal.Message) { m.Subject = "events.ACME.wallet.w" }),
+			fault:   journal.FaultSubject,
+		},
+		"a short subject": {
+			message: with(func(m *journal.Message) { m.Subject = "events.acme" }),
+			fault:   journal.FaultSubject,
+		},
+		"no aggregate id": {
+			message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet" }),
+			fault:   journal.FaultSubject,
+		},
+		"a long subject": {
+			message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet.w.x" }),
+			fault:   journal.FaultSubject,
+		},
+		"a strange id": {
+			message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet.w=3" }),
+			fault:   journal.FaultSubject,
+		},
+		"a strange type": {
+			message: with(func(m *journal.Message) { m.Subject = "events.acme.Wallet.w" }),
+			fault:   journal.FaultSubject,
+		},
+		"no aggregate": {
+			message: with(func(m *journal.Message) { header("ce-aggregateid")(m); header("ce-aggregatetype")(m) }),
+			check:   func(e journal.Event) bool { return e.AggregateType == "wallet" && e.AggregateID == "w" },
+		},
+		"empty aggregate": {
+			message: with(header("ce-aggregateid", "")),
+			check:   func(e journal.Event) bool { return e.AggregateID == "w" },
+		},
+		"same id twice": {
+			message: with(header("ce-aggregateid", "w", "w")),
+			check:   func(e journal.Event) bool { return e.AggregateID == "w" },
+		},
+		"another id":    {message: with(header("ce-aggregateid", "v")), fault: journal.FaultAggregate},
+		"another type":  {message: with(header("ce-aggregatetype", "w", "wallet")), fault: journal.FaultAggregate},
+		"no type":       {message: with(header("ce-type")), fault: journal.FaultHeader},
+		"an empty type": {message: with(header("ce-type", "")), fault: journal.FaultHeader},
+		"two types":     {message: with(header("ce-type", "deposited", "withdrawn")), fault: journal.FaultHeader},
+		"unknown type": {
+			message: with(header("ce-type", "com.example/Deposited 2")),
+			check:   func(e journal.Event) bool { return e.Type == "com.example/Deposited 2" },
+		},
+		"no version": {message: with(header("ce-aggregateversion")), fault: journal.FaultHeader},
+		"version 0":  {message: with(header("ce-aggregateversion", "0")), fault: journal.FaultHeader},
+		"version x":  {message: with(header("ce-aggregateversion", "x")), fault: journal.FaultHeader},
+		"a large version": {
+			message: with(header("ce-aggregateversion", "9223372036854775808")),
+			fault:   journal.FaultHeader,
+		},
+		"two versions": {message: with(header("ce-aggregateversion", "3", "4")), fault: journal.FaultHeader},
+		"no data version": {
+			message: with(header("ce-dataversion")),
+			check:   func(e journal.Event) bool { return e.DataVersion == 1 },
+		},
+		"data version -1": {message: with(header("ce-dataversion", "-1")), fault: journal.FaultHeader},
+		"no correlation": {
+			message: with(func(m *journal.Message) { header("x-correlation-id")(m); header("correlation-id")(m) }),
+			check:   func(e journal.Event) bool { return e.Context.CorrelationID == e.ID },
+		},
+		"no trace": {
+			message: with(header("traceparent")),
+			check:   func(e journal.Event) bool { return !e.Context.Traceparent.IsZero() },
+		},
+		"a strange trace": {
+			message: with(header("traceparent", "x")),
+			check:   func(e journal.Event) bool { return !e.Context.Traceparent.IsZero() },
+		},
+		"no headers": {message: with(func(m *journal.Message) { m.Header = nil }), fault: journal.FaultHeader},
+		"other specs": {
+			message: with(
+				func(m *journal.Message) { header("ce-specversion", "9")(m); header("content-type", "text/plain")(m) },
+			),
+			check: func(e journal.Event) bool { return e.Version == 3 },
+		},
+		"no data": {
+			message: with(data("")),
+			check:   func(e journal.Event) bool { return string(e.Data) == "{}" },
+		},
+		"an object": {
+			message: with(data(" {\"a\":[1e400]}\n")),
+			check:   func(e journal.Event) bool { return e.Version == 3 },
+		},
 		"null":             {message: with(data("null")), fault: journal.FaultData},
 		"a scalar":         {message: with(data("17")), fault: journal.FaultData},
 		"an array":         {message: with(data("[{}]")), fault: journal.FaultData},
@@ -140,8 +226,14 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 		"more than object": {message: with(data(`{"a":1} x`)), fault: journal.FaultData},
 		"spaces":           {message: with(data("  ")), fault: journal.FaultData},
 		"bytes":            {message: with(data("\x00\xff")), fault: journal.FaultData},
-		"a deep object":    {message: with(data(strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000))), fault: journal.FaultData},
-		"huge":             {message: with(data(`{"a":"` + strings.Repeat("x", streams.MaxMessageBytes) + `"}`)), fault: journal.FaultSize},
+		"a deep object": {
+			message: with(data(strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000))),
+			fault:   journal.FaultData,
+		},
+		"huge": {
+			message: with(data(`{"a":"` + strings.Repeat("x", streams.MaxMessageBytes) + `"}`)),
+			fault:   journal.FaultSize,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			event, err := journal.ReadEvent(row.message)
@@ -149,7 +241,8 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			switch {
 			case row.fault == "" && (err != nil || !row.check(event)):
 				t.Errorf("%+v, %v", event, err)
-			case row.fault != "" && (!unreadable || e.Fault != row.fault || e.Sequence != 7 || !errors.Is(err, journal.ErrMalformedEvent)):
+			case row.fault != "" &&
+				(!unreadable || e.Fault != row.fault || e.Sequence != 7 || !errors.Is(err, journal.ErrMalformedEvent)):
 				t.Errorf("%+v, %v; want fault %s", event, err, row.fault)
 			case err != nil && len(err.Error()) > 1000:
 				t.Errorf("the error has %d bytes", len(err.Error()))
@@ -247,7 +340,8 @@ func TestChain_CountsWhatWasPassedOver(t *testing.T) {
 		continues       bool
 	}{
 		{version: 1, continues: true}, {version: 3}, {version: 2, continues: true}, {version: 2},
-		{passed: 3}, {passed: 0}, {passed: 900}, {version: 5}, {version: 901}, {passed: 4}, {version: 5, continues: true},
+		{passed: 3}, {passed: 0}, {passed: 900}, {version: 5}, {version: 901}, {passed: 4},
+		{version: 5, continues: true},
 		{passed: 6}, {version: 6, continues: true}, {passed: 0}, {version: 8}, {version: 7, continues: true},
 	} {
 		if row.version == 0 {

@@ -134,7 +134,8 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 	for n := range wallets {
 		id := fmt.Sprintf("w%d", n)
 		var got []journal.Event
-		for err := errors.New("not read"); err != nil || len(got) < events; { // the client may reconnect, and a replica be behind
+		for err := errors.New("not read"); err != nil ||
+			len(got) < events; { // the client may reconnect, and a replica be behind
 			got = nil
 			err = eventLog.Load(tenant, acme, "wallet", id, 1, 0, func(e journal.Event) error {
 				got = append(got, e)

@@ -45,19 +45,22 @@ func (s *scrubber) turn(ctx context.Context) error {
 	)
 	errEnough := errors.New("enough")
 	next := s.next
-	err = natsclient.ReadBatchesWithin(ctx, s.js, streams.Events, "events.>", next, scrubMessages, natsclient.FewSilences, func(msg *jetstream.RawStreamMsg) error {
-		if msg.Sequence > next {
-			gaps = append(gaps, Gap{next, msg.Sequence - 1})
-		}
-		next, count, size = msg.Sequence+1, count+1, size+len(msg.Data)
-		if _, err := ReadEvent(RawMessage(msg)); err != nil {
-			unreadable = append(unreadable, err)
-		}
-		if size >= scrubBytes {
-			return errEnough
-		}
-		return nil
-	})
+	err = natsclient.ReadBatchesWithin(
+		ctx, s.js, streams.Events, "events.>", next, scrubMessages, natsclient.FewSilences,
+		func(msg *jetstream.RawStreamMsg) error {
+			if msg.Sequence > next {
+				gaps = append(gaps, Gap{next, msg.Sequence - 1})
+			}
+			next, count, size = msg.Sequence+1, count+1, size+len(msg.Data)
+			if _, err := ReadEvent(RawMessage(msg)); err != nil {
+				unreadable = append(unreadable, err)
+			}
+			if size >= scrubBytes {
+				return errEnough
+			}
+			return nil
+		},
+	)
 	if errors.Is(err, natsclient.ErrSilent) || err == nil && count < scrubMessages && next <= last {
 		// Where the server cannot read a block of its files by subject, it does not answer, or
 		// answers that there are no further messages.
@@ -165,8 +168,15 @@ func (s *scrubber) record(ctx context.Context, gap Gap) error {
 		if id != "" {
 			continue
 		}
-		finding := Finding{Epoch: kept.Value.epoch(created), Gap: left, Why: "the messages cannot be read", Time: time.Now().UTC()}
-		if err := s.records.change(ctx, func(record *Record) (bool, error) { return record.find(finding), nil }); err != nil {
+		finding := Finding{
+			Epoch: kept.Value.epoch(created),
+			Gap:   left,
+			Why:   "the messages cannot be read",
+			Time:  time.Now().UTC(),
+		}
+		if err := s.records.change(
+			ctx, func(record *Record) (bool, error) { return record.find(finding), nil },
+		); err != nil {
 			return err
 		}
 	}

@@ -145,7 +145,8 @@ func (u *unreadable) collect(metrics chan<- prometheus.Metric) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, fault := range Faults() {
-		metrics <- prometheus.MustNewConstMetric(unreadableMetric, prometheus.CounterValue, float64(u.met[fault]), string(fault))
+		metrics <- prometheus.MustNewConstMetric(unreadableMetric, prometheus.CounterValue, float64(u.met[fault]),
+			string(fault))
 	}
 	metrics <- prometheus.MustNewConstMetric(undeclaredMetric, prometheus.GaugeValue, float64(u.count))
 }

@@ -85,11 +85,14 @@ func Verify(ctx context.Context, js jetstream.JetStream) (*Report, error) {
 		return nil
 	}
 	for next <= last {
-		err := natsclient.ReadBatchesWithin(ctx, js, streams.Events, "events.>", next, math.MaxInt, natsclient.FewSilences, take)
+		err := natsclient.ReadBatchesWithin(ctx, js, streams.Events, "events.>", next, math.MaxInt,
+			natsclient.FewSilences, take)
 		if errors.Is(err, natsclient.ErrSilent) { // the server cannot read a block by subject: message by message
 			var msg *jetstream.RawStreamMsg
 			for step := next; step <= last && step < next+natsclient.BatchSize && err != nil; step++ {
-				if msg, err = natsclient.AskLeader(ctx, js, streams.Events, natsclient.Question{From: step}); err == nil && msg != nil {
+				if msg, err = natsclient.AskLeader(
+					ctx, js, streams.Events, natsclient.Question{From: step},
+				); err == nil && msg != nil {
 					err = take(msg)
 				} else if err == nil {
 					report.Gaps, next = append(report.Gaps, Gap{step, step}), step+1
@@ -153,7 +156,8 @@ func (r *Report) verify(newest map[string]verified, msg *jetstream.RawStreamMsg,
 		return
 	}
 	if !before.Continues(event.Version) {
-		r.fault("aggregate %s: version %d at sequence %d follows version %d", name, event.Version, msg.Sequence, before.Version)
+		r.fault("aggregate %s: version %d at sequence %d follows version %d", name, event.Version, msg.Sequence,
+			before.Version)
 	}
 	before.Next(event.Version)
 	newest[name] = verified{before.Chain, msg.Sequence}
@@ -162,21 +166,26 @@ func (r *Report) verify(newest map[string]verified, msg *jetstream.RawStreamMsg,
 // snapshots compares the aggregates' snapshots with their events.
 func (r *Report) snapshots(ctx context.Context, js jetstream.JetStream, newest map[string]verified, epoch int64) error {
 	prefix := "$KV." + streams.BucketSnapshots + "."
-	return natsclient.ReadBatches(ctx, js, streams.BucketStream(streams.BucketSnapshots), prefix+">", 1, 0, func(msg *jetstream.RawStreamMsg) error {
-		var snapshot struct {
-			Epoch    int64  `json:"epoch"`
-			Version  int64  `json:"version"`
-			Sequence uint64 `json:"sequence"`
-		}
-		if counts := msg.Header.Get("KV-Operation") == "" && json.Unmarshal(msg.Data, &snapshot) == nil && snapshot.Epoch == epoch; !counts {
+	return natsclient.ReadBatches(
+		ctx, js, streams.BucketStream(streams.BucketSnapshots), prefix+">", 1, 0,
+		func(msg *jetstream.RawStreamMsg) error {
+			var snapshot struct {
+				Epoch    int64  `json:"epoch"`
+				Version  int64  `json:"version"`
+				Sequence uint64 `json:"sequence"`
+			}
+			if counts := msg.Header.Get("KV-Operation") == "" && json.Unmarshal(msg.Data, &snapshot) == nil &&
+				snapshot.Epoch == epoch; !counts {
+				return nil
+			}
+			name := strings.TrimPrefix(msg.Subject, prefix)
+			has := newest[name]
+			newest[name] = has // its tenant counts
+			if has.sequence < snapshot.Sequence {
+				r.fault("aggregate %s: the journal ends at version %d, before its snapshot of version %d", name,
+					has.Version, snapshot.Version)
+			}
 			return nil
-		}
-		name := strings.TrimPrefix(msg.Subject, prefix)
-		has := newest[name]
-		newest[name] = has // its tenant counts
-		if has.sequence < snapshot.Sequence {
-			r.fault("aggregate %s: the journal ends at version %d, before its snapshot of version %d", name, has.Version, snapshot.Version)
-		}
-		return nil
-	})
+		},
+	)
 }

@@ -7,7 +7,9 @@ import (
 )
 
 // errAnswer is the error of a value that the NATS server has published itself.
-var errAnswer = errors.New("the value is an answer of the NATS server that a client directed to this key: delete or replace it")
+var errAnswer = errors.New(
+	"the value is an answer of the NATS server that a client directed to this key: delete or replace it",
+)
 
 // answers begin the server's answers to publishers (acknowledgements, and errors) and to requests of
 // the JetStream API. No value of a bucket begins so.

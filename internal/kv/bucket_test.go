@@ -156,30 +156,35 @@ func TestPage_LastChangedComesFirst(t *testing.T) {
 		page, scan int
 		want       []string
 	}{
-		{"rare.*", 10_000, 10_000, rare}, {"rare.*", 7, 10_000, rare}, {"rare.*", 300, 300, rare}, {"rare.*", 10_000, 100, rare},
-		{"busy.*", 10_000, 10_000, busy}, {"busy.*", 1000, 10_000, busy}, {"busy.*", 10_000, 1, busy}, {"rare.changed", 1, 1, rare[:1]}, {"none.*", 5, 5, nil},
+		{"rare.*", 10_000, 10_000, rare}, {"rare.*", 7, 10_000, rare}, {"rare.*", 300, 300, rare},
+		{"rare.*", 10_000, 100, rare},
+		{"busy.*", 10_000, 10_000, busy}, {"busy.*", 1000, 10_000, busy}, {"busy.*", 10_000, 1, busy},
+		{"rare.changed", 1, 1, rare[:1]}, {"none.*", 5, 5, nil},
 	} {
 		var got []string
 		pages := 0
 		for before := uint64(0); pages == 0 || before > 0; pages++ {
 			taken := 0
 			var err error
-			before, err = bucket.Newest(ctx, test.pattern, before, test.scan, func(key string, kept kv.Entry[fleet.Tenant]) bool {
-				if taken == test.page {
-					return false
-				}
-				if kept.Value.Reason != key {
-					t.Fatalf("%s has the value of %s", key, kept.Value.Reason)
-				}
-				got, taken = append(got, key), taken+1
-				return true
-			})
+			before, err = bucket.Newest(
+				ctx, test.pattern, before, test.scan, func(key string, kept kv.Entry[fleet.Tenant]) bool {
+					if taken == test.page {
+						return false
+					}
+					if kept.Value.Reason != key {
+						t.Fatalf("%s has the value of %s", key, kept.Value.Reason)
+					}
+					got, taken = append(got, key), taken+1
+					return true
+				},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
 		if !slices.Equal(got, test.want) {
-			t.Errorf("%s, %d a page, %d read at most: %d keys in %d pages, want %d in order", test.pattern, test.page, test.scan, len(got), pages, len(test.want))
+			t.Errorf("%s, %d a page, %d read at most: %d keys in %d pages, want %d in order", test.pattern, test.page,
+				test.scan, len(got), pages, len(test.want))
 		}
 		if least := len(test.want) / test.page; pages < least {
 			t.Errorf("%s: %d pages of %d", test.pattern, pages, test.page)
@@ -194,13 +199,16 @@ func TestPut_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "KV_"+streams.BucketTenants); err != nil {
 		t.Fatal(err)
 	}
-	silent, err := js.Conn().SubscribeSync("$KV." + streams.BucketTenants + ".>") // takes what is published, and says nothing
+	silent, err := js.Conn().SubscribeSync(
+		"$KV." + streams.BucketTenants + ".>",
+	) // takes what is published, and says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Minute)
 	defer cancel()
-	if _, err := bucket.Put(ctx, "acme", fleet.Tenant{}, 0); err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kv.ErrChanged) || ctx.Err() != nil {
+	if _, err := bucket.Put(ctx, "acme", fleet.Tenant{}, 0); err == nil || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, kv.ErrChanged) || ctx.Err() != nil {
 		t.Errorf("%v, want that there is no acknowledgement, within the call's time", err)
 	}
 	if n, _, err := silent.Pending(); err != nil || n == 0 {

@@ -38,13 +38,15 @@ func SharedSecret(ctx context.Context, js jetstream.JetStream, name string) ([]b
 func readSecret(ctx context.Context, js jetstream.JetStream, name string) ([]byte, error) {
 	var reply *nats.Msg
 	if err := natsclient.Patiently(ctx, func(ctx context.Context) (err error) {
-		reply, err = js.Conn().RequestWithContext(ctx, "$JS.API.DIRECT.GET.KV_"+streams.BucketSecrets+".$KV."+streams.BucketSecrets+"."+name, nil)
+		reply, err = js.Conn().RequestWithContext(ctx,
+			"$JS.API.DIRECT.GET.KV_"+streams.BucketSecrets+".$KV."+streams.BucketSecrets+"."+name, nil)
 		return err
 	}); err != nil {
 		return nil, fmt.Errorf("kv: read secret %s: %w", name, err)
 	}
 	if reply.Header.Get("Status") != "" || reply.Header.Get("KV-Operation") != "" {
-		return nil, fmt.Errorf("kv: the secret %q is missing: %w: run 'headgate nats-setup' as the set-up user", name, streams.ErrNotSetUp)
+		return nil, fmt.Errorf("kv: the secret %q is missing: %w: run 'headgate nats-setup' as the set-up user", name,
+			streams.ErrNotSetUp)
 	}
 	return checkSecret(name, reply.Data)
 }
@@ -60,7 +62,8 @@ func EnsureSecret(ctx context.Context, js jetstream.JetStream, name string) ([]b
 	}
 	stored, err := Read(ctx, js, streams.BucketSecrets, name)
 	if errors.Is(err, ErrNotFound) { // it was deleted: an operator wants a new one
-		if err = replaceDeleted(contextkit.PlatformContext(ctx), js, streams.BucketSecrets, name, fresh); err == nil || errors.Is(err, ErrChanged) {
+		if err = replaceDeleted(contextkit.PlatformContext(ctx), js, streams.BucketSecrets, name, fresh); err == nil ||
+			errors.Is(err, ErrChanged) {
 			stored, err = Read(ctx, js, streams.BucketSecrets, name)
 		}
 	}
@@ -73,9 +76,11 @@ func EnsureSecret(ctx context.Context, js jetstream.JetStream, name string) ([]b
 // checkSecret returns a secret, or an error if it is damaged.
 func checkSecret(name string, secret []byte) ([]byte, error) {
 	if len(secret) != secretBytes || isAnswer(secret) {
-		return nil, fmt.Errorf("kv: the secret %q in bucket %s is damaged: it has %d bytes, and a secret has %d that are random. "+
-			"Restore it, or delete the key (nats kv del %s %s) and restart all nodes: a new one is made, and the tokens that were issued before are refused",
-			name, streams.BucketSecrets, len(secret), secretBytes, streams.BucketSecrets, name)
+		return nil, fmt.Errorf(
+			"kv: the secret %q in bucket %s is damaged: it has %d bytes, and a secret has %d that are random. "+
+				"Restore it, or delete the key (nats kv del %s %s) and restart all nodes: a new one is made, and the tokens that were issued before are refused",
+			name, streams.BucketSecrets, len(secret), secretBytes, streams.BucketSecrets, name,
+		)
 	}
 	return secret, nil
 }

@@ -27,7 +27,8 @@ func TestSharedSecret_IsOneForAllNodesAndNeverADamagedOne(t *testing.T) {
 		if _, err := bucket.Put(t.Context(), "tokens", []byte(damaged)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := kv.SharedSecret(t.Context(), js, "tokens"); err == nil || !strings.Contains(err.Error(), `the secret "tokens" in bucket `+streams.BucketSecrets) {
+		if _, err := kv.SharedSecret(t.Context(), js, "tokens"); err == nil ||
+			!strings.Contains(err.Error(), `the secret "tokens" in bucket `+streams.BucketSecrets) {
 			t.Errorf("a secret of %d bytes: %v", len(damaged), err)
 		}
 	}

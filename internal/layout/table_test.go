@@ -4,14 +4,17 @@ package layout
 var groups = map[string][]string{
 	// small packages without a part of the platform's state
 	"small": {
-		"internal/backoff", "internal/config", "internal/descriptors", "internal/disk", "internal/excerpt", "internal/fairqueue",
-		"internal/fanout", "internal/format", "internal/lazydeadline", "internal/tlsfiles", "internal/token", "internal/tracing", "internal/version",
+		"internal/backoff", "internal/config", "internal/descriptors", "internal/disk", "internal/excerpt",
+		"internal/fairqueue",
+		"internal/fanout", "internal/format", "internal/lazydeadline", "internal/tlsfiles", "internal/token",
+		"internal/tracing", "internal/version",
 	},
 	// access to NATS: no concept of the platform
 	"nats": {"internal/natsclient", "internal/streams", "internal/natshealth", "internal/kv"},
 	// what nodes share over NATS
 	"shared": {
-		"internal/auditlog", "internal/deadletter", "internal/fleet", "internal/journal", "internal/lease", "internal/models", "internal/position",
+		"internal/auditlog", "internal/deadletter", "internal/fleet", "internal/journal", "internal/lease",
+		"internal/models", "internal/position",
 		"internal/skips", "internal/tail", "internal/timeline", "internal/usage", "internal/workqueue",
 	},
 	"services": {"services/aggregate", "services/control", "services/projection", "services/runner"},
@@ -77,11 +80,13 @@ var mayImport = map[string][]string{
 
 	"control": nil,
 	"internal/node": {
-		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/access", "internal/backup", "internal/fastpath",
+		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/access",
+		"internal/backup", "internal/fastpath",
 		"internal/natsserver", "internal/rpc", "internal/setup",
 	},
 	"cmd": {
-		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/access", "internal/backup", "internal/fastpath",
+		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/access",
+		"internal/backup", "internal/fastpath",
 		"internal/natsserver", "internal/node", "internal/rpc", "internal/setup",
 	},
 }

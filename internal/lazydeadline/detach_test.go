@@ -24,7 +24,8 @@ func TestDetach_KeepsOnlyTheParentsEnd(t *testing.T) {
 	if _, carried := contextkit.FromContext(ctx); carried || ctx.Value(key{}) != nil {
 		t.Error("it carries what its parent does")
 	}
-	if until, ok := ctx.Deadline(); !ok || deadline.Sub(until) < contextkit.DeadlineMargin || deadline.Sub(until) > contextkit.DeadlineMargin+time.Minute {
+	if until, ok := ctx.Deadline(); !ok || deadline.Sub(until) < contextkit.DeadlineMargin ||
+		deadline.Sub(until) > contextkit.DeadlineMargin+time.Minute {
 		t.Errorf("its deadline is %v, want its parent's less the margin, %v", until, deadline)
 	}
 	child, leave := context.WithCancel(ctx)

@@ -17,9 +17,13 @@ func TestContext_EndsLikeOtherContexts(t *testing.T) {
 		end    func(parent context.CancelFunc, until *Context)
 		want   error
 	}{
-		"its time passes": {time.Millisecond, func(_ context.CancelFunc, until *Context) { <-until.Done() }, context.DeadlineExceeded},
-		"it is cancelled": {time.Hour, func(_ context.CancelFunc, until *Context) { until.Cancel(); until.Cancel() }, context.Canceled},
-		"its parent is":   {time.Hour, func(parent context.CancelFunc, _ *Context) { parent() }, context.Canceled},
+		"its time passes": {
+			time.Millisecond, func(_ context.CancelFunc, until *Context) { <-until.Done() }, context.DeadlineExceeded,
+		},
+		"it is cancelled": {
+			time.Hour, func(_ context.CancelFunc, until *Context) { until.Cancel(); until.Cancel() }, context.Canceled,
+		},
+		"its parent is": {time.Hour, func(parent context.CancelFunc, _ *Context) { parent() }, context.Canceled},
 	} {
 		// However it is waited for, if at all.
 		for way, wait := range map[string]func(ctx context.Context) error{
@@ -28,8 +32,12 @@ func TestContext_EndsLikeOtherContexts(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			},
-			"by Await":                  func(ctx context.Context) error { return Await(ctx, nil) },
-			"by Await, a value further": func(ctx context.Context) error { return Await(contextkit.Carry(ctx, "further"), nil) },
+			"by Await": func(ctx context.Context) error { return Await(ctx, nil) },
+			"by Await, a value further": func(ctx context.Context) error {
+				return Await(
+					contextkit.Carry(ctx, "further"), nil,
+				)
+			},
 			"by a context that derives from it": func(ctx context.Context) error {
 				derived, cancel := context.WithCancel(contextkit.Carry(ctx, "further"))
 				defer cancel()

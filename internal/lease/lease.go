@@ -91,8 +91,13 @@ func New(ctx context.Context, js jetstream.JetStream, config Config) (*Lease, er
 		return nil, err
 	}
 	return &Lease{
-		config: config, js: js, bucket: bucket, wake: make(chan struct{}, 1),
-		own: Member{Node: config.Node, Taking: true}, members: map[string]seen{}, changed: make(chan struct{}),
+		config:  config,
+		js:      js,
+		bucket:  bucket,
+		wake:    make(chan struct{}, 1),
+		own:     Member{Node: config.Node, Taking: true},
+		members: map[string]seen{},
+		changed: make(chan struct{}),
 	}, nil
 }
 

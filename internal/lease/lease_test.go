@@ -29,11 +29,22 @@ type process struct {
 
 func start(t *testing.T, js jetstream.JetStream, node string, lost time.Duration) *process {
 	t.Helper()
-	l, err := lease.New(t.Context(), js, lease.Config{Group: "test", Node: node, Every: lost / 10, Lost: lost, Log: zerolog.Nop()})
+	l, err := lease.New(t.Context(), js, lease.Config{
+		Group: "test",
+		Node:  node,
+		Every: lost / 10,
+		Lost:  lost,
+		Log:   zerolog.Nop(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{Lease: l, terms: make(chan string, 16), ended: make(chan string, 16), busy: make(chan struct{})}
+	p := &process{
+		Lease: l,
+		terms: make(chan string, 16),
+		ended: make(chan string, 16),
+		busy:  make(chan struct{}),
+	}
 	close(p.busy)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

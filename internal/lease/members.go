@@ -103,7 +103,9 @@ func (l *Lease) expire(ctx context.Context) {
 			if err := l.bucket.Delete(ctx, l.key(id), kept.Revision); err != nil {
 				continue // it has renewed its lease, or the next look decides
 			}
-			l.config.Log.Warn().Str("node", s.member.Node).Str("lease", id).Msg("a process was silent for too long; its lease is deleted")
+			l.config.Log.Warn().Str("node", s.member.Node).Str("lease", id).Msg(
+				"a process was silent for too long; its lease is deleted",
+			)
 		}
 		l.update(kv.Changes[Member]{Deleted: []string{l.key(id)}})
 	}

@@ -16,9 +16,12 @@ import (
 // error that lasts until a setting or the program changes.
 func Away(err error) bool {
 	for _, known := range []error{
-		nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
-		nats.ErrStaleConnection, nats.ErrNoResponders, nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrMaxConnectionsExceeded,
-		nats.ErrMaxAccountConnectionsExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrServerShutdown, context.DeadlineExceeded,
+		nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, nats.ErrDisconnected,
+		nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
+		nats.ErrStaleConnection, nats.ErrNoResponders, nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked,
+		nats.ErrMaxConnectionsExceeded,
+		nats.ErrMaxAccountConnectionsExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrServerShutdown,
+		context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) {
 			return true

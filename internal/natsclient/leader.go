@@ -108,7 +108,12 @@ func readAnswer(stream string, text []byte) (*jetstream.RawStreamMsg, error) {
 		err = answer.Error
 	}
 	m := &answer.Message
-	msg := &jetstream.RawStreamMsg{Subject: m.Subject, Sequence: m.Sequence, Data: m.Data, Time: m.Time}
+	msg := &jetstream.RawStreamMsg{
+		Subject:  m.Subject,
+		Sequence: m.Sequence,
+		Data:     m.Data,
+		Time:     m.Time,
+	}
 	if err == nil && len(m.Header) > 0 {
 		msg.Header, err = nats.DecodeHeadersMsg(m.Header)
 	}

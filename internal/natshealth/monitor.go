@@ -78,7 +78,11 @@ type Monitor struct {
 // errors it sets. The connection's former handler of errors is called too.
 func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
 	m := &Monitor{
-		js: js, log: log, answered: time.Now(), faults: map[string]time.Time{}, again: make(chan struct{}, 1),
+		js:       js,
+		log:      log,
+		answered: time.Now(),
+		faults:   map[string]time.Time{},
+		again:    make(chan struct{}, 1),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_nats_errors_total",
 			Help: "Errors that the NATS client reported, by kind; slow_consumer: messages were dropped because they were not read.",
@@ -116,7 +120,8 @@ func (m *Monitor) disconnected(conn *nats.Conn, err error) {
 		err = errors.New("the server closed it")
 	}
 	m.set(natsAway, true)
-	m.log.Warn().Err(err).Dur("again_in_ms", natsclient.ReconnectWait).Msg("the connection to NATS is lost; it is restored when a server answers")
+	m.log.Warn().Err(err).Dur("again_in_ms",
+		natsclient.ReconnectWait).Msg("the connection to NATS is lost; it is restored when a server answers")
 }
 
 // Kinds of errors that the client reports.
@@ -157,7 +162,9 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 		line = line.Str("subject", subject)
 	}
 	if kind == faultPermission {
-		line.Msg("NATS refuses the process's user a subject: make the servers' configuration again with 'headgate nats-config' of this version, and check that nats.nkey and node.id belong to the same node; it is logged again after a minute without it")
+		line.Msg(
+			"NATS refuses the process's user a subject: make the servers' configuration again with 'headgate nats-config' of this version, and check that nats.nkey and node.id belong to the same node; it is logged again after a minute without it",
+		)
 		return
 	}
 	line.Msg("NATS client: an error has occurred; it is logged again after a minute without it")
@@ -269,17 +276,28 @@ func (m *Monitor) Outage() (Outage, bool) {
 }
 
 var (
-	natsConnected  = prometheus.NewDesc("headgate_nats_connected", "1 while the process is connected to NATS.", nil, nil)
-	natsDisconnect = prometheus.NewDesc("headgate_nats_disconnects_total", "Connections to NATS that were lost.", nil, nil)
-	jetStreamThere = prometheus.NewDesc("headgate_jetstream_available", "1 while JetStream answers for the journal; 0 while NATS or JetStream is unavailable, or the journal has no leader.", nil, nil)
-	natsViewAge    = prometheus.NewDesc("headgate_nats_view_age_seconds", "Time since JetStream answered last: the age of the state that the process has received over NATS.", nil, nil)
-	journalLast    = prometheus.NewDesc("headgate_journal_last_sequence", "Last sequence of the journal, by JetStream's last answer.", nil, nil)
-	journalBytes   = prometheus.NewDesc("headgate_journal_bytes", "Bytes of the journal's messages, of one replica, by JetStream's last answer.", nil, nil)
+	natsConnected = prometheus.NewDesc("headgate_nats_connected", "1 while the process is connected to NATS.", nil,
+		nil)
+	natsDisconnect = prometheus.NewDesc("headgate_nats_disconnects_total", "Connections to NATS that were lost.", nil,
+		nil)
+	jetStreamThere = prometheus.NewDesc(
+		"headgate_jetstream_available",
+		"1 while JetStream answers for the journal; 0 while NATS or JetStream is unavailable, or the journal has no leader.",
+		nil, nil,
+	)
+	natsViewAge = prometheus.NewDesc("headgate_nats_view_age_seconds",
+		"Time since JetStream answered last: the age of the state that the process has received over NATS.", nil, nil)
+	journalLast = prometheus.NewDesc("headgate_journal_last_sequence",
+		"Last sequence of the journal, by JetStream's last answer.", nil, nil)
+	journalBytes = prometheus.NewDesc("headgate_journal_bytes",
+		"Bytes of the journal's messages, of one replica, by JetStream's last answer.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (m *Monitor) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{natsConnected, natsDisconnect, jetStreamThere, natsViewAge, journalLast, journalBytes} {
+	for _, d := range []*prometheus.Desc{
+		natsConnected, natsDisconnect, jetStreamThere, natsViewAge, journalLast, journalBytes,
+	} {
 		descriptions <- d
 	}
 	m.errors.Describe(descriptions)

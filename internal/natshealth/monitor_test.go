@@ -117,7 +117,9 @@ func TestMonitor_ReportsLossAndReturnOfNATS(t *testing.T) {
 
 	natstest.Server(t, &options)
 	natstest.Eventually(t, "JetStream answers again", func() bool { _, away := m.Outage(); return !away })
-	for _, text := range []string{"the connection to NATS is lost", "the connection to NATS is restored", "JetStream answers again"} {
+	for _, text := range []string{
+		"the connection to NATS is lost", "the connection to NATS is restored", "JetStream answers again",
+	} {
 		if n := lines.count(text); n != 1 {
 			t.Errorf("%d lines %q, want 1:\n%s", n, text, lines.text.String())
 		}

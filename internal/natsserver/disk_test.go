@@ -105,12 +105,15 @@ func TestEmbedded_ContinuesOnceThereIsRoom(t *testing.T) {
 		free := disktest.Fill(t, dir)
 		for appendOne(len(stored)+1) == nil { // until the block of the file system is full
 		}
-		if line := w.lines.Await(t, "the disk of the journal refuses writes"); !strings.Contains(line, "no space left on device") || !strings.Contains(line, dir) {
+		if line := w.lines.Await(
+			t, "the disk of the journal refuses writes",
+		); !strings.Contains(line, "no space left on device") || !strings.Contains(line, dir) {
 			t.Errorf("%s: want the cause and the directory", line)
 		}
 		w.refused(t, natshealth.RefusalNoRoom)
 		var known *natshealth.StorageError
-		if err := appendOne(len(stored) + 1); !errors.Is(err, journal.ErrRefused) || !errors.As(err, &known) || !strings.Contains(known.Error(), "disk") {
+		if err := appendOne(len(stored) + 1); !errors.Is(err, journal.ErrRefused) || !errors.As(err, &known) ||
+			!strings.Contains(known.Error(), "disk") {
 			t.Errorf("round %d: %v: want a refusal that names the disk", round, err)
 		}
 		if value := natstest.Writable(t, w.storage, streams.Events); value != 0 {
@@ -224,7 +227,9 @@ func TestEmbedded_NoticesThatItsDirectoryIsGone(t *testing.T) {
 				t.Errorf("%s: want the directory", line)
 			}
 			w.refused(t, natshealth.RefusalGone)
-			if err := w.journal.Append(ctx, acme, first[0].Sequence, natstest.Events("w", 2, 1, "")); !errors.Is(err, journal.ErrRefused) {
+			if err := w.journal.Append(
+				ctx, acme, first[0].Sequence, natstest.Events("w", 2, 1, ""),
+			); !errors.Is(err, journal.ErrRefused) {
 				t.Errorf("%v: want a refusal", err)
 			}
 			if got := natstest.Load(t, w.journal, acme, "w"); len(got) != 1 {

@@ -60,7 +60,12 @@ func Start(ctx context.Context, config Config) (*Embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Embedded{config: config, log: zerolog.Nop(), lock: file, anchor: disk.NewAnchor(file)}
+	e := &Embedded{
+		config: config,
+		log:    zerolog.Nop(),
+		lock:   file,
+		anchor: disk.NewAnchor(file),
+	}
 	if config.Log != nil {
 		e.log = *config.Log
 	}

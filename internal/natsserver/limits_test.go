@@ -19,7 +19,9 @@ func TestEmbedded_BoundsNoConsumers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range server.JSDefaultMaxConsumersPerStream + 1 {
-		if _, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{MemoryStorage: true, AckPolicy: jetstream.AckNonePolicy}); err != nil {
+		if _, err := stream.CreateConsumer(
+			t.Context(), jetstream.ConsumerConfig{MemoryStorage: true, AckPolicy: jetstream.AckNonePolicy},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}

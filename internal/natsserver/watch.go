@@ -188,7 +188,13 @@ func (w *embeddedWatch) declare(refusal natshealth.Refusal, failing map[string]e
 		cause = err // one of them
 		errs = append(
 			errs,
-			&natshealth.StorageError{Stream: stream, Refusal: refusal, Since: w.since, Embedded: true, Cause: err},
+			&natshealth.StorageError{
+				Stream:   stream,
+				Refusal:  refusal,
+				Since:    w.since,
+				Embedded: true,
+				Cause:    err,
+			},
 		)
 	}
 	w.storage.Declare(errs)
@@ -219,7 +225,8 @@ func (w *embeddedWatch) declare(refusal natshealth.Refusal, failing map[string]e
 		)
 	} else {
 		line.Msg(
-			"the disk of the journal refuses writes: nothing is stored in these streams, and commands are refused if " + streams.Events + " is one of them. Free disk space; the server is then restarted automatically",
+			"the disk of the journal refuses writes: nothing is stored in these streams, and commands are refused if " +
+				streams.Events + " is one of them. Free disk space; the server is then restarted automatically",
 		)
 	}
 }

@@ -22,7 +22,8 @@ func SameContract(ctx context.Context, t *testing.T, js jetstream.JetStream, str
 	}
 	got, err := contextkit.ExtractNATS(msg.Header)
 	want, _ := contextkit.FromContext(ctx)
-	if err != nil || got.CorrelationID != want.CorrelationID || got.TraceID != want.TraceID || got.TenantID != want.TenantID {
+	if err != nil || got.CorrelationID != want.CorrelationID || got.TraceID != want.TraceID ||
+		got.TenantID != want.TenantID {
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
 }

@@ -27,9 +27,14 @@ func Events(id string, first, n int, key string) []journal.Event {
 	list := make([]journal.Event, n)
 	for i := range list {
 		list[i] = journal.Event{
-			ID: contextkit.NewID(), Type: "deposited", AggregateType: "wallet", AggregateID: id,
-			Version: int64(first + i), Time: time.Now(), Data: fmt.Appendf(nil, `{"amount":%d}`, first+i),
-			Command: journal.CommandRef{IdempotencyKey: key, Fingerprint: "f"},
+			ID:            contextkit.NewID(),
+			Type:          "deposited",
+			AggregateType: "wallet",
+			AggregateID:   id,
+			Version:       int64(first + i),
+			Time:          time.Now(),
+			Data:          fmt.Appendf(nil, `{"amount":%d}`, first+i),
+			Command:       journal.CommandRef{IdempotencyKey: key, Fingerprint: "f"},
 		}
 	}
 	return list

@@ -41,26 +41,76 @@ func StrangeMessages() []Strange {
 		{Name: "without-tenant", header: map[string][]string{contextkit.NATSTenantID: nil}},
 		{Name: "empty-tenant", header: map[string][]string{contextkit.NATSTenantID: {""}}},
 		{Name: "without-aggregate", header: map[string][]string{"ce-aggregatetype": nil, "ce-aggregateid": nil}},
-		{Name: "without-contract", header: map[string][]string{contextkit.NATSTraceparent: nil, contextkit.NATSCorrelationID: nil, contextkit.NATSRequestID: nil, contextkit.NATSTraceID: nil}},
-		{Name: "unknown-headers", header: map[string][]string{"x-vendor": {"a", "b"}, "ce-specversion": {"2.0"}, "content-type": {"text/plain"}, textproto.CanonicalMIMEHeaderKey(contextkit.NATSTenantID): {"globex"}}},
+		{
+			Name: "without-contract",
+			header: map[string][]string{
+				contextkit.NATSTraceparent: nil, contextkit.NATSCorrelationID: nil, contextkit.NATSRequestID: nil,
+				contextkit.NATSTraceID: nil,
+			},
+		},
+		{
+			Name: "unknown-headers",
+			header: map[string][]string{
+				"x-vendor": {"a", "b"}, "ce-specversion": {"2.0"}, "content-type": {"text/plain"},
+				textproto.CanonicalMIMEHeaderKey(contextkit.NATSTenantID): {"globex"},
+			},
+		},
 		{Name: "two-times", header: map[string][]string{"ce-time": {"2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"}}},
-		{Name: "without-source", header: map[string][]string{"ce-source": nil, "ce-specversion": nil, "content-type": nil}},
+		{
+			Name:   "without-source",
+			header: map[string][]string{"ce-source": nil, "ce-specversion": nil, "content-type": nil},
+		},
 		{Name: "foreign-source", header: map[string][]string{"ce-source": {"https://other.example"}}},
 		{Name: "unknown-model", header: map[string][]string{"ce-model": {"; no model"}}},
-		{Name: "unknown-key", header: map[string][]string{"ce-idempotencykey": {"k", "l"}, "ce-commandfingerprint": {"\"no\" fingerprint"}}},
+		{
+			Name: "unknown-key",
+			header: map[string][]string{
+				"ce-idempotencykey": {"k", "l"}, "ce-commandfingerprint": {"\"no\" fingerprint"},
+			},
+		},
 		{Name: "unknown-contract", header: map[string][]string{
-			contextkit.NATSTraceparent: {"no trace"}, contextkit.NATSTracestate: {"no,=state"}, contextkit.NATSTraceID: {"z"},
-			contextkit.NATSCorrelationID: {"c", "d"}, contextkit.NATSRequestID: {"not an id"}, contextkit.NATSCausationID: {""}, contextkit.NATSCausationDepth: {"deep"},
+			contextkit.NATSTraceparent: {"no trace"}, contextkit.NATSTracestate: {"no,=state"},
+			contextkit.NATSTraceID:       {"z"},
+			contextkit.NATSCorrelationID: {"c", "d"}, contextkit.NATSRequestID: {"not an id"},
+			contextkit.NATSCausationID: {""}, contextkit.NATSCausationDepth: {"deep"},
 		}},
-		{Name: "foreign-tenant", Fault: journal.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"globex"}}},
+		{
+			Name:   "foreign-tenant",
+			Fault:  journal.FaultTenant,
+			header: map[string][]string{contextkit.NATSTenantID: {"globex"}},
+		},
 		{Name: "no-tenant", Fault: journal.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"*"}}},
-		{Name: "two-tenants", Fault: journal.FaultTenant, header: map[string][]string{contextkit.NATSTenantID: {"acme", "globex"}}},
-		{Name: "foreign-aggregate", Fault: journal.FaultAggregate, header: map[string][]string{"ce-aggregateid": {"another"}}},
-		{Name: "foreign-aggregate-type", Fault: journal.FaultAggregate, header: map[string][]string{"ce-aggregatetype": {"another"}}},
+		{
+			Name:   "two-tenants",
+			Fault:  journal.FaultTenant,
+			header: map[string][]string{contextkit.NATSTenantID: {"acme", "globex"}},
+		},
+		{
+			Name:   "foreign-aggregate",
+			Fault:  journal.FaultAggregate,
+			header: map[string][]string{"ce-aggregateid": {"another"}},
+		},
+		{
+			Name:   "foreign-aggregate-type",
+			Fault:  journal.FaultAggregate,
+			header: map[string][]string{"ce-aggregatetype": {"another"}},
+		},
 		{Name: "two-types", Fault: journal.FaultHeader, header: map[string][]string{"ce-type": {"opened", "closed"}}},
-		{Name: "two-versions", Fault: journal.FaultHeader, header: map[string][]string{"ce-aggregateversion": {"1", "2"}}},
-		{Name: "negative-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-aggregateversion": {"-1"}}},
-		{Name: "unknown-data-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-dataversion": {"new"}}},
+		{
+			Name:   "two-versions",
+			Fault:  journal.FaultHeader,
+			header: map[string][]string{"ce-aggregateversion": {"1", "2"}},
+		},
+		{
+			Name:   "negative-version",
+			Fault:  journal.FaultHeader,
+			header: map[string][]string{"ce-aggregateversion": {"-1"}},
+		},
+		{
+			Name:   "unknown-data-version",
+			Fault:  journal.FaultHeader,
+			header: map[string][]string{"ce-dataversion": {"new"}},
+		},
 		{Name: "no-data-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-dataversion": {"0"}}},
 		{Name: "without-type", Fault: journal.FaultHeader, header: map[string][]string{"ce-type": nil}},
 		{Name: "without-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-aggregateversion": nil}},
@@ -74,13 +124,23 @@ func StrangeMessages() []Strange {
 
 // PublishStrange publishes a message by hand for the tenant's aggregate, as the event of a type
 // and a version, and returns its sequence.
-func PublishStrange(t testing.TB, js jetstream.JetStream, s Strange, tenant, aggregateType, id, eventType string, version int64, data string) uint64 {
+func PublishStrange(
+	t testing.TB, js jetstream.JetStream, s Strange, tenant, aggregateType, id, eventType string, version int64,
+	data string,
+) uint64 {
 	t.Helper()
-	msg := &nats.Msg{Subject: "events." + tenant + "." + aggregateType + "." + id, Data: []byte(data), Header: nats.Header{
-		contextkit.NATSTenantID: {tenant}, "ce-specversion": {"1.0"}, "ce-id": {"other-" + aggregateType + "-" + id}, "ce-source": {"/other"}, "ce-type": {eventType},
-		"ce-time": {"2026-01-02T03:04:05Z"}, "content-type": {"application/json"}, "ce-aggregateversion": {fmt.Sprint(version)},
-		"ce-aggregatetype": {aggregateType}, "ce-aggregateid": {id}, contextkit.NATSCorrelationID: {"c"}, contextkit.NATSRequestID: {"r"},
-	}}
+	msg := &nats.Msg{
+		Subject: "events." + tenant + "." + aggregateType + "." + id,
+		Data:    []byte(data),
+		Header: nats.Header{
+			contextkit.NATSTenantID: {tenant}, "ce-specversion": {"1.0"},
+			"ce-id": {"other-" + aggregateType + "-" + id}, "ce-source": {"/other"}, "ce-type": {eventType},
+			"ce-time": {"2026-01-02T03:04:05Z"}, "content-type": {"application/json"},
+			"ce-aggregateversion": {fmt.Sprint(version)},
+			"ce-aggregatetype":    {aggregateType}, "ce-aggregateid": {id}, contextkit.NATSCorrelationID: {"c"},
+			contextkit.NATSRequestID: {"r"},
+		},
+	}
 	maps.Copy(msg.Header, s.header)
 	for _, name := range slices.Collect(maps.Keys(s.header)) {
 		if s.header[name] == nil {

@@ -19,10 +19,14 @@ var (
 	// transferRights are the rights of an application that requests transfers of the demo model, and changes nothing
 	// else.
 	transferRights = []string{"command.submit:transfer.request", "aggregate.read:transfer", "query.read:transfers"}
-	operatorRights = []string{"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit", "fleet.read", "fleet.admin", "audit.read"}
+	operatorRights = []string{
+		"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit",
+		"fleet.read", "fleet.admin", "audit.read",
+	}
 )
 
-var announcement = template.Must(template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.
+var announcement = template.Must(
+	template.New("").Parse(`Headgate is ready ({{.Took}}). Data: {{.Data}} · Ctrl-C stops it.
 
 {{if .UI}}  Control UI  {{.Gateway}}/ui/   (sign in with $OPERATOR)
 {{end}}  gateway     {{.Gateway}}   (JSON, Connect, gRPC, gRPC-Web; /health /ready /openapi.json)
@@ -48,7 +52,8 @@ command -v buf >/dev/null || buf() { go tool -modfile=tools/go.mod buf "$@"; }
 buf curl --http2-prior-knowledge --protocol grpc --reflect-header "authorization: Bearer ${{.First}}" -H "authorization: Bearer ${{.First}}" -d '{"view":"wallets"}' {{.Gateway}}/projection.gateway.v1.QueryService/Query
 buf curl --http2-prior-knowledge -H "x-tenant-id: {{.Tenant}}" -d '{"view":"wallets"}' {{.Projection}}/projection.gateway.v1.QueryService/Query
 
-`))
+`),
+)
 
 type announcedToken struct{ Name, Token string }
 
@@ -67,7 +72,8 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 		tokens = append(tokens, announcedToken{variable(tenant), token})
 	}
 	if p.settings.Model == "" {
-		transfers, err := auth.NewPrincipal(p.tenants[0].String()+"-transfers", []string{p.tenants[0].String()}, transferRights)
+		transfers, err := auth.NewPrincipal(p.tenants[0].String()+"-transfers", []string{p.tenants[0].String()},
+			transferRights)
 		if err != nil {
 			return err
 		}
@@ -87,9 +93,12 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 	}
 	tokens = append(tokens, announcedToken{"OPERATOR", token})
 	err = announcement.Execute(w, map[string]any{
-		"Took": took.Round(time.Millisecond), "UI": p.settings.Gateway.UI, "Data": p.config.Data, "TTL": devTokenTTL, "Tokens": tokens,
-		"Gateway": p.edge.gateway.URL(), "Admin": p.edge.gateway.AdminURL(), "GRPC": p.edge.gateway.GRPCAddr(), "Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(), "Control": p.control.server.URL(),
-		"First": variable(p.tenants[0]), "Tenant": p.tenants[0],
+		"Took": took.Round(time.Millisecond), "UI": p.settings.Gateway.UI, "Data": p.config.Data, "TTL": devTokenTTL,
+		"Tokens":  tokens,
+		"Gateway": p.edge.gateway.URL(), "Admin": p.edge.gateway.AdminURL(), "GRPC": p.edge.gateway.GRPCAddr(),
+		"Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(),
+		"Control": p.control.server.URL(),
+		"First":   variable(p.tenants[0]), "Tenant": p.tenants[0],
 	})
 	if err != nil {
 		return fmt.Errorf("print the announcement: %w", err)

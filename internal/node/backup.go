@@ -39,9 +39,13 @@ type Store struct {
 
 // open connects to the store. To restore, it creates a missing data directory, and syncs writes to the disk when the
 // server is closed instead of one by one.
-func (s Store) open(ctx context.Context, restore bool) (bound context.Context, js jetstream.JetStream, replicas int, closed func(), err error) {
+func (s Store) open(
+	ctx context.Context, restore bool,
+) (bound context.Context, js jetstream.JetStream, replicas int, closed func(), err error) {
 	if (s.Config == "") == (s.Data == "") {
-		return nil, nil, 0, nil, errors.New("name either --config (the settings of 'serve') or --data (the directory of 'dev')")
+		return nil, nil, 0, nil, errors.New(
+			"name either --config (the settings of 'serve') or --data (the directory of 'dev')",
+		)
 	}
 	var conn *nats.Conn
 	replicas = 1
@@ -113,7 +117,8 @@ func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer
 	defer closed()
 	defer func() { err = refusalOf(ctx, err) }()
 	began := time.Now()
-	manifest, err := backup.Take(ctx, js, dir, backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
+	manifest, err := backup.Take(ctx, js, dir,
+		backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
 	if err != nil {
 		return err
 	}
@@ -155,8 +160,12 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(out, "restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired since;  %d workflow records completed; %v\n",
-		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals, time.Since(began).Round(time.Millisecond))
+	_, err = fmt.Fprintf(
+		out,
+		"restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired since;  %d workflow records completed; %v\n",
+		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals,
+		time.Since(began).Round(time.Millisecond),
+	)
 	return err
 }
 
@@ -176,7 +185,8 @@ func gaps(report *backup.Report) string {
 	if report.Gaps == 0 {
 		return "without a gap in their versions"
 	}
-	return fmt.Sprintf("WITH %d GAPS in their versions, so that the journal was damaged when the backup was taken (%s)", report.Gaps, report.FirstGap)
+	return fmt.Sprintf("WITH %d GAPS in their versions, so that the journal was damaged when the backup was taken (%s)",
+		report.Gaps, report.FirstGap)
 }
 
 // progressEvery is the minimum interval between two lines of progress of the same step.
@@ -190,6 +200,7 @@ func showProgress(to io.Writer) func(backup.Progress) {
 			return
 		}
 		last = time.Now()
-		_, _ = fmt.Fprintf(to, "%s %s: %d of %d\n", p.Step, p.Stream, p.Done, p.Total) // errors of progress output are ignored
+		_, _ = fmt.Fprintf(to, "%s %s: %d of %d\n", p.Step, p.Stream, p.Done,
+			p.Total) // errors of progress output are ignored
 	}
 }

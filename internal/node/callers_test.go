@@ -41,8 +41,10 @@ func TestCallers_MethodsAndRoles(t *testing.T) {
 				for _, kind := range kinds {
 					for _, role := range append(kinds, "", "setup") {
 						want := policy.GetUpstream() == kind && role == kindGateway ||
-							kind == "projection" && role == kindControl && procedure == "/projection.gateway.v1.QueryService/ListViews"
-						if service.FullName() == "grpc.health.v1.Health" || role == kindGateway && service.Name() == "ServerReflection" {
+							kind == "projection" && role == kindControl &&
+								procedure == "/projection.gateway.v1.QueryService/ListViews"
+						if service.FullName() == "grpc.health.v1.Health" ||
+							role == kindGateway && service.Name() == "ServerReflection" {
 							continue
 						}
 						if got := slices.Contains(callersOf(kind, procedure), role); got != want {
@@ -57,8 +59,12 @@ func TestCallers_MethodsAndRoles(t *testing.T) {
 	if methods < 30 {
 		t.Errorf("only %d methods have a policy", methods)
 	}
-	for _, procedure := range []string{"/aggregate.gateway.v1.CommandService/Submit", "/control.v1.TenantService/SuspendTenant", "/none.v1.None/None", "/", ""} {
-		if slices.Contains(callersOf("aggregate", procedure), "projection") || slices.Contains(callersOf(kindControl, procedure), "projection") {
+	for _, procedure := range []string{
+		"/aggregate.gateway.v1.CommandService/Submit", "/control.v1.TenantService/SuspendTenant", "/none.v1.None/None",
+		"/", "",
+	} {
+		if slices.Contains(callersOf("aggregate", procedure), "projection") ||
+			slices.Contains(callersOf(kindControl, procedure), "projection") {
 			t.Errorf("projection may call %s", procedure)
 		}
 	}
@@ -77,7 +83,10 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 		return opened
 	}
 	config := rpc.Config{
-		Name: kindControl, Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", TLS: material("control", kindControl),
+		Name:    kindControl,
+		Addr:    "127.0.0.1:0",
+		GRPC:    "127.0.0.1:0",
+		TLS:     material("control", kindControl),
 		Callers: callerSettings{Gateway: []string{"edge.example.com"}}.callers(kindControl),
 	}
 	server := rpc.NewServer(config, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
@@ -112,8 +121,14 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 		own := material(name, c.roles...)
 		for _, addr := range []string{server.Addr(), server.GRPCAddr()} {
 			transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: own.Client("control")}
-			tenants := controlv1connect.NewTenantServiceClient(contextkit.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, "https://"+addr, connecthttp.WithGRPC())))
-			_, err := tenants.SuspendTenant(contextkit.PlatformContext(t.Context()), &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "x"})
+			tenants := controlv1connect.NewTenantServiceClient(
+				contextkit.NewClient(
+					connecthttp.NewTransport(&http.Client{Transport: transport}, "https://"+addr,
+						connecthttp.WithGRPC()),
+				),
+			)
+			_, err := tenants.SuspendTenant(contextkit.PlatformContext(t.Context()),
+				&controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "x"})
 			if connect.CodeOf(err) != c.want {
 				t.Errorf("%s at %s: %v, want %v", name, addr, err, c.want)
 			}

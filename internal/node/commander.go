@@ -21,7 +21,9 @@ type commander struct {
 
 // client returns the client with which the runner sends commands. interceptors are applied first.
 func (c *commander) client(interceptors ...connect.ClientInterceptor) gatewayv1connect.CommandServiceClient {
-	return gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(upstream.NewTransport(c.pool), append(interceptors, c.intercept)...))
+	return gatewayv1connect.NewCommandServiceClient(
+		contextkit.NewClient(upstream.NewTransport(c.pool), append(interceptors, c.intercept)...),
+	)
 }
 
 func (c *commander) intercept(next connect.ClientFunc) connect.ClientFunc {

@@ -47,32 +47,127 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 	var move string
 	is := func(req proto.Message) func() proto.Message { return func() proto.Message { return req } }
 	changes := []change{
-		{"control.v1.TenantService.CreateTenant", is(&controlv1.CreateTenantRequest{TenantId: "hooli"}), codes.OK, []codes.Code{codes.AlreadyExists}},
-		{"control.v1.TenantService.SuspendTenant", is(&controlv1.SuspendTenantRequest{TenantId: "hooli", Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.TenantService.ResumeTenant", is(&controlv1.ResumeTenantRequest{TenantId: "hooli"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.TenantService.SetQuota", is(&controlv1.SetQuotaRequest{TenantId: "hooli", Quota: &controlv1.Quota{Rate: 7, Burst: 7}}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.TenantService.SetStorageQuota", is(&controlv1.SetStorageQuotaRequest{TenantId: "hooli", Quota: &controlv1.StorageQuota{Events: 7}}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.PlacementService.AssignPlacement", is(&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.PlacementService.RemovePlacement", is(&controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "aggregate"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.PlacementService.StartMove", is(&controlv1.StartMoveRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
-		{"control.v1.PlacementService.AbortMove", func() proto.Message { return &controlv1.AbortMoveRequest{Id: move} }, codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.JournalService.AcceptLoss", is(&controlv1.AcceptLossRequest{Reason: "r"}), codes.FailedPrecondition, []codes.Code{codes.FailedPrecondition}},
-		{"control.v1.JournalService.DeclareNoEvent", is(&controlv1.DeclareNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument, []codes.Code{codes.InvalidArgument}},
-		{"control.v1.JournalService.RevokeNoEvent", is(&controlv1.RevokeNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument, []codes.Code{codes.InvalidArgument}},
-		{"control.v1.ViewService.SkipEvent", is(&controlv1.SkipEventRequest{TenantId: "acme", View: "failing", EventId: event, Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
-		{"control.v1.ViewService.RevokeSkip", is(&controlv1.RevokeSkipRequest{TenantId: "acme", View: "failing", EventId: event, Reason: "r"}), codes.OK, []codes.Code{codes.NotFound}},
-		{"control.v1.ModelService.ApplyModel", is(&controlv1.ApplyModelRequest{Text: contractModel, ExpectedRevision: "x"}), codes.FailedPrecondition, []codes.Code{codes.FailedPrecondition}},
-		{"runner.admin.v1.RunnerAdmin.PauseTenant", is(&adminv1.PauseTenantRequest{TenantId: "acme"}), codes.OK, []codes.Code{codes.OK}},
-		{"runner.admin.v1.RunnerAdmin.ResumeTenant", is(&adminv1.ResumeTenantRequest{TenantId: "acme"}), codes.OK, []codes.Code{codes.OK}},
-		{"runner.admin.v1.RunnerAdmin.CancelWorkflow", is(&adminv1.CancelWorkflowRequest{Workflow: "tell", InstanceId: instances[0], Reason: "r"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
-		{"runner.admin.v1.RunnerAdmin.SkipStep", is(&adminv1.SkipStepRequest{Workflow: "tell", InstanceId: instances[1], Step: "tell", Reason: "r"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
-		{"runner.admin.v1.RunnerAdmin.CompensateWorkflow", is(&adminv1.CompensateWorkflowRequest{Workflow: "tell", InstanceId: instances[2], Reason: "r"}), codes.OK, []codes.Code{codes.FailedPrecondition}},
-		{"runner.admin.v1.RunnerAdmin.RetryWorkflow", is(&adminv1.RetryWorkflowRequest{Workflow: "tell", InstanceId: instances[3], Reason: "r"}), codes.OK, []codes.Code{codes.OK, codes.FailedPrecondition}},
-		{"runner.admin.v1.RunnerAdmin.ReplayDeadLetters", is(&adminv1.ReplayDeadLettersRequest{Ids: letters[:1], Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
-		{"runner.admin.v1.RunnerAdmin.DiscardDeadLetters", is(&adminv1.DiscardDeadLettersRequest{Ids: letters[:1], Reason: "r"}), codes.OK, []codes.Code{codes.OK}},
-		{"runner.admin.v1.RunnerAdmin.Drain", is(&adminv1.DrainRequest{Node: "runner-1"}), codes.OK, []codes.Code{codes.OK}},
-		{"runner.admin.v1.RunnerAdmin.Resume", is(&adminv1.ResumeRequest{Node: "runner-1"}), codes.OK, []codes.Code{codes.OK}},
-		{"runner.admin.v1.RunnerAdmin.Reload", is(&adminv1.ReloadRequest{Node: "runner-1"}), codes.OK, []codes.Code{codes.OK}},
+		{
+			"control.v1.TenantService.CreateTenant", is(&controlv1.CreateTenantRequest{TenantId: "hooli"}), codes.OK,
+			[]codes.Code{codes.AlreadyExists},
+		},
+		{
+			"control.v1.TenantService.SuspendTenant",
+			is(&controlv1.SuspendTenantRequest{TenantId: "hooli", Reason: "r"}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.TenantService.ResumeTenant", is(&controlv1.ResumeTenantRequest{TenantId: "hooli"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.TenantService.SetQuota",
+			is(&controlv1.SetQuotaRequest{TenantId: "hooli", Quota: &controlv1.Quota{Rate: 7, Burst: 7}}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.TenantService.SetStorageQuota",
+			is(&controlv1.SetStorageQuotaRequest{TenantId: "hooli", Quota: &controlv1.StorageQuota{Events: 7}}),
+			codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.PlacementService.AssignPlacement",
+			is(&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.PlacementService.RemovePlacement",
+			is(&controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "aggregate"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.PlacementService.StartMove",
+			is(&controlv1.StartMoveRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}), codes.OK,
+			[]codes.Code{codes.FailedPrecondition},
+		},
+		{
+			"control.v1.PlacementService.AbortMove",
+			func() proto.Message { return &controlv1.AbortMoveRequest{Id: move} }, codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.JournalService.AcceptLoss", is(&controlv1.AcceptLossRequest{Reason: "r"}),
+			codes.FailedPrecondition, []codes.Code{codes.FailedPrecondition},
+		},
+		{
+			"control.v1.JournalService.DeclareNoEvent",
+			is(&controlv1.DeclareNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument,
+			[]codes.Code{codes.InvalidArgument},
+		},
+		{
+			"control.v1.JournalService.RevokeNoEvent",
+			is(&controlv1.RevokeNoEventRequest{TenantId: "acme", Reference: "x", Reason: "r"}), codes.InvalidArgument,
+			[]codes.Code{codes.InvalidArgument},
+		},
+		{"control.v1.ViewService.SkipEvent", is(&controlv1.SkipEventRequest{
+			TenantId: "acme",
+			View:     "failing",
+			EventId:  event,
+			Reason:   "r",
+		}), codes.OK, []codes.Code{codes.OK}},
+		{"control.v1.ViewService.RevokeSkip", is(&controlv1.RevokeSkipRequest{
+			TenantId: "acme",
+			View:     "failing",
+			EventId:  event,
+			Reason:   "r",
+		}), codes.OK, []codes.Code{codes.NotFound}},
+		{
+			"control.v1.ModelService.ApplyModel",
+			is(&controlv1.ApplyModelRequest{Text: contractModel, ExpectedRevision: "x"}), codes.FailedPrecondition,
+			[]codes.Code{codes.FailedPrecondition},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.PauseTenant", is(&adminv1.PauseTenantRequest{TenantId: "acme"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.ResumeTenant", is(&adminv1.ResumeTenantRequest{TenantId: "acme"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.CancelWorkflow",
+			is(&adminv1.CancelWorkflowRequest{Workflow: "tell", InstanceId: instances[0], Reason: "r"}), codes.OK,
+			[]codes.Code{codes.FailedPrecondition},
+		},
+		{"runner.admin.v1.RunnerAdmin.SkipStep", is(&adminv1.SkipStepRequest{
+			Workflow:   "tell",
+			InstanceId: instances[1],
+			Step:       "tell",
+			Reason:     "r",
+		}), codes.OK, []codes.Code{codes.FailedPrecondition}},
+		{
+			"runner.admin.v1.RunnerAdmin.CompensateWorkflow",
+			is(&adminv1.CompensateWorkflowRequest{Workflow: "tell", InstanceId: instances[2], Reason: "r"}), codes.OK,
+			[]codes.Code{codes.FailedPrecondition},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.RetryWorkflow",
+			is(&adminv1.RetryWorkflowRequest{Workflow: "tell", InstanceId: instances[3], Reason: "r"}), codes.OK,
+			[]codes.Code{codes.OK, codes.FailedPrecondition},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.ReplayDeadLetters",
+			is(&adminv1.ReplayDeadLettersRequest{Ids: letters[:1], Reason: "r"}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.DiscardDeadLetters",
+			is(&adminv1.DiscardDeadLettersRequest{Ids: letters[:1], Reason: "r"}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.Drain", is(&adminv1.DrainRequest{Node: "runner-1"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.Resume", is(&adminv1.ResumeRequest{Node: "runner-1"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"runner.admin.v1.RunnerAdmin.Reload", is(&adminv1.ReloadRequest{Node: "runner-1"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
 	}
 	listed := map[protoreflect.FullName]bool{}
 	for _, c := range changes {
@@ -84,7 +179,8 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 		}
 		for n, want := range [][]codes.Code{{c.code}, c.again} {
 			correlation := fmt.Sprintf("%s-%d", m.FullName(), n)
-			res, err := d.call(t, "gateway", m, c.req(), append([]string{"x-correlation-id", correlation}, credential...)...)
+			res, err := d.call(t, "gateway", m, c.req(),
+				append([]string{"x-correlation-id", correlation}, credential...)...)
 			if !slices.Contains(want, status.Code(err)) {
 				t.Errorf("%s, call %d: %v, want %v", c.method, n+1, err, want)
 			}
@@ -92,7 +188,8 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 				move = started.GetMove().GetId()
 			}
 			record := d.recorded(t, correlation, operator)
-			if record.GetProcedure() != procedureOf(m) || record.GetTenantId() != tenant || record.GetDecision() != "allowed" || record.GetPrincipal() == "" {
+			if record.GetProcedure() != procedureOf(m) || record.GetTenantId() != tenant ||
+				record.GetDecision() != "allowed" || record.GetPrincipal() == "" {
 				t.Errorf("%s, call %d: the record is %v", c.method, n+1, record)
 			}
 		}
@@ -113,7 +210,8 @@ func (d *devPlatform) recorded(t *testing.T, correlation string, operator []stri
 	t.Helper()
 	var records []*controlv1.AuditRecord
 	eventually(t, "the audit record of "+correlation, func() bool {
-		res := d.mustCall(t, "gateway", method(t, "control.v1.AuditService.QueryAudit"), &controlv1.QueryAuditRequest{Id: correlation}, operator...)
+		res := d.mustCall(t, "gateway", method(t, "control.v1.AuditService.QueryAudit"),
+			&controlv1.QueryAuditRequest{Id: correlation}, operator...)
 		records = res.(*controlv1.QueryAuditResponse).GetRecords()
 		return len(records) > 0
 	})

@@ -53,7 +53,8 @@ func (d *devPlatform) stuck(t *testing.T, tenant string, want int) []string {
 	list := &adminv1.ListWorkflowsRequest{State: adminv1.WorkflowState_WORKFLOW_STATE_STUCK}
 	eventually(t, fmt.Sprintf("%d workflow instances of %s are stuck", want, tenant), func() bool {
 		ids = nil
-		res := d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ListWorkflows"), list, d.token(t, tenant)...)
+		res := d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ListWorkflows"), list,
+			d.token(t, tenant)...)
 		for _, i := range res.(*adminv1.ListWorkflowsResponse).GetInstances() {
 			ids = append(ids, i.GetInstanceId())
 		}
@@ -67,7 +68,8 @@ func (d *devPlatform) failedAt(t *testing.T, tenant string) string {
 	t.Helper()
 	var id string
 	eventually(t, "the view fails", func() bool {
-		res := d.mustCall(t, "gateway", method(t, "projection.gateway.v1.QueryService.ListViews"), &projectionv1.ListViewsRequest{}, d.token(t, tenant)...)
+		res := d.mustCall(t, "gateway", method(t, "projection.gateway.v1.QueryService.ListViews"),
+			&projectionv1.ListViewsRequest{}, d.token(t, tenant)...)
 		for _, v := range res.(*projectionv1.ListViewsResponse).GetViews() {
 			if v.GetName() == "failing" {
 				id = v.GetFailure().GetEventId()
@@ -76,7 +78,8 @@ func (d *devPlatform) failedAt(t *testing.T, tenant string) string {
 		return id != ""
 	})
 	eventually(t, "the fleet has the failing view", func() bool {
-		res := d.mustCall(t, "gateway", method(t, "control.v1.FleetService.GetFleet"), &controlv1.GetFleetRequest{}, d.token(t, "*")...)
+		res := d.mustCall(t, "gateway", method(t, "control.v1.FleetService.GetFleet"), &controlv1.GetFleetRequest{},
+			d.token(t, "*")...)
 		return strings.Contains(protojson.Format(res), id)
 	})
 	return id
@@ -88,7 +91,8 @@ func (d *devPlatform) letters(t *testing.T, tenant string, want int) []int64 {
 	var ids []int64
 	eventually(t, "the dead letters of "+tenant, func() bool {
 		ids = nil
-		res := d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ListDeadLetters"), &adminv1.ListDeadLettersRequest{}, d.token(t, tenant)...)
+		res := d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ListDeadLetters"),
+			&adminv1.ListDeadLettersRequest{}, d.token(t, tenant)...)
 		for _, l := range res.(*adminv1.ListDeadLettersResponse).GetLetters() {
 			ids = append(ids, l.GetId())
 		}
@@ -128,7 +132,8 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 			EventId:  d.failedAt(t, tenant),
 			Reason:   "a test",
 		}, operator...)
-		d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ResumeTenant"), &adminv1.ResumeTenantRequest{}, d.token(t, tenant)...)
+		d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ResumeTenant"), &adminv1.ResumeTenantRequest{},
+			d.token(t, tenant)...)
 	}
 	request := func(m protoreflect.MethodDescriptor, tenant string) proto.Message {
 		switch m.FullName() {
@@ -174,7 +179,8 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 			if policyOf(m).GetTenantField() == "" {
 				continue
 			}
-			if res, err := d.call(t, "gateway", m, withTenant(m, req, other[tenant]), operator...); err == nil && strings.Contains(protojson.Format(res), tenant) {
+			if res, err := d.call(t, "gateway", m, withTenant(m, req, other[tenant]), operator...); err == nil &&
+				strings.Contains(protojson.Format(res), tenant) {
 				t.Errorf("%s of %s with tenant_id %s: %v", m.FullName(), tenant, other[tenant], res)
 			}
 		}
@@ -182,7 +188,9 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 }
 
 // read calls a read. While FollowAudit waits, calls of both tenants are recorded.
-func (d *devPlatform) read(t *testing.T, m protoreflect.MethodDescriptor, req proto.Message, header []string) (res proto.Message, err error) {
+func (d *devPlatform) read(
+	t *testing.T, m protoreflect.MethodDescriptor, req proto.Message, header []string,
+) (res proto.Message, err error) {
 	t.Helper()
 	if m.Name() != "FollowAudit" {
 		return d.call(t, "gateway", m, req, header...)
@@ -194,7 +202,8 @@ func (d *devPlatform) read(t *testing.T, m protoreflect.MethodDescriptor, req pr
 	}()
 	for {
 		for _, tenant := range []string{"globex", "acme", "globex"} {
-			d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ResumeTenant"), &adminv1.ResumeTenantRequest{}, d.token(t, tenant)...)
+			d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ResumeTenant"),
+				&adminv1.ResumeTenantRequest{}, d.token(t, tenant)...)
 		}
 		select {
 		case <-done:

@@ -50,28 +50,85 @@ workflows:
 // tenantRequests has a valid request of each tenant-scoped method. Its texts begin with the tenant's
 // name: an answer with another tenant's name shows another tenant's data.
 func tenantRequests(tenant string) map[protoreflect.FullName]proto.Message {
-	put := &aggregatev1.BatchCommand{AggregateType: "note", AggregateId: tenant + "-1", Command: "put", Payload: text(tenant)}
+	put := &aggregatev1.BatchCommand{
+		AggregateType: "note",
+		AggregateId:   tenant + "-1",
+		Command:       "put",
+		Payload:       text(tenant),
+	}
 	instance := tenant + "-1=1"
 	return map[protoreflect.FullName]proto.Message{
-		"aggregate.gateway.v1.CommandService.Submit":       &aggregatev1.SubmitRequest{TenantId: tenant, AggregateType: "note", AggregateId: tenant + "-1", Command: "put", Payload: text(tenant)},
-		"aggregate.gateway.v1.CommandService.SubmitBatch":  &aggregatev1.SubmitBatchRequest{TenantId: tenant, Commands: []*aggregatev1.BatchCommand{put}},
-		"aggregate.gateway.v1.CommandService.GetAggregate": &aggregatev1.GetAggregateRequest{TenantId: tenant, AggregateType: "note", AggregateId: tenant + "-1"},
-		"projection.gateway.v1.QueryService.Query":         &projectionv1.QueryRequest{TenantId: tenant, View: "notes"},
-		"projection.gateway.v1.QueryService.Get":           &projectionv1.GetRequest{TenantId: tenant, View: "notes", Key: tenant + "-1"},
-		"projection.gateway.v1.QueryService.Watch":         &projectionv1.WatchRequest{TenantId: tenant, View: "notes"},
-		"projection.gateway.v1.QueryService.ListViews":     &projectionv1.ListViewsRequest{TenantId: tenant},
-		"runner.admin.v1.RunnerAdmin.PauseTenant":          &adminv1.PauseTenantRequest{TenantId: tenant},
-		"runner.admin.v1.RunnerAdmin.ResumeTenant":         &adminv1.ResumeTenantRequest{TenantId: tenant},
-		"runner.admin.v1.RunnerAdmin.GetWorkflow":          &adminv1.GetWorkflowRequest{TenantId: tenant, Workflow: "tell", InstanceId: instance},
-		"runner.admin.v1.RunnerAdmin.ListWorkflows":        &adminv1.ListWorkflowsRequest{TenantId: tenant},
-		"runner.admin.v1.RunnerAdmin.ListDeadLetters":      &adminv1.ListDeadLettersRequest{TenantId: tenant},
-		"runner.admin.v1.RunnerAdmin.ReplayDeadLetters":    &adminv1.ReplayDeadLettersRequest{TenantId: tenant, Ids: []int64{1}},
-		"runner.admin.v1.RunnerAdmin.DiscardDeadLetters":   &adminv1.DiscardDeadLettersRequest{TenantId: tenant, Ids: []int64{1}, Reason: "r"},
-		"runner.admin.v1.RunnerAdmin.RetryWorkflow":        &adminv1.RetryWorkflowRequest{TenantId: tenant, Workflow: "tell", InstanceId: instance, Reason: "r"},
-		"runner.admin.v1.RunnerAdmin.SkipStep":             &adminv1.SkipStepRequest{TenantId: tenant, Workflow: "tell", InstanceId: instance, Step: "tell", Reason: "r"},
-		"runner.admin.v1.RunnerAdmin.CancelWorkflow":       &adminv1.CancelWorkflowRequest{TenantId: tenant, Workflow: "tell", InstanceId: instance, Reason: "r"},
-		"runner.admin.v1.RunnerAdmin.CompensateWorkflow":   &adminv1.CompensateWorkflowRequest{TenantId: tenant, Workflow: "tell", InstanceId: instance, Reason: "r"},
-		"control.v1.TimelineService.GetTimeline":           &controlv1.GetTimelineRequest{TenantId: tenant, Id: tenant + "-correlation"},
+		"aggregate.gateway.v1.CommandService.Submit": &aggregatev1.SubmitRequest{
+			TenantId:      tenant,
+			AggregateType: "note",
+			AggregateId:   tenant + "-1",
+			Command:       "put",
+			Payload:       text(tenant),
+		},
+		"aggregate.gateway.v1.CommandService.SubmitBatch": &aggregatev1.SubmitBatchRequest{
+			TenantId: tenant,
+			Commands: []*aggregatev1.BatchCommand{put},
+		},
+		"aggregate.gateway.v1.CommandService.GetAggregate": &aggregatev1.GetAggregateRequest{
+			TenantId:      tenant,
+			AggregateType: "note",
+			AggregateId:   tenant + "-1",
+		},
+		"projection.gateway.v1.QueryService.Query": &projectionv1.QueryRequest{TenantId: tenant, View: "notes"},
+		"projection.gateway.v1.QueryService.Get": &projectionv1.GetRequest{
+			TenantId: tenant,
+			View:     "notes",
+			Key:      tenant + "-1",
+		},
+		"projection.gateway.v1.QueryService.Watch":     &projectionv1.WatchRequest{TenantId: tenant, View: "notes"},
+		"projection.gateway.v1.QueryService.ListViews": &projectionv1.ListViewsRequest{TenantId: tenant},
+		"runner.admin.v1.RunnerAdmin.PauseTenant":      &adminv1.PauseTenantRequest{TenantId: tenant},
+		"runner.admin.v1.RunnerAdmin.ResumeTenant":     &adminv1.ResumeTenantRequest{TenantId: tenant},
+		"runner.admin.v1.RunnerAdmin.GetWorkflow": &adminv1.GetWorkflowRequest{
+			TenantId:   tenant,
+			Workflow:   "tell",
+			InstanceId: instance,
+		},
+		"runner.admin.v1.RunnerAdmin.ListWorkflows":   &adminv1.ListWorkflowsRequest{TenantId: tenant},
+		"runner.admin.v1.RunnerAdmin.ListDeadLetters": &adminv1.ListDeadLettersRequest{TenantId: tenant},
+		"runner.admin.v1.RunnerAdmin.ReplayDeadLetters": &adminv1.ReplayDeadLettersRequest{
+			TenantId: tenant,
+			Ids:      []int64{1},
+		},
+		"runner.admin.v1.RunnerAdmin.DiscardDeadLetters": &adminv1.DiscardDeadLettersRequest{
+			TenantId: tenant,
+			Ids:      []int64{1},
+			Reason:   "r",
+		},
+		"runner.admin.v1.RunnerAdmin.RetryWorkflow": &adminv1.RetryWorkflowRequest{
+			TenantId:   tenant,
+			Workflow:   "tell",
+			InstanceId: instance,
+			Reason:     "r",
+		},
+		"runner.admin.v1.RunnerAdmin.SkipStep": &adminv1.SkipStepRequest{
+			TenantId:   tenant,
+			Workflow:   "tell",
+			InstanceId: instance,
+			Step:       "tell",
+			Reason:     "r",
+		},
+		"runner.admin.v1.RunnerAdmin.CancelWorkflow": &adminv1.CancelWorkflowRequest{
+			TenantId:   tenant,
+			Workflow:   "tell",
+			InstanceId: instance,
+			Reason:     "r",
+		},
+		"runner.admin.v1.RunnerAdmin.CompensateWorkflow": &adminv1.CompensateWorkflowRequest{
+			TenantId:   tenant,
+			Workflow:   "tell",
+			InstanceId: instance,
+			Reason:     "r",
+		},
+		"control.v1.TimelineService.GetTimeline": &controlv1.GetTimelineRequest{
+			TenantId: tenant,
+			Id:       tenant + "-correlation",
+		},
 	}
 }
 
@@ -118,7 +175,8 @@ func TestContract_EveryTenantScopedMethodChecksItsTenant(t *testing.T) {
 			continue
 		}
 		node := policyOf(m).GetUpstream()
-		foreign, absent, unserved := withTenant(m, req, "globex"), withTenant(m, req, ""), withTenant(m, req, "unserved")
+		foreign, absent, unserved := withTenant(m, req,
+			"globex"), withTenant(m, req, ""), withTenant(m, req, "unserved")
 		for _, c := range []struct {
 			what, at string
 			req      proto.Message
@@ -126,9 +184,18 @@ func TestContract_EveryTenantScopedMethodChecksItsTenant(t *testing.T) {
 			want     codes.Code
 		}{
 			{"field of a foreign tenant", "gateway", foreign, acme, codes.PermissionDenied},
-			{"header of a foreign tenant", "gateway", absent, append([]string{"x-tenant-id", "globex"}, acme...), codes.PermissionDenied},
-			{"field and header disagree", "gateway", foreign, append([]string{"x-tenant-id", "acme"}, both...), codes.PermissionDenied},
-			{"field and header disagree for an operator", "gateway", foreign, append([]string{"x-tenant-id", "acme"}, operator...), codes.PermissionDenied},
+			{
+				"header of a foreign tenant", "gateway", absent, append([]string{"x-tenant-id", "globex"}, acme...),
+				codes.PermissionDenied,
+			},
+			{
+				"field and header disagree", "gateway", foreign, append([]string{"x-tenant-id", "acme"}, both...),
+				codes.PermissionDenied,
+			},
+			{
+				"field and header disagree for an operator", "gateway", foreign,
+				append([]string{"x-tenant-id", "acme"}, operator...), codes.PermissionDenied,
+			},
 			{"no tenant", "gateway", absent, both, codes.InvalidArgument},
 			{"tenant that is not served", "gateway", unserved, operator, codes.NotFound},
 			{"field and header disagree", node, foreign, []string{"x-tenant-id", "acme"}, codes.PermissionDenied},

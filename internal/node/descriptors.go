@@ -35,7 +35,13 @@ func (p *Plan) files() []descriptors.Need {
 	}
 	switch {
 	case p.role == "gateway":
-		needs = append(needs, descriptors.Need{What: "gateway.upstream.max_endpoints", Count: p.settings.Gateway.Upstream.WithDefaults().MaxEndpoints})
+		needs = append(
+			needs,
+			descriptors.Need{
+				What:  "gateway.upstream.max_endpoints",
+				Count: p.settings.Gateway.Upstream.WithDefaults().MaxEndpoints,
+			},
+		)
 	case p.role == "projection" && p.settings.Projection.Postgres == "":
 		needs = append(needs, descriptors.Need{What: "files of views", Count: viewFiles})
 	}

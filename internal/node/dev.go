@@ -108,7 +108,12 @@ func newPlatform(ctx context.Context, c *DevConfig, logs io.Writer) (*platform, 
 	if err != nil {
 		return nil, err
 	}
-	return &platform{config: c, settings: s, tenants: tenants, log: zerolog.New(logs).Level(level).With().Timestamp().Logger()}, nil
+	return &platform{
+		config:   c,
+		settings: s,
+		tenants:  tenants,
+		log:      zerolog.New(logs).Level(level).With().Timestamp().Logger(),
+	}, nil
 }
 
 // layers returns the running parts in the order in which they stop: first callers of other parts, then the edge, then
@@ -135,7 +140,8 @@ func (p *platform) layers() []rpc.Layer {
 		follows = append(follows, p.acceptLosses)
 	}
 	edge := p.edge.layers(newNode("gateway", edgeID, p.edge.gateway.Addr()))
-	return append([]rpc.Layer{append(announces, callers...)}, append(edge, servers, after, follows, append(records, p.js.run()...))...)
+	return append([]rpc.Layer{append(announces, callers...)},
+		append(edge, servers, after, follows, append(records, p.js.run()...))...)
 }
 
 // start opens and binds everything, without answering calls yet.
@@ -173,7 +179,9 @@ func (p *platform) start(ctx context.Context) error {
 
 // startService creates the service of a kind, binds its addresses and adds it to within. The runner sends its commands
 // to gatewayAddr.
-func (p *platform) startService(ctx context.Context, kind string, rollout *rollout, gatewayAddr string, within inProcess) error {
+func (p *platform) startService(
+	ctx context.Context, kind string, rollout *rollout, gatewayAddr string, within inProcess,
+) error {
 	section := p.settings.service(kind)
 	listen, err := section.listen(kind, p.log)
 	if err != nil {
@@ -196,7 +204,8 @@ func (p *platform) startService(ctx context.Context, kind string, rollout *rollo
 		s, err = newAggregate(ctx, m, models, p.settings.Aggregate.config(!p.config.LazySync), listen)
 		p.aggregate = s
 	case "projection":
-		s, err = newSQLiteProjection(ctx, m, models, projection.Config{Answers: p.settings.Projection.Answers}, p.views(), listen)
+		s, err = newSQLiteProjection(ctx, m, models, projection.Config{Answers: p.settings.Projection.Answers},
+			p.views(), listen)
 		p.projection = s
 	case "runner":
 		s, err = p.newRunner(ctx, m, models, gatewayAddr, listen)
@@ -212,7 +221,9 @@ func (p *platform) startService(ctx context.Context, kind string, rollout *rollo
 }
 
 // newRunner returns the runner, whose commands go to the gateway at gatewayAddr with tokens of the process.
-func (p *platform) newRunner(ctx context.Context, m *member, models *model.Registry, gatewayAddr string, listen rpc.Config) (*service, error) {
+func (p *platform) newRunner(
+	ctx context.Context, m *member, models *model.Registry, gatewayAddr string, listen rpc.Config,
+) (*service, error) {
 	hooks, err := p.settings.Runner.Webhooks.open()
 	if err == nil && len(hooks.Secret) == 0 {
 		hooks.Secret, err = OpenDevWebhookSecret(p.config.Data)
@@ -229,7 +240,9 @@ func (p *platform) newRunner(ctx context.Context, m *member, models *model.Regis
 }
 
 // newControl returns the control plane, which calls the services within the process.
-func (p *platform) newControl(ctx context.Context, m *member, models *model.Registry, within inProcess, listen rpc.Config) (*service, error) {
+func (p *platform) newControl(
+	ctx context.Context, m *member, models *model.Registry, within inProcess, listen rpc.Config,
+) (*service, error) {
 	channels, err := p.settings.Control.NodesTLS.channels(p.log)
 	if err != nil {
 		return nil, config.Wrong("control.nodes_tls", "%v", err)
@@ -247,7 +260,8 @@ func (p *platform) startNATS(ctx context.Context) (err error) {
 	if err := format.OpenDir(p.config.Data, devFormat); err != nil {
 		return err
 	}
-	p.embedded, err = natsserver.Start(ctx, natsserver.Config{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync, Log: &p.log})
+	p.embedded, err = natsserver.Start(ctx,
+		natsserver.Config{Dir: filepath.Join(p.config.Data, "nats"), LazySync: p.config.LazySync, Log: &p.log})
 	if err != nil {
 		return err
 	}

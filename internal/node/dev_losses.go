@@ -22,7 +22,9 @@ func (p *platform) acceptLazily(ctx context.Context) error {
 	}
 	loss, err := journal.AcceptLoss(ctx, p.js, "", "writes are not synced (--lazy-sync)")
 	if err == nil {
-		p.log.Warn().Any("loss", loss).Msg("the journal has lost events, which --lazy-sync accepts; rebuilding the views")
+		p.log.Warn().Any("loss", loss).Msg(
+			"the journal has lost events, which --lazy-sync accepts; rebuilding the views",
+		)
 	}
 	return err
 }
@@ -37,7 +39,9 @@ func (p *platform) acceptLosses(ctx context.Context) error {
 		var again <-chan time.Time
 		if damage := integrity.Damage(); damage != nil && damage.End != nil {
 			if err := p.acceptLazily(ctx); err != nil && ctx.Err() == nil {
-				p.log.Warn().Err(err).Dur("again_in_ms", acceptAgain).Msg("accepting a loss of the journal failed, retrying")
+				p.log.Warn().Err(err).Dur("again_in_ms", acceptAgain).Msg(
+					"accepting a loss of the journal failed, retrying",
+				)
 				again = time.After(acceptAgain)
 			}
 		}

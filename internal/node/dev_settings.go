@@ -77,7 +77,11 @@ func (s *settings) refusedByDev() error {
 		}
 	}
 	if !s.Gateway.PlatformServices {
-		errs = append(errs, config.Wrong("gateway.platform_services", "dev does not take false: its runner sends commands to the gateway"))
+		errs = append(
+			errs,
+			config.Wrong("gateway.platform_services",
+				"dev does not take false: its runner sends commands to the gateway"),
+		)
 	}
 	return errors.Join(errs...)
 }
@@ -87,7 +91,12 @@ var devKinds = []string{"aggregate", "projection", "runner", kindControl}
 
 // devNode returns the route to the service of a kind.
 func devNode(kind, endpoint string) route.Node {
-	return route.Node{ID: kind + "-1", Kind: kind, Endpoint: endpoint, Ready: true}
+	return route.Node{
+		ID:       kind + "-1",
+		Kind:     kind,
+		Endpoint: endpoint,
+		Ready:    true,
+	}
 }
 
 // service returns the settings of the node of a service.
@@ -151,7 +160,8 @@ func (c *DevConfig) overrideNodes(g *gatewaySettings) error {
 		if !ok {
 			return fmt.Errorf("--node %q: want KIND=HOST:PORT", text)
 		}
-		g.Nodes = append(g.Nodes, nodeSettings{ID: fmt.Sprintf("%s-extra-%d", kind, i+1), Kind: kind, Endpoint: endpoint})
+		g.Nodes = append(g.Nodes,
+			nodeSettings{ID: fmt.Sprintf("%s-extra-%d", kind, i+1), Kind: kind, Endpoint: endpoint})
 	}
 	for i := range g.Nodes {
 		g.Nodes[i].Reflect = g.Nodes[i].Reflect || c.Reflect

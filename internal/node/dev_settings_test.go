@@ -31,18 +31,23 @@ gateway:
   origins: ["https://app.example.com"]
   ui: false
 `),
-		Listen:     loopback,
-		GRPCListen: loopback, AdminListen: loopback,
-		AggregateListen: loopback, ProjectionListen: loopback, ControlListen: loopback, RunnerListen: loopback,
-		LazySync: true,
-		LogLevel: "error",
+		Listen:           loopback,
+		GRPCListen:       loopback,
+		AdminListen:      loopback,
+		AggregateListen:  loopback,
+		ProjectionListen: loopback,
+		ControlListen:    loopback,
+		RunnerListen:     loopback,
+		LazySync:         true,
+		LogLevel:         "error",
 	})
 	if len(d.tenants) != 1 || d.tenants[0].String() != "umbrella" {
 		t.Errorf("tenants %v", d.tenants)
 	}
 	preflight := func(origin string) string {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, d.edge.gateway.URL()+"/v1/query/wallets", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions,
+			d.edge.gateway.URL()+"/v1/query/wallets", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +82,8 @@ gateway:
 	if err := d.announce(&announced, 0); err != nil {
 		t.Fatal(err)
 	}
-	if text := announced.String(); strings.Contains(text, "/ui/") || !strings.Contains(text, "\n  gRPC alone  127.0.0.1:") || !strings.Contains(text, "export UMBRELLA=") {
+	if text := announced.String(); strings.Contains(text, "/ui/") ||
+		!strings.Contains(text, "\n  gRPC alone  127.0.0.1:") || !strings.Contains(text, "export UMBRELLA=") {
 		t.Errorf("announced:\n%s", text)
 	}
 }
@@ -125,16 +131,34 @@ tracing: {endpoint: http://127.0.0.1:4317, share: 0.5}
 	}{
 		{"tenants", func(s *settings) any { return s.Tenants }, "[acme globex]", "[umbrella]", "[acme]"},
 		{"log", func(s *settings) any { return s.Log }, "warn", "info", "debug"},
-		{"listen", func(s *settings) any { return s.Gateway.Server.Addr }, "127.0.0.1:8080", "127.0.0.1:1111", "127.0.0.1:2222"},
+		{
+			"listen", func(s *settings) any { return s.Gateway.Server.Addr }, "127.0.0.1:8080", "127.0.0.1:1111",
+			"127.0.0.1:2222",
+		},
 		{"connections", func(s *settings) any { return s.Gateway.Server.MaxConnections }, "16384", "77", "77"},
 		{"grpc", func(s *settings) any { return s.Gateway.GRPC }, "127.0.0.1:8084", "", ""},
-		{"origins", func(s *settings) any { return s.Gateway.origins() }, "[]", "[{https://app.example.com [] []}]", "[{https://flag.example.com [] []}]"},
-		{"proxies", func(s *settings) any { return s.Gateway.Proxies }, "{[] x-forwarded-for}", "{[10.0.0.0/8] forwarded}", "{[192.168.0.0/16] forwarded}"},
-		{"nodes", func(s *settings) any { return s.Gateway.Nodes }, "[]", "[{mine orders 127.0.0.1:7 false}]", "[{orders-extra-1 orders 127.0.0.1:8 true}]"},
-		{"webhooks", func(s *settings) any { return s.Runner.Webhooks.Allow }, "[]", "[hooks.example.com]", "[localhost]"},
+		{
+			"origins", func(s *settings) any { return s.Gateway.origins() }, "[]", "[{https://app.example.com [] []}]",
+			"[{https://flag.example.com [] []}]",
+		},
+		{
+			"proxies", func(s *settings) any { return s.Gateway.Proxies }, "{[] x-forwarded-for}",
+			"{[10.0.0.0/8] forwarded}", "{[192.168.0.0/16] forwarded}",
+		},
+		{
+			"nodes", func(s *settings) any { return s.Gateway.Nodes }, "[]", "[{mine orders 127.0.0.1:7 false}]",
+			"[{orders-extra-1 orders 127.0.0.1:8 true}]",
+		},
+		{
+			"webhooks", func(s *settings) any { return s.Runner.Webhooks.Allow }, "[]", "[hooks.example.com]",
+			"[localhost]",
+		},
 		{"private", func(s *settings) any { return s.Runner.Webhooks.Private }, "true", "false", "false"},
 		{"plain", func(s *settings) any { return s.Runner.Webhooks.Plain }, "true", "true", "true"},
-		{"tracing", func(s *settings) any { return s.Tracing }, "{ map[] 1}", "{http://127.0.0.1:4317 map[] 0.5}", "{http://127.0.0.1:4318 map[] 0.5}"},
+		{
+			"tracing", func(s *settings) any { return s.Tracing }, "{ map[] 1}", "{http://127.0.0.1:4317 map[] 0.5}",
+			"{http://127.0.0.1:4318 map[] 0.5}",
+		},
 	} {
 		for i, want := range []string{c.none, c.file, c.flag} {
 			if got := fmt.Sprint(c.of([]*settings{none, file, flags}[i])); got != want {
@@ -162,7 +186,10 @@ func TestDev_RefusesSettingsWithTheirLines(t *testing.T) {
 		{"aggregate:\n  node: &n {id: one}\nrunner:\n  node: *n\n", ":4: runner.node.id: dev does not take it"},
 		{"aggregate:\n  node: &n {id: one}\ncontrol:\n  node: {<<: *n}\n", ":4: control.node.id: dev does not take it"},
 		{"runner:\n  credential: runner.token\n", ":2: runner.credential: dev does not take it"},
-		{"gateway:\n  placements: [{tenant: acme, kind: projection, node: other}]\n", `gateway.nodes: route: tenant acme is placed on "other"`},
+		{
+			"gateway:\n  placements: [{tenant: acme, kind: projection, node: other}]\n",
+			`gateway.nodes: route: tenant acme is placed on "other"`,
+		},
 		{"gateway:\n  nodes: [{id: runner-1, kind: runner, endpoint: \"127.0.0.1:1\"}]\n", ":2: gateway.nodes: "},
 	} {
 		err := Dev(t.Context(), DevConfig{Data: t.TempDir(), Config: writeSettings(t, c.text)}, io.Discard, io.Discard)
@@ -174,7 +201,10 @@ func TestDev_RefusesSettingsWithTheirLines(t *testing.T) {
 
 // An empty value means off, so that dev takes a file that names what it does not use without a value.
 func TestDev_TakesEmptySettings(t *testing.T) {
-	path := writeSettings(t, "nats: {nkey: \"\", tls: {cert: \"\"}}\ncallers: {gateway: [], control: []}\ngateway: {tls: {cert: \"\", key: \"\", ca: \"\"}, node: {id: \"\"}}\nrunner: {credential: }\n")
+	path := writeSettings(
+		t,
+		"nats: {nkey: \"\", tls: {cert: \"\"}}\ncallers: {gateway: [], control: []}\ngateway: {tls: {cert: \"\", key: \"\", ca: \"\"}, node: {id: \"\"}}\nrunner: {credential: }\n",
+	)
 	if _, err := devSettings(t.Context(), &DevConfig{Config: path}); err != nil {
 		t.Error(err)
 	}

@@ -118,7 +118,8 @@ func (d *devPlatform) token(t *testing.T, tenants string) []string {
 			rights = append(rights, right)
 		}
 	}
-	principal, err := auth.NewPrincipal("tester-of-"+strings.ReplaceAll(tenants, ",", "-"), strings.Split(tenants, ","), rights)
+	principal, err := auth.NewPrincipal("tester-of-"+strings.ReplaceAll(tenants, ",", "-"), strings.Split(tenants, ","),
+		rights)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +132,14 @@ func (d *devPlatform) token(t *testing.T, tenants string) []string {
 
 // call calls a method at a kind of node with metadata in pairs, and returns its first answer that is not
 // empty.
-func (d *devPlatform) call(t *testing.T, kind string, m protoreflect.MethodDescriptor, req proto.Message, header ...string) (proto.Message, error) {
+func (d *devPlatform) call(
+	t *testing.T, kind string, m protoreflect.MethodDescriptor, req proto.Message, header ...string,
+) (proto.Message, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), header...), time.Minute)
 	defer cancel() // ends a stream after its first answer
-	stream, err := d.conns[kind].NewStream(ctx, &grpc.StreamDesc{ServerStreams: m.IsStreamingServer()}, procedureOf(m), grpc.WaitForReady(true))
+	stream, err := d.conns[kind].NewStream(ctx, &grpc.StreamDesc{ServerStreams: m.IsStreamingServer()}, procedureOf(m),
+		grpc.WaitForReady(true))
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +165,9 @@ func (d *devPlatform) call(t *testing.T, kind string, m protoreflect.MethodDescr
 }
 
 // mustCall is call for calls that succeed.
-func (d *devPlatform) mustCall(t *testing.T, kind string, m protoreflect.MethodDescriptor, req proto.Message, header ...string) proto.Message {
+func (d *devPlatform) mustCall(
+	t *testing.T, kind string, m protoreflect.MethodDescriptor, req proto.Message, header ...string,
+) proto.Message {
 	t.Helper()
 	res, err := d.call(t, kind, m, req, header...)
 	if err != nil {

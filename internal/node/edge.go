@@ -136,7 +136,9 @@ func degradedEdge(js *bus, router *gatewayfleet.Router) map[string]string {
 func (e *edge) layers(node fleet.Node) []rpc.Layer {
 	announce := func(ctx context.Context) error {
 		return ended(ctx, fleet.Announce(ctx, e.js, node, func(ctx context.Context, now *fleet.Node) error {
-			now.Load, now.Routing, now.Open = loadOf(e.gateway.Load()), e.router.PlacementRevision(), e.gateway.OpenBreakers()
+			now.Load, now.Routing, now.Open = loadOf(
+				e.gateway.Load(),
+			), e.router.PlacementRevision(), e.gateway.OpenBreakers()
 			now.Degraded = e.gateway.Degraded(ctx)
 			return e.gateway.Ready(ctx)
 		}))

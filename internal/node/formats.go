@@ -24,7 +24,9 @@ var (
 // ensureStreams checks the limits of NATS, creates and updates streams and buckets (see [setup.Ensure]),
 // and logs what an operator should change and which settings of an operator stay. A process with a NATS user
 // changes nothing, and checks the streams instead (see [setup.Check]).
-func ensureStreams(ctx context.Context, js *bus, replicas streams.Replicas, log zerolog.Logger, options ...setup.Option) error {
+func ensureStreams(
+	ctx context.Context, js *bus, replicas streams.Replicas, log zerolog.Logger, options ...setup.Option,
+) error {
 	if natsclient.Identified(js.Conn()) {
 		warnings, err := setup.CheckLimits(ctx, js, replicas)
 		if err != nil {
@@ -43,7 +45,9 @@ func ensureStreams(ctx context.Context, js *bus, replicas streams.Replicas, log 
 }
 
 // setUpStreams is ensureStreams for a process that may change streams.
-func setUpStreams(ctx context.Context, js *bus, replicas streams.Replicas, log zerolog.Logger, options ...setup.Option) error {
+func setUpStreams(
+	ctx context.Context, js *bus, replicas streams.Replicas, log zerolog.Logger, options ...setup.Option,
+) error {
 	warnings, err := setup.CheckLimits(ctx, js, replicas)
 	if err != nil {
 		return err

@@ -31,12 +31,21 @@ func TestDev_RejectsDirectoriesOfNewerFormats(t *testing.T) {
 	for _, newer := range []string{".", "views"} {
 		data := t.TempDir()
 		newerDir(t, filepath.Join(data, newer))
-		config := DevConfig{Data: data, Tenants: []string{"acme"}, LogLevel: "error", LazySync: true}
-		for _, addr := range []*string{&config.Listen, &config.GRPCListen, &config.AdminListen, &config.AggregateListen, &config.ProjectionListen, &config.ControlListen, &config.RunnerListen} {
+		config := DevConfig{
+			Data:     data,
+			Tenants:  []string{"acme"},
+			LogLevel: "error",
+			LazySync: true,
+		}
+		for _, addr := range []*string{
+			&config.Listen, &config.GRPCListen, &config.AdminListen, &config.AggregateListen, &config.ProjectionListen,
+			&config.ControlListen, &config.RunnerListen,
+		} {
 			*addr = "127.0.0.1:0"
 		}
 		err := Dev(t.Context(), config, io.Discard, io.Discard)
-		if refused := new(format.NewerError); !errors.As(err, &refused) || !strings.Contains(err.Error(), filepath.Join(data, newer)+" has format 97, written by headgate v9.7.0") {
+		if refused := new(format.NewerError); !errors.As(err, &refused) ||
+			!strings.Contains(err.Error(), filepath.Join(data, newer)+" has format 97, written by headgate v9.7.0") {
 			t.Errorf("%s: %v, want a NewerError", newer, err)
 		}
 		if _, err := os.Stat(filepath.Join(data, "nats")); newer == "." && err == nil {
@@ -50,12 +59,21 @@ func TestServe_RejectsStreamsOfNewerFormats(t *testing.T) {
 	r.until(t, "the start waits")
 	other := server.Options{}
 	r.startNATSWith(t, other, func(js jetstream.JetStream) {
-		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "KV_runner", Metadata: map[string]string{"headgate.format": "97", "headgate.floor": "97", "headgate.writer": "v9.7.0"}}); err != nil {
+		if _, err := js.CreateStream(
+			t.Context(),
+			jetstream.StreamConfig{
+				Name: "KV_runner",
+				Metadata: map[string]string{
+					"headgate.format": "97", "headgate.floor": "97", "headgate.writer": "v9.7.0",
+				},
+			},
+		); err != nil {
 			t.Fatal(err)
 		}
 	})
 	err := <-r.ended
-	if refused := new(format.NewerError); !errors.As(err, &refused) || !strings.Contains(err.Error(), "bucket runner has format 97") {
+	if refused := new(format.NewerError); !errors.As(err, &refused) ||
+		!strings.Contains(err.Error(), "bucket runner has format 97") {
 		t.Errorf("%v, want a NewerError", err)
 	}
 }

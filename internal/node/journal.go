@@ -88,7 +88,8 @@ func AcceptLoss(ctx context.Context, gateway, credential, reason string, out io.
 	}
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), acceptTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(gateway, "/")+"/v1/control/journal:acceptLoss", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		strings.TrimSuffix(gateway, "/")+"/v1/control/journal:acceptLoss", bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("--gateway: %w", err)
 	}

@@ -28,7 +28,11 @@ type compared struct {
 // follow compares a checkpoint with the journal's end.
 func (c *compared) follow(report *journal.Report, tenant, where string, checkpoint uint64) {
 	if checkpoint > report.Last {
-		c.beyond = append(c.beyond, fmt.Sprintf("the views of tenant %s in %s have followed the journal to sequence %d, and it ends at %d", tenant, where, checkpoint, report.Last))
+		c.beyond = append(
+			c.beyond,
+			fmt.Sprintf("the views of tenant %s in %s have followed the journal to sequence %d, and it ends at %d",
+				tenant, where, checkpoint, report.Last),
+		)
 	}
 }
 
@@ -58,7 +62,8 @@ func compareFiles(ctx context.Context, dir string, report *journal.Report) (c co
 	for _, file := range files {
 		switch {
 		case file.Err != nil:
-			c.unread = append(c.unread, fmt.Sprintf("the views of tenant %s in %s are not compared: %v", file.Tenant, file.Path, file.Err))
+			c.unread = append(c.unread,
+				fmt.Sprintf("the views of tenant %s in %s are not compared: %v", file.Tenant, file.Path, file.Err))
 		case projection.OfEpoch(file.Origin, report.Epoch):
 			c.follow(report, file.Tenant, file.Path, file.Checkpoint)
 		}
@@ -68,7 +73,9 @@ func compareFiles(ctx context.Context, dir string, report *journal.Report) (c co
 
 // compareDatabase compares the views in PostgreSQL of the tenants that the journal, its snapshots or the bucket of
 // tenants name, since the database hides other tenants.
-func compareDatabase(ctx context.Context, js jetstream.JetStream, url string, report *journal.Report) (c compared, err error) {
+func compareDatabase(
+	ctx context.Context, js jetstream.JetStream, url string, report *journal.Report,
+) (c compared, err error) {
 	bucket, err := kv.Open[fleet.Tenant](ctx, js, streams.BucketTenants)
 	if err != nil {
 		return c, err
@@ -88,7 +95,8 @@ func compareDatabase(ctx context.Context, js jetstream.JetStream, url string, re
 			tenants = append(tenants, tenant)
 		}
 	}
-	found, unknown, err := postgres.Checkpoints(ctx, url, tenants, func(origin string) bool { return projection.OfEpoch(origin, report.Epoch) })
+	found, unknown, err := postgres.Checkpoints(ctx, url, tenants,
+		func(origin string) bool { return projection.OfEpoch(origin, report.Epoch) })
 	if err != nil {
 		c.unread = append(c.unread, fmt.Sprintf("the views in PostgreSQL are not compared: %v", err))
 	}
@@ -96,7 +104,13 @@ func compareDatabase(ctx context.Context, js jetstream.JetStream, url string, re
 		c.follow(report, view.Tenant.String(), "the schema "+view.Schema+" of PostgreSQL", view.Checkpoint)
 	}
 	for _, schema := range unknown {
-		c.unread = append(c.unread, fmt.Sprintf("the views in the schema %s of PostgreSQL are not compared: an earlier version has made them, and does not record of which journal", schema))
+		c.unread = append(
+			c.unread,
+			fmt.Sprintf(
+				"the views in the schema %s of PostgreSQL are not compared: an earlier version has made them, and does not record of which journal",
+				schema,
+			),
+		)
 	}
 	return c, nil
 }

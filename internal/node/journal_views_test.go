@@ -47,7 +47,8 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
 	for n := range 3 {
 		if err := eventLog.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, []journal.Event{{
-			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n), Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
+			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n),
+			Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
 		}}); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +73,8 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 	defer database.Close()
 	follow := func(tenant string, epoch int64, sequence uint64) {
 		t.Helper()
-		views, err := database.Views(t.Context(), natstest.Tenant(t, tenant), models.Current().Views(), fmt.Sprintf("m@%d", epoch))
+		views, err := database.Views(t.Context(), natstest.Tenant(t, tenant), models.Current().Views(),
+			fmt.Sprintf("m@%d", epoch))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +87,9 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 		}
 	}
 	config := filepath.Join(t.TempDir(), "headgate.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "nats: {url: %q}\nprojection: {postgres: %q}\n", bus.ClientURL(), url), 0o600); err != nil {
+	if err := os.WriteFile(
+		config, fmt.Appendf(nil, "nats: {url: %q}\nprojection: {postgres: %q}\n", bus.ClientURL(), url), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	verify := func() (string, error) {
@@ -100,7 +104,8 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 	}
 	follow("globex", eventLog.Epoch(), 7)
 	output, err := verify()
-	if want := "the views of tenant globex in the schema views_"; !errors.Is(err, ErrDamaged) || !strings.Contains(output, want) || !strings.Contains(output, "to sequence 7, and it ends at 3") {
+	if want := "the views of tenant globex in the schema views_"; !errors.Is(err, ErrDamaged) ||
+		!strings.Contains(output, want) || !strings.Contains(output, "to sequence 7, and it ends at 3") {
 		t.Errorf("views beyond the end: %s, %v; want %q", output, err, want)
 	}
 }

@@ -110,7 +110,8 @@ func (m *member) follow(ctx context.Context, suspend func([]contextkit.TenantID)
 // followTokens selects the newest version of tokens that all nodes read, until ctx ends.
 func (m *member) followTokens(ctx context.Context) error {
 	if m.tokens != nil {
-		fleet.FollowTokens(ctx, m.js, m.tokens, m.complain("following nodes failed; the version of tokens does not change"))
+		fleet.FollowTokens(ctx, m.js, m.tokens,
+			m.complain("following nodes failed; the version of tokens does not change"))
 	}
 	return nil
 }
@@ -190,7 +191,13 @@ func ended(ctx context.Context, err error) error {
 func loadOf(l rpc.Load) *fleet.Load {
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	return &fleet.Load{
-		Calls: l.Calls, Errors: l.Errors, P50: ms(l.P50), P95: ms(l.P95), P99: ms(l.P99),
-		InFlight: l.InFlight, Memory: l.Memory, Goroutines: l.Goroutines,
+		Calls:      l.Calls,
+		Errors:     l.Errors,
+		P50:        ms(l.P50),
+		P95:        ms(l.P95),
+		P99:        ms(l.P99),
+		InFlight:   l.InFlight,
+		Memory:     l.Memory,
+		Goroutines: l.Goroutines,
 	}
 }

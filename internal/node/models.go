@@ -13,7 +13,9 @@ import (
 
 // openModels returns the model in use and, unless it comes from a file, a function that makes the node use applied
 // models until ctx ends; else nil.
-func openModels(ctx context.Context, js jetstream.JetStream, file string, log zerolog.Logger) (r *rollout, follow func(context.Context) error, err error) {
+func openModels(
+	ctx context.Context, js jetstream.JetStream, file string, log zerolog.Logger,
+) (r *rollout, follow func(context.Context) error, err error) {
 	fallback := model.Wallet
 	if file != "" {
 		fallback = nil

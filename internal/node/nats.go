@@ -82,7 +82,9 @@ func (n natsSettings) options(log zerolog.Logger) ([]nats.Option, error) {
 			}
 			return tls.Certificate{}, nil
 		}
-		roots := func() (*x509.CertPool, error) { return material.Client("").RootCAs, nil } //nolint:unparam // a callback of nats.go
+		roots := func() (*x509.CertPool, error) { //nolint:unparam // a callback of nats.go
+			return material.Client("").RootCAs, nil
+		}
 		if n.TLS.Cert == "" {
 			options = append(options, func(o *nats.Options) error { o.RootCAsCB = roots; return nil })
 		} else {
@@ -106,7 +108,12 @@ func (n natsSettings) connect(name string, denied func(error), log zerolog.Logge
 	conn, err := natsclient.Connect(n.URL, name, options...)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
-		return nil, awayError{"NATS refuses the credential", fmt.Errorf("nats: %w: give the process a user of the server ('headgate nats-config' makes them) by nats.nkey", err)}
+		return nil, awayError{
+			"NATS refuses the credential",
+			fmt.Errorf(
+				"nats: %w: give the process a user of the server ('headgate nats-config' makes them) by nats.nkey", err,
+			),
+		}
 	case err != nil:
 		return nil, ifAway(fmt.Errorf("nats.url: %w", err), "NATS does not accept a connection")
 	}
@@ -130,12 +137,18 @@ var refusedSubject = regexp.MustCompile(`(?i)permissions violation for (publish|
 func (d *denials) add(err error) {
 	what := err.Error()
 	if found := refusedSubject.FindStringSubmatch(what); found != nil {
-		what = map[bool]string{true: "publish to ", false: "subscribe to "}[strings.EqualFold(found[1], "publish")] + found[2]
+		what = map[bool]string{true: "publish to ", false: "subscribe to "}[strings.EqualFold(found[1], "publish")] +
+			found[2]
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.cancel != nil {
-		d.cancel(fmt.Errorf("%w: it may not %s: make the servers' configuration again with 'headgate nats-config' of this version, and check that nats.nkey and node.id belong to the same node", errDenied, what))
+		d.cancel(
+			fmt.Errorf(
+				"%w: it may not %s: make the servers' configuration again with 'headgate nats-config' of this version, and check that nats.nkey and node.id belong to the same node",
+				errDenied, what,
+			),
+		)
 	}
 }
 

@@ -21,7 +21,14 @@ import (
 func userFiles(t *testing.T, cert, key, ca string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := access.Write(access.Config{Dir: dir, Listen: "127.0.0.1:-1", Store: filepath.Join(dir, "store"), Cert: cert, Key: key, CA: ca}, io.Discard); err != nil {
+	if err := access.Write(access.Config{
+		Dir:    dir,
+		Listen: "127.0.0.1:-1",
+		Store:  filepath.Join(dir, "store"),
+		Cert:   cert,
+		Key:    key,
+		CA:     ca,
+	}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -41,7 +48,12 @@ func (r *role) startUsers(t *testing.T, dir string) *server.Server {
 func (r *role) settingsOf(t *testing.T, dir, further string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "setup.yaml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, "nats: {url: \"nats://%s\", nkey: %q%s}\n", r.nats, filepath.Join(dir, "nkeys", "{role}.nk"), further), 0o600); err != nil {
+	if err := os.WriteFile(
+		path,
+		fmt.Appendf(nil, "nats: {url: \"nats://%s\", nkey: %q%s}\n", r.nats, filepath.Join(dir, "nkeys", "{role}.nk"),
+			further),
+		0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -59,7 +71,8 @@ func TestStart_WaitsForTheSetUp(t *testing.T) {
 			t.Errorf("want %q: %s", want, line)
 		}
 	}
-	if status, text := r.get(t, r.main, "/ready"); status != http.StatusServiceUnavailable || !strings.Contains(text, "streams are not set up") {
+	if status, text := r.get(t, r.main, "/ready"); status != http.StatusServiceUnavailable ||
+		!strings.Contains(text, "streams are not set up") {
 		t.Errorf("%d %s", status, text)
 	}
 	for range 2 { // it may be repeated
@@ -72,7 +85,8 @@ func TestStart_WaitsForTheSetUp(t *testing.T) {
 		t.Error(err)
 	}
 	// Another user cannot set up.
-	err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), filepath.Join(dir, "nkeys", "control.nk"), false, io.Discard, io.Discard)
+	err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), filepath.Join(dir, "nkeys", "control.nk"), false,
+		io.Discard, io.Discard)
 	if err != nil {
 		t.Logf("as control, where nothing is missing: %v", err)
 	}
@@ -96,7 +110,9 @@ func TestStart_NamesThePermissionThatIsMissing(t *testing.T) {
 			if !found {
 				t.Fatal("there is no such user")
 			}
-			if own = strings.Replace(own, fmt.Sprintf("%q", missing), `"other"`, 1); os.WriteFile(filepath.Join(dir, access.UsersFile), []byte(before+own), 0o600) != nil {
+			if own = strings.Replace(
+				own, fmt.Sprintf("%q", missing), `"other"`, 1,
+			); os.WriteFile(filepath.Join(dir, access.UsersFile), []byte(before+own), 0o600) != nil {
 				t.Fatal("the users cannot be written")
 			}
 			r := startRoleWith(t, name, fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk")))
@@ -105,10 +121,12 @@ func TestStart_NamesThePermissionThatIsMissing(t *testing.T) {
 				t.Fatal(err)
 			}
 			line := r.until(t, "the start waits: the NATS user lacks a permission")
-			if want := strings.TrimSuffix(missing, ".>"); !strings.Contains(line, "publish to "+want) || !strings.Contains(line, "nats-config") {
+			if want := strings.TrimSuffix(missing, ".>"); !strings.Contains(line, "publish to "+want) ||
+				!strings.Contains(line, "nats-config") {
 				t.Errorf("want %q: %s", want, line)
 			}
-			if status, text := r.get(t, r.main, "/ready"); status != http.StatusServiceUnavailable || !strings.Contains(text, "lacks a permission") || strings.Contains(text, "$JS") {
+			if status, text := r.get(t, r.main, "/ready"); status != http.StatusServiceUnavailable ||
+				!strings.Contains(text, "lacks a permission") || strings.Contains(text, "$JS") {
 				t.Errorf("%d %s", status, text)
 			}
 			if err := r.end(t); err != nil {
@@ -126,7 +144,10 @@ func TestReady_NamesAMissingPermissionOfARunningNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, access.UsersFile), bytes.ReplaceAll(users, []byte("$KV.nodes.control.>"), []byte("$KV.nodes.control.other")), 0o600); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(dir, access.UsersFile),
+		bytes.ReplaceAll(users, []byte("$KV.nodes.control.>"), []byte("$KV.nodes.control.other")), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	r := startRoleWith(t, "control", fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk")))
@@ -177,7 +198,9 @@ func TestStart_ConnectsToNATSOverMutualTLS(t *testing.T) {
 	nkey := fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk"))
 	r := startRoleWith(t, "control", nkey+tls(files.Cert, files.Key, files.CA))
 	r.startUsers(t, dir)
-	if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, tls(files.Cert, files.Key, files.CA)), "", false, io.Discard, io.Discard); err != nil {
+	if err := SetUpNATS(
+		t.Context(), r.settingsOf(t, dir, tls(files.Cert, files.Key, files.CA)), "", false, io.Discard, io.Discard,
+	); err != nil {
 		t.Fatal(err)
 	}
 	r.until(t, "listens on")
@@ -186,7 +209,8 @@ func TestStart_ConnectsToNATSOverMutualTLS(t *testing.T) {
 		"a certificate of another authority": tls(other.Cert, other.Key, files.CA),
 		"a server's of another authority":    tls(files.Cert, files.Key, other.CA),
 		"the server's authority alone":       tls("", "", files.CA),
-		"another name than the server's":     strings.TrimSuffix(tls(files.Cert, files.Key, files.CA), "}") + ", server_name: other}",
+		"another name than the server's": strings.TrimSuffix(tls(files.Cert, files.Key, files.CA), "}") +
+			", server_name: other}",
 	} {
 		if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, further), "", false, io.Discard, io.Discard); err == nil {
 			t.Errorf("%s: it is accepted", what)
@@ -205,7 +229,8 @@ func TestServe_MetricsHaveAPortOfTheirOwn(t *testing.T) {
 	var bus *server.Server
 	for range 2 { // while it waits, and when it serves
 		for path, want := range map[string]int{"/metrics": http.StatusOK, "/health": http.StatusOK} {
-			if status, text := r.get(t, r.admin, path); status != want || path == "/metrics" && !strings.Contains(text, "headgate_nats_connected") {
+			if status, text := r.get(t, r.admin, path); status != want ||
+				path == "/metrics" && !strings.Contains(text, "headgate_nats_connected") {
 				t.Errorf("admin %s: %d", path, status)
 			}
 		}

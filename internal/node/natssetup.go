@@ -44,7 +44,9 @@ func SetUpNATS(ctx context.Context, path, nkey string, newJournal bool, out, log
 	if err != nil {
 		return err
 	}
-	if err := setUpStreams(ctx, js, streams.Replicas(settings.NATS.Replicas), log, streamOptions(newJournal, "")...); err != nil {
+	if err := setUpStreams(
+		ctx, js, streams.Replicas(settings.NATS.Replicas), log, streamOptions(newJournal, "")...,
+	); err != nil {
 		return err
 	}
 	if _, err := kv.EnsureSecret(ctx, js, kv.SecretTokens); err != nil {

@@ -29,7 +29,8 @@ func TestPolicies_OperationsHaveTenantResourceAndReason(t *testing.T) {
 				t.Errorf("%s: the audit record has no reason: reason_field is %q", m.FullName(), p.GetReasonField())
 			}
 		}
-		if p.GetResourceField() != "" && p.GetResourceField() == p.GetReasonField() || p.GetResourceField() == "reason" {
+		if p.GetResourceField() != "" && p.GetResourceField() == p.GetReasonField() ||
+			p.GetResourceField() == "reason" {
 			t.Errorf("%s: the resource is the caller's reason", m.FullName())
 		}
 		if p.GetTenantScope() == policyv1.TenantScope_TENANT_SCOPE_PLATFORM && fields.ByName("tenant_id") != nil {

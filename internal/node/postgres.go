@@ -11,7 +11,9 @@ import (
 
 // newPostgresProjection returns the projection role with its views in PostgreSQL. The error is store.ErrUnavailable
 // while the database does not respond.
-func newPostgresProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, url string, listen rpc.Config) (*service, error) {
+func newPostgresProjection(
+	ctx context.Context, m *member, models *model.Registry, config projection.Config, url string, listen rpc.Config,
+) (*service, error) {
 	database, err := postgres.Open(ctx, url)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,10 @@ import (
 type unreadiness struct{ gateway, aggregate, projection, runner, control string }
 
 func (u unreadiness) of(role string) string {
-	return map[string]string{"gateway": u.gateway, "aggregate": u.aggregate, "projection": u.projection, "runner": u.runner, "control": u.control}[role]
+	return map[string]string{
+		"gateway": u.gateway, "aggregate": u.aggregate, "projection": u.projection, "runner": u.runner,
+		"control": u.control,
+	}[role]
 }
 
 // readiness asks a role whether it is ready, by HTTP; for a tenant unless it is "".
@@ -66,7 +69,8 @@ func (d *devPlatform) serving(t *testing.T, role, tenant string) bool {
 	if tenant != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "x-tenant-id", tenant)
 	}
-	res, err := healthv1.NewHealthClient(d.conns[role]).Check(ctx, &healthv1.HealthCheckRequest{}, grpc.WaitForReady(true))
+	res, err := healthv1.NewHealthClient(d.conns[role]).Check(ctx, &healthv1.HealthCheckRequest{},
+		grpc.WaitForReady(true))
 	if code := status.Code(err); code != codes.OK && code != codes.NotFound && code != codes.FailedPrecondition {
 		t.Fatalf("health of %s for %q: %v", role, tenant, err)
 	}
@@ -96,7 +100,8 @@ func TestReadiness_OfEachRoleInEachState(t *testing.T) {
 		}
 	}
 	eventually(t, "control knows the tenants", func() bool {
-		res := d.mustCall(t, "gateway", method(t, "control.v1.TenantService.ListTenants"), &controlv1.ListTenantsRequest{}, operator...)
+		res := d.mustCall(t, "gateway", method(t, "control.v1.TenantService.ListTenants"),
+			&controlv1.ListTenantsRequest{}, operator...)
 		return len(res.(*controlv1.ListTenantsResponse).GetTenants()) == 3
 	})
 	change("suspend", &controlv1.SuspendTenantRequest{TenantId: "globex", Reason: "unpaid"})
@@ -125,7 +130,10 @@ func TestReadiness_OfEachRoleInEachState(t *testing.T) {
 	check("serving", "", unreadiness{})
 	check("stuck", "acme", unreadiness{})
 	check("unknown", "nosuch", unreadiness{
-		gateway: "not served here", aggregate: "not served here", projection: "not served here", runner: "not served here",
+		gateway:    "not served here",
+		aggregate:  "not served here",
+		projection: "not served here",
+		runner:     "not served here",
 	})
 	check("suspended", "globex", unreadiness{gateway: "suspended: unpaid", runner: "suspended"})
 	check("paused", "initech", unreadiness{runner: "paused"})

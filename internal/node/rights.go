@@ -42,7 +42,8 @@ func matchesModel(m *model.Model, right auth.Right) bool {
 	case auth.ActionSubmit, auth.ActionInternal:
 		for _, aggregate := range m.Aggregates() {
 			for _, command := range aggregate.Commands() {
-				if command.Internal == (right.Action == auth.ActionInternal) && holder.AllowsPart(right.Action, []byte(aggregate.Name), []byte(command.Name)) {
+				if command.Internal == (right.Action == auth.ActionInternal) &&
+					holder.AllowsPart(right.Action, []byte(aggregate.Name), []byte(command.Name)) {
 					return true
 				}
 			}
@@ -122,7 +123,8 @@ func watchRights(ctx context.Context, js jetstream.JetStream, keys *auth.APIKeyR
 				}
 			}
 			if len(names) > 0 {
-				log.Warn().Str("key", id).Str("model", current.Revision).Str("rights", strings.Join(names, " ")).Msg("rights of an API key match nothing in the model")
+				log.Warn().Str("key", id).Str("model", current.Revision).Str("rights",
+					strings.Join(names, " ")).Msg("rights of an API key match nothing in the model")
 			}
 		}
 	}

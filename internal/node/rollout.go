@@ -54,7 +54,9 @@ func (r *rollout) follow(ctx context.Context, js jetstream.JetStream) error {
 			}
 		}
 		kv.Follow(ctx, js, streams.BucketModels, kv.Whole(applied), func(err error) {
-			r.log.Warn().Err(err).Dur("again_in_ms", retryWait).Msg("following applied models failed; the one in use stays")
+			r.log.Warn().Err(err).Dur("again_in_ms", retryWait).Msg(
+				"following applied models failed; the one in use stays",
+			)
 		})
 	}()
 	defer func() { <-done }()
@@ -113,7 +115,9 @@ func (r *rollout) try(ctx context.Context) bool {
 	if err != nil {
 		if ctx.Err() == nil {
 			r.problem = err
-			r.log.Error().Err(err).Str("model", pending.Value.Revision).Msg("using the applied model failed, retrying; the one in use stays")
+			r.log.Error().Err(err).Str("model", pending.Value.Revision).Msg(
+				"using the applied model failed, retrying; the one in use stays",
+			)
 		}
 		return false
 	}
@@ -137,8 +141,10 @@ func (r *rollout) announce(node *fleet.Node) {
 }
 
 var (
-	modelInfo    = prometheus.NewDesc("headgate_model_info", "1, with the revision of the model that the process uses.", []string{"revision"}, nil)
-	modelPending = prometheus.NewDesc("headgate_model_pending", "1 while a model has been applied that the process does not use.", nil, nil)
+	modelInfo = prometheus.NewDesc("headgate_model_info", "1, with the revision of the model that the process uses.",
+		[]string{"revision"}, nil)
+	modelPending = prometheus.NewDesc("headgate_model_pending",
+		"1 while a model has been applied that the process does not use.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].

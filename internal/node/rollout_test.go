@@ -46,7 +46,9 @@ func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 	apply := func(text string) {
 		t.Helper()
 		var err error
-		if revision, err = documents.Put(ctx, models.Key, models.Document{Text: text, Revision: "next"}, revision); err != nil {
+		if revision, err = documents.Put(
+			ctx, models.Key, models.Document{Text: text, Revision: "next"}, revision,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -68,7 +70,8 @@ func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 	}
 	apply(started.Text + "\nlater: true\n") // of a later version's language
 	until("the problem is not announced", func() bool { return announced().ModelProblem != "" })
-	if node := announced(); node.Model != started.Revision || node.ModelPending != "next" || !strings.Contains(node.ModelProblem, `unknown key "later"`) {
+	if node := announced(); node.Model != started.Revision || node.ModelPending != "next" ||
+		!strings.Contains(node.ModelProblem, `unknown key "later"`) {
 		t.Errorf("announced %+v", node)
 	}
 	want := "# HELP headgate_model_pending 1 while a model has been applied that the process does not use.\n# TYPE headgate_model_pending gauge\nheadgate_model_pending 1\n"
@@ -77,7 +80,8 @@ func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 	}
 	apply(started.Text + "\n# changed\n")
 	until("the next model is not used", func() bool { return announced().ModelPending == "" })
-	if m := r.models.Current(); m.Revision == started.Revision || m.Order != revision || m.FromFile || announced().ModelProblem != "" || announced().Model != m.Revision {
+	if m := r.models.Current(); m.Revision == started.Revision || m.Order != revision || m.FromFile ||
+		announced().ModelProblem != "" || announced().Model != m.Revision {
 		t.Errorf("%s at %d is in use, announced %+v", m.Revision, m.Order, announced())
 	}
 	apply(started.Text) // back
@@ -94,7 +98,12 @@ func TestRollout_FailedAttemptIsRetried(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRollout(documents, zerolog.Nop())
-	r.announceNext(kv.Entry[models.Document]{Value: models.Document{Text: documents.Current().Text + "\n# changed\n", Revision: "next"}, Revision: 5})
+	r.announceNext(
+		kv.Entry[models.Document]{
+			Value:    models.Document{Text: documents.Current().Text + "\n# changed\n", Revision: "next"},
+			Revision: 5,
+		},
+	)
 	failing, fail := context.WithCancel(t.Context())
 	fail()
 	if r.try(failing) || documents.Current().Order != 0 {
@@ -111,11 +120,17 @@ func TestRights_ThatMatchNothingInTheModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]bool{
-		"command.submit": false, "command.submit:*": false, "command.submit:transfer": false, "command.submit:transfer.request": false, "command.submit:wal*": false, "command.submit:wallet.de*": false,
-		"command.submit:transfer.complete": true, "command.submit:purse": true, "command.submit:transfer.reverse": true, "command.submit:transfer.x*": true,
-		"command.internal": false, "command.internal:transfer.complete": false, "command.internal:transfer": false, "command.internal:wallet": true, "command.internal:transfer.request": true,
-		"aggregate.read:wallet": false, "aggregate.read:wallet.open": true, "query.read:wallets": false, "query.read:wallet": true, "query.read:w*": false,
-		"workflow.read:transfer": false, "workflow.read:transfers": true, "fleet.admin:acme": false, "thing.read:x": false,
+		"command.submit": false, "command.submit:*": false, "command.submit:transfer": false,
+		"command.submit:transfer.request": false, "command.submit:wal*": false, "command.submit:wallet.de*": false,
+		"command.submit:transfer.complete": true, "command.submit:purse": true, "command.submit:transfer.reverse": true,
+		"command.submit:transfer.x*": true,
+		"command.internal":           false, "command.internal:transfer.complete": false,
+		"command.internal:transfer": false,
+		"command.internal:wallet":   true, "command.internal:transfer.request": true,
+		"aggregate.read:wallet": false, "aggregate.read:wallet.open": true, "query.read:wallets": false,
+		"query.read:wallet": true, "query.read:w*": false,
+		"workflow.read:transfer": false, "workflow.read:transfers": true, "fleet.admin:acme": false,
+		"thing.read:x": false,
 	} {
 		right, err := auth.ParseRight(text)
 		if err != nil {

@@ -66,10 +66,16 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 	level, _ := zerolog.ParseLevel(s.Log) // checked by common
 	lines := rpc.NewLines(logs)
 	p := &Plan{
-		role: role, settings: s, lines: lines, streamsTimeout: defaultStreamsTimeout,
-		log: zerolog.New(lines).Level(level).With().Timestamp().Str("role", role).Logger(),
+		role:           role,
+		settings:       s,
+		lines:          lines,
+		streamsTimeout: defaultStreamsTimeout,
+		log:            zerolog.New(lines).Level(level).With().Timestamp().Str("role", role).Logger(),
 	}
-	prepare := map[string]func(context.Context) error{"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner, "control": p.control}[role]
+	prepare := map[string]func(context.Context) error{
+		"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner,
+		"control": p.control,
+	}[role]
 	if prepare == nil {
 		return nil, fmt.Errorf("unknown role %q", role)
 	}
@@ -155,13 +161,21 @@ func (p *Plan) gateway(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		return &running{url: e.gateway.URL(), admin: e.gateway.AdminURL(), layers: e.layers(node), close: func() error { return nil }}, nil
+		return &running{
+			url:    e.gateway.URL(),
+			admin:  e.gateway.AdminURL(),
+			layers: e.layers(node),
+			close:  func() error { return nil },
+		}, nil
 	}
 	return nil
 }
 
 // service checks the settings that the services share, and prepares one for the start.
-func (p *Plan) service(ctx context.Context, name string, section serviceSettings, create func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error)) error {
+func (p *Plan) service(
+	ctx context.Context, name string, section serviceSettings,
+	create func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error),
+) error {
 	listen, err := section.listen(name, p.log)
 	tenants, tenantsErr := p.settings.served()
 	if _, modelErr := openModel(ctx, p.settings.source()); modelErr != nil {
@@ -216,16 +230,27 @@ func (p *Plan) service(ctx context.Context, name string, section serviceSettings
 		if follow != nil {
 			layers = append(layers, rpc.Layer{follow})
 		}
-		return &running{url: s.server.URL(), admin: s.server.AdminURL(), layers: layers, close: s.close}, nil
+		return &running{
+			url:    s.server.URL(),
+			admin:  s.server.AdminURL(),
+			layers: layers,
+			close:  s.close,
+		}, nil
 	}
 	return nil
 }
 
 func (p *Plan) aggregate(ctx context.Context) error {
 	a := &p.settings.Aggregate
-	return errors.Join(a.check(), p.service(ctx, "aggregate", a.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
-		return newAggregate(ctx, m, models, a.config(p.settings.NATS.Synced), listen)
-	}))
+	return errors.Join(
+		a.check(),
+		p.service(
+			ctx, "aggregate", a.serviceSettings,
+			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
+				return newAggregate(ctx, m, models, a.config(p.settings.NATS.Synced), listen)
+			},
+		),
+	)
 }
 
 func (p *Plan) control(ctx context.Context) error {
@@ -234,10 +259,16 @@ func (p *Plan) control(ctx context.Context) error {
 	if err != nil {
 		err = config.Wrong("nodes_tls", "%v", err)
 	}
-	return errors.Join(err, p.service(ctx, "control", c.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
-		pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
-		return newControl(ctx, m, models, p.settings.Model != "", pool, listen)
-	}))
+	return errors.Join(
+		err,
+		p.service(
+			ctx, "control", c.serviceSettings,
+			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
+				pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
+				return newControl(ctx, m, models, p.settings.Model != "", pool, listen)
+			},
+		),
+	)
 }
 
 func (p *Plan) projection(ctx context.Context) error {
@@ -246,13 +277,19 @@ func (p *Plan) projection(ctx context.Context) error {
 		dataErr = config.Wrong("data", "is missing: the views need a directory")
 	}
 	answers := projection.Config{Answers: p.settings.Projection.Answers}
-	return errors.Join(dataErr, config.Inside("answers", answers.Answers.Validate()), p.service(ctx, "projection", p.settings.Projection.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
-		url := p.settings.Projection.Postgres
-		if url == "" {
-			return newSQLiteProjection(ctx, m, models, answers, p.settings.Projection.Data, listen)
-		}
-		return newPostgresProjection(ctx, m, models, answers, url, listen)
-	}))
+	return errors.Join(
+		dataErr, config.Inside("answers", answers.Answers.Validate()),
+		p.service(
+			ctx, "projection", p.settings.Projection.serviceSettings,
+			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
+				url := p.settings.Projection.Postgres
+				if url == "" {
+					return newSQLiteProjection(ctx, m, models, answers, p.settings.Projection.Data, listen)
+				}
+				return newPostgresProjection(ctx, m, models, answers, url, listen)
+			},
+		),
+	)
 }
 
 func (p *Plan) runner(ctx context.Context) error {
@@ -273,12 +310,18 @@ func (p *Plan) runner(ctx context.Context) error {
 	if err != nil {
 		errs = append(errs, config.Wrong("gateway_tls", "%v", err))
 	}
-	return errors.Join(errors.Join(errs...), p.service(ctx, "runner", r.serviceSettings, func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
-		commands := &commander{
-			pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),
-			gateway:    r.Gateway,
-			credential: func() (string, error) { return readCredential(r.Credential) },
-		}
-		return newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands, hooks, listen)
-	}))
+	return errors.Join(
+		errors.Join(errs...),
+		p.service(
+			ctx, "runner", r.serviceSettings,
+			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
+				commands := &commander{
+					pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),
+					gateway:    r.Gateway,
+					credential: func() (string, error) { return readCredential(r.Credential) },
+				}
+				return newRunner(ctx, m, models, runner.Config{Answers: r.Answers}, commands, hooks, listen)
+			},
+		),
+	)
 }

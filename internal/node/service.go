@@ -71,7 +71,8 @@ func (s *service) layers() []rpc.Layer {
 			out = append(out, rpc.Layer{part})
 		}
 	}
-	return append(out, rpc.Layer{s.follow, s.member.followTokens, s.guard}, rpc.Layer{s.member.record, s.member.spans.Run})
+	return append(out, rpc.Layer{s.follow, s.member.followTokens, s.guard},
+		rpc.Layer{s.member.record, s.member.spans.Run})
 }
 
 // follow updates the served tenants until ctx ends.
@@ -88,7 +89,9 @@ func (s *service) endpoint() string { return cmp.Or(s.server.GRPCAddr(), s.serve
 // nothing is the close function of a role that opens nothing.
 func nothing() error { return nil }
 
-func newAggregate(ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen rpc.Config) (*service, error) {
+func newAggregate(
+	ctx context.Context, m *member, models *model.Registry, config aggregate.Config, listen rpc.Config,
+) (*service, error) {
 	config.Tokens, config.Log = m.tokens, m.log
 	aggregates, err := aggregate.New(ctx, config, m.js, models, m.tenants, m.timeline)
 	if err != nil {
@@ -114,7 +117,10 @@ type viewStore struct {
 }
 
 // newProjection returns the projection role. It owns views, also after an error.
-func newProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, views viewStore, listen rpc.Config) (*service, error) {
+func newProjection(
+	ctx context.Context, m *member, models *model.Registry, config projection.Config, views viewStore,
+	listen rpc.Config,
+) (*service, error) {
 	config.Tokens, config.Outage, config.Store = m.tokens, m.js.monitor.Outage, views.ready
 	projections, err := projection.New(ctx, config, m.js, models, m.tenants, views.open, m.timeline, m.log)
 	if err != nil {
@@ -126,16 +132,23 @@ func newProjection(ctx context.Context, m *member, models *model.Registry, confi
 		metrics:      append(views.metrics, projections),
 		integrity:    projections.Integrity(),
 		failingViews: projections.Announced,
-		after:        func(ctx context.Context) error { return rpc.RunLayers(ctx, rpc.Layer{projections.Run, views.run}) },
-		lag:          projections.Lag,
-		close:        func() error { return errors.Join(projections.Close(), views.close()) },
+		after: func(ctx context.Context) error {
+			return rpc.RunLayers(ctx,
+				rpc.Layer{projections.Run, views.run})
+		},
+		lag:   projections.Lag,
+		close: func() error { return errors.Join(projections.Close(), views.close()) },
 	}), nil
 }
 
 // newRunner returns the runner role. It owns the pool of commands, also after an error.
-func newRunner(ctx context.Context, m *member, models *model.Registry, config runner.Config, commands *commander, hooks webhook.Config, listen rpc.Config) (*service, error) {
+func newRunner(
+	ctx context.Context, m *member, models *model.Registry, config runner.Config, commands *commander,
+	hooks webhook.Config, listen rpc.Config,
+) (*service, error) {
 	config.Node, config.Tokens, hooks.Transport = m.id, m.tokens, m.spans.RoundTripper
-	workflows, err := runner.New(ctx, config, m.js, models, m.tenants, commands.client(m.spans.clients()...), hooks, m.timeline, m.log)
+	workflows, err := runner.New(ctx, config, m.js, models, m.tenants, commands.client(m.spans.clients()...), hooks,
+		m.timeline, m.log)
 	if err != nil {
 		commands.pool.Close()
 		return nil, err
@@ -154,9 +167,19 @@ func newRunner(ctx context.Context, m *member, models *model.Registry, config ru
 
 // newControl returns the control role. It owns pool, also after an error. fixed states that the model comes from a
 // file.
-func newControl(ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen rpc.Config) (*service, error) {
-	nodes := control.Nodes{Client: contextkit.NewClient(upstream.NewTransport(pool), m.spans.clients()...), At: upstream.WithEndpoint}
-	platform, err := control.New(ctx, control.Config{ID: m.id, Fixed: fixed, Nodes: nodes, Outage: m.js.monitor.Outage}, m.js, models, m.log)
+func newControl(
+	ctx context.Context, m *member, models *model.Registry, fixed bool, pool *upstream.Pool, listen rpc.Config,
+) (*service, error) {
+	nodes := control.Nodes{
+		Client: contextkit.NewClient(upstream.NewTransport(pool), m.spans.clients()...),
+		At:     upstream.WithEndpoint,
+	}
+	platform, err := control.New(ctx, control.Config{
+		ID:     m.id,
+		Fixed:  fixed,
+		Nodes:  nodes,
+		Outage: m.js.monitor.Outage,
+	}, m.js, models, m.log)
 	if err != nil {
 		pool.Close()
 		return nil, err

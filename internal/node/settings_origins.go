@@ -25,7 +25,11 @@ func (o *originSettings) UnmarshalYAML(node *yaml.Node) error {
 		key := node.Content[i]
 		field, known := fields[key.Value]
 		if !known {
-			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: field %s not found in type node.originSettings", key.Line, key.Value)}}
+			return &yaml.TypeError{
+				Errors: []string{
+					fmt.Sprintf("line %d: field %s not found in type node.originSettings", key.Line, key.Value),
+				},
+			}
 		}
 		if err := node.Content[i+1].Decode(field); err != nil {
 			return err

@@ -46,7 +46,12 @@ func (g gatewaySettings) routes(own ...route.Node) (*route.Table, error) {
 		if n.ID == "" || n.Kind == "" || n.Endpoint == "" {
 			errs = append(errs, config.Wrong(at, "needs an id, a kind and an endpoint"))
 		}
-		nodes = append(nodes, route.Node{ID: n.ID, Kind: n.Kind, Endpoint: n.Endpoint, Ready: true})
+		nodes = append(nodes, route.Node{
+			ID:       n.ID,
+			Kind:     n.Kind,
+			Endpoint: n.Endpoint,
+			Ready:    true,
+		})
 	}
 	for i, p := range g.Placements {
 		tenant, err := contextkit.ParseTenantID(p.Tenant)

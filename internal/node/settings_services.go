@@ -33,12 +33,18 @@ func (a *aggregateSettings) check() error {
 
 // config returns the configuration of the service. synced states that the NATS server syncs each write.
 func (a *aggregateSettings) config(synced bool) aggregate.Config {
-	return aggregate.Config{Synced: synced, Answers: a.Answers, CacheBytes: a.CacheBytes, Quota: a.Quota}
+	return aggregate.Config{
+		Synced:     synced,
+		Answers:    a.Answers,
+		CacheBytes: a.CacheBytes,
+		Quota:      a.Quota,
+	}
 }
 
 // checkQuota checks the default quota of tenants.
 func checkQuota(q fleet.StorageQuota) error {
-	return errors.Join(config.AtLeast("events", q.Events, 0), config.AtLeast("bytes", q.Bytes, 0), config.AtLeast("aggregates", q.Aggregates, 0), config.AtLeast("keys", q.Keys, 0))
+	return errors.Join(config.AtLeast("events", q.Events, 0), config.AtLeast("bytes", q.Bytes, 0),
+		config.AtLeast("aggregates", q.Aggregates, 0), config.AtLeast("keys", q.Keys, 0))
 }
 
 type projectionSettings struct {

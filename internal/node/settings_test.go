@@ -52,8 +52,13 @@ func TestSettings_DocumentedValuesAreDefaults(t *testing.T) {
 			t.Errorf("%s is documented as %+v and is %+v", name, pair[0], pair[1])
 		}
 	}
-	for name, server := range map[string]rpc.Config{"aggregate": s.Aggregate.Server, "projection": s.Projection.Server, "runner": s.Runner.Server} {
-		if want := (rpc.Config{Addr: server.Addr, MaxStreams: rpc.DefaultServiceStreams}).WithDefaults(); !reflect.DeepEqual(server, want) {
+	for name, server := range map[string]rpc.Config{
+		"aggregate": s.Aggregate.Server, "projection": s.Projection.Server, "runner": s.Runner.Server,
+	} {
+		if want := (rpc.Config{
+			Addr:       server.Addr,
+			MaxStreams: rpc.DefaultServiceStreams,
+		}).WithDefaults(); !reflect.DeepEqual(server, want) {
 			t.Errorf("%s.server is documented as %+v and is %+v", name, server, want)
 		}
 	}
@@ -102,33 +107,95 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 		return "gateway:\n  auth:\n    issuer: i\n    audience: a\n    keys: " + jwks + "\n" + lines
 	}
 	for name, rule := range map[string]struct{ role, text, want string }{
-		"no such setting":       {"gateway", gatewayWith("  retrys: 3\n"), `f.yaml:6: there is no setting "retrys" here`},
-		"no issuer":             {"gateway", "log: info\ngateway:\n  origins: []\n", "f.yaml:2: gateway.auth.issuer: is missing"},
-		"no such key file":      {"gateway", "gateway:\n  auth: {issuer: i, audience: a, keys: /nowhere}\n", "f.yaml:2: gateway.auth.keys: stat /nowhere: no such file"},
-		"a negative bound":      {"gateway", gatewayWith("  server:\n    max_streams: -1\n"), "f.yaml:7: gateway.server.max_streams: is -1, want at least 0"},
-		"a ping too often":      {"gateway", gatewayWith("  upstream: {ping_after: 1s}\n"), "f.yaml:6: gateway.upstream.ping_after: is 1s, want at least 10s"},
-		"a share above one":     {"gateway", gatewayWith("  breakers:\n    failures: 3\n    panic_share: 2\n"), "f.yaml:8: gateway.breakers.panic_share: is 2, want 0 to 1"},
-		"a node without kind":   {"gateway", gatewayWith("  nodes:\n  - {id: a, kind: b, endpoint: c}\n  - id: d\n"), "f.yaml:8: gateway.nodes.1: needs an id, a kind and an endpoint"},
-		"a placement nowhere":   {"gateway", gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"), `is placed on "r", which is not a runner node`},
-		"a tenant's bad name":   {"gateway", gatewayWith("  placements: [{tenant: ACME, kind: runner, node: r}]\n"), "f.yaml:6: gateway.placements.0.tenant: "},
-		"a certificate alone":   {"gateway", gatewayWith("  tls: {cert: x}\n"), "f.yaml:6: gateway.tls: tls: a certificate needs its key"},
-		"nodes without CA":      {"gateway", gatewayWith("  upstream_tls: {server_name: x}\n"), "f.yaml:6: gateway.upstream_tls: ca is missing"},
-		"no descriptors":        {"gateway", gatewayWith("  descriptors: [" + jwks + "]\n"), "f.yaml:6: gateway.descriptors.0: "},
-		"no fan-out":            {"gateway", gatewayWith("  probes:\n    fan_out:\n      concurrent: -4\n"), "f.yaml:8: gateway.probes.fan_out.concurrent: is -4"},
-		"no level of that name": {"aggregate", "log: loud\n", `f.yaml:1: log: is "loud", want debug, info, warn or error`},
-		"no replicas":           {"aggregate", "nats:\n  replicas: 0\n", "f.yaml:2: nats.replicas: is 0, want at least 1"},
-		"no tenant":             {"aggregate", "log: info\ntenants: [Acme]\n", "f.yaml:2: tenants: "},
-		"no model":              {"projection", "model: /nowhere.yaml\n", "/nowhere.yaml: no such file"},
-		"no directory":          {"projection", "projection:\n  data: \"\"\n", "f.yaml:2: projection.data: is missing"},
-		"no credential":         {"runner", "runner:\n  gateway: x:1\n", "f.yaml:1: runner.credential: is missing"},
-		"no prefix":             {"gateway", gatewayWith("  proxies:\n    trusted: [proxy.example.com]\n"), `f.yaml:7: gateway.proxies.trusted: has "proxy.example.com"`},
-		"every prefix":          {"gateway", gatewayWith("  proxies: {trusted: [0.0.0.0/0]}\n"), "f.yaml:6: gateway.proxies.trusted: has \"0.0.0.0/0\", which trusts every client"},
-		"no such header":        {"gateway", gatewayWith("  proxies: {header: x-real-ip}\n"), `f.yaml:6: gateway.proxies.header: is "x-real-ip"`},
-		"a wildcard origin":     {"gateway", gatewayWith("  origins: [\"*\"]\n"), `f.yaml:6: gateway.origins: "*" is not an origin`},
-		"an origin's bad key":   {"gateway", gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"), `f.yaml:8: there is no setting "header" here`},
-		"hsts without TLS":      {"gateway", gatewayWith("  hsts: {max_age: 1h}\n"), "f.yaml:6: gateway.hsts: is only sent to clients that use TLS"},
-		"hsts that is short":    {"gateway", gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"), "f.yaml:6: gateway.hsts: preload requires"},
-		"two errors":            {"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"), "f.yaml:6: gateway.max_concurrent: is 0, want at least 1"},
+		"no such setting": {
+			"gateway", gatewayWith("  retrys: 3\n"), `f.yaml:6: there is no setting "retrys" here`,
+		},
+		"no issuer": {
+			"gateway", "log: info\ngateway:\n  origins: []\n", "f.yaml:2: gateway.auth.issuer: is missing",
+		},
+		"no such key file": {
+			"gateway", "gateway:\n  auth: {issuer: i, audience: a, keys: /nowhere}\n",
+			"f.yaml:2: gateway.auth.keys: stat /nowhere: no such file",
+		},
+		"a negative bound": {
+			"gateway", gatewayWith("  server:\n    max_streams: -1\n"),
+			"f.yaml:7: gateway.server.max_streams: is -1, want at least 0",
+		},
+		"a ping too often": {
+			"gateway", gatewayWith("  upstream: {ping_after: 1s}\n"),
+			"f.yaml:6: gateway.upstream.ping_after: is 1s, want at least 10s",
+		},
+		"a share above one": {
+			"gateway", gatewayWith("  breakers:\n    failures: 3\n    panic_share: 2\n"),
+			"f.yaml:8: gateway.breakers.panic_share: is 2, want 0 to 1",
+		},
+		"a node without kind": {
+			"gateway", gatewayWith("  nodes:\n  - {id: a, kind: b, endpoint: c}\n  - id: d\n"),
+			"f.yaml:8: gateway.nodes.1: needs an id, a kind and an endpoint",
+		},
+		"a placement nowhere": {
+			"gateway", gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"),
+			`is placed on "r", which is not a runner node`,
+		},
+		"a tenant's bad name": {
+			"gateway", gatewayWith("  placements: [{tenant: ACME, kind: runner, node: r}]\n"),
+			"f.yaml:6: gateway.placements.0.tenant: ",
+		},
+		"a certificate alone": {
+			"gateway", gatewayWith("  tls: {cert: x}\n"), "f.yaml:6: gateway.tls: tls: a certificate needs its key",
+		},
+		"nodes without CA": {
+			"gateway", gatewayWith("  upstream_tls: {server_name: x}\n"),
+			"f.yaml:6: gateway.upstream_tls: ca is missing",
+		},
+		"no descriptors": {
+			"gateway", gatewayWith("  descriptors: [" + jwks + "]\n"), "f.yaml:6: gateway.descriptors.0: ",
+		},
+		"no fan-out": {
+			"gateway", gatewayWith("  probes:\n    fan_out:\n      concurrent: -4\n"),
+			"f.yaml:8: gateway.probes.fan_out.concurrent: is -4",
+		},
+		"no level of that name": {
+			"aggregate", "log: loud\n", `f.yaml:1: log: is "loud", want debug, info, warn or error`,
+		},
+		"no replicas": {
+			"aggregate", "nats:\n  replicas: 0\n", "f.yaml:2: nats.replicas: is 0, want at least 1",
+		},
+		"no tenant":     {"aggregate", "log: info\ntenants: [Acme]\n", "f.yaml:2: tenants: "},
+		"no model":      {"projection", "model: /nowhere.yaml\n", "/nowhere.yaml: no such file"},
+		"no directory":  {"projection", "projection:\n  data: \"\"\n", "f.yaml:2: projection.data: is missing"},
+		"no credential": {"runner", "runner:\n  gateway: x:1\n", "f.yaml:1: runner.credential: is missing"},
+		"no prefix": {
+			"gateway", gatewayWith("  proxies:\n    trusted: [proxy.example.com]\n"),
+			`f.yaml:7: gateway.proxies.trusted: has "proxy.example.com"`,
+		},
+		"every prefix": {
+			"gateway", gatewayWith("  proxies: {trusted: [0.0.0.0/0]}\n"),
+			"f.yaml:6: gateway.proxies.trusted: has \"0.0.0.0/0\", which trusts every client",
+		},
+		"no such header": {
+			"gateway", gatewayWith("  proxies: {header: x-real-ip}\n"),
+			`f.yaml:6: gateway.proxies.header: is "x-real-ip"`,
+		},
+		"a wildcard origin": {
+			"gateway", gatewayWith("  origins: [\"*\"]\n"), `f.yaml:6: gateway.origins: "*" is not an origin`,
+		},
+		"an origin's bad key": {
+			"gateway", gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"),
+			`f.yaml:8: there is no setting "header" here`,
+		},
+		"hsts without TLS": {
+			"gateway", gatewayWith("  hsts: {max_age: 1h}\n"),
+			"f.yaml:6: gateway.hsts: is only sent to clients that use TLS",
+		},
+		"hsts that is short": {
+			"gateway", gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"),
+			"f.yaml:6: gateway.hsts: preload requires",
+		},
+		"two errors": {
+			"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"),
+			"f.yaml:6: gateway.max_concurrent: is 0, want at least 1",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "f.yaml")
@@ -152,8 +219,12 @@ func TestSettings_ValidOnesOfEveryRoleAreAccepted(t *testing.T) {
 		}
 		return p
 	}
-	file := path("f.yaml", "gateway: {auth: {issuer: i, audience: a, keys: "+path("keys.json", "{}")+"}, hsts: {max_age: 1h}, proxies: {trusted: [10.0.0.0/8], header: forwarded}, "+
-		"origins: [https://a.example, {origin: https://b.example, headers: [x-a], exposed: [x-b]}]}\nrunner: {credential: "+path("key", "k")+"}\n")
+	file := path(
+		"f.yaml",
+		"gateway: {auth: {issuer: i, audience: a, keys: "+path("keys.json", "{}")+
+			"}, hsts: {max_age: 1h}, proxies: {trusted: [10.0.0.0/8], header: forwarded}, "+
+			"origins: [https://a.example, {origin: https://b.example, headers: [x-a], exposed: [x-b]}]}\nrunner: {credential: "+path("key", "k")+"}\n",
+	)
 	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
 		if _, err := Open(t.Context(), role, file, io.Discard); err != nil {
 			t.Errorf("%s: %v", role, err)

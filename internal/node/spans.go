@@ -28,8 +28,11 @@ type spans struct {
 }
 
 // openSpans returns the spans of a node, which are discarded if config has no endpoint.
-func openSpans(ctx context.Context, js *bus, config tracing.Config, kind, id string, log zerolog.Logger) (spans, error) {
-	exporter, err := tracing.Open(ctx, config, tracing.Process{Name: "headgate-" + kind, Node: id, Version: newNode(kind, id, "").Version}, log)
+func openSpans(
+	ctx context.Context, js *bus, config tracing.Config, kind, id string, log zerolog.Logger,
+) (spans, error) {
+	exporter, err := tracing.Open(ctx, config,
+		tracing.Process{Name: "headgate-" + kind, Node: id, Version: newNode(kind, id, "").Version}, log)
 	return spans{Exporter: exporter, bus: js.Conn().ConnectedAddr}, err
 }
 
@@ -67,8 +70,13 @@ func (s spans) clients() []connect.ClientInterceptor {
 // callOf returns a call in the form of package tracing.
 func callOf(call rpc.Ended) tracing.Call {
 	return tracing.Call{
-		Procedure: call.Procedure, Protocol: call.Protocol, Code: call.Code(), Server: call.Server, Client: call.Client,
-		Started: call.Started, Took: call.Took,
+		Procedure: call.Procedure,
+		Protocol:  call.Protocol,
+		Code:      call.Code(),
+		Server:    call.Server,
+		Client:    call.Client,
+		Started:   call.Started,
+		Took:      call.Took,
 	}
 }
 
@@ -82,9 +90,11 @@ func (s spans) edgeCall(rc contextkit.RequestContext, call gateway.Ended) {
 	span := tracing.ServerSpan(callOf(call.Ended))
 	if r := call.Request; r.Route != "" {
 		span = tracing.RESTSpan(callOf(call.Ended), tracing.Request(r))
-		span.Attributes = append(span.Attributes, attribute.String("headgate.procedure", strings.TrimPrefix(call.Procedure, "/")))
+		span.Attributes = append(span.Attributes,
+			attribute.String("headgate.procedure", strings.TrimPrefix(call.Procedure, "/")))
 	}
-	span.Attributes = append(span.Attributes, attribute.String("enduser.id", call.Principal), attribute.String("headgate.node", call.Node))
+	span.Attributes = append(span.Attributes, attribute.String("enduser.id", call.Principal),
+		attribute.String("headgate.node", call.Node))
 	if call.Attempts > 0 {
 		span.Attributes = append(span.Attributes, attribute.Int("headgate.attempts", call.Attempts))
 	}
@@ -121,9 +131,13 @@ func (s spans) export(rc contextkit.RequestContext, entry timeline.Span) {
 // inner returns the INTERNAL span of an entry of a timeline.
 func inner(entry timeline.Span, took time.Duration) tracing.Span {
 	return tracing.Span{
-		Name: entry.Kind + " " + entry.Name, Kind: trace.SpanKindInternal, Started: entry.Started, Took: took,
+		Name:    entry.Kind + " " + entry.Name,
+		Kind:    trace.SpanKindInternal,
+		Started: entry.Started,
+		Took:    took,
 		Attributes: []attribute.KeyValue{
-			attribute.String("headgate.outcome", entry.Code), attribute.String("headgate.subject", entry.Subject), attribute.String("headgate.detail", entry.Detail),
+			attribute.String("headgate.outcome", entry.Code), attribute.String("headgate.subject", entry.Subject),
+			attribute.String("headgate.detail", entry.Detail),
 		},
 	}
 }
@@ -135,8 +149,12 @@ const eventTemplate = "events.{tenant}.{aggregate_type}.{aggregate_id}"
 func (s spans) message(rc contextkit.RequestContext, entry timeline.Span, took time.Duration) tracing.Message {
 	aggregate, id, _ := strings.Cut(entry.Subject, "/")
 	return tracing.Message{
-		Destination: streams.EventSubject(rc.TenantID, aggregate, id), Template: eventTemplate, ID: entry.Event,
-		Started: entry.Started, Took: took, Server: s.bus(),
+		Destination: streams.EventSubject(rc.TenantID, aggregate, id),
+		Template:    eventTemplate,
+		ID:          entry.Event,
+		Started:     entry.Started,
+		Took:        took,
+		Server:      s.bus(),
 	}
 }
 

@@ -22,7 +22,9 @@ import (
 
 // newSQLiteProjection returns the projection role with its views in a directory, which is created if it does not
 // exist. Error: a [format.NewerError] for a directory of a newer version.
-func newSQLiteProjection(ctx context.Context, m *member, models *model.Registry, config projection.Config, path string, listen rpc.Config) (*service, error) {
+func newSQLiteProjection(
+	ctx context.Context, m *member, models *model.Registry, config projection.Config, path string, listen rpc.Config,
+) (*service, error) {
 	views, err := openViewsDirectory(path, m.log)
 	if err != nil {
 		return nil, err
@@ -57,11 +59,18 @@ func openViewsDirectory(path string, log zerolog.Logger) (*viewsDirectory, error
 	if err != nil {
 		return nil, fmt.Errorf("the directory of the views: %w", err)
 	}
-	return &viewsDirectory{path: path, file: file, anchor: disk.NewAnchor(file), log: log}, nil
+	return &viewsDirectory{
+		path:   path,
+		file:   file,
+		anchor: disk.NewAnchor(file),
+		log:    log,
+	}, nil
 }
 
 // errViewsGone is the reason why a projection is not ready after its directory has disappeared.
-var errViewsGone = errors.New("the directory of the views has disappeared: restore it, or restart the process, which rebuilds the views")
+var errViewsGone = errors.New(
+	"the directory of the views has disappeared: restore it, or restart the process, which rebuilds the views",
+)
 
 // ready returns errViewsGone while the directory is not the one that was opened.
 func (d *viewsDirectory) ready() error {
@@ -101,7 +110,8 @@ func (d *viewsDirectory) examine() {
 func (d *viewsDirectory) close() error { return d.file.Close() }
 
 var (
-	viewsDisk    = prometheus.NewDesc("headgate_views_disk_bytes", "Bytes of the file system of the views' directory, by state: free.", []string{"state"}, nil)
+	viewsDisk = prometheus.NewDesc("headgate_views_disk_bytes",
+		"Bytes of the file system of the views' directory, by state: free.", []string{"state"}, nil)
 	viewsPresent = natsserver.DirectoryPresent("views")
 )
 

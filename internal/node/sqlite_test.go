@@ -31,7 +31,9 @@ func TestViewsDirectory_DisappearsAndIsBack(t *testing.T) {
 		}
 		expected := "# HELP headgate_data_directory_present 1 while the directory that the process opened is present; 0 after it was removed, moved or unmounted.\n" +
 			"# TYPE headgate_data_directory_present gauge\nheadgate_data_directory_present{directory=\"views\"} " + present + "\n"
-		if err := testutil.CollectAndCompare(views, strings.NewReader(expected), "headgate_data_directory_present"); err != nil {
+		if err := testutil.CollectAndCompare(
+			views, strings.NewReader(expected), "headgate_data_directory_present",
+		); err != nil {
 			t.Error(err)
 		}
 	}

@@ -103,7 +103,9 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	if p.role == "projection" {
 		views = p.settings.Projection.Data
 	}
-	if err := ensureStreams(streamList, js, streams.Replicas(p.settings.NATS.Replicas), p.log, streamOptions(p.NewJournal, views)...); err != nil {
+	if err := ensureStreams(
+		streamList, js, streams.Replicas(p.settings.NATS.Replicas), p.log, streamOptions(p.NewJournal, views)...,
+	); err != nil {
 		return nil, ifAway(err, "the streams of JetStream cannot be opened")
 	}
 	start, cancel := context.WithTimeout(ctx, startTimeout)
@@ -175,13 +177,19 @@ func (p *Plan) serveWaiting(ctx context.Context) error {
 // the alerts on them fire while it starts.
 func (p *Plan) whileWaiting() []prometheus.Collector {
 	return []prometheus.Collector{
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "headgate_nats_connected", Help: "1 while the process is connected to NATS."}, func() float64 {
-			if p.connected.Load() {
-				return 1
-			}
-			return 0
-		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "headgate_jetstream_available", Help: "0 while the process has not started."}, func() float64 { return 0 }),
+		prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: "headgate_nats_connected", Help: "1 while the process is connected to NATS."},
+			func() float64 {
+				if p.connected.Load() {
+					return 1
+				}
+				return 0
+			},
+		),
+		prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: "headgate_jetstream_available", Help: "0 while the process has not started."},
+			func() float64 { return 0 },
+		),
 	}
 }
 

@@ -57,8 +57,12 @@ func startRoleWith(t *testing.T, name, further string) *role {
 	t.Helper()
 	dir := t.TempDir()
 	r := &role{
-		main: closedPort(t), grpc: closedPort(t), admin: closedPort(t), nats: closedPort(t),
-		lines: make(chan string, 256), ended: make(chan error, 1),
+		main:  closedPort(t),
+		grpc:  closedPort(t),
+		admin: closedPort(t),
+		nats:  closedPort(t),
+		lines: make(chan string, 256),
+		ended: make(chan error, 1),
 	}
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -88,7 +92,8 @@ aggregate: {server: {listen: %q}, grpc: %q}
 projection: {server: {listen: %q}, grpc: %q, admin: %q, data: %q}
 runner: {server: {listen: %q}, grpc: %q, credential: %q}
 control: {server: {listen: %q}, grpc: %q}
-`, r.nats, further, r.main, r.grpc, r.admin, keys, r.main, r.grpc, r.main, r.grpc, admin, filepath.Join(dir, "views"), r.main, r.grpc, write("token", "t"), r.main, r.grpc))
+`, r.nats, further, r.main, r.grpc, r.admin, keys, r.main, r.grpc, r.main, r.grpc, admin, filepath.Join(dir, "views"),
+		r.main, r.grpc, write("token", "t"), r.main, r.grpc))
 	read, out := io.Pipe()
 	go func() {
 		for scanner := bufio.NewScanner(read); scanner.Scan(); {
@@ -183,7 +188,9 @@ func health(t *testing.T, addr string) healthv1.HealthCheckResponse_ServingStatu
 	t.Helper()
 	var res healthv1.HealthCheckResponse
 	spec := connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary}
-	if err := client(t, addr).CallUnary(contextkit.PlatformContext(t.Context()), spec, &healthv1.HealthCheckRequest{}, &res); err != nil {
+	if err := client(t, addr).CallUnary(
+		contextkit.PlatformContext(t.Context()), spec, &healthv1.HealthCheckRequest{}, &res,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return res.GetStatus()
@@ -206,7 +213,9 @@ func TestStart_RolesWaitForNATS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := startRole(t, name)
 			line := r.until(t, "the start waits")
-			for _, want := range []string{`"level":"warn"`, "no servers available", "again_in_ms", "NATS does not accept a connection"} {
+			for _, want := range []string{
+				`"level":"warn"`, "no servers available", "again_in_ms", "NATS does not accept a connection",
+			} {
 				if !strings.Contains(line, want) {
 					t.Errorf("%s: want %s", line, want)
 				}
@@ -216,21 +225,25 @@ func TestStart_RolesWaitForNATS(t *testing.T) {
 				addrs = append(addrs, r.admin)
 			}
 			for _, addr := range addrs {
-				if status, text := r.get(t, addr, "/health"); status != http.StatusOK || !strings.Contains(text, "alive") {
+				if status, text := r.get(t, addr, "/health"); status != http.StatusOK ||
+					!strings.Contains(text, "alive") {
 					t.Errorf("%s/health: %d %s", addr, status, text)
 				}
-				if status, text := r.get(t, addr, "/ready"); status != http.StatusServiceUnavailable || !strings.Contains(text, "NATS does not accept a connection") || strings.Contains(text, r.nats) {
+				if status, text := r.get(t, addr, "/ready"); status != http.StatusServiceUnavailable ||
+					!strings.Contains(text, "NATS does not accept a connection") || strings.Contains(text, r.nats) {
 					t.Errorf("%s/ready: %d %s", addr, status, text)
 				}
 				if status := health(t, addr); status != healthv1.HealthCheckResponse_NOT_SERVING {
 					t.Errorf("%s: gRPC health is %v", addr, status)
 				}
 				commands := gatewayv1connect.NewCommandServiceClient(client(t, addr))
-				_, err := commands.Submit(contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme")), &aggregatev1.SubmitRequest{})
+				_, err := commands.Submit(contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme")),
+					&aggregatev1.SubmitRequest{})
 				if connect.CodeOf(err) != connect.CodeUnavailable {
 					t.Errorf("%s: a call is %v, want UNAVAILABLE", addr, err)
 				}
-				if status, text := r.get(t, addr, "/v1/query/wallets"); status != http.StatusServiceUnavailable || !strings.Contains(text, `"code":"unavailable"`) {
+				if status, text := r.get(t, addr, "/v1/query/wallets"); status != http.StatusServiceUnavailable ||
+					!strings.Contains(text, `"code":"unavailable"`) {
 					t.Errorf("%s: a call over JSON is %d %s", addr, status, text)
 				}
 			}
@@ -240,7 +253,8 @@ func TestStart_RolesWaitForNATS(t *testing.T) {
 					continue
 				}
 				status, text := r.get(t, addr, "/metrics")
-				if (status == http.StatusOK) != shown || strings.Contains(text, "headgate_nats_connected{process=\""+name+"\"} 0") != shown {
+				if (status == http.StatusOK) != shown ||
+					strings.Contains(text, "headgate_nats_connected{process=\""+name+"\"} 0") != shown {
 					t.Errorf("%s/metrics: %d", addr, status)
 				}
 			}
@@ -269,7 +283,12 @@ func TestStart_WaitsForJetStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := server.NewServer(&server.Options{Host: addr.IP.String(), Port: addr.Port, NoSigs: true, NoLog: true})
+	plain, err := server.NewServer(&server.Options{
+		Host:   addr.IP.String(),
+		Port:   addr.Port,
+		NoSigs: true,
+		NoLog:  true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,8 @@ func TestTransport_EachRoleReturnsTheContractOverEveryProtocol(t *testing.T) {
 		well, ill proto.Message
 	}{
 		"aggregate": {d.aggregate.server.URL(), "aggregate.gateway.v1.CommandService.GetAggregate",
-			&aggregatev1.GetAggregateRequest{AggregateType: "note", AggregateId: "acme-1"}, &aggregatev1.GetAggregateRequest{AggregateType: "note", AggregateId: "none"}},
+			&aggregatev1.GetAggregateRequest{AggregateType: "note", AggregateId: "acme-1"},
+			&aggregatev1.GetAggregateRequest{AggregateType: "note", AggregateId: "none"}},
 		"projection": {d.projection.server.URL(), "projection.gateway.v1.QueryService.Query",
 			&projectionv1.QueryRequest{View: "notes"}, &projectionv1.QueryRequest{View: "none"}},
 		"runner": {d.runner.server.URL(), "runner.admin.v1.RunnerAdmin.ListWorkflows",
@@ -45,10 +46,16 @@ func TestTransport_EachRoleReturnsTheContractOverEveryProtocol(t *testing.T) {
 			&controlv1.ListPlacementsRequest{}, nil},
 	} {
 		m := method(t, c.method)
-		spec := connect.Spec{Procedure: procedureOf(m), StreamType: connect.StreamTypeUnary, Schema: m, IdempotencyLevel: connect.IdempotencyNoSideEffects}
+		spec := connect.Spec{
+			Procedure:        procedureOf(m),
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           m,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
 		for protocol, options := range map[string][]connecthttp.Option{
-			"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {}, "connect+get": {connecthttp.WithHTTPGet()},
-			"grpc": {connecthttp.WithGRPC()}, "grpcweb": {connecthttp.WithGRPCWeb()},
+			"connect+json": {connecthttp.WithProtoJSON()}, "connect+proto": {},
+			"connect+get": {connecthttp.WithHTTPGet()},
+			"grpc":        {connecthttp.WithGRPC()}, "grpcweb": {connecthttp.WithGRPCWeb()},
 		} {
 			client := connect.NewClient(connecthttp.NewTransport(h2c, c.url, options...))
 			for _, req := range []proto.Message{c.well, c.ill} {
@@ -61,7 +68,8 @@ func TestTransport_EachRoleReturnsTheContractOverEveryProtocol(t *testing.T) {
 				}
 				ctx, info := connect.NewClientContext(t.Context())
 				for name, value := range map[string]string{
-					contextkit.HeaderCorrelationID: "corr-1", contextkit.HeaderRequestID: "req-1", contextkit.HeaderTraceparent: testTraceparent,
+					contextkit.HeaderCorrelationID: "corr-1", contextkit.HeaderRequestID: "req-1",
+					contextkit.HeaderTraceparent: testTraceparent,
 				} {
 					info.RequestHeader().Set(name, value)
 				}
@@ -73,14 +81,17 @@ func TestTransport_EachRoleReturnsTheContractOverEveryProtocol(t *testing.T) {
 					t.Errorf("%s over %s: %v: %v", role, protocol, req, err)
 				}
 				for name, want := range map[string]string{
-					contextkit.HeaderCorrelationID: "corr-1", contextkit.HeaderRequestID: "req-1", contextkit.HeaderTraceID: testTraceparent[3:35],
+					contextkit.HeaderCorrelationID: "corr-1", contextkit.HeaderRequestID: "req-1",
+					contextkit.HeaderTraceID: testTraceparent[3:35],
 				} {
 					values := append(info.ResponseHeader().Values(name), info.ResponseTrailer().Values(name)...)
 					if len(values) != 1 || values[0] != want {
 						t.Errorf("%s over %s returns %s %q, want %q once", role, protocol, name, values, want)
 					}
 				}
-				for _, name := range []string{contextkit.HeaderTenantID, contextkit.HeaderTraceparent, contextkit.HeaderPrincipal} {
+				for _, name := range []string{
+					contextkit.HeaderTenantID, contextkit.HeaderTraceparent, contextkit.HeaderPrincipal,
+				} {
 					if values := info.ResponseHeader().Values(name); len(values) > 0 {
 						t.Errorf("%s over %s returns %s %q, want none", role, protocol, name, values)
 					}
@@ -94,7 +105,8 @@ func TestTransport_EachRoleReturnsTheContractOverEveryProtocol(t *testing.T) {
 func TestTransport_ControlStoresTheContractOfItsCall(t *testing.T) {
 	d := startContract(t)
 	eventually(t, "control knows the aggregate node", func() bool {
-		res := d.mustCall(t, "gateway", method(t, "control.v1.FleetService.GetFleet"), &controlv1.GetFleetRequest{}, d.token(t, "*")...)
+		res := d.mustCall(t, "gateway", method(t, "control.v1.FleetService.GetFleet"), &controlv1.GetFleetRequest{},
+			d.token(t, "*")...)
 		return strings.Contains(res.(*controlv1.GetFleetResponse).String(), "aggregate-1")
 	})
 	for _, c := range []struct {
@@ -102,15 +114,25 @@ func TestTransport_ControlStoresTheContractOfItsCall(t *testing.T) {
 		method protoreflect.FullName
 		req    proto.Message
 	}{
-		{streams.BucketPlacement, "control.v1.PlacementService.AssignPlacement", &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"}},
-		{streams.BucketTenants, "control.v1.TenantService.SuspendTenant", &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "r"}},
+		{
+			streams.BucketPlacement, "control.v1.PlacementService.AssignPlacement",
+			&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "aggregate", Node: "aggregate-1"},
+		},
+		{
+			streams.BucketTenants, "control.v1.TenantService.SuspendTenant",
+			&controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "r"},
+		},
 	} {
 		subjects := make(chan *nats.Msg, 64)
 		watched, err := d.js.Conn().ChanSubscribe("$KV."+c.bucket+".>", subjects)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d.mustCall(t, "gateway", method(t, c.method), c.req, append([]string{"x-correlation-id", "corr-1", "x-request-id", "req-1", "traceparent", testTraceparent}, d.token(t, "*")...)...)
+		d.mustCall(
+			t, "gateway", method(t, c.method), c.req,
+			append([]string{"x-correlation-id", "corr-1", "x-request-id", "req-1", "traceparent", testTraceparent},
+				d.token(t, "*")...)...,
+		)
 		var msg *nats.Msg
 		for msg == nil {
 			select {
@@ -126,13 +148,15 @@ func TestTransport_ControlStoresTheContractOfItsCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{
-			contextkit.NATSCorrelationID: "corr-1", contextkit.NATSRequestID: "req-1", contextkit.NATSTraceID: testTraceparent[3:35],
+			contextkit.NATSCorrelationID: "corr-1", contextkit.NATSRequestID: "req-1",
+			contextkit.NATSTraceID: testTraceparent[3:35],
 		} {
 			if values := msg.Header.Values(name); len(values) != 1 || values[0] != want {
 				t.Errorf("%s: %s has %s %q, want %q once", c.method, msg.Subject, name, values, want)
 			}
 		}
-		if got := msg.Header.Get(contextkit.NATSTraceparent); !strings.HasPrefix(got, testTraceparent[:36]) || got == testTraceparent {
+		if got := msg.Header.Get(contextkit.NATSTraceparent); !strings.HasPrefix(got, testTraceparent[:36]) ||
+			got == testTraceparent {
 			t.Errorf("%s: traceparent %q, want the call's trace under another span", c.method, got)
 		}
 	}

@@ -52,7 +52,12 @@ type Codec struct {
 // NewCodec returns a codec for the journal whose epoch the function returns, under a key that all
 // nodes share. gate selects the version to issue; nil: the newest.
 func NewCodec(key []byte, epoch func() int64, gate *token.Gate) *Codec {
-	return &Codec{key: key, sealer: token.NewSealer(key, "position"), gate: gate, epoch: epoch}
+	return &Codec{
+		key:    key,
+		sealer: token.NewSealer(key, "position"),
+		gate:   gate,
+		epoch:  epoch,
+	}
 }
 
 // Of returns a codec for positions of one epoch, regardless of the journal's epoch: rows that were made

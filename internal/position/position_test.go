@@ -24,7 +24,10 @@ func tenant(t interface{ Fatal(...any) }, name string) contextkit.TenantID {
 
 // versions are codecs that issue each version.
 func versions(key string, epoch int64) map[string]*position.Codec {
-	return map[string]*position.Codec{"1": position.NewCodec([]byte(key), at(epoch), &token.Gate{}), "2": position.NewCodec([]byte(key), at(epoch), nil)}
+	return map[string]*position.Codec{
+		"1": position.NewCodec([]byte(key), at(epoch), &token.Gate{}),
+		"2": position.NewCodec([]byte(key), at(epoch), nil),
+	}
 }
 
 func TestPosition_IsReadByItsTenantAloneAndForItsJournal(t *testing.T) {

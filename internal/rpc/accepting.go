@@ -17,7 +17,9 @@ import (
 // acceptQuiet is the time without a failure after which connections count as accepted again.
 const acceptQuiet = 5 * time.Second
 
-var errNotAccepting = errors.New("too many open files: connections cannot be accepted; raise the process's limit (LimitNOFILE= of a systemd unit, ulimit -Hn) or lower max_connections")
+var errNotAccepting = errors.New(
+	"too many open files: connections cannot be accepted; raise the process's limit (LimitNOFILE= of a systemd unit, ulimit -Hn) or lower max_connections",
+)
 
 // accepting detects that a process cannot accept connections because no open file is left. The
 // servers of net/http and grpc-go retry without reporting it. Its methods may be called

@@ -53,7 +53,8 @@ func TestAccepting_ExhaustionMakesNotReadyAndIsLoggedOncePerChange(t *testing.T)
 			if err := now(); err != nil {
 				t.Errorf("%v after connections are accepted", err)
 			}
-			if text := log.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "too many open files") || !strings.Contains(text, "accepted again") {
+			if text := log.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "too many open files") ||
+				!strings.Contains(text, "accepted again") {
 				t.Errorf("lines:\n%s", text)
 			}
 		}

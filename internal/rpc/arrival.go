@@ -63,7 +63,11 @@ type arrivalBounds struct {
 const graceShare = 4
 
 func boundsOf(config Config) arrivalBounds {
-	return arrivalBounds{timeout: config.BodyTimeout, grace: config.BodyTimeout / graceShare, rate: int64(config.MinBodyRate)}
+	return arrivalBounds{
+		timeout: config.BodyTimeout,
+		grace:   config.BodyTimeout / graceShare,
+		rate:    int64(config.MinBodyRate),
+	}
 }
 
 // due returns the time, from a message's beginning, at which more than n bytes of it must have
@@ -118,9 +122,14 @@ func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 		}
 		contentType := r.Header.Get("Content-Type")
 		a := &arrival{
-			Context: r.Context(), body: r.Body, writer: w, bounds: bounds, watch: stopwatches.Get().(*stopwatch), //nolint:forcetypeassert // its own
+			Context:     r.Context(),
+			body:        r.Body,
+			writer:      w,
+			bounds:      bounds,
+			watch:       stopwatches.Get().(*stopwatch), //nolint:forcetypeassert // its own
 			multiplexed: r.ProtoMajor >= 2,
-			framed:      strings.HasPrefix(contentType, "application/grpc") || strings.HasPrefix(contentType, "application/connect+"),
+			framed: strings.HasPrefix(contentType, "application/grpc") ||
+				strings.HasPrefix(contentType, "application/connect+"),
 		}
 		// The request is a copy, as in http.MaxBytesHandler: net/http uses the original's body
 		// to decide whether the connection can carry another request.

@@ -44,8 +44,14 @@ func WatchClient(asked AskedFunc) connect.ClientInterceptor {
 			return WatchStream(stream, err, spec.StreamType, func(err error) {
 				asked(*rc, Asked{
 					Ended: Ended{
-						Outcome: Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: began, Took: time.Since(began), Err: err},
-						Server:  info.PeerAddr,
+						Outcome: Outcome{
+							Procedure: spec.Procedure,
+							Protocol:  info.Protocol,
+							Started:   began,
+							Took:      time.Since(began),
+							Err:       err,
+						},
+						Server: info.PeerAddr,
 					},
 					Span: contextkit.In(child).SpanID,
 				})
@@ -63,7 +69,9 @@ func Sampled(ctx context.Context) (rc *contextkit.RequestContext, sampled bool) 
 // WatchStream returns the stream of a call that has begun, or failed to with err, which calls
 // ended once when the call has ended: with its error, nil when it ended well, or CANCELED when
 // the stream is closed before that.
-func WatchStream(stream connect.ClientStream, err error, kind connect.StreamType, ended func(error)) (connect.ClientStream, error) {
+func WatchStream(
+	stream connect.ClientStream, err error, kind connect.StreamType, ended func(error),
+) (connect.ClientStream, error) {
 	if err != nil {
 		ended(err)
 		return nil, err

@@ -69,7 +69,8 @@ func boundedDetail(detail *connect.ErrorDetail, left, leftJSON int) (_ *connect.
 	message, err := connectproto.UnmarshalErrorDetail(detail)
 	if err != nil { // an unknown type, such as a foreign node's, cannot be cut: it stays whole or is left out
 		size = len(detail.Type) + len(detail.Value)
-		if sizeJSON = len(detail.Type) + base64.StdEncoding.EncodedLen(len(detail.Value)); size > left || sizeJSON > leftJSON {
+		if sizeJSON = len(detail.Type) + base64.StdEncoding.EncodedLen(len(detail.Value)); size > left ||
+			sizeJSON > leftJSON {
 			return nil, 0, 0
 		}
 		return detail, size, sizeJSON
@@ -104,7 +105,8 @@ func shorten(message protoreflect.Message, text, items int) {
 			}
 		case f.IsMap():
 			value.Map().Range(func(key protoreflect.MapKey, of protoreflect.Value) bool {
-				if value.Map().Len() > items || f.MapKey().Kind() == protoreflect.StringKind && len(key.String()) > text {
+				if value.Map().Len() > items ||
+					f.MapKey().Kind() == protoreflect.StringKind && len(key.String()) > text {
 					value.Map().Clear(key)
 				} else {
 					value.Map().Set(key, shortened(f.MapValue(), of, text, items))
@@ -132,7 +134,9 @@ func shortened(f protoreflect.FieldDescriptor, value protoreflect.Value, text, i
 }
 
 // quoted lists the headers that Connect's handlers quote in their errors.
-var quoted = [...]string{"Content-Encoding", "Connect-Content-Encoding", "Connect-Timeout-Ms", "Grpc-Encoding", "Grpc-Timeout"}
+var quoted = [...]string{
+	"Content-Encoding", "Connect-Content-Encoding", "Connect-Timeout-Ms", "Grpc-Encoding", "Grpc-Timeout",
+}
 
 // boundQuoted cuts values of these headers that are too long to be valid, so that errors do
 // not echo them.

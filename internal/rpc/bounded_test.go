@@ -22,13 +22,15 @@ func TestBounded_MessageAndDetailsAreCut(t *testing.T) {
 		huge := strings.Repeat(piece, 95<<10/len(piece))
 		bad := &errdetails.BadRequest{}
 		for i := range 500 {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: fmt.Sprint("f", i), Description: huge})
+			bad.FieldViolations = append(bad.FieldViolations,
+				&errdetails.BadRequest_FieldViolation{Field: fmt.Sprint("f", i), Description: huge})
 		}
 		err := rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, huge).WithCause(cause),
 			rpc.Reason("MISSING_RIGHT", "right", huge, huge, "key"), bad)
 		err = err.WithDetail(&connect.ErrorDetail{Type: "not.Known", Value: []byte(huge)})
 		bounded, _ := errors.AsType[*connect.Error](rpc.Bounded(fmt.Errorf("wrapped: %w", err)))
-		if bounded.Code() != connect.CodePermissionDenied || !errors.Is(bounded, cause) || !strings.HasSuffix(bounded.Message(), "bytes)") {
+		if bounded.Code() != connect.CodePermissionDenied || !errors.Is(bounded, cause) ||
+			!strings.HasSuffix(bounded.Message(), "bytes)") {
 			t.Errorf("%s: %v", name, bounded)
 		}
 		size := len(bounded.Message())
@@ -36,13 +38,15 @@ func TestBounded_MessageAndDetailsAreCut(t *testing.T) {
 			size += len(detail.Value)
 		}
 		if size > 4<<10 || len(bounded.Details()) != 2 {
-			t.Errorf("%s: %d bytes, %d details, want 4 KiB at most and the two that are known", name, size, len(bounded.Details()))
+			t.Errorf("%s: %d bytes, %d details, want 4 KiB at most and the two that are known", name, size,
+				len(bounded.Details()))
 		}
 		first, _ := connectproto.UnmarshalErrorDetail(bounded.Details()[0])
 		second, _ := connectproto.UnmarshalErrorDetail(bounded.Details()[1])
 		info, _ := first.(*errdetails.ErrorInfo)
 		violations, _ := second.(*errdetails.BadRequest)
-		if info.GetReason() != "MISSING_RIGHT" || info.GetDomain() != rpc.ErrorDomain || len(violations.GetFieldViolations()) == 0 || violations.GetFieldViolations()[0].GetField() != "f0" {
+		if info.GetReason() != "MISSING_RIGHT" || info.GetDomain() != rpc.ErrorDomain ||
+			len(violations.GetFieldViolations()) == 0 || violations.GetFieldViolations()[0].GetField() != "f0" {
 			t.Errorf("%s: %v, %v", name, info, violations)
 		}
 	}
@@ -50,7 +54,10 @@ func TestBounded_MessageAndDetailsAreCut(t *testing.T) {
 
 func TestBounded_LeavesOthersAsTheyAre(t *testing.T) {
 	small := rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "no node is ready"), rpc.Reason("NO_NODE"))
-	for _, err := range []error{nil, errors.New(strings.Repeat("x", 1<<20)), small, fmt.Errorf("wrapped: %w", small), connect.NewError(connect.CodeInternal, strings.Repeat("x", 1<<20)).WithRemote()} {
+	for _, err := range []error{
+		nil, errors.New(strings.Repeat("x", 1<<20)), small, fmt.Errorf("wrapped: %w", small),
+		connect.NewError(connect.CodeInternal, strings.Repeat("x", 1<<20)).WithRemote(),
+	} {
 		if got := rpc.Bounded(err); got != err { //nolint:errorlint // the same one
 			t.Errorf("%.40v becomes %.40v", err, got)
 		}
@@ -62,7 +69,8 @@ func TestLog_ErrorsAreBounded(t *testing.T) {
 	log := zerolog.New(&out)
 	log.Error().Err(errors.New(strings.Repeat("\x01", 95<<10))).AnErr("cause", nil).Msg("call")
 	var line struct{ Error, Message string }
-	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Message != "call" || !strings.HasSuffix(line.Error, "bytes)") {
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Message != "call" ||
+		!strings.HasSuffix(line.Error, "bytes)") {
 		t.Errorf("%v, %.100s", err, out.String())
 	}
 	if out.Len() > 9<<10 {

@@ -37,7 +37,8 @@ func (c *Callers) roles(cert *x509.Certificate) []string {
 	var roles []string
 	for _, uri := range cert.URIs {
 		// An id has no query, no fragment and no escaped characters (SPIFFE-ID §2).
-		if uri.Scheme != "spiffe" || uri.RawQuery != "" || uri.Fragment != "" || strings.Contains(uri.EscapedPath(), "%") {
+		if uri.Scheme != "spiffe" || uri.RawQuery != "" || uri.Fragment != "" ||
+			strings.Contains(uri.EscapedPath(), "%") {
 			continue
 		}
 		if _, role, found := strings.Cut(uri.Path, rolePath); found {
@@ -86,7 +87,9 @@ func (c *Callers) intercept(log zerolog.Logger) connect.ServerInterceptor {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			if cert := certificateOf(ctx); cert != nil {
 				if err := c.check(cert, spec.Procedure); err != nil {
-					log.Warn().Err(err).Str("procedure", spec.Procedure).Str("certificate", cert.Subject.CommonName).Msg("a call is rejected: the certificate's role may not call the method")
+					log.Warn().Err(err).Str("procedure", spec.Procedure).Str(
+						"certificate", cert.Subject.CommonName,
+					).Msg("a call is rejected: the certificate's role may not call the method")
 					return connect.NewError(connect.CodePermissionDenied, err.Error())
 				}
 			}

@@ -89,7 +89,12 @@ type clientUse struct {
 }
 
 func newClientLimit(most, streams int) *clientLimit {
-	return &clientLimit{most: most, streams: streams, known: map[netip.Addr]*clientUse{}, calls: map[netip.Addr]int{}}
+	return &clientLimit{
+		most:    most,
+		streams: streams,
+		known:   map[netip.Addr]*clientUse{},
+		calls:   map[netip.Addr]int{},
+	}
 }
 
 // watch inspects the frames of a client's connection for floods, above TLS.
@@ -111,10 +116,12 @@ func (l *clientLimit) watch(conn net.Conn, flooded func(net.Conn, flood.Kind)) *
 // countRefused counts an edge's refused connections and calls.
 func countRefused(s *Server) {
 	s.clients.refused = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "headgate_client_connections_refused_total", Help: "Connections closed because their client address had reached its limit.",
+		Name: "headgate_client_connections_refused_total",
+		Help: "Connections closed because their client address had reached its limit.",
 	})
 	s.clients.refusedCalls = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "headgate_client_calls_refused_total", Help: "Calls by way of trusted proxies refused because their client address had reached its limit of calls in flight.",
+		Name: "headgate_client_calls_refused_total",
+		Help: "Calls by way of trusted proxies refused because their client address had reached its limit of calls in flight.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(s.clients.refused, s.clients.refusedCalls)
 }
@@ -131,7 +138,12 @@ func countSlow(s *Server) func() {
 // listener returns a listener with at most most connections. Further connections wait to be
 // accepted, except those of a client that has its share, which are closed.
 func (l *clientLimit) listener(from net.Listener, most int) net.Listener {
-	return &clientListener{Listener: from, limit: l, places: make(chan struct{}, most), closed: make(chan struct{})}
+	return &clientListener{
+		Listener: from,
+		limit:    l,
+		places:   make(chan struct{}, most),
+		closed:   make(chan struct{}),
+	}
 }
 
 type clientListener struct {

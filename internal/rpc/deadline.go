@@ -30,7 +30,9 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 // took too long still reaches its client. chosen reports whether the client's deadline is earlier
 // than longest. Calls of an edge's gRPC address already have such a context; for others
 // HandlerContext begins and returns until, which the caller must cancel when the call has ended.
-func HandlerContext(ctx context.Context, until *lazydeadline.Context, began time.Time, longest, margin time.Duration) (handler context.Context, chosen bool) {
+func HandlerContext(
+	ctx context.Context, until *lazydeadline.Context, began time.Time, longest, margin time.Duration,
+) (handler context.Context, chosen bool) {
 	if call, ok := contextkit.Carried[admitted](ctx); ok {
 		return ctx, call.chosen
 	}
@@ -39,7 +41,9 @@ func HandlerContext(ctx context.Context, until *lazydeadline.Context, began time
 
 // beginHandler begins until, the context of [HandlerContext], and reports whether the client chose the
 // deadline.
-func beginHandler(ctx context.Context, until *lazydeadline.Context, began time.Time, longest, margin time.Duration) (chosen bool) {
+func beginHandler(
+	ctx context.Context, until *lazydeadline.Context, began time.Time, longest, margin time.Duration,
+) (chosen bool) {
 	end := began.Add(longest)
 	if asked, ok := ctx.Deadline(); ok && asked.Before(end) {
 		end, chosen = asked, true

@@ -71,7 +71,13 @@ func (s *Server) reportEnded(next connect.ServerFunc) connect.ServerFunc {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		rc := contextkit.In(ctx)
 		err := next(ctx, spec, stream)
-		ended := Ended{Outcome: Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Took: time.Since(rc.Began()), Err: err}}
+		ended := Ended{Outcome: Outcome{
+			Procedure: spec.Procedure,
+			Protocol:  info.Protocol,
+			Started:   rc.Began(),
+			Took:      time.Since(rc.Began()),
+			Err:       err,
+		}}
 		ended.Server, ended.Client = Ends(ctx, info)
 		s.config.Ended(*rc, ended)
 		return err

@@ -14,17 +14,21 @@ import (
 
 // standardEndpoints mounts /health, /ready and the other endpoints of every process.
 func (s *Server) standardEndpoints() {
-	s.HTTP.Handle("GET /health", contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeStatus(w, http.StatusOK, statusBody{Status: "alive", Process: s.config.Name})
-	})))
+	s.HTTP.Handle(
+		"GET /health", contextkit.HTTPMiddleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			writeStatus(w, http.StatusOK, statusBody{Status: "alive", Process: s.config.Name})
+		})),
+	)
 	s.HTTP.Handle("GET /ready", contextkit.HTTPMiddleware(http.HandlerFunc(s.serveReady)))
 }
 
 // mountMetrics serves the metrics for Prometheus, with exemplars if the client accepts OpenMetrics.
 func (s *Server) mountMetrics() {
-	s.HTTP.Handle("GET /metrics", contextkit.HTTPMiddleware(promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{
-		EnableOpenMetrics: true, MaxRequestsInFlight: 4,
-	})))
+	s.HTTP.Handle(
+		"GET /metrics", contextkit.HTTPMiddleware(promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{
+			EnableOpenMetrics: true, MaxRequestsInFlight: 4,
+		})),
+	)
 }
 
 // mountProfiles serves profiles of the process.

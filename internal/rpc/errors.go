@@ -18,7 +18,8 @@ var ErrNotServed = errors.New("is not served here")
 var ErrUnfinished = connect.NewError(connect.CodeInternal, "the call failed by a fault of the server")
 
 // errUndecodable refuses a request message that cannot be decompressed or decoded.
-var errUndecodable = connect.NewError(connect.CodeInvalidArgument, "the message cannot be decoded: send it in the content type and encoding that the headers name")
+var errUndecodable = connect.NewError(connect.CodeInvalidArgument,
+	"the message cannot be decoded: send it in the content type and encoding that the headers name")
 
 // Public returns the error that a client receives for a call's error: a [connect.Error], [Bounded];
 // CANCELED or DEADLINE_EXCEEDED; or UNKNOWN without the cause.
@@ -41,7 +42,8 @@ func Public(err error) *connect.Error {
 // use other codes for a client that has disconnected or is slow. Other errors, and nil, are
 // returned unchanged.
 func Undecodable(err error) error {
-	if known, ok := errors.AsType[*connect.Error](err); ok && (known.Code() == connect.CodeInternal || known.Code() == connect.CodeUnknown) {
+	if known, ok := errors.AsType[*connect.Error](err); ok &&
+		(known.Code() == connect.CodeInternal || known.Code() == connect.CodeUnknown) {
 		return errUndecodable.WithCause(err)
 	}
 	return err

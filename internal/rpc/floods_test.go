@@ -39,8 +39,10 @@ var floods = map[string]struct {
 		},
 		func(f *http2.Framer) error { return f.WriteContinuation(1, false, nil) },
 	},
-	"DATA":          {openStream, func(f *http2.Framer) error { return f.WriteData(1, false, nil) }},
-	"PRIORITY":      {openStream, func(f *http2.Framer) error { return f.WritePriority(3, http2.PriorityParam{Weight: 1}) }},
+	"DATA": {openStream, func(f *http2.Framer) error { return f.WriteData(1, false, nil) }},
+	"PRIORITY": {
+		openStream, func(f *http2.Framer) error { return f.WritePriority(3, http2.PriorityParam{Weight: 1}) },
+	},
 	"SETTINGS":      {openStream, func(f *http2.Framer) error { return f.WriteSettings() }},
 	"PING":          {openStream, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) }},
 	"WINDOW_UPDATE": {openStream, func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }},
@@ -65,7 +67,8 @@ func flooded(t *testing.T, conn net.Conn, kind string) bool {
 	var header strings.Builder
 	encoder := hpack.NewEncoder(&header)
 	for _, field := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", healthv1.Health_Check_FullMethodName}, {":authority", "test"}, {"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"}, {":scheme", "http"}, {":path", healthv1.Health_Check_FullMethodName},
+		{":authority", "test"}, {"content-type", "application/grpc"}, {"te", "trailers"},
 	} {
 		if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
 			t.Fatal(err)
@@ -140,7 +143,9 @@ func TestFlood_EveryPortEndsItAndOthersLoseNoCall(t *testing.T) {
 		client := gatewayv1connect.NewQueryServiceClient(p.clients()[name])
 		go func() {
 			for ctx.Err() == nil {
-				if _, err := client.ListViews(context.WithoutCancel(ctx), &projectionv1.ListViewsRequest{}); err != nil {
+				if _, err := client.ListViews(
+					context.WithoutCancel(ctx), &projectionv1.ListViewsRequest{},
+				); err != nil {
 					others <- err
 					return
 				}
@@ -163,7 +168,9 @@ func TestFlood_EveryPortEndsItAndOthersLoseNoCall(t *testing.T) {
 			t.Errorf("another client: %v", err)
 		}
 	}
-	if _, text := p.get(t, "/metrics"); !strings.Contains(text, `headgate_flood_connections_total{frame="CONTINUATION",process="views"} 2`) {
+	if _, text := p.get(t, "/metrics"); !strings.Contains(
+		text, `headgate_flood_connections_total{frame="CONTINUATION",process="views"} 2`,
+	) {
 		t.Error("the closed connections are not counted")
 	}
 }
@@ -173,7 +180,10 @@ func startEdge(t *testing.T) *rpc.Server {
 	t.Helper()
 	server := rpc.NewEdge(rpc.Config{Name: "edge", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
 		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop(),
-		rpc.Edge{Codec: encoding.GetCodecV2(connect.CodecNameProto), Timeout: func(string) time.Duration { return time.Minute }})
+		rpc.Edge{
+			Codec:   encoding.GetCodecV2(connect.CodecNameProto),
+			Timeout: func(string) time.Duration { return time.Minute },
+		})
 	run(t, server)
 	return server
 }
@@ -207,7 +217,12 @@ func startSecured(t *testing.T) (*rpc.Server, *tls.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := rpc.NewServer(rpc.Config{Name: "secured", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", TLS: material},
+	server := rpc.NewServer(rpc.Config{
+		Name: "secured",
+		Addr: "127.0.0.1:0",
+		GRPC: "127.0.0.1:0",
+		TLS:  material,
+	},
 		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	server.HTTP.HandleFunc("GET /seen", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "%s over TLS: %v", r.Proto, r.TLS != nil && r.TLS.HandshakeComplete)
@@ -220,7 +235,9 @@ func startSecured(t *testing.T) (*rpc.Server, *tls.Config) {
 
 func TestTLS_BothVersionsOfHTTPAreServedAndRequestsKnowIt(t *testing.T) {
 	server, trust := startSecured(t)
-	for version, want := range map[string]string{"h2": "HTTP/2.0 over TLS: true", "http/1.1": "HTTP/1.1 over TLS: true"} {
+	for version, want := range map[string]string{
+		"h2": "HTTP/2.0 over TLS: true", "http/1.1": "HTTP/1.1 over TLS: true",
+	} {
 		protocols := new(http.Protocols)
 		protocols.SetHTTP1(version == "http/1.1")
 		protocols.SetHTTP2(version == "h2")

@@ -65,8 +65,11 @@ func (l *clientLimit) enterCall(addr netip.Addr) (leave func(), refused *connect
 		if l.refusedCalls != nil {
 			l.refusedCalls.Inc()
 		}
-		return nil, WithDetails(connect.NewError(connect.CodeResourceExhausted, "the client's address has too many calls in flight: wait for some to end"),
-			Reason("TOO_MANY_CALLS"))
+		return nil, WithDetails(
+			connect.NewError(connect.CodeResourceExhausted,
+				"the client's address has too many calls in flight: wait for some to end"),
+			Reason("TOO_MANY_CALLS"),
+		)
 	}
 	l.calls[addr]++
 	return func() {

@@ -72,8 +72,18 @@ type grpcPort struct {
 
 // newGRPCPort returns a port without methods (see adopt), which does nothing if config
 // has no address for it. flooded is called for connections that [flood] closes.
-func newGRPCPort(config Config, codec encoding.CodecV2, json connect.Codec, timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration, flooded func(net.Conn, flood.Kind)) *grpcPort {
-	return &grpcPort{config: config, codec: codec, json: json, timeout: timeout, margin: margin, flooded: flooded}
+func newGRPCPort(
+	config Config, codec encoding.CodecV2, json connect.Codec,
+	timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration, flooded func(net.Conn, flood.Kind),
+) *grpcPort {
+	return &grpcPort{
+		config:  config,
+		codec:   codec,
+		json:    json,
+		timeout: timeout,
+		margin:  margin,
+		flooded: flooded,
+	}
 }
 
 // newServer returns grpc-go's server, whose workers run from then on.
@@ -81,8 +91,11 @@ func (p *grpcPort) newServer() *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(textCodec{p.codec}), grpc.UnknownServiceHandler(p.serve), grpc.InTapHandle(p.bound),
 		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)), //nolint:gosec // a bound of thousands
-		grpc.MaxRecvMsgSize(p.config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes), grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: grpcDeadAfter, Timeout: grpcDeadTimeout}),
+		grpc.MaxRecvMsgSize(p.config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(
+			keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: grpcDeadAfter, Timeout: grpcDeadTimeout},
+		),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcLeastPing, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), grpc.NumStreamWorkers(grpcWorkers),
 		grpc.StaticStreamWindowSize(grpcStreamWindow), grpc.StaticConnWindowSize(grpcConnWindow),
@@ -90,7 +103,9 @@ func (p *grpcPort) newServer() *grpc.Server {
 	secure := insecure.NewCredentials()
 	if p.config.TLS != nil {
 		server := p.config.TLS.Server()
-		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient})
+		secure = credentials.NewTLS(
+			&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient},
+		)
 	}
 	secure = watchedCredentials{secure, p.clients, p.flooded}
 	if p.resets != nil {
@@ -191,7 +206,8 @@ func (a *grpcArrival) Err() error {
 // grpc-go later returns copies.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	if len(info.FullMethodName) > longestMethod {
-		return nil, status.Errorf(codes.Unimplemented, "the method is not served: its name is longer than %d bytes", longestMethod)
+		return nil, status.Errorf(codes.Unimplemented, "the method is not served: its name is longer than %d bytes",
+			longestMethod)
 	}
 	call := admitted{header: info.Header, arriving: &grpcArrival{}}
 	longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName])
@@ -232,10 +248,17 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	}
 	codec, ok := grpcCodecOf(call.header)
 	if !ok {
-		return status.Errorf(codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s",
-			excerpt.Text(strings.Join(call.header.Get("content-type"), ", "), excerpt.Name))
+		return status.Errorf(
+			codes.Unimplemented, "messages are application/grpc+proto or application/grpc+json, not %s",
+			excerpt.Text(strings.Join(call.header.Get("content-type"), ", "), excerpt.Name),
+		)
 	}
-	info := &connect.CallInfo{Spec: spec, PeerAddr: from, Protocol: connect.ProtocolNameGRPC, Codec: codec}
+	info := &connect.CallInfo{
+		Spec:     spec,
+		PeerAddr: from,
+		Protocol: connect.ProtocolNameGRPC,
+		Codec:    codec,
+	}
 	grpcmeta.Into(info.RequestHeader(), call.header)
 	if from, ok := peer.FromContext(ctx); ok {
 		info.TransportInfo = from
@@ -247,7 +270,14 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 		}
 		defer leave()
 	}
-	st := &grpcStream{grpc: stream, info: info, call: call, config: &p.config, gone: gone, single: spec.StreamType&connect.StreamTypeServer == 0}
+	st := &grpcStream{
+		grpc:   stream,
+		info:   info,
+		call:   call,
+		config: &p.config,
+		gone:   gone,
+		single: spec.StreamType&connect.StreamTypeServer == 0,
+	}
 	if codec == connect.CodecNameJSON {
 		st.json = p.json
 	}
@@ -281,7 +311,8 @@ func grpcCodecOf(md metadata.MD) (string, bool) {
 func grpcStatus(err *connect.Error) error {
 	out := &spb.Status{Code: int32(err.Code()), Message: err.Message()} //nolint:gosec // 16 codes
 	for _, detail := range err.Details() {
-		out.Details = append(out.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})
+		out.Details = append(out.Details,
+			&anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})
 	}
 	return status.ErrorProto(out)
 }

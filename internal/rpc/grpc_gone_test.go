@@ -27,7 +27,9 @@ type talker struct {
 	sent atomic.Int64
 }
 
-func (h *talker) Watch(_ context.Context, _ *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream) error {
+func (h *talker) Watch(
+	_ context.Context, _ *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream,
+) error {
 	for {
 		if err := stream.Send(&projectionv1.WatchResponse{Position: strings.Repeat("x", 16<<10)}); err != nil {
 			return err
@@ -42,7 +44,9 @@ func TestGRPC_ClientsThatLeaveAreNoFault(t *testing.T) {
 	const streams = 20
 	ended := make(chan error, streams)
 	server := rpc.NewServer(rpc.Config{
-		Name: "talker", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0",
+		Name:  "talker",
+		Addr:  "127.0.0.1:0",
+		GRPC:  "127.0.0.1:0",
 		Ended: func(_ contextkit.RequestContext, e rpc.Ended) { ended <- e.Err },
 	}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	handler := &talker{}
@@ -76,15 +80,20 @@ func TestGRPC_ClientsThatLeaveAreNoFault(t *testing.T) {
 	for n := range streams {
 		block.Reset()
 		for _, field := range [][2]string{
-			{":method", "POST"}, {":scheme", "http"}, {":path", gatewayv1connect.QueryServiceWatchProcedure}, {":authority", "test"},
+			{":method", "POST"}, {":scheme", "http"}, {":path", gatewayv1connect.QueryServiceWatchProcedure},
+			{":authority", "test"},
 			{"content-type", "application/grpc"}, {"te", "trailers"}, {contextkit.HeaderTenantID, "acme"},
 		} {
-			if err := encoder.WriteField(hpack.HeaderField{Name: strings.ToLower(field[0]), Value: field[1]}); err != nil {
+			if err := encoder.WriteField(
+				hpack.HeaderField{Name: strings.ToLower(field[0]), Value: field[1]},
+			); err != nil {
 				t.Fatal(err)
 			}
 		}
 		id := uint32(2*n + 1)
-		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
+		if err := framer.WriteHeaders(
+			http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true},
+		); err != nil {
 			t.Fatal(err)
 		}
 		if err := framer.WriteData(id, true, []byte("\x00\x00\x00\x00\x09\x12\x07wallets")); err != nil {

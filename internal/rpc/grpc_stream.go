@@ -165,7 +165,8 @@ func (s *grpcStream) read(msg any) error {
 	}
 	switch code := status.Code(err); code {
 	case codes.ResourceExhausted:
-		return connect.Errorf(connect.CodeResourceExhausted, "the message is larger than %d bytes", s.config.MaxBodyBytes)
+		return connect.Errorf(connect.CodeResourceExhausted, "the message is larger than %d bytes",
+			s.config.MaxBodyBytes)
 	case codes.Internal: // grpc-go's code for a message that is truncated or has wrong flags
 		return errUndecodable.WithCause(err)
 	default:

@@ -24,8 +24,10 @@ func registerHealth(server *connect.Server, h health) {
 	server.Register(
 		connect.Method{
 			Spec: connect.Spec{
-				StreamType: connect.StreamTypeUnary, IdempotencyLevel: connect.IdempotencyNoSideEffects,
-				Procedure: healthv1.Health_Check_FullMethodName, Schema: methods.ByName("Check"),
+				StreamType:       connect.StreamTypeUnary,
+				IdempotencyLevel: connect.IdempotencyNoSideEffects,
+				Procedure:        healthv1.Health_Check_FullMethodName,
+				Schema:           methods.ByName("Check"),
 			},
 			Handler: h.check,
 		},

@@ -80,8 +80,11 @@ func (w *watches) enter(address netip.Addr) (leave func(), err error) {
 	}
 	if bound != "" {
 		w.refused.WithLabelValues(bound).Inc()
-		return nil, WithDetails(connect.NewError(connect.CodeResourceExhausted, "too many health watches are open: close some, or call Check"),
-			Reason("TOO_MANY_WATCHES", "bound", bound))
+		return nil, WithDetails(
+			connect.NewError(connect.CodeResourceExhausted,
+				"too many health watches are open: close some, or call Check"),
+			Reason("TOO_MANY_WATCHES", "bound", bound),
+		)
 	}
 	w.open++
 	w.byAddress[address]++

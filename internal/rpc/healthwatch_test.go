@@ -17,7 +17,11 @@ import (
 
 // watchHealth opens a watch and returns it once it has answered, or why it is refused.
 func watchHealth(ctx context.Context, client *connect.Client) (connect.ClientStream, error) {
-	stream, err := client.CallServerStream(contextkit.PlatformContext(ctx), connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
+	stream, err := client.CallServerStream(
+		contextkit.PlatformContext(ctx),
+		connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer},
+		&healthv1.HealthCheckRequest{},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +55,9 @@ func TestHealthWatch_IsBoundedPerAddressAndInTotal(t *testing.T) {
 		if connect.CodeOf(err) != connect.CodeResourceExhausted {
 			t.Errorf("the watch beyond the bound: %v", err)
 		}
-		if _, text := p.get(t, "/metrics"); !strings.Contains(text, `headgate_health_watches_refused_total{bound="`+bound+`",process="views"} 1`) {
+		if _, text := p.get(t, "/metrics"); !strings.Contains(
+			text, `headgate_health_watches_refused_total{bound="`+bound+`",process="views"} 1`,
+		) {
 			t.Errorf("the refusal is not counted as one by the bound %s", bound)
 		}
 	}
@@ -78,7 +84,9 @@ func TestHealthWatch_IsBoundedPerAddressAndInTotal(t *testing.T) {
 	// A check is no watch.
 	var res healthv1.HealthCheckResponse
 	spec := connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary}
-	if err := from(t, "127.0.0.2", main).CallUnary(contextkit.PlatformContext(ctx), spec, &healthv1.HealthCheckRequest{}, &res); err != nil {
+	if err := from(t, "127.0.0.2", main).CallUnary(
+		contextkit.PlatformContext(ctx), spec, &healthv1.HealthCheckRequest{}, &res,
+	); err != nil {
 		t.Errorf("Check: %v", err)
 	}
 	// A place is free once its watch has ended.
@@ -109,7 +117,8 @@ func endsAfterItsTime(t *testing.T, client *connect.Client) {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	if err := stream.Receive(&healthv1.HealthCheckResponse{}); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "call again") {
+	if err := stream.Receive(&healthv1.HealthCheckResponse{}); connect.CodeOf(err) != connect.CodeUnavailable ||
+		!strings.Contains(err.Error(), "call again") {
 		t.Errorf("the watch ends with %v", err)
 	}
 }
@@ -122,7 +131,9 @@ func TestHealthWatch_EndsAfterItsLongestTime(t *testing.T) {
 	})
 	edge := startEdge(t)
 	edge.BoundWatches(5, 3, time.Second)
-	for port, url := range map[string]string{"an edge's main port": edge.URL(), "an edge's port for gRPC alone": "http://" + edge.GRPCAddr()} {
+	for port, url := range map[string]string{
+		"an edge's main port": edge.URL(), "an edge's port for gRPC alone": "http://" + edge.GRPCAddr(),
+	} {
 		t.Run(port, func(t *testing.T) { endsAfterItsTime(t, from(t, "127.0.0.2", url)) })
 	}
 }

@@ -45,10 +45,18 @@ func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (conn
 
 // Open begins a call of the procedure info.Spec with these headers, and writes the response's
 // headers and trailers into info.
-func (t InProcess) Open(ctx context.Context, info *connect.CallInfo, header grpcmeta.Header) (connect.ClientStream, error) {
+func (t InProcess) Open(
+	ctx context.Context, info *connect.CallInfo, header grpcmeta.Header,
+) (connect.ClientStream, error) {
 	info.Protocol, info.Codec = ProtocolInProcess, connect.CodecNameProto
 	if info.Spec.StreamType == connect.StreamTypeUnary {
-		return &inProcessUnary{inProcessCall: inProcessCall{InProcess: t, ctx: ctx, info: info, header: header, meter: grpcmeta.MeterOf(header)}}, nil
+		return &inProcessUnary{inProcessCall: inProcessCall{
+			InProcess: t,
+			ctx:       ctx,
+			info:      info,
+			header:    header,
+			meter:     grpcmeta.MeterOf(header),
+		}}, nil
 	}
 	return newInProcessStream(ctx, t, info, header), nil
 }
@@ -82,7 +90,8 @@ func (c *inProcessCall) hand() error {
 func (c *inProcessCall) serve(stream connect.ServerStream) error {
 	surface := c.server.grpc.surface.Load()
 	if surface == nil || !c.server.within.TryAcquire(1) {
-		return connect.Errorf(connect.CodeUnavailable, "%s takes no more calls now: try again in a moment", c.server.config.Name)
+		return connect.Errorf(connect.CodeUnavailable, "%s takes no more calls now: try again in a moment",
+			c.server.config.Name)
 	}
 	defer c.server.within.Release(1)
 	ctx, cancel := lazydeadline.Detach(c.ctx, &c.until)

@@ -35,14 +35,22 @@ type inProcessStream struct {
 	held       int64 // bytes of the message that the caller received last
 }
 
-func newInProcessStream(ctx context.Context, to InProcess, info *connect.CallInfo, header grpcmeta.Header) *inProcessStream {
+func newInProcessStream(
+	ctx context.Context, to InProcess, info *connect.CallInfo, header grpcmeta.Header,
+) *inProcessStream {
 	ctx, cancel := context.WithCancel(ctx)
 	return &inProcessStream{
-		inProcessCall: inProcessCall{InProcess: to, ctx: ctx, info: info, header: header, meter: grpcmeta.MeterOf(header)},
-		cancel:        cancel,
-		requests:      make(chan mem.BufferSlice, inProcessBacklog),
-		answers:       make(chan mem.BufferSlice, inProcessBacklog),
-		returned:      make(chan struct{}),
+		inProcessCall: inProcessCall{
+			InProcess: to,
+			ctx:       ctx,
+			info:      info,
+			header:    header,
+			meter:     grpcmeta.MeterOf(header),
+		},
+		cancel:   cancel,
+		requests: make(chan mem.BufferSlice, inProcessBacklog),
+		answers:  make(chan mem.BufferSlice, inProcessBacklog),
+		returned: make(chan struct{}),
 	}
 }
 

@@ -96,7 +96,11 @@ func (w *window) load() Load {
 	if !w.before.began.IsZero() {
 		began = w.before.began
 	}
-	sum := slot{calls: w.current.calls + w.before.calls, errors: w.current.errors + w.before.errors, timed: w.current.timed + w.before.timed}
+	sum := slot{
+		calls:  w.current.calls + w.before.calls,
+		errors: w.current.errors + w.before.errors,
+		timed:  w.current.timed + w.before.timed,
+	}
 	for i := range sum.took {
 		sum.took[i] = w.current.took[i] + w.before.took[i]
 	}
@@ -105,9 +109,14 @@ func (w *window) load() Load {
 	memory := []metrics.Sample{{Name: "/memory/classes/total:bytes"}}
 	metrics.Read(memory)
 	return Load{
-		Calls: float64(sum.calls) / seconds, Errors: float64(sum.errors) / seconds,
-		P50: sum.quantile(.5), P95: sum.quantile(.95), P99: sum.quantile(.99),
-		InFlight: w.inFlight.Load(), Memory: memory[0].Value.Uint64(), Goroutines: runtime.NumGoroutine(),
+		Calls:      float64(sum.calls) / seconds,
+		Errors:     float64(sum.errors) / seconds,
+		P50:        sum.quantile(.5),
+		P95:        sum.quantile(.95),
+		P99:        sum.quantile(.99),
+		InFlight:   w.inFlight.Load(),
+		Memory:     memory[0].Value.Uint64(),
+		Goroutines: runtime.NumGoroutine(),
 	}
 }
 

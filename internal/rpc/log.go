@@ -45,7 +45,8 @@ func Identify(event *zerolog.Event, rc *contextkit.RequestContext) *zerolog.Even
 func Took(event *zerolog.Event, took time.Duration) *zerolog.Event {
 	var room [24]byte
 	us := took.Microseconds()
-	text := append(strconv.AppendInt(room[:0], us/1000, 10), '.', '0'+byte(us/100%10), '0'+byte(us/10%10), '0'+byte(us%10)) //nolint:gosec // digits
+	text := append(strconv.AppendInt(room[:0], us/1000, 10), '.', '0'+byte(us/100%10), '0'+byte(us/10%10),
+		'0'+byte(us%10)) //nolint:gosec // digits
 	return event.RawJSON("ms", text)
 }
 

@@ -46,7 +46,9 @@ func TestLog_MillisecondsHaveMicroseconds(t *testing.T) {
 		var line bytes.Buffer
 		log := zerolog.New(&line)
 		rpc.Took(log.Info(), took).Msg("call")
-		if got, want := line.String(), fmt.Sprintf("{\"level\":\"info\",\"ms\":%s,\"message\":\"call\"}\n", want); got != want {
+		if got, want := line.String(), fmt.Sprintf(
+			"{\"level\":\"info\",\"ms\":%s,\"message\":\"call\"}\n", want,
+		); got != want {
 			t.Errorf("%v is written as %s, want %s", took, got, want)
 		}
 	}

@@ -78,7 +78,12 @@ type outcome struct {
 
 // Calls returns the counters of a procedure.
 func (m *Metrics) Calls(procedure string) *Calls {
-	return &Calls{metrics: m, procedure: procedure, load: counts(procedure), inFlight: m.inFlight.WithLabelValues(procedure)}
+	return &Calls{
+		metrics:   m,
+		procedure: procedure,
+		load:      counts(procedure),
+		inFlight:  m.inFlight.WithLabelValues(procedure),
+	}
 }
 
 // Begin counts a call that begins. End is called once when it has ended.
@@ -96,7 +101,8 @@ func (c *Calls) End(ended *Outcome, kind connect.StreamType, trace contextkit.Tr
 	c.metrics.window.inFlight.Add(-1)
 	c.inFlight.Dec()
 	if c.load {
-		c.metrics.window.observe(ended.Started.Add(ended.Took), ended.Took, kind != connect.StreamTypeUnary, ended.OwnFault())
+		c.metrics.window.observe(ended.Started.Add(ended.Took), ended.Took, kind != connect.StreamTypeUnary,
+			ended.OwnFault())
 	}
 	observe(c.outcome(ended.Protocol, CodeName(ended.Err)), ended.Took, trace)
 }
@@ -133,14 +139,22 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 			}
 			info, _ := connect.CallInfoForServerContext(ctx)
 			rc := contextkit.In(ctx)
-			ended := Outcome{Procedure: spec.Procedure, Protocol: info.Protocol, Started: rc.Began(), Err: ErrUnfinished}
+			ended := Outcome{
+				Procedure: spec.Procedure,
+				Protocol:  info.Protocol,
+				Started:   rc.Began(),
+				Err:       ErrUnfinished,
+			}
 			calls.Begin()
 			defer func() {
 				ended.Took = time.Since(ended.Started)
 				calls.End(&ended, spec.StreamType, rc.TraceID)
 				if event := log.WithLevel(LineLevel(level, ended.Err)); event.Enabled() {
-					Took(Identify(event, rc), ended.Took).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
-						Str("code", CodeName(ended.Err)).AnErr("error", ended.Err).AnErr("cause", errors.Unwrap(ended.Err)).Msg("call")
+					Took(
+						Identify(event, rc), ended.Took,
+					).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).
+						Str("code", CodeName(ended.Err)).AnErr("error", ended.Err).AnErr("cause",
+						errors.Unwrap(ended.Err)).Msg("call")
 				}
 			}()
 			ended.Err = next(ctx, spec, stream)
@@ -155,7 +169,8 @@ const exemplarFrom = 50 * time.Millisecond
 
 func observe(observer prometheus.Observer, elapsed time.Duration, trace contextkit.TraceID) {
 	if elapsed >= exemplarFrom && trace != (contextkit.TraceID{}) {
-		observer.(prometheus.ExemplarObserver).ObserveWithExemplar(elapsed.Seconds(), prometheus.Labels{"trace_id": trace.String()})
+		observer.(prometheus.ExemplarObserver).ObserveWithExemplar(elapsed.Seconds(),
+			prometheus.Labels{"trace_id": trace.String()})
 		return
 	}
 	observer.Observe(elapsed.Seconds())
@@ -178,5 +193,7 @@ func LineLevel(level zerolog.Level, err error) zerolog.Level {
 
 // ownFault reports whether the process, or an upstream of it, is the cause of a call's failure.
 func ownFault(err error) bool {
-	return err != nil && (LineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
+	return err != nil &&
+		(LineLevel(zerolog.Disabled, err) == zerolog.ErrorLevel || connect.CodeOf(err) == connect.CodeUnavailable ||
+			connect.CodeOf(err) == connect.CodeDeadlineExceeded)
 }

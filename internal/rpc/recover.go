@@ -23,7 +23,9 @@ func Recover(log zerolog.Logger) connect.ServerInterceptor {
 				case http.ErrAbortHandler:
 					panic(r) // net/http's own way to give up a response
 				default:
-					log.Error().Str("procedure", spec.Procedure).Str("panic", excerpt.Text(fmt.Sprint(r), excerpt.Message)).Bytes("stack", debug.Stack()).Msg("handler panicked")
+					log.Error().Str("procedure", spec.Procedure).Str(
+						"panic", excerpt.Text(fmt.Sprint(r), excerpt.Message),
+					).Bytes("stack", debug.Stack()).Msg("handler panicked")
 					err = ErrUnfinished
 				}
 			}()

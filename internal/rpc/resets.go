@@ -42,7 +42,12 @@ func limitResets(s *Server) *resetLimit {
 		Help: "HTTP/2 connections closed since their clients reset more calls prematurely than the limit allows.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(closed)
-	return &resetLimit{most: int64(s.config.MaxStreams), proxies: s.config.Proxies, closed: closed, log: s.log}
+	return &resetLimit{
+		most:    int64(s.config.MaxStreams),
+		proxies: s.config.Proxies,
+		closed:  closed,
+		log:     s.log,
+	}
 }
 
 // resets counts the premature resets of a connection.

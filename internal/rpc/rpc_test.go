@@ -52,7 +52,9 @@ type views struct {
 	list func(ctx context.Context) error
 }
 
-func (v *views) ListViews(ctx context.Context, _ *projectionv1.ListViewsRequest) (*projectionv1.ListViewsResponse, error) {
+func (v *views) ListViews(
+	ctx context.Context, _ *projectionv1.ListViewsRequest,
+) (*projectionv1.ListViewsResponse, error) {
 	if v.list != nil {
 		if err := v.list(ctx); err != nil {
 			return nil, err
@@ -62,7 +64,9 @@ func (v *views) ListViews(ctx context.Context, _ *projectionv1.ListViewsRequest)
 }
 
 // Watch answers once, and says something before, with and after it.
-func (v *views) Watch(ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream) error {
+func (v *views) Watch(
+	ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream,
+) error {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	info.ResponseHeader().Set("x-before", req.GetView())
 	err := stream.Send(&projectionv1.WatchResponse{Position: "p"})
@@ -76,7 +80,13 @@ func start(t *testing.T) *process {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	p.h2c = &http.Client{Transport: &http.Transport{Protocols: protocols}}
-	p.server = rpc.NewServer(rpc.Config{Name: "views", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0", ShutdownTimeout: 5 * time.Second, BodyTimeout: 200 * time.Millisecond}, func(_ context.Context, tenant contextkit.TenantID) error {
+	p.server = rpc.NewServer(rpc.Config{
+		Name:            "views",
+		Addr:            "127.0.0.1:0",
+		GRPC:            "127.0.0.1:0",
+		ShutdownTimeout: 5 * time.Second,
+		BodyTimeout:     200 * time.Millisecond,
+	}, func(_ context.Context, tenant contextkit.TenantID) error {
 		if reason := p.ready.Load(); reason != nil {
 			return *reason
 		}
@@ -132,10 +142,13 @@ func (p *process) clients() map[string]*connect.Client {
 		return contextkit.NewClient(connecthttp.NewTransport(client, url, options...))
 	}
 	return map[string]*connect.Client{
-		"connect+json": transport(p.plain, main, connecthttp.WithProtoJSON()), "connect+proto": transport(p.plain, main),
-		"grpcweb": transport(p.plain, main, connecthttp.WithGRPCWeb()), "grpc": transport(p.h2c, main, connecthttp.WithGRPC()),
-		"grpc alone": transport(p.h2c, alone, connecthttp.WithGRPC()), "grpc+json alone": transport(p.h2c, alone, connecthttp.WithGRPC(), connecthttp.WithProtoJSON()),
-		"in process": contextkit.NewClient(p.server.InProcess(encoding.GetCodecV2(connect.CodecNameProto))),
+		"connect+json":    transport(p.plain, main, connecthttp.WithProtoJSON()),
+		"connect+proto":   transport(p.plain, main),
+		"grpcweb":         transport(p.plain, main, connecthttp.WithGRPCWeb()),
+		"grpc":            transport(p.h2c, main, connecthttp.WithGRPC()),
+		"grpc alone":      transport(p.h2c, alone, connecthttp.WithGRPC()),
+		"grpc+json alone": transport(p.h2c, alone, connecthttp.WithGRPC(), connecthttp.WithProtoJSON()),
+		"in process":      contextkit.NewClient(p.server.InProcess(encoding.GetCodecV2(connect.CodecNameProto))),
 	}
 }
 
@@ -177,7 +190,8 @@ func TestHealth_AndReadinessAreTrue(t *testing.T) {
 		status int
 		text   string
 	}{
-		{"/health", 200, `"status":"alive"`}, {"/ready", 200, `"status":"ready"`}, {"/ready?tenant=acme", 200, `"tenant":"acme"`},
+		{"/health", 200, `"status":"alive"`}, {"/ready", 200, `"status":"ready"`},
+		{"/ready?tenant=acme", 200, `"tenant":"acme"`},
 		{"/ready?tenant=globex", 503, "globex is elsewhere"}, {"/ready?tenant=A.B", 400, "invalid tenant id"},
 	}
 	for _, tc := range cases {
@@ -188,7 +202,8 @@ func TestHealth_AndReadinessAreTrue(t *testing.T) {
 	check := func(service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
 		var res healthv1.HealthCheckResponse
 		spec := connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, StreamType: connect.StreamTypeUnary}
-		err := p.clients()["grpc"].CallUnary(contextkit.PlatformContext(t.Context()), spec, &healthv1.HealthCheckRequest{Service: service}, &res)
+		err := p.clients()["grpc"].CallUnary(contextkit.PlatformContext(t.Context()), spec,
+			&healthv1.HealthCheckRequest{Service: service}, &res)
 		return res.GetStatus(), err
 	}
 	for _, service := range []string{"", "projection.gateway.v1.QueryService"} {
@@ -214,13 +229,18 @@ func TestHealth_WatchReportsChanges(t *testing.T) { everyHop(t, aWatchedHealthTe
 func aWatchedHealthTellsOfChanges(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
 	defer cancel()
-	stream, err := client.CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
+	stream, err := client.CallServerStream(
+		ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer},
+		&healthv1.HealthCheckRequest{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
 	drained := errors.New("drained")
-	for _, want := range []healthv1.HealthCheckResponse_ServingStatus{healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING} {
+	for _, want := range []healthv1.HealthCheckResponse_ServingStatus{
+		healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING,
+	} {
 		var res healthv1.HealthCheckResponse
 		if err := stream.Receive(&res); err != nil || res.GetStatus() != want {
 			t.Fatalf("%v, %v; want %v", res.GetStatus(), err, want)
@@ -234,7 +254,10 @@ func TestServer_StreamsEndWithTheProcess(t *testing.T) { everyHop(t, streamsEndW
 func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Client) {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 20*time.Second)
 	defer cancel()
-	stream, err := client.CallServerStream(ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer}, &healthv1.HealthCheckRequest{})
+	stream, err := client.CallServerStream(
+		ctx, connect.Spec{Procedure: healthv1.Health_Watch_FullMethodName, StreamType: connect.StreamTypeServer},
+		&healthv1.HealthCheckRequest{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +269,8 @@ func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Clie
 	if err := p.stop(); err != nil {
 		t.Errorf("the process waits for a stream that has no end: %v", err)
 	}
-	if err := stream.Receive(&res); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(fmt.Sprint(err), "call again") {
+	if err := stream.Receive(&res); connect.CodeOf(err) != connect.CodeUnavailable ||
+		!strings.Contains(fmt.Sprint(err), "call again") {
 		t.Errorf("the stream ends with %v", err)
 	}
 }
@@ -255,7 +279,8 @@ func TestServer_CanStopBeforeItHasStarted(t *testing.T) {
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	for range 100 { // who comes first is up to the scheduler
-		server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+		server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
+			func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 		if err := server.Listen(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +302,8 @@ func reflectionDescribesTheServices(t *testing.T, _ *process, client *connect.Cl
 	for _, name := range names {
 		text += string(name) + " "
 	}
-	if !strings.Contains(text, "projection.gateway.v1.QueryService") || !strings.Contains(text, "grpc.health.v1.Health") {
+	if !strings.Contains(text, "projection.gateway.v1.QueryService") ||
+		!strings.Contains(text, "grpc.health.v1.Health") {
 		t.Errorf("services: %s", text)
 	}
 	if files, err := stream.FileContainingSymbol("projection.gateway.v1.QueryService"); err != nil || len(files) == 0 {
@@ -294,7 +320,9 @@ func TestMetrics_CountCallsByOutcome(t *testing.T) {
 	if _, err := client.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Get(acme(t), &projectionv1.GetRequest{View: "V"}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+	if _, err := client.Get(
+		acme(t), &projectionv1.GetRequest{View: "V"},
+	); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Fatalf("the proto's rules are not checked: %v", err)
 	}
 	_, text := p.get(t, "/metrics")
@@ -344,7 +372,10 @@ func TestBody_TricklingOneHoldsNoCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_, err = io.WriteString(conn, "POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	_, err = io.WriteString(
+		conn,
+		"POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,18 +397,22 @@ func TestBody_TricklingOneHoldsNoCall(t *testing.T) {
 
 func TestStream_EndsWithoutARequest(t *testing.T) {
 	p := start(t)
-	conn, err := grpc.NewClient("passthrough:///"+p.server.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+p.server.GRPCAddr(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), contextkit.HeaderTenantID, "acme"), 20*time.Second)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), contextkit.HeaderTenantID, "acme"),
+		20*time.Second)
 	defer cancel()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/projection.gateway.v1.QueryService/Watch")
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
+		"/projection.gateway.v1.QueryService/Watch")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.RecvMsg(&projectionv1.WatchResponse{}); status.Code(err) != codes.DeadlineExceeded || ctx.Err() != nil {
+	if err := stream.RecvMsg(&projectionv1.WatchResponse{}); status.Code(err) != codes.DeadlineExceeded ||
+		ctx.Err() != nil {
 		t.Errorf("the stream ends with %v, its own time with %v", err, ctx.Err())
 	}
 }
@@ -395,7 +430,10 @@ func TestBody_RestIsNeverTheNextRequest(t *testing.T) {
 	// More than a message may have; at its end stands what looks like a request.
 	smuggled := "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 	body := strings.Repeat("x", 4<<20) + smuggled
-	head := fmt.Sprintf("POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body))
+	head := fmt.Sprintf(
+		"POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+		len(body),
+	)
 	go func() { _, _ = io.WriteString(conn, head+body) }() // fails when the server closes the connection
 	reader := bufio.NewReader(conn)
 	res, err := http.ReadResponse(reader, nil)
@@ -404,7 +442,8 @@ func TestBody_RestIsNeverTheNextRequest(t *testing.T) {
 	}
 	defer res.Body.Close()
 	// It is too large; on a machine that is busy it may be too late first.
-	if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != http.StatusTooManyRequests && res.StatusCode != http.StatusGatewayTimeout {
+	if _, err := io.Copy(io.Discard, res.Body); err != nil ||
+		res.StatusCode != http.StatusTooManyRequests && res.StatusCode != http.StatusGatewayTimeout {
 		t.Errorf("status %d, %v; want the body to be refused", res.StatusCode, err)
 	}
 	if second, err := http.ReadResponse(reader, nil); err == nil {
@@ -425,7 +464,9 @@ func TestCall_MayTakeLongerThanItsBody(t *testing.T) {
 		}
 	}
 	for name, client := range p.clients() {
-		if _, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil {
+		if _, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(
+			acme(t), &projectionv1.ListViewsRequest{},
+		); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -442,12 +483,14 @@ func everyUnaryCallHasADeadline(t *testing.T, p *process, client *connect.Client
 		return nil
 	}
 	views := gatewayv1connect.NewQueryServiceClient(client)
-	if _, err := views.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 30*time.Second {
+	if _, err := views.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil || left <= 0 ||
+		left > 30*time.Second {
 		t.Errorf("without one, the call has %v, %v; want half a minute", left, err)
 	}
 	ctx, cancel := context.WithTimeout(acme(t), 2*time.Second)
 	defer cancel()
-	if _, err := views.ListViews(ctx, &projectionv1.ListViewsRequest{}); err != nil || left <= 0 || left > 2*time.Second {
+	if _, err := views.ListViews(ctx, &projectionv1.ListViewsRequest{}); err != nil || left <= 0 ||
+		left > 2*time.Second {
 		t.Errorf("the caller's is %v, %v; want 2 s", left, err)
 	}
 }
@@ -470,12 +513,14 @@ func TestStream_HeadersComeWithTheFirstMessage(t *testing.T) {
 
 func aStreamsHeadersComeWithItsFirstMessage(t *testing.T, _ *process, client *connect.Client) {
 	ctx, info := connect.NewClientContext(acme(t))
-	stream, err := gatewayv1connect.NewQueryServiceClient(client).Watch(ctx, &projectionv1.WatchRequest{View: "wallets"})
+	stream, err := gatewayv1connect.NewQueryServiceClient(client).Watch(ctx,
+		&projectionv1.WatchRequest{View: "wallets"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	if res, err := stream.Receive(); err != nil || res.GetPosition() != "p" || info.ResponseHeader().Get("x-before") != "wallets" {
+	if res, err := stream.Receive(); err != nil || res.GetPosition() != "p" ||
+		info.ResponseHeader().Get("x-before") != "wallets" {
 		t.Errorf("%v, %v with %q", res, err, info.ResponseHeader().Get("x-before"))
 	}
 	if _, err := stream.Receive(); !errors.Is(err, io.EOF) || info.ResponseTrailer().Get("x-after") != "all" {
@@ -499,7 +544,8 @@ func aProcessThatHasEndedTakesNoCalls(t *testing.T, p *process, client *connect.
 
 func TestJSON_UnknownFieldIsRejected(t *testing.T) {
 	p := start(t)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.server.URL()+"/projection.gateway.v1.QueryService/ListViews", strings.NewReader(`{"tenant":"acme"}`))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		p.server.URL()+"/projection.gateway.v1.QueryService/ListViews", strings.NewReader(`{"tenant":"acme"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -553,7 +599,8 @@ func TestRunLayers_EndInOrder(t *testing.T) {
 		}
 	}
 	failed := errors.New("failed")
-	err := rpc.RunLayers(t.Context(), rpc.Layer{part("runner")}, rpc.Layer{func(context.Context) error { return failed }}, rpc.Layer{part("store")})
+	err := rpc.RunLayers(t.Context(), rpc.Layer{part("runner")},
+		rpc.Layer{func(context.Context) error { return failed }}, rpc.Layer{part("store")})
 	if !errors.Is(err, failed) || strings.Join(order, " ") != "runner store" {
 		t.Fatalf("err = %v, order %v", err, order)
 	}
@@ -587,13 +634,17 @@ func TestMetrics_AnAnswerAfterTheDeadlineIsNoUnknownFailure(t *testing.T) {
 	delete(clients, "in process") // its client waits for the handler
 	for name, client := range clients {
 		ctx, cancel := context.WithTimeout(acme(t), 100*time.Millisecond)
-		if _, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(ctx, &projectionv1.ListViewsRequest{}); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+		if _, err := gatewayv1connect.NewQueryServiceClient(client).ListViews(
+			ctx, &projectionv1.ListViewsRequest{},
+		); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
 			t.Errorf("%s: %v", name, err)
 		}
 		cancel()
 		gone <- struct{}{}
 	}
-	counted := regexp.MustCompile(`headgate_rpc_duration_seconds_count\{code="([a-z_]+)",procedure="/projection.gateway.v1.QueryService/ListViews",[^}]*\} (\d+)`)
+	counted := regexp.MustCompile(
+		`headgate_rpc_duration_seconds_count\{code="([a-z_]+)",procedure="/projection.gateway.v1.QueryService/ListViews",[^}]*\} (\d+)`,
+	)
 	for {
 		_, text := p.get(t, "/metrics")
 		calls := 0

@@ -166,7 +166,9 @@ type Edge struct {
 
 // NewEdge returns a server whose calls the given interceptors handle, with the codecs of edge.
 // Metrics are not served to the edge's clients, see [NewAdmin].
-func NewEdge(config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor) *Server {
+func NewEdge(
+	config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor,
+) *Server {
 	s := newServer(config.WithEdgeDefaults(), NewMetrics(config.Name), ready, log)
 	s.front, s.degraded, s.mayAsk = edge.Front, edge.Degraded, edge.MayAsk
 	s.watches = newWatches(s.Metrics.Registerer(config.Name))
@@ -188,7 +190,9 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 		next.watches, next.slow, next.clients = s.watches, s.slow, s.clients
 		return newEdge(next, options, interceptors)
 	}
-	s.RPC = connect.NewServer(append([]connect.ServerInterceptor{Recover(s.log), boundErrors, eachMessage, s.endStreams}, interceptors...)...)
+	s.RPC = connect.NewServer(
+		append([]connect.ServerInterceptor{Recover(s.log), boundErrors, eachMessage, s.endStreams}, interceptors...)...,
+	)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
 	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
 	return s
@@ -240,7 +244,8 @@ func isUnclean(path string) bool {
 		}
 		switch rest := path[i+1:]; {
 		case rest == "":
-		case rest[0] == '/', rest[0] == '.' && (len(rest) == 1 || rest[1] == '/' || rest[1] == '.' && (len(rest) == 2 || rest[2] == '/')):
+		case rest[0] == '/', rest[0] == '.' &&
+			(len(rest) == 1 || rest[1] == '/' || rest[1] == '.' && (len(rest) == 2 || rest[2] == '/')):
 			return true
 		}
 	}
@@ -260,10 +265,15 @@ func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*con
 	collected := connect.NewServer(interceptor, undecodable)
 	register(collected)
 	for spec := range collected.Specs() {
-		s.RPC.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			info, _ := connect.CallInfoForServerContext(ctx)
-			return collected.Call(ctx, spec.Procedure, info, stream)
-		}})
+		s.RPC.Register(
+			connect.Method{
+				Spec: spec,
+				Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+					info, _ := connect.CallInfoForServerContext(ctx)
+					return collected.Call(ctx, spec.Procedure, info, stream)
+				},
+			},
+		)
 	}
 }
 
@@ -280,7 +290,8 @@ func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
 
 // newServiceAdmin returns the server at the address for operators of a service.
 func newServiceAdmin(config Config, service *Server, ready Readiness, log zerolog.Logger) *Server {
-	s := newServer(Config{Name: config.Name + "-admin", Addr: config.Admin, Sockets: config.Sockets}, service.Metrics, ready, log)
+	s := newServer(Config{Name: config.Name + "-admin", Addr: config.Admin, Sockets: config.Sockets}, service.Metrics,
+		ready, log)
 	s.degraded = func(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 		if service.degraded == nil {
 			return nil
@@ -294,10 +305,16 @@ func newServiceAdmin(config Config, service *Server, ready Readiness, log zerolo
 
 func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Logger) *Server {
 	s := &Server{
-		HTTP: http.NewServeMux(), Metrics: metrics, grpc: &grpcPort{},
+		HTTP:     http.NewServeMux(),
+		Metrics:  metrics,
+		grpc:     &grpcPort{},
 		within:   semaphore.NewWeighted(int64(config.WithDefaults().MaxStreams)),
-		stopping: make(chan struct{}), config: config.WithDefaults(), ready: ready, log: log.With().Str("process", config.Name).Logger(),
-		clients: newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams), slow: func() {},
+		stopping: make(chan struct{}),
+		config:   config.WithDefaults(),
+		ready:    ready,
+		log:      log.With().Str("process", config.Name).Logger(),
+		clients:  newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams),
+		slow:     func() {},
 	}
 	s.clients.proxies = config.Proxies
 	s.accepting = &accepting{failures: metrics.accepts, log: s.log}
@@ -340,11 +357,16 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.listener = watched
 	s.server = &http.Server{
-		Handler:           stackgrow.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) })),
+		Handler: stackgrow.Handler(
+			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) }),
+		),
 		Protocols:         protocols,
-		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: s.config.MaxStreams, MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connBuffer,
+			MaxConcurrentStreams: s.config.MaxStreams, MaxReceiveBufferPerStream: streamBuffer,
+			MaxReceiveBufferPerConnection: connBuffer,
 		},
 		ErrorLog: stdLogger(s.log),
 	}

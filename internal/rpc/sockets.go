@@ -56,7 +56,9 @@ func (s *Sockets) Lend(ctx context.Context, waiting *Server) error {
 	s.recall = append(s.recall, cancel)
 	s.lent.Go(func() {
 		if err := waiting.Serve(ctx); err != nil {
-			waiting.log.Error().Err(err).Str("address", waiting.Addr()).Msg("serving the address failed while the process starts")
+			waiting.log.Error().Err(err).Str("address", waiting.Addr()).Msg(
+				"serving the address failed while the process starts",
+			)
 		}
 	})
 	return nil

@@ -23,11 +23,13 @@ func TestSockets_StayBoundFromWaitingToServing(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := rpc.Config{Name: "views", Addr: "127.0.0.1:0", Sockets: &sockets}
-	waiting := rpc.NewWaiting(config, false, func(context.Context, contextkit.TenantID) error { return errors.New("NATS is away") }, zerolog.Nop())
+	waiting := rpc.NewWaiting(config, false,
+		func(context.Context, contextkit.TenantID) error { return errors.New("NATS is away") }, zerolog.Nop())
 	if err := sockets.Lend(t.Context(), waiting); err != nil {
 		t.Fatal(err)
 	}
-	if status, text := ask(t, nil, waiting.URL()+"/v1/anything"); status != http.StatusServiceUnavailable || text != `{"code":"unavailable","message":"the views takes no calls yet: NATS is away"}` {
+	if status, text := ask(t, nil, waiting.URL()+"/v1/anything"); status != http.StatusServiceUnavailable ||
+		text != `{"code":"unavailable","message":"the views takes no calls yet: NATS is away"}` {
 		t.Errorf("%d %s", status, text)
 	}
 	if status, _ := ask(t, nil, waiting.URL()+"/metrics"); status != http.StatusServiceUnavailable {

@@ -96,7 +96,8 @@ func compareTenants(a, b contextkit.TenantID) int { return strings.Compare(a.Str
 func (t *Tenants) Of(ctx context.Context, field string) (contextkit.TenantID, error) {
 	rc, _ := contextkit.FromContext(ctx)
 	if field != "" && field != rc.TenantID.String() {
-		return contextkit.TenantID{}, connect.Errorf(connect.CodePermissionDenied, "tenant_id names %q, the call is for %q", field, rc.TenantID)
+		return contextkit.TenantID{}, connect.Errorf(connect.CodePermissionDenied,
+			"tenant_id names %q, the call is for %q", field, rc.TenantID)
 	}
 	if !t.Serves(rc.TenantID) {
 		return contextkit.TenantID{}, connect.Errorf(connect.CodeNotFound, "tenant %q is not served here", rc.TenantID)

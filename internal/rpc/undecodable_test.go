@@ -46,14 +46,23 @@ func TestService_ARequestThatCannotBeDecodedIsInvalidArgument(t *testing.T) {
 	}
 	for name, client := range clients {
 		for what, wire := range map[string][]byte{
-			"a text that is not UTF-8": []byte("\x0a\x02\xc3\x28"), "a field number of 2^29": []byte("\x80\x80\x80\x80\x10\x01"), "a value cut off": []byte("\x0a\x05a"),
+			"a text that is not UTF-8": []byte("\x0a\x02\xc3\x28"),
+			"a field number of 2^29":   []byte("\x80\x80\x80\x80\x10\x01"), "a value cut off": []byte("\x0a\x05a"),
 		} {
 			ctx := contextkit.PlatformContext(t.Context())
-			err := client.CallUnary(ctx, connect.Spec{Procedure: gatewayv1connect.QueryServiceListViewsProcedure}, withUnknown(wire), &emptypb.Empty{})
+			err := client.CallUnary(ctx, connect.Spec{Procedure: gatewayv1connect.QueryServiceListViewsProcedure},
+				withUnknown(wire), &emptypb.Empty{})
 			if connect.CodeOf(err) != connect.CodeInvalidArgument {
 				t.Errorf("%s, unary, %s: %v", name, what, err)
 			}
-			stream, err := client.CallServerStream(ctx, connect.Spec{Procedure: gatewayv1connect.QueryServiceWatchProcedure, StreamType: connect.StreamTypeServer}, withUnknown(wire))
+			stream, err := client.CallServerStream(
+				ctx,
+				connect.Spec{
+					Procedure:  gatewayv1connect.QueryServiceWatchProcedure,
+					StreamType: connect.StreamTypeServer,
+				},
+				withUnknown(wire),
+			)
 			if err == nil {
 				err = stream.Receive(&emptypb.Empty{})
 				_ = stream.Close()
@@ -71,7 +80,8 @@ func TestService_AMessageThatCannotBeDecompressedIsInvalidArgument(t *testing.T)
 	for name, url := range map[string]string{"main": p.server.URL(), "alone": "http://" + p.server.GRPCAddr()} {
 		for encoding, flag := range map[string]byte{"gzip": 1, "identity": 1, "": 1} {
 			body := append([]byte{flag, 0, 0, 0, 4}, "junk"...)
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+gatewayv1connect.QueryServiceListViewsProcedure, bytes.NewReader(body))
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+				url+gatewayv1connect.QueryServiceListViewsProcedure, bytes.NewReader(body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +101,8 @@ func TestService_AMessageThatCannotBeDecompressedIsInvalidArgument(t *testing.T)
 			_ = res.Body.Close()
 			status := res.Trailer.Get("Grpc-Status") + res.Header.Get("Grpc-Status")
 			if status != "3" {
-				t.Errorf("%s, grpc-encoding %q: status %s, %q %q", name, encoding, status, res.Trailer.Get("Grpc-Message"), res.Header.Get("Grpc-Message"))
+				t.Errorf("%s, grpc-encoding %q: status %s, %q %q", name, encoding, status,
+					res.Trailer.Get("Grpc-Message"), res.Header.Get("Grpc-Message"))
 			}
 		}
 	}
@@ -104,9 +115,12 @@ func TestService_AMalformedBodyIsInvalidArgument(t *testing.T) {
 	host := strings.TrimPrefix(p.server.URL(), "http://")
 	const procedure = gatewayv1connect.QueryServiceListViewsProcedure
 	for name, request := range map[string]string{
-		"base64":             "GET " + procedure + "?connect=v1&encoding=proto&base64=1&message=!!! HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\n\r\n",
-		"the size of chunks": "POST " + procedure + " HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-		"the end of a chunk": "POST " + procedure + " HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/proto\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
+		"base64": "GET " + procedure +
+			"?connect=v1&encoding=proto&base64=1&message=!!! HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\n\r\n",
+		"the size of chunks": "POST " + procedure +
+			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+		"the end of a chunk": "POST " + procedure +
+			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/proto\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
 	} {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(t.Context(), "tcp", host)
@@ -122,7 +136,8 @@ func TestService_AMalformedBodyIsInvalidArgument(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		text, _ := io.ReadAll(res.Body)
-		if res.Body.Close(); res.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "the message cannot be decoded") {
+		if res.Body.Close(); res.StatusCode != http.StatusBadRequest ||
+			!strings.Contains(string(text), "the message cannot be decoded") {
 			t.Errorf("%s: %d %s", name, res.StatusCode, text)
 		}
 	}

@@ -35,7 +35,9 @@ func unknownMethod(next, plain http.Handler) http.Handler {
 		case !isRPC && plain != nil:
 			plain.ServeHTTP(w, r)
 		case isRPC && r.ProtoMajor < 2:
-			_ = rpcErrors.Write(w, r, connect.Errorf(connect.CodeUnimplemented, "%s is not served", r.URL.Path)) // it fails if the client has disconnected
+			_ = rpcErrors.Write(
+				w, r, connect.Errorf(connect.CodeUnimplemented, "%s is not served", r.URL.Path),
+			) // it fails if the client has disconnected
 		default:
 			next.ServeHTTP(w, r)
 		}

@@ -19,7 +19,9 @@ import (
 // UNAVAILABLE: HTTP 503 with the JSON body of an error of Connect, which clients of gRPC understand
 // too. The address is one of config.Sockets, and stays bound when the server ends. At an address of
 // operators /metrics is served, with further collectors.
-func NewWaiting(config Config, operators bool, ready Readiness, log zerolog.Logger, metrics ...prometheus.Collector) *Server {
+func NewWaiting(
+	config Config, operators bool, ready Readiness, log zerolog.Logger, metrics ...prometheus.Collector,
+) *Server {
 	config.GRPC = ""
 	s := newServer(config, NewMetrics(config.Name), ready, log)
 	s.listen = config.Sockets.lend
@@ -46,6 +48,7 @@ func (s *Server) refuseAll(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Retry-After", "1")
 	w.WriteHeader(http.StatusServiceUnavailable)
 	_ = json.NewEncoder(w).Encode(map[string]string{ // the client is gone if this fails
-		"code": connect.CodeUnavailable.String(), "message": "the " + s.config.Name + " takes no calls yet: " + err.Error(),
+		"code":    connect.CodeUnavailable.String(),
+		"message": "the " + s.config.Name + " takes no calls yet: " + err.Error(),
 	})
 }

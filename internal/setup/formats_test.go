@@ -59,7 +59,9 @@ func TestFormats_EveryStreamAndBucketRecordsOne(t *testing.T) {
 }
 
 func TestFormats_NewerDataIsRefusedBeforeAnythingChanges(t *testing.T) {
-	for name, what := range map[string]string{streams.Events: "stream EVENTS", "KV_tenants": "bucket tenants", streams.Timeline: "stream TIMELINE"} {
+	for name, what := range map[string]string{
+		streams.Events: "stream EVENTS", "KV_tenants": "bucket tenants", streams.Timeline: "stream TIMELINE",
+	} {
 		js := natstest.Start(t)
 		edit(t, js, name, func(c *jetstream.StreamConfig) {
 			c.Metadata["headgate.format"], c.Metadata["headgate.floor"], c.Metadata["headgate.writer"] = "97", "95", "v9.7.0"
@@ -92,7 +94,8 @@ func TestFormats_OlderProgramLeavesNewerDefinitions(t *testing.T) {
 	})
 	want := configs(t, js)[streams.Audit]
 	ensure(t, js)
-	if got := configs(t, js)[streams.Audit]; got.Description != want.Description || got.MaxMsgsPerSubject != 7 || got.Metadata["headgate.format"] != "9" || len(got.Subjects) != len(want.Subjects) {
+	if got := configs(t, js)[streams.Audit]; got.Description != want.Description || got.MaxMsgsPerSubject != 7 ||
+		got.Metadata["headgate.format"] != "9" || len(got.Subjects) != len(want.Subjects) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
@@ -108,7 +111,9 @@ func TestRaiseFormat_IsRecordedAndNeverLowered(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	newer := new(format.NewerError)
-	if err := streams.RaiseFormat(t.Context(), js, "KV_runner", format.Format{Version: 1, Floor: 1}); !errors.As(err, &newer) {
+	if err := streams.RaiseFormat(
+		t.Context(), js, "KV_runner", format.Format{Version: 1, Floor: 1},
+	); !errors.As(err, &newer) {
 		t.Errorf("%v, want a NewerError", err)
 	}
 }
@@ -121,7 +126,8 @@ func TestEnsureStreams_LimitsOfOperatorsStay(t *testing.T) {
 	// A limit as a program has applied it follows the definition.
 	edit(t, js, streams.Timeline, func(c *jetstream.StreamConfig) {
 		c.MaxAge = time.Hour
-		c.Metadata["headgate.limits"] = strings.Replace(c.Metadata["headgate.limits"], `"max_age":86400000000000`, `"max_age":3600000000000`, 1)
+		c.Metadata["headgate.limits"] = strings.Replace(c.Metadata["headgate.limits"], `"max_age":86400000000000`,
+			`"max_age":3600000000000`, 1)
 	})
 	for range 2 {
 		ensure(t, js)
@@ -140,7 +146,8 @@ func TestEnsureStreams_LimitsOfOperatorsStay(t *testing.T) {
 		}
 	}
 	lines, err := streams.RetainedLimits(t.Context(), js, 1)
-	if err != nil || len(lines) != 4 || !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "AUDIT: max_age") }) {
+	if err != nil || len(lines) != 4 ||
+		!slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "AUDIT: max_age") }) {
 		t.Errorf("%q, %v: want a line for each limit that an operator has set", lines, err)
 	}
 }
@@ -153,7 +160,8 @@ func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
 		c.Metadata, c.MaxAge, c.MaxMsgsPerSubject, c.MaxMsgSize = nil, 400*24*time.Hour, -1, 10
 	})
 	ensure(t, js)
-	if c := configs(t, js)[streams.Audit]; c.MaxAge != 400*24*time.Hour || c.MaxMsgsPerSubject <= 0 || c.MaxMsgSize <= 10 {
+	if c := configs(t, js)[streams.Audit]; c.MaxAge != 400*24*time.Hour || c.MaxMsgsPerSubject <= 0 ||
+		c.MaxMsgSize <= 10 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -161,7 +169,10 @@ func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
 func TestEnsureStreams_LowersNoFlag(t *testing.T) {
 	js := natstest.Start(t)
 	flags := func(c *jetstream.StreamConfig) map[string]*bool {
-		all := map[string]*bool{"AllowMsgTTL": &c.AllowMsgTTL, "DenyDelete": &c.DenyDelete, "DenyPurge": &c.DenyPurge, "AllowDirect": &c.AllowDirect, "AllowAtomicPublish": &c.AllowAtomicPublish}
+		all := map[string]*bool{
+			"AllowMsgTTL": &c.AllowMsgTTL, "DenyDelete": &c.DenyDelete, "DenyPurge": &c.DenyPurge,
+			"AllowDirect": &c.AllowDirect, "AllowAtomicPublish": &c.AllowAtomicPublish,
+		}
 		if c.AllowMsgSchedules { // NATS has no schedules where purges are denied
 			delete(all, "DenyPurge")
 		}
@@ -213,13 +224,36 @@ func TestEnsureStreams_BaselineStartsOnWhatThisVersionWrites(t *testing.T) {
 		t.Helper()
 		const minute, day = time.Minute, 24 * time.Hour
 		for _, config := range []jetstream.StreamConfig{
-			{Name: "EVENTS", Subjects: []string{"events.>"}, AllowAtomicPublish: true, AllowDirect: true, Duplicates: 2 * minute, DenyDelete: true, DenyPurge: true},
-			{Name: "AUDIT", Subjects: []string{"audit.*", "audit.*.*"}, MaxAge: 90 * day, AllowDirect: true, MaxMsgsPerSubject: 50_000, MaxMsgSize: 6 << 10},
-			{Name: "WORK", Subjects: []string{"work.*.*.*", "later.*.*.*"}, AllowMsgSchedules: true, AllowMsgTTL: true, AllowDirect: true, Retention: jetstream.WorkQueuePolicy},
+			{
+				Name:               "EVENTS",
+				Subjects:           []string{"events.>"},
+				AllowAtomicPublish: true,
+				AllowDirect:        true,
+				Duplicates:         2 * minute,
+				DenyDelete:         true,
+				DenyPurge:          true,
+			},
+			{
+				Name:              "AUDIT",
+				Subjects:          []string{"audit.*", "audit.*.*"},
+				MaxAge:            90 * day,
+				AllowDirect:       true,
+				MaxMsgsPerSubject: 50_000,
+				MaxMsgSize:        6 << 10,
+			},
+			{
+				Name:              "WORK",
+				Subjects:          []string{"work.*.*.*", "later.*.*.*"},
+				AllowMsgSchedules: true,
+				AllowMsgTTL:       true,
+				AllowDirect:       true,
+				Retention:         jetstream.WorkQueuePolicy,
+			},
 			{Name: "DEADLETTERS", Subjects: []string{"deadletters.*"}, AllowDirect: true},
 			{
-				Name: "TIMELINE", Subjects: []string{"timeline.*.*", "timeline.*.*.*.*"}, AllowDirect: true, Discard: jetstream.DiscardOld,
-				MaxAge: day, MaxMsgsPerSubject: 512, MaxMsgSize: 5 << 10, PersistMode: jetstream.AsyncPersistMode,
+				Name: "TIMELINE", Subjects: []string{"timeline.*.*", "timeline.*.*.*.*"}, AllowDirect: true,
+				Discard: jetstream.DiscardOld,
+				MaxAge:  day, MaxMsgsPerSubject: 512, MaxMsgSize: 5 << 10, PersistMode: jetstream.AsyncPersistMode,
 			},
 		} {
 			stream, err := js.Stream(t.Context(), config.Name)
@@ -229,14 +263,17 @@ func TestEnsureStreams_BaselineStartsOnWhatThisVersionWrites(t *testing.T) {
 			now := stream.CachedInfo().Config
 			config.Storage, config.Replicas, config.Subjects = jetstream.FileStorage, 1, now.Subjects
 			config.DenyDelete, config.DenyPurge = config.DenyDelete || now.DenyDelete, config.DenyPurge || now.DenyPurge
-			config.AllowMsgTTL, config.AllowMsgSchedules = config.AllowMsgTTL || now.AllowMsgTTL, config.AllowMsgSchedules || now.AllowMsgSchedules
+			config.AllowMsgTTL, config.AllowMsgSchedules = config.AllowMsgTTL ||
+				now.AllowMsgTTL, config.AllowMsgSchedules || now.AllowMsgSchedules
 			if _, err := js.CreateOrUpdateStream(t.Context(), config); err != nil {
 				t.Errorf("%s: %v", config.Name, err)
 			}
 		}
 		for _, config := range []jetstream.KeyValueConfig{
-			{Bucket: "idempotency", TTL: 7 * day}, {Bucket: "workflows", TTL: 30 * day}, {Bucket: "runner"}, {Bucket: "snapshots", History: 1}, {Bucket: "secrets"},
-			{Bucket: "placement"}, {Bucket: "tenants"}, {Bucket: "models", History: 64}, {Bucket: "rebalances", TTL: 30 * day}, {Bucket: "nodes", TTL: minute},
+			{Bucket: "idempotency", TTL: 7 * day}, {Bucket: "workflows", TTL: 30 * day}, {Bucket: "runner"},
+			{Bucket: "snapshots", History: 1}, {Bucket: "secrets"},
+			{Bucket: "placement"}, {Bucket: "tenants"}, {Bucket: "models", History: 64},
+			{Bucket: "rebalances", TTL: 30 * day}, {Bucket: "nodes", TTL: minute},
 		} {
 			config.Storage, config.Replicas = jetstream.FileStorage, 1
 			if _, err := js.CreateOrUpdateKeyValue(t.Context(), config); err != nil {
@@ -250,7 +287,8 @@ func TestEnsureStreams_BaselineStartsOnWhatThisVersionWrites(t *testing.T) {
 		ensure(t, js)
 	}
 	for name, config := range configs(t, js) {
-		if config.Metadata["headgate.format"] != want[name].Metadata["headgate.format"] || config.MaxAge != want[name].MaxAge || config.MaxMsgsPerSubject != want[name].MaxMsgsPerSubject {
+		if config.Metadata["headgate.format"] != want[name].Metadata["headgate.format"] ||
+			config.MaxAge != want[name].MaxAge || config.MaxMsgsPerSubject != want[name].MaxMsgsPerSubject {
 			t.Errorf("%s: %+v, want %+v", name, config, want[name])
 		}
 	}

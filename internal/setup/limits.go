@@ -26,7 +26,9 @@ const (
 // CheckLimits compares the limits of the NATS server and of the account with what the platform
 // needs. warnings are what an operator should change; an error is a limit with which a process
 // cannot work, or a failure to read the limits ([natsclient.Away]).
-func CheckLimits(ctx context.Context, js jetstream.JetStream, replicas streams.Replicas) (warnings []string, err error) {
+func CheckLimits(
+	ctx context.Context, js jetstream.JetStream, replicas streams.Replicas,
+) (warnings []string, err error) {
 	conn := js.Conn()
 	warnings, err = checkServer(conn.ConnectedServerVersion(), conn.MaxPayload())
 	if err != nil {
@@ -58,7 +60,10 @@ func CheckLimits(ctx context.Context, js jetstream.JetStream, replicas streams.R
 		name := fmt.Sprintf("R%d", max(int(replicas), 1))
 		var ok bool
 		if tier, ok = info.Tiers[name]; !ok {
-			return nil, fmt.Errorf("setup: the NATS account has no limits for %d replicas (tier %s): set them, or change nats.replicas", replicas, name)
+			return nil, fmt.Errorf(
+				"setup: the NATS account has no limits for %d replicas (tier %s): set them, or change nats.replicas",
+				replicas, name,
+			)
 		}
 	}
 	further, err := checkAccount(tier, missing)
@@ -67,14 +72,25 @@ func CheckLimits(ctx context.Context, js jetstream.JetStream, replicas streams.R
 
 // checkServer is CheckLimits for the server.
 func checkServer(version string, payload int64) (warnings []string, err error) {
-	if major, minor, ok := versionOf(version); ok && (major < leastServerMajor || major == leastServerMajor && minor < leastServerMinor) {
-		return nil, fmt.Errorf("setup: the NATS server has version %s: %d.%d or newer is needed", version, leastServerMajor, leastServerMinor)
+	if major, minor, ok := versionOf(version); ok &&
+		(major < leastServerMajor || major == leastServerMajor && minor < leastServerMinor) {
+		return nil, fmt.Errorf("setup: the NATS server has version %s: %d.%d or newer is needed", version,
+			leastServerMajor, leastServerMinor)
 	}
 	switch {
 	case payload < leastPayload:
-		return nil, fmt.Errorf("setup: the NATS server's max_payload is %d bytes: at least %d are needed, and %d for the largest events", payload, leastPayload, streams.MaxMessageBytes)
+		return nil, fmt.Errorf(
+			"setup: the NATS server's max_payload is %d bytes: at least %d are needed, and %d for the largest events",
+			payload, leastPayload, streams.MaxMessageBytes,
+		)
 	case payload < streams.MaxMessageBytes:
-		warnings = append(warnings, fmt.Sprintf("the NATS server's max_payload is %d bytes: larger events and records are refused; set max_payload to %d", payload, streams.MaxMessageBytes))
+		warnings = append(
+			warnings,
+			fmt.Sprintf(
+				"the NATS server's max_payload is %d bytes: larger events and records are refused; set max_payload to %d",
+				payload, streams.MaxMessageBytes,
+			),
+		)
 	}
 	return warnings, nil
 }
@@ -100,17 +116,29 @@ func checkAccount(tier jetstream.Tier, missing int) (warnings []string, err erro
 	}
 	switch {
 	case limits.MaxBytesRequired:
-		return refuse("requires max_bytes of each stream (max_bytes_required), which reserves disk: take the limit back")
+		return refuse(
+			"requires max_bytes of each stream (max_bytes_required), which reserves disk: take the limit back",
+		)
 	case limits.MaxStreams > 0 && limits.MaxStreams-tier.Streams < missing:
-		return refuse("may have %d streams and has %d, and needs %d more: raise max_streams to at least %d", limits.MaxStreams, tier.Streams, missing, tier.Streams+missing)
+		return refuse("may have %d streams and has %d, and needs %d more: raise max_streams to at least %d",
+			limits.MaxStreams, tier.Streams, missing, tier.Streams+missing)
 	case limits.MaxConsumers > 0 && limits.MaxConsumers < roleConsumers:
-		return refuse("may have %d consumers: raise max_consumers to at least %d for each process", limits.MaxConsumers, roleConsumers)
+		return refuse("may have %d consumers: raise max_consumers to at least %d for each process", limits.MaxConsumers,
+			roleConsumers)
 	}
 	if limits.MaxConsumers > 0 && limits.MaxConsumers-tier.Consumers < roleConsumers {
-		warnings = append(warnings, fmt.Sprintf("the NATS account may have %d consumers and has %d: a process may need %d; raise max_consumers", limits.MaxConsumers, tier.Consumers, roleConsumers))
+		warnings = append(
+			warnings,
+			fmt.Sprintf("the NATS account may have %d consumers and has %d: a process may need %d; raise max_consumers",
+				limits.MaxConsumers, tier.Consumers, roleConsumers),
+		)
 	}
 	if limits.MaxStore > 0 && tier.Store > uint64(limits.MaxStore)/10*9 { //nolint:gosec // it is above 0
-		warnings = append(warnings, fmt.Sprintf("the NATS account may store %d bytes and stores %d: appends will be refused; raise max_storage", limits.MaxStore, tier.Store))
+		warnings = append(
+			warnings,
+			fmt.Sprintf("the NATS account may store %d bytes and stores %d: appends will be refused; raise max_storage",
+				limits.MaxStore, tier.Store),
+		)
 	}
 	return warnings, nil
 }

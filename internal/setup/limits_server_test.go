@@ -23,14 +23,18 @@ func TestCheckLimits_OfARealServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if warnings, err := setup.CheckLimits(t.Context(), js, 1); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "max_payload is 524288 bytes") {
+	if warnings, err := setup.CheckLimits(t.Context(), js, 1); err != nil || len(warnings) != 1 ||
+		!strings.Contains(warnings[0], "max_payload is 524288 bytes") {
 		t.Errorf("%q, %v", warnings, err)
 	}
 	account := s.GlobalAccount()
-	if err := account.UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{"": {MaxMemory: -1, MaxStore: -1, MaxStreams: 5, MaxConsumers: -1}}); err != nil {
+	if err := account.UpdateJetStreamLimits(
+		map[string]server.JetStreamAccountLimits{"": {MaxMemory: -1, MaxStore: -1, MaxStreams: 5, MaxConsumers: -1}},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := setup.CheckLimits(t.Context(), js, 1); err == nil || !strings.Contains(err.Error(), "may have 5 streams and has 0") || natsclient.Away(err) {
+	if _, err := setup.CheckLimits(t.Context(), js, 1); err == nil ||
+		!strings.Contains(err.Error(), "may have 5 streams and has 0") || natsclient.Away(err) {
 		t.Errorf("%v", err)
 	}
 }

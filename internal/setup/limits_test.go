@@ -20,21 +20,33 @@ func TestCheckLimits_NamesInsufficientLimits(t *testing.T) {
 		tier            jetstream.Tier
 		warning, refuse string
 	}{
-		"no limits":              {tier(func(*jetstream.Tier) {}), "", ""},
-		"zero is no limit":       {tier(func(t *jetstream.Tier) { t.Limits = jetstream.AccountLimits{} }), "", ""},
-		"enough streams":         {tier(func(t *jetstream.Tier) { t.Limits.MaxStreams = 13 }), "", ""},
-		"too few streams":        {tier(func(t *jetstream.Tier) { t.Limits.MaxStreams = 12 }), "", "may have 12 streams and has 3, and needs 10 more: raise max_streams to at least 13"},
-		"too few consumers":      {tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 63 }), "", "may have 63 consumers"},
-		"few consumers are left": {tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 70 }), "may have 70 consumers and has 10", ""},
-		"storage is nearly full": {tier(func(t *jetstream.Tier) { t.Limits.MaxStore = 1100 }), "may store 1100 bytes and stores 1000", ""},
-		"reservations":           {tier(func(t *jetstream.Tier) { t.Limits.MaxBytesRequired = true }), "", "max_bytes_required"},
+		"no limits":        {tier(func(*jetstream.Tier) {}), "", ""},
+		"zero is no limit": {tier(func(t *jetstream.Tier) { t.Limits = jetstream.AccountLimits{} }), "", ""},
+		"enough streams":   {tier(func(t *jetstream.Tier) { t.Limits.MaxStreams = 13 }), "", ""},
+		"too few streams": {
+			tier(func(t *jetstream.Tier) { t.Limits.MaxStreams = 12 }), "",
+			"may have 12 streams and has 3, and needs 10 more: raise max_streams to at least 13",
+		},
+		"too few consumers": {
+			tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 63 }), "", "may have 63 consumers",
+		},
+		"few consumers are left": {
+			tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 70 }), "may have 70 consumers and has 10", "",
+		},
+		"storage is nearly full": {
+			tier(func(t *jetstream.Tier) { t.Limits.MaxStore = 1100 }), "may store 1100 bytes and stores 1000", "",
+		},
+		"reservations": {
+			tier(func(t *jetstream.Tier) { t.Limits.MaxBytesRequired = true }), "", "max_bytes_required",
+		},
 	} {
 		warnings, err := checkAccount(c.tier, 10)
 		text := ""
 		if err != nil {
 			text = err.Error()
 		}
-		if all := strings.Join(warnings, "; "); !strings.Contains(all, c.warning) || (all == "") != (c.warning == "") || !strings.Contains(text, c.refuse) || (text == "") != (c.refuse == "") {
+		if all := strings.Join(warnings, "; "); !strings.Contains(all, c.warning) || (all == "") != (c.warning == "") ||
+			!strings.Contains(text, c.refuse) || (text == "") != (c.refuse == "") {
 			t.Errorf("%s: %q, %v", name, warnings, err)
 		}
 	}
@@ -55,7 +67,8 @@ func TestCheckLimits_NamesInsufficientLimits(t *testing.T) {
 		if err != nil {
 			text = err.Error()
 		}
-		if all := strings.Join(warnings, "; "); !strings.Contains(all, c.warning) || (all == "") != (c.warning == "") || !strings.Contains(text, c.refuse) || (text == "") != (c.refuse == "") {
+		if all := strings.Join(warnings, "; "); !strings.Contains(all, c.warning) || (all == "") != (c.warning == "") ||
+			!strings.Contains(text, c.refuse) || (text == "") != (c.refuse == "") {
 			t.Errorf("%s, %d: %q, %v", c.version, c.payload, warnings, err)
 		}
 	}

@@ -64,7 +64,8 @@ func ensureJournal(
 	options ensureOptions,
 ) (replaces bool, err error) {
 	events := streams.Stored(
-		streams.Streams()[slices.IndexFunc(streams.Streams(), func(c jetstream.StreamConfig) bool { return c.Name == streams.Events })],
+		streams.Streams()[slices.IndexFunc(streams.Streams(),
+			func(c jetstream.StreamConfig) bool { return c.Name == streams.Events })],
 		replicas,
 	)
 	var derived string

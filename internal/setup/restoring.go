@@ -17,12 +17,17 @@ const streamRestoring = "RESTORING"
 
 // ErrRestoring means that a backup is being restored to the NATS servers, or that a restore has
 // failed: their data is incomplete.
-var ErrRestoring = errors.New("a backup is being restored, or a restore was interrupted: wait for it, or restore again with --replace")
+var ErrRestoring = errors.New(
+	"a backup is being restored, or a restore was interrupted: wait for it, or restore again with --replace",
+)
 
 // BeginRestore prevents nodes from starting until [EndRestore].
 func BeginRestore(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: streamRestoring, Subjects: []string{"restoring"}, MaxMsgs: 1, Storage: jetstream.FileStorage,
+		Name:        streamRestoring,
+		Subjects:    []string{"restoring"},
+		MaxMsgs:     1,
+		Storage:     jetstream.FileStorage,
 		Description: "a restore of a backup is under way or was interrupted",
 	})
 	if err != nil {

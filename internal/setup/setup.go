@@ -26,7 +26,9 @@ func Ensure(ctx context.Context, js jetstream.JetStream, replicas streams.Replic
 	if err := checkRestored(ctx, js); err != nil {
 		return err
 	}
-	if err := natsclient.Patiently(ctx, func(ctx context.Context) error { return streams.CheckFormats(ctx, js) }); err != nil {
+	if err := natsclient.Patiently(
+		ctx, func(ctx context.Context) error { return streams.CheckFormats(ctx, js) },
+	); err != nil {
 		return fmt.Errorf("setup: %w", err)
 	}
 	if err := streams.ReleaseReservation(ctx, js); err != nil {
@@ -49,12 +51,15 @@ func Ensure(ctx context.Context, js jetstream.JetStream, replicas streams.Replic
 		if config.Name == streams.Timeline {
 			go func() {
 				defer close(recorded)
-				_ = natsclient.Patiently(timeline, func(ctx context.Context) error { return streams.Ensure(ctx, js, config) })
+				_ = natsclient.Patiently(timeline,
+					func(ctx context.Context) error { return streams.Ensure(ctx, js, config) })
 			}()
 			continue
 		}
 		all.Go(func() error {
-			if err := natsclient.Patiently(ctx, func(ctx context.Context) error { return streams.Ensure(ctx, js, config) }); err != nil {
+			if err := natsclient.Patiently(
+				ctx, func(ctx context.Context) error { return streams.Ensure(ctx, js, config) },
+			); err != nil {
 				return fmt.Errorf("setup: stream %s: %w", config.Name, err)
 			}
 			return nil
@@ -62,7 +67,9 @@ func Ensure(ctx context.Context, js jetstream.JetStream, replicas streams.Replic
 	}
 	err = all.Wait()
 	if err == nil && replaced {
-		if _, err = journal.AcceptLoss(contextkit.PlatformContext(timeline), js, "", "a new journal was asked for at start"); errors.Is(err, journal.ErrNoLoss) {
+		if _, err = journal.AcceptLoss(
+			contextkit.PlatformContext(timeline), js, "", "a new journal was asked for at start",
+		); errors.Is(err, journal.ErrNoLoss) {
 			err = nil // of the former one nothing was recorded
 		}
 	}

@@ -22,7 +22,13 @@ func TestEnsureStreams_UpgradesTheAuditStream(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), streams.Audit); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: streams.Audit, Subjects: []string{"audit.*"}, AllowDirect: true, DenyDelete: true, DenyPurge: true}); err != nil {
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name:        streams.Audit,
+		Subjects:    []string{"audit.*"},
+		AllowDirect: true,
+		DenyDelete:  true,
+		DenyPurge:   true,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	publish := func(subject, procedure string) {
@@ -46,10 +52,13 @@ func TestEnsureStreams_UpgradesTheAuditStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if config := stream.CachedInfo().Config; !config.DenyDelete || !config.DenyPurge || config.MaxMsgsPerSubject <= 0 || config.MaxMsgSize <= 0 || config.MaxBytes > 0 {
+	if config := stream.CachedInfo().Config; !config.DenyDelete || !config.DenyPurge || config.MaxMsgsPerSubject <= 0 ||
+		config.MaxMsgSize <= 0 || config.MaxBytes > 0 {
 		t.Errorf("%+v: want the flags and bounds per subject without a reservation", config)
 	}
-	for _, class := range []auditlog.Class{auditlog.ClassOperator, auditlog.ClassRead, auditlog.ClassTenant, auditlog.ClassDenied} {
+	for _, class := range []auditlog.Class{
+		auditlog.ClassOperator, auditlog.ClassRead, auditlog.ClassTenant, auditlog.ClassDenied,
+	} {
 		publish(auditlog.Subject("acme", class), string(class))
 	}
 	var found []string
@@ -57,7 +66,8 @@ func TestEnsureStreams_UpgradesTheAuditStream(t *testing.T) {
 		found = append(found, record.Procedure)
 		return true
 	})
-	if want := []string{"denied", "tenant", "read", "operator", "old"}; err != nil || next != 0 || !slices.Equal(found, want) {
+	if want := []string{"denied", "tenant", "read", "operator", "old"}; err != nil || next != 0 ||
+		!slices.Equal(found, want) {
 		t.Errorf("%v, %d, %v, want %v", found, next, err, want)
 	}
 }
@@ -128,10 +138,16 @@ func TestEnsureStreams_TakesBackReservations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: streams.Audit, Subjects: []string{"audit.*"}, AllowDirect: true}); err != nil {
+			if _, err := js.CreateStream(
+				t.Context(),
+				jetstream.StreamConfig{Name: streams.Audit, Subjects: []string{"audit.*"}, AllowDirect: true},
+			); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: streams.Timeline, Subjects: []string{"timeline.*.*"}, MaxBytes: 1 << 30}); err != nil {
+			if _, err := js.CreateStream(
+				t.Context(),
+				jetstream.StreamConfig{Name: streams.Timeline, Subjects: []string{"timeline.*.*"}, MaxBytes: 1 << 30},
+			); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := js.Publish(t.Context(), "audit.acme", []byte("{}")); err != nil {
@@ -185,7 +201,9 @@ func TestEnsureStreams_TimelineStopsNoRole(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), streams.Timeline); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"timeline.>"}}); err != nil {
+	if _, err := js.CreateStream(
+		t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"timeline.>"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := setup.Ensure(t.Context(), js, 1); err != nil {

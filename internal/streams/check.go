@@ -43,13 +43,25 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 		case err != nil:
 			newer = append(newer, err)
 		case len(next.Subjects) > len(now.Subjects):
-			missing = append(missing, fmt.Errorf("%s lacks the subjects %s", definition.Name, strings.Join(next.Subjects[len(now.Subjects):], ", ")))
+			missing = append(
+				missing,
+				fmt.Errorf("%s lacks the subjects %s", definition.Name,
+					strings.Join(next.Subjects[len(now.Subjects):], ", ")),
+			)
 		case lacksFlag(now, next):
 			missing = append(missing, fmt.Errorf("%s lacks a property that this version needs", definition.Name))
 		case now.Replicas < next.Replicas:
-			outdated = append(outdated, fmt.Sprintf("%s has %d replicas, and the settings say %d", definition.Name, now.Replicas, next.Replicas))
+			outdated = append(
+				outdated,
+				fmt.Sprintf("%s has %d replicas, and the settings say %d", definition.Name, now.Replicas,
+					next.Replicas),
+			)
 		case now.AllowRollup && !next.AllowRollup:
-			outdated = append(outdated, definition.Name+" accepts rollups: a user that may write one of its keys can remove all others: run 'headgate nats-setup' of this version")
+			outdated = append(
+				outdated,
+				definition.Name+
+					" accepts rollups: a user that may write one of its keys can remove all others: run 'headgate nats-setup' of this version",
+			)
 		case limitsOf(now) != limitsOf(next):
 			outdated = append(outdated, definition.Name+" has limits of an earlier version")
 		}
@@ -62,7 +74,8 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 		for i, err := range missing {
 			texts[i] = err.Error()
 		}
-		return nil, fmt.Errorf("streams: %w: %s: run 'headgate nats-setup' of this version as the set-up user", ErrNotSetUp, strings.Join(texts, "; "))
+		return nil, fmt.Errorf("streams: %w: %s: run 'headgate nats-setup' of this version as the set-up user",
+			ErrNotSetUp, strings.Join(texts, "; "))
 	}
 	slices.Sort(outdated)
 	return outdated, nil

@@ -25,7 +25,8 @@ func ReleaseReservation(ctx context.Context, js jetstream.JetStream) error {
 		return ctx.Err() // the next steps report it
 	}
 	config := stream.CachedInfo().Config
-	if config.MaxBytes <= 0 || appliedLimits(config) != nil { // a version that records limits reserves nothing: it is an operator's
+	if config.MaxBytes <= 0 ||
+		appliedLimits(config) != nil { // a version that records limits reserves nothing: it is an operator's
 		return nil
 	}
 	config.MaxBytes = -1
@@ -52,7 +53,9 @@ func Ensure(ctx context.Context, js jetstream.JetStream, config jetstream.Stream
 	stream, err := js.Stream(ctx, config.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		created := config
-		if created.Metadata, err = recorded(nil, format.Record{Format: formatOf(config.Name)}, limitsOf(config)); err != nil {
+		if created.Metadata, err = recorded(
+			nil, format.Record{Format: formatOf(config.Name)}, limitsOf(config),
+		); err != nil {
 			return err
 		}
 		_, err = js.CreateStream(ctx, created)
@@ -106,7 +109,9 @@ func updated(now, definition jetstream.StreamConfig) (jetstream.StreamConfig, er
 	want := limitsOf(definition)
 	bounds, _ := nextLimits(limitsOf(now), want, appliedLimits(now))
 	next.MaxAge, next.MaxBytes, next.MaxMsgs = bounds.MaxAge, bounds.MaxBytes, bounds.MaxMsgs
-	next.MaxMsgsPerSubject, next.MaxMsgSize, next.Duplicates = bounds.MaxMsgsPerSubject, int32(bounds.MaxMsgSize), bounds.Duplicates //nolint:gosec // it was an int32
+	next.MaxMsgsPerSubject, next.MaxMsgSize, next.Duplicates = bounds.MaxMsgsPerSubject, int32(
+		bounds.MaxMsgSize,
+	), bounds.Duplicates //nolint:gosec // it was an int32
 	next.Metadata, err = recorded(now.Metadata, record, want)
 	return next, err
 }
@@ -142,8 +147,12 @@ func Restore(ctx context.Context, js jetstream.JetStream, name string) (bool, er
 	}
 	now := stream.CachedInfo().Config
 	for _, config := range Streams() {
-		if config.Name == name && natsclient.Identified(js.Conn()) && len(withSubjects(now.Subjects, config.Subjects)) > len(now.Subjects) {
-			return false, fmt.Errorf("streams: stream %s lacks subjects: %w: run 'headgate nats-setup' of this version as the set-up user", name, ErrNotSetUp)
+		if config.Name == name && natsclient.Identified(js.Conn()) &&
+			len(withSubjects(now.Subjects, config.Subjects)) > len(now.Subjects) {
+			return false, fmt.Errorf(
+				"streams: stream %s lacks subjects: %w: run 'headgate nats-setup' of this version as the set-up user",
+				name, ErrNotSetUp,
+			)
 		}
 		if config.Name != name || len(withSubjects(now.Subjects, config.Subjects)) == len(now.Subjects) {
 			continue

@@ -146,9 +146,12 @@ func limitsOf(config jetstream.StreamConfig) limits {
 		return bound
 	}
 	return limits{
-		MaxAge: config.MaxAge, MaxBytes: unlimited(config.MaxBytes), MaxMsgs: unlimited(config.MaxMsgs),
-		MaxMsgsPerSubject: unlimited(config.MaxMsgsPerSubject), MaxMsgSize: unlimited(int64(config.MaxMsgSize)),
-		Duplicates: cmp.Or(config.Duplicates, dedupeWindow), // the server's default too
+		MaxAge:            config.MaxAge,
+		MaxBytes:          unlimited(config.MaxBytes),
+		MaxMsgs:           unlimited(config.MaxMsgs),
+		MaxMsgsPerSubject: unlimited(config.MaxMsgsPerSubject),
+		MaxMsgSize:        unlimited(int64(config.MaxMsgSize)),
+		Duplicates:        cmp.Or(config.Duplicates, dedupeWindow), // the server's default too
 	}
 }
 

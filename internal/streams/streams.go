@@ -156,9 +156,14 @@ func BucketStream(bucket string) string { return "KV_" + bucket }
 func Buckets() []jetstream.StreamConfig {
 	bucket := func(name string, history int64, ttl time.Duration) jetstream.StreamConfig {
 		config := jetstream.StreamConfig{
-			Name: BucketStream(name), Subjects: []string{"$KV." + name + ".>"},
-			MaxMsgsPerSubject: history, MaxAge: ttl, Duplicates: dedupeWindow, Discard: jetstream.DiscardNew,
-			DenyDelete: true, AllowDirect: true, // no rollups: with one, who may write a key removes all others
+			Name:              BucketStream(name),
+			Subjects:          []string{"$KV." + name + ".>"},
+			MaxMsgsPerSubject: history,
+			MaxAge:            ttl,
+			Duplicates:        dedupeWindow,
+			Discard:           jetstream.DiscardNew,
+			DenyDelete:        true,
+			AllowDirect:       true, // no rollups: with one, who may write a key removes all others
 		}
 		if ttl > 0 {
 			config.Duplicates = min(dedupeWindow, ttl)

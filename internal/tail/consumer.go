@@ -38,7 +38,9 @@ var errGap = errors.New("messages were lost on their way from NATS")
 // consume calls each for a consumer's messages, from a sequence on, until it returns false or
 // ctx ends. Each message follows the one before it: when messages were lost on their way, or may
 // have been, because the connection was, it returns an error.
-func (t *Tail) consume(ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool) error {
+func (t *Tail) consume(
+	ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool,
+) error {
 	return t.journal.While(ctx, func(ctx context.Context) error {
 		consumer, err := t.js.CreateConsumer(ctx, streams.Events, jetstream.ConsumerConfig{
 			Name:              t.config.Name + "-" + kind + "-" + contextkit.NewID(),
@@ -56,7 +58,8 @@ func (t *Tail) consume(ctx context.Context, kind string, subjects []string, from
 		defer func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 			defer cancel()
-			_ = t.js.DeleteConsumer(ctx, streams.Events, consumer.CachedInfo().Name) // else the server does, when it is inactive
+			_ = t.js.DeleteConsumer(ctx, streams.Events,
+				consumer.CachedInfo().Name) // else the server does, when it is inactive
 		}()
 		return t.receive(ctx, consumer, each)
 	})
@@ -125,7 +128,10 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 
 // checkLoss calls lose with [errGap] when messages were lost and none follows that would show it,
 // until ctx ends.
-func (t *Tail) checkLoss(ctx context.Context, consumer jetstream.Consumer, received *atomic.Uint64, taking *atomic.Bool, lose context.CancelCauseFunc) {
+func (t *Tail) checkLoss(
+	ctx context.Context, consumer jetstream.Consumer, received *atomic.Uint64, taking *atomic.Bool,
+	lose context.CancelCauseFunc,
+) {
 	ticker := time.NewTicker(t.checkEvery)
 	defer ticker.Stop()
 	for before := uint64(0); ; before = received.Load() {
@@ -186,7 +192,9 @@ func (t *Tail) follow(ctx context.Context) error {
 		t.mu.Unlock()
 		if text := err.Error(); text != logged {
 			logged = text
-			t.config.Log.Warn().Err(err).Dur("again_in_ms", pause).Uint64("position", t.Position()).Msg("reading the journal's tail was interrupted; retrying")
+			t.config.Log.Warn().Err(err).Dur("again_in_ms", pause).Uint64("position", t.Position()).Msg(
+				"reading the journal's tail was interrupted; retrying",
+			)
 		}
 		select {
 		case <-ctx.Done():
@@ -236,7 +244,9 @@ func (t *Tail) read(ctx context.Context) error {
 
 // open checks that the journal, of an epoch, is the one that was read before, and returns where to
 // continue.
-func (t *Tail) open(ctx context.Context, epoch int64) (from uint64, subjects []string, changed chan struct{}, err error) {
+func (t *Tail) open(ctx context.Context, epoch int64) (
+	from uint64, subjects []string, changed chan struct{}, err error,
+) {
 	info, err := t.stream(ctx)
 	if err != nil {
 		return 0, nil, nil, err

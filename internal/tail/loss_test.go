@@ -93,7 +93,13 @@ func TestTail_ReadsLostMessagesAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, js: js, journal: eventLog, tail: tail.New(lossy, eventLog, tail.Config{Name: "test"}), events: map[string][]uint64{}}
+	w := &world{
+		t:       t,
+		js:      js,
+		journal: eventLog,
+		tail:    tail.New(lossy, eventLog, tail.Config{Name: "test"}),
+		events:  map[string][]uint64{},
+	}
 	w.tail.CheckLoss(20*time.Millisecond, 20*time.Millisecond)
 	w.run()
 	acme := natstest.Tenant(t, "acme")

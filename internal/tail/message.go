@@ -31,8 +31,13 @@ func newMessage(msg jetstream.Msg) (message, error) {
 		return message{}, fmt.Errorf("not a message of JetStream: %w", err)
 	}
 	return message{
-		subject: msg.Subject(), header: msg.Headers(), data: msg.Data(), sequence: meta.Sequence.Stream,
-		time: meta.Timestamp, delivery: meta.Sequence.Consumer, pending: meta.NumPending,
+		subject:  msg.Subject(),
+		header:   msg.Headers(),
+		data:     msg.Data(),
+		sequence: meta.Sequence.Stream,
+		time:     meta.Timestamp,
+		delivery: meta.Sequence.Consumer,
+		pending:  meta.NumPending,
 	}, nil
 }
 
@@ -41,7 +46,13 @@ func (m *message) size() int64 { return int64(len(m.data)) + eventBytes }
 
 // event reads the event. An error is a [*journal.UnreadableError].
 func (m *message) event() (journal.Event, error) {
-	return journal.ReadEvent(journal.Message{Subject: m.subject, Header: m.header, Data: m.data, Sequence: m.sequence, Time: m.time})
+	return journal.ReadEvent(journal.Message{
+		Subject:  m.subject,
+		Header:   m.header,
+		Data:     m.data,
+		Sequence: m.sequence,
+		Time:     m.time,
+	})
 }
 
 // tenant returns the tenant that the subject names (see [streams.EventSubject]), "" if it names

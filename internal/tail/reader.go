@@ -31,7 +31,12 @@ type reader struct {
 
 // startReader starts a reader for the first subscriptions of a list. t.mu is held.
 func (t *Tail) startReader(waiting *list, most int, count *int) {
-	r := &reader{tail: t, members: map[string][]*Subscription{}, group: most > 1, began: time.Now()}
+	r := &reader{
+		tail:    t,
+		members: map[string][]*Subscription{},
+		group:   most > 1,
+		began:   time.Now(),
+	}
 	from := uint64(math.MaxUint64)
 	var subjects []string
 	for r.left < most && waiting.len() > 0 {
@@ -85,7 +90,9 @@ func (r *reader) read(subjects []string, from uint64) {
 }
 
 // consumeIdle is consume that ends when no message arrives for readIdle.
-func (t *Tail) consumeIdle(ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool) error {
+func (t *Tail) consumeIdle(
+	ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	idle := time.AfterFunc(readIdle, cancel)

@@ -50,11 +50,19 @@ func (g *readGroup) end() {
 // Read calls each for a tenant's events with sequences from from to until, in order, and returns
 // each's first error. until is the sequence of one of the tenant's events that are stored. Reads
 // share a bounded number of consumers, and wait for these in turn. each must not block.
-func (t *Tail) Read(ctx context.Context, tenant contextkit.TenantID, from, until uint64, each func(journal.Event) error) error {
+func (t *Tail) Read(
+	ctx context.Context, tenant contextkit.TenantID, from, until uint64, each func(journal.Event) error,
+) error {
 	if from > until {
 		return nil
 	}
-	r := &read{tenant: tenant, next: from, until: until, each: each, done: make(chan error, 1)}
+	r := &read{
+		tenant: tenant,
+		next:   from,
+		until:  until,
+		each:   each,
+		done:   make(chan error, 1),
+	}
 	for {
 		t.mu.Lock()
 		t.reads = append(t.reads, r)

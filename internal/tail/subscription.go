@@ -304,7 +304,8 @@ func (s *Subscription) wake() {
 			}
 		}
 	case s.listedReady:
-	case s.reader == nil || s.reader.waiting || s.caughtUp() || len(s.queue) >= min(gathered, s.options.Events) || s.queueBytes >= s.options.Bytes/2:
+	case s.reader == nil || s.reader.waiting || s.caughtUp() || len(s.queue) >= min(gathered, s.options.Events) ||
+		s.queueBytes >= s.options.Bytes/2:
 		s.listedReady = true
 		t.ready.push(s)
 	}

@@ -119,8 +119,15 @@ func New(js jetstream.JetStream, journal *journal.Journal, config Config) *Tail 
 	config.TotalBytes = cmp.Or(config.TotalBytes, 128<<20)
 	config.Overdue = cmp.Or(config.Overdue, 5*time.Second)
 	t := &Tail{
-		js: js, journal: journal, config: config, checkEvery: checkEvery, inFlight: inFlight,
-		tenants: map[string]*tenant{}, active: map[*Subscription]struct{}{}, subjects: make(chan struct{}), ended: make(chan struct{}),
+		js:         js,
+		journal:    journal,
+		config:     config,
+		checkEvery: checkEvery,
+		inFlight:   inFlight,
+		tenants:    map[string]*tenant{},
+		active:     map[*Subscription]struct{}{},
+		subjects:   make(chan struct{}),
+		ended:      make(chan struct{}),
 	}
 	t.changed = sync.NewCond(&t.mu)
 	return t
@@ -171,7 +178,12 @@ func (t *Tail) SetSubjects(subjects []string) {
 // Subscribe begins to deliver a tenant's events to a handler: those after its cursor, while Run
 // runs. A tenant may have several subscriptions. It does not wait for anything.
 func (t *Tail) Subscribe(id contextkit.TenantID, handler Handler, options Options) *Subscription {
-	s := &Subscription{tail: t, tenant: id, handler: handler, options: options.withDefaults()}
+	s := &Subscription{
+		tail:    t,
+		tenant:  id,
+		handler: handler,
+		options: options.withDefaults(),
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	entry := t.tenant(id.String())

@@ -42,7 +42,13 @@ func start(t *testing.T, config tail.Config) *world {
 		t.Fatal(err)
 	}
 	config.Name = "test"
-	w := &world{t: t, js: js, journal: journal, tail: tail.New(js, journal, config), events: map[string][]uint64{}}
+	w := &world{
+		t:       t,
+		js:      js,
+		journal: journal,
+		tail:    tail.New(js, journal, config),
+		events:  map[string][]uint64{},
+	}
 	w.run()
 	return w
 }
@@ -67,7 +73,8 @@ func (w *world) append(tenant contextkit.TenantID, types ...string) uint64 {
 		aggregate = types[0]
 	}
 	events := []journal.Event{{
-		ID: contextkit.NewID(), Type: "deposited", AggregateType: aggregate, AggregateID: contextkit.NewID(), Version: 1, Time: time.Now(), Data: []byte(`{}`),
+		ID: contextkit.NewID(), Type: "deposited", AggregateType: aggregate, AggregateID: contextkit.NewID(),
+		Version: 1, Time: time.Now(), Data: []byte(`{}`),
 	}}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -306,7 +313,8 @@ func TestSubscription_PauseInsideApplyAndResume(t *testing.T) {
 		batches, total := r.batches, len(r.applied)
 		r.mu.Unlock()
 		if batches != batch || total <= applied || total > applied+4 {
-			t.Fatalf("%d events are applied in %d batches, want 1 to 4 more than %d in %d", total, batches, applied, batch)
+			t.Fatalf("%d events are applied in %d batches, want 1 to 4 more than %d in %d", total, batches, applied,
+				batch)
 		}
 		applied = total
 		if batch == 1 {
@@ -353,7 +361,11 @@ func (b *forgotten) Apply(ctx context.Context) error {
 func TestSubscription_ResetInsideApplyPassesNoEventOver(t *testing.T) {
 	w := start(t, tail.Config{})
 	id := tenants(t, 1)[0]
-	f := &forgetful{recorder: newRecorder(t, id), subscription: make(chan *tail.Subscription, 1), added: make(chan uint64, 100)}
+	f := &forgetful{
+		recorder:     newRecorder(t, id),
+		subscription: make(chan *tail.Subscription, 1),
+		added:        make(chan uint64, 100),
+	}
 	f.add = func(sequence uint64) error {
 		f.added <- sequence
 		return nil
@@ -402,7 +414,12 @@ func TestSubscription_FailureIsReportedAndTriedAgain(t *testing.T) {
 }
 
 func TestTail_StuckTenantsHoldUpNoOthers(t *testing.T) {
-	w := start(t, tail.Config{Sessions: 2, QueueEvents: 8, TotalBytes: 256 << 10, Overdue: 50 * time.Millisecond})
+	w := start(t, tail.Config{
+		Sessions:    2,
+		QueueEvents: 8,
+		TotalBytes:  256 << 10,
+		Overdue:     50 * time.Millisecond,
+	})
 	ids := tenants(t, 12)
 	release := make(chan struct{})
 	var handlers []*recorder
@@ -440,7 +457,13 @@ func TestTail_DeliversEachEventOnceInOrderUnderFaults(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a test
-			w := start(t, tail.Config{Sessions: 3, QueueEvents: 6, QueueBytes: 64 << 10, TotalBytes: 128 << 10, Overdue: 20 * time.Millisecond})
+			w := start(t, tail.Config{
+				Sessions:    3,
+				QueueEvents: 6,
+				QueueBytes:  64 << 10,
+				TotalBytes:  128 << 10,
+				Overdue:     20 * time.Millisecond,
+			})
 			ids := tenants(t, 8)
 			handlers := map[contextkit.TenantID]*recorder{}
 			subs := map[contextkit.TenantID]*tail.Subscription{}
@@ -547,7 +570,8 @@ func (w *world) deleteConsumers() {
 	}
 	names := stream.ConsumerNames(w.t.Context())
 	for name := range names.Name() {
-		if err := stream.DeleteConsumer(w.t.Context(), name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if err := stream.DeleteConsumer(w.t.Context(), name); err != nil &&
+			!errors.Is(err, jetstream.ErrConsumerNotFound) {
 			w.t.Fatal(err)
 		}
 	}

@@ -98,7 +98,8 @@ var (
 func (r reader) correlation(ctx context.Context, id string) (spans []Span, complete bool, err error) {
 	total := 0
 	for _, subject := range []string{
-		subject(r.account, id), earlierSubject(r.account, earlierToken(id), "*", "*"), subject(streams.AccountUnauthenticated, id),
+		subject(r.account, id), earlierSubject(r.account, earlierToken(id), "*", "*"),
+		subject(streams.AccountUnauthenticated, id),
 	} {
 		err = r.each(ctx, subject, id, func(h Span, size int) error {
 			if h.CorrelationID != id {

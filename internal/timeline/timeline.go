@@ -130,8 +130,16 @@ func New(js jetstream.JetStream) (*Recorder, error) { return NewObserved(js, nil
 // timeline. It must not block; nil: none.
 func NewObserved(js jetstream.JetStream, observe func(contextkit.RequestContext, Span)) (*Recorder, error) {
 	t := &Recorder{
-		queue: fairqueue.New[waitingSpan](spanBounds), rate: rate.NewLimiter(spanRate, spanRate), restore: make(chan struct{}, 1), observe: observe,
-		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_timeline_lost_total", Help: "Spans that were left out of the timeline: there were too many, or NATS did not acknowledge them."}),
+		queue:   fairqueue.New[waitingSpan](spanBounds),
+		rate:    rate.NewLimiter(spanRate, spanRate),
+		restore: make(chan struct{}, 1),
+		observe: observe,
+		lost: prometheus.NewCounter(
+			prometheus.CounterOpts{
+				Name: "headgate_timeline_lost_total",
+				Help: "Spans that were left out of the timeline: there were too many, or NATS did not acknowledge them.",
+			},
+		),
 	}
 	var err error
 	if t.js, err = natsclient.Async(js, spansPending, t.failed); err != nil {

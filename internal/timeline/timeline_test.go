@@ -64,7 +64,12 @@ func TestTimeline_TenantDisplacesOnlyItsOwnSpans(t *testing.T) {
 	timelines := []*timeline.Recorder{openTimeline(t, js), openTimeline(t, js)}
 	quiet := func(id string) {
 		for _, recorder := range timelines {
-			recorder.Record(callOf(t, "quiet", id), timeline.Span{Kind: timeline.KindCall, Name: "/a/B", Started: time.Now(), Code: "ok"})
+			recorder.Record(callOf(t, "quiet", id), timeline.Span{
+				Kind:    timeline.KindCall,
+				Name:    "/a/B",
+				Started: time.Now(),
+				Code:    "ok",
+			})
 		}
 	}
 	quiet("before")
@@ -75,7 +80,14 @@ func TestTimeline_TenantDisplacesOnlyItsOwnSpans(t *testing.T) {
 		for _, recorder := range timelines {
 			all.Go(func() {
 				for i := range 5000 {
-					recorder.Record(callOf(t, "flood", fmt.Sprint("f", i)), timeline.Span{Kind: timeline.KindCall, Name: huge, Code: huge, Detail: huge, Subject: huge, Event: huge})
+					recorder.Record(callOf(t, "flood", fmt.Sprint("f", i)), timeline.Span{
+						Kind:    timeline.KindCall,
+						Name:    huge,
+						Code:    huge,
+						Detail:  huge,
+						Subject: huge,
+						Event:   huge,
+					})
 				}
 			})
 		}
@@ -117,7 +129,8 @@ func TestTimeline_TenantDisplacesOnlyItsOwnSpans(t *testing.T) {
 			floods++
 		}
 	}
-	if limit := uint64(info.Config.MaxMsgsPerSubject); largest != limit || floods > 64 || info.Config.MaxBytes > 0 || info.Config.MaxMsgSize <= 0 { //nolint:gosec // it is positive
+	if limit := uint64(info.Config.MaxMsgsPerSubject); largest != limit || floods > 64 || info.Config.MaxBytes > 0 ||
+		info.Config.MaxMsgSize <= 0 { //nolint:gosec // it is positive
 		t.Errorf("%d spans on one of %d subjects; %+v", largest, floods, info.Config)
 	}
 	if spans := spansOf(t, js, "quiet", "before"); len(spans) != 2 {
@@ -168,7 +181,8 @@ func TestTimeline_CallersWithoutACredentialHaveASeparateAccount(t *testing.T) {
 	js := natstest.Start(t)
 	recorder := openTimeline(t, js)
 	rc := contextkit.In(callOf(t, "acme", "denied"))
-	recorder.RecordFor(rc, streams.AccountUnauthenticated, timeline.Span{Kind: timeline.KindCall, Name: "/a/B", Code: "unauthenticated"})
+	recorder.RecordFor(rc, streams.AccountUnauthenticated,
+		timeline.Span{Kind: timeline.KindCall, Name: "/a/B", Code: "unauthenticated"})
 	flush(t, recorder)
 	for _, id := range []string{"denied", rc.RequestID, rc.TraceID.String()} {
 		if spans := spansOf(t, js, "acme", id); len(spans) != 1 || spans[0].Code != "unauthenticated" {
@@ -196,17 +210,29 @@ func TestTimeline_ReadsSpansOfEarlierVersions(t *testing.T) {
 	began := time.Now()
 	recorder.Record(call, timeline.Span{Kind: timeline.KindEvent, Name: "opened", Started: began.Add(time.Second)})
 	flush(t, recorder)
-	earlier := timeline.Span{Kind: timeline.KindCall, Name: "/a/B", Started: began, CorrelationID: "both", TraceID: contextkit.NewTraceparent().TraceID.String(), RequestID: "r1"}
+	earlier := timeline.Span{
+		Kind:          timeline.KindCall,
+		Name:          "/a/B",
+		Started:       began,
+		CorrelationID: "both",
+		TraceID:       contextkit.NewTraceparent().TraceID.String(),
+		RequestID:     "r1",
+	}
 	data, err := json.Marshal(earlier)
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg := &nats.Msg{Subject: "timeline.acme.both." + earlier.TraceID + ".r1", Header: nats.Header{contextkit.NATSTenantID: {"acme"}}, Data: data}
+	msg := &nats.Msg{
+		Subject: "timeline.acme.both." + earlier.TraceID + ".r1",
+		Header:  nats.Header{contextkit.NATSTenantID: {"acme"}},
+		Data:    data,
+	}
 	if _, err := js.PublishMsg(t.Context(), msg); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"both", earlier.TraceID, "r1", rc.TraceID.String(), rc.RequestID} {
-		if spans := spansOf(t, js, "acme", id); len(spans) != 2 || spans[0].Kind != timeline.KindCall || spans[1].Kind != timeline.KindEvent {
+		if spans := spansOf(t, js, "acme", id); len(spans) != 2 || spans[0].Kind != timeline.KindCall ||
+			spans[1].Kind != timeline.KindEvent {
 			t.Errorf("%s: %+v, want the earlier version's and then this one's", id, spans)
 		}
 	}

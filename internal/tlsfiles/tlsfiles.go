@@ -71,7 +71,11 @@ func (m *Material) Server() *tls.Config {
 			if cert == nil {
 				return nil, errors.New("tls: the server has no certificate")
 			}
-			config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{*cert}}
+			config := &tls.Config{
+				MinVersion:   tls.VersionTLS12,
+				NextProtos:   []string{"h2", "http/1.1"},
+				Certificates: []tls.Certificate{*cert},
+			}
 			if roots != nil {
 				config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, roots
 			}

@@ -56,7 +56,8 @@ func open(t *testing.T, files tlsfiles.Files, failures *atomic.Int64) *tlsfiles.
 func TestFiles_BothSidesAreVerifiedWithAnAuthority(t *testing.T) {
 	ours, theirs := tlstest.NewAuthority(t), tlstest.NewAuthority(t)
 	dir := t.TempDir()
-	server, client, stranger := ours.Issue(t, dir, "server"), ours.Issue(t, dir, "client"), theirs.Issue(t, dir, "stranger")
+	server, client, stranger := ours.Issue(t, dir,
+		"server"), ours.Issue(t, dir, "client"), theirs.Issue(t, dir, "stranger")
 	stranger.CA = server.CA // it knows whom to trust, and is not trusted itself
 	anyone := tlsfiles.Files{CA: server.CA}
 	open1 := server
@@ -73,7 +74,8 @@ func TestFiles_BothSidesAreVerifiedWithAnAuthority(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var failures atomic.Int64
-			got, err := handshake(t, open(t, rule.server, &failures).Server(), open(t, rule.client, &failures).Client("server"))
+			got, err := handshake(t, open(t, rule.server, &failures).Server(),
+				open(t, rule.client, &failures).Client("server"))
 			if (err == nil) != rule.accepted || rule.accepted && got.Subject.CommonName != "server" {
 				t.Errorf("accepted %v, want %v: %v", err == nil, rule.accepted, err)
 			}

@@ -112,4 +112,8 @@ func (g *Gate) Sealed() bool { return g == nil || g.version.Load() >= sealed }
 func (g *Gate) Views() bool { return g == nil || g.version.Load() >= withViews }
 
 // Set selects the version that every node reads.
-func (g *Gate) Set(version int) { g.version.Store(int32(min(max(version, 0), Newest))) } //nolint:gosec // at most Newest
+func (g *Gate) Set(version int) {
+	g.version.Store(
+		int32(min(max(version, 0), Newest)),
+	)
+} //nolint:gosec // at most Newest

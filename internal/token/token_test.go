@@ -26,9 +26,17 @@ func TestSealer_OpensWhatItSealed(t *testing.T) {
 			t.Fatalf("%q, %v; want %q", got, err, content)
 		}
 		for name, open := range map[string]func() ([]byte, error){
-			"another scope":    func() ([]byte, error) { return s.Open(scope+"x", sealed[1:]) },
-			"another purpose":  func() ([]byte, error) { return token.NewSealer([]byte("secret"), "position").Open(scope, sealed[1:]) },
-			"another platform": func() ([]byte, error) { return token.NewSealer([]byte("other"), "page").Open(scope, sealed[1:]) },
+			"another scope": func() ([]byte, error) { return s.Open(scope+"x", sealed[1:]) },
+			"another purpose": func() (
+				[]byte, error,
+			) {
+				return token.NewSealer([]byte("secret"), "position").Open(scope, sealed[1:])
+			},
+			"another platform": func() (
+				[]byte, error,
+			) {
+				return token.NewSealer([]byte("other"), "page").Open(scope, sealed[1:])
+			},
 			"a changed bit": func() ([]byte, error) {
 				changed := bytes.Clone(sealed[1:])
 				changed[rapid.IntRange(0, len(changed)-1).Draw(t, "byte")] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
@@ -90,7 +98,8 @@ func FuzzOpen(f *testing.F) {
 }
 
 func TestNumbers_BothVersionsAreRead(t *testing.T) {
-	sealed, plain := token.NewNumbers([]byte("secret"), "letters", nil), token.NewNumbers([]byte("secret"), "letters", &token.Gate{})
+	sealed, plain := token.NewNumbers([]byte("secret"), "letters", nil), token.NewNumbers([]byte("secret"), "letters",
+		&token.Gate{})
 	rapid.Check(t, func(t *rapid.T) {
 		number := rapid.Uint64().Draw(t, "number")
 		for _, text := range []string{sealed.Format("acme", number), plain.Format("acme", number)} {
@@ -104,7 +113,9 @@ func TestNumbers_BothVersionsAreRead(t *testing.T) {
 		if _, err := sealed.Parse("globex", text); !errors.Is(err, token.ErrForged) {
 			t.Fatalf("another tenant's token: %v", err)
 		}
-		if _, err := token.NewNumbers([]byte("secret"), "workflows", nil).Parse("acme", text); !errors.Is(err, token.ErrForged) {
+		if _, err := token.NewNumbers(
+			[]byte("secret"), "workflows", nil,
+		).Parse("acme", text); !errors.Is(err, token.ErrForged) {
 			t.Fatalf("another list's token: %v", err)
 		}
 	})

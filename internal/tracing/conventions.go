@@ -62,12 +62,16 @@ func (c Call) span(kind trace.SpanKind) Span {
 	case c.Protocol == connect.ProtocolNameGRPC || c.Protocol == connect.ProtocolNameGRPCWeb:
 		attributes = append(attributes, semconv.RPCSystemGRPC, semconv.RPCGRPCStatusCodeKey.Int(int(c.Code)))
 	case c.Code != 0:
-		attributes = append(attributes, semconv.RPCSystemConnectRPC, semconv.RPCConnectRPCErrorCodeKey.String(connectCode(c.Code)))
+		attributes = append(attributes, semconv.RPCSystemConnectRPC,
+			semconv.RPCConnectRPCErrorCodeKey.String(connectCode(c.Code)))
 	default:
 		attributes = append(attributes, semconv.RPCSystemConnectRPC)
 	}
 	return Span{
-		Name: service + "/" + method, Kind: kind, Started: c.Started, Took: c.Took,
+		Name:       service + "/" + method,
+		Kind:       kind,
+		Started:    c.Started,
+		Took:       c.Took,
 		Attributes: c.ends(attributes),
 	}
 }
@@ -83,7 +87,8 @@ func connectCode(code connect.Code) string {
 
 // ends adds the addresses of the call's ends.
 func (c Call) ends(attributes []attribute.KeyValue) []attribute.KeyValue {
-	return appendAddress(appendAddress(attributes, c.Server, semconv.ServerAddressKey, semconv.ServerPortKey), c.Client, semconv.ClientAddressKey, semconv.ClientPortKey)
+	return appendAddress(appendAddress(attributes, c.Server, semconv.ServerAddressKey, semconv.ServerPortKey), c.Client,
+		semconv.ClientAddressKey, semconv.ClientPortKey)
 }
 
 func appendAddress(attributes []attribute.KeyValue, address string, host, port attribute.Key) []attribute.KeyValue {
@@ -124,9 +129,13 @@ func RESTSpan(c Call, r Request) Span {
 		status = 200
 	}
 	span := Span{
-		Name: r.Method + " " + r.Route, Kind: trace.SpanKindServer, Started: c.Started, Took: c.Took,
+		Name:    r.Method + " " + r.Route,
+		Kind:    trace.SpanKindServer,
+		Started: c.Started,
+		Took:    c.Took,
 		Attributes: c.ends([]attribute.KeyValue{
-			semconv.HTTPRequestMethodKey.String(r.Method), semconv.HTTPRoute(r.Route), semconv.URLPath(r.Path), semconv.URLScheme(r.Scheme),
+			semconv.HTTPRequestMethodKey.String(r.Method), semconv.HTTPRoute(r.Route), semconv.URLPath(r.Path),
+			semconv.URLScheme(r.Scheme),
 			semconv.UserAgentOriginal(r.UserAgent), semconv.HTTPResponseStatusCode(status),
 		}),
 	}
@@ -201,7 +210,10 @@ func ProcessSpan(m Message) Span {
 
 func (m Message) span(operation string, kind trace.SpanKind, operationType attribute.KeyValue) Span {
 	return Span{
-		Name: operation + " " + m.Template, Kind: kind, Started: m.Started, Took: m.Took,
+		Name:    operation + " " + m.Template,
+		Kind:    kind,
+		Started: m.Started,
+		Took:    m.Took,
 		Attributes: appendAddress([]attribute.KeyValue{
 			semconv.MessagingSystemKey.String("nats"), semconv.MessagingOperationName(operation), operationType,
 			semconv.MessagingDestinationName(m.Destination), semconv.MessagingDestinationTemplate(m.Template),

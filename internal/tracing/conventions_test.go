@@ -37,20 +37,38 @@ func attributes(s tracingtest.Span) map[string]string {
 func TestSpans_FollowTheSemanticConventions(t *testing.T) {
 	call := func(protocol string, code connect.Code) tracing.Call {
 		return tracing.Call{
-			Procedure: "/a.B/C", Protocol: protocol, Code: code, Server: "10.0.0.1:8080", Client: "10.0.0.2:5555",
-			Started: time.Now(), Took: time.Millisecond,
+			Procedure: "/a.B/C",
+			Protocol:  protocol,
+			Code:      code,
+			Server:    "10.0.0.1:8080",
+			Client:    "10.0.0.2:5555",
+			Started:   time.Now(),
+			Took:      time.Millisecond,
 		}
 	}
 	upstream := call(connect.ProtocolNameGRPC, connect.CodeNotFound)
 	upstream.Client = ""
 	id := contextkit.NewSpanID()
-	request := tracing.Request{Method: "POST", Route: "/v1/{a}", Path: "/v1/x", Scheme: "http"}
+	request := tracing.Request{
+		Method: "POST",
+		Route:  "/v1/{a}",
+		Path:   "/v1/x",
+		Scheme: "http",
+	}
 	begun := request
 	begun.Begun = true
-	message := tracing.Message{Destination: "events.acme.wallet.a", Template: "events.{tenant}", ID: "1", Server: "10.0.0.3:4222", Started: time.Now()}
+	message := tracing.Message{
+		Destination: "events.acme.wallet.a",
+		Template:    "events.{tenant}",
+		ID:          "1",
+		Server:      "10.0.0.3:4222",
+		Started:     time.Now(),
+	}
 	consumed := message
 	consumed.Consumer = "projection"
-	ends := map[string]string{"server.address": "10.0.0.1", "server.port": "8080", "client.address": "10.0.0.2", "client.port": "5555"}
+	ends := map[string]string{
+		"server.address": "10.0.0.1", "server.port": "8080", "client.address": "10.0.0.2", "client.port": "5555",
+	}
 	rpc := func(more ...string) map[string]string {
 		out := maps.Clone(ends)
 		out["rpc.service"], out["rpc.method"] = "a.B", "C"
@@ -61,7 +79,12 @@ func TestSpans_FollowTheSemanticConventions(t *testing.T) {
 	}
 	rest := func(more ...string) map[string]string {
 		out := maps.Clone(ends)
-		maps.Copy(out, map[string]string{"http.request.method": "POST", "http.route": "/v1/{a}", "url.path": "/v1/x", "url.scheme": "http"})
+		maps.Copy(
+			out,
+			map[string]string{
+				"http.request.method": "POST", "http.route": "/v1/{a}", "url.path": "/v1/x", "url.scheme": "http",
+			},
+		)
 		for i := 0; i < len(more); i += 2 {
 			out[more[i]] = more[i+1]
 		}
@@ -74,41 +97,67 @@ func TestSpans_FollowTheSemanticConventions(t *testing.T) {
 		failed bool
 		want   map[string]string
 	}{
-		"gRPC": {tracing.ServerSpan(call("grpc", 0)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, false, rpc("rpc.system", "grpc", "rpc.grpc.status_code", "0")},
+		"gRPC": {
+			tracing.ServerSpan(call("grpc", 0)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, false,
+			rpc("rpc.system", "grpc", "rpc.grpc.status_code", "0"),
+		},
 		"gRPC-Web, a client's fault": {
-			tracing.ServerSpan(call("grpcweb", connect.CodePermissionDenied)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, false,
+			tracing.ServerSpan(call("grpcweb", connect.CodePermissionDenied)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER,
+			false,
 			rpc("rpc.system", "grpc", "rpc.grpc.status_code", "7"),
 		},
 		"gRPC, the server's fault": {
 			tracing.ServerSpan(call("grpc", connect.CodeUnavailable)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, true,
 			rpc("rpc.system", "grpc", "rpc.grpc.status_code", "14", "error.type", "unavailable"),
 		},
-		"Connect":         {tracing.ServerSpan(call("connect", 0)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, false, rpc("rpc.system", "connect_rpc")},
-		"Connect, refuse": {tracing.ServerSpan(call("connect", connect.CodeCanceled)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, false, rpc("rpc.system", "connect_rpc", "rpc.connect_rpc.error_code", "cancelled")},
+		"Connect": {
+			tracing.ServerSpan(call("connect", 0)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, false,
+			rpc("rpc.system", "connect_rpc"),
+		},
+		"Connect, refuse": {
+			tracing.ServerSpan(call("connect", connect.CodeCanceled)), "a.B/C", tracev1.Span_SPAN_KIND_SERVER, false,
+			rpc("rpc.system", "connect_rpc", "rpc.connect_rpc.error_code", "cancelled"),
+		},
 		"upstream call": {
 			tracing.ClientSpan(upstream, id), "a.B/C", tracev1.Span_SPAN_KIND_CLIENT, true,
 			map[string]string{
-				"rpc.service": "a.B", "rpc.method": "C", "rpc.system": "grpc", "rpc.grpc.status_code": "5", "error.type": "not_found",
+				"rpc.service": "a.B", "rpc.method": "C", "rpc.system": "grpc", "rpc.grpc.status_code": "5",
+				"error.type":     "not_found",
 				"server.address": "10.0.0.1", "server.port": "8080",
 			},
 		},
-		"REST":               {tracing.RESTSpan(call("rest", 0), request), "POST /v1/{a}", tracev1.Span_SPAN_KIND_SERVER, false, rest("http.response.status_code", "200")},
-		"REST, not found":    {tracing.RESTSpan(call("rest", connect.CodeNotFound), request), "POST /v1/{a}", tracev1.Span_SPAN_KIND_SERVER, false, rest("http.response.status_code", "404")},
-		"REST, unavailable":  {tracing.RESTSpan(call("rest", connect.CodeUnavailable), request), "POST /v1/{a}", tracev1.Span_SPAN_KIND_SERVER, true, rest("http.response.status_code", "503", "error.type", "503")},
-		"REST, cut off late": {tracing.RESTSpan(call("rest", connect.CodeUnavailable), begun), "POST /v1/{a}", tracev1.Span_SPAN_KIND_SERVER, true, rest("http.response.status_code", "200", "error.type", "unavailable")},
+		"REST": {
+			tracing.RESTSpan(call("rest", 0), request), "POST /v1/{a}", tracev1.Span_SPAN_KIND_SERVER, false,
+			rest("http.response.status_code", "200"),
+		},
+		"REST, not found": {
+			tracing.RESTSpan(call("rest", connect.CodeNotFound), request), "POST /v1/{a}",
+			tracev1.Span_SPAN_KIND_SERVER, false, rest("http.response.status_code", "404"),
+		},
+		"REST, unavailable": {
+			tracing.RESTSpan(call("rest", connect.CodeUnavailable), request), "POST /v1/{a}",
+			tracev1.Span_SPAN_KIND_SERVER, true, rest("http.response.status_code", "503", "error.type", "503"),
+		},
+		"REST, cut off late": {
+			tracing.RESTSpan(call("rest", connect.CodeUnavailable), begun), "POST /v1/{a}",
+			tracev1.Span_SPAN_KIND_SERVER, true, rest("http.response.status_code", "200", "error.type", "unavailable"),
+		},
 		"published": {
 			tracing.PublishSpan(message, id), "publish events.{tenant}", tracev1.Span_SPAN_KIND_PRODUCER, false,
 			map[string]string{
 				"messaging.system": "nats", "messaging.operation.name": "publish", "messaging.operation.type": "send",
-				"messaging.destination.name": "events.acme.wallet.a", "messaging.destination.template": "events.{tenant}", "messaging.message.id": "1",
+				"messaging.destination.name":     "events.acme.wallet.a",
+				"messaging.destination.template": "events.{tenant}", "messaging.message.id": "1",
 				"server.address": "10.0.0.3", "server.port": "4222",
 			},
 		},
 		"consumed": {
 			tracing.ProcessSpan(consumed), "process events.{tenant}", tracev1.Span_SPAN_KIND_CONSUMER, false,
 			map[string]string{
-				"messaging.system": "nats", "messaging.operation.name": "process", "messaging.operation.type": "process", "messaging.consumer.group.name": "projection",
-				"messaging.destination.name": "events.acme.wallet.a", "messaging.destination.template": "events.{tenant}", "messaging.message.id": "1",
+				"messaging.system": "nats", "messaging.operation.name": "process",
+				"messaging.operation.type": "process", "messaging.consumer.group.name": "projection",
+				"messaging.destination.name":     "events.acme.wallet.a",
+				"messaging.destination.template": "events.{tenant}", "messaging.message.id": "1",
 				"server.address": "10.0.0.3", "server.port": "4222",
 			},
 		},
@@ -127,8 +176,10 @@ func TestSpans_FollowTheSemanticConventions(t *testing.T) {
 		if !maps.Equal(have, tc.want) {
 			t.Errorf("%s: %v\nwant %v", name, have, tc.want)
 		}
-		if failed := got.GetStatus().GetCode() == tracev1.Status_STATUS_CODE_ERROR; failed != tc.failed || got.GetName() != tc.named || got.GetKind() != tc.kind {
-			t.Errorf("%s: %q, %v, failed %v; want %q, %v, %v", name, got.GetName(), got.GetKind(), failed, tc.named, tc.kind, tc.failed)
+		if failed := got.GetStatus().GetCode() == tracev1.Status_STATUS_CODE_ERROR; failed != tc.failed ||
+			got.GetName() != tc.named || got.GetKind() != tc.kind {
+			t.Errorf("%s: %q, %v, failed %v; want %q, %v, %v", name, got.GetName(), got.GetKind(), failed, tc.named,
+				tc.kind, tc.failed)
 		}
 		if got.GetTraceState() != rc.Tracestate || got.Scope != "github.com/headgate/headgate 1.2.3" {
 			t.Errorf("%s: trace state %q, scope %q", name, got.GetTraceState(), got.Scope)
@@ -151,7 +202,8 @@ func TestRoundTripper_RequestsHaveAClientSpan(t *testing.T) {
 	plain := &http.Transport{}
 	defer plain.CloseIdleConnections()
 	client := &http.Client{Transport: e.RoundTripper(contextkit.HTTPTransport(plain))}
-	req, err := http.NewRequestWithContext(contextkit.NewContext(t.Context(), fresh(t)), http.MethodPost, receiver.URL+"/hook?secret=1", http.NoBody)
+	req, err := http.NewRequestWithContext(contextkit.NewContext(t.Context(), fresh(t)), http.MethodPost,
+		receiver.URL+"/hook?secret=1", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +224,8 @@ func TestRoundTripper_RequestsHaveAClientSpan(t *testing.T) {
 		t.Fatalf("the receiver's parent is %s, the spans %v", parent, spans)
 	}
 	have := attributes(spans[0])
-	if have["url.full"] != receiver.URL+"/hook" || have["http.response.status_code"] != "418" || have["error.type"] != "418" || have["server.address"] != "127.0.0.1" {
+	if have["url.full"] != receiver.URL+"/hook" || have["http.response.status_code"] != "418" ||
+		have["error.type"] != "418" || have["server.address"] != "127.0.0.1" {
 		t.Errorf("%v", have)
 	}
 }

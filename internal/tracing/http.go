@@ -39,8 +39,15 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	began := time.Now()
 	res, err := t.next.RoundTrip(req.WithContext(child))
 	span := Span{
-		Name: req.Method, Kind: trace.SpanKindClient, ID: contextkit.In(child).SpanID, Started: began, Took: time.Since(began),
-		Attributes: appendAddress([]attribute.KeyValue{semconv.HTTPRequestMethodKey.String(req.Method), semconv.URLFull(plainURL(req.URL))}, hostPort(req.URL), semconv.ServerAddressKey, semconv.ServerPortKey),
+		Name:    req.Method,
+		Kind:    trace.SpanKindClient,
+		ID:      contextkit.In(child).SpanID,
+		Started: began,
+		Took:    time.Since(began),
+		Attributes: appendAddress(
+			[]attribute.KeyValue{semconv.HTTPRequestMethodKey.String(req.Method), semconv.URLFull(plainURL(req.URL))},
+			hostPort(req.URL), semconv.ServerAddressKey, semconv.ServerPortKey,
+		),
 	}
 	switch {
 	case err != nil:

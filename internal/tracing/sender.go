@@ -30,7 +30,12 @@ const retryPolicy = `{"methodConfig": [{"name": [{}], "retryPolicy": {
 // reconnect bounds the waits between attempts to connect at two seconds, where gRPC's default
 // grows to two minutes, so that spans reach a collector within seconds after an outage of any
 // length.
-var reconnect = backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
+var reconnect = backoff.Config{
+	BaseDelay:  200 * time.Millisecond,
+	Multiplier: 1.6,
+	Jitter:     0.2,
+	MaxDelay:   2 * time.Second,
+}
 
 // sender is an [otlptrace.Client] over gRPC: OpenTelemetry's client depends on grpc-gateway.
 type sender struct {
@@ -47,8 +52,11 @@ func newSender(c Config) (*sender, error) {
 	if at.Scheme == "https" {
 		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
 	}
-	conn, err := grpc.NewClient(at.Host, grpc.WithTransportCredentials(secure), grpc.WithDefaultServiceConfig(retryPolicy),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: sendTimeout}), grpc.WithIdleTimeout(0))
+	conn, err := grpc.NewClient(
+		at.Host, grpc.WithTransportCredentials(secure), grpc.WithDefaultServiceConfig(retryPolicy),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: sendTimeout}),
+		grpc.WithIdleTimeout(0),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +74,9 @@ func (s *sender) UploadTraces(ctx context.Context, spans []*tracev1.ResourceSpan
 	ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(ctx, s.headers), sendTimeout)
 	defer cancel()
 	// The response may report rejected spans, which the collector logs.
-	if err := s.conn.Invoke(ctx, exportMethod, &tracev1.TracesData{ResourceSpans: spans}, &emptypb.Empty{}); err != nil {
+	if err := s.conn.Invoke(
+		ctx, exportMethod, &tracev1.TracesData{ResourceSpans: spans}, &emptypb.Empty{},
+	); err != nil {
 		return fmt.Errorf("tracing: %w", err)
 	}
 	return nil

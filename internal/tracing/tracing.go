@@ -63,7 +63,8 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Endpoint != "" {
-		if at, err := url.Parse(c.Endpoint); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+		if at, err := url.Parse(c.Endpoint); err != nil || at.Host == "" ||
+			at.Scheme != "http" && at.Scheme != "https" {
 			errs = append(errs, config.Wrong("endpoint", "%q is not a URL such as http://127.0.0.1:4317", c.Endpoint))
 		}
 	}
@@ -135,10 +136,14 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	e := &Exporter{sender: sender, exported: make(chan struct{}, 1), lost: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "headgate_spans_lost_total",
-		Help: "Spans that were not exported, by reason: the queue was full, or the collector did not accept them.",
-	}, []string{"reason"})}
+	e := &Exporter{
+		sender:   sender,
+		exported: make(chan struct{}, 1),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "headgate_spans_lost_total",
+			Help: "Spans that were not exported, by reason: the queue was full, or the collector did not accept them.",
+		}, []string{"reason"}),
+	}
 	e.lost.WithLabelValues(lostFull)
 	e.lost.WithLabelValues(lostUnsent)
 	sampler := sdk.AlwaysSample()
@@ -146,13 +151,20 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 		sampler = sdk.TraceIDRatioBased(c.Share)
 	}
 	e.provider = sdk.NewTracerProvider(
-		sdk.WithBatcher(&teller{SpanExporter: exporter, exporter: e, log: log, seldom: rate.Sometimes{Interval: complainEvery}}, sdk.WithMaxQueueSize(spanQueue), sdk.WithBatchTimeout(batchTimeout)),
+		sdk.WithBatcher(&teller{
+			SpanExporter: exporter,
+			exporter:     e,
+			log:          log,
+			seldom:       rate.Sometimes{Interval: complainEvery},
+		}, sdk.WithMaxQueueSize(spanQueue), sdk.WithBatchTimeout(batchTimeout)),
 		sdk.WithRawSpanLimits(limits()), sdk.WithSampler(sampler), sdk.WithIDGenerator(contractIDs{}),
 		sdk.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", process.Name), attribute.String("service.instance.id", process.Node), attribute.String("service.version", process.Version),
+			attribute.String("service.name", process.Name), attribute.String("service.instance.id", process.Node),
+			attribute.String("service.version", process.Version),
 		)),
 	)
-	e.tracer = e.provider.Tracer("github.com/headgate/headgate", trace.WithInstrumentationVersion(process.Version), trace.WithSchemaURL(semconv.SchemaURL))
+	e.tracer = e.provider.Tracer("github.com/headgate/headgate", trace.WithInstrumentationVersion(process.Version),
+		trace.WithSchemaURL(semconv.SchemaURL))
 	return e, nil
 }
 
@@ -186,7 +198,11 @@ func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	if own != parent { // else it is the first
 		state, _ := trace.ParseTraceState(rc.Tracestate) // the contract has checked it
 		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-			TraceID: trace.TraceID(rc.TraceID), SpanID: trace.SpanID(parent), TraceFlags: trace.FlagsSampled, TraceState: state, Remote: true,
+			TraceID:    trace.TraceID(rc.TraceID),
+			SpanID:     trace.SpanID(parent),
+			TraceFlags: trace.FlagsSampled,
+			TraceState: state,
+			Remote:     true,
 		}))
 	}
 	_, span := e.tracer.Start(ctx, s.Name, trace.WithSpanKind(s.Kind), trace.WithTimestamp(s.Started))
@@ -198,7 +214,10 @@ func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 		e.lost.WithLabelValues(lostFull).Inc()
 		return
 	}
-	all := append(s.Attributes, attribute.String("headgate.tenant", rc.TenantID.String()), attribute.String("headgate.correlation_id", rc.CorrelationID)) //nolint:gocritic // s is a copy, and its attributes are not shared
+	all := append( //nolint:gocritic // s is a copy, and its attributes are not shared
+		s.Attributes, attribute.String("headgate.tenant", rc.TenantID.String()),
+		attribute.String("headgate.correlation_id", rc.CorrelationID),
+	)
 	if s.ErrorType != "" {
 		all = append(all, semconv.ErrorTypeKey.String(s.ErrorType))
 		span.SetStatus(codes.Error, s.ErrorType)
@@ -271,7 +290,9 @@ func (t *teller) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	err := t.SpanExporter.ExportSpans(ctx, spans)
 	if err != nil {
 		t.exporter.lost.WithLabelValues(lostUnsent).Add(float64(len(spans)))
-		t.seldom.Do(func() { t.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans cannot be sent to the collector") })
+		t.seldom.Do(
+			func() { t.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans cannot be sent to the collector") },
+		)
 	}
 	t.exporter.waiting.Add(-int64(len(spans)))
 	select {

@@ -32,7 +32,9 @@ func fresh(t *testing.T) contextkit.RequestContext {
 }
 
 // run has spans of contexts exported, and returns once they have been sent, or given up.
-func run(t *testing.T, config tracing.Config, service string, span tracing.Span, of ...contextkit.RequestContext) *tracing.Exporter {
+func run(
+	t *testing.T, config tracing.Config, service string, span tracing.Span, of ...contextkit.RequestContext,
+) *tracing.Exporter {
 	t.Helper()
 	e, err := tracing.Open(t.Context(), config, tracing.Process{Name: service, Version: "1.2.3"}, zerolog.Nop())
 	if err != nil {
@@ -56,14 +58,22 @@ func TestSpan_HasTheContractsIDs(t *testing.T) {
 	second.SpanID = contextkit.NewSpanID()
 	unsampled := fresh(t)
 	unsampled.Traceparent.Flags = 0
-	span := tracing.Span{Name: "call", Kind: trace.SpanKindServer, Started: time.Now(), Took: time.Millisecond}
-	run(t, tracing.Config{Endpoint: c.URL, Headers: map[string]string{"api-key": "k"}}, "a", span, first, second, unsampled)
+	span := tracing.Span{
+		Name:    "call",
+		Kind:    trace.SpanKindServer,
+		Started: time.Now(),
+		Took:    time.Millisecond,
+	}
+	run(t, tracing.Config{Endpoint: c.URL, Headers: map[string]string{"api-key": "k"}}, "a", span, first, second,
+		unsampled)
 	id := func(id contextkit.SpanID) string { return hex.EncodeToString(id[:]) }
 	parents := map[string]string{}
 	for _, s := range c.Spans() {
 		parents[s.ID] = s.Parent
 	}
-	if want := map[string]string{id(first.SpanID): "", id(second.SpanID): id(first.SpanID)}; !maps.Equal(parents, want) {
+	if want := map[string]string{
+		id(first.SpanID): "", id(second.SpanID): id(first.SpanID),
+	}; !maps.Equal(parents, want) {
 		t.Errorf("the spans and their parents are %v, want %v", parents, want)
 	}
 	if key := c.Headers().Get("api-key"); !slices.Equal(key, []string{"k"}) {
@@ -74,7 +84,8 @@ func TestSpan_HasTheContractsIDs(t *testing.T) {
 	span.Inner, span.ErrorType = true, "internal"
 	run(t, tracing.Config{Endpoint: c.URL}, "a", span, first)
 	inner := c.Spans()
-	if len(inner) != 1 || inner[0].ID == id(first.SpanID) || inner[0].Parent != id(first.SpanID) || inner[0].GetStatus().GetMessage() != "internal" {
+	if len(inner) != 1 || inner[0].ID == id(first.SpanID) || inner[0].Parent != id(first.SpanID) ||
+		inner[0].GetStatus().GetMessage() != "internal" {
 		t.Errorf("what is inner to %x is %v", first.SpanID, inner)
 	}
 }
@@ -87,7 +98,8 @@ func TestShare_ProcessesExportTheSameTraces(t *testing.T) {
 	}
 	exported := map[string]map[string]bool{"a": {}, "b": {}}
 	for service := range exported {
-		run(t, tracing.Config{Endpoint: c.URL, Share: 0.5}, service, tracing.Span{Name: "call", Started: time.Now()}, all...)
+		run(t, tracing.Config{Endpoint: c.URL, Share: 0.5}, service, tracing.Span{Name: "call", Started: time.Now()},
+			all...)
 	}
 	for _, s := range c.Spans() {
 		exported[s.Service][s.Trace] = true
@@ -143,7 +155,8 @@ func TestExporter_LostSpansAreCounted(t *testing.T) {
 	}
 	c := tracingtest.Start(t)
 	e = run(t, tracing.Config{Endpoint: c.URL}, "a", tracing.Span{Name: "call", Started: time.Now()}, fresh(t))
-	if got, want := lost(t, e), map[string]float64{"not sent": 0, "queue full": 0}; !maps.Equal(got, want) || len(c.Spans()) != 1 {
+	if got, want := lost(t, e), map[string]float64{"not sent": 0, "queue full": 0}; !maps.Equal(got, want) ||
+		len(c.Spans()) != 1 {
 		t.Errorf("with a collector %v are lost, and it has %d", got, len(c.Spans()))
 	}
 }
@@ -154,12 +167,20 @@ func TestTracing_WithoutACollectorRecordsNothing(t *testing.T) {
 		t.Fatalf("%v, %v", e, err)
 	}
 	e.Record(fresh(t), tracing.Span{})
-	for _, wrong := range []tracing.Config{{Endpoint: "127.0.0.1:4317"}, {Endpoint: "ftp://a:1"}, {Endpoint: "http://"}, {Share: 1.5}, {Share: -1}} {
+	for _, wrong := range []tracing.Config{
+		{Endpoint: "127.0.0.1:4317"},
+		{Endpoint: "ftp://a:1"},
+		{Endpoint: "http://"},
+		{Share: 1.5},
+		{Share: -1},
+	} {
 		if wrong.Validate() == nil {
 			t.Errorf("%+v is taken", wrong)
 		}
 	}
-	if _, err := tracing.Open(t.Context(), tracing.Config{Endpoint: "collector"}, tracing.Process{}, zerolog.Nop()); err == nil {
+	if _, err := tracing.Open(
+		t.Context(), tracing.Config{Endpoint: "collector"}, tracing.Process{}, zerolog.Nop(),
+	); err == nil {
 		t.Error("an endpoint that is none is taken")
 	}
 }
@@ -185,7 +206,8 @@ func TestExporter_ReconnectsWithinSecondsAfterALongOutage(t *testing.T) {
 			attempts <- struct{}{}
 		}
 	}()
-	e, err := tracing.Open(t.Context(), tracing.Config{Endpoint: "http://" + listener.Addr().String()}, tracing.Process{Name: "a"}, zerolog.Nop())
+	e, err := tracing.Open(t.Context(), tracing.Config{Endpoint: "http://" + listener.Addr().String()},
+		tracing.Process{Name: "a"}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +243,13 @@ func BenchmarkRecord(b *testing.B) {
 		b.Fatal(err)
 	}
 	rc, _ := contextkit.FromContext(contextkit.TenantContext(b.Context(), tenant(b)))
-	call := tracing.Call{Procedure: "/a.B/C", Protocol: "grpc", Server: "10.0.0.1:8080", Started: time.Now(), Took: time.Millisecond}
+	call := tracing.Call{
+		Procedure: "/a.B/C",
+		Protocol:  "grpc",
+		Server:    "10.0.0.1:8080",
+		Started:   time.Now(),
+		Took:      time.Millisecond,
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		e.Record(rc, tracing.ClientSpan(call, contextkit.NewSpanID()))

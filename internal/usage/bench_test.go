@@ -12,7 +12,9 @@ import (
 
 // BenchmarkAdmitAndAdd is what a command pays: with a quota, and for a tenant without one.
 func BenchmarkAdmitAndAdd(b *testing.B) {
-	for name, quota := range map[string]fleet.StorageQuota{"quota": {Events: 1 << 50, Bytes: 1 << 50, Aggregates: 1 << 50, Keys: 1 << 50}, "none": {}} {
+	for name, quota := range map[string]fleet.StorageQuota{
+		"quota": {Events: 1 << 50, Bytes: 1 << 50, Aggregates: 1 << 50, Keys: 1 << 50}, "none": {},
+	} {
 		b.Run(name, func(b *testing.B) {
 			js := natstest.Start(b)
 			journal, err := journal.Open(b.Context(), js)

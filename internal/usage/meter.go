@@ -80,13 +80,18 @@ type tenant struct {
 // Open returns the meter of a node, with the stored counts and quotas.
 func Open(ctx context.Context, js jetstream.JetStream, journal *journal.Journal, config Config) (*Meter, error) {
 	m := &Meter{
-		js: js, journal: journal, config: config, node: contextkit.NewID(),
-		known: map[contextkit.TenantID]*tenant{}, own: map[contextkit.TenantID]fleet.StorageQuota{},
+		js:      js,
+		journal: journal,
+		config:  config,
+		node:    contextkit.NewID(),
+		known:   map[contextkit.TenantID]*tenant{},
+		own:     map[contextkit.TenantID]fleet.StorageQuota{},
 		refused: map[string]prometheus.Counter{},
 	}
 	for _, quota := range Quotas {
 		m.refused[quota] = prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "headgate_quota_refused_total", Help: "Commands refused because their tenant's storage quota is used up, by quota.",
+			Name:        "headgate_quota_refused_total",
+			Help:        "Commands refused because their tenant's storage quota is used up, by quota.",
 			ConstLabels: prometheus.Labels{"quota": quota},
 		})
 	}
@@ -138,7 +143,12 @@ func (m *Meter) Admit(id contextkit.TenantID, add Counts, platform bool) (Held, 
 		}
 		if quota[n] > 0 && wanted[n] > limit && wanted[n] > used {
 			m.refused[Quotas[n]].Inc()
-			return Held{}, &QuotaError{Tenant: id, Quota: Quotas[n], Limit: quota[n], Use: used}
+			return Held{}, &QuotaError{
+				Tenant: id,
+				Quota:  Quotas[n],
+				Limit:  quota[n],
+				Use:    used,
+			}
 		}
 	}
 	t.held = t.held.plus(add)
@@ -291,7 +301,8 @@ func (m *Meter) warn(id contextkit.TenantID, t *tenant) {
 	for n, used := range t.stored.values() {
 		near := quota[n] > 0 && float64(used) >= warnAt*float64(quota[n])
 		if near && !t.warned[n] {
-			m.config.Log.Warn().Str("tenant", id.String()).Str("quota", Quotas[n]).Int64("use", used).Int64("limit", quota[n]).
+			m.config.Log.Warn().Str("tenant",
+				id.String()).Str("quota", Quotas[n]).Int64("use", used).Int64("limit", quota[n]).
 				Msg("a tenant has used four fifths of its storage quota; commands beyond the quota are refused")
 		}
 		t.warned[n] = near

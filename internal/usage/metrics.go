@@ -55,7 +55,8 @@ func (m *Meter) Collect(metrics chan<- prometheus.Metric) {
 		most = append(most, top)
 	}
 	m.mu.RUnlock()
-	slices.SortFunc(most, func(a, b use) int { return cmp.Or(cmp.Compare(b.ratio, a.ratio), cmp.Compare(a.tenant, b.tenant)) })
+	slices.SortFunc(most,
+		func(a, b use) int { return cmp.Or(cmp.Compare(b.ratio, a.ratio), cmp.Compare(a.tenant, b.tenant)) })
 	for _, u := range most[:min(len(most), topTenants)] {
 		metrics <- prometheus.MustNewConstMetric(usedRatio, prometheus.GaugeValue, u.ratio, u.tenant, u.quota)
 	}

@@ -95,7 +95,8 @@ func (m *Meter) drifts(ctx context.Context) bool {
 			messages -= e.Events
 		}
 	}
-	return max(messages, -messages) > max(driftLeast, int64(stream.CachedInfo().State.Msgs)/driftShare) //nolint:gosec // see above
+	return max(messages, -messages) > max(driftLeast,
+		int64(stream.CachedInfo().State.Msgs)/driftShare) //nolint:gosec // see above
 }
 
 // count counts the journal up to its current end, if no other node does, and replaces by the
@@ -134,13 +135,15 @@ func (m *Meter) count(ctx context.Context, bucket *kv.Bucket[counting], kept kv.
 	var counted record
 	for next := uint64(1); next <= last; {
 		part, from := time.Now(), next
-		err := natsclient.ReadPart(ctx, m.js, streams.Events, "events.>", next, countPart, func(msg *jetstream.RawStreamMsg) error {
-			next = msg.Sequence + 1
-			if msg.Sequence <= last {
-				counted.event(msg)
-			}
-			return nil
-		})
+		err := natsclient.ReadPart(
+			ctx, m.js, streams.Events, "events.>", next, countPart, func(msg *jetstream.RawStreamMsg) error {
+				next = msg.Sequence + 1
+				if msg.Sequence <= last {
+					counted.event(msg)
+				}
+				return nil
+			},
+		)
 		if err != nil {
 			return err
 		}
@@ -166,7 +169,9 @@ func (m *Meter) count(ctx context.Context, bucket *kv.Bucket[counting], kept kv.
 	if _, err := bucket.Put(ctx, keyCount, mine, revision); err != nil {
 		return err
 	}
-	m.config.Log.Info().Uint64("until", last).Dur("took_ms", time.Since(began)).Msg("storage counts of tenants were recounted from the journal")
+	m.config.Log.Info().Uint64("until", last).Dur("took_ms", time.Since(began)).Msg(
+		"storage counts of tenants were recounted from the journal",
+	)
 	return nil
 }
 

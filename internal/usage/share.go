@@ -35,7 +35,8 @@ func (m *Meter) Run(ctx context.Context) error {
 	running.Go(func() {
 		m.bucket.FollowChanges(ctx, func(changes kv.Changes[record]) {
 			for key, kept := range changes.Put {
-				if n, err := strconv.Atoi(strings.TrimPrefix(key, "shard.")); err == nil && n >= 0 && n < shards && key == shardKey(n) {
+				if n, err := strconv.Atoi(strings.TrimPrefix(key, "shard.")); err == nil && n >= 0 && n < shards &&
+					key == shardKey(n) {
 					m.see(n, kept)
 				}
 			}

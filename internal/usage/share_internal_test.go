@@ -23,7 +23,8 @@ func TestOutage_IsLoggedOncePerChange(t *testing.T) {
 			t.Fatalf("after step %d there are %d lines, want %d:\n%s", n, lines, step.lines, text.String())
 		}
 	}
-	if warnings := strings.Count(text.String(), `"level":"warn"`); warnings != 2 || !strings.Contains(text.String(), away.Error()) {
+	if warnings := strings.Count(text.String(), `"level":"warn"`); warnings != 2 ||
+		!strings.Contains(text.String(), away.Error()) {
 		t.Errorf("%d warnings, want 2 with the cause:\n%s", warnings, text.String())
 	}
 }

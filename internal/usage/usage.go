@@ -75,7 +75,10 @@ type QuotaError struct {
 }
 
 func (e *QuotaError) Error() string {
-	return fmt.Sprintf("tenant %s uses %d of its quota of %d %s: an operator can raise the quota (TenantService.SetStorageQuota)", e.Tenant, e.Use, e.Limit, e.Quota)
+	return fmt.Sprintf(
+		"tenant %s uses %d of its quota of %d %s: an operator can raise the quota (TenantService.SetStorageQuota)",
+		e.Tenant, e.Use, e.Limit, e.Quota,
+	)
 }
 
 const (

@@ -75,13 +75,24 @@ func TestMeter_NodesShareTheirCounts(t *testing.T) {
 	a, _ := run(t, js, usage.Config{})
 	b, _ := run(t, js, usage.Config{})
 	for range 100 {
-		a.Add(acme, usage.Counts{Events: 2, Bytes: 10, Aggregates: 1, Keys: 1})
+		a.Add(acme, usage.Counts{
+			Events:     2,
+			Bytes:      10,
+			Aggregates: 1,
+			Keys:       1,
+		})
 		b.Add(acme, usage.Counts{Events: 1, Bytes: 5})
 		b.Add(globex, usage.Counts{Events: 7})
 	}
-	want := usage.Counts{Events: 300, Bytes: 1500, Aggregates: 100, Keys: 100}
+	want := usage.Counts{
+		Events:     300,
+		Bytes:      1500,
+		Aggregates: 100,
+		Keys:       100,
+	}
 	for name, m := range map[string]*usage.Meter{"a": a, "b": b} {
-		eventually(t, name+" does not know all", func() bool { return m.Use(acme) == want && m.Use(globex).Events == 700 })
+		eventually(t, name+" does not know all",
+			func() bool { return m.Use(acme) == want && m.Use(globex).Events == 700 })
 	}
 	eventually(t, "the records do not have all", func() bool {
 		all, err := usage.Read(t.Context(), js)
@@ -93,10 +104,20 @@ func TestMeter_CountsAreThereAfterARestart(t *testing.T) {
 	js := natstest.Start(t)
 	acme := natstest.Tenant(t, "acme")
 	m, stop := run(t, js, usage.Config{Flush: time.Hour}) // only its end shares them
-	m.Add(acme, usage.Counts{Events: 5, Bytes: 50, Aggregates: 1, Keys: 2})
+	m.Add(acme, usage.Counts{
+		Events:     5,
+		Bytes:      50,
+		Aggregates: 1,
+		Keys:       2,
+	})
 	stop()
 	again, _ := run(t, js, usage.Config{Flush: time.Hour})
-	if use := again.Use(acme); use != (usage.Counts{Events: 5, Bytes: 50, Aggregates: 1, Keys: 2}) {
+	if use := again.Use(acme); use != (usage.Counts{
+		Events:     5,
+		Bytes:      50,
+		Aggregates: 1,
+		Keys:       2,
+	}) {
 		t.Errorf("after a restart the use is %+v", use)
 	}
 }
@@ -104,24 +125,35 @@ func TestMeter_CountsAreThereAfterARestart(t *testing.T) {
 func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 	js := natstest.Start(t)
 	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")
-	m, _ := run(t, js, usage.Config{Quota: fleet.StorageQuota{Events: 100, Aggregates: 10, Bytes: 10_000, Keys: 50}, Flush: time.Hour})
+	m, _ := run(t, js, usage.Config{Quota: fleet.StorageQuota{
+		Events:     100,
+		Aggregates: 10,
+		Bytes:      10_000,
+		Keys:       50,
+	}, Flush: time.Hour})
 	for name, of := range map[string]struct {
 		used, add usage.Counts
 		platform  bool
 		quota     string
 	}{
-		"room for all":              {usage.Counts{Events: 90}, usage.Counts{Events: 10}, false, ""},
-		"events":                    {usage.Counts{Events: 90}, usage.Counts{Events: 11}, false, "events"},
-		"the platform's reserve":    {usage.Counts{Events: 100}, usage.Counts{Events: 5}, true, ""},
-		"beyond the reserve":        {usage.Counts{Events: 100}, usage.Counts{Events: 6}, true, "events"},
-		"aggregates":                {usage.Counts{Aggregates: 10}, usage.Counts{Events: 1, Aggregates: 1}, false, "aggregates"},
+		"room for all":           {usage.Counts{Events: 90}, usage.Counts{Events: 10}, false, ""},
+		"events":                 {usage.Counts{Events: 90}, usage.Counts{Events: 11}, false, "events"},
+		"the platform's reserve": {usage.Counts{Events: 100}, usage.Counts{Events: 5}, true, ""},
+		"beyond the reserve":     {usage.Counts{Events: 100}, usage.Counts{Events: 6}, true, "events"},
+		"aggregates": {
+			usage.Counts{Aggregates: 10}, usage.Counts{Events: 1, Aggregates: 1}, false, "aggregates",
+		},
 		"no aggregate more":         {usage.Counts{Aggregates: 12}, usage.Counts{Events: 1}, false, ""},
 		"bytes":                     {usage.Counts{Bytes: 9000}, usage.Counts{Events: 1, Bytes: 1001}, false, "bytes"},
 		"keys":                      {usage.Counts{Keys: 50}, usage.Counts{Events: 1, Keys: 1}, false, "keys"},
 		"without a key there is no": {usage.Counts{Keys: 50}, usage.Counts{Events: 1}, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			id := natstest.Tenant(t, strings.ReplaceAll("t-"+strings.ToLower(strings.NewReplacer(" ", "-", "'", "").Replace(name)), "--", "-"))
+			id := natstest.Tenant(
+				t,
+				strings.ReplaceAll("t-"+strings.ToLower(strings.NewReplacer(" ", "-", "'", "").Replace(name)), "--",
+					"-"),
+			)
 			m.Add(id, of.used)
 			_, err := m.Admit(id, of.add, of.platform)
 			var quota *usage.QuotaError
@@ -166,7 +198,8 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 		return err == nil
 	})
 	var quota *usage.QuotaError
-	if _, err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, false); !errors.As(err, &quota) || quota.Quota != "bytes" || quota.Limit != 100 {
+	if _, err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, false); !errors.As(err, &quota) ||
+		quota.Quota != "bytes" || quota.Limit != 100 {
 		t.Errorf("what its own quota leaves out: %v", err)
 	}
 	if _, err := tenants.Put(ctx, "acme", fleet.Tenant{}, revision); err != nil {
@@ -202,8 +235,14 @@ func TestMeter_AJournalThatWasNeverCountedIsCounted(t *testing.T) {
 		events := make([]journal.Event, 3)
 		for n := range events {
 			events[n] = journal.Event{
-				ID: contextkit.NewID(), Type: "noted", AggregateType: "note", AggregateID: fmt.Sprint("n", aggregate), Version: int64(n + 1), Time: time.Now(), Data: []byte(`{}`),
-				Command: journal.CommandRef{IdempotencyKey: fmt.Sprint("k", aggregate), Fingerprint: "f"},
+				ID:            contextkit.NewID(),
+				Type:          "noted",
+				AggregateType: "note",
+				AggregateID:   fmt.Sprint("n", aggregate),
+				Version:       int64(n + 1),
+				Time:          time.Now(),
+				Data:          []byte(`{}`),
+				Command:       journal.CommandRef{IdempotencyKey: fmt.Sprint("k", aggregate), Fingerprint: "f"},
 			}
 		}
 		if err := eventLog.Append(ctx, acme, 0, events); err != nil {
@@ -213,7 +252,12 @@ func TestMeter_AJournalThatWasNeverCountedIsCounted(t *testing.T) {
 		for n := range events {
 			size += events[n].Size
 		}
-		return usage.Counts{Events: 3, Bytes: int64(size), Aggregates: 1, Keys: 1}
+		return usage.Counts{
+			Events:     3,
+			Bytes:      int64(size),
+			Aggregates: 1,
+			Keys:       1,
+		}
 	}
 	for n := range 100 {
 		bytes += add(n).Bytes

@@ -19,10 +19,12 @@ func TestDecisions_HaveDateStatusAndSections(t *testing.T) {
 	}
 	parts := map[string]*regexp.Regexp{
 		"a title with its number": regexp.MustCompile(`^# \d{4}: .+\n\n`),
-		"a date and a status":     regexp.MustCompile(`(?m)^Date: \d{4}-\d{2}-\d{2}\b.*\. Status: (?:accepted|superseded)`),
-		"a context":               regexp.MustCompile(`(?m)^## Context$`),
-		"a decision":              regexp.MustCompile(`(?m)^## Decision$`),
-		"consequences":            regexp.MustCompile(`(?m)^## Consequences$`),
+		"a date and a status": regexp.MustCompile(
+			`(?m)^Date: \d{4}-\d{2}-\d{2}\b.*\. Status: (?:accepted|superseded)`,
+		),
+		"a context":    regexp.MustCompile(`(?m)^## Context$`),
+		"a decision":   regexp.MustCompile(`(?m)^## Decision$`),
+		"consequences": regexp.MustCompile(`(?m)^## Consequences$`),
 	}
 	for _, path := range paths {
 		text, err := os.ReadFile(path)

@@ -9,7 +9,9 @@ import (
 )
 
 // folder is a path of the repository in backquotes.
-var folder = regexp.MustCompile("`((?:api|cmd|contextkit|control|gateway|internal|model|services)(?:/[a-zA-Z0-9_./]+)?)`")
+var folder = regexp.MustCompile(
+	"`((?:api|cmd|contextkit|control|gateway|internal|model|services)(?:/[a-zA-Z0-9_./]+)?)`",
+)
 
 func TestGlossary_NamesFoldersThatExist(t *testing.T) {
 	for _, page := range []string{"glossary.md", "extend.md"} {
@@ -35,12 +37,16 @@ func TestGlossary_SearchTermsLeadToCode(t *testing.T) {
 		t.Skip("it reads every source, and nothing in it is concurrent")
 	}
 	left := map[string]bool{}
-	for _, term := range []string{"backpressure", "rate limit", "circuit breaker", "load shedding", "retry budget", "dedupe",
-		"idempotency key", "group commit", "lease", "leader", "fencing token", "consistency token", "checkpoint", "dead letter"} {
+	for _, term := range []string{
+		"backpressure", "rate limit", "circuit breaker", "load shedding", "retry budget", "dedupe",
+		"idempotency key", "group commit", "lease", "leader", "fencing token", "consistency token", "checkpoint",
+		"dead letter",
+	} {
 		left[term] = true
 	}
 	for _, path := range sources(t) {
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/wordlist/") {
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
+			strings.HasPrefix(path, "internal/wordlist/") {
 			continue
 		}
 		text := strings.ToLower(strings.Join(strings.Fields(string(read(t, path).text)), " "))

@@ -166,7 +166,8 @@ func tests(text string) []declared {
 	var all []declared
 	for _, d := range file.Decls {
 		f, ok := d.(*ast.FuncDecl)
-		if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Test") || f.Name.Name == "TestMain" || len(f.Type.Params.List) != 1 {
+		if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Test") || f.Name.Name == "TestMain" ||
+			len(f.Type.Params.List) != 1 {
 			continue
 		}
 		all = append(all, declared{f.Name.Name, set.Position(f.Pos()).Offset})

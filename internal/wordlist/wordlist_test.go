@@ -171,7 +171,10 @@ func sources(t *testing.T) []string {
 }
 
 // skipped are folders that are generated, or not part of the repository.
-var skipped = map[string]bool{".git": true, ".third_party": true, ".bin": true, "bin": true, "cluster": true, "data": true, "control/ui/dist": true, "control/ui/test-results": true}
+var skipped = map[string]bool{
+	".git": true, ".third_party": true, ".bin": true, "bin": true, "cluster": true, "data": true,
+	"control/ui/dist": true, "control/ui/test-results": true,
+}
 
 func read(t *testing.T, path string) prose {
 	t.Helper()

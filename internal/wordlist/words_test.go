@@ -43,7 +43,10 @@ var strong = []word{
 	avoid(`ha(?:s|ve) had|(?:may|can|to) be had`, "plain tense"),
 	avoid(`(?:attempts|bytes|calls|commands|entries|errors|events|files|`+
 		`messages|ms|others|queries|reads|records|requests|rows|times|writes|[0-9]+(?:[.][0-9]+)?) an? (?:second|minute|hour)`, "per: \"calls per second\""),
-	avoid(`(?:bytes|objects|files|[km]ib|[0-9]+(?:[.][0-9]+)?) an? (?:tenant|node|call|message|process|request|stream|row|event|command)`, "per: \"bytes per call\""),
+	avoid(
+		`(?:bytes|objects|files|[km]ib|[0-9]+(?:[.][0-9]+)?) an? (?:tenant|node|call|message|process|request|stream|row|event|command)`,
+		"per: \"bytes per call\"",
+	),
 }
 
 // advice are the phrases that a run with -v lists: most of their uses are better said otherwise.

@@ -114,7 +114,9 @@ func Unschedule(
 	if err != nil {
 		return fmt.Errorf("workqueue: stream %s: %w", streams.Work, err)
 	}
-	for _, subject := range []string{streams.LaterSubject(tenant, workflow, instance), streams.RetrySubject(tenant, workflow, instance)} {
+	for _, subject := range []string{
+		streams.LaterSubject(tenant, workflow, instance), streams.RetrySubject(tenant, workflow, instance),
+	} {
 		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
 			return fmt.Errorf("workqueue: remove %s: %w", subject, err)
 		}

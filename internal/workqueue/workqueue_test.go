@@ -15,8 +15,13 @@ import (
 func TestReadDueWork_LeavesItThereUntilItIsRemoved(t *testing.T) {
 	js := natstest.Start(t)
 	publish := func(tenant, instance string) {
-		msg := &nats.Msg{Subject: streams.WorkSubject(natstest.Tenant(t, tenant), "transfer", instance), Header: nats.Header{}}
-		if err := contextkit.InjectNATS(contextkit.TenantContext(t.Context(), natstest.Tenant(t, tenant)), msg.Header); err != nil {
+		msg := &nats.Msg{
+			Subject: streams.WorkSubject(natstest.Tenant(t, tenant), "transfer", instance),
+			Header:  nats.Header{},
+		}
+		if err := contextkit.InjectNATS(
+			contextkit.TenantContext(t.Context(), natstest.Tenant(t, tenant)), msg.Header,
+		); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := js.PublishMsg(t.Context(), msg); err != nil {
@@ -41,7 +46,8 @@ func TestReadDueWork_LeavesItThereUntilItIsRemoved(t *testing.T) {
 		return found, malformed
 	}
 	for range 2 {
-		if found, malformed := read(contextkit.TenantID{}); found != "1 acmetransfera 2 globextransferb " || malformed != "3work.acme.transfer.ctrue" {
+		if found, malformed := read(contextkit.TenantID{}); found != "1 acmetransfera 2 globextransferb " ||
+			malformed != "3work.acme.transfer.ctrue" {
 			t.Errorf("%q and %q", found, malformed)
 		}
 	}

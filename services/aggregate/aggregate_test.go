@@ -39,12 +39,16 @@ func node(t *testing.T, js jetstream.JetStream) gatewayv1connect.CommandServiceC
 }
 
 // nodeOf is node with a model. It returns the service too.
-func nodeOf(t *testing.T, js jetstream.JetStream, source model.Source) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
+func nodeOf(
+	t *testing.T, js jetstream.JetStream, source model.Source,
+) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
 	t.Helper()
 	return nodeWith(t, js, source, aggregate.Config{})
 }
 
-func nodeWith(t *testing.T, js jetstream.JetStream, source model.Source, config aggregate.Config) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
+func nodeWith(
+	t *testing.T, js jetstream.JetStream, source model.Source, config aggregate.Config,
+) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
 	t.Helper()
 	models, err := model.Open(t.Context(), source)
 	if err != nil {
@@ -54,7 +58,9 @@ func nodeWith(t *testing.T, js jetstream.JetStream, source model.Source, config 
 }
 
 // nodeOver is nodeWith over models that the test changes.
-func nodeOver(t *testing.T, js jetstream.JetStream, models *model.Registry, config aggregate.Config) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
+func nodeOver(
+	t *testing.T, js jetstream.JetStream, models *model.Registry, config aggregate.Config,
+) (gatewayv1connect.CommandServiceClient, *aggregate.Service) {
 	t.Helper()
 	tenants, err := rpc.ParseTenants([]string{"acme", "globex"})
 	if err != nil {
@@ -78,14 +84,22 @@ func command(id, name, key string, payload map[string]any) *aggregatev1.SubmitRe
 	if err != nil {
 		panic(err)
 	}
-	return &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: id, Command: name, IdempotencyKey: key, Payload: object}
+	return &aggregatev1.SubmitRequest{
+		AggregateType:  "wallet",
+		AggregateId:    id,
+		Command:        name,
+		IdempotencyKey: key,
+		Payload:        object,
+	}
 }
 
 func deposit(id, key string, amount int) *aggregatev1.SubmitRequest {
 	return command(id, "deposit", key, map[string]any{"amount": amount})
 }
 
-func submit(t *testing.T, client gatewayv1connect.CommandServiceClient, tenant string, req *aggregatev1.SubmitRequest) *aggregatev1.SubmitResponse {
+func submit(
+	t *testing.T, client gatewayv1connect.CommandServiceClient, tenant string, req *aggregatev1.SubmitRequest,
+) *aggregatev1.SubmitResponse {
 	t.Helper()
 	res, err := client.Submit(as(t, tenant), req)
 	if err != nil {
@@ -104,7 +118,8 @@ func refused(t *testing.T, err error, code connect.Code, text string) {
 func TestSubmit_AppendsEventsOrIsRejectedWithReason(t *testing.T) {
 	client := node(t, natstest.Start(t))
 	opened := submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
-	if opened.GetVersion() != 1 || opened.GetPosition() == "" || opened.GetEvents()[0].GetType() != "opened" || opened.GetEvents()[0].GetData().AsMap()["owner"] != "ada" {
+	if opened.GetVersion() != 1 || opened.GetPosition() == "" || opened.GetEvents()[0].GetType() != "opened" ||
+		opened.GetEvents()[0].GetData().AsMap()["owner"] != "ada" {
 		t.Fatalf("opened: %v", opened)
 	}
 	expect := func(version int64) *int64 { return &version }
@@ -115,15 +130,42 @@ func TestSubmit_AppendsEventsOrIsRejectedWithReason(t *testing.T) {
 		code   connect.Code
 		text   string
 	}{
-		{"rule", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "withdraw" }, connect.CodeFailedPrecondition, "the balance does not cover the amount"},
-		{"schema", "acme", func(r *aggregatev1.SubmitRequest) { r.Payload = nil }, connect.CodeInvalidArgument, "missing property 'amount'"},
-		{"validation", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateId = "a.b" }, connect.CodeInvalidArgument, "aggregate_id"},
-		{"unknown aggregate", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateType = "purse" }, connect.CodeNotFound, "has no aggregate"},
-		{"unknown command", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "burn" }, connect.CodeNotFound, "no command"},
-		{"wrong version", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(7) }, connect.CodeAborted, "at version 1, expected version is 7"},
-		{"must not exist", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(0) }, connect.CodeAborted, "expected version is 0"},
-		{"another tenant's wallet", "globex", func(*aggregatev1.SubmitRequest) {}, connect.CodeFailedPrecondition, "the wallet is not open"},
-		{"tenant in the message", "acme", func(r *aggregatev1.SubmitRequest) { r.TenantId = "globex" }, connect.CodePermissionDenied, "tenant_id"},
+		{
+			"rule", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "withdraw" },
+			connect.CodeFailedPrecondition, "the balance does not cover the amount",
+		},
+		{
+			"schema", "acme", func(r *aggregatev1.SubmitRequest) { r.Payload = nil }, connect.CodeInvalidArgument,
+			"missing property 'amount'",
+		},
+		{
+			"validation", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateId = "a.b" },
+			connect.CodeInvalidArgument, "aggregate_id",
+		},
+		{
+			"unknown aggregate", "acme", func(r *aggregatev1.SubmitRequest) { r.AggregateType = "purse" },
+			connect.CodeNotFound, "has no aggregate",
+		},
+		{
+			"unknown command", "acme", func(r *aggregatev1.SubmitRequest) { r.Command = "burn" }, connect.CodeNotFound,
+			"no command",
+		},
+		{
+			"wrong version", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(7) },
+			connect.CodeAborted, "at version 1, expected version is 7",
+		},
+		{
+			"must not exist", "acme", func(r *aggregatev1.SubmitRequest) { r.ExpectedVersion = expect(0) },
+			connect.CodeAborted, "expected version is 0",
+		},
+		{
+			"another tenant's wallet", "globex", func(*aggregatev1.SubmitRequest) {}, connect.CodeFailedPrecondition,
+			"the wallet is not open",
+		},
+		{
+			"tenant in the message", "acme", func(r *aggregatev1.SubmitRequest) { r.TenantId = "globex" },
+			connect.CodePermissionDenied, "tenant_id",
+		},
 		{"tenant not served", "initech", func(*aggregatev1.SubmitRequest) {}, connect.CodeNotFound, "not served here"},
 	}
 	for _, tc := range cases {
@@ -143,7 +185,8 @@ func TestSubmit_AppendsEventsOrIsRejectedWithReason(t *testing.T) {
 			t.Fatalf("err = %v", err)
 		}
 		detail, err := connectproto.UnmarshalErrorDetail(known.Details()[0])
-		if info, ok := detail.(*errdetails.ErrorInfo); err != nil || !ok || info.GetReason() != "VERSION_MISMATCH" || info.GetMetadata()["current_version"] != "1" {
+		if info, ok := detail.(*errdetails.ErrorInfo); err != nil || !ok || info.GetReason() != "VERSION_MISMATCH" ||
+			info.GetMetadata()["current_version"] != "1" {
 			t.Fatalf("detail = %v, %v", detail, err)
 		}
 	})
@@ -158,9 +201,12 @@ func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 	submit(t, first, "acme", command("w", "open", "open", map[string]any{"owner": "ada"}))
 	submit(t, first, "acme", command("v", "open", "open-v", map[string]any{"owner": "bob"}))
 	original := submit(t, first, "acme", deposit("w", "key", 5))
-	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"same node": first, "another node": second, "a node that just started": node(t, js)} {
+	for name, client := range map[string]gatewayv1connect.CommandServiceClient{
+		"same node": first, "another node": second, "a node that just started": node(t, js),
+	} {
 		again := submit(t, client, "acme", deposit("w", "key", 5))
-		if !again.GetReplayed() || again.GetVersion() != 2 || again.GetPosition() != original.GetPosition() || again.GetEvents()[0].GetId() != original.GetEvents()[0].GetId() {
+		if !again.GetReplayed() || again.GetVersion() != 2 || again.GetPosition() != original.GetPosition() ||
+			again.GetEvents()[0].GetId() != original.GetEvents()[0].GetId() {
 			t.Errorf("%s answers %v, want the first answer %v", name, again, original)
 		}
 	}
@@ -168,14 +214,18 @@ func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 	refused(t, err, connect.CodeAlreadyExists, "used for another command")
 	_, err = second.Submit(as(t, "acme"), deposit("v", "key", 5))
 	refused(t, err, connect.CodeAlreadyExists, "used for another command")
-	if other := submit(t, first, "globex", command("w", "open", "key", map[string]any{"owner": "eve"})); other.GetReplayed() {
+	if other := submit(
+		t, first, "globex", command("w", "open", "key", map[string]any{"owner": "eve"}),
+	); other.GetReplayed() {
 		t.Error("a key of another tenant was found")
 	}
 	t.Run("a rejected command does not use its key", func(t *testing.T) {
 		_, err := first.Submit(as(t, "acme"), command("w", "withdraw", "later", map[string]any{"amount": 50}))
 		refused(t, err, connect.CodeFailedPrecondition, "does not cover")
 		submit(t, first, "acme", deposit("w", "", 100))
-		if res := submit(t, first, "acme", command("w", "withdraw", "later", map[string]any{"amount": 50})); res.GetReplayed() {
+		if res := submit(
+			t, first, "acme", command("w", "withdraw", "later", map[string]any{"amount": 50}),
+		); res.GetReplayed() {
 			t.Error("the refusal was taken for an answer")
 		}
 	})
@@ -186,7 +236,8 @@ func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 		if err := setup.Ensure(t.Context(), js, 1); err != nil {
 			t.Fatal(err)
 		}
-		if again := submit(t, node(t, js), "acme", deposit("w", "key", 5)); !again.GetReplayed() || again.GetVersion() != 2 {
+		if again := submit(t, node(t, js), "acme", deposit("w", "key", 5)); !again.GetReplayed() ||
+			again.GetVersion() != 2 {
 			t.Errorf("answered %v", again)
 		}
 	})
@@ -215,7 +266,8 @@ func TestSubmit_ConcurrentNodesLoseNoCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n, client := range nodes {
-		res, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+		res, err := client.GetAggregate(as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 		if err != nil || res.GetState().AsMap()["balance"] != float64(3*each) || res.GetVersion() != 3*each+1 {
 			t.Errorf("node %d sees %v, %v; want a balance of %d", n, res, err, 3*each)
 		}
@@ -230,14 +282,21 @@ func TestSubmit_StoresContextAndCloudEventsHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, info := connect.NewClientContext(contextkit.NewContext(t.Context(), contextkit.RequestContext{
-		TenantID: natstest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", CausationID: "cause-1",
-		Traceparent: tp, TraceID: tp.TraceID, Tracestate: "vendor=1",
+		TenantID:      natstest.Tenant(t, "acme"),
+		CorrelationID: "corr-1",
+		RequestID:     "req-1",
+		CausationID:   "cause-1",
+		Traceparent:   tp,
+		TraceID:       tp.TraceID,
+		Tracestate:    "vendor=1",
 	}))
 	res, err := client.Submit(ctx, command("w", "open", "key-1", map[string]any{"owner": "ada"}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": tp.TraceID.String()} {
+	for name, want := range map[string]string{
+		"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": tp.TraceID.String(),
+	} {
 		if got := info.ResponseHeader().Get(name); got != want {
 			t.Errorf("response header %s = %q, want %q", name, got, want)
 		}
@@ -251,16 +310,19 @@ func TestSubmit_StoresContextAndCloudEventsHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"tenant-id": "acme", "x-correlation-id": "corr-1", "correlation-id": "corr-1", "x-request-id": "req-1", "causation-id": "cause-1",
-		"tracestate": "vendor=1", "trace-id": tp.TraceID.String(),
-		"ce-specversion": "1.0", "ce-id": res.GetEvents()[0].GetId(), "ce-source": "/tenants/acme/wallet/w", "ce-type": "opened",
+		"tenant-id": "acme", "x-correlation-id": "corr-1", "correlation-id": "corr-1", "x-request-id": "req-1",
+		"causation-id": "cause-1",
+		"tracestate":   "vendor=1", "trace-id": tp.TraceID.String(),
+		"ce-specversion": "1.0", "ce-id": res.GetEvents()[0].GetId(), "ce-source": "/tenants/acme/wallet/w",
+		"ce-type":      "opened",
 		"content-type": "application/json", "ce-aggregateversion": "1", "ce-idempotencykey": "key-1",
 	} {
 		if got := msg.Header[name]; len(got) != 1 || got[0] != want {
 			t.Errorf("the journal holds %s = %q, want %q", name, got, want)
 		}
 	}
-	if got := msg.Header.Get("traceparent"); !strings.HasPrefix(got, tp.String()[:36]) || strings.Contains(got, tp.String()[36:52]) {
+	if got := msg.Header.Get("traceparent"); !strings.HasPrefix(got, tp.String()[:36]) ||
+		strings.Contains(got, tp.String()[36:52]) {
 		t.Errorf("the journal holds traceparent %s: want the trace of %s with a new parent id", got, tp)
 	}
 	if string(msg.Data) != `{"owner":"ada"}` {
@@ -289,7 +351,8 @@ func TestGetAggregate_ReturnsStateAtVersion(t *testing.T) {
 	submit(t, client, "acme", deposit("w", "", 5))
 	submit(t, client, "acme", deposit("w", "", 7))
 	read := func(id string, version int64) (*aggregatev1.GetAggregateResponse, error) {
-		return client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: version})
+		return client.GetAggregate(as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: version})
 	}
 	for version, balance := range map[int64]float64{0: 12, 1: 0, 2: 5, 3: 12} {
 		if res, err := read("w", version); err != nil || res.GetState().AsMap()["balance"] != balance {
@@ -305,16 +368,25 @@ func TestGetAggregate_ReturnsStateAtVersion(t *testing.T) {
 func TestIdempotency_RecordCarriesContextHeaders(t *testing.T) {
 	js := natstest.Start(t)
 	client := node(t, js)
-	kept, err := js.CreateConsumer(t.Context(), "KV_"+streams.BucketIdempotency, jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
+	kept, err := js.CreateConsumer(t.Context(), "KV_"+streams.BucketIdempotency,
+		jetstream.ConsumerConfig{InactiveThreshold: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rc := contextkit.RequestContext{TenantID: natstest.Tenant(t, "acme"), CorrelationID: "corr-1", Traceparent: contextkit.NewTraceparent()}
-	if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), command("w", "open", "key-1", map[string]any{"owner": "ada"})); err != nil {
+	rc := contextkit.RequestContext{
+		TenantID:      natstest.Tenant(t, "acme"),
+		CorrelationID: "corr-1",
+		Traceparent:   contextkit.NewTraceparent(),
+	}
+	if _, err := client.Submit(
+		contextkit.NewContext(t.Context(), rc), command("w", "open", "key-1", map[string]any{"owner": "ada"}),
+	); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 191 { // 64 answers exceed the 128 recent ones
-		if _, err := client.Submit(contextkit.NewContext(t.Context(), rc), deposit("w", fmt.Sprintf("d-%d", n), 1)); err != nil {
+		if _, err := client.Submit(
+			contextkit.NewContext(t.Context(), rc), deposit("w", fmt.Sprintf("d-%d", n), 1),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -322,7 +394,10 @@ func TestIdempotency_RecordCarriesContextHeaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"tenant-id": "acme", "x-correlation-id": "corr-1", "correlation-id": "corr-1", "trace-id": rc.Traceparent.TraceID.String()} {
+	for name, want := range map[string]string{
+		"tenant-id": "acme", "x-correlation-id": "corr-1", "correlation-id": "corr-1",
+		"trace-id": rc.Traceparent.TraceID.String(),
+	} {
 		if got := msg.Headers().Get(name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
@@ -407,10 +482,13 @@ func TestIdempotency_NewKeyReadsNoRecord(t *testing.T) {
 	if n := read(); n != 0 {
 		t.Errorf("a node that just started read %d records for new keys", n)
 	}
-	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"the node": warm, "a node that just started": cold} {
+	for name, client := range map[string]gatewayv1connect.CommandServiceClient{
+		"the node": warm, "a node that just started": cold,
+	} {
 		for n, key := range []string{"d-0", "d-63", "d-64", "d-319", "d-320", "d-371", "d-372", "d-499"} {
 			again := submit(t, client, "acme", deposit("w", key, 1))
-			if want := []int64{2, 65, 66, 321, 322, 373, 374, 501}[n]; !again.GetReplayed() || again.GetVersion() != want {
+			if want := []int64{2, 65, 66, 321, 322, 373, 374, 501}[n]; !again.GetReplayed() ||
+				again.GetVersion() != want {
 				t.Errorf("%s answers %s with %v, want version %d again", name, key, again, want)
 			}
 		}
@@ -470,7 +548,10 @@ func TestSubmit_SyncedJournalGroupsCommits(t *testing.T) {
 		for n := range wallets {
 			all.Go(func() {
 				id := fmt.Sprintf("w-%d-%d", round, n)
-				for _, req := range []*aggregatev1.SubmitRequest{command(id, "open", "open-"+id, map[string]any{"owner": "ada"}), deposit(id, "key-"+id, 5), deposit(id, "key-"+id, 5)} {
+				for _, req := range []*aggregatev1.SubmitRequest{
+					command(id, "open", "open-"+id, map[string]any{"owner": "ada"}), deposit(id, "key-"+id, 5),
+					deposit(id, "key-"+id, 5),
+				} {
 					if _, err := client.Submit(as(t, "acme"), req); err != nil {
 						t.Errorf("%s of %s: %v", req.GetCommand(), id, err)
 					}

@@ -26,7 +26,9 @@ type part struct {
 }
 
 // SubmitBatch implements CommandService.
-func (s *Service) SubmitBatch(ctx context.Context, req *aggregatev1.SubmitBatchRequest) (*aggregatev1.SubmitBatchResponse, error) {
+func (s *Service) SubmitBatch(
+	ctx context.Context, req *aggregatev1.SubmitBatchRequest,
+) (*aggregatev1.SubmitBatchResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -96,9 +98,12 @@ func distinctKeys(req *aggregatev1.SubmitBatchRequest) error {
 		key := batchKey(req, n)
 		first, taken := seen[key]
 		if key != "" && taken {
-			field, text := fmt.Sprintf("commands[%d].idempotency_key", n), fmt.Sprintf("is also used by commands[%d]: each command needs its own key", first)
+			field, text := fmt.Sprintf("commands[%d].idempotency_key",
+				n), fmt.Sprintf("is also used by commands[%d]: each command needs its own key", first)
 			return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, field+" "+text),
-				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: text}}})
+				&errdetails.BadRequest{
+					FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: text}},
+				})
 		}
 		seen[key] = n
 	}
@@ -114,7 +119,9 @@ func batchKey(req *aggregatev1.SubmitBatchRequest, n int) string {
 }
 
 // submitPart decides the commands for one aggregate, writes their results and returns the sequence of the last event.
-func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse, room *budget) (last uint64) {
+func (s *Service) submitPart(
+	ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse, room *budget,
+) (last uint64) {
 	began := time.Now()
 	decided, err := s.submit(ctx, p.submission)
 	if !p.dryRun {
@@ -138,7 +145,9 @@ func (s *Service) submitPart(ctx context.Context, p *part, res *aggregatev1.Subm
 			res.Results[p.indexes[n]] = failed(err)
 			continue
 		}
-		res.Results[p.indexes[n]] = &aggregatev1.BatchResult{Result: &aggregatev1.BatchResult_Response{Response: response}}
+		res.Results[p.indexes[n]] = &aggregatev1.BatchResult{
+			Result: &aggregatev1.BatchResult_Response{Response: response},
+		}
 		last = max(last, d.sequence)
 	}
 	return last
@@ -149,7 +158,8 @@ func (p *part) abortRest(res *aggregatev1.SubmitBatchResponse, cause int) {
 	for _, index := range p.indexes {
 		if index != cause && res.Results[index] == nil {
 			res.Results[index] = failed(rpc.WithDetails(
-				connect.NewError(connect.CodeAborted, "another command of the batch for the same aggregate was refused, so this one was not decided"),
+				connect.NewError(connect.CodeAborted,
+					"another command of the batch for the same aggregate was refused, so this one was not decided"),
 				rpc.Reason("BATCH_REFUSED")))
 		}
 	}
@@ -159,8 +169,14 @@ func (p *part) abortRest(res *aggregatev1.SubmitBatchResponse, cause int) {
 func asSubmit(req *aggregatev1.SubmitBatchRequest, n int) *aggregatev1.SubmitRequest {
 	c := req.GetCommands()[n]
 	return &aggregatev1.SubmitRequest{
-		TenantId: req.GetTenantId(), AggregateType: c.GetAggregateType(), AggregateId: c.GetAggregateId(), Command: c.GetCommand(),
-		Payload: c.GetPayload(), IdempotencyKey: batchKey(req, n), ExpectedVersion: c.ExpectedVersion, DryRun: req.GetDryRun(),
+		TenantId:        req.GetTenantId(),
+		AggregateType:   c.GetAggregateType(),
+		AggregateId:     c.GetAggregateId(),
+		Command:         c.GetCommand(),
+		Payload:         c.GetPayload(),
+		IdempotencyKey:  batchKey(req, n),
+		ExpectedVersion: c.ExpectedVersion,
+		DryRun:          req.GetDryRun(),
 	}
 }
 
@@ -169,7 +185,8 @@ func failed(err error) *aggregatev1.BatchResult {
 	known := rpc.Public(err)
 	status := &spb.Status{Code: int32(known.Code()), Message: known.Message()} //nolint:gosec // 16 codes
 	for _, detail := range known.Details() {
-		status.Details = append(status.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})
+		status.Details = append(status.Details,
+			&anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})
 	}
 	return &aggregatev1.BatchResult{Result: &aggregatev1.BatchResult_Error{Error: status}}
 }

@@ -20,8 +20,12 @@ func batch(key string, commands ...*aggregatev1.SubmitRequest) *aggregatev1.Subm
 	req := &aggregatev1.SubmitBatchRequest{IdempotencyKey: key}
 	for _, c := range commands {
 		req.Commands = append(req.Commands, &aggregatev1.BatchCommand{
-			AggregateType: c.GetAggregateType(), AggregateId: c.GetAggregateId(), Command: c.GetCommand(), Payload: c.GetPayload(),
-			IdempotencyKey: c.GetIdempotencyKey(), ExpectedVersion: c.ExpectedVersion,
+			AggregateType:   c.GetAggregateType(),
+			AggregateId:     c.GetAggregateId(),
+			Command:         c.GetCommand(),
+			Payload:         c.GetPayload(),
+			IdempotencyKey:  c.GetIdempotencyKey(),
+			ExpectedVersion: c.ExpectedVersion,
 		})
 	}
 	return req
@@ -60,14 +64,16 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 		return req
 	}
 	state := func(id string) string {
-		res, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
+		res, err := client.GetAggregate(as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
 		if err != nil {
 			return connect.CodeOf(err).String()
 		}
 		return fmt.Sprintf("%v at v%d", res.GetState().AsMap()["balance"], res.GetVersion())
 	}
 	first := func() *aggregatev1.SubmitBatchRequest {
-		return batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2), command("b", "open", "", map[string]any{"owner": "bob"}))
+		return batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2),
+			command("b", "open", "", map[string]any{"owner": "bob"}))
 	}
 	dry := batch("", deposit("a", "", 5))
 	dry.DryRun = true
@@ -79,18 +85,35 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 	}{
 		{"later commands see the events of earlier ones", first(), "v2, v3, v1", "0 at v3", "0 at v1"},
 		{"the same key again", first(), "v2 replayed, v3 replayed, v1 replayed", "0 at v3", "0 at v1"},
-		{"a rejection rejects the commands of the same aggregate only", batch("k2", deposit("a", "", 10), withdraw("a", 11), deposit("a", "", 1), deposit("b", "", 7)), "aborted, failed_precondition, aborted, v2", "0 at v3", "7 at v2"},
-		{"so does a command that is not in the model", batch("k3", deposit("a", "", 10), command("a", "burn", "", nil), deposit("b", "", 1)), "aborted, not_found, v3", "0 at v3", "8 at v3"},
+		{
+			"a rejection rejects the commands of the same aggregate only",
+			batch("k2", deposit("a", "", 10), withdraw("a", 11), deposit("a", "", 1), deposit("b", "", 7)),
+			"aborted, failed_precondition, aborted, v2", "0 at v3", "7 at v2",
+		},
+		{
+			"so does a command that is not in the model",
+			batch("k3", deposit("a", "", 10), command("a", "burn", "", nil), deposit("b", "", 1)),
+			"aborted, not_found, v3", "0 at v3", "8 at v3",
+		},
 		{"a dry run writes nothing", dry, "v4", "0 at v3", "8 at v3"},
-		{"another command under a used key", batch("", keyed(deposit("a", "", 3), "k1#0")), "already_exists", "0 at v3", "8 at v3"},
-		{"a batch that grew: only the new command is decided", batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2), command("b", "open", "", map[string]any{"owner": "bob"}), deposit("a", "", 2)), "v2 replayed, v3 replayed, v1 replayed, v4", "2 at v4", "8 at v3"},
+		{
+			"another command under a used key", batch("", keyed(deposit("a", "", 3), "k1#0")), "already_exists",
+			"0 at v3", "8 at v3",
+		},
+		{
+			"a batch that grew: only the new command is decided",
+			batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2),
+				command("b", "open", "", map[string]any{"owner": "bob"}), deposit("a", "", 2)),
+			"v2 replayed, v3 replayed, v1 replayed, v4", "2 at v4", "8 at v3",
+		},
 	} {
 		res, err := client.SubmitBatch(as(t, "acme"), step.req)
 		if err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
 		if got := outcomes(res); got != step.want || state("a") != step.a || state("b") != step.b {
-			t.Errorf("%s: %s, a is %s, b is %s; want %s, %s, %s", step.name, got, state("a"), state("b"), step.want, step.a, step.b)
+			t.Errorf("%s: %s, a is %s, b is %s; want %s, %s, %s", step.name, got, state("a"), state("b"), step.want,
+				step.a, step.b)
 		}
 	}
 	stream, err := js.Stream(t.Context(), streams.Events)
@@ -103,12 +126,17 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 	_, err = client.SubmitBatch(as(t, "acme"), &aggregatev1.SubmitBatchRequest{})
 	refused(t, err, connect.CodeInvalidArgument, "commands")
 	for name, req := range map[string]*aggregatev1.SubmitBatchRequest{
-		"of one aggregate":           batch("", keyed(deposit("a", "", 1), "same"), deposit("a", "", 1), keyed(deposit("a", "", 1), "same")),
-		"of two aggregates":          batch("", deposit("a", "", 1), keyed(deposit("b", "", 1), "same"), keyed(deposit("a", "", 1), "same")),
-		"one by the batch's own key": batch("k9", keyed(deposit("a", "", 1), "k9#2"), deposit("a", "", 1), deposit("b", "", 1)),
+		"of one aggregate": batch("", keyed(deposit("a", "", 1), "same"), deposit("a", "", 1),
+			keyed(deposit("a", "", 1), "same")),
+		"of two aggregates": batch("", deposit("a", "", 1), keyed(deposit("b", "", 1), "same"),
+			keyed(deposit("a", "", 1), "same")),
+		"one by the batch's own key": batch("k9", keyed(deposit("a", "", 1), "k9#2"), deposit("a", "", 1),
+			deposit("b", "", 1)),
 	} {
 		_, err := client.SubmitBatch(as(t, "acme"), req)
-		if refused(t, err, connect.CodeInvalidArgument, "commands[2].idempotency_key is also used by commands["); state("a") != "2 at v4" || state("b") != "8 at v3" {
+		if refused(
+			t, err, connect.CodeInvalidArgument, "commands[2].idempotency_key is also used by commands[",
+		); state("a") != "2 at v4" || state("b") != "8 at v3" {
 			t.Errorf("%s: a is %s, b is %s after a batch with a duplicate key", name, state("a"), state("b"))
 		}
 	}
@@ -122,7 +150,8 @@ func TestSubmitBatch_ConcurrentNodesDecideEachBatchOnce(t *testing.T) {
 	for n := range 20 {
 		for _, client := range []gatewayv1connect.CommandServiceClient{one, two} {
 			group.Go(func() error {
-				req := batch(fmt.Sprintf("batch-%d", n), deposit("w", "", 1), deposit("w", "", 1), deposit("w", "", 1), deposit("w", "", 1), deposit("w", "", 1))
+				req := batch(fmt.Sprintf("batch-%d", n), deposit("w", "", 1), deposit("w", "", 1), deposit("w", "", 1),
+					deposit("w", "", 1), deposit("w", "", 1))
 				for {
 					res, err := client.SubmitBatch(as(t, "acme"), req)
 					if err != nil {
@@ -142,7 +171,8 @@ func TestSubmitBatch_ConcurrentNodesDecideEachBatchOnce(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	res, err := one.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+	res, err := one.GetAggregate(as(t, "acme"),
+		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 	if err != nil || res.GetState().AsMap()["balance"] != 100.0 || res.GetVersion() != 101 {
 		t.Errorf("%v, %v; want 100 in 101 versions: 20 batches of 5, each once", res, err)
 	}

@@ -12,9 +12,11 @@ type cacheMetrics struct{ entries, bytes, evicted *prometheus.Desc }
 func newCacheMetrics() cacheMetrics {
 	label := []string{"cache"}
 	return cacheMetrics{
-		entries: prometheus.NewDesc("headgate_aggregate_cache_entries", "Cached aggregates, or cached block indexes of their idempotency logs.", label, nil),
-		bytes:   prometheus.NewDesc("headgate_aggregate_cache_bytes", "Estimated memory of the entries.", label, nil),
-		evicted: prometheus.NewDesc("headgate_aggregate_cache_evictions_total", "Entries evicted to make room for others.", label, nil),
+		entries: prometheus.NewDesc("headgate_aggregate_cache_entries",
+			"Cached aggregates, or cached block indexes of their idempotency logs.", label, nil),
+		bytes: prometheus.NewDesc("headgate_aggregate_cache_bytes", "Estimated memory of the entries.", label, nil),
+		evicted: prometheus.NewDesc("headgate_aggregate_cache_evictions_total",
+			"Entries evicted to make room for others.", label, nil),
 	}
 }
 

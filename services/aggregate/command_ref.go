@@ -22,7 +22,9 @@ func commandRef(req *aggregatev1.SubmitRequest) journal.CommandRef {
 		expected = strconv.FormatInt(req.GetExpectedVersion(), 10)
 	}
 	var text []byte
-	for _, part := range []string{req.GetAggregateType(), req.GetAggregateId(), req.GetCommand(), expected, string(payload)} {
+	for _, part := range []string{
+		req.GetAggregateType(), req.GetAggregateId(), req.GetCommand(), expected, string(payload),
+	} {
 		text = append(append(strconv.AppendInt(text, int64(len(part)), 10), ':'), part...)
 		text = append(text, ';')
 	}

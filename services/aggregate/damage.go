@@ -26,7 +26,8 @@ func (e *damagedError) Error() string {
 	case e.from > 0:
 		which = fmt.Sprintf("its event of version %d", e.from)
 	}
-	return fmt.Sprintf("the journal is damaged: %s %q cannot be read because the journal lacks %s", e.key.aggregateType, e.key.id, which)
+	return fmt.Sprintf("the journal is damaged: %s %q cannot be read because the journal lacks %s", e.key.aggregateType,
+		e.key.id, which)
 }
 
 // endMissing is the error text for clients and operators while the end of the journal is missing.
@@ -38,9 +39,11 @@ func dataLoss(err error, damaged *damagedError) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, endMissing).WithCause(err),
 			rpc.Reason("JOURNAL_END_MISSING"))
 	}
-	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator must restore the journal").WithCause(err),
+	return rpc.WithDetails(
+		connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator must restore the journal").WithCause(err),
 		rpc.Reason("AGGREGATE_DAMAGED", "aggregate_type", damaged.key.aggregateType, "aggregate_id", damaged.key.id,
-			"first_version", fmt.Sprint(damaged.from), "last_version", fmt.Sprint(damaged.to)))
+			"first_version", fmt.Sprint(damaged.from), "last_version", fmt.Sprint(damaged.to)),
+	)
 }
 
 // recheckInterval is the interval at which damage is checked again, and maxRechecks bounds the checks.

@@ -34,9 +34,12 @@ func fill(t *testing.T, client gatewayv1connect.CommandServiceClient, deposits i
 	}
 }
 
-func get(t *testing.T, client gatewayv1connect.CommandServiceClient, id string) (*aggregatev1.GetAggregateResponse, error) {
+func get(
+	t *testing.T, client gatewayv1connect.CommandServiceClient, id string,
+) (*aggregatev1.GetAggregateResponse, error) {
 	t.Helper()
-	return client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
+	return client.GetAggregate(as(t, "acme"),
+		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
 }
 
 // lost makes the message with an idempotency key unreadable in the journal's files.
@@ -92,14 +95,17 @@ func TestDamage_VersionGapIsDataLoss(t *testing.T) {
 	js, _ = natstest.StartStop(t, dir)
 	client = node(t, js)
 	refusedAll(t, client, "early", `wallet "early" cannot be read because the journal lacks its event of version 1`)
-	refusedAll(t, client, "middle", `wallet "middle" cannot be read because the journal lacks its events of versions 3 to 4`)
-	_, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "middle", Version: 4})
+	refusedAll(t, client, "middle",
+		`wallet "middle" cannot be read because the journal lacks its events of versions 3 to 4`)
+	_, err := client.GetAggregate(as(t, "acme"),
+		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "middle", Version: 4})
 	refused(t, err, connect.CodeDataLoss, "versions 3 to 4")
 	whole(t, client, "unharmed", 2)
 	_, err = client.Submit(as(t, "acme"), deposit("middle", "middle-lost-key", 1))
 	refused(t, err, connect.CodeDataLoss, "versions 3 to 4")
 	res, err := client.SubmitBatch(as(t, "acme"), batch("", deposit("middle", "", 1), deposit("unharmed", "", 1)))
-	if err != nil || connect.Code(res.GetResults()[0].GetError().GetCode()) != connect.CodeDataLoss || res.GetResults()[1].GetResponse() == nil {
+	if err != nil || connect.Code(res.GetResults()[0].GetError().GetCode()) != connect.CodeDataLoss ||
+		res.GetResults()[1].GetResponse() == nil {
 		t.Errorf("%v, %v", res, err)
 	}
 }
@@ -167,9 +173,12 @@ func TestDamage_AggregateEndingBeforeSnapshotIsDataLoss(t *testing.T) {
 	natstest.DropIndex(t, dir, streams.Events)
 
 	js, _ = natstest.StartStop(t, dir)
-	for version, source := range []model.Source{model.Wallet, changed(t, "the wallet is not open", "the wallet is closed")} { // the snapshot's model, and another
+	for version, source := range []model.Source{
+		model.Wallet, changed(t, "the wallet is not open", "the wallet is closed"),
+	} { // the snapshot's model, and another
 		client, _ := nodeOf(t, js, source)
-		refusedAll(t, client, "w", `wallet "w" cannot be read because the journal lacks its events of versions 192 to 2`)
+		refusedAll(t, client, "w",
+			`wallet "w" cannot be read because the journal lacks its events of versions 192 to 2`)
 		whole(t, client, "later", int64(2+version))
 	}
 }
@@ -256,7 +265,9 @@ func TestDamage_CommandsAreRejectedUntilLossIsAccepted(t *testing.T) {
 	}
 	following := otherService.Integrity().Changed()
 	stopped := startIntegrity(t, otherService)
-	if _, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone"); err != nil {
+	if _, err := journal.AcceptLoss(
+		contextkit.PlatformContext(t.Context()), js, "operator", "the disk is gone",
+	); err != nil {
 		t.Fatal(err)
 	}
 	natstest.Await(t, following, "the accepted loss is noticed")

@@ -65,7 +65,8 @@ func asConnectError(err error) error {
 		for _, v := range payload.Violations {
 			v.Field, v.Message = excerpt.Text(v.Field, excerpt.Name), excerpt.Text(v.Message, excerpt.Name)
 			shown.Violations = append(shown.Violations, v)
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Message})
+			bad.FieldViolations = append(bad.FieldViolations,
+				&errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Message})
 		}
 		return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, shown.Error()), bad)
 	case errors.As(err, &rule):
@@ -91,41 +92,75 @@ func asConnectError(err error) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
 			rpc.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))
 	case errors.As(err, &large):
-		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, large.Error()+": split the aggregate, or store less in its state"),
-			rpc.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeFailedPrecondition,
+				large.Error()+": split the aggregate, or store less in its state"),
+			rpc.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)),
+		)
 	case errors.As(err, &quota):
 		return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, quota.Error()),
 			&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
-				Subject: "tenant:" + quota.Tenant.String(), Description: quota.Error(), QuotaId: quota.Quota, QuotaValue: quota.Limit,
-				QuotaMetric: "headgate/tenant/" + quota.Quota, QuotaDimensions: map[string]string{"tenant": quota.Tenant.String()},
+				Subject: "tenant:" + quota.Tenant.String(), Description: quota.Error(), QuotaId: quota.Quota,
+				QuotaValue:      quota.Limit,
+				QuotaMetric:     "headgate/tenant/" + quota.Quota,
+				QuotaDimensions: map[string]string{"tenant": quota.Tenant.String()},
 			}}},
-			rpc.Reason("STORAGE_QUOTA", "scope", "tenant", "quota", quota.Quota, "limit", fmt.Sprint(quota.Limit), "use", fmt.Sprint(quota.Use)))
+			rpc.Reason("STORAGE_QUOTA", "scope", "tenant", "quota", quota.Quota, "limit", fmt.Sprint(quota.Limit),
+				"use", fmt.Sprint(quota.Use)))
 	case errors.Is(err, errKeyReused):
-		return rpc.WithDetails(connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
-			rpc.Reason("IDEMPOTENCY_KEY_REUSED"))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
+			rpc.Reason("IDEMPOTENCY_KEY_REUSED"),
+		)
 	case errors.Is(err, errContended):
 		return rpc.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": retry").WithCause(err), retryInfo())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		if errors.Is(err, errUncertain) {
-			return connect.NewError(connect.CodeDeadlineExceeded, errUncertain.Error()+" in time: retry with the same idempotency key to learn the outcome").WithCause(err)
+			return connect.NewError(
+				connect.CodeDeadlineExceeded,
+				errUncertain.Error()+" in time: retry with the same idempotency key to learn the outcome",
+			).WithCause(err)
 		}
 		return err
 	case errors.Is(err, errUncertain):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errUncertain.Error()+": retry with the same idempotency key to learn the outcome").WithCause(err), retryInfo())
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeUnavailable,
+				errUncertain.Error()+": retry with the same idempotency key to learn the outcome").WithCause(err),
+			retryInfo(),
+		)
 	case errors.Is(err, journal.ErrTooLarge):
-		return connect.NewError(connect.CodeInvalidArgument, "an event of the command exceeds the journal's size limit").WithCause(err)
+		return connect.NewError(connect.CodeInvalidArgument,
+			"an event of the command exceeds the journal's size limit").WithCause(err)
 	case errors.Is(err, journal.ErrTooMany):
-		return rpc.WithDetails(connect.Errorf(connect.CodeInvalidArgument, "the commands for one aggregate cause more than %d events: split the batch", journal.MaxAppend).WithCause(err),
-			rpc.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(journal.MaxAppend)))
+		return rpc.WithDetails(
+			connect.Errorf(
+				connect.CodeInvalidArgument,
+				"the commands for one aggregate cause more than %d events: split the batch", journal.MaxAppend,
+			).WithCause(err),
+			rpc.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(journal.MaxAppend)),
+		)
 	case errors.As(err, &storage):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the command was not stored: "+storage.What()+"; retry later with the same idempotency key").WithCause(err),
-			rpc.Reason(storageReason, "refusal", string(storage.Refusal)), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)})
+		return rpc.WithDetails(
+			connect.NewError(
+				connect.CodeUnavailable,
+				"the command was not stored: "+storage.What()+"; retry later with the same idempotency key",
+			).WithCause(err),
+			rpc.Reason(storageReason, "refusal", string(storage.Refusal)),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)},
+		)
 	case errors.Is(err, journal.ErrRefused):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal rejected the events and stored none of them: retry").WithCause(err), retryInfo())
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeUnavailable,
+				"the journal rejected the events and stored none of them: retry").WithCause(err),
+			retryInfo(),
+		)
 	case errors.Is(err, model.ErrEvaluation):
-		return connect.NewError(connect.CodeInternal, "evaluating the model failed: its author must correct it").WithCause(err)
+		return connect.NewError(connect.CodeInternal,
+			"evaluating the model failed: its author must correct it").WithCause(err)
 	}
-	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the journal is unavailable: retry").WithCause(err), retryInfo())
+	return rpc.WithDetails(
+		connect.NewError(connect.CodeUnavailable, "the journal is unavailable: retry").WithCause(err), retryInfo(),
+	)
 }
 
 func retryInfo() *errdetails.RetryInfo {

@@ -57,7 +57,8 @@ func TestForeignMessages_AreEventsOrDataLoss(t *testing.T) {
 		t.Run(strange.Name, func(t *testing.T) {
 			id := strange.Name
 			submit(t, client, "acme", command(id, "open", id+"-open", map[string]any{"owner": "ada"}))
-			sequence := natstest.PublishStrange(t, js, strange, "acme", "wallet", id, "deposited", 2, `{"amount":5,"unknown":{"a":[1]}}`)
+			sequence := natstest.PublishStrange(t, js, strange, "acme", "wallet", id, "deposited", 2,
+				`{"amount":5,"unknown":{"a":[1]}}`)
 			if strange.Fault == "" {
 				whole(t, client, id, 2)
 				whole(t, other, id, 3)
@@ -70,7 +71,9 @@ func TestForeignMessages_AreEventsOrDataLoss(t *testing.T) {
 			if at, err := positions.Parse(acme, named); err != nil || at != sequence {
 				t.Errorf("the reference is of sequence %d, %v; want %d", at, err, sequence)
 			}
-			if early, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: 1}); err != nil || early.GetVersion() != 1 {
+			if early, err := client.GetAggregate(
+				as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: 1},
+			); err != nil || early.GetVersion() != 1 {
 				t.Errorf("version 1: %v, %v", early, err)
 			}
 			declared, err := eventLog.DeclareNonEvent(operator, acme, sequence, "ada", "a test")
@@ -131,7 +134,10 @@ func TestForeignMessages_AggregateContinuesAfterNonEvent(t *testing.T) {
 	fresh, _ := nodeOf(t, js, model.Wallet)
 	whole(t, fresh, "counted", 4)
 	for version, want := range map[int64]int64{1: 1, 2: 2, 3: 3, 4: 4} {
-		if res, err := fresh.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "counted", Version: version}); err != nil || res.GetVersion() != want {
+		if res, err := fresh.GetAggregate(
+			as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "counted", Version: version},
+		); err != nil || res.GetVersion() != want {
 			t.Errorf("version %d: %v, %v", version, res, err)
 		}
 	}

@@ -30,7 +30,11 @@ func deposits(t *testing.T, client gatewayv1connect.CommandServiceClient, id str
 		for n := first; n <= min(last, first+99); n++ {
 			one := deposit(id, fmt.Sprintf("d-%d", n), 1)
 			req.Commands = append(req.Commands, &aggregatev1.BatchCommand{
-				AggregateType: one.GetAggregateType(), AggregateId: id, Command: one.GetCommand(), Payload: one.GetPayload(), IdempotencyKey: one.GetIdempotencyKey(),
+				AggregateType:  one.GetAggregateType(),
+				AggregateId:    id,
+				Command:        one.GetCommand(),
+				Payload:        one.GetPayload(),
+				IdempotencyKey: one.GetIdempotencyKey(),
 			})
 		}
 		res, err := client.SubmitBatch(as(t, "acme"), req)
@@ -98,7 +102,9 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 		}
 	}
 	cold, service := nodeOf(t, js, model.Wallet)
-	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"the node": warm, "a node that just started": cold} {
+	for name, client := range map[string]gatewayv1connect.CommandServiceClient{
+		"the node": warm, "a node that just started": cold,
+	} {
 		for _, n := range []int{1, 64, 65, 4096, 4097, 8192, 8193, 8500, commands - 128, commands - 127, commands} {
 			again := submit(t, client, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 			if !again.GetReplayed() || again.GetVersion() != int64(n+1) {
@@ -127,7 +133,8 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 	doubled := changed(t, "balance: state.balance + event.amount", "balance: state.balance + 2 * event.amount")
 	other, service := nodeOf(t, js, doubled)
 	for _, n := range []int{1, 4096, 8193, commands} {
-		if again := submit(t, other, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1)); !again.GetReplayed() || again.GetVersion() != int64(n+1) {
+		if again := submit(t, other, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1)); !again.GetReplayed() ||
+			again.GetVersion() != int64(n+1) {
 			t.Errorf("another model's node answers d-%d with %v, want version %d again", n, again, n+1)
 		}
 	}
@@ -159,11 +166,27 @@ func TestIdempotency_EventsOlderThanTheTTLMakeNoRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	acme, old := natstest.Tenant(t, "acme"), time.Now().Add(-streams.IdempotencyTTL-time.Hour)
-	events := []journal.Event{{ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Time: old, Data: []byte(`{"owner":"ada"}`)}}
+	events := []journal.Event{
+		{
+			ID:            contextkit.NewID(),
+			Type:          "opened",
+			AggregateType: "wallet",
+			AggregateID:   "w",
+			Version:       1,
+			Time:          old,
+			Data:          []byte(`{"owner":"ada"}`),
+		},
+	}
 	for n := range 400 {
 		events = append(events, journal.Event{
-			ID: contextkit.NewID(), Type: "deposited", AggregateType: "wallet", AggregateID: "w", Version: int64(n + 2), Time: old, Data: []byte(`{"amount":1}`),
-			Command: journal.CommandRef{IdempotencyKey: fmt.Sprintf("d-%d", n), Fingerprint: "f"},
+			ID:            contextkit.NewID(),
+			Type:          "deposited",
+			AggregateType: "wallet",
+			AggregateID:   "w",
+			Version:       int64(n + 2),
+			Time:          old,
+			Data:          []byte(`{"amount":1}`),
+			Command:       journal.CommandRef{IdempotencyKey: fmt.Sprintf("d-%d", n), Fingerprint: "f"},
 		})
 	}
 	if err := eventLog.Append(as(t, "acme"), acme, 0, events); err != nil {
@@ -214,7 +237,8 @@ func TestSubmit_WaitsForTheIdempotencyBacklog(t *testing.T) {
 		}
 	}
 	for _, n := range []int{0, 63, 64, accepted - 1} {
-		if again := submit(t, client, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1)); !again.GetReplayed() || again.GetVersion() != int64(n+2) {
+		if again := submit(t, client, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1)); !again.GetReplayed() ||
+			again.GetVersion() != int64(n+2) {
 			t.Errorf("d-%d is answered with %v, want version %d again", n, again, n+2)
 		}
 	}
@@ -230,8 +254,16 @@ func TestSubmit_NodeBehindReplaysOtherNodesAnswers(t *testing.T) {
 	behind, other := node(t, js), node(t, js)
 	submit(t, behind, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	both := &aggregatev1.SubmitBatchRequest{}
-	for _, c := range []*aggregatev1.SubmitRequest{deposit("w", "in", 100), command("w", "withdraw", "out", map[string]any{"amount": 50})} {
-		both.Commands = append(both.Commands, &aggregatev1.BatchCommand{AggregateType: "wallet", AggregateId: "w", Command: c.GetCommand(), Payload: c.GetPayload(), IdempotencyKey: c.GetIdempotencyKey()})
+	for _, c := range []*aggregatev1.SubmitRequest{
+		deposit("w", "in", 100), command("w", "withdraw", "out", map[string]any{"amount": 50}),
+	} {
+		both.Commands = append(both.Commands, &aggregatev1.BatchCommand{
+			AggregateType:  "wallet",
+			AggregateId:    "w",
+			Command:        c.GetCommand(),
+			Payload:        c.GetPayload(),
+			IdempotencyKey: c.GetIdempotencyKey(),
+		})
 	}
 	if res, err := other.SubmitBatch(as(t, "acme"), both); err != nil || outcomes(res) != "v2, v3" {
 		t.Fatalf("%v, %v", outcomes(res), err)
@@ -271,7 +303,8 @@ func TestCatchUp_FoldedEventsAreNotFoldedAgain(t *testing.T) {
 		folded := loaded(t, service)
 		res, again := client.GetAggregate(as(t, "acme"), w)
 		if again != nil || res.GetVersion() != events || loaded(t, service) != events {
-			t.Fatalf("after %v (%v events): version %d after %v events, %v; want %d", err, folded, res.GetVersion(), loaded(t, service), again, events)
+			t.Fatalf("after %v (%v events): version %d after %v events, %v; want %d", err, folded, res.GetVersion(),
+				loaded(t, service), again, events)
 		}
 		if err != nil && folded < events {
 			return

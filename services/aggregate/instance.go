@@ -51,7 +51,8 @@ func newInstance(log *idempotency.Log) *instance {
 func (s *Service) acquire(ctx context.Context, key aggregateKey) (*instance, error) {
 	i, found := s.cache.Get(key)
 	if !found {
-		i = s.cache.GetOrAdd(key, newInstance(s.logs.New(key.log())), instanceBytes) // a concurrent call may have added one
+		i = s.cache.GetOrAdd(key, newInstance(s.logs.New(key.log())),
+			instanceBytes) // a concurrent call may have added one
 	}
 	select {
 	case <-i.lock:
@@ -113,13 +114,15 @@ func (s *Service) fold(ctx context.Context, key aggregateKey, by rules, i *insta
 	}
 	known := event{max(i.version, i.snapshotted.version), max(i.sequence, i.snapshotted.sequence)}
 	var broken error
-	last, version, err := s.journal.LoadAll(ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event journal.Event) error {
-		s.loaded.Inc()
-		if broken = i.apply(ctx, key, by, event); broken != nil {
-			return broken
-		}
-		return i.log.Flush(ctx)
-	}, i.skip)
+	last, version, err := s.journal.LoadAll(
+		ctx, key.tenant, key.aggregateType, key.id, i.sequence+1, func(event journal.Event) error {
+			s.loaded.Inc()
+			if broken = i.apply(ctx, key, by, event); broken != nil {
+				return broken
+			}
+			return i.log.Flush(ctx)
+		}, i.skip,
+	)
 	switch {
 	case broken != nil:
 		i.forget()
@@ -174,7 +177,9 @@ func (i *instance) fold(ctx context.Context, key aggregateKey, by rules, event j
 }
 
 // evolve computes the next state from an event whose data is decoded.
-func (i *instance) evolve(ctx context.Context, by rules, event journal.Event, data model.Object, meta model.Meta) error {
+func (i *instance) evolve(
+	ctx context.Context, by rules, event journal.Event, data model.Object, meta model.Meta,
+) error {
 	state, err := by.Evolve(ctx, i.state, event.Type, data, meta)
 	if err != nil {
 		return err
@@ -206,12 +211,14 @@ var errReached = errors.New("version reached")
 func (s *Service) stateAt(ctx context.Context, key aggregateKey, by rules, version int64) (model.Object, int64, error) {
 	for again := false; ; again = true {
 		at := newInstance(nil) // for folding alone
-		err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event journal.Event) error {
-			if event.Version > version && at.continues(event.Version) {
-				return errReached
-			}
-			return at.fold(ctx, key, by, event)
-		}, at.skip)
+		err := s.journal.Load(
+			ctx, key.tenant, key.aggregateType, key.id, 1, int(version), func(event journal.Event) error {
+				if event.Version > version && at.continues(event.Version) {
+					return errReached
+				}
+				return at.fold(ctx, key, by, event)
+			}, at.skip,
+		)
 		if err = s.unreadable(key, err); errors.Is(err, errReached) {
 			return at.state, version, nil // a message that was declared no event has this version
 		}

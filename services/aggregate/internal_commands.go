@@ -23,12 +23,14 @@ func permit(ctx context.Context, by rules, c command) error {
 	}
 	if info, ok := connect.CallInfoForServerContext(ctx); ok {
 		rights := contextkit.RightsOf(info.RequestHeader())
-		if rights.Allow(rightInternal, by.Name, c.rule.Name) || !rights.Known() && contextkit.FromPlatform(info.RequestHeader()) {
+		if rights.Allow(rightInternal, by.Name, c.rule.Name) ||
+			!rights.Known() && contextkit.FromPlatform(info.RequestHeader()) {
 			return nil
 		}
 	}
 	name := by.Name + "." + c.rule.Name
 	return rpc.WithDetails(
-		connect.Errorf(connect.CodePermissionDenied, "the command %s is internal: the caller needs the right %q", name, rightInternal),
+		connect.Errorf(connect.CodePermissionDenied, "the command %s is internal: the caller needs the right %q", name,
+			rightInternal),
 		rpc.Reason(rpc.ReasonMissingRight, "right", rightInternal+":"+name))
 }

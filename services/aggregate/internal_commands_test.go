@@ -47,7 +47,10 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dry := transfer("complete", "", nil)
 			dry.DryRun = true
-			for _, req := range []*aggregatev1.SubmitRequest{transfer("complete", "", nil), dry, transfer("complete", "k", nil), transfer("fail", "", map[string]any{"wrong": true})} {
+			for _, req := range []*aggregatev1.SubmitRequest{
+				transfer("complete", "", nil), dry, transfer("complete", "k", nil),
+				transfer("fail", "", map[string]any{"wrong": true}),
+			} {
 				if req.GetCommand() == "fail" && name == "another command's right" {
 					continue
 				}
@@ -59,18 +62,24 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, dryRun := range []bool{false, true} {
-				_, err := client.SubmitBatch(stating(as(t, "acme"), headers...), &aggregatev1.SubmitBatchRequest{DryRun: dryRun, Commands: []*aggregatev1.BatchCommand{
-					{AggregateType: "wallet", AggregateId: "w", Command: "open", Payload: payload},
-					{AggregateType: "transfer", AggregateId: "t", Command: "complete"},
-				}})
+				_, err := client.SubmitBatch(
+					stating(as(t, "acme"), headers...),
+					&aggregatev1.SubmitBatchRequest{DryRun: dryRun, Commands: []*aggregatev1.BatchCommand{
+						{AggregateType: "wallet", AggregateId: "w", Command: "open", Payload: payload},
+						{AggregateType: "transfer", AggregateId: "t", Command: "complete"},
+					}},
+				)
 				refused(t, err, connect.CodePermissionDenied, "transfer.complete is internal")
 			}
 		})
 	}
-	if _, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := client.GetAggregate(
+		as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"},
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Fatalf("a rejected batch has opened the wallet: %v", err)
 	}
-	got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "transfer", AggregateId: "t"})
+	got, err := client.GetAggregate(as(t, "acme"),
+		&aggregatev1.GetAggregateRequest{AggregateType: "transfer", AggregateId: "t"})
 	if err != nil || got.GetVersion() != 1 {
 		t.Fatalf("%v, %v: want the request alone", got, err)
 	}
@@ -87,7 +96,9 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := client.Submit(stating(as(t, "acme"), rights, "command.internal"), transfer("complete", "k", nil)); err != nil {
+	if _, err := client.Submit(
+		stating(as(t, "acme"), rights, "command.internal"), transfer("complete", "k", nil),
+	); err != nil {
 		t.Fatal(err)
 	}
 	_, err = client.Submit(as(t, "acme"), transfer("complete", "k", nil)) // a retry that would be answered

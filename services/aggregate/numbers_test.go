@@ -33,11 +33,15 @@ aggregates:
 func TestSubmit_AcceptedNumberFoldsEquallyOnEveryNode(t *testing.T) {
 	js := natstest.Start(t)
 	first, _ := nodeOf(t, js, meter(1))
-	for n, value := range []any{0.5, 1e16, float64(1<<53) + 2, 1e18, -1e18, float64(1 << 60), float64(1 << 63), 1e19, 1e20, 1e21, 1.5e300, -0.25, 3.0} {
+	for n, value := range []any{
+		0.5, 1e16, float64(1<<53) + 2, 1e18, -1e18, float64(1 << 60), float64(1 << 63), 1e19, 1e20, 1e21, 1.5e300,
+		-0.25, 3.0,
+	} {
 		id := fmt.Sprintf("m%d", n)
 		res, err := first.Submit(as(t, "acme"), command(id, "read", "", map[string]any{"value": value}))
 		second, _ := nodeOf(t, js, meter(1)) // has nothing cached
-		got, readErr := second.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
+		got, readErr := second.GetAggregate(as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
 		if err != nil { // an integer type in the model accepts no half: rejected before anything is stored
 			refused(t, readErr, connect.CodeNotFound, "no events")
 			continue
@@ -46,7 +50,8 @@ func TestSubmit_AcceptedNumberFoldsEquallyOnEveryNode(t *testing.T) {
 			t.Errorf("%v was accepted, and another node answers %v", value, readErr)
 			continue
 		}
-		here, err := first.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
+		here, err := first.GetAggregate(as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,12 +77,14 @@ func TestSubmitBatch_TooManyEventsIsInvalidArgument(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n, result := range res.GetResults() {
-			if code := connect.Code(result.GetError().GetCode()); code != connect.CodeInvalidArgument || !strings.Contains(result.GetError().GetMessage(), "split the batch") {
+			if code := connect.Code(result.GetError().GetCode()); code != connect.CodeInvalidArgument ||
+				!strings.Contains(result.GetError().GetMessage(), "split the batch") {
 				t.Fatalf("command %d: %v", n, result)
 			}
 		}
 	}
-	if res, err := client.SubmitBatch(as(t, "acme"), many(90)); err != nil || res.GetResults()[89].GetResponse().GetVersion() != 990 {
+	if res, err := client.SubmitBatch(as(t, "acme"), many(90)); err != nil ||
+		res.GetResults()[89].GetResponse().GetVersion() != 990 {
 		t.Errorf("a batch of 990 events: %v, %v", outcomes(res), err)
 	}
 }

@@ -32,7 +32,13 @@ func walletCommand(t *testing.T, id, command, key string, payload map[string]any
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &aggregatev1.SubmitRequest{AggregateType: "wallet", AggregateId: id, Command: command, Payload: object, IdempotencyKey: key}
+	return &aggregatev1.SubmitRequest{
+		AggregateType:  "wallet",
+		AggregateId:    id,
+		Command:        command,
+		Payload:        object,
+		IdempotencyKey: key,
+	}
 }
 
 // exhausted checks that an error names the exceeded quota, in its text and in its details.
@@ -41,7 +47,8 @@ func exhausted(t *testing.T, err error, quota string, limit int64) {
 	if connect.CodeOf(err) != connect.CodeResourceExhausted {
 		t.Fatalf("it answers %v, want resource_exhausted", err)
 	}
-	if text := err.Error(); !strings.Contains(text, "acme") || !strings.Contains(text, fmt.Sprintf("%d %s", limit, quota)) || !strings.Contains(text, "SetStorageQuota") {
+	if text := err.Error(); !strings.Contains(text, "acme") ||
+		!strings.Contains(text, fmt.Sprintf("%d %s", limit, quota)) || !strings.Contains(text, "SetStorageQuota") {
 		t.Errorf("the error says %q: want tenant, quota and what to do", text)
 	}
 	var known *connect.Error
@@ -64,7 +71,8 @@ func exhausted(t *testing.T, err error, quota string, limit int64) {
 			t.Error("it asks the client to try again")
 		}
 	}
-	if v := failure.GetViolations(); len(v) != 1 || v[0].GetSubject() != "tenant:acme" || v[0].GetQuotaId() != quota || v[0].GetQuotaValue() != limit {
+	if v := failure.GetViolations(); len(v) != 1 || v[0].GetSubject() != "tenant:acme" || v[0].GetQuotaId() != quota ||
+		v[0].GetQuotaValue() != limit {
 		t.Errorf("the violations are %v", v)
 	}
 	if info.GetReason() != "STORAGE_QUOTA" || info.GetMetadata()["quota"] != quota || info.GetMetadata()["use"] == "" {
@@ -104,11 +112,15 @@ func TestQuota_RejectsCommandsBeyondLimit(t *testing.T) {
 	if _, err := client.Submit(acme, dry); err != nil {
 		t.Errorf("a dry run answers %v", err)
 	}
-	if got, err := client.GetAggregate(acme, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"}); err != nil || got.GetVersion() != 4 {
+	if got, err := client.GetAggregate(
+		acme, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"},
+	); err != nil || got.GetVersion() != 4 {
 		t.Errorf("reading answers %v, %v", got, err)
 	}
 	// Another tenant has its own quota.
-	if _, err := client.Submit(as(t, "globex"), walletCommand(t, "a", "open", "k0", map[string]any{"owner": "ada"})); err != nil {
+	if _, err := client.Submit(
+		as(t, "globex"), walletCommand(t, "a", "open", "k0", map[string]any{"owner": "ada"}),
+	); err != nil {
 		t.Errorf("another tenant is refused: %v", err)
 	}
 	// A batch is rejected as single commands are.
@@ -131,7 +143,8 @@ func TestQuota_ConcurrentCommandsDoNotExceedLimit(t *testing.T) {
 	for n := range 64 {
 		calls.Go(func() {
 			<-begin
-			_, err := client.Submit(acme, walletCommand(t, fmt.Sprint("w", n), "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"}))
+			_, err := client.Submit(acme,
+				walletCommand(t, fmt.Sprint("w", n), "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"}))
 			switch {
 			case err == nil:
 				stored.Add(1)
@@ -153,14 +166,17 @@ func TestQuota_OnlyPlatformUsesReserve(t *testing.T) {
 	client, _ := nodeWith(t, js, model.Wallet, aggregate.Config{Quota: fleet.StorageQuota{Events: 20}})
 	acme := as(t, "acme")
 	for n := range 20 {
-		if _, err := client.Submit(acme, walletCommand(t, fmt.Sprint("w", n), "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"})); err != nil {
+		if _, err := client.Submit(
+			acme, walletCommand(t, fmt.Sprint("w", n), "open", fmt.Sprint("k", n), map[string]any{"owner": "ada"}),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, key := range []string{"workflow:e:transfer:take", "workflow:", "WORKFLOW:x", ""} {
 		_, err := client.Submit(acme, walletCommand(t, "w0", "deposit", key, map[string]any{"amount": 1}))
 		exhausted(t, err, "events", 20)
-		_, err = client.Submit(platform(acme, "true"), walletCommand(t, "w0", "deposit", key, map[string]any{"amount": 1}))
+		_, err = client.Submit(platform(acme, "true"),
+			walletCommand(t, "w0", "deposit", key, map[string]any{"amount": 1}))
 		exhausted(t, err, "events", 20)
 	}
 	object, _ := structpb.NewStruct(map[string]any{"amount": 1})
@@ -169,7 +185,11 @@ func TestQuota_OnlyPlatformUsesReserve(t *testing.T) {
 		req := &aggregatev1.SubmitBatchRequest{}
 		for n, key := range keys {
 			req.Commands = append(req.Commands, &aggregatev1.BatchCommand{
-				AggregateType: "wallet", AggregateId: fmt.Sprint("w", n), Command: "deposit", Payload: object, IdempotencyKey: key,
+				AggregateType:  "wallet",
+				AggregateId:    fmt.Sprint("w", n),
+				Command:        "deposit",
+				Payload:        object,
+				IdempotencyKey: key,
 			})
 		}
 		res, err := client.SubmitBatch(ctx, req)
@@ -191,7 +211,8 @@ func TestQuota_OnlyPlatformUsesReserve(t *testing.T) {
 	if !slices.Equal(codes, []connect.Code{0, connect.CodeResourceExhausted}) {
 		t.Errorf("the platform's batch answers %v, want one success and one refusal", codes)
 	}
-	_, err := client.Submit(platform(acme, "1"), walletCommand(t, "w5", "deposit", "workflow:c", map[string]any{"amount": 1}))
+	_, err := client.Submit(platform(acme, "1"),
+		walletCommand(t, "w5", "deposit", "workflow:c", map[string]any{"amount": 1}))
 	exhausted(t, err, "events", 20)
 }
 
@@ -221,7 +242,8 @@ func TestQuota_CancelledCommandsAreCounted(t *testing.T) {
 				ctx, cancel := context.WithCancel(tenant)
 				done := make(chan error, 1)
 				go func() {
-					_, err := client.Submit(ctx, walletCommand(t, fmt.Sprint("w", n), "open", "", map[string]any{"owner": "ada"}))
+					_, err := client.Submit(ctx,
+						walletCommand(t, fmt.Sprint("w", n), "open", "", map[string]any{"owner": "ada"}))
 					done <- err
 				}()
 				select {

@@ -43,7 +43,8 @@ func TestSubmit_EventDataBeyondByteLimitIsOmitted(t *testing.T) {
 		}
 		omitted := 0
 		for i, event := range events {
-			if event.GetId() == "" || event.GetVersion() != int64(i%3+1) || (event.GetData() == nil) != event.GetDataOmitted() {
+			if event.GetId() == "" || event.GetVersion() != int64(i%3+1) ||
+				(event.GetData() == nil) != event.GetDataOmitted() {
 				t.Errorf("%s: event %d is %v", name, i, event.GetVersion())
 			}
 			if event.GetDataOmitted() {
@@ -65,7 +66,12 @@ func TestSubmit_EventDataBeyondByteLimitIsOmitted(t *testing.T) {
 	batch := &aggregatev1.SubmitBatchRequest{}
 	for n := range 2 {
 		c := command(fmt.Sprint("b", n), "put", "", map[string]any{"text": strings.Repeat("x", 300_000)})
-		batch.Commands = append(batch.Commands, &aggregatev1.BatchCommand{AggregateType: c.GetAggregateType(), AggregateId: c.GetAggregateId(), Command: c.GetCommand(), Payload: c.GetPayload()})
+		batch.Commands = append(batch.Commands, &aggregatev1.BatchCommand{
+			AggregateType: c.GetAggregateType(),
+			AggregateId:   c.GetAggregateId(),
+			Command:       c.GetCommand(),
+			Payload:       c.GetPayload(),
+		})
 	}
 	res, err := client.SubmitBatch(as(t, "acme"), batch)
 	if err != nil {
@@ -91,7 +97,8 @@ func TestGetAggregate_TooLargeStateIsRejected(t *testing.T) {
 	var sequence uint64
 	for n := range 18 { // more than a command may store now
 		events := []journal.Event{{
-			ID: contextkit.NewID(), Type: "added", AggregateType: "wallet", AggregateID: "a", Version: int64(n + 1), Time: time.Now(),
+			ID: contextkit.NewID(), Type: "added", AggregateType: "wallet", AggregateID: "a", Version: int64(n + 1),
+			Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 900_000)),
 		}}
 		if err := eventLog.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
@@ -99,12 +106,14 @@ func TestGetAggregate_TooLargeStateIsRejected(t *testing.T) {
 		}
 		sequence = events[0].Sequence
 		call, end := context.WithCancel(as(t, "acme")) // every transport cancels the context
-		res, err := client.GetAggregate(call, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"})
+		res, err := client.GetAggregate(call,
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"})
 		end()
 		switch {
 		case n < 17 && (err != nil || len(res.GetState().AsMap()["texts"].([]any)) != n+1):
 			t.Fatalf("a state of %d texts: %v", n+1, err)
-		case n == 17 && (connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "state")):
+		case n == 17 &&
+			(connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "state")):
 			t.Errorf("a state of 16 MB: %v", err)
 		}
 	}

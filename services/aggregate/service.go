@@ -83,13 +83,18 @@ type Config struct {
 }
 
 // New returns the service. The platform's streams must exist; timeline may be nil.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, timeline *timeline.Recorder) (*Service, error) {
+func New(
+	ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants,
+	timeline *timeline.Recorder,
+) (*Service, error) {
 	journal, err := journal.Open(ctx, js)
 	if err != nil {
 		return nil, err
 	}
 	groups := prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "headgate_aggregate_group_size", Help: "Commands (or batches for one aggregate) that shared one write to the journal.", Buckets: []float64{32, 48, 64, 96, 128, 192},
+		Name:    "headgate_aggregate_group_size",
+		Help:    "Commands (or batches for one aggregate) that shared one write to the journal.",
+		Buckets: []float64{32, 48, 64, 96, 128, 192},
 	})
 	if config.Synced {
 		journal.GroupCommit(func(appends int) { groups.Observe(float64(appends)) })
@@ -116,13 +121,25 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 	indexBytes := config.CacheBytes / indexShare
 	return &Service{
 		limiter: response.NewLimiter(config.Answers),
-		loaded:  prometheus.NewCounter(prometheus.CounterOpts{Name: "headgate_aggregate_events_loaded_total", Help: "Events read to fold aggregates that were not cached or not up to date."}),
-		groups:  groups,
-		tenants: tenants, models: models, journal: journal, conn: js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), snapshots: snapshots, memory: newCacheMetrics(),
-		logs:     idempotency.NewLogs(answers, indexBytes),
-		cache:    tenantcache.New[aggregateKey, *instance](config.CacheBytes-indexBytes, func(k aggregateKey) contextkit.TenantID { return k.tenant }),
-		timeline: timeline, usage: meter,
+		loaded: prometheus.NewCounter(
+			prometheus.CounterOpts{
+				Name: "headgate_aggregate_events_loaded_total",
+				Help: "Events read to fold aggregates that were not cached or not up to date.",
+			},
+		),
+		groups:    groups,
+		tenants:   tenants,
+		models:    models,
+		journal:   journal,
+		conn:      js.Conn(),
+		positions: position.NewCodec(secret, journal.Epoch, config.Tokens),
+		snapshots: snapshots,
+		memory:    newCacheMetrics(),
+		logs:      idempotency.NewLogs(answers, indexBytes),
+		cache: tenantcache.New[aggregateKey, *instance](config.CacheBytes-indexBytes,
+			func(k aggregateKey) contextkit.TenantID { return k.tenant }),
+		timeline: timeline,
+		usage:    meter,
 	}, nil
 }
 
@@ -190,7 +207,13 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	}
 	began := time.Now()
 	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
-	decided, err := s.submit(ctx, submission{key: key, rules: by, commands: []command{c}, dryRun: req.GetDryRun(), platform: fromPlatform(ctx)})
+	decided, err := s.submit(ctx, submission{
+		key:      key,
+		rules:    by,
+		commands: []command{c},
+		dryRun:   req.GetDryRun(),
+		platform: fromPlatform(ctx),
+	})
 	if !req.GetDryRun() {
 		s.record(ctx, key, req.GetCommand(), began, decided, asConnectError(err))
 	}
@@ -214,14 +237,20 @@ func fromPlatform(ctx context.Context) bool {
 
 // record adds a span for the commands, and one for each new event, to the timeline. name is the name of the command,
 // or describes the batch.
-func (s *Service) record(ctx context.Context, key aggregateKey, name string, began time.Time, decided []decision, err error) {
+func (s *Service) record(
+	ctx context.Context, key aggregateKey, name string, began time.Time, decided []decision, err error,
+) {
 	if s.timeline == nil {
 		return
 	}
 	subject := key.aggregateType + "/" + key.id
 	span := timeline.Span{
-		Kind: timeline.KindCommand, Name: name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
-		Code: rpc.CodeName(err), Subject: subject,
+		Kind:         timeline.KindCommand,
+		Name:         name,
+		Started:      began,
+		Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
+		Code:         rpc.CodeName(err),
+		Subject:      subject,
 	}
 	if err != nil {
 		span.Detail = rpc.Public(err).Message()
@@ -239,9 +268,15 @@ func (s *Service) record(ctx context.Context, key aggregateKey, name string, beg
 		for _, event := range d.events {
 			if !d.replayed {
 				s.timeline.Record(ctx, timeline.Span{
-					Kind: timeline.KindEvent, Name: event.Type, Started: event.Time, Code: "ok", Subject: subject, Event: event.ID,
-					Span: event.Span, Published: time.Since(event.Time),
-					Detail: fmt.Sprintf("version %d", event.Version),
+					Kind:      timeline.KindEvent,
+					Name:      event.Type,
+					Started:   event.Time,
+					Code:      "ok",
+					Subject:   subject,
+					Event:     event.ID,
+					Span:      event.Span,
+					Published: time.Since(event.Time),
+					Detail:    fmt.Sprintf("version %d", event.Version),
 				})
 			}
 		}
@@ -256,15 +291,21 @@ func prepare(m *model.Model, req *aggregatev1.SubmitRequest) (rules, command, er
 	}
 	rule, ok := by.Command(req.GetCommand())
 	if !ok {
-		return rules{}, command{}, connect.Errorf(connect.CodeNotFound, "aggregate %q has no command %q", req.GetAggregateType(), req.GetCommand())
+		return rules{}, command{}, connect.Errorf(connect.CodeNotFound, "aggregate %q has no command %q",
+			req.GetAggregateType(), req.GetCommand())
 	}
 	return by, command{
-		rule: rule, payload: model.Normalize(req.GetPayload().AsMap()).(model.Object), ref: commandRef(req), expected: req.ExpectedVersion,
+		rule:     rule,
+		payload:  model.Normalize(req.GetPayload().AsMap()).(model.Object),
+		ref:      commandRef(req),
+		expected: req.ExpectedVersion,
 	}, nil
 }
 
 // GetAggregate implements CommandService.
-func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregateRequest) (*aggregatev1.GetAggregateResponse, error) {
+func (s *Service) GetAggregate(
+	ctx context.Context, req *aggregatev1.GetAggregateRequest,
+) (*aggregatev1.GetAggregateResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -284,7 +325,8 @@ func (s *Service) GetAggregate(ctx context.Context, req *aggregatev1.GetAggregat
 	case version == 0:
 		return nil, connect.Errorf(connect.CodeNotFound, "%s %q has no events", key.aggregateType, key.id)
 	case version < req.GetVersion():
-		return nil, connect.Errorf(connect.CodeOutOfRange, "%s %q is at version %d; version %d does not exist yet", key.aggregateType, key.id, version, req.GetVersion())
+		return nil, connect.Errorf(connect.CodeOutOfRange, "%s %q is at version %d; version %d does not exist yet",
+			key.aggregateType, key.id, version, req.GetVersion())
 	}
 	size := response.Object(state)
 	if err := response.TooLarge("the aggregate's state", size); err != nil {
@@ -336,13 +378,20 @@ func (b *budget) add(size int) bool {
 
 // response builds the response to a command. Event data beyond the budget is omitted, because the command has already
 // taken effect.
-func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool, room *budget) (*aggregatev1.SubmitResponse, error) {
+func (s *Service) response(
+	ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool, room *budget,
+) (*aggregatev1.SubmitResponse, error) {
 	res := &aggregatev1.SubmitResponse{Version: decided.version, Replayed: decided.replayed}
 	if !dryRun {
 		res.Position = s.positions.Format(tenant, decided.sequence)
 	}
 	for n, event := range decided.events {
-		out := &aggregatev1.Event{Id: event.ID, Type: event.Type, Version: event.Version, Time: timestamppb.New(event.Time)}
+		out := &aggregatev1.Event{
+			Id:      event.ID,
+			Type:    event.Type,
+			Version: event.Version,
+			Time:    timestamppb.New(event.Time),
+		}
 		res.Events = append(res.Events, out)
 		var data model.Object
 		if !decided.replayed {
@@ -350,7 +399,8 @@ func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, deci
 		} else {
 			// The event may have been stored in an earlier version of its type.
 			var err error
-			data, err = s.models.Current().Event(ctx, model.EventRef{Aggregate: event.AggregateType, Event: event.Type}, event.DataVersion, event.Data)
+			data, err = s.models.Current().Event(ctx, model.EventRef{Aggregate: event.AggregateType, Event: event.Type},
+				event.DataVersion, event.Data)
 			if err != nil {
 				return nil, asConnectError(err)
 			}
@@ -370,7 +420,11 @@ func (s *Service) response(ctx context.Context, tenant contextkit.TenantID, deci
 // meta returns the metadata of an event, or of a decision, for the model.
 func (k aggregateKey) meta(version int64, at time.Time, eventID string) model.Meta {
 	return model.Meta{
-		Tenant: k.tenant.String(), AggregateType: k.aggregateType, AggregateID: k.id,
-		Version: version, Time: at.UTC().Format(time.RFC3339Nano), EventID: eventID,
+		Tenant:        k.tenant.String(),
+		AggregateType: k.aggregateType,
+		AggregateID:   k.id,
+		Version:       version,
+		Time:          at.UTC().Format(time.RFC3339Nano),
+		EventID:       eventID,
 	}
 }

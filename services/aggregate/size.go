@@ -22,7 +22,8 @@ const (
 type stateSizeError struct{ bytes int }
 
 func (e *stateSizeError) Error() string {
-	return fmt.Sprintf("the command would make the aggregate's state %d bytes large; the limit is %d", e.bytes, maxStateBytes)
+	return fmt.Sprintf("the command would make the aggregate's state %d bytes large; the limit is %d", e.bytes,
+		maxStateBytes)
 }
 
 // checkStateSize rejects a state that is too large, unless it is not larger than the one before.
@@ -38,7 +39,8 @@ func checkStateSize(before, after model.Object) error {
 type roundedError struct{ place string }
 
 func (e *roundedError) Error() string {
-	return fmt.Sprintf("the command would set %s to an integer that JSON cannot represent exactly (above 2^53)", e.place)
+	return fmt.Sprintf("the command would set %s to an integer that JSON cannot represent exactly (above 2^53)",
+		e.place)
 }
 
 // checkIntegers rejects event data, or a state, with an integer that JSON would round. A state is accepted if the one

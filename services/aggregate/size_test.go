@@ -61,7 +61,8 @@ func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 			t.Fatalf("%v has no single detail", err)
 		}
 		detail, err := connectproto.UnmarshalErrorDetail(failed.Details()[0])
-		if info, ok := detail.(*errdetails.ErrorInfo); err != nil || !ok || info.GetReason() != "STATE_TOO_LARGE" || info.GetMetadata()["max_bytes"] != "4194304" {
+		if info, ok := detail.(*errdetails.ErrorInfo); err != nil || !ok || info.GetReason() != "STATE_TOO_LARGE" ||
+			info.GetMetadata()["max_bytes"] != "4194304" {
 			t.Errorf("the detail is %v, %v; want STATE_TOO_LARGE", detail, err)
 		}
 	}
@@ -72,7 +73,12 @@ func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 	_, err = client.Submit(as(t, "acme"), dry)
 	too(err)
 	res, err := client.SubmitBatch(as(t, "acme"), &aggregatev1.SubmitBatchRequest{Commands: []*aggregatev1.BatchCommand{
-		{AggregateType: "wallet", AggregateId: "n", Command: "tear", Payload: command("n", "", "", map[string]any{"pages": "z"}).GetPayload()},
+		{
+			AggregateType: "wallet",
+			AggregateId:   "n",
+			Command:       "tear",
+			Payload:       command("n", "", "", map[string]any{"pages": "z"}).GetPayload(),
+		},
 		{AggregateType: "wallet", AggregateId: "n", Command: "write", Payload: write("b").GetPayload()},
 	}})
 	if err != nil {
@@ -81,7 +87,8 @@ func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 	if code := res.GetResults()[1].GetError().GetCode(); code != int32(connect.CodeFailedPrecondition) {
 		t.Errorf("in a batch the command has the code %d, want FAILED_PRECONDITION", code)
 	}
-	got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "n"})
+	got, err := client.GetAggregate(as(t, "acme"),
+		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "n"})
 	if err != nil || got.GetVersion() != 4 {
 		t.Fatalf("the aggregate is at version %d, %v; want 4", got.GetVersion(), err)
 	}
@@ -98,7 +105,8 @@ func TestSubmit_TooLargeStateCanShrink(t *testing.T) {
 	var sequence uint64
 	for version := range int64(6) { // as an earlier version of the platform allowed
 		events := []journal.Event{{
-			ID: contextkit.NewID(), Type: "written", AggregateType: "wallet", AggregateID: "n", Version: version + 1, Time: time.Now(),
+			ID: contextkit.NewID(), Type: "written", AggregateType: "wallet", AggregateID: "n", Version: version + 1,
+			Time: time.Now(),
 			Data: fmt.Appendf(nil, `{"text":"%c%s"}`, 'a'+byte(version%2), strings.Repeat("x", 1_000_000)),
 		}}
 		if err := eventLog.Append(as(t, "acme"), natstest.Tenant(t, "acme"), sequence, events); err != nil {
@@ -117,7 +125,8 @@ func TestSubmit_TooLargeStateCanShrink(t *testing.T) {
 func TestCache_LargeStatesStayWithinByteLimit(t *testing.T) {
 	js := natstest.Start(t)
 	const cacheBytes = 16 << 20
-	client, service := nodeWith(t, js, notebook, aggregate.Config{CacheBytes: cacheBytes, Answers: response.Config{TenantBytes: 1 << 30, NodeBytes: 1 << 30}})
+	client, service := nodeWith(t, js, notebook,
+		aggregate.Config{CacheBytes: cacheBytes, Answers: response.Config{TenantBytes: 1 << 30, NodeBytes: 1 << 30}})
 	submit(t, client, "globex", command("quiet", "write", "", map[string]any{"text": "one"}))
 	before := loaded(t, service)
 	for n := range 64 { // 32 MiB
@@ -154,7 +163,8 @@ func TestCache_LargeStatesStayWithinByteLimit(t *testing.T) {
 	if n := testutil.CollectAndCount(service, "headgate_aggregate_cache_entries"); n != 2 {
 		t.Errorf("%d series of entries, want 2", n)
 	}
-	got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "big-0"})
+	got, err := client.GetAggregate(as(t, "acme"),
+		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "big-0"})
 	if err != nil || got.GetVersion() != 2 {
 		t.Errorf("an evicted aggregate is at version %d, %v; want 2", got.GetVersion(), err)
 	}

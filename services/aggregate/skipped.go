@@ -42,7 +42,8 @@ func (i *instance) continues(version int64) bool {
 // folding reads the message again.
 func (s *Service) confirmSkipped(ctx context.Context, key aggregateKey, i *instance) error {
 	for _, p := range i.skipped {
-		declared, err := s.journal.Declared(ctx, &journal.UnreadableError{Tenant: key.tenant, Sequence: p.Sequence, Stored: time.Unix(0, p.Stored)})
+		declared, err := s.journal.Declared(ctx,
+			&journal.UnreadableError{Tenant: key.tenant, Sequence: p.Sequence, Stored: time.Unix(0, p.Stored)})
 		if err != nil {
 			return err
 		}
@@ -61,7 +62,8 @@ type unreadableError struct {
 }
 
 func (e *unreadableError) Error() string {
-	return fmt.Sprintf("%s %q cannot be read: a message of it in the journal is not an event (reference %s)", e.key.aggregateType, e.key.id, e.reference)
+	return fmt.Sprintf("%s %q cannot be read: a message of it in the journal is not an event (reference %s)",
+		e.key.aggregateType, e.key.id, e.reference)
 }
 
 // unreadable returns err as an [*unreadableError] if reading the journal failed because of one. The reference does
@@ -75,6 +77,10 @@ func (s *Service) unreadable(key aggregateKey, err error) error {
 
 // notAnEvent returns the RPC error of an [*unreadableError].
 func notAnEvent(e *unreadableError) error {
-	return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, e.Error()+": an operator must declare it a non-event or restore the journal"),
-		rpc.Reason("MESSAGE_UNREADABLE", "aggregate_type", e.key.aggregateType, "aggregate_id", e.key.id, "reference", e.reference))
+	return rpc.WithDetails(
+		connect.NewError(connect.CodeDataLoss,
+			e.Error()+": an operator must declare it a non-event or restore the journal"),
+		rpc.Reason("MESSAGE_UNREADABLE", "aggregate_type", e.key.aggregateType, "aggregate_id", e.key.id, "reference",
+			e.reference),
+	)
 }

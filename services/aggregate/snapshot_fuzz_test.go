@@ -12,8 +12,16 @@ import (
 
 // FuzzParseSnapshot searches for texts that are parsed as a snapshot and cannot be used.
 func FuzzParseSnapshot(f *testing.F) {
-	for _, pages := range []string{`[]`, `[{"first":2,"hashes":"AAAAAA==","answers":{"k":{}}}]`, `[{"first":2,"hashes":"","answers":null}]`} {
-		f.Add(fmt.Appendf(nil, `{"format":%d,"model":"m","version":3,"sequence":9,"state":{"balance":1},"recent":{"r":{}},"order":["r"],"pages":%s}`, snapshotFormat, pages))
+	for _, pages := range []string{
+		`[]`, `[{"first":2,"hashes":"AAAAAA==","answers":{"k":{}}}]`, `[{"first":2,"hashes":"","answers":null}]`,
+	} {
+		f.Add(
+			fmt.Appendf(
+				nil,
+				`{"format":%d,"model":"m","version":3,"sequence":9,"state":{"balance":1},"recent":{"r":{}},"order":["r"],"pages":%s}`,
+				snapshotFormat, pages,
+			),
+		)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		parsed, state, ok := parseSnapshot(text)
@@ -38,7 +46,11 @@ func TestSnapshot_StoredByEarlierVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	known, ok, err := i.log.Find(t.Context(), "d-12889")
-	if want := (idempotency.Answer{Fingerprint: "4380de10bf8b7c54d08caa1dd85f3a76", FirstSequence: 12891, Events: 1}); err != nil || !ok || known != want {
+	if want := (idempotency.Answer{
+		Fingerprint:   "4380de10bf8b7c54d08caa1dd85f3a76",
+		FirstSequence: 12891,
+		Events:        1,
+	}); err != nil || !ok || known != want {
 		t.Errorf("%v, %v, %v; want %v", known, ok, err, want)
 	}
 	i.model, i.epoch, i.version, i.sequence, i.state = stored.Model, stored.Epoch, stored.Version, stored.Sequence, state

@@ -74,7 +74,9 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for _, err := bucket.Get(t.Context(), "acme.wallet.w"); err != nil; _, err = bucket.Get(t.Context(), "acme.wallet.w") {
+	for _, err := bucket.Get(
+		t.Context(), "acme.wallet.w",
+	); err != nil; _, err = bucket.Get(t.Context(), "acme.wallet.w") {
 		if time.Now().After(deadline) {
 			t.Fatalf("no snapshot is stored: %v", err)
 		}
@@ -83,12 +85,14 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.snapshots.acme.wallet.w"); err != nil || msg.Header.Get("tenant-id") != "acme" || msg.Header.Get("traceparent") == "" {
+	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.snapshots.acme.wallet.w"); err != nil ||
+		msg.Header.Get("tenant-id") != "acme" || msg.Header.Get("traceparent") == "" {
 		t.Errorf("the snapshot has the headers %v, %v: want the context headers", msg.Header, err)
 	}
 	w := &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"}
 	cold, service := nodeOf(t, js, model.Wallet)
-	if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 || res.GetState().AsMap()["balance"] != 249.0 {
+	if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 ||
+		res.GetState().AsMap()["balance"] != 249.0 {
 		t.Fatalf("%v, %v", res, err)
 	}
 	if n := loaded(t, service); n != 50 {
@@ -97,11 +101,15 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 	if again := submit(t, cold, "acme", deposit("w", "d-150", 1)); !again.GetReplayed() {
 		t.Error("a key from before the snapshot is forgotten")
 	}
-	if res, err := cold.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w", Version: 3}); err != nil || res.GetState().AsMap()["balance"] != 2.0 {
+	if res, err := cold.GetAggregate(
+		as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w", Version: 3},
+	); err != nil || res.GetState().AsMap()["balance"] != 2.0 {
 		t.Errorf("at a version before the snapshot: %v, %v", res, err)
 	}
-	other, service := nodeOf(t, js, changed(t, "balance: state.balance + event.amount", "balance: state.balance + 2 * event.amount"))
-	if res, err := other.GetAggregate(as(t, "acme"), w); err != nil || res.GetState().AsMap()["balance"] != 498.0 || loaded(t, service) != 250 {
+	other, service := nodeOf(t, js,
+		changed(t, "balance: state.balance + event.amount", "balance: state.balance + 2 * event.amount"))
+	if res, err := other.GetAggregate(as(t, "acme"), w); err != nil || res.GetState().AsMap()["balance"] != 498.0 ||
+		loaded(t, service) != 250 {
 		t.Errorf("under another model: %v after %v events, %v", res, loaded(t, service), err)
 	}
 	// A node that folds this many events stores a snapshot.
@@ -117,7 +125,8 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 	}
 	entry := snapshotAfter(1)
 	with := func(pages string) string {
-		return strings.TrimSuffix(string(entry.Value()), "}") + `,"pages":` + pages + `}` // JSON: the last of two equal members counts
+		return strings.TrimSuffix(string(entry.Value()), "}") + `,"pages":` + pages +
+			`}` // JSON: the last of two equal members counts
 	}
 	for name, broken := range map[string]string{
 		"that is no JSON":                      "{",
@@ -129,7 +138,8 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		cold, service := nodeOf(t, js, model.Wallet)
-		if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 || loaded(t, service) != 250 {
+		if res, err := cold.GetAggregate(as(t, "acme"), w); err != nil || res.GetVersion() != 250 ||
+			loaded(t, service) != 250 {
 			t.Errorf("with a snapshot %s: %v after %v events, %v", name, res, loaded(t, service), err)
 		}
 		snapshotAfter(revision)
@@ -149,16 +159,19 @@ func TestUpcast_OldEventsFoldUnderNewModel(t *testing.T) {
 		"          - event: deposited\n            data: &moved\n              amount: cmd.amount\n              reference: \"has(cmd.reference) ? cmd.reference : ''\"\n",
 		"          - event: deposited\n            data: {mills: cmd.amount * 10}\n",
 		"data: *moved", "data: {amount: cmd.amount}",
-		"kind: \"'deposit'\", amount: event.amount, reference: event.reference", "kind: \"'deposit'\", amount: event.mills, reference: \"''\""))
+		"kind: \"'deposit'\", amount: event.amount, reference: event.reference",
+		"kind: \"'deposit'\", amount: event.mills, reference: \"''\""))
 	res, err := renewed.Submit(as(t, "acme"), deposit("w", "", 5))
 	if err != nil || res.GetEvents()[0].GetData().AsMap()["mills"] != 50.0 {
 		t.Fatalf("%v, %v", res, err)
 	}
-	got, err := renewed.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+	got, err := renewed.GetAggregate(as(t, "acme"),
+		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 	if err != nil || got.GetState().AsMap()["balance"] != 1050.0 {
 		t.Errorf("%v, %v; want the old deposit of 100 and the new one of 5 in thousandths", got, err)
 	}
-	if again := submit(t, renewed, "acme", deposit("w", "key", 100)); !again.GetReplayed() || again.GetEvents()[0].GetData().AsMap()["mills"] != 1000.0 {
+	if again := submit(t, renewed, "acme", deposit("w", "key", 100)); !again.GetReplayed() ||
+		again.GetEvents()[0].GetData().AsMap()["mills"] != 1000.0 {
 		t.Errorf("an old command sent again: %v", again)
 	}
 }
@@ -166,7 +179,11 @@ func TestUpcast_OldEventsFoldUnderNewModel(t *testing.T) {
 func TestSubmit_UnfoldableEventIsNotAppended(t *testing.T) {
 	js := natstest.Start(t)
 	// The second deposit overflows an integer.
-	client, _ := nodeOf(t, js, changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + event.amount * 4611686018427387904}"))
+	client, _ := nodeOf(
+		t, js,
+		changed(t, "deposited: {balance: state.balance + event.amount}",
+			"deposited: {balance: state.balance + event.amount * 4611686018427387904}"),
+	)
 	submit(t, client, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))
 	submit(t, client, "acme", deposit("w", "one", 1))
 	_, err := client.Submit(as(t, "acme"), deposit("w", "two", 1))
@@ -175,19 +192,23 @@ func TestSubmit_UnfoldableEventIsNotAppended(t *testing.T) {
 	dry.DryRun = true
 	_, err = client.Submit(as(t, "acme"), dry)
 	refused(t, err, connect.CodeFailedPrecondition, "integer overflow")
-	res, err := client.SubmitBatch(as(t, "acme"), batch("b", deposit("w", "", 1), command("w", "withdraw", "", map[string]any{"amount": 5})))
+	res, err := client.SubmitBatch(as(t, "acme"),
+		batch("b", deposit("w", "", 1), command("w", "withdraw", "", map[string]any{"amount": 5})))
 	if err != nil || outcomes(res) != "failed_precondition, aborted" {
 		t.Errorf("a batch: %s, %v", outcomes(res), err)
 	}
 	// The aggregate continues, also on a node that folds it from its events.
 	cold, _ := nodeOf(t, js, model.Wallet)
 	for name, client := range map[string]gatewayv1connect.CommandServiceClient{"the node": client, "another": cold} {
-		got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+		got, err := client.GetAggregate(as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 		if err != nil || got.GetVersion() != 2 {
 			t.Errorf("%s: %v, %v, want version 2", name, got, err)
 		}
 	}
-	if v := submit(t, client, "acme", command("w", "withdraw", "", map[string]any{"amount": 1 << 20})).GetVersion(); v != 3 {
+	if v := submit(
+		t, client, "acme", command("w", "withdraw", "", map[string]any{"amount": 1 << 20}),
+	).GetVersion(); v != 3 {
 		t.Errorf("the next command makes version %d, want 3", v)
 	}
 }
@@ -195,7 +216,8 @@ func TestSubmit_UnfoldableEventIsNotAppended(t *testing.T) {
 func TestState_ConcurrentModelChangeDoesNotMixRevisions(t *testing.T) {
 	js := natstest.Start(t)
 	var doubled atomic.Bool
-	twice := changed(t, "deposited: {balance: state.balance + event.amount}", "deposited: {balance: state.balance + 2 * event.amount}")
+	twice := changed(t, "deposited: {balance: state.balance + event.amount}",
+		"deposited: {balance: state.balance + 2 * event.amount}")
 	models, err := model.Open(t.Context(), func(ctx context.Context) (string, []byte, error) {
 		if doubled.Load() {
 			return twice(ctx)
@@ -239,7 +261,8 @@ func TestState_ConcurrentModelChangeDoesNotMixRevisions(t *testing.T) {
 		if doubled.Load() {
 			want *= 2
 		}
-		got, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
+		got, err := client.GetAggregate(as(t, "acme"),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 		if err != nil || got.GetState().AsMap()["balance"] != want {
 			t.Errorf("the balance is %v, %v; want %v", got.GetState(), err, want)
 		}

@@ -109,7 +109,8 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 		return err
 	}
-	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() || i.sequence < i.snapshotted.sequence || len(i.skipped) > 0 {
+	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() ||
+		i.sequence < i.snapshotted.sequence || len(i.skipped) > 0 {
 		err = refresh()
 	} else {
 		pending, err = s.previous(ctx, sub, i, out)
@@ -156,7 +157,12 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 				err = &refusal{pending[0], errKeyReused}
 			}
 			return out, err
-		case errors.Is(err, journal.ErrTooLarge), errors.Is(err, journal.ErrTooMany), errors.Is(err, journal.ErrRefused), errors.Is(err, journal.ErrEndMissing), errors.Is(err, contextkit.ErrNoContext):
+		case errors.Is(
+			err, journal.ErrTooLarge,
+		), errors.Is(
+			err, journal.ErrTooMany,
+		), errors.Is(err,
+			journal.ErrRefused), errors.Is(err, journal.ErrEndMissing), errors.Is(err, contextkit.ErrNoContext):
 			return nil, err
 		default:
 			i.forget() // it is unknown whether the events were stored
@@ -169,7 +175,9 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 // decide evaluates the pending commands, each on the state that results from the commands before it. It returns their
 // events and the resulting state. Events that the model could not fold are rejected, because they could never be read
 // again.
-func (s *Service) decide(ctx context.Context, sub submission, i *instance, pending []int, out []decision) ([]journal.Event, *instance, error) {
+func (s *Service) decide(
+	ctx context.Context, sub submission, i *instance, pending []int, out []decision,
+) ([]journal.Event, *instance, error) {
 	now := time.Now()
 	ahead := &instance{state: i.state, version: i.version}
 	decidedBy := s.modelRef(sub.rules.model)
@@ -194,8 +202,16 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 			}
 			decided[m].Data = stored
 			made := journal.Event{
-				ID: contextkit.NewID(), Type: event.Type, AggregateType: sub.key.aggregateType, AggregateID: sub.key.id,
-				Version: ahead.version + 1, Time: now, Data: data, DataVersion: sub.rules.EventVersion(event.Type), Command: c.ref, Model: decidedBy,
+				ID:            contextkit.NewID(),
+				Type:          event.Type,
+				AggregateType: sub.key.aggregateType,
+				AggregateID:   sub.key.id,
+				Version:       ahead.version + 1,
+				Time:          now,
+				Data:          data,
+				DataVersion:   sub.rules.EventVersion(event.Type),
+				Command:       c.ref,
+				Model:         decidedBy,
 			}
 			if s.timeline.HasObserver() {
 				made.Span = contextkit.NewSpanID()
@@ -207,14 +223,23 @@ func (s *Service) decide(ctx context.Context, sub submission, i *instance, pendi
 				return nil, nil, &refusal{n, undecidable(err)}
 			}
 			// Reject an event that a view could not apply with any rows, because it would make the view fail.
-			if err := sub.rules.model.CheckProjections(ctx, model.EventRef{Aggregate: sub.rules.Name, Event: made.Type}, stored, meta); err != nil {
+			if err := sub.rules.model.CheckProjections(
+				ctx, model.EventRef{Aggregate: sub.rules.Name, Event: made.Type}, stored, meta,
+			); err != nil {
 				return nil, nil, &refusal{n, undecidable(err)}
 			}
 		}
-		if err := errors.Join(checkStateSize(before, ahead.state), checkIntegers("state", before, ahead.state)); err != nil {
+		if err := errors.Join(
+			checkStateSize(before, ahead.state), checkIntegers("state", before, ahead.state),
+		); err != nil {
 			return nil, nil, &refusal{n, err}
 		}
-		out[n] = decision{events: all[first:], decided: decided, version: ahead.version, sequence: i.sequence}
+		out[n] = decision{
+			events:   all[first:],
+			decided:  decided,
+			version:  ahead.version,
+			sequence: i.sequence,
+		}
 	}
 	// Appending may have reallocated all, so assign each decision its part again.
 	first := 0
@@ -273,7 +298,10 @@ func (s *Service) count(sub submission, i *instance, pending []int, events []jou
 }
 
 // acknowledge updates the instance and the decisions after a successful append.
-func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []journal.Event, ahead *instance) {
+func (s *Service) acknowledge(
+	ctx context.Context, sub submission, i *instance, pending []int, out []decision, events []journal.Event,
+	ahead *instance,
+) {
 	i.state, i.version = ahead.state, ahead.version
 	for _, event := range events {
 		i.sequence = event.Sequence
@@ -289,7 +317,9 @@ func (s *Service) acknowledge(ctx context.Context, sub submission, i *instance, 
 
 // previous fills in the stored answers of the commands' idempotency keys, and returns the indexes of the commands
 // that have none.
-func (s *Service) previous(ctx context.Context, sub submission, i *instance, out []decision) (pending []int, err error) {
+func (s *Service) previous(
+	ctx context.Context, sub submission, i *instance, out []decision,
+) (pending []int, err error) {
 	for n, c := range sub.commands {
 		if c.ref.IdempotencyKey == "" {
 			pending = append(pending, n)
@@ -316,11 +346,14 @@ func (s *Service) previous(ctx context.Context, sub submission, i *instance, out
 // replay reads the events of a command that was decided before.
 func (s *Service) replay(ctx context.Context, key aggregateKey, known idempotency.Answer) (decision, error) {
 	out := decision{replayed: true}
-	err := s.journal.Load(ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, known.Events, func(event journal.Event) error {
-		out.events = append(out.events, event)
-		out.version, out.sequence = event.Version, event.Sequence
-		return nil
-	})
+	err := s.journal.Load(
+		ctx, key.tenant, key.aggregateType, key.id, known.FirstSequence, known.Events,
+		func(event journal.Event) error {
+			out.events = append(out.events, event)
+			out.version, out.sequence = event.Version, event.Sequence
+			return nil
+		},
+	)
 	if err = s.unreadable(key, err); err != nil {
 		return decision{}, err
 	}

@@ -23,7 +23,8 @@ type unfoldableError struct {
 
 func (e *unfoldableError) Error() string {
 	return fmt.Sprintf("the model cannot apply the event %s.%s (%s, version %d) of %s/%s: %v",
-		e.event.AggregateType, e.event.Type, e.event.ID, e.event.Version, e.event.AggregateType, excerpt.Text(e.event.AggregateID, excerpt.Name), e.err)
+		e.event.AggregateType, e.event.Type, e.event.ID, e.event.Version, e.event.AggregateType,
+		excerpt.Text(e.event.AggregateID, excerpt.Name), e.err)
 }
 
 func (e *unfoldableError) Unwrap() error { return e.err }
@@ -35,8 +36,17 @@ func notApplicable(e *unfoldableError) error {
 		id = rule.ID
 	}
 	aggregate := e.event.AggregateType + "/" + excerpt.Text(e.event.AggregateID, excerpt.Name)
-	return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, text+": correct the rule in the model, or add an upcast"),
-		&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{Type: "EVENT", Subject: aggregate, Description: text}}},
-		rpc.Reason("EVENT_NOT_APPLICABLE", "aggregate", aggregate, "event_id", e.event.ID, "event_type", e.event.AggregateType+"."+e.event.Type,
-			"version", strconv.FormatInt(e.event.Version, 10), "rule", id))
+	return rpc.WithDetails(
+		connect.NewError(connect.CodeFailedPrecondition, text+": correct the rule in the model, or add an upcast"),
+		&errdetails.PreconditionFailure{
+			Violations: []*errdetails.PreconditionFailure_Violation{
+				{Type: "EVENT", Subject: aggregate, Description: text},
+			},
+		},
+		rpc.Reason(
+			"EVENT_NOT_APPLICABLE", "aggregate", aggregate, "event_id", e.event.ID, "event_type",
+			e.event.AggregateType+"."+e.event.Type,
+			"version", strconv.FormatInt(e.event.Version, 10), "rule", id,
+		),
+	)
 }

@@ -21,7 +21,9 @@ func TestForeignMessages_UnfoldableEventIsNamed(t *testing.T) {
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, model.Wallet)
 	other, _ := nodeOf(t, js, model.Wallet)
-	for name, data := range map[string]string{"text": `{"amount":"many"}`, "missing": `{}`, "null": `{"amount":null}`, "large": `{"amount":1e400}`} {
+	for name, data := range map[string]string{
+		"text": `{"amount":"many"}`, "missing": `{}`, "null": `{"amount":null}`, "large": `{"amount":1e400}`,
+	} {
 		submit(t, client, "acme", command(name, "open", name+"-open", map[string]any{"owner": "ada"}))
 		natstest.PublishStrange(t, js, natstest.Strange{Name: name}, "acme", "wallet", name, "deposited", 2, data)
 		dry := deposit(name, "", 1)
@@ -32,7 +34,11 @@ func TestForeignMessages_UnfoldableEventIsNamed(t *testing.T) {
 			_, tried := client.Submit(as(t, "acme"), dry)
 			for _, err := range []error{read, written, tried} {
 				known, ok := errors.AsType[*connect.Error](err)
-				if !ok || known.Code() != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "cannot apply the event wallet.deposited (other-wallet-"+name+", version 2) of wallet/"+name) {
+				if !ok || known.Code() != connect.CodeFailedPrecondition ||
+					!strings.Contains(
+						err.Error(),
+						"cannot apply the event wallet.deposited (other-wallet-"+name+", version 2) of wallet/"+name,
+					) {
 					t.Errorf("%s: %v, want FAILED_PRECONDITION with the event", name, err)
 					continue
 				}
@@ -49,7 +55,9 @@ func TestForeignMessages_UnfoldableEventIsNamed(t *testing.T) {
 				}
 			}
 		}
-		if early, err := client.GetAggregate(as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: name, Version: 1}); err != nil || early.GetVersion() != 1 {
+		if early, err := client.GetAggregate(
+			as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: name, Version: 1},
+		); err != nil || early.GetVersion() != 1 {
 			t.Errorf("%s: version 1: %v, %v", name, early, err)
 		}
 	}

@@ -45,7 +45,9 @@ func auditAccount(name string) (streams.Account, error) {
 }
 
 // QueryAudit implements AuditService.
-func (s auditService) QueryAudit(ctx context.Context, req *controlv1.QueryAuditRequest) (*controlv1.QueryAuditResponse, error) {
+func (s auditService) QueryAudit(
+	ctx context.Context, req *controlv1.QueryAuditRequest,
+) (*controlv1.QueryAuditResponse, error) {
 	account, err := auditAccount(req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -96,14 +98,29 @@ func fits(req *controlv1.QueryAuditRequest, record auditlog.Record) bool {
 
 func auditMessage(record auditlog.Record) *controlv1.AuditRecord {
 	return &controlv1.AuditRecord{
-		Time: timestamppb.New(record.Time), Decision: record.Decision, Reason: record.Reason, Principal: record.Principal, TenantId: record.Tenant,
-		Procedure: record.Procedure, Right: record.Right, Resource: record.Resource, Client: record.Client, Code: record.Code,
-		CorrelationId: record.CorrelationID, TraceId: record.TraceID, RequestId: record.RequestID, Node: record.Node, Ms: record.Milliseconds, Suppressed: record.Suppressed,
+		Time:          timestamppb.New(record.Time),
+		Decision:      record.Decision,
+		Reason:        record.Reason,
+		Principal:     record.Principal,
+		TenantId:      record.Tenant,
+		Procedure:     record.Procedure,
+		Right:         record.Right,
+		Resource:      record.Resource,
+		Client:        record.Client,
+		Code:          record.Code,
+		CorrelationId: record.CorrelationID,
+		TraceId:       record.TraceID,
+		RequestId:     record.RequestID,
+		Node:          record.Node,
+		Ms:            record.Milliseconds,
+		Suppressed:    record.Suppressed,
 	}
 }
 
 // FollowAudit implements AuditService.
-func (s auditService) FollowAudit(ctx context.Context, req *controlv1.FollowAuditRequest, stream controlv1connect.AuditServiceFollowAuditServerStream) error {
+func (s auditService) FollowAudit(
+	ctx context.Context, req *controlv1.FollowAuditRequest, stream controlv1connect.AuditServiceFollowAuditServerStream,
+) error {
 	account, err := auditAccount(req.GetTenantId())
 	if err != nil {
 		return err

@@ -34,7 +34,8 @@ func newChecks() *checks {
 // limit.
 func (c *checks) parse(ctx context.Context, caller, text string) (*model.Model, error) {
 	if !c.enter(caller) {
-		return nil, connect.Errorf(connect.CodeResourceExhausted, "this caller already has %d models being checked: wait for their responses", maxCallerChecks)
+		return nil, connect.Errorf(connect.CodeResourceExhausted,
+			"this caller already has %d models being checked: wait for their responses", maxCallerChecks)
 	}
 	defer c.leave(caller)
 	if err := c.running.Acquire(ctx, 1); err != nil {

@@ -90,7 +90,8 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 		t.Fatal(err)
 	}
 	served := rpc.NewTenants(serves...)
-	service, err := projection.New(t.Context(), projection.Config{}, w.js, models, served, sqlite.In(t.TempDir()), nil, zerolog.Nop())
+	service, err := projection.New(t.Context(), projection.Config{}, w.js, models, served, sqlite.In(t.TempDir()), nil,
+		zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,13 +107,16 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 		return nil
 	})
 	w.run(t, func(ctx context.Context) error {
-		return fleet.Announce(ctx, w.js, fleet.Node{ID: id, Kind: "projection", Endpoint: server.Addr()}, func(ctx context.Context, now *fleet.Node) error {
-			now.Tenants = nil
-			for _, tenant := range served.All() {
-				now.Tenants = append(now.Tenants, tenant.String())
-			}
-			return server.Ready(ctx)
-		})
+		return fleet.Announce(
+			ctx, w.js, fleet.Node{ID: id, Kind: "projection", Endpoint: server.Addr()},
+			func(ctx context.Context, now *fleet.Node) error {
+				now.Tenants = nil
+				for _, tenant := range served.All() {
+					now.Tenants = append(now.Tenants, tenant.String())
+				}
+				return server.Ready(ctx)
+			},
+		)
 	})
 	return served
 }
@@ -152,12 +156,15 @@ func (w *world) lateGateway(t *testing.T, id string, awake <-chan struct{}) {
 		return nil
 	})
 	w.run(t, func(ctx context.Context) error {
-		return fleet.Announce(ctx, w.js, fleet.Node{ID: id, Kind: "gateway", Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *fleet.Node) error {
-			mu.Lock()
-			defer mu.Unlock()
-			now.Routing = routing
-			return nil
-		})
+		return fleet.Announce(
+			ctx, w.js, fleet.Node{ID: id, Kind: "gateway", Endpoint: "127.0.0.1:1"},
+			func(_ context.Context, now *fleet.Node) error {
+				mu.Lock()
+				defer mu.Unlock()
+				now.Routing = routing
+				return nil
+			},
+		)
 	})
 }
 
@@ -206,9 +213,13 @@ func (w *world) control(t *testing.T, id, step string) *controller {
 	server := connect.NewServer(contextkit.ServerInterceptor, rpc.Validate)
 	service.Register(server)
 	client := contextkit.NewClient(connectinprocess.New(server))
-	c.fleet, c.placements, c.tenants = controlv1connect.NewFleetServiceClient(client), controlv1connect.NewPlacementServiceClient(client), controlv1connect.NewTenantServiceClient(client)
+	c.fleet, c.placements, c.tenants = controlv1connect.NewFleetServiceClient(
+		client,
+	), controlv1connect.NewPlacementServiceClient(client), controlv1connect.NewTenantServiceClient(client)
 	c.views = controlv1connect.NewViewServiceClient(client)
-	c.models, c.audit, c.timeline = controlv1connect.NewModelServiceClient(client), controlv1connect.NewAuditServiceClient(client), controlv1connect.NewTimelineServiceClient(client)
+	c.models, c.audit, c.timeline = controlv1connect.NewModelServiceClient(
+		client,
+	), controlv1connect.NewAuditServiceClient(client), controlv1connect.NewTimelineServiceClient(client)
 	c.journal, c.integrity = controlv1connect.NewJournalServiceClient(client), service.Integrity()
 	return c
 }
@@ -260,7 +271,8 @@ func (c *controller) end(t *testing.T, id string) *controlv1.Move {
 	for {
 		res, err := stream.Receive()
 		if err != nil {
-			if last.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE && last.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED {
+			if last.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE &&
+				last.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED {
 				t.Fatalf("the move has not ended: %v, %v", last, err)
 			}
 			return last
@@ -293,7 +305,8 @@ func (w *world) fill(t *testing.T, tenant contextkit.TenantID, count int) {
 	}
 	for n := range count {
 		err := eventLog.Append(contextkit.TenantContext(t.Context(), tenant), tenant, 0, []journal.Event{{
-			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n), Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
+			ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n),
+			Version: 1, Time: time.Now(), Data: []byte(`{"owner":"ada"}`),
 		}})
 		if err != nil {
 			t.Fatal(err)
@@ -315,7 +328,8 @@ func TestMove_ContinuesAfterControlNodeCrash(t *testing.T) {
 				first.die() // any control node plans a move; none drives it yet
 				natstest.Await(t, first.dead, "the control node dies")
 			}
-			res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+			res, err := first.placements.StartMove(platform(t),
+				&controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -351,7 +365,8 @@ func TestMove_RestartedControlNodeWaitsForEveryGateway(t *testing.T) {
 	w.projection(t, "p2", acme)
 	first := w.control(t, "c1", "flipped")
 	first.knows(t, 3)
-	res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+	res, err := first.placements.StartMove(platform(t),
+		&controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +374,10 @@ func TestMove_RestartedControlNodeWaitsForEveryGateway(t *testing.T) {
 	// Announce enough nodes that reading them takes a moment.
 	for n := range 10_000 {
 		id := fmt.Sprintf("other-%d", n)
-		if _, err := w.js.PublishAsync("$KV."+streams.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`), jetstream.WithStallWait(time.Minute)); err != nil {
+		if _, err := w.js.PublishAsync(
+			"$KV."+streams.BucketNodes+"."+id, []byte(`{"id":"`+id+`","kind":"other","endpoint":"127.0.0.1:1"}`),
+			jetstream.WithStallWait(time.Minute),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -400,7 +418,10 @@ func TestAbort_RestoresPlacement(t *testing.T) {
 				first := w.control(t, "c1", step)
 				first.knows(t, 3)
 				if placed {
-					if _, err := first.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
+					if _, err := first.placements.AssignPlacement(
+						platform(t),
+						&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"},
+					); err != nil {
 						t.Fatal(err)
 					}
 					eventually(t, "p2 releases the tenant", func() bool { return !nodes["p2"].Serves(acme) })
@@ -409,7 +430,8 @@ func TestAbort_RestoresPlacement(t *testing.T) {
 					first.die()
 					natstest.Await(t, first.dead, "the control node dies")
 				}
-				res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+				res, err := first.placements.StartMove(platform(t),
+					&controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -419,14 +441,16 @@ func TestAbort_RestoresPlacement(t *testing.T) {
 					t.Fatal(err)
 				}
 				second := w.control(t, "c2", "")
-				if ended := second.end(t, id); ended.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED || ended.GetReason() != "aborted" {
+				if ended := second.end(t, id); ended.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED ||
+					ended.GetReason() != "aborted" {
 					t.Fatalf("it ends as %v", ended)
 				}
 				p, ok := w.placement(t, acme)
 				if placed && (p.Node != "p1" || len(p.Also) > 0 || p.Move != "") || !placed && ok {
 					t.Errorf("the tenant is placed as %+v, %v", p, ok)
 				}
-				eventually(t, "the nodes serve as before", func() bool { return nodes["p1"].Serves(acme) && nodes["p2"].Serves(acme) == !placed })
+				eventually(t, "the nodes serve as before",
+					func() bool { return nodes["p1"].Serves(acme) && nodes["p2"].Serves(acme) == !placed })
 			})
 		}
 	}
@@ -442,10 +466,13 @@ func TestAbort_DuringFlipWaitsForGateways(t *testing.T) {
 	w.projection(t, "p2", acme)
 	first := w.control(t, "c1", "fenced")
 	first.knows(t, 3)
-	if _, err := first.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
+	if _, err := first.placements.AssignPlacement(
+		platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"},
+	); err != nil {
 		t.Fatal(err)
 	}
-	res, err := first.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+	res, err := first.placements.StartMove(platform(t),
+		&controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -461,7 +488,9 @@ func TestAbort_DuringFlipWaitsForGateways(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := placements.Put(platform(t), key, fleet.Placement{Node: "p2", Also: []string{"p1"}, Move: id}, kept.Revision); err != nil {
+	if _, err := placements.Put(
+		platform(t), key, fleet.Placement{Node: "p2", Also: []string{"p1"}, Move: id}, kept.Revision,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := first.placements.AbortMove(platform(t), &controlv1.AbortMoveRequest{Id: id}); err != nil {
@@ -497,7 +526,8 @@ func TestGetFleet_ReportsUnresponsiveNodes(t *testing.T) {
 	}
 	fleet := res.GetFleet()
 	gateway, node := fleet.GetNodes()[0], fleet.GetNodes()[1]
-	if fleet.GetSilent() != 1 || gateway.GetAnswered() || gateway.GetError() == "" || !node.GetAnswered() || node.GetId() != "p1" || !slices.Equal(node.GetTenants(), []string{"acme"}) {
+	if fleet.GetSilent() != 1 || gateway.GetAnswered() || gateway.GetError() == "" || !node.GetAnswered() ||
+		node.GetId() != "p1" || !slices.Equal(node.GetTenants(), []string{"acme"}) {
 		t.Errorf("%v", fleet)
 	}
 }
@@ -513,7 +543,10 @@ func TestGetFleet_ReportsLostNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It announces itself once, and never again.
-	if _, err := bucket.Put(t.Context(), "ghost", []byte(`{"id":"ghost","kind":"runner","endpoint":"127.0.0.1:1","ready":true,"load":{"calls":7}}`)); err != nil {
+	if _, err := bucket.Put(
+		t.Context(), "ghost",
+		[]byte(`{"id":"ghost","kind":"runner","endpoint":"127.0.0.1:1","ready":true,"load":{"calls":7}}`),
+	); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the ghost is lost", func() bool {
@@ -526,7 +559,8 @@ func TestGetFleet_ReportsLostNodes(t *testing.T) {
 		if last.GetState() != controlv1.NodeState_NODE_STATE_LOST {
 			return false
 		}
-		if last.GetId() != "ghost" || last.GetAnswered() || last.GetError() == "" || last.GetLoad() != nil || last.GetLastAnnounced() == nil || res.GetFleet().GetSilent() != 2 {
+		if last.GetId() != "ghost" || last.GetAnswered() || last.GetError() == "" || last.GetLoad() != nil ||
+			last.GetLastAnnounced() == nil || res.GetFleet().GetSilent() != 2 {
 			t.Errorf("%v", res.GetFleet())
 		}
 		return true
@@ -543,7 +577,8 @@ func TestGetFleet_SilentNodeThatRejectsCallsIsNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, err := range map[string]error{"refuses": errors.New("the journal is not reachable"), "takes": nil} {
-		server := rpc.NewServer(rpc.Config{Name: "aggregate", Addr: "127.0.0.1:0"}, func(context.Context, contextkit.TenantID) error { return err }, zerolog.Nop())
+		server := rpc.NewServer(rpc.Config{Name: "aggregate", Addr: "127.0.0.1:0"},
+			func(context.Context, contextkit.TenantID) error { return err }, zerolog.Nop())
 		if err := server.Listen(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -555,14 +590,17 @@ func TestGetFleet_SilentNodeThatRejectsCallsIsNotReady(t *testing.T) {
 	}
 	c := w.control(t, "c1", "")
 	c.knows(t, 2)
-	want := map[string]controlv1.NodeState{"refuses": controlv1.NodeState_NODE_STATE_NOT_READY, "takes": controlv1.NodeState_NODE_STATE_READY}
+	want := map[string]controlv1.NodeState{
+		"refuses": controlv1.NodeState_NODE_STATE_NOT_READY, "takes": controlv1.NodeState_NODE_STATE_READY,
+	}
 	eventually(t, "both are silent, and one rejects calls", func() bool {
 		res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, node := range res.GetFleet().GetNodes() {
-			if !node.GetAnswered() || node.GetLastAnnounced() == nil || node.GetState() != want[node.GetId()] || (node.GetReason() == "") != (node.GetId() == "takes") {
+			if !node.GetAnswered() || node.GetLastAnnounced() == nil || node.GetState() != want[node.GetId()] ||
+				(node.GetReason() == "") != (node.GetId() == "takes") {
 				return false
 			}
 		}
@@ -577,23 +615,33 @@ func TestTenants_CreateSuspendAndSetQuota(t *testing.T) {
 	c := w.control(t, "c1", "")
 	c.knows(t, 1)
 	ctx := platform(t)
-	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "acme"}); connect.CodeOf(err) != connect.CodeAlreadyExists {
+	if _, err := c.tenants.CreateTenant(
+		ctx, &controlv1.CreateTenantRequest{TenantId: "acme"},
+	); connect.CodeOf(err) != connect.CodeAlreadyExists {
 		t.Errorf("a tenant that is served: %v", err)
 	}
 	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "initech"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the new tenant is served", func() bool { return served.Serves(initech) })
-	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "initech"}); connect.CodeOf(err) != connect.CodeAlreadyExists {
+	if _, err := c.tenants.CreateTenant(
+		ctx, &controlv1.CreateTenantRequest{TenantId: "initech"},
+	); connect.CodeOf(err) != connect.CodeAlreadyExists {
 		t.Errorf("a tenant twice: %v", err)
 	}
-	if _, err := c.tenants.SuspendTenant(ctx, &controlv1.SuspendTenantRequest{TenantId: "nobody"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := c.tenants.SuspendTenant(
+		ctx, &controlv1.SuspendTenantRequest{TenantId: "nobody"},
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("a tenant that does not exist: %v", err)
 	}
-	if _, err := c.tenants.SuspendTenant(ctx, &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "unpaid"}); err != nil {
+	if _, err := c.tenants.SuspendTenant(
+		ctx, &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "unpaid"},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.tenants.SetQuota(ctx, &controlv1.SetQuotaRequest{TenantId: "acme", Quota: &controlv1.Quota{Rate: 5}}); err != nil {
+	if _, err := c.tenants.SetQuota(
+		ctx, &controlv1.SetQuotaRequest{TenantId: "acme", Quota: &controlv1.Quota{Rate: 5}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	list, err := c.tenants.ListTenants(ctx, &controlv1.ListTenantsRequest{})
@@ -601,7 +649,8 @@ func TestTenants_CreateSuspendAndSetQuota(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := list.GetTenants()[0]
-	if len(list.GetTenants()) != 2 || !first.GetSuspended() || first.GetReason() != "unpaid" || first.GetQuota().GetRate() != 5 || !slices.Equal(first.GetNodes(), []string{"p1"}) {
+	if len(list.GetTenants()) != 2 || !first.GetSuspended() || first.GetReason() != "unpaid" ||
+		first.GetQuota().GetRate() != 5 || !slices.Equal(first.GetNodes(), []string{"p1"}) {
 		t.Errorf("%v", list)
 	}
 	res, err := c.tenants.ResumeTenant(ctx, &controlv1.ResumeTenantRequest{TenantId: "acme"})
@@ -618,35 +667,47 @@ func TestModels_CheckCompareAndApplyOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(now.GetAggregates()) != 2 || now.GetAggregates()[1].GetCommands()[1].GetSchema().GetFields()["type"].GetStringValue() != "object" {
+	if len(now.GetAggregates()) != 2 ||
+		now.GetAggregates()[1].GetCommands()[1].GetSchema().GetFields()["type"].GetStringValue() != "object" {
 		t.Errorf("%v", now.GetAggregates())
 	}
-	old, next := now.GetDocument(), strings.Replace(now.GetDocument().GetText(), "the wallet is open already", "it is open", 1)
+	old, next := now.GetDocument(), strings.Replace(now.GetDocument().GetText(), "the wallet is open already",
+		"it is open", 1)
 	broken, err := c.models.CheckModel(ctx, &controlv1.CheckModelRequest{Text: "model: x\nviews: 3\n"})
 	if err != nil || len(broken.GetMistakes()) == 0 || broken.GetMistakes()[0].GetLine() == 0 {
 		t.Errorf("%v, %v", broken, err)
 	}
 	good, err := c.models.CheckModel(ctx, &controlv1.CheckModelRequest{Text: next})
-	if err != nil || len(good.GetMistakes()) > 0 || !strings.Contains(good.GetDiff(), "+            else: it is open\n") || good.GetRevision() == old.GetRevision() {
+	if err != nil || len(good.GetMistakes()) > 0 ||
+		!strings.Contains(good.GetDiff(), "+            else: it is open\n") ||
+		good.GetRevision() == old.GetRevision() {
 		t.Errorf("%v, %v", good, err)
 	}
-	if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: "model: x", ExpectedRevision: old.GetRevision()}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := c.models.ApplyModel(
+		ctx, &controlv1.ApplyModelRequest{Text: "model: x", ExpectedRevision: old.GetRevision()},
+	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a model with mistakes: %v", err)
 	}
-	applied, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision(), Note: "shorter"})
+	applied, err := c.models.ApplyModel(ctx,
+		&controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision(), Note: "shorter"})
 	if err != nil || applied.GetDocument().GetRevision() != good.GetRevision() {
 		t.Fatalf("%v, %v", applied, err)
 	}
-	if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision()}); connect.CodeOf(err) != connect.CodeAborted {
+	if _, err := c.models.ApplyModel(
+		ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision()},
+	); connect.CodeOf(err) != connect.CodeAborted {
 		t.Errorf("over an outdated model: %v", err)
 	}
 	// The model that the platform started with is in the history, and can be applied again.
 	list, err := c.models.ListModels(ctx, &controlv1.ListModelsRequest{})
-	if err != nil || len(list.GetDocuments()) != 2 || list.GetDocuments()[0].GetNote() != "shorter" || list.GetDocuments()[1].GetRevision() != old.GetRevision() {
+	if err != nil || len(list.GetDocuments()) != 2 || list.GetDocuments()[0].GetNote() != "shorter" ||
+		list.GetDocuments()[1].GetRevision() != old.GetRevision() {
 		t.Fatalf("%v, %v", list, err)
 	}
-	back, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: list.GetDocuments()[1].GetText(), ExpectedRevision: good.GetRevision()})
-	if err != nil || back.GetDocument().GetRevision() != old.GetRevision() || back.GetDocument().GetText() != old.GetText() {
+	back, err := c.models.ApplyModel(ctx,
+		&controlv1.ApplyModelRequest{Text: list.GetDocuments()[1].GetText(), ExpectedRevision: good.GetRevision()})
+	if err != nil || back.GetDocument().GetRevision() != old.GetRevision() ||
+		back.GetDocument().GetText() != old.GetText() {
 		t.Fatalf("%v, %v", back, err)
 	}
 }
@@ -664,7 +725,9 @@ func TestCheckModel_HostileDocumentIsMistakeWithLine(t *testing.T) {
 		if err != nil || len(res.GetMistakes()) == 0 || res.GetMistakes()[0].GetLine() == 0 {
 			t.Errorf("%.60q: %v, %v", text, res.GetMistakes(), err)
 		}
-		if _, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: text, ExpectedRevision: "x"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		if _, err := c.models.ApplyModel(
+			ctx, &controlv1.ApplyModelRequest{Text: text, ExpectedRevision: "x"},
+		); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 			t.Errorf("%.60q is applied: %v", text, err)
 		}
 	}
@@ -682,18 +745,33 @@ func TestGetTimeline_ByAnyOfItsIDs(t *testing.T) {
 	further := rc
 	further.RequestID = contextkit.NewID()
 	began := time.Now()
-	recorder.Record(contextkit.NewContext(call, further), timeline.Span{Kind: timeline.KindStep, Name: "transfer debit", Started: began.Add(time.Second), Code: "done"})
-	recorder.Record(call, timeline.Span{Kind: timeline.KindCall, Name: "/a/B", Started: began, Code: "ok"})
+	recorder.Record(contextkit.NewContext(call, further), timeline.Span{
+		Kind:    timeline.KindStep,
+		Name:    "transfer debit",
+		Started: began.Add(time.Second),
+		Code:    "done",
+	})
+	recorder.Record(call, timeline.Span{
+		Kind:    timeline.KindCall,
+		Name:    "/a/B",
+		Started: began,
+		Code:    "ok",
+	})
 	c := w.control(t, "c1", "")
-	for what, id := range map[string]string{"correlation": rc.CorrelationID, "trace": rc.TraceID.String(), "request": further.RequestID} {
+	for what, id := range map[string]string{
+		"correlation": rc.CorrelationID, "trace": rc.TraceID.String(), "request": further.RequestID,
+	} {
 		eventually(t, "both spans are found by the "+what+" id", func() bool {
 			res, err := c.timeline.GetTimeline(call, &controlv1.GetTimelineRequest{TenantId: "acme", Id: id})
-			return err == nil && len(res.GetSpans()) == 2 && res.GetSpans()[0].GetKind() == "call" && res.GetSpans()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
+			return err == nil && len(res.GetSpans()) == 2 && res.GetSpans()[0].GetKind() == "call" &&
+				res.GetSpans()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
 		})
 	}
 	other := contextkit.TenantContext(t.Context(), natstest.Tenant(t, "globex"))
 	for _, id := range []string{rc.CorrelationID, "*", ">"} {
-		if res, err := c.timeline.GetTimeline(other, &controlv1.GetTimelineRequest{Id: id}); connect.CodeOf(err) != connect.CodeNotFound {
+		if res, err := c.timeline.GetTimeline(
+			other, &controlv1.GetTimelineRequest{Id: id},
+		); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("another tenant sees by %q: %v, %v", id, res, err)
 		}
 	}
@@ -713,10 +791,18 @@ func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 		t.Fatalf("%v, %v", res, err)
 	}
 	publish := func(tenant, decision string, n int) {
-		data, err := json.Marshal(auditlog.Record{Time: time.Now(), Decision: decision, Tenant: tenant, Procedure: fmt.Sprintf("/x.Y/M%d", n), Principal: "ada"})
+		data, err := json.Marshal(auditlog.Record{
+			Time:      time.Now(),
+			Decision:  decision,
+			Tenant:    tenant,
+			Procedure: fmt.Sprintf("/x.Y/M%d", n),
+			Principal: "ada",
+		})
 		if err == nil {
 			// Half of the records are where earlier versions stored them.
-			subject := []string{"audit." + tenant, auditlog.Subject(streams.Account(tenant), auditlog.ClassOperator)}[n/2%2]
+			subject := []string{
+				"audit." + tenant, auditlog.Subject(streams.Account(tenant), auditlog.ClassOperator),
+			}[n/2%2]
 			_, err = w.js.Publish(t.Context(), subject, data)
 		}
 		if err != nil {
@@ -759,7 +845,8 @@ func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 			break
 		}
 	}
-	if len(seen) != 600 || seen[0] != "/x.Y/M1198" || seen[599] != "/x.Y/M0" || len(slices.Compact(slices.Sorted(slices.Values(seen)))) != 600 {
+	if len(seen) != 600 || seen[0] != "/x.Y/M1198" || seen[599] != "/x.Y/M0" ||
+		len(slices.Compact(slices.Sorted(slices.Values(seen)))) != 600 {
 		t.Errorf("%d records, from %v to %v", len(seen), seen[0], seen[len(seen)-1])
 	}
 }

@@ -58,7 +58,9 @@ func (s *Service) driveAll(ctx context.Context) {
 			driving.Go(func() {
 				defer s.disclaim(id)
 				if err := s.drive(ctx, id); err != nil && ctx.Err() == nil {
-					s.log.Warn().Err(err).Str("move", id).Msg("driving a move failed, leaving it to the next control node")
+					s.log.Warn().Err(err).Str("move", id).Msg(
+						"driving a move failed, leaving it to the next control node",
+					)
 				}
 			})
 		}
@@ -157,7 +159,9 @@ func (s *Service) own(m *move) { m.Owner, m.Lease = s.id, time.Now().Add(lease) 
 
 // act executes the next write of the move if its gate is open, and reports whether it did, or what the move waits
 // for. It records the target's progress in m.
-func (s *Service) act(ctx context.Context, kept kv.Entry[move], m *move, reason string) (acted bool, waiting string, err error) {
+func (s *Service) act(
+	ctx context.Context, kept kv.Entry[move], m *move, reason string,
+) (acted bool, waiting string, err error) {
 	p, err := s.placed(ctx, m.placementKey())
 	if err != nil {
 		return false, "", err

@@ -25,7 +25,11 @@ func asConnectError(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, kv.ErrChanged):
-		return rpc.WithDetails(connect.NewError(connect.CodeAborted, "it was changed concurrently: read it again and retry").WithCause(err), rpc.Reason("CHANGED_CONCURRENTLY"))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeAborted,
+				"it was changed concurrently: read it again and retry").WithCause(err),
+			rpc.Reason("CHANGED_CONCURRENTLY"),
+		)
 	}
 	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "NATS is unavailable: retry").WithCause(err),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})

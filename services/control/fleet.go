@@ -46,11 +46,18 @@ func (s *Service) setFleet(nodes fleet.Fleet) {
 
 // followNodes updates the fleet until ctx ends.
 func (s *Service) followNodes(ctx context.Context) {
-	fleet.FollowNodes(ctx, s.js, fleet.Follower{Tenants: true, Each: s.setFleet, Ask: s.askSilent, Failed: s.unfollowed})
+	fleet.FollowNodes(ctx, s.js, fleet.Follower{
+		Tenants: true,
+		Each:    s.setFleet,
+		Ask:     s.askSilent,
+		Failed:  s.unfollowed,
+	})
 }
 
 func (s *Service) unfollowed(err error) {
-	s.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg("receiving announcements of nodes failed, retrying; known nodes stay while they respond")
+	s.log.Warn().Err(err).Dur("again_in_ms", followAgain).Msg(
+		"receiving announcements of nodes failed, retrying; known nodes stay while they respond",
+	)
 }
 
 const (
@@ -165,18 +172,35 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 
 func nodeMessage(node fleet.Node) *controlv1.Node {
 	out := &controlv1.Node{
-		Id: node.ID, Kind: node.Kind, Endpoint: node.Endpoint, Version: node.Version, Started: timestamppb.New(node.Started),
-		State: controlv1.NodeState_NODE_STATE_READY, Tenants: node.Tenants, Lag: node.Lag, OpenBreakers: node.Open,
-		Degraded: node.Degraded, ModelRevision: node.Model, ModelPending: node.ModelPending, ModelProblem: node.ModelProblem,
-		FailingViews: failingMessages(node.FailingViews), FailingViewCount: int32(node.FailingViewCount), //nolint:gosec // a node has fewer
+		Id:               node.ID,
+		Kind:             node.Kind,
+		Endpoint:         node.Endpoint,
+		Version:          node.Version,
+		Started:          timestamppb.New(node.Started),
+		State:            controlv1.NodeState_NODE_STATE_READY,
+		Tenants:          node.Tenants,
+		Lag:              node.Lag,
+		OpenBreakers:     node.Open,
+		Degraded:         node.Degraded,
+		ModelRevision:    node.Model,
+		ModelPending:     node.ModelPending,
+		ModelProblem:     node.ModelProblem,
+		FailingViews:     failingMessages(node.FailingViews),
+		FailingViewCount: int32(node.FailingViewCount), //nolint:gosec // a node has fewer
 	}
 	if !node.Ready {
 		out.State, out.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, node.Reason
 	}
 	if l := node.Load; l != nil {
 		out.Load = &controlv1.Load{
-			CallsPerSecond: l.Calls, ErrorsPerSecond: l.Errors, P50Ms: l.P50, P95Ms: l.P95, P99Ms: l.P99,
-			InFlight: l.InFlight, MemoryBytes: int64(l.Memory), Goroutines: int64(l.Goroutines), //nolint:gosec // far below 2^63
+			CallsPerSecond:  l.Calls,
+			ErrorsPerSecond: l.Errors,
+			P50Ms:           l.P50,
+			P95Ms:           l.P95,
+			P99Ms:           l.P99,
+			InFlight:        l.InFlight,
+			MemoryBytes:     int64(l.Memory),
+			Goroutines:      int64(l.Goroutines), //nolint:gosec // far below 2^63
 		}
 	}
 	return out
@@ -189,7 +213,9 @@ func (s fleetService) GetFleet(ctx context.Context, _ *controlv1.GetFleetRequest
 }
 
 // WatchFleet implements FleetService.
-func (s fleetService) WatchFleet(ctx context.Context, _ *controlv1.WatchFleetRequest, stream controlv1connect.FleetServiceWatchFleetServerStream) error {
+func (s fleetService) WatchFleet(
+	ctx context.Context, _ *controlv1.WatchFleetRequest, stream controlv1connect.FleetServiceWatchFleetServerStream,
+) error {
 	for {
 		s.mu.Lock()
 		changed := s.changed

@@ -20,7 +20,8 @@ func (s *Service) open(ctx context.Context, m *move, p placed, a action) (open b
 		return s.turn(ctx, m, p)
 	case gateWarm:
 		node, there := s.node(m.Target)
-		return there && node.Ready && slices.Contains(node.Tenants, m.Tenant), "node " + m.Target + " acquires the tenant", nil
+		return there && node.Ready &&
+			slices.Contains(node.Tenants, m.Tenant), "node " + m.Target + " acquires the tenant", nil
 	case gateReached:
 		return s.reached(ctx, m)
 	case gateRouted:

@@ -74,7 +74,12 @@ type explorer struct {
 
 func newExplorer(t *testing.T) *explorer {
 	return &explorer{
-		t: t, moves: make([]move, 1), moveIDs: map[storedMove]uint16{}, placements: make([]placed, 1), ids: map[string]uint8{}, found: map[exploredState]int32{},
+		t:          t,
+		moves:      make([]move, 1),
+		moveIDs:    map[storedMove]uint16{},
+		placements: make([]placed, 1),
+		ids:        map[string]uint8{},
+		found:      map[exploredState]int32{},
 	}
 }
 
@@ -177,7 +182,10 @@ func (e *explorer) open(s *exploredState, m *move, p placed, a action, queued bo
 func (e *explorer) writeOf(which int, a action) exploredControl {
 	switch a.write {
 	case writePlacement:
-		return exploredControl{kind: writePlacement, value: uint16(e.placement(placed{Placement: a.placement, Exists: true}))}
+		return exploredControl{
+			kind:  writePlacement,
+			value: uint16(e.placement(placed{Placement: a.placement, Exists: true})),
+		}
 	case removePlacement:
 		return exploredControl{kind: writePlacement, value: uint16(e.placement(placed{}))}
 	case writeMove:
@@ -247,7 +255,8 @@ func (e *explorer) steps(s *exploredState, each func(exploredState, func() strin
 	for c, at := range s.controls {
 		switch {
 		case at.kind != writeNothing:
-			to(func(n *exploredState) { n.controls[c] = exploredControl{} }, func() string { return "a control node crashes" })
+			to(func(n *exploredState) { n.controls[c] = exploredControl{} },
+				func() string { return "a control node crashes" })
 			to(func(n *exploredState) {
 				n.controls[c] = exploredControl{}
 				e.do(n, at)
@@ -261,15 +270,18 @@ func (e *explorer) steps(s *exploredState, each func(exploredState, func() strin
 		}
 	}
 	if s.routing < s.newest {
-		to(func(n *exploredState) { n.routed, n.routing = n.placements[0], n.newest }, func() string { return "gateways route by the newest placement" })
+		to(func(n *exploredState) { n.routed, n.routing = n.placements[0], n.newest },
+			func() string { return "gateways route by the newest placement" })
 	}
 	for n := range s.serving {
 		if now := e.now(s).servedBy(nodeName(n)); now != s.serving[n] {
-			to(func(next *exploredState) { next.serving[n] = now }, func() string { return fmt.Sprintf("node %s serves the tenant: %v", nodeName(n), now) })
+			to(func(next *exploredState) { next.serving[n] = now },
+				func() string { return fmt.Sprintf("node %s serves the tenant: %v", nodeName(n), now) })
 		}
 	}
 	if s.moves[1] == 0 {
-		to(func(n *exploredState) { e.store(n, 1, e.move(e.second)) }, func() string { return "an operator starts the second move" })
+		to(func(n *exploredState) { e.store(n, 1, e.move(e.second)) },
+			func() string { return "an operator starts the second move" })
 	}
 	for which := range s.moves {
 		m := *e.stored(s, which)
@@ -300,7 +312,8 @@ func (e *explorer) reads(s *exploredState, c, which int, id uint16, to func(func
 		revision := s.newest - age
 		p := e.at(s.placements[age], revision)
 		a := m.next(p)
-		if a.write == writeNothing || a.write == writeMove && id != s.moves[which] || a.write != writeMove && age > 0 || !e.open(s, &m, p, a, false) {
+		if a.write == writeNothing || a.write == writeMove && id != s.moves[which] || a.write != writeMove && age > 0 ||
+			!e.open(s, &m, p, a, false) {
 			continue // it waits, or its write is certain to fail
 		}
 		to(func(n *exploredState) { n.controls[c] = e.writeOf(which, a) },
@@ -360,14 +373,16 @@ func (e *explorer) wrong(s *exploredState) string {
 			if mine {
 				return "a move that is done does not lock the placement"
 			}
-			if s.unlocked[which] == 0 || !unlocked.Exists || !same(unlocked.Placement, fleet.Placement{Node: m.Target}) {
+			if s.unlocked[which] == 0 || !unlocked.Exists ||
+				!same(unlocked.Placement, fleet.Placement{Node: m.Target}) {
 				return "a move that is done has unlocked the placement on its target"
 			}
 		case stepAborted:
 			if mine {
 				return "an aborted move does not lock the placement"
 			}
-			if s.unlocked[which] != 0 && (unlocked.Exists != (m.Source != "") || !same(unlocked.Placement, fleet.Placement{Node: m.Source})) {
+			if s.unlocked[which] != 0 &&
+				(unlocked.Exists != (m.Source != "") || !same(unlocked.Placement, fleet.Placement{Node: m.Source})) {
 				return "an aborted move has unlocked the placement where it was"
 			}
 		case stepWarming, stepCatching, stepFenced, stepFlipped, stepVerifying:
@@ -446,7 +461,11 @@ func (e *explorer) trace(index int32) string {
 				by = what()
 			}
 		})
-		lines = append(lines, fmt.Sprintf("%s\n      → placement %d on %q, also %v, locked by %q; %s; %s", by, s.newest, p.Node, p.Also, p.Move, describe(e.stored(s, 0)), describe(e.stored(s, 1))))
+		lines = append(
+			lines,
+			fmt.Sprintf("%s\n      → placement %d on %q, also %v, locked by %q; %s; %s", by, s.newest, p.Node, p.Also,
+				p.Move, describe(e.stored(s, 0)), describe(e.stored(s, 1))),
+		)
 	}
 	slices.Reverse(lines)
 	return strings.Join(lines, "\n")
@@ -496,8 +515,24 @@ func TestMoves_EveryInterleavingOfTwoControlsAndTwoMoves(t *testing.T) {
 			for n := range s.serving {
 				s.serving[n] = e.now(&s).servedBy(nodeName(n))
 			}
-			e.store(&s, 0, e.move(move{ID: "A", Kind: kindProjection, Tenant: "acme", Source: c.placed, Target: "p2", Step: stepPlanned, Started: began}))
-			e.second = move{ID: "B", Kind: kindProjection, Tenant: "acme", Source: "p2", Target: c.second, Step: stepPlanned, Started: began.Add(1)}
+			e.store(&s, 0, e.move(move{
+				ID:      "A",
+				Kind:    kindProjection,
+				Tenant:  "acme",
+				Source:  c.placed,
+				Target:  "p2",
+				Step:    stepPlanned,
+				Started: began,
+			}))
+			e.second = move{
+				ID:      "B",
+				Kind:    kindProjection,
+				Tenant:  "acme",
+				Source:  "p2",
+				Target:  c.second,
+				Step:    stepPlanned,
+				Started: began.Add(1),
+			}
 			e.explore(s)
 			t.Logf("%d states, %d values of moves, %d of placements", len(e.states), len(e.moves), len(e.placements))
 		})

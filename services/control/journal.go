@@ -21,7 +21,9 @@ type journalService struct {
 }
 
 // GetJournal implements JournalService.
-func (s journalService) GetJournal(ctx context.Context, _ *controlv1.GetJournalRequest) (*controlv1.GetJournalResponse, error) {
+func (s journalService) GetJournal(
+	ctx context.Context, _ *controlv1.GetJournalRequest,
+) (*controlv1.GetJournalResponse, error) {
 	accepted, err := journal.AcceptedLosses(ctx, s.js)
 	if err != nil {
 		return nil, asConnectError(err)
@@ -53,7 +55,9 @@ func (s journalService) GetJournal(ctx context.Context, _ *controlv1.GetJournalR
 }
 
 // AcceptLoss implements JournalService.
-func (s journalService) AcceptLoss(ctx context.Context, req *controlv1.AcceptLossRequest) (*controlv1.AcceptLossResponse, error) {
+func (s journalService) AcceptLoss(
+	ctx context.Context, req *controlv1.AcceptLossRequest,
+) (*controlv1.AcceptLossResponse, error) {
 	loss, err := journal.AcceptLoss(ctx, s.js, caller(ctx), req.GetReason())
 	if errors.Is(err, journal.ErrNoLoss) {
 		return nil, precondition("NO_LOSS", "the journal is whole, or its loss was accepted before")
@@ -69,7 +73,9 @@ func (s journalService) AcceptLoss(ctx context.Context, req *controlv1.AcceptLos
 const maxListed = 100
 
 // DeclareNoEvent implements JournalService.
-func (s journalService) DeclareNoEvent(ctx context.Context, req *controlv1.DeclareNoEventRequest) (*controlv1.DeclareNoEventResponse, error) {
+func (s journalService) DeclareNoEvent(
+	ctx context.Context, req *controlv1.DeclareNoEventRequest,
+) (*controlv1.DeclareNoEventResponse, error) {
 	tenant, sequence, err := s.message(req.GetTenantId(), req.GetReference())
 	if err != nil {
 		return nil, err
@@ -83,12 +89,16 @@ func (s journalService) DeclareNoEvent(ctx context.Context, req *controlv1.Decla
 	case err != nil:
 		return nil, asConnectError(err)
 	}
-	s.log.Warn().Any("declaration", declared).Str("tenant", tenant.String()).Uint64("sequence", sequence).Msg("an operator has declared a message of the journal a non-event")
+	s.log.Warn().Any("declaration", declared).Str("tenant", tenant.String()).Uint64("sequence", sequence).Msg(
+		"an operator has declared a message of the journal a non-event",
+	)
 	return &controlv1.DeclareNoEventResponse{Declared: s.nonEventMessage(declared)}, nil
 }
 
 // RevokeNoEvent implements JournalService.
-func (s journalService) RevokeNoEvent(ctx context.Context, req *controlv1.RevokeNoEventRequest) (*controlv1.RevokeNoEventResponse, error) {
+func (s journalService) RevokeNoEvent(
+	ctx context.Context, req *controlv1.RevokeNoEventRequest,
+) (*controlv1.RevokeNoEventResponse, error) {
 	tenant, sequence, err := s.message(req.GetTenantId(), req.GetReference())
 	if err != nil {
 		return nil, err
@@ -100,7 +110,9 @@ func (s journalService) RevokeNoEvent(ctx context.Context, req *controlv1.Revoke
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	s.log.Warn().Any("declaration", revoked).Str("tenant", tenant.String()).Uint64("sequence", sequence).Str("by", caller(ctx)).Str("reason", req.GetReason()).
+	s.log.Warn().Any(
+		"declaration", revoked,
+	).Str("tenant", tenant.String()).Uint64("sequence", sequence).Str("by", caller(ctx)).Str("reason", req.GetReason()).
 		Msg("an operator has revoked a declaration that a message of the journal is a non-event")
 	return &controlv1.RevokeNoEventResponse{Revoked: s.nonEventMessage(revoked)}, nil
 }
@@ -114,30 +126,43 @@ func (s journalService) message(tenantID, reference string) (tenant contextkit.T
 		}
 	}
 	if sequence, err = s.positions.Parse(tenant, reference); err != nil {
-		return tenant, 0, connect.Errorf(connect.CodeInvalidArgument, "reference: it does not refer to a message of tenant %q in this journal", tenantID)
+		return tenant, 0, connect.Errorf(connect.CodeInvalidArgument,
+			"reference: it does not refer to a message of tenant %q in this journal", tenantID)
 	}
 	return tenant, sequence, nil
 }
 
 func (s journalService) unreadableMessage(e *journal.UnreadableError) *controlv1.UnreadableMessage {
 	return &controlv1.UnreadableMessage{
-		Reference: s.positions.Format(e.Tenant, e.Sequence), TenantId: e.Tenant.String(),
-		AggregateType: excerpt.Text(e.AggregateType, excerpt.Name), AggregateId: excerpt.Text(e.AggregateID, excerpt.Name),
-		Fault: string(e.Fault), Detail: e.Error(), Time: timestamppb.New(e.Stored),
+		Reference:     s.positions.Format(e.Tenant, e.Sequence),
+		TenantId:      e.Tenant.String(),
+		AggregateType: excerpt.Text(e.AggregateType, excerpt.Name),
+		AggregateId:   excerpt.Text(e.AggregateID, excerpt.Name),
+		Fault:         string(e.Fault),
+		Detail:        e.Error(),
+		Time:          timestamppb.New(e.Stored),
 	}
 }
 
 func (s journalService) nonEventMessage(d journal.NonEvent) *controlv1.NonEvent {
 	return &controlv1.NonEvent{
-		Reference: s.positions.Format(d.Tenant, d.Sequence), TenantId: d.Tenant.String(), Fault: string(d.Fault),
-		By: d.By, Reason: d.Reason, Time: timestamppb.New(d.Time),
+		Reference: s.positions.Format(d.Tenant, d.Sequence),
+		TenantId:  d.Tenant.String(),
+		Fault:     string(d.Fault),
+		By:        d.By,
+		Reason:    d.Reason,
+		Time:      timestamppb.New(d.Time),
 	}
 }
 
 func lossMessage(loss journal.AcceptedLoss) *controlv1.JournalLoss {
 	return &controlv1.JournalLoss{
-		Last: int64(loss.Last), Recorded: int64(loss.Recorded), Gaps: gapMessages(loss.Gaps), //nolint:gosec // far below 2^63
-		By: loss.By, Reason: loss.Reason, Time: timestamppb.New(loss.Time),
+		Last:     int64(loss.Last),
+		Recorded: int64(loss.Recorded),
+		Gaps:     gapMessages(loss.Gaps), //nolint:gosec // far below 2^63
+		By:       loss.By,
+		Reason:   loss.Reason,
+		Time:     timestamppb.New(loss.Time),
 	}
 }
 

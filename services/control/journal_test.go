@@ -51,30 +51,46 @@ func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 		t.Errorf("%d messages are listed, %d counted; want %d", len(listed), journal().GetUnreadableCount(), len(want))
 	}
 	for n, message := range listed {
-		if fault, ok := want[message.GetAggregateId()]; !ok || message.GetFault() != string(fault) || message.GetDetail() == "" {
+		if fault, ok := want[message.GetAggregateId()]; !ok || message.GetFault() != string(fault) ||
+			message.GetDetail() == "" {
 			t.Errorf("listed: %v", message)
 		}
-		request := &controlv1.DeclareNoEventRequest{TenantId: message.GetTenantId(), Reference: message.GetReference(), Reason: "a test"}
-		other := &controlv1.DeclareNoEventRequest{TenantId: "globex", Reference: message.GetReference(), Reason: "a test"}
+		request := &controlv1.DeclareNoEventRequest{
+			TenantId:  message.GetTenantId(),
+			Reference: message.GetReference(),
+			Reason:    "a test",
+		}
+		other := &controlv1.DeclareNoEventRequest{
+			TenantId:  "globex",
+			Reference: message.GetReference(),
+			Reason:    "a test",
+		}
 		if _, err := c.journal.DeclareNoEvent(ctx, other); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("another tenant's: %v", err)
 		}
 		for range 2 { // the second returns the first
 			res, err := c.journal.DeclareNoEvent(ctx, request)
-			if err != nil || res.GetDeclared().GetReference() != message.GetReference() || res.GetDeclared().GetReason() != "a test" {
+			if err != nil || res.GetDeclared().GetReference() != message.GetReference() ||
+				res.GetDeclared().GetReason() != "a test" {
 				t.Fatalf("declared: %v, %v", res, err)
 			}
 		}
 		if now := journal(); len(now.GetUnreadable()) != len(listed)-n-1 || len(now.GetNonEvents()) != n+1 {
-			t.Errorf("after %d declarations: %d messages, %d declarations", n+1, len(now.GetUnreadable()), len(now.GetNonEvents()))
+			t.Errorf("after %d declarations: %d messages, %d declarations", n+1, len(now.GetUnreadable()),
+				len(now.GetNonEvents()))
 		}
 	}
 	if got := testutil.CollectAndCount(c.integrity, "headgate_journal_unreadable_messages"); got != 1 {
 		t.Errorf("%d metrics", got)
 	}
 	revoked := listed[0]
-	request := &controlv1.RevokeNoEventRequest{TenantId: revoked.GetTenantId(), Reference: revoked.GetReference(), Reason: "a mistake"}
-	if res, err := c.journal.RevokeNoEvent(ctx, request); err != nil || res.GetRevoked().GetReference() != revoked.GetReference() {
+	request := &controlv1.RevokeNoEventRequest{
+		TenantId:  revoked.GetTenantId(),
+		Reference: revoked.GetReference(),
+		Reason:    "a mistake",
+	}
+	if res, err := c.journal.RevokeNoEvent(ctx, request); err != nil ||
+		res.GetRevoked().GetReference() != revoked.GetReference() {
 		t.Errorf("revoked: %v, %v", res, err)
 	}
 	if _, err := c.journal.RevokeNoEvent(ctx, request); connect.CodeOf(err) != connect.CodeNotFound {

@@ -57,7 +57,11 @@ func (s modelService) parsed(ctx context.Context, document *controlv1.ModelDocum
 
 func documentMessage(kept kv.Entry[models.Document]) *controlv1.ModelDocument {
 	return &controlv1.ModelDocument{
-		Text: kept.Value.Text, Revision: kept.Value.Revision, By: kept.Value.By, Note: kept.Value.Note, Applied: timestamppb.New(kept.Time),
+		Text:     kept.Value.Text,
+		Revision: kept.Value.Revision,
+		By:       kept.Value.By,
+		Note:     kept.Value.Note,
+		Applied:  timestamppb.New(kept.Time),
 	}
 }
 
@@ -72,7 +76,8 @@ func (s modelService) GetModel(ctx context.Context, _ *controlv1.GetModelRequest
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return nil, connect.NewError(connect.CodeInternal, "the model in use cannot be read by this control node: it is of another version").WithCause(err)
+		return nil, connect.NewError(connect.CodeInternal,
+			"the model in use cannot be read by this control node: it is of another version").WithCause(err)
 	}
 	res := &controlv1.GetModelResponse{Document: document}
 	for _, aggregate := range current.Aggregates() {
@@ -80,9 +85,11 @@ func (s modelService) GetModel(ctx context.Context, _ *controlv1.GetModelRequest
 		for _, command := range aggregate.Commands() {
 			schema, err := structpb.NewStruct(command.Schema())
 			if err != nil {
-				return nil, connect.Errorf(connect.CodeInternal, "the schema of %s.%s cannot be shown", aggregate.Name, command.Name).WithCause(err)
+				return nil, connect.Errorf(connect.CodeInternal, "the schema of %s.%s cannot be shown", aggregate.Name,
+					command.Name).WithCause(err)
 			}
-			out.Commands = append(out.Commands, &controlv1.CommandType{Name: command.Name, Schema: schema, Internal: command.Internal})
+			out.Commands = append(out.Commands,
+				&controlv1.CommandType{Name: command.Name, Schema: schema, Internal: command.Internal})
 		}
 		res.Aggregates = append(res.Aggregates, out)
 	}
@@ -93,7 +100,9 @@ func (s modelService) GetModel(ctx context.Context, _ *controlv1.GetModelRequest
 }
 
 // CheckModel implements ModelService.
-func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelRequest) (*controlv1.CheckModelResponse, error) {
+func (s modelService) CheckModel(
+	ctx context.Context, req *controlv1.CheckModelRequest,
+) (*controlv1.CheckModelResponse, error) {
 	document, _, err := s.document(ctx)
 	if err != nil {
 		return nil, asConnectError(err)
@@ -110,7 +119,9 @@ func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelR
 			if issue.Path != "" {
 				message = issue.Path + ": " + message
 			}
-			res.Mistakes = append(res.Mistakes, &controlv1.ModelMistake{Line: int32(issue.Line), Message: message}) //nolint:gosec // a document has fewer lines
+			res.Mistakes = append(
+				res.Mistakes, &controlv1.ModelMistake{Line: int32(issue.Line), Message: message},
+			) //nolint:gosec // a document has fewer lines
 		}
 		return res, nil
 	}
@@ -130,7 +141,8 @@ func (s modelService) CheckModel(ctx context.Context, req *controlv1.CheckModelR
 // about a hundred places are compared coarsely, and the diff shows unchanged lines as replaced.
 func difference(document *controlv1.ModelDocument, text string) (string, error) {
 	before := document.GetText()
-	diff, err := udiff.ToUnified("in use, "+document.GetRevision(), "new", before, udiff.Lines(before, text), diffContext)
+	diff, err := udiff.ToUnified("in use, "+document.GetRevision(), "new", before, udiff.Lines(before, text),
+		diffContext)
 	if err != nil {
 		return "", connect.NewError(connect.CodeInternal, "the difference cannot be shown").WithCause(err)
 	}
@@ -138,18 +150,26 @@ func difference(document *controlv1.ModelDocument, text string) (string, error) 
 }
 
 // ApplyModel implements ModelService.
-func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelRequest) (*controlv1.ApplyModelResponse, error) {
+func (s modelService) ApplyModel(
+	ctx context.Context, req *controlv1.ApplyModelRequest,
+) (*controlv1.ApplyModelResponse, error) {
 	if s.fixed {
-		return nil, precondition("MODEL_FROM_FILE", "the model comes from a file: change it there, or start the nodes without one")
+		return nil, precondition("MODEL_FROM_FILE",
+			"the model comes from a file: change it there, or start the nodes without one")
 	}
 	parsed, err := s.checks.parse(ctx, caller(ctx), req.GetText())
 	var mistakes *model.Error
 	if errors.As(err, &mistakes) {
 		bad := &errdetails.BadRequest{}
 		for _, issue := range mistakes.Issues {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: "text", Description: issue.String()})
+			bad.FieldViolations = append(bad.FieldViolations,
+				&errdetails.BadRequest_FieldViolation{Field: "text", Description: issue.String()})
 		}
-		return nil, rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, "the model has mistakes and the current one stays in use:\n"+mistakes.Error()), bad)
+		return nil, rpc.WithDetails(
+			connect.NewError(connect.CodeFailedPrecondition,
+				"the model has mistakes and the current one stays in use:\n"+mistakes.Error()),
+			bad,
+		)
 	}
 	if err != nil {
 		return nil, refusedCheck(ctx, err)
@@ -159,8 +179,13 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 		return nil, asConnectError(err)
 	}
 	if document.GetRevision() != req.GetExpectedRevision() {
-		return nil, rpc.WithDetails(connect.Errorf(connect.CodeAborted, "the model in use is %s, not the expected %s: review the changes and retry", document.GetRevision(), req.GetExpectedRevision()),
-			rpc.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()))
+		return nil, rpc.WithDetails(
+			connect.Errorf(
+				connect.CodeAborted, "the model in use is %s, not the expected %s: review the changes and retry",
+				document.GetRevision(), req.GetExpectedRevision(),
+			),
+			rpc.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()),
+		)
 	}
 	if revision == 0 {
 		// It is in the history from now on, and can be applied again.
@@ -169,7 +194,12 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 			return nil, asConnectError(err)
 		}
 	}
-	next := models.Document{Text: req.GetText(), Revision: parsed.Revision, By: caller(ctx), Note: req.GetNote()}
+	next := models.Document{
+		Text:     req.GetText(),
+		Revision: parsed.Revision,
+		By:       caller(ctx),
+		Note:     req.GetNote(),
+	}
 	if next.Sequence, err = journal.End(ctx, s.js); err != nil {
 		return nil, asConnectError(err)
 	}
@@ -181,7 +211,10 @@ func (s modelService) ApplyModel(ctx context.Context, req *controlv1.ApplyModelR
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	return &controlv1.ApplyModelResponse{Document: documentMessage(kept), Nodes: s.rollOut(ctx, parsed.Revision, applied)}, nil
+	return &controlv1.ApplyModelResponse{
+		Document: documentMessage(kept),
+		Nodes:    s.rollOut(ctx, parsed.Revision, applied),
+	}, nil
 }
 
 // startedNote is the note of the model that the platform started with.
@@ -214,8 +247,14 @@ func (s *Service) rollOut(ctx context.Context, revision string, order uint64) []
 			if node.Kind == "gateway" {
 				continue // it uses no model
 			}
-			out = append(out, &controlv1.NodeModel{Node: node.ID, Kind: node.Kind, Revision: node.Model, Problem: node.ModelProblem})
-			waits = waits || node.Model != "" && node.Model != revision && node.ModelOrder < order && node.ModelProblem == ""
+			out = append(out, &controlv1.NodeModel{
+				Node:     node.ID,
+				Kind:     node.Kind,
+				Revision: node.Model,
+				Problem:  node.ModelProblem,
+			})
+			waits = waits ||
+				node.Model != "" && node.Model != revision && node.ModelOrder < order && node.ModelProblem == ""
 		}
 		if !waits {
 			return out
@@ -231,7 +270,9 @@ func (s *Service) rollOut(ctx context.Context, revision string, order uint64) []
 }
 
 // ListModels implements ModelService.
-func (s modelService) ListModels(ctx context.Context, _ *controlv1.ListModelsRequest) (*controlv1.ListModelsResponse, error) {
+func (s modelService) ListModels(
+	ctx context.Context, _ *controlv1.ListModelsRequest,
+) (*controlv1.ListModelsResponse, error) {
 	history, err := s.documents.History(ctx, models.Key)
 	if err != nil {
 		return nil, asConnectError(err)

@@ -22,7 +22,9 @@ func TestListModels_IncludesInitialModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, err := c.models.ListModels(platform(t), &controlv1.ListModelsRequest{})
-	if err != nil || len(list.GetDocuments()) != 1 || list.GetDocuments()[0].GetRevision() != now.GetDocument().GetRevision() || list.GetDocuments()[0].GetText() == "" {
+	if err != nil || len(list.GetDocuments()) != 1 ||
+		list.GetDocuments()[0].GetRevision() != now.GetDocument().GetRevision() ||
+		list.GetDocuments()[0].GetText() == "" {
 		t.Fatalf("%v, %v", list, err)
 	}
 }
@@ -55,10 +57,13 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 	})
 	announce := func(id, kind string, state func(*fleet.Node)) {
 		w.run(t, func(ctx context.Context) error {
-			return fleet.Announce(ctx, w.js, fleet.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"}, func(_ context.Context, now *fleet.Node) error {
-				state(now)
-				return nil
-			})
+			return fleet.Announce(
+				ctx, w.js, fleet.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"},
+				func(_ context.Context, now *fleet.Node) error {
+					state(now)
+					return nil
+				},
+			)
 		})
 	}
 	old := now.GetDocument().GetRevision()
@@ -107,7 +112,9 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, node := range fleet.GetFleet().GetNodes() {
-		if node.GetId() == "r1" && (node.GetModelRevision() != old || node.GetModelPending() != checked.GetRevision() || node.GetModelProblem() == "") {
+		if node.GetId() == "r1" &&
+			(node.GetModelRevision() != old || node.GetModelPending() != checked.GetRevision() ||
+				node.GetModelProblem() == "") {
 			t.Errorf("the fleet returns %v", node)
 		}
 	}

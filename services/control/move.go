@@ -112,15 +112,25 @@ func (m *move) before(other *move) bool {
 
 func (m *move) message() *controlv1.Move {
 	out := &controlv1.Move{
-		Id: m.ID, TenantId: m.Tenant, Kind: m.Kind, Source: m.Source, Target: m.Target, Step: stepMessages[m.Step], WaitingFor: m.Waiting,
-		Reason: m.Reason, By: m.By, Started: timestamppb.New(m.Started), Updated: timestamppb.New(m.Updated),
+		Id:         m.ID,
+		TenantId:   m.Tenant,
+		Kind:       m.Kind,
+		Source:     m.Source,
+		Target:     m.Target,
+		Step:       stepMessages[m.Step],
+		WaitingFor: m.Waiting,
+		Reason:     m.Reason,
+		By:         m.By,
+		Started:    timestamppb.New(m.Started),
+		Updated:    timestamppb.New(m.Updated),
 	}
 	if m.FenceSequence > 0 {
 		checkpoint, fence := int64(m.Checkpoint), int64(m.FenceSequence) //nolint:gosec // far below 2^63
 		out.Checkpoint, out.FenceSequence = &checkpoint, &fence
 	}
 	for h := range slices.Values(m.History) {
-		out.History = append(out.History, &controlv1.MoveHistory{Step: stepMessages[h.Step], Time: timestamppb.New(h.Time), Node: h.Node})
+		out.History = append(out.History,
+			&controlv1.MoveHistory{Step: stepMessages[h.Step], Time: timestamppb.New(h.Time), Node: h.Node})
 	}
 	return out
 }

@@ -22,7 +22,9 @@ import (
 const maxQueued = 8
 
 // PlanMove implements PlacementService.
-func (s placementService) PlanMove(ctx context.Context, req *controlv1.PlanMoveRequest) (*controlv1.PlanMoveResponse, error) {
+func (s placementService) PlanMove(
+	ctx context.Context, req *controlv1.PlanMoveRequest,
+) (*controlv1.PlanMoveResponse, error) {
 	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
 	if err != nil {
 		return nil, err
@@ -31,7 +33,11 @@ func (s placementService) PlanMove(ctx context.Context, req *controlv1.PlanMoveR
 	if err != nil {
 		return nil, err
 	}
-	res := &controlv1.PlanMoveResponse{Source: origin(p, queue), Target: node.ID, Obstacles: s.obstacles(p, queue, tenant, node)}
+	res := &controlv1.PlanMoveResponse{
+		Source:    origin(p, queue),
+		Target:    node.ID,
+		Obstacles: s.obstacles(p, queue, tenant, node),
+	}
 	if req.GetKind() == kindProjection {
 		if res.Events, err = s.missing(ctx, tenant, node); err != nil {
 			return nil, asConnectError(err)
@@ -42,7 +48,8 @@ func (s placementService) PlanMove(ctx context.Context, req *controlv1.PlanMoveR
 		from = "node " + res.Source
 	}
 	for _, earlier := range queue {
-		res.Steps = append(res.Steps, fmt.Sprintf("Wait: the move %s of %s to node %s must end first.", earlier.ID, tenant, earlier.Target))
+		res.Steps = append(res.Steps,
+			fmt.Sprintf("Wait: the move %s of %s to node %s must end first.", earlier.ID, tenant, earlier.Target))
 	}
 	res.Steps = append(res.Steps,
 		fmt.Sprintf("Warm: node %s acquires %s; routing does not change yet.", node.ID, tenant),
@@ -56,7 +63,9 @@ func (s placementService) PlanMove(ctx context.Context, req *controlv1.PlanMoveR
 }
 
 // standing returns the tenant's placement and its unfinished moves, in order.
-func (s placementService) standing(ctx context.Context, kind string, tenant contextkit.TenantID) (placed, []move, error) {
+func (s placementService) standing(
+	ctx context.Context, kind string, tenant contextkit.TenantID,
+) (placed, []move, error) {
 	key := fleet.PlacementKey(kind, tenant)
 	p, err := s.placed(ctx, key)
 	if err != nil {
@@ -97,7 +106,11 @@ func origin(p placed, queue []move) string {
 func (s placementService) obstacles(p placed, queue []move, tenant contextkit.TenantID, node fleet.Node) []string {
 	var out []string
 	if len(queue) >= maxQueued {
-		out = append(out, fmt.Sprintf("tenant %s has the maximum of %d unfinished moves: abort some of them, or wait", tenant, len(queue)))
+		out = append(
+			out,
+			fmt.Sprintf("tenant %s has the maximum of %d unfinished moves: abort some of them, or wait", tenant,
+				len(queue)),
+		)
 	}
 	if origin(p, queue) == node.ID {
 		out = append(out, fmt.Sprintf("tenant %s is already on node %s, or moves there", tenant, node.ID))
@@ -123,7 +136,8 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	res, err := s.views.ListViews(s.nodes.At(contextkit.TenantContext(ctx, tenant), node.Endpoint), &projectionv1.ListViewsRequest{TenantId: tenant.String()})
+	res, err := s.views.ListViews(s.nodes.At(contextkit.TenantContext(ctx, tenant), node.Endpoint),
+		&projectionv1.ListViewsRequest{TenantId: tenant.String()})
 	if err != nil {
 		return nil, nil // unknown, which the response reports
 	}
@@ -141,7 +155,9 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 }
 
 // StartMove implements PlacementService.
-func (s placementService) StartMove(ctx context.Context, req *controlv1.StartMoveRequest) (*controlv1.StartMoveResponse, error) {
+func (s placementService) StartMove(
+	ctx context.Context, req *controlv1.StartMoveRequest,
+) (*controlv1.StartMoveResponse, error) {
 	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
 	if err != nil {
 		return nil, err
@@ -155,7 +171,12 @@ func (s placementService) StartMove(ctx context.Context, req *controlv1.StartMov
 	}
 	now := time.Now().UTC()
 	m := move{
-		ID: contextkit.NewID(), Tenant: tenant.String(), Kind: req.GetKind(), Source: origin(p, queue), Target: node.ID, By: caller(ctx),
+		ID:      contextkit.NewID(),
+		Tenant:  tenant.String(),
+		Kind:    req.GetKind(),
+		Source:  origin(p, queue),
+		Target:  node.ID,
+		By:      caller(ctx),
 		Started: now,
 	}
 	m.enter(stepPlanned, s.id)
@@ -166,7 +187,9 @@ func (s placementService) StartMove(ctx context.Context, req *controlv1.StartMov
 }
 
 // AbortMove implements PlacementService.
-func (s placementService) AbortMove(ctx context.Context, req *controlv1.AbortMoveRequest) (*controlv1.AbortMoveResponse, error) {
+func (s placementService) AbortMove(
+	ctx context.Context, req *controlv1.AbortMoveRequest,
+) (*controlv1.AbortMoveResponse, error) {
 	for range maxTries {
 		kept, err := s.get(ctx, req.GetId())
 		if err != nil {
@@ -180,7 +203,8 @@ func (s placementService) AbortMove(ctx context.Context, req *controlv1.AbortMov
 		case m.Step == stepAborting:
 			return &controlv1.AbortMoveResponse{Move: m.message()}, nil
 		case m.Step == stepRetiring:
-			return nil, precondition("RETIRING", "the tenant is served by %s and already released elsewhere: start a move back", m.Target)
+			return nil, precondition("RETIRING",
+				"the tenant is served by %s and already released elsewhere: start a move back", m.Target)
 		}
 		reason := "aborted"
 		if by := caller(ctx); by != "" {
@@ -220,7 +244,9 @@ func (s *Service) get(ctx context.Context, id string) (kv.Entry[move], error) {
 }
 
 // ListMoves implements PlacementService.
-func (s placementService) ListMoves(ctx context.Context, _ *controlv1.ListMovesRequest) (*controlv1.ListMovesResponse, error) {
+func (s placementService) ListMoves(
+	ctx context.Context, _ *controlv1.ListMovesRequest,
+) (*controlv1.ListMovesResponse, error) {
 	all, err := s.moves.All(ctx)
 	if err != nil {
 		return nil, asConnectError(err)
@@ -229,12 +255,15 @@ func (s placementService) ListMoves(ctx context.Context, _ *controlv1.ListMovesR
 	for _, kept := range all {
 		res.Moves = append(res.Moves, kept.Value.message())
 	}
-	slices.SortFunc(res.Moves, func(a, b *controlv1.Move) int { return b.GetStarted().AsTime().Compare(a.GetStarted().AsTime()) })
+	slices.SortFunc(res.Moves,
+		func(a, b *controlv1.Move) int { return b.GetStarted().AsTime().Compare(a.GetStarted().AsTime()) })
 	return res, nil
 }
 
 // WatchMove implements PlacementService.
-func (s placementService) WatchMove(ctx context.Context, req *controlv1.WatchMoveRequest, stream controlv1connect.PlacementServiceWatchMoveServerStream) error {
+func (s placementService) WatchMove(
+	ctx context.Context, req *controlv1.WatchMoveRequest, stream controlv1connect.PlacementServiceWatchMoveServerStream,
+) error {
 	if _, err := s.get(ctx, req.GetId()); err != nil {
 		return err // otherwise the watch would wait for it
 	}

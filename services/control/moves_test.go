@@ -21,7 +21,8 @@ import (
 // start starts a move of acme's views.
 func (c *controller) start(t *testing.T, target string) string {
 	t.Helper()
-	res, err := c.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target})
+	res, err := c.placements.StartMove(platform(t),
+		&controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target})
 	if err != nil {
 		t.Fatalf("a move to %s: %v", target, err)
 	}
@@ -51,7 +52,9 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 	other := w.control(t, "c2", "")
 	c.knows(t, 4)
 	other.knows(t, 4)
-	if _, err := c.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); err != nil {
+	if _, err := c.placements.AssignPlacement(
+		platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	plan := &controlv1.PlanMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"}
@@ -61,10 +64,13 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 		ids = append(ids, by.start(t, target))
 		plan.Target = target
 		res, err := by.placements.PlanMove(platform(t), plan)
-		if err != nil || len(res.GetObstacles()) != 1 || !strings.Contains(res.GetObstacles()[0], "already") || res.GetSource() != target {
+		if err != nil || len(res.GetObstacles()) != 1 || !strings.Contains(res.GetObstacles()[0], "already") ||
+			res.GetSource() != target {
 			t.Errorf("a further move to where the last one goes: %v, %v", res, err)
 		}
-		if _, err := by.placements.StartMove(platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		if _, err := by.placements.StartMove(
+			platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target},
+		); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 			t.Errorf("a further move to where the last one goes is started: %v", err)
 		}
 	}
@@ -74,7 +80,9 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 	var last time.Time
 	for n, id := range ids {
 		m := c.end(t, id)
-		if want := []controlv1.MoveStep{controlv1.MoveStep_MOVE_STEP_DONE, controlv1.MoveStep_MOVE_STEP_ABORTED}[n/3]; m.GetStep() != want {
+		if want := []controlv1.MoveStep{
+			controlv1.MoveStep_MOVE_STEP_DONE, controlv1.MoveStep_MOVE_STEP_ABORTED,
+		}[n/3]; m.GetStep() != want {
 			t.Fatalf("move %d ends as %v", n+1, m)
 		}
 		if n == 3 {
@@ -128,11 +136,13 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 	for _, by := range []string{ended, contextkit.NewID()} {
 		for what, free := range map[string]func() error{
 			"removed": func() error {
-				_, err := c.placements.RemovePlacement(platform(t), &controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"})
+				_, err := c.placements.RemovePlacement(platform(t),
+					&controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"})
 				return err
 			},
 			"assigned": func() error {
-				_, err := c.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"})
+				_, err := c.placements.AssignPlacement(platform(t),
+					&controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"})
 				return err
 			},
 			"moved": func() error {
@@ -153,7 +163,9 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 			if err != nil && !errors.Is(err, kv.ErrNotFound) {
 				t.Fatal(err)
 			}
-			if _, err := placements.Put(platform(t), key, fleet.Placement{Node: "p1", Also: []string{"p2"}, Move: by}, kept.Revision); err != nil {
+			if _, err := placements.Put(
+				platform(t), key, fleet.Placement{Node: "p1", Also: []string{"p2"}, Move: by}, kept.Revision,
+			); err != nil {
 				t.Fatal(err)
 			}
 			if err := free(); err != nil {
@@ -185,13 +197,18 @@ func TestMoves_LockOfUnfinishedMoveHolds(t *testing.T) {
 			return false // this node has not read its own record yet
 		}
 		waiting, held := list.GetMoves()[0], list.GetMoves()[1]
-		return waiting.GetStep() == controlv1.MoveStep_MOVE_STEP_PLANNED && strings.Contains(waiting.GetWaitingFor(), first) &&
+		return waiting.GetStep() == controlv1.MoveStep_MOVE_STEP_PLANNED &&
+			strings.Contains(waiting.GetWaitingFor(), first) &&
 			held.GetStep() == controlv1.MoveStep_MOVE_STEP_FLIPPED
 	})
-	if _, err := c.placements.RemovePlacement(platform(t), &controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := c.placements.RemovePlacement(
+		platform(t), &controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"},
+	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("the placement is removed: %v", err)
 	}
-	if _, err := c.placements.AssignPlacement(platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := c.placements.AssignPlacement(
+		platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"},
+	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("the tenant is assigned: %v", err)
 	}
 	close(awake)

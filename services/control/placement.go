@@ -22,7 +22,9 @@ type placementService struct {
 }
 
 // ListPlacements implements PlacementService.
-func (s placementService) ListPlacements(ctx context.Context, _ *controlv1.ListPlacementsRequest) (*controlv1.ListPlacementsResponse, error) {
+func (s placementService) ListPlacements(
+	ctx context.Context, _ *controlv1.ListPlacementsRequest,
+) (*controlv1.ListPlacementsResponse, error) {
 	all, err := s.placements.All(ctx)
 	if err != nil {
 		return nil, asConnectError(err)
@@ -43,7 +45,13 @@ func (s placementService) ListPlacements(ctx context.Context, _ *controlv1.ListP
 }
 
 func placementMessage(kind, tenant string, p fleet.Placement) *controlv1.Placement {
-	return &controlv1.Placement{TenantId: tenant, Kind: kind, Node: p.Node, Also: p.Also, Move: p.Move}
+	return &controlv1.Placement{
+		TenantId: tenant,
+		Kind:     kind,
+		Node:     p.Node,
+		Also:     p.Also,
+		Move:     p.Move,
+	}
 }
 
 // named returns the tenant and node that a request names.
@@ -60,7 +68,9 @@ func (s placementService) named(tenantID, kind, nodeID string) (contextkit.Tenan
 }
 
 // AssignPlacement implements PlacementService.
-func (s placementService) AssignPlacement(ctx context.Context, req *controlv1.AssignPlacementRequest) (*controlv1.AssignPlacementResponse, error) {
+func (s placementService) AssignPlacement(
+	ctx context.Context, req *controlv1.AssignPlacementRequest,
+) (*controlv1.AssignPlacementResponse, error) {
 	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetNode())
 	if err != nil {
 		return nil, err
@@ -77,7 +87,8 @@ func (s placementService) AssignPlacement(ctx context.Context, req *controlv1.As
 	case p.Node != "" && p.Node != node.ID:
 		return nil, precondition("PLACED", "tenant %s is placed on %q: start a move to move it", tenant, p.Node)
 	case p.Node == "" && (!node.Ready || !slices.Contains(node.Tenants, tenant.String())):
-		return nil, precondition("NOT_SERVED", "node %s does not serve tenant %s now: start a move, which waits until it does", node.ID, tenant)
+		return nil, precondition("NOT_SERVED",
+			"node %s does not serve tenant %s now: start a move, which waits until it does", node.ID, tenant)
 	}
 	if _, err := s.placements.PutAt(ctx, key, want, p.Revision); err != nil {
 		return nil, asConnectError(err)
@@ -86,7 +97,9 @@ func (s placementService) AssignPlacement(ctx context.Context, req *controlv1.As
 }
 
 // RemovePlacement implements PlacementService.
-func (s placementService) RemovePlacement(ctx context.Context, req *controlv1.RemovePlacementRequest) (*controlv1.RemovePlacementResponse, error) {
+func (s placementService) RemovePlacement(
+	ctx context.Context, req *controlv1.RemovePlacementRequest,
+) (*controlv1.RemovePlacementResponse, error) {
 	tenant, err := contextkit.ParseTenantID(req.GetTenantId())
 	if err != nil {
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
@@ -108,7 +121,8 @@ func (s placementService) unlocked(ctx context.Context, tenant contextkit.Tenant
 	}
 	locked, err := s.locked(ctx, p)
 	if err == nil && locked {
-		err = precondition("MOVING", "tenant %s is being moved by %s: wait until the move has ended, or abort it", tenant, p.Move)
+		err = precondition("MOVING", "tenant %s is being moved by %s: wait until the move has ended, or abort it",
+			tenant, p.Move)
 	}
 	return p, asConnectError(err)
 }

@@ -17,20 +17,28 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")
 	ctx := platform(t)
-	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "initech", StorageQuota: &controlv1.StorageQuota{Events: 10}}); err != nil {
+	if _, err := c.tenants.CreateTenant(
+		ctx, &controlv1.CreateTenantRequest{TenantId: "initech", StorageQuota: &controlv1.StorageQuota{Events: 10}},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.tenants.SetQuota(ctx, &controlv1.SetQuotaRequest{TenantId: "initech", Quota: &controlv1.Quota{Rate: 5}}); err != nil {
+	if _, err := c.tenants.SetQuota(
+		ctx, &controlv1.SetQuotaRequest{TenantId: "initech", Quota: &controlv1.Quota{Rate: 5}},
+	); err != nil {
 		t.Fatal(err)
 	}
-	res, err := c.tenants.SetStorageQuota(ctx, &controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 20, Bytes: 5000}})
+	res, err := c.tenants.SetStorageQuota(ctx,
+		&controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 20, Bytes: 5000}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := res.GetTenant(); got.GetQuota().GetRate() != 5 || got.GetStorageQuota().GetEvents() != 20 || got.GetStorageQuota().GetBytes() != 5000 {
+	if got := res.GetTenant(); got.GetQuota().GetRate() != 5 || got.GetStorageQuota().GetEvents() != 20 ||
+		got.GetStorageQuota().GetBytes() != 5000 {
 		t.Errorf("the tenant is %v", got)
 	}
-	if _, err := c.tenants.SetStorageQuota(ctx, &controlv1.SetStorageQuotaRequest{TenantId: "nobody"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := c.tenants.SetStorageQuota(
+		ctx, &controlv1.SetStorageQuotaRequest{TenantId: "nobody"},
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("a tenant that does not exist: %v", err)
 	}
 
@@ -38,11 +46,25 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 	read, stale := res.GetTenant().GetRevision(), res.GetTenant().GetRevision()-1
 	for _, set := range []func(expected *int64) (*controlv1.Tenant, error){
 		func(expected *int64) (*controlv1.Tenant, error) {
-			res, err := c.tenants.SetQuota(ctx, &controlv1.SetQuotaRequest{TenantId: "initech", Quota: &controlv1.Quota{Rate: 6}, ExpectedRevision: expected})
+			res, err := c.tenants.SetQuota(
+				ctx,
+				&controlv1.SetQuotaRequest{
+					TenantId:         "initech",
+					Quota:            &controlv1.Quota{Rate: 6},
+					ExpectedRevision: expected,
+				},
+			)
 			return res.GetTenant(), err
 		},
 		func(expected *int64) (*controlv1.Tenant, error) {
-			res, err := c.tenants.SetStorageQuota(ctx, &controlv1.SetStorageQuotaRequest{TenantId: "initech", Quota: &controlv1.StorageQuota{Events: 20}, ExpectedRevision: expected})
+			res, err := c.tenants.SetStorageQuota(
+				ctx,
+				&controlv1.SetStorageQuotaRequest{
+					TenantId:         "initech",
+					Quota:            &controlv1.StorageQuota{Events: 20},
+					ExpectedRevision: expected,
+				},
+			)
 			return res.GetTenant(), err
 		},
 	} {
@@ -64,7 +86,12 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	meter.Add(natstest.Tenant(t, "initech"), usage.Counts{Events: 3, Bytes: 300, Aggregates: 1, Keys: 2})
+	meter.Add(natstest.Tenant(t, "initech"), usage.Counts{
+		Events:     3,
+		Bytes:      300,
+		Aggregates: 1,
+		Keys:       2,
+	})
 	ended, end := context.WithCancel(t.Context())
 	end()
 	if err := meter.Run(ended); err != nil { // publishes its counts
@@ -78,7 +105,8 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 		if tenant.GetTenantId() != "initech" {
 			continue
 		}
-		if use := tenant.GetStorageUse(); use.GetEvents() != 3 || use.GetBytes() != 300 || use.GetAggregates() != 1 || use.GetKeys() != 2 || tenant.GetStorageQuota().GetEvents() != 20 {
+		if use := tenant.GetStorageUse(); use.GetEvents() != 3 || use.GetBytes() != 300 || use.GetAggregates() != 1 ||
+			use.GetKeys() != 2 || tenant.GetStorageQuota().GetEvents() != 20 {
 			t.Errorf("the tenant is %v", tenant)
 		}
 		return

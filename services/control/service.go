@@ -80,11 +80,23 @@ type Config struct {
 }
 
 // New returns the services of a control node. The available nodes are known when it returns.
-func New(ctx context.Context, config Config, js jetstream.JetStream, documents *model.Registry, log zerolog.Logger) (*Service, error) {
+func New(
+	ctx context.Context, config Config, js jetstream.JetStream, documents *model.Registry, log zerolog.Logger,
+) (*Service, error) {
 	nodes := config.Nodes
 	s := &Service{
-		id: config.ID, js: js, models: documents, fixed: config.Fixed, nodes: nodes, outage: config.Outage, views: gatewayv1connect.NewQueryServiceClient(nodes.Client), log: log,
-		checks: newChecks(), changed: make(chan struct{}), driven: map[string]bool{}, missed: map[string]int{},
+		id:      config.ID,
+		js:      js,
+		models:  documents,
+		fixed:   config.Fixed,
+		nodes:   nodes,
+		outage:  config.Outage,
+		views:   gatewayv1connect.NewQueryServiceClient(nodes.Client),
+		log:     log,
+		checks:  newChecks(),
+		changed: make(chan struct{}),
+		driven:  map[string]bool{},
+		missed:  map[string]int{},
 	}
 	var errs [6]error
 	s.journal, errs[0] = journal.Open(ctx, js)
@@ -167,7 +179,10 @@ func (s *Service) probe(ctx context.Context, node fleet.Node) (takesCalls bool, 
 }
 
 // checkSpec is the spec of the gRPC health check.
-var checkSpec = connect.Spec{Procedure: healthv1.Health_Check_FullMethodName, IdempotencyLevel: connect.IdempotencyNoSideEffects}
+var checkSpec = connect.Spec{
+	Procedure:        healthv1.Health_Check_FullMethodName,
+	IdempotencyLevel: connect.IdempotencyNoSideEffects,
+}
 
 // caller returns the subject of the gateway's caller, "" if the call did not come from a gateway.
 func caller(ctx context.Context) string {

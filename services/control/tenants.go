@@ -39,7 +39,9 @@ func (s *Service) served() map[string][]string {
 }
 
 // ListTenants implements TenantService.
-func (s tenantService) ListTenants(ctx context.Context, _ *controlv1.ListTenantsRequest) (*controlv1.ListTenantsResponse, error) {
+func (s tenantService) ListTenants(
+	ctx context.Context, _ *controlv1.ListTenantsRequest,
+) (*controlv1.ListTenantsResponse, error) {
 	known, err := s.tenants.All(ctx)
 	if err != nil {
 		return nil, asConnectError(err)
@@ -58,7 +60,12 @@ func (s tenantService) ListTenants(ctx context.Context, _ *controlv1.ListTenants
 		kept, created := known[name]
 		out := tenantMessage(name, kept, served[name], !created)
 		if use, counted := stored[name]; counted {
-			out.StorageUse = &controlv1.StorageUse{Events: use.Events, Bytes: use.Bytes, Aggregates: use.Aggregates, Keys: use.Keys}
+			out.StorageUse = &controlv1.StorageUse{
+				Events:     use.Events,
+				Bytes:      use.Bytes,
+				Aggregates: use.Aggregates,
+				Keys:       use.Keys,
+			}
 		}
 		res.Tenants = append(res.Tenants, out)
 	}
@@ -76,10 +83,20 @@ func tenantMessage(name string, stored kv.Entry[fleet.Tenant], nodes []string, c
 		Revision:   int64(stored.Revision), //nolint:gosec // a sequence of a stream
 	}
 	if q := tenant.Quota; q != nil {
-		out.Quota = &controlv1.Quota{Rate: q.Rate, Burst: int32(q.Burst), Concurrent: int32(q.Concurrent), Streams: int32(q.Streams)} //nolint:gosec // bounded by the API
+		out.Quota = &controlv1.Quota{
+			Rate:       q.Rate,
+			Burst:      int32(q.Burst),
+			Concurrent: int32(q.Concurrent),
+			Streams:    int32(q.Streams),
+		} //nolint:gosec // bounded by the API
 	}
 	if q := tenant.Storage; q != nil {
-		out.StorageQuota = &controlv1.StorageQuota{Events: q.Events, Bytes: q.Bytes, Aggregates: q.Aggregates, Keys: q.Keys}
+		out.StorageQuota = &controlv1.StorageQuota{
+			Events:     q.Events,
+			Bytes:      q.Bytes,
+			Aggregates: q.Aggregates,
+			Keys:       q.Keys,
+		}
 	}
 	return out
 }
@@ -88,18 +105,30 @@ func storageQuota(q *controlv1.StorageQuota) *fleet.StorageQuota {
 	if q == nil {
 		return nil
 	}
-	return &fleet.StorageQuota{Events: q.GetEvents(), Bytes: q.GetBytes(), Aggregates: q.GetAggregates(), Keys: q.GetKeys()}
+	return &fleet.StorageQuota{
+		Events:     q.GetEvents(),
+		Bytes:      q.GetBytes(),
+		Aggregates: q.GetAggregates(),
+		Keys:       q.GetKeys(),
+	}
 }
 
 func quota(q *controlv1.Quota) *fleet.Quota {
 	if q == nil {
 		return nil
 	}
-	return &fleet.Quota{Rate: q.GetRate(), Burst: int(q.GetBurst()), Concurrent: int(q.GetConcurrent()), Streams: int(q.GetStreams())}
+	return &fleet.Quota{
+		Rate:       q.GetRate(),
+		Burst:      int(q.GetBurst()),
+		Concurrent: int(q.GetConcurrent()),
+		Streams:    int(q.GetStreams()),
+	}
 }
 
 // CreateTenant implements TenantService.
-func (s tenantService) CreateTenant(ctx context.Context, req *controlv1.CreateTenantRequest) (*controlv1.CreateTenantResponse, error) {
+func (s tenantService) CreateTenant(
+	ctx context.Context, req *controlv1.CreateTenantRequest,
+) (*controlv1.CreateTenantResponse, error) {
 	name := req.GetTenantId()
 	taken := connect.Errorf(connect.CodeAlreadyExists, "tenant %s already exists", name)
 	if len(s.served()[name]) > 0 {
@@ -113,35 +142,50 @@ func (s tenantService) CreateTenant(ctx context.Context, req *controlv1.CreateTe
 		}
 		return nil, asConnectError(err)
 	}
-	return &controlv1.CreateTenantResponse{Tenant: tenantMessage(name, kv.Entry[fleet.Tenant]{Value: tenant, Revision: revision}, nil, false)}, nil
+	return &controlv1.CreateTenantResponse{
+		Tenant: tenantMessage(name, kv.Entry[fleet.Tenant]{Value: tenant, Revision: revision}, nil, false),
+	}, nil
 }
 
 // SuspendTenant implements TenantService.
-func (s tenantService) SuspendTenant(ctx context.Context, req *controlv1.SuspendTenantRequest) (*controlv1.SuspendTenantResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *fleet.Tenant) { t.Suspended, t.Reason = true, req.GetReason() })
+func (s tenantService) SuspendTenant(
+	ctx context.Context, req *controlv1.SuspendTenantRequest,
+) (*controlv1.SuspendTenantResponse, error) {
+	tenant, err := s.change(ctx, req.GetTenantId(), nil,
+		func(t *fleet.Tenant) { t.Suspended, t.Reason = true, req.GetReason() })
 	return &controlv1.SuspendTenantResponse{Tenant: tenant}, err
 }
 
 // ResumeTenant implements TenantService.
-func (s tenantService) ResumeTenant(ctx context.Context, req *controlv1.ResumeTenantRequest) (*controlv1.ResumeTenantResponse, error) {
+func (s tenantService) ResumeTenant(
+	ctx context.Context, req *controlv1.ResumeTenantRequest,
+) (*controlv1.ResumeTenantResponse, error) {
 	tenant, err := s.change(ctx, req.GetTenantId(), nil, func(t *fleet.Tenant) { t.Suspended, t.Reason = false, "" })
 	return &controlv1.ResumeTenantResponse{Tenant: tenant}, err
 }
 
 // SetQuota implements TenantService.
-func (s tenantService) SetQuota(ctx context.Context, req *controlv1.SetQuotaRequest) (*controlv1.SetQuotaResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *fleet.Tenant) { t.Quota = quota(req.GetQuota()) })
+func (s tenantService) SetQuota(
+	ctx context.Context, req *controlv1.SetQuotaRequest,
+) (*controlv1.SetQuotaResponse, error) {
+	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision,
+		func(t *fleet.Tenant) { t.Quota = quota(req.GetQuota()) })
 	return &controlv1.SetQuotaResponse{Tenant: tenant}, err
 }
 
 // SetStorageQuota implements TenantService.
-func (s tenantService) SetStorageQuota(ctx context.Context, req *controlv1.SetStorageQuotaRequest) (*controlv1.SetStorageQuotaResponse, error) {
-	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision, func(t *fleet.Tenant) { t.Storage = storageQuota(req.GetQuota()) })
+func (s tenantService) SetStorageQuota(
+	ctx context.Context, req *controlv1.SetStorageQuotaRequest,
+) (*controlv1.SetStorageQuotaResponse, error) {
+	tenant, err := s.change(ctx, req.GetTenantId(), req.ExpectedRevision,
+		func(t *fleet.Tenant) { t.Storage = storageQuota(req.GetQuota()) })
 	return &controlv1.SetStorageQuotaResponse{Tenant: tenant}, err
 }
 
 // change changes the stored tenant. With an expected KV revision it returns ABORTED if the tenant has another one.
-func (s tenantService) change(ctx context.Context, name string, expected *int64, f func(*fleet.Tenant)) (*controlv1.Tenant, error) {
+func (s tenantService) change(
+	ctx context.Context, name string, expected *int64, f func(*fleet.Tenant),
+) (*controlv1.Tenant, error) {
 	if _, err := contextkit.ParseTenantID(name); err != nil {
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 	}
@@ -154,9 +198,15 @@ func (s tenantService) change(ctx context.Context, name string, expected *int64,
 		if err != nil && !errors.Is(err, kv.ErrNotFound) {
 			return nil, asConnectError(err)
 		}
-		if current := int64(kept.Revision); expected != nil && *expected != current { //nolint:gosec // a sequence of a stream
-			return nil, rpc.WithDetails(connect.Errorf(connect.CodeAborted, "tenant %s has changed since revision %d: read it again, it has revision %d", name, *expected, current),
-				rpc.Reason("VERSION_MISMATCH", "current_revision", strconv.FormatInt(current, 10)))
+		if current := int64(kept.Revision); expected != nil &&
+			*expected != current { //nolint:gosec // a sequence of a stream
+			return nil, rpc.WithDetails(
+				connect.Errorf(
+					connect.CodeAborted, "tenant %s has changed since revision %d: read it again, it has revision %d",
+					name, *expected, current,
+				),
+				rpc.Reason("VERSION_MISMATCH", "current_revision", strconv.FormatInt(current, 10)),
+			)
 		}
 		f(&kept.Value)
 		revision, err := s.tenants.Put(ctx, name, kept.Value, kept.Revision)

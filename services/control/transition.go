@@ -141,7 +141,12 @@ func (m move) retire(p placed, ours bool) action {
 	case ours && !same(p.Placement, last):
 		return action{write: writePlacement, placement: last}
 	case ours:
-		return action{gate: gateReleased, keep: kept, write: writePlacement, placement: fleet.Placement{Node: m.Target}}
+		return action{
+			gate:      gateReleased,
+			keep:      kept,
+			write:     writePlacement,
+			placement: fleet.Placement{Node: m.Target},
+		}
 	}
 	a := m.record(stepDone)
 	if p.Exists && p.Node == m.Target && p.Move == "" {
@@ -174,8 +179,10 @@ func (m move) undo(p placed, ours bool) action {
 		back = action{write: removePlacement}
 	case same(p.Placement, back.placement):
 		return action{
-			gate: gateReleased, keep: func(node string) bool { return node != m.Target },
-			write: writePlacement, placement: fleet.Placement{Node: m.Source},
+			gate:      gateReleased,
+			keep:      func(node string) bool { return node != m.Target },
+			write:     writePlacement,
+			placement: fleet.Placement{Node: m.Source},
 		}
 	}
 	if m.Flipped || p.Revision != m.Seen {

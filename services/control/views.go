@@ -26,7 +26,9 @@ type viewService struct {
 }
 
 // SkipEvent implements ViewService.
-func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequest) (*controlv1.SkipEventResponse, error) {
+func (s viewService) SkipEvent(
+	ctx context.Context, req *controlv1.SkipEventRequest,
+) (*controlv1.SkipEventResponse, error) {
 	tenant, view, err := s.named(req.GetTenantId(), req.GetView())
 	if err != nil {
 		return nil, err
@@ -34,7 +36,11 @@ func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequ
 	sequence := uint64(req.GetSequence()) //nolint:gosec // not negative: the API checks it
 	if sequence == 0 {
 		if sequence = s.failingAt(req.GetTenantId(), req.GetView(), req.GetEventId()); sequence == 0 {
-			return nil, connect.Errorf(connect.CodeNotFound, "no node announces that the view fails on the event %s: specify the event's sequence", excerpt.Text(req.GetEventId(), excerpt.Name))
+			return nil, connect.Errorf(
+				connect.CodeNotFound,
+				"no node announces that the view fails on the event %s: specify the event's sequence",
+				excerpt.Text(req.GetEventId(), excerpt.Name),
+			)
 		}
 	}
 	event, found, err := s.journal.Event(ctx, tenant, sequence)
@@ -42,11 +48,18 @@ func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequ
 		return nil, asConnectError(err)
 	}
 	if !found || event.ID != req.GetEventId() {
-		return nil, connect.Errorf(connect.CodeNotFound, "the tenant has no event %s at sequence %d", excerpt.Text(req.GetEventId(), excerpt.Name), sequence)
+		return nil, connect.Errorf(connect.CodeNotFound, "the tenant has no event %s at sequence %d",
+			excerpt.Text(req.GetEventId(), excerpt.Name), sequence)
 	}
 	record := skips.Skip{
-		Tenant: tenant.String(), View: view.Name, Fingerprint: view.Fingerprint(), EventID: event.ID, Sequence: sequence,
-		EventType: event.Type, AggregateType: event.AggregateType, AggregateID: event.AggregateID,
+		Tenant:        tenant.String(),
+		View:          view.Name,
+		Fingerprint:   view.Fingerprint(),
+		EventID:       event.ID,
+		Sequence:      sequence,
+		EventType:     event.Type,
+		AggregateType: event.AggregateType,
+		AggregateID:   event.AggregateID,
 	}
 	for range maxTries {
 		before, err := s.skips.Get(ctx, record.Key())
@@ -62,7 +75,8 @@ func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequ
 				return nil, asConnectError(err)
 			}
 			if len(records) >= skips.Max {
-				return nil, precondition("TOO_MANY_SKIPS", "the tenant has %d records of skipped events: correct the view in the model instead", len(records))
+				return nil, precondition("TOO_MANY_SKIPS",
+					"the tenant has %d records of skipped events: correct the view in the model instead", len(records))
 			}
 		}
 		stored, err := s.decide(ctx, record, before.Revision, req.GetReason())
@@ -78,7 +92,9 @@ func (s viewService) SkipEvent(ctx context.Context, req *controlv1.SkipEventRequ
 }
 
 // RevokeSkip implements ViewService.
-func (s viewService) RevokeSkip(ctx context.Context, req *controlv1.RevokeSkipRequest) (*controlv1.RevokeSkipResponse, error) {
+func (s viewService) RevokeSkip(
+	ctx context.Context, req *controlv1.RevokeSkipRequest,
+) (*controlv1.RevokeSkipResponse, error) {
 	tenant, view, err := s.named(req.GetTenantId(), req.GetView())
 	if err != nil {
 		return nil, err
@@ -86,7 +102,8 @@ func (s viewService) RevokeSkip(ctx context.Context, req *controlv1.RevokeSkipRe
 	record := skips.Skip{Tenant: tenant.String(), Fingerprint: view.Fingerprint(), EventID: req.GetEventId()}
 	before, err := s.skips.Get(ctx, record.Key())
 	if errors.Is(err, kv.ErrNotFound) || err == nil && before.Value.Revoked {
-		return nil, connect.Errorf(connect.CodeNotFound, "the view does not skip the event %s", excerpt.Text(req.GetEventId(), excerpt.Name))
+		return nil, connect.Errorf(connect.CodeNotFound, "the view does not skip the event %s",
+			excerpt.Text(req.GetEventId(), excerpt.Name))
 	}
 	if err != nil {
 		return nil, asConnectError(err)
@@ -101,7 +118,9 @@ func (s viewService) RevokeSkip(ctx context.Context, req *controlv1.RevokeSkipRe
 }
 
 // ListSkips implements ViewService.
-func (s viewService) ListSkips(ctx context.Context, req *controlv1.ListSkipsRequest) (*controlv1.ListSkipsResponse, error) {
+func (s viewService) ListSkips(
+	ctx context.Context, req *controlv1.ListSkipsRequest,
+) (*controlv1.ListSkipsResponse, error) {
 	tenant, err := contextkit.ParseTenantID(req.GetTenantId())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err.Error())
@@ -131,12 +150,18 @@ func (s viewService) named(tenantID, name string) (contextkit.TenantID, *model.V
 }
 
 // decide stores a record under the caller's name.
-func (s viewService) decide(ctx context.Context, record skips.Skip, revision uint64, reason string) (skips.Skip, error) {
+func (s viewService) decide(
+	ctx context.Context, record skips.Skip, revision uint64, reason string,
+) (skips.Skip, error) {
 	record.By, record.Reason, record.Time = caller(ctx), reason, time.Now().UTC()
 	if _, err := s.skips.Put(ctx, record.Key(), record, revision); err != nil {
 		return record, err
 	}
-	s.log.Warn().Str("tenant", record.Tenant).Str("view", record.View).Str("event_id", record.EventID).Bool("revoked", record.Revoked).Str("by", record.By).Msg("an operator has decided whether a view skips an event")
+	s.log.Warn().Str(
+		"tenant", record.Tenant,
+	).Str("view", record.View).Str("event_id", record.EventID).Bool("revoked", record.Revoked).Str("by", record.By).Msg(
+		"an operator has decided whether a view skips an event",
+	)
 	return record, nil
 }
 
@@ -155,10 +180,17 @@ func (s viewService) failingAt(tenant, view, eventID string) uint64 {
 func (s viewService) skipMessage(record skips.Skip) *controlv1.Skip {
 	view, ok := s.models.Current().View(record.View)
 	return &controlv1.Skip{
-		TenantId: record.Tenant, View: record.View, Current: ok && view.Fingerprint() == record.Fingerprint,
-		EventId: record.EventID, Sequence: int64(record.Sequence), EventType: record.AggregateType + "." + record.EventType, //nolint:gosec // far below 2^63
-		Aggregate: record.AggregateType + "/" + record.AggregateID, Revoked: record.Revoked,
-		By: record.By, Reason: record.Reason, Time: timestamppb.New(record.Time),
+		TenantId:  record.Tenant,
+		View:      record.View,
+		Current:   ok && view.Fingerprint() == record.Fingerprint,
+		EventId:   record.EventID,
+		Sequence:  int64(record.Sequence),
+		EventType: record.AggregateType + "." + record.EventType, //nolint:gosec // far below 2^63
+		Aggregate: record.AggregateType + "/" + record.AggregateID,
+		Revoked:   record.Revoked,
+		By:        record.By,
+		Reason:    record.Reason,
+		Time:      timestamppb.New(record.Time),
 	}
 }
 
@@ -166,8 +198,15 @@ func failingMessages(views []fleet.FailingView) []*controlv1.FailingView {
 	out := make([]*controlv1.FailingView, len(views))
 	for i, v := range views {
 		out[i] = &controlv1.FailingView{
-			TenantId: v.Tenant, View: v.View, EventId: v.EventID, Sequence: int64(v.Sequence), EventType: v.EventType, Aggregate: v.Aggregate, //nolint:gosec // far below 2^63
-			Rule: v.Rule, Expression: v.Expression, Reason: v.Reason,
+			TenantId:   v.Tenant,
+			View:       v.View,
+			EventId:    v.EventID,
+			Sequence:   int64(v.Sequence),
+			EventType:  v.EventType,
+			Aggregate:  v.Aggregate, //nolint:gosec // far below 2^63
+			Rule:       v.Rule,
+			Expression: v.Expression,
+			Reason:     v.Reason,
 		}
 	}
 	return out

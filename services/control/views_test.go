@@ -22,13 +22,29 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := []journal.Event{{ID: "e1", Type: "opened", AggregateType: "wallet", AggregateID: "w", Version: 1, Time: time.Unix(1, 0), Data: []byte(`{}`)}}
+	events := []journal.Event{
+		{
+			ID:            "e1",
+			Type:          "opened",
+			AggregateType: "wallet",
+			AggregateID:   "w",
+			Version:       1,
+			Time:          time.Unix(1, 0),
+			Data:          []byte(`{}`),
+		},
+	}
 	if err := eventLog.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, events); err != nil {
 		t.Fatal(err)
 	}
 	sequence := int64(events[0].Sequence) //nolint:gosec // small
 	skip := func(tenant, view, event string, sequence int64) (*controlv1.SkipEventResponse, error) {
-		return c.views.SkipEvent(platform(t), &controlv1.SkipEventRequest{TenantId: tenant, View: view, EventId: event, Sequence: sequence, Reason: "a mistake"})
+		return c.views.SkipEvent(platform(t), &controlv1.SkipEventRequest{
+			TenantId: tenant,
+			View:     view,
+			EventId:  event,
+			Sequence: sequence,
+			Reason:   "a mistake",
+		})
 	}
 	for name, tc := range map[string]struct {
 		tenant, view, event string
@@ -45,19 +61,33 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 		}
 	}
 	// A node announces where its view fails.
-	failing := []fleet.FailingView{{Tenant: "acme", View: "wallets", EventID: "e1", Sequence: events[0].Sequence, EventType: "wallet.opened", Aggregate: "wallet/w", Reason: "why"}}
+	failing := []fleet.FailingView{
+		{
+			Tenant:    "acme",
+			View:      "wallets",
+			EventID:   "e1",
+			Sequence:  events[0].Sequence,
+			EventType: "wallet.opened",
+			Aggregate: "wallet/w",
+			Reason:    "why",
+		},
+	}
 	w.run(t, func(ctx context.Context) error {
-		return fleet.Announce(ctx, w.js, fleet.Node{ID: "projection-9", Kind: "projection", Endpoint: "127.0.0.1:1"}, func(_ context.Context, n *fleet.Node) error {
-			n.FailingViews, n.FailingViewCount = failing, 1
-			return nil
-		})
+		return fleet.Announce(
+			ctx, w.js, fleet.Node{ID: "projection-9", Kind: "projection", Endpoint: "127.0.0.1:1"},
+			func(_ context.Context, n *fleet.Node) error {
+				n.FailingViews, n.FailingViewCount = failing, 1
+				return nil
+			},
+		)
 	})
 	var first *controlv1.SkipEventResponse
 	eventually(t, "the event is skipped", func() bool {
 		first, err = skip("acme", "wallets", "e1", 0)
 		return err == nil
 	})
-	if again, err := skip("acme", "wallets", "e1", sequence); err != nil || !again.GetSkip().GetTime().AsTime().Equal(first.GetSkip().GetTime().AsTime()) {
+	if again, err := skip("acme", "wallets", "e1", sequence); err != nil ||
+		!again.GetSkip().GetTime().AsTime().Equal(first.GetSkip().GetTime().AsTime()) {
 		t.Errorf("a repeated decision: %v, %v", again, err)
 	}
 	fleet, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
@@ -66,7 +96,9 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 	}
 	shown := false
 	for _, node := range fleet.GetFleet().GetNodes() {
-		shown = shown || node.GetFailingViewCount() == 1 && node.GetFailingViews()[0].GetEventId() == "e1" && node.GetFailingViews()[0].GetReason() == "why"
+		shown = shown ||
+			node.GetFailingViewCount() == 1 && node.GetFailingViews()[0].GetEventId() == "e1" &&
+				node.GetFailingViews()[0].GetReason() == "why"
 	}
 	if !shown {
 		t.Errorf("the fleet does not show the view: %v", fleet)
@@ -79,11 +111,17 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 		}
 		return res.GetSkips()
 	}
-	if got := list(); len(got) != 1 || !got[0].GetCurrent() || got[0].GetRevoked() || got[0].GetReason() != "a mistake" || got[0].GetAggregate() != "wallet/w" || got[0].GetSequence() != sequence {
+	if got := list(); len(got) != 1 || !got[0].GetCurrent() || got[0].GetRevoked() ||
+		got[0].GetReason() != "a mistake" || got[0].GetAggregate() != "wallet/w" || got[0].GetSequence() != sequence {
 		t.Errorf("%v", got)
 	}
 	revoke := func() error {
-		_, err := c.views.RevokeSkip(platform(t), &controlv1.RevokeSkipRequest{TenantId: "acme", View: "wallets", EventId: "e1", Reason: "it is fine"})
+		_, err := c.views.RevokeSkip(platform(t), &controlv1.RevokeSkipRequest{
+			TenantId: "acme",
+			View:     "wallets",
+			EventId:  "e1",
+			Reason:   "it is fine",
+		})
 		return err
 	}
 	if err := revoke(); err != nil {

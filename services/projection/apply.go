@@ -175,7 +175,10 @@ func (f *follower) apply(ctx context.Context, b *viewBatch) error {
 
 // applyInStep adds the changes of the views in step to a batch, and returns the resulting state. A view that cannot
 // apply an event is detached before that event. The views in refused are detached before all events.
-func (f *follower) applyInStep(ctx context.Context, batch *store.Batch, state store.State, events []prepared, refused map[string]struct{}, touched touchedRows) (next store.State, err error) {
+func (f *follower) applyInStep(
+	ctx context.Context, batch *store.Batch, state store.State, events []prepared, refused map[string]struct{},
+	touched touchedRows,
+) (next store.State, err error) {
 	newest := &events[len(events)-1]
 	next = state
 	if newest.sequence > state.Sequence {
@@ -190,7 +193,9 @@ func (f *follower) applyInStep(ctx context.Context, batch *store.Batch, state st
 		var failure *Failure
 		if _, refused := refused[part.view.Name]; refused {
 			view.Detached = true
-		} else if view.Checkpoint, failure, err = f.applyTo(ctx, batch, i, view.Checkpoint, events, math.MaxUint64, touched); err != nil {
+		} else if view.Checkpoint, failure, err = f.applyTo(
+			ctx, batch, i, view.Checkpoint, events, math.MaxUint64, touched,
+		); err != nil {
 			return next, err
 		}
 		if failure != nil {
@@ -206,7 +211,10 @@ func (f *follower) applyInStep(ctx context.Context, batch *store.Batch, state st
 // applyTo adds the changes of one view by the events after a checkpoint, up to a sequence, to a batch. It returns the
 // view's new checkpoint and the failure of the event after it, or nil. It adds the affected rows to touched unless
 // touched is nil.
-func (f *follower) applyTo(ctx context.Context, batch *store.Batch, i int, from store.Checkpoint, events []prepared, upTo uint64, touched touchedRows) (done store.Checkpoint, failure *Failure, err error) {
+func (f *follower) applyTo(
+	ctx context.Context, batch *store.Batch, i int, from store.Checkpoint, events []prepared, upTo uint64,
+	touched touchedRows,
+) (done store.Checkpoint, failure *Failure, err error) {
 	view := f.parts[i].view
 	skips := f.skips.of(f.tenant, view.Fingerprint())
 	done = from
@@ -255,8 +263,13 @@ func (f *follower) record(ctx context.Context, events []prepared, began time.Tim
 			continue
 		}
 		f.timeline.Record(contextkit.NewContext(ctx, event.context), timeline.Span{
-			Kind: timeline.KindProjection, Name: event.ref.Event, Started: began, Milliseconds: took, Code: "ok",
-			Subject: event.meta.AggregateType + "/" + event.meta.AggregateID, Event: event.meta.EventID,
+			Kind:         timeline.KindProjection,
+			Name:         event.ref.Event,
+			Started:      began,
+			Milliseconds: took,
+			Code:         "ok",
+			Subject:      event.meta.AggregateType + "/" + event.meta.AggregateID,
+			Event:        event.meta.EventID,
 		})
 	}
 }
@@ -269,8 +282,12 @@ func (f *follower) read(ctx context.Context, event journal.Event) (model.EventRe
 		err = fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return ref, data, model.Meta{
-		Tenant: f.tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
-		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
+		Tenant:        f.tenant.String(),
+		AggregateType: event.AggregateType,
+		AggregateID:   event.AggregateID,
+		Version:       event.Version,
+		Time:          event.Time.UTC().Format(time.RFC3339Nano),
+		EventID:       event.ID,
 	}, err
 }
 

@@ -37,9 +37,11 @@ func steps() *rapid.Generator[[]step] {
 	row := rapid.Custom(func(t *rapid.T) model.Object {
 		pick := func(name string, values ...any) any { return rapid.SampledFrom(append(values, nil)).Draw(t, name) }
 		return model.Object{
-			"s": pick("s", "", "ü", "nul \x00", "\uFFFE0"), "i": pick("i", int64(0), int64(math.MinInt64), int64(math.MaxInt64)),
+			"s": pick("s", "", "ü", "nul \x00", "\uFFFE0"),
+			"i": pick("i", int64(0), int64(math.MinInt64), int64(math.MaxInt64)),
 			"d": pick("d", 1.0, 0.1, -1e300, math.Inf(1), math.NaN()), "b": pick("b", true, false),
-			"t": pick("t", "2026-01-01T00:00:00.000000000Z"), "j": pick("j", 1.0, int64(1), "x", []any{2.0}, map[string]any{"a": 0.5, "b": nil}),
+			"t": pick("t", "2026-01-01T00:00:00.000000000Z"),
+			"j": pick("j", 1.0, int64(1), "x", []any{2.0}, map[string]any{"a": 0.5, "b": nil}),
 		}
 	})
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {

@@ -32,8 +32,13 @@ func BenchmarkFollow(b *testing.B) {
 		events := make([]journal.Event, each)
 		for i := range events {
 			events[i] = journal.Event{
-				ID: contextkit.NewID(), Type: "opened", AggregateType: "wallet", AggregateID: fmt.Sprintf("w%d", n),
-				Version: int64(i + 1), Time: time.Unix(1_800_000_000, 0), Data: []byte(`{"owner":"ada"}`),
+				ID:            contextkit.NewID(),
+				Type:          "opened",
+				AggregateType: "wallet",
+				AggregateID:   fmt.Sprintf("w%d", n),
+				Version:       int64(i + 1),
+				Time:          time.Unix(1_800_000_000, 0),
+				Data:          []byte(`{"owner":"ada"}`),
 			}
 		}
 		if err := eventLog.Append(ctx, acme, 0, events); err != nil {
@@ -46,7 +51,8 @@ func BenchmarkFollow(b *testing.B) {
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
-	service, err := projection.New(ctx, projection.Config{}, js, models, rpc.NewTenants(acme), sqlite.In(b.TempDir()), nil, zerolog.Nop())
+	service, err := projection.New(ctx, projection.Config{}, js, models, rpc.NewTenants(acme), sqlite.In(b.TempDir()),
+		nil, zerolog.Nop())
 	if err != nil {
 		b.Fatal(err)
 	}

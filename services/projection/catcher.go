@@ -177,7 +177,9 @@ func (c *catcher) apply(ctx context.Context, events []prepared) (over bool, err 
 
 // applyTo adds the changes of the view by events to a batch, and returns the resulting state. rejected is the reason
 // why the database rejects the only event; nil means that it may accept it.
-func (c *catcher) applyTo(ctx context.Context, batch *store.Batch, state store.State, events []prepared, rejected error) (next store.State, over bool, err error) {
+func (c *catcher) applyTo(
+	ctx context.Context, batch *store.Batch, state store.State, events []prepared, rejected error,
+) (next store.State, over bool, err error) {
 	f, name := c.follower, c.part().view.Name
 	view := state.View(name)
 	if !view.Detached {
@@ -196,7 +198,9 @@ func (c *catcher) applyTo(ctx context.Context, batch *store.Batch, state store.S
 	done := view.Checkpoint
 	if rejected != nil && events[0].sequence > view.Sequence {
 		failure = newFailure(c.part().view, &events[0], rejected)
-	} else if done, failure, err = f.applyTo(ctx, batch, c.index, view.Checkpoint, events, state.Sequence, nil); err != nil {
+	} else if done, failure, err = f.applyTo(
+		ctx, batch, c.index, view.Checkpoint, events, state.Sequence, nil,
+	); err != nil {
 		return state, false, err
 	}
 	view.Checkpoint, view.Failure = done, ""

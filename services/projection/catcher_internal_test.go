@@ -135,7 +135,13 @@ func TestCatcher_FollowsSkipOfAnotherNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record := skips.Skip{Tenant: "acme", View: "totals", Fingerprint: p.view.Fingerprint(), EventID: poison.ID, Sequence: poison.Sequence}
+	record := skips.Skip{
+		Tenant:      "acme",
+		View:        "totals",
+		Fingerprint: p.view.Fingerprint(),
+		EventID:     poison.ID,
+		Sequence:    poison.Sequence,
+	}
 	if _, err := bucket.Put(a.ctx, record.Key(), record, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +149,8 @@ func TestCatcher_FollowsSkipOfAnotherNode(t *testing.T) {
 	if err := other.skips.refresh(a.ctx, a.tenant); err != nil {
 		t.Fatal(err)
 	}
-	if state, err := other.aligned(a.ctx); err != nil || state.View("totals").Failure != "" || state.View("totals").Skips == 0 {
+	if state, err := other.aligned(a.ctx); err != nil || state.View("totals").Failure != "" ||
+		state.View("totals").Skips == 0 {
 		t.Fatalf("%+v, %v: the other node follows the skip", state, err)
 	}
 	last := a.place(t, "2.5")
@@ -190,7 +197,10 @@ func TestCatcher_RetainsLaterFailure(t *testing.T) {
 	f := &follower{model: m, parts: newParts(m)}
 	c := &catcher{follower: f}
 	failed := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 10}, Detached: true, Failure: "of the event at 11"}
-	state := store.State{Checkpoint: store.Checkpoint{Sequence: 20}, Views: map[string]store.ViewState{"totals": failed}}
+	state := store.State{
+		Checkpoint: store.Checkpoint{Sequence: 20},
+		Views:      map[string]store.ViewState{"totals": failed},
+	}
 	batch := store.NewBatch(nil)
 	next, over, err := c.applyTo(t.Context(), batch, state, []prepared{{sequence: 4}, {sequence: 5}}, nil)
 	if err != nil || over || next.View("totals") != failed || !batch.Empty() {

@@ -43,7 +43,9 @@ func (c *checkedStore) Apply(ctx context.Context, change func(*store.Batch, stor
 }
 
 // Query implements [store.Store].
-func (c *checkedStore) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+func (c *checkedStore) Query(
+	ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error,
+) (store.ViewState, error) {
 	state, err := c.Store.Query(ctx, view, plan, each)
 	return state, c.check(err)
 }
@@ -57,12 +59,15 @@ func (c *checkedStore) Replaced() error {
 }
 
 // damagedMetric counts damaged stores that were set aside.
-var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total", "Damaged stores of tenants' views that were set aside and rebuilt.", nil, nil)
+var damagedMetric = prometheus.NewDesc("headgate_projection_damaged_total",
+	"Damaged stores of tenants' views that were set aside and rebuilt.", nil, nil)
 
 // noteReplaced logs and counts damaged views of a tenant that were set aside.
 func (s *Service) noteReplaced(tenant contextkit.TenantID, why error) {
 	s.damaged.Add(1)
-	s.log.Error().Err(why).Str("tenant", tenant.String()).Msg("damaged views set aside, rebuilding them from the journal")
+	s.log.Error().Err(why).Str("tenant", tenant.String()).Msg(
+		"damaged views set aside, rebuilding them from the journal",
+	)
 }
 
 // replaceDamaged ends a tenant's followers whose stores are damaged and opens the tenant's views again. It returns

@@ -90,7 +90,8 @@ var damages = map[string]func(t *testing.T, path string){
 		}
 	},
 	"a database of another program": func(t *testing.T, path string) {
-		other, err := sqlite.Open(t.Context(), t.TempDir(), natstest.Tenant(t, "acme"), []*model.View{notes(t)}, "another")
+		other, err := sqlite.Open(t.Context(), t.TempDir(), natstest.Tenant(t, "acme"), []*model.View{notes(t)},
+			"another")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,10 +115,18 @@ func TestDamage_FileIsSetAsideAndRebuilt(t *testing.T) {
 			f := start(t, js, sqlite.In(dir), model.Wallet)
 			f.fill(t)
 			for i := range 400 {
-				f.append(t, "acme", fmt.Sprintf("x%03d", i), "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("o", 200)))
+				f.append(t, "acme", fmt.Sprintf("x%03d", i), "opened",
+					fmt.Sprintf(`{"owner":%q}`, strings.Repeat("o", 200)))
 			}
 			count := func(tenant string) (int, error) {
-				res, err := f.client.Query(as(t, tenant), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1000}, MinPosition: f.position(t, tenant)})
+				res, err := f.client.Query(
+					as(t, tenant),
+					&projectionv1.QueryRequest{
+						View:        "wallets",
+						Query:       &projectionv1.Query{PageSize: 1000},
+						MinPosition: f.position(t, tenant),
+					},
+				)
 				return len(res.GetRows()), err
 			}
 			for tenant, want := range map[string]int{"acme": 405, "globex": 1} {
@@ -182,7 +191,14 @@ func TestDamage_FileInUseIsReplaced(t *testing.T) {
 		f.append(t, "acme", fmt.Sprintf("x%03d", i), "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("o", 200)))
 	}
 	count := func() (int, error) {
-		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1000}, MinPosition: f.position(t, "acme")})
+		res, err := f.client.Query(
+			as(t, "acme"),
+			&projectionv1.QueryRequest{
+				View:        "wallets",
+				Query:       &projectionv1.Query{PageSize: 1000},
+				MinPosition: f.position(t, "acme"),
+			},
+		)
 		return len(res.GetRows()), err
 	}
 	within(t, "acme is served", func() bool { n, err := count(); return err == nil && n == 405 })
@@ -197,7 +213,8 @@ func TestDamage_FileInUseIsReplaced(t *testing.T) {
 		var once sync.Once
 		within(t, "the views are rebuilt", func() bool {
 			n, err := count()
-			if err != nil && !strings.HasPrefix(err.Error(), "unavailable") && !strings.HasPrefix(err.Error(), "deadline_exceeded") {
+			if err != nil && !strings.HasPrefix(err.Error(), "unavailable") &&
+				!strings.HasPrefix(err.Error(), "deadline_exceeded") {
 				once.Do(func() { t.Errorf("round %d: %v", round, err) })
 			}
 			return err == nil && n == 405 && damagedCount(t, f.service) == float64(round+1)

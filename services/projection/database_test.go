@@ -136,8 +136,11 @@ func TestDatabase_OutageMakesReadsUnavailable(t *testing.T) {
 		}
 		underWay := make(chan error, 1)
 		go func() { underWay <- reads["Get"]() }()
-		until(t, "the node is not ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) != nil })
-		if err := f.service.Ready(t.Context(), contextkit.TenantID{}); !strings.Contains(err.Error(), "PostgreSQL has not responded since 2") {
+		until(t, "the node is not ready",
+			func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) != nil })
+		if err := f.service.Ready(
+			t.Context(), contextkit.TenantID{},
+		); !strings.Contains(err.Error(), "PostgreSQL has not responded since 2") {
 			t.Errorf("%s: the reason is %q", fault.name, err)
 		}
 		if err := <-underWay; connect.CodeOf(err) != connect.CodeUnavailable {
@@ -174,7 +177,10 @@ func TestDatabase_OutageMakesReadsUnavailable(t *testing.T) {
 			return err == nil && len(ids) == 6+n
 		})
 	}
-	if away, back := lines.count("PostgreSQL does not respond"), lines.count("PostgreSQL responds again"); away != len(faults) || back != len(faults) {
-		t.Errorf("%d lines say that PostgreSQL is away and %d that it is back; want one for each outage:\n%s", away, back, lines.text.String())
+	if away, back := lines.count(
+		"PostgreSQL does not respond",
+	), lines.count("PostgreSQL responds again"); away != len(faults) || back != len(faults) {
+		t.Errorf("%d lines say that PostgreSQL is away and %d that it is back; want one for each outage:\n%s", away,
+			back, lines.text.String())
 	}
 }

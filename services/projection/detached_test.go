@@ -40,7 +40,9 @@ views:
 
 // placed returns the data of an order, with a change.
 func placed(changed string) string {
-	members := map[string]string{"price": "1.5", "address": `{"city":"Ulm"}`, "list": "[1]", "text": `"t"`, "at": `"2030-05-01T10:00:00Z"`}
+	members := map[string]string{
+		"price": "1.5", "address": `{"city":"Ulm"}`, "list": "[1]", "text": `"t"`, "at": `"2030-05-01T10:00:00Z"`,
+	}
 	name, value, _ := strings.Cut(changed, "=")
 	if name != "" {
 		members[name] = value
@@ -80,7 +82,8 @@ func source(text string) func(context.Context) (string, []byte, error) {
 // rows returns the number of a view's rows, with every appended event applied.
 func (f *fixture) rows(t *testing.T, view string) (int, error) {
 	t.Helper()
-	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: view, MinPosition: f.position(t, "acme")})
+	res, err := f.client.Query(as(t, "acme"),
+		&projectionv1.QueryRequest{View: view, MinPosition: f.position(t, "acme")})
 	return len(res.GetRows()), err
 }
 
@@ -125,10 +128,12 @@ func TestViews_FailingViewDoesNotAffectOthers(t *testing.T) {
 					continue
 				}
 				info := reasonOf(err)
-				if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), failure.reason) || info.GetReason() != "VIEW_FAILED" {
+				if connect.CodeOf(err) != connect.CodeFailedPrecondition ||
+					!strings.Contains(err.Error(), failure.reason) || info.GetReason() != "VIEW_FAILED" {
 					t.Errorf("%s: %v, %v", failure.view, err, info)
 				}
-				if m := info.GetMetadata(); m["view"] != failure.view || m["event_type"] != "wallet.placed" || m["aggregate"] != "wallet/"+failure.view || m["event_id"] == "" || m["reason"] == "" {
+				if m := info.GetMetadata(); m["view"] != failure.view || m["event_type"] != "wallet.placed" ||
+					m["aggregate"] != "wallet/"+failure.view || m["event_id"] == "" || m["reason"] == "" {
 					t.Errorf("%s: %v", failure.view, m)
 				}
 			}
@@ -138,7 +143,9 @@ func TestViews_FailingViewDoesNotAffectOthers(t *testing.T) {
 		}
 		check(t, f)
 		now := gathered(t, f.service)
-		if now["headgate_projection_failing_views{}"] < 4 || now["headgate_projection_view_failing{tenant=acme,view=totals}"] != 1 || now["headgate_projection_tenants{state=failing}"] != 1 {
+		if now["headgate_projection_failing_views{}"] < 4 ||
+			now["headgate_projection_view_failing{tenant=acme,view=totals}"] != 1 ||
+			now["headgate_projection_tenants{state=failing}"] != 1 {
 			t.Errorf("%v", now)
 		}
 		views, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
@@ -151,7 +158,8 @@ func TestViews_FailingViewDoesNotAffectOthers(t *testing.T) {
 				t.Errorf("%v", view)
 			}
 		}
-		if n, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "plain", Key: "w2"}); err != nil || n.GetRow().AsMap()["n"] != float64(len(failures)) {
+		if n, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "plain", Key: "w2"}); err != nil ||
+			n.GetRow().AsMap()["n"] != float64(len(failures)) {
 			t.Errorf("%v, %v", n, err)
 		}
 		f.stop()
@@ -194,7 +202,14 @@ func (f *fixture) skip(t *testing.T, view string, revoked bool) {
 		failing, _ := f.service.Failing(10)
 		for _, one := range failing {
 			if one.View == view {
-				record = skips.Skip{Tenant: "acme", View: view, Fingerprint: one.Fingerprint, EventID: one.EventID, Sequence: one.Sequence, Reason: "a test"}
+				record = skips.Skip{
+					Tenant:      "acme",
+					View:        view,
+					Fingerprint: one.Fingerprint,
+					EventID:     one.EventID,
+					Sequence:    one.Sequence,
+					Reason:      "a test",
+				}
 			}
 		}
 		if record.EventID != info.GetMetadata()["event_id"] {
@@ -221,7 +236,8 @@ func TestViews_SkippedEventLetsViewContinue(t *testing.T) {
 		f.append(t, "acme", "w1", "placed", placed("price=2"))
 		f.append(t, "acme", "w2", "placed", placed("price=2.5"))
 		total := func(f *fixture) (*projectionv1.GetResponse, error) {
-			return f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "totals", Key: "all", MinPosition: f.position(t, "acme")})
+			return f.client.Get(as(t, "acme"),
+				&projectionv1.GetRequest{View: "totals", Key: "all", MinPosition: f.position(t, "acme")})
 		}
 		shows := func(t *testing.T, f *fixture, want float64) {
 			t.Helper()
@@ -234,7 +250,8 @@ func TestViews_SkippedEventLetsViewContinue(t *testing.T) {
 		shows(t, f, 4)
 		f.append(t, "acme", "w3", "placed", placed("price=0.5"))
 		shows(t, f, 4.5)
-		if res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "plain"}); err != nil || res.GetIncomplete() {
+		if res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "plain"}); err != nil ||
+			res.GetIncomplete() {
 			t.Errorf("another view: %v, %v", res, err)
 		}
 		f.stop()
@@ -269,7 +286,8 @@ func TestViews_CorrectedModelRecoversView(t *testing.T) {
 		if _, err := f.rows(t, "cities"); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 			t.Fatal(err)
 		}
-		corrected := strings.Replace(orders, "city: event.address.city}", "city: \"event.address[?'city'].orValue('')\"}", 1)
+		corrected := strings.Replace(orders, "city: event.address.city}",
+			"city: \"event.address[?'city'].orValue('')\"}", 1)
 		c.text.Store(&corrected)
 		if changed, err := f.models.Reload(t.Context()); err != nil || !changed {
 			t.Fatalf("%v, %v", changed, err)
@@ -326,7 +344,8 @@ func TestViews_NodesSharingDatabaseAgree(t *testing.T) {
 			}
 		}
 		shows := func(f *fixture) bool {
-			res, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "totals", Key: "all", MinPosition: f.position(t, "acme")})
+			res, err := f.client.Get(as(t, "acme"),
+				&projectionv1.GetRequest{View: "totals", Key: "all", MinPosition: f.position(t, "acme")})
 			return err == nil && res.GetRow().AsMap()["total"] == total
 		}
 		add(0.5)
@@ -344,7 +363,8 @@ func TestViews_NodesSharingDatabaseAgree(t *testing.T) {
 			add(2.5)
 		}
 		both("the view continues", shows)
-		if n, err := second.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "plain", Key: "w"}); err != nil || n.GetRow().AsMap()["n"] != 42.0 {
+		if n, err := second.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "plain", Key: "w"}); err != nil ||
+			n.GetRow().AsMap()["n"] != 42.0 {
 			t.Errorf("%v, %v", n, err)
 		}
 	})

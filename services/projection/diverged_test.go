@@ -64,7 +64,12 @@ func (d *disk) regrow(t *testing.T, events int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{journal: journal, last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{}}
+	f := &fixture{
+		journal:  journal,
+		last:     map[string]uint64{},
+		versions: map[string]int64{},
+		sequence: map[string]uint64{},
+	}
 	f.append(t, "globex", "other", "opened", `{"owner":"gus"}`)
 	for range events {
 		f.append(t, "acme", "other", "opened", `{"owner":"oda"}`)
@@ -162,7 +167,9 @@ func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 					t.Errorf("degraded: %v", f.service.Integrity().Degraded())
 				}
 
-				if _, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored"); err != nil {
+				if _, err := journal.AcceptLoss(
+					contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored",
+				); err != nil {
 					t.Fatal(err)
 				}
 				f.rebuilt(t, last, versions, test.accepted)
@@ -170,7 +177,8 @@ func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 				defer again.close()
 				again.until(t, test.accepted)
 				if again.resets != 1 {
-					t.Errorf("a watcher that resumes with a position of the lost journal is reset %d times, want once", again.resets)
+					t.Errorf("a watcher that resumes with a position of the lost journal is reset %d times, want once",
+						again.resets)
 				}
 			})
 		})
@@ -215,16 +223,20 @@ func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *t
 	d.start(t)
 
 	build, origins := make(chan struct{}), map[string]bool{}
-	f = start(t, natstest.Connect(t, d.server), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-		s, err := open(ctx, tenant, views, origin)
-		if origins[origin] = true; len(origins) > 1 { // of the new epoch
-			return held{s, build}, err
-		}
-		return s, err
-	}, model.Wallet)
+	f = start(
+		t, natstest.Connect(t, d.server),
+		func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+			s, err := open(ctx, tenant, views, origin)
+			if origins[origin] = true; len(origins) > 1 { // of the new epoch
+				return held{s, build}, err
+			}
+			return s, err
+		}, model.Wallet,
+	)
 	f.integrity(t)
 	within(t, "the damage is known", func() bool { return f.service.Integrity().Damage() != nil })
-	loss, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator", "the volume was restored")
+	loss, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator",
+		"the volume was restored")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,10 +248,14 @@ func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *t
 	if got := balancesOf(shown); err != nil || got != "lost=0 "+filled {
 		t.Fatalf("until the views are rebuilt the rows are %s, %v; want the rows of the lost journal", got, err)
 	}
-	for name, position := range map[string]string{"a new command": f.position(t, "acme"), "the accepted end": f.positions.Format(natstest.Tenant(t, "acme"), loss.Last)} {
+	for name, position := range map[string]string{
+		"a new command":    f.position(t, "acme"),
+		"the accepted end": f.positions.Format(natstest.Tenant(t, "acme"), loss.Last),
+	} {
 		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: position})
 		if connect.CodeOf(err) != connect.CodeUnavailable {
-			t.Errorf("a query with the position of %s: %s, %v; want UNAVAILABLE until the views are rebuilt", name, balancesOf(res), err)
+			t.Errorf("a query with the position of %s: %s, %v; want UNAVAILABLE until the views are rebuilt", name,
+				balancesOf(res), err)
 		}
 	}
 	watcher := f.watch(t, &projectionv1.WatchRequest{})
@@ -248,7 +264,9 @@ func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *t
 
 	close(build)
 	f.wants(t, "new=0 "+filled) // with the new command's position
-	if _, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: shown.GetPosition()}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+	if _, err := f.client.Query(
+		as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: shown.GetPosition()},
+	); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("a position of the rows of the lost journal: %v, want INVALID_ARGUMENT", err)
 	}
 	again := f.watch(t, &projectionv1.WatchRequest{After: watcher.position})

@@ -61,7 +61,10 @@ func (e *buildingError) Error() string {
 		return fmt.Sprintf("the tenant's views were damaged and are being rebuilt: %d %%", percent(e.done, e.target))
 	}
 	if e.restored {
-		return fmt.Sprintf("the database of the tenant's views was restored or has failed over to an earlier state; the views are catching up: %d %%", percent(e.done, e.target))
+		return fmt.Sprintf(
+			"the database of the tenant's views was restored or has failed over to an earlier state; the views are catching up: %d %%",
+			percent(e.done, e.target),
+		)
 	}
 	if e.view != "" {
 		return fmt.Sprintf("the view %q is being built: %d %%", e.view, percent(e.done, e.target))
@@ -74,7 +77,8 @@ type failedError struct{ failure *Failure }
 
 func (e *failedError) Error() string {
 	f := e.failure
-	text := fmt.Sprintf("the view %q cannot apply the event %s.%s (%s) of %s", f.View, f.AggregateType, f.EventType, f.EventID, f.aggregate())
+	text := fmt.Sprintf("the view %q cannot apply the event %s.%s (%s) of %s", f.View, f.AggregateType, f.EventType,
+		f.EventID, f.aggregate())
 	if f.Expression != "" {
 		text += fmt.Sprintf(": the expression `%s` fails", f.Expression)
 	}
@@ -85,10 +89,14 @@ func (e *failedError) Error() string {
 func (e *failedError) details() []proto.Message {
 	f := e.failure
 	return []proto.Message{
-		rpc.Reason("VIEW_FAILED", "view", f.View, "event_id", f.EventID, "event_type", f.AggregateType+"."+f.EventType, "aggregate", f.aggregate(),
-			"version", strconv.FormatInt(f.Version, 10), "rule", f.Rule, "expression", f.Expression, "reason", f.Reason),
+		rpc.Reason(
+			"VIEW_FAILED", "view", f.View, "event_id", f.EventID, "event_type", f.AggregateType+"."+f.EventType,
+			"aggregate", f.aggregate(),
+			"version", strconv.FormatInt(f.Version, 10), "rule", f.Rule, "expression", f.Expression, "reason", f.Reason,
+		),
 		&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{
-			Type: "VIEW_FAILED", Subject: "views/" + f.View, Description: fmt.Sprintf("event %s of %s: %s", f.EventID, f.aggregate(), f.Reason),
+			Type: "VIEW_FAILED", Subject: "views/" + f.View,
+			Description: fmt.Sprintf("event %s of %s: %s", f.EventID, f.aggregate(), f.Reason),
 		}}},
 	}
 }
@@ -97,8 +105,10 @@ func (e *failedError) details() []proto.Message {
 type roundedError struct{ key, column string }
 
 func (e *roundedError) Error() string {
-	return fmt.Sprintf("column %q of the row %q has an integer that JSON cannot represent exactly (above 2^53): request fields without this column",
-		e.column, excerpt.Text(e.key, excerpt.Name))
+	return fmt.Sprintf(
+		"column %q of the row %q has an integer that JSON cannot represent exactly (above 2^53): request fields without this column",
+		e.column, excerpt.Text(e.key, excerpt.Name),
+	)
 }
 
 // percent returns the applied share of a journal sequence, below 100 until all of it is applied. Sequences themselves
@@ -125,8 +135,10 @@ var requestErrors = []struct {
 
 // exhausted returns the RPC error for a watcher that exceeds a bound.
 func exhausted(err error, reason string) error {
-	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, err.Error()+": resume with the last position"),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(reason))
+	return rpc.WithDetails(
+		connect.NewError(connect.CodeResourceExhausted, err.Error()+": resume with the last position"),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(reason),
+	)
 }
 
 // asConnectError maps the service's errors to RPC errors. No other place does.
@@ -151,34 +163,51 @@ func asConnectError(err error) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
 			rpc.Reason("INTEGER_TOO_LARGE", "column", rounded.column, "key", excerpt.Text(rounded.key, excerpt.Name)))
 	case errors.Is(err, errMoved):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, errMoved.Error()+": retry, and resume a watch with its last position"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_MOVED"))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeUnavailable,
+				errMoved.Error()+": retry, and resume a watch with its last position"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_MOVED"),
+		)
 	case errors.Is(err, store.ErrDamaged):
 		// Another node may have them intact; this node rebuilds them.
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "the tenant's views are damaged and are being rebuilt: retry").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_BUILDING"))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeUnavailable,
+				"the tenant's views are damaged and are being rebuilt: retry").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_BUILDING"),
+		)
 	case errors.Is(err, store.ErrFull):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": retry later").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, rpc.Reason("VIEWS_DISK_FULL"))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": retry later").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, rpc.Reason("VIEWS_DISK_FULL"),
+		)
 	case errors.Is(err, store.ErrUnavailable):
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": retry").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, rpc.Reason("VIEWS_UNAVAILABLE"))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": retry").WithCause(err),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, rpc.Reason("VIEWS_UNAVAILABLE"),
+		)
 	case errors.Is(err, errSlow):
 		return exhausted(err, "SLOW_CONSUMER")
 	case errors.Is(err, errTooManyWatchers):
 		return exhausted(err, "TOO_MANY_WATCHERS")
 	case errors.As(err, &behind):
-		return rpc.WithDetails(connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or retry"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("POSITION_NOT_REACHED"))
+		return rpc.WithDetails(
+			connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or retry"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("POSITION_NOT_REACHED"),
+		)
 	}
 	for _, mistake := range requestErrors {
 		if errors.Is(err, mistake.err) {
 			return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, err.Error()),
-				&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: mistake.field, Description: err.Error()}}})
+				&errdetails.BadRequest{
+					FieldViolations: []*errdetails.BadRequest_FieldViolation{
+						{Field: mistake.field, Description: err.Error()},
+					},
+				})
 		}
 	}
 	if errors.Is(err, query.ErrLongKey) {
-		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, err.Error()), rpc.Reason("PAGE_TOKEN_TOO_LONG"))
+		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, err.Error()),
+			rpc.Reason("PAGE_TOKEN_TOO_LONG"))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

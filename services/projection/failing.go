@@ -36,7 +36,8 @@ func (s *Service) Failing(limit int) (failing []FailingView, count int) {
 		}
 	}
 	slices.SortFunc(failing, func(a, b FailingView) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.Tenant.String(), b.Tenant.String()), strings.Compare(a.View, b.View))
+		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.Tenant.String(), b.Tenant.String()),
+			strings.Compare(a.View, b.View))
 	})
 	return failing[:min(limit, len(failing))], len(failing)
 }
@@ -47,8 +48,15 @@ func (s *Service) Announced() ([]fleet.FailingView, int) {
 	var out []fleet.FailingView
 	for _, f := range failing {
 		out = append(out, fleet.FailingView{
-			Tenant: f.Tenant.String(), View: f.View, EventID: f.EventID, Sequence: f.Sequence, EventType: f.AggregateType + "." + f.EventType, Aggregate: f.aggregate(),
-			Rule: f.Rule, Expression: f.Expression, Reason: f.Reason,
+			Tenant:     f.Tenant.String(),
+			View:       f.View,
+			EventID:    f.EventID,
+			Sequence:   f.Sequence,
+			EventType:  f.AggregateType + "." + f.EventType,
+			Aggregate:  f.aggregate(),
+			Rule:       f.Rule,
+			Expression: f.Expression,
+			Reason:     f.Reason,
 		})
 	}
 	return out, count
@@ -62,15 +70,22 @@ func (f *follower) incomplete(view *model.View, state store.ViewState) bool {
 // describe fills in the state of a view in its message.
 func (f *follower) describe(view *model.View, out *projectionv1.View) {
 	state, err := f.viewState(view.Name)
-	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(f.skipped(view, state)) //nolint:gosec // bounded by skips.Max
+	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(
+		f.skipped(view, state),
+	) //nolint:gosec // bounded by skips.Max
 	_, _, building := f.building()
 	failed, isFailed := err.(*failedError) //nolint:errorlint // it is not wrapped
 	switch {
 	case isFailed:
 		out.State = projectionv1.ViewState_VIEW_STATE_FAILED
 		out.Failure = &projectionv1.ViewFailure{
-			EventId: failed.failure.EventID, EventType: failed.failure.AggregateType + "." + failed.failure.EventType, Aggregate: failed.failure.aggregate(),
-			Version: failed.failure.Version, Rule: failed.failure.Rule, Expression: failed.failure.Expression, Reason: failed.failure.Reason,
+			EventId:    failed.failure.EventID,
+			EventType:  failed.failure.AggregateType + "." + failed.failure.EventType,
+			Aggregate:  failed.failure.aggregate(),
+			Version:    failed.failure.Version,
+			Rule:       failed.failure.Rule,
+			Expression: failed.failure.Expression,
+			Reason:     failed.failure.Reason,
 		}
 	case err != nil || building:
 		out.State = projectionv1.ViewState_VIEW_STATE_BUILDING

@@ -74,10 +74,25 @@ type follower struct {
 	retired    []*catcher    // catchers of views that are in step again, to be stopped
 }
 
-func newFollower(tenant contextkit.TenantID, journal *tail.Tail, m *model.Model, rows store.Store, origin string, epoch int64, log zerolog.Logger) *follower {
+func newFollower(
+	tenant contextkit.TenantID, journal *tail.Tail, m *model.Model, rows store.Store, origin string, epoch int64,
+	log zerolog.Logger,
+) *follower {
 	return &follower{
-		tenant: tenant, tail: journal, model: m, rows: rows, origin: origin, epoch: epoch, log: log,
-		parts: newParts(m), ended: make(chan struct{}), resumes: make(chan struct{}, maxResumes), onChange: func(*follower) {}, onReplaced: func(error) {}, onRestored: func() {}, onBeyond: func(uint64, error) {},
+		tenant:     tenant,
+		tail:       journal,
+		model:      m,
+		rows:       rows,
+		origin:     origin,
+		epoch:      epoch,
+		log:        log,
+		parts:      newParts(m),
+		ended:      make(chan struct{}),
+		resumes:    make(chan struct{}, maxResumes),
+		onChange:   func(*follower) {},
+		onReplaced: func(error) {},
+		onRestored: func() {},
+		onBeyond:   func(uint64, error) {},
 	}
 }
 
@@ -291,7 +306,12 @@ func (f *follower) progress() error {
 		return failure
 	}
 	if done, target, building := f.building(); building {
-		return &buildingError{done: done, target: target, rebuilt: f.rebuilt.Load(), restored: f.lostPosition(target)}
+		return &buildingError{
+			done:     done,
+			target:   target,
+			rebuilt:  f.rebuilt.Load(),
+			restored: f.lostPosition(target),
+		}
 	}
 	return nil
 }
@@ -318,7 +338,9 @@ func (f *follower) enter() (leave func(), ok bool) {
 
 // query runs Query on the rows. least is the minimum sequence of the rows. Errors: [errMoved] when they are no longer
 // stored here; a [*failedError] or a [*buildingError] if the view cannot be read.
-func (f *follower) query(ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+func (f *follower) query(
+	ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error,
+) (store.ViewState, error) {
 	leave, ok := f.enter()
 	if !ok {
 		return store.ViewState{}, errMoved
@@ -328,7 +350,9 @@ func (f *follower) query(ctx context.Context, view *model.View, least uint64, pl
 }
 
 // readRows is query for callers that have called enter.
-func (f *follower) readRows(ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+func (f *follower) readRows(
+	ctx context.Context, view *model.View, least uint64, plan query.Plan, each func(values, terms []any) error,
+) (store.ViewState, error) {
 	least = max(least, f.lastApplied()) // before they are read: they have at least that
 	state, err := f.rows.Query(ctx, view, plan, each)
 	if err != nil {

@@ -26,7 +26,8 @@ func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) 
 	f := start(t, js, open, model.Wallet)
 	f.append(t, "acme", "a", "opened", `{"owner":"ada"}`)
 	f.append(t, "globex", "g", "opened", `{"owner":"eve"}`)
-	first, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")})
+	first, err := f.client.Query(as(t, "acme"),
+		&projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +35,8 @@ func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) 
 	publish := func(prefix string) {
 		for _, strange := range natstest.StrangeMessages() {
 			id := prefix + strange.Name
-			f.sequence["acme"] = natstest.PublishStrange(t, js, strange, "acme", "wallet", id, "opened", 1, `{"owner":"ada","more":1}`)
+			f.sequence["acme"] = natstest.PublishStrange(t, js, strange, "acme", "wallet", id, "opened", 1,
+				`{"owner":"ada","more":1}`)
 			if strange.Fault == "" {
 				want = append(want, id)
 			}
@@ -54,19 +56,23 @@ func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) 
 		if err := f.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err != nil {
 			t.Error(err)
 		}
-		res, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")})
+		res, err := f.client.Query(as(t, "globex"),
+			&projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")})
 		if err != nil || len(res.GetRows()) != 1 {
 			t.Errorf("globex has %v, %v", res.GetRows(), err)
 		}
 	}
 	publish("")
 	check(f)
-	if count := testutil.CollectAndCount(f.service.Integrity(), "headgate_journal_unreadable_total"); count != len(journal.Faults()) {
+	if count := testutil.CollectAndCount(
+		f.service.Integrity(), "headgate_journal_unreadable_total",
+	); count != len(journal.Faults()) {
 		t.Errorf("%d messages are counted as non-events", count)
 	}
 
 	// A watcher that resumes receives the rows, and nothing else.
-	stream, err := f.client.Watch(as(t, "acme"), &projectionv1.WatchRequest{View: "wallets", After: first.GetPosition()})
+	stream, err := f.client.Watch(as(t, "acme"),
+		&projectionv1.WatchRequest{View: "wallets", After: first.GetPosition()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,8 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 	case views.building != nil && views.building.complete(views.current):
 		views.building.hidden.Store(false)
 		s.setViews(tenant, tenantViews{current: views.building})
-		s.log.Info().Str("tenant", tenant.String()).Str("model", views.building.model.Revision).Msg("now serving the views of the new model revision")
+		s.log.Info().Str("tenant", tenant.String()).Str("model",
+			views.building.model.Revision).Msg("now serving the views of the new model revision")
 		return views.current.end()
 	case views.building != nil: // the follower reports its changes
 	case views.current.origin != origin:
@@ -170,7 +171,9 @@ func (s *Service) reconcile(ctx context.Context, tenant contextkit.TenantID) err
 		f.hidden.Store(true)
 		s.setViews(tenant, tenantViews{current: views.current, building: f})
 		s.start(f)
-		s.log.Info().Str("tenant", tenant.String()).Str("model", model.Revision).Msg("building the views of the new model revision")
+		s.log.Info().Str("tenant", tenant.String()).Str("model", model.Revision).Msg(
+			"building the views of the new model revision",
+		)
 	}
 	return nil
 }
@@ -222,7 +225,8 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	f.onChange, f.skips, f.positions = s.noteChange, s.skips, s.positions.Of(epoch)
 	f.onBeyond = func(checkpoint uint64, err error) {
 		if errors.Is(err, tail.ErrDiverged) {
-			s.journal.Integrity().Diverged(epoch, checkpoint, "a tenant's views were made from another event at that sequence")
+			s.journal.Integrity().Diverged(epoch, checkpoint,
+				"a tenant's views were made from another event at that sequence")
 		} else {
 			s.journal.Integrity().Reached(epoch, checkpoint, "a tenant's views have followed it further")
 		}

@@ -67,7 +67,8 @@ func newModelIsBuiltBeforeItIsShown(t *testing.T, newStore func(t *testing.T) st
 	w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
 
 	// From now on balances are shown doubled; no call sees anything in between.
-	next := strings.Replace(old, "patch: {balance: row.balance + event.amount,", "patch: {balance: row.balance + 2 * event.amount,", 1)
+	next := strings.Replace(old, "patch: {balance: row.balance + event.amount,",
+		"patch: {balance: row.balance + 2 * event.amount,", 1)
 	c.text.Store(&next)
 	if changed, err := f.models.Reload(t.Context()); err != nil || !changed {
 		t.Fatalf("%v, %v", changed, err)
@@ -94,7 +95,8 @@ func newModelIsBuiltBeforeItIsShown(t *testing.T, newStore func(t *testing.T) st
 	}
 	within(t, "one generation is left", func() bool {
 		views, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
-		return err == nil && len(views.GetGenerations()) == 1 && views.GetGenerations()[0].GetModel() == f.models.Current().Revision
+		return err == nil && len(views.GetGenerations()) == 1 &&
+			views.GetGenerations()[0].GetModel() == f.models.Current().Revision
 	})
 
 	// A model that is reverted shows the old views, which still exist.

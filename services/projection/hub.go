@@ -123,7 +123,8 @@ func (h *hub) shed(total int) {
 	for w := range h.watchers {
 		waiting[w] = w.waiting()
 	}
-	order := slices.SortedFunc(maps.Keys(waiting), func(a, b *watcher) int { return cmp.Compare(waiting[b], waiting[a]) })
+	order := slices.SortedFunc(maps.Keys(waiting),
+		func(a, b *watcher) int { return cmp.Compare(waiting[b], waiting[a]) })
 	for _, w := range order {
 		if total <= maxHubBytes {
 			return

@@ -52,7 +52,10 @@ func TestService_SharesConsumersBetweenTenants(t *testing.T) {
 		f.append(t, id.String(), "v", "opened", `{"owner":"late"}`)
 	}
 	for _, id := range ids[len(ids)-200:] {
-		if _, err := f.client.Get(as(t, id.String()), &projectionv1.GetRequest{View: "wallets", Key: "v", MinPosition: f.position(t, id.String())}); err != nil {
+		if _, err := f.client.Get(
+			as(t, id.String()),
+			&projectionv1.GetRequest{View: "wallets", Key: "v", MinPosition: f.position(t, id.String())},
+		); err != nil {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
@@ -80,14 +83,16 @@ func TestWatch_ThousandWatchersResume(t *testing.T) {
 		watchers.Go(func() {
 			ctx, cancel := context.WithCancel(as(t, "acme"))
 			defer cancel()
-			stream, err := f.client.Watch(ctx, &projectionv1.WatchRequest{View: "wallets", After: seen, MinPosition: now})
+			stream, err := f.client.Watch(ctx,
+				&projectionv1.WatchRequest{View: "wallets", After: seen, MinPosition: now})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer func() { _ = stream.Close() }()
 			message, err := stream.Receive()
-			if err != nil || message.GetReset_() || len(message.GetChanges()) != 1 || message.GetChanges()[0].GetKey() != "w0" {
+			if err != nil || message.GetReset_() || len(message.GetChanges()) != 1 ||
+				message.GetChanges()[0].GetKey() != "w0" {
 				t.Errorf("a watcher that resumes receives %v, %v; want the row that has changed", message, err)
 			}
 		})

@@ -53,8 +53,11 @@ type matchedKeys struct {
 
 func newMatchedKeys(total *tenantKeys) *matchedKeys {
 	m := &matchedKeys{
-		id: rand.Uint64() | 1, seed: maphash.MakeSeed(), //nolint:gosec // the id is no secret
-		total: total, count: &atomic.Int64{}, keys: map[uint64]struct{}{},
+		id:    rand.Uint64() | 1,
+		seed:  maphash.MakeSeed(), //nolint:gosec // the id is no secret
+		total: total,
+		count: &atomic.Int64{},
+		keys:  map[uint64]struct{}{},
 	}
 	// Sets end with their last watcher, or when they have not been used for long.
 	runtime.AddCleanup(m, func(count *atomic.Int64) { total.add(-count.Load()) }, m.count)

@@ -19,7 +19,9 @@ func TestMatchedKeys_AreBoundedPerFilterTenantAndNode(t *testing.T) {
 	if total.keys.Load() != 0 || total.node.keys.Load() != 0 || total.node.exceeded.Load() != 1 || !m.has("another") {
 		t.Errorf("beyond the bound %d keys are stored, and another one is excluded", total.keys.Load())
 	}
-	for name, bound := range map[string]struct{ tenant, node int64 }{"tenant": {maxAllMatched, maxAllMatched}, "node": {0, maxNodeMatched}} {
+	for name, bound := range map[string]struct{ tenant, node int64 }{
+		"tenant": {maxAllMatched, maxAllMatched}, "node": {0, maxNodeMatched},
+	} {
 		total := &tenantKeys{node: &nodeKeys{}}
 		total.keys.Store(bound.tenant)
 		total.node.keys.Store(bound.node)

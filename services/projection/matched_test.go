@@ -40,7 +40,8 @@ func watchFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing
 		f.append(t, "acme", wallet, kind, fmt.Sprintf(`{"amount":%d,"reference":""}`, amount))
 	}
 	watch := func(after string) (*watcher, map[string]bool) {
-		w := f.watch(t, &projectionv1.WatchRequest{Filter: "balance > 100", After: after, MinPosition: f.position(t, "acme")})
+		w := f.watch(t,
+			&projectionv1.WatchRequest{Filter: "balance > 100", After: after, MinPosition: f.position(t, "acme")})
 		return w, removals(w)
 	}
 	w, gone := watch("")

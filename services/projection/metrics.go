@@ -14,23 +14,54 @@ import (
 const shownTenants = 10
 
 var (
-	checkpointMetric = prometheus.NewDesc("headgate_projection_checkpoint", "Last applied journal sequence of the tenant's views, for the ten tenants whose views fail or are furthest behind.", []string{"tenant", "generation"}, nil)
-	targetMetric     = prometheus.NewDesc("headgate_projection_target", "Journal sequence of the tenant's newest event, for the same tenants.", []string{"tenant", "generation"}, nil)
-	waitingMetric    = prometheus.NewDesc("headgate_projection_waiting", "Estimated events of the tenant that are not applied to its views yet, at least 1 while there are any, for the same tenants.", []string{"tenant", "generation"}, nil)
-	failingMetric    = prometheus.NewDesc("headgate_projection_failing", "1 while the tenant's views cannot apply an event, for the same tenants.", []string{"tenant", "generation"}, nil)
+	checkpointMetric = prometheus.NewDesc(
+		"headgate_projection_checkpoint",
+		"Last applied journal sequence of the tenant's views, for the ten tenants whose views fail or are furthest behind.",
+		[]string{"tenant", "generation"}, nil,
+	)
+	targetMetric = prometheus.NewDesc("headgate_projection_target",
+		"Journal sequence of the tenant's newest event, for the same tenants.", []string{"tenant", "generation"}, nil)
+	waitingMetric = prometheus.NewDesc(
+		"headgate_projection_waiting",
+		"Estimated events of the tenant that are not applied to its views yet, at least 1 while there are any, for the same tenants.",
+		[]string{"tenant", "generation"}, nil,
+	)
+	failingMetric = prometheus.NewDesc(
+		"headgate_projection_failing", "1 while the tenant's views cannot apply an event, for the same tenants.",
+		[]string{"tenant", "generation"}, nil,
+	)
 
-	failingViewsMetric = prometheus.NewDesc("headgate_projection_failing_views", "Current views that cannot apply an event; the tenants' other views continue.", nil, nil)
-	failingViewMetric  = prometheus.NewDesc("headgate_projection_view_failing", "1 for a current view that cannot apply an event, for the first ten by tenant and view.", []string{"tenant", "view"}, nil)
-	tenantsMetric      = prometheus.NewDesc("headgate_projection_tenants", "Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).", []string{"state"}, nil)
-	allWaitingMetric   = prometheus.NewDesc("headgate_projection_waiting_events", "Events of all tenants that are not applied to the current views yet.", nil, nil)
-	filterKeysMetric   = prometheus.NewDesc("headgate_projection_filter_keys", "Key hashes of rows that watch filters have selected, in memory, for all tenants.", nil, nil)
-	filtersMetric      = prometheus.NewDesc("headgate_projection_filters_exceeded_total", "Watch filters whose keys exceeded the bound of the filter, the tenant or the node, so that removals of rows that never matched are sent too.", nil, nil)
-	databaseMetric     = prometheus.NewDesc("headgate_views_database_available", "1 while the views' database is available; always 1 for views in files.", nil, nil)
+	failingViewsMetric = prometheus.NewDesc("headgate_projection_failing_views",
+		"Current views that cannot apply an event; the tenants' other views continue.", nil, nil)
+	failingViewMetric = prometheus.NewDesc(
+		"headgate_projection_view_failing",
+		"1 for a current view that cannot apply an event, for the first ten by tenant and view.",
+		[]string{"tenant", "view"}, nil,
+	)
+	tenantsMetric = prometheus.NewDesc(
+		"headgate_projection_tenants",
+		"Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).",
+		[]string{"state"}, nil,
+	)
+	allWaitingMetric = prometheus.NewDesc("headgate_projection_waiting_events",
+		"Events of all tenants that are not applied to the current views yet.", nil, nil)
+	filterKeysMetric = prometheus.NewDesc("headgate_projection_filter_keys",
+		"Key hashes of rows that watch filters have selected, in memory, for all tenants.", nil, nil)
+	filtersMetric = prometheus.NewDesc(
+		"headgate_projection_filters_exceeded_total",
+		"Watch filters whose keys exceeded the bound of the filter, the tenant or the node, so that removals of rows that never matched are sent too.",
+		nil, nil,
+	)
+	databaseMetric = prometheus.NewDesc("headgate_views_database_available",
+		"1 while the views' database is available; always 1 for views in files.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric, damagedMetric, restoredMetric, filterKeysMetric, filtersMetric, failingViewsMetric, failingViewMetric} {
+	for _, d := range []*prometheus.Desc{
+		checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric,
+		damagedMetric, restoredMetric, filterKeysMetric, filtersMetric, failingViewsMetric, failingViewMetric,
+	} {
 		descriptions <- d
 	}
 	s.answers.Describe(descriptions)
@@ -86,7 +117,12 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 func (s *Service) progress() (all []progress, waiting int64, states map[string]int) {
 	states = map[string]int{"current": 0, "behind": 0, "building": 0, "failing": 0}
 	for tenant, views := range s.allViews() {
-		p := progress{tenant: tenant, views: views, waiting: views.current.unapplied(), failing: s.stopped(views.current) || views.building != nil && s.stopped(views.building)}
+		p := progress{
+			tenant:  tenant,
+			views:   views,
+			waiting: views.current.unapplied(),
+			failing: s.stopped(views.current) || views.building != nil && s.stopped(views.building),
+		}
 		waiting += p.waiting
 		_, _, building := views.current.building()
 		switch {
@@ -102,7 +138,8 @@ func (s *Service) progress() (all []progress, waiting int64, states map[string]i
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b progress) int {
-		return cmp.Or(cmp.Compare(number(b.failing), number(a.failing)), cmp.Compare(b.waiting, a.waiting), cmp.Compare(a.tenant.String(), b.tenant.String()))
+		return cmp.Or(cmp.Compare(number(b.failing), number(a.failing)), cmp.Compare(b.waiting, a.waiting),
+			cmp.Compare(a.tenant.String(), b.tenant.String()))
 	})
 	return all, waiting, states
 }

@@ -29,7 +29,8 @@ func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
 			for _, label := range m.GetLabel() {
 				labels = append(labels, label.GetName()+"="+label.GetValue())
 			}
-			out[family.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			out[family.GetName()+"{"+strings.Join(labels, ",")+
+				"}"] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
 		}
 	}
 	return out
@@ -43,13 +44,15 @@ func TestMetrics_FailingProjectionFallsBehind(t *testing.T) {
 	f.append(t, "acme", "w", "opened", `{"owner":"Ada"}`)
 	until(t, "it is applied", func() bool {
 		now := gathered(t, f.service)
-		return now["headgate_projection_tenants{state=current}"] == 2 && now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] == float64(f.sequence["acme"])
+		return now["headgate_projection_tenants{state=current}"] == 2 &&
+			now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] == float64(f.sequence["acme"])
 	})
 	broken.Store(true)
 	f.append(t, "acme", "w", "deposited", `{"amount":1}`)
 	until(t, "it fails", func() bool {
 		now := gathered(t, f.service)
-		return now["headgate_projection_tenants{state=failing}"] == 1 && now["headgate_projection_failing{generation=shown,tenant=acme}"] == 1
+		return now["headgate_projection_tenants{state=failing}"] == 1 &&
+			now["headgate_projection_failing{generation=shown,tenant=acme}"] == 1
 	})
 	stopped := gathered(t, f.service)["headgate_projection_checkpoint{generation=shown,tenant=acme}"]
 	for n := range 5 {
@@ -57,11 +60,14 @@ func TestMetrics_FailingProjectionFallsBehind(t *testing.T) {
 	}
 	until(t, "the target is the journal's tail, and events wait", func() bool {
 		now := gathered(t, f.service)
-		return now["headgate_projection_target{generation=shown,tenant=acme}"] == float64(f.sequence["acme"]) && now["headgate_projection_waiting{generation=shown,tenant=acme}"] >= 1 &&
+		return now["headgate_projection_target{generation=shown,tenant=acme}"] == float64(f.sequence["acme"]) &&
+			now["headgate_projection_waiting{generation=shown,tenant=acme}"] >= 1 &&
 			now["headgate_projection_waiting_events{}"] >= 1
 	})
 	now := gathered(t, f.service)
-	if now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] != stopped || now["headgate_projection_waiting{generation=shown,tenant=globex}"] != 0 || now["headgate_projection_failing{generation=shown,tenant=globex}"] != 0 {
+	if now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] != stopped ||
+		now["headgate_projection_waiting{generation=shown,tenant=globex}"] != 0 ||
+		now["headgate_projection_failing{generation=shown,tenant=globex}"] != 0 {
 		t.Errorf("%v", now)
 	}
 	if now["headgate_views_database_available{}"] != 1 {

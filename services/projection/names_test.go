@@ -15,12 +15,16 @@ import (
 // Names that a model may use and that databases, or this program, reserve for another use.
 var (
 	clashingViews = []string{
-		"order", "order_item", "order_pkey", "order_key", "order_item_state", "order_tenant_item_state_key_idx", "checkpoint", "sqlite_master", "select", "t0", "k", "r", "found", "page",
-		"v" + strings.Repeat("x", 57) + "_a", "v" + strings.Repeat("x", 57) + "_b", strings.Repeat("y", 62) + "a", strings.Repeat("y", 62) + "b",
+		"order", "order_item", "order_pkey", "order_key", "order_item_state", "order_tenant_item_state_key_idx",
+		"checkpoint", "sqlite_master", "select", "t0", "k", "r", "found", "page",
+		"v" + strings.Repeat("x", 57) + "_a", "v" + strings.Repeat("x", 57) + "_b", strings.Repeat("y", 62) + "a",
+		strings.Repeat("y", 62) + "b",
 	}
 	clashingColumns = []string{
-		"item_state", "state", "xmin", "xmax", "cmin", "cmax", "ctid", "oid", "tableoid", "rowid", "select", "order", "user", "group", "key", "tenant", "index", "default",
-		"t0", "t1", "t2", "k", "r", "v", "found", "null", "true", "false", "page", "sequence", "origin", strings.Repeat("z", 63),
+		"item_state", "state", "xmin", "xmax", "cmin", "cmax", "ctid", "oid", "tableoid", "rowid", "select", "order",
+		"user", "group", "key", "tenant", "index", "default",
+		"t0", "t1", "t2", "k", "r", "v", "found", "null", "true", "false", "page", "sequence", "origin",
+		strings.Repeat("z", 63),
 	}
 )
 
@@ -28,7 +32,9 @@ var (
 // another.
 func TestStore_NamesDoNotClash(t *testing.T) {
 	var text strings.Builder
-	text.WriteString("model: names\naggregates: {a: {commands: {make: {emit: [{event: made, data: {}}]}}, evolve: {made: {}}}}\nviews:\n")
+	text.WriteString(
+		"model: names\naggregates: {a: {commands: {make: {emit: [{event: made, data: {}}]}}, evolve: {made: {}}}}\nviews:\n",
+	)
 	for _, view := range clashingViews {
 		fmt.Fprintf(&text, "  %q:\n    columns:\n", view)
 		for _, column := range clashingColumns {
@@ -72,7 +78,11 @@ func TestStore_NamesDoNotClash(t *testing.T) {
 			}
 			for _, view := range m.Views() {
 				for at, column := range view.Columns {
-					request := query.Request{OrderBy: column.Name + " desc, item_state", Filter: fmt.Sprintf(`%q:* AND %s != "%s"`, column.Name, column.Name, value(view.Name, column.Name, 0))}
+					request := query.Request{
+						OrderBy: column.Name + " desc, item_state",
+						Filter: fmt.Sprintf(`%q:* AND %s != "%s"`, column.Name, column.Name,
+							value(view.Name, column.Name, 0)),
+					}
 					plan, err := query.Compile(view, request, s.Dialect())
 					if err != nil {
 						t.Fatal(err)

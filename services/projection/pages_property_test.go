@@ -93,7 +93,9 @@ func compareValues(a, b any) int {
 
 // pagesOf reads all pages of a request, as QueryService does, and returns the rows' keys. It fails when there are
 // more pages than rows.
-func pagesOf(t *rapid.T, s store.Store, pages *query.Pages, view *model.View, request query.Request, rows int) (keys []string) {
+func pagesOf(
+	t *rapid.T, s store.Store, pages *query.Pages, view *model.View, request query.Request, rows int,
+) (keys []string) {
 	for count := 0; ; count++ {
 		if count > rows {
 			t.Fatalf("%d pages of %d rows do not end", count, rows)

@@ -47,7 +47,8 @@ func (f *fixture) pagesOf(t testing.TB, q *projectionv1.Query) (ids []string, pa
 	t.Helper()
 	position := f.position(t, "acme")
 	for {
-		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: position})
+		res, err := f.client.Query(as(t, "acme"),
+			&projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: position})
 		if err != nil {
 			t.Fatalf("page %d: %v", pages, err)
 		}
@@ -90,7 +91,8 @@ func queryPagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store.Op
 		})
 	}
 	// Columns that are not requested do not count.
-	if got, pages := f.pagesOf(t, &projectionv1.Query{OrderBy: "owner", Fields: []string{"wallet_id"}}); pages != 1 || len(got) != len(want) {
+	if got, pages := f.pagesOf(t, &projectionv1.Query{OrderBy: "owner", Fields: []string{"wallet_id"}}); pages != 1 ||
+		len(got) != len(want) {
 		t.Errorf("%d pages of ids, with %d rows", pages, len(got))
 	}
 }
@@ -112,13 +114,15 @@ func TestQuery_ChangedRowAtPageEndIsReported(t *testing.T) {
 		f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 		f.fillLarge(t)
 		q := &projectionv1.Query{OrderBy: "owner desc", PageSize: 1, Fields: []string{"wallet_id"}}
-		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
+		res, err := f.client.Query(as(t, "acme"),
+			&projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.append(t, "acme", res.GetRows()[0].GetFields()["wallet_id"].GetStringValue(), "opened", `{"owner":"another"}`)
 		q.PageToken = res.GetNextPageToken()
-		_, err = f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
+		_, err = f.client.Query(as(t, "acme"),
+			&projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
 		if connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("%v, want INVALID_ARGUMENT", err)
 		}
@@ -133,7 +137,8 @@ func watchMessagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store
 	before := f.position(t, "acme")
 	want := append([]string{"a"}, f.fillLarge(t)...)
 	within(t, "acme is served", func() bool {
-		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "a", MinPosition: f.position(t, "acme")})
+		_, err := f.client.Get(as(t, "acme"),
+			&projectionv1.GetRequest{View: "wallets", Key: "a", MinPosition: f.position(t, "acme")})
 		return err == nil
 	})
 	for name, req := range map[string]*projectionv1.WatchRequest{"all rows": {}, "what was missed": {After: before}} {
@@ -163,15 +168,27 @@ func watchMessagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store
 }
 
 func TestQuery_UnreadResponsesAreChargedToTheirTenant(t *testing.T) {
-	f := startWith(t, natstest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Answers: response.Config{TenantBytes: 2 << 20}})
+	f := startWith(t, natstest.Start(t), sqliteIn(t), longOwners(t),
+		projection.Config{Answers: response.Config{TenantBytes: 2 << 20}})
 	f.fillLarge(t)
 	f.append(t, "globex", "secret", "opened", fmt.Sprintf(`{"owner":%q}`, strings.Repeat("g", 900_000)))
 	query := func(ctx context.Context) error {
-		_, err := f.client.Query(ctx, &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1000, OrderBy: "owner desc"}})
+		_, err := f.client.Query(
+			ctx,
+			&projectionv1.QueryRequest{
+				View:  "wallets",
+				Query: &projectionv1.Query{PageSize: 1000, OrderBy: "owner desc"},
+			},
+		)
 		return err
 	}
 	within(t, "the views are whole", func() bool {
-		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w12", Fields: []string{"balance"}, MinPosition: f.position(t, "acme")})
+		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{
+			View:        "wallets",
+			Key:         "w12",
+			Fields:      []string{"balance"},
+			MinPosition: f.position(t, "acme"),
+		})
 		return err == nil
 	})
 	unread, read := context.WithCancel(as(t, "acme")) // calls that do not end, since their client does not read
@@ -184,7 +201,8 @@ func TestQuery_UnreadResponsesAreChargedToTheirTenant(t *testing.T) {
 			t.Fatal(err)
 		}
 		call, end := context.WithCancel(as(t, "globex"))
-		within(t, "another tenant's call succeeds", func() bool { return query(call) == nil }) // once its previous one is released
+		within(t, "another tenant's call succeeds",
+			func() bool { return query(call) == nil }) // once its previous one is released
 		end()
 	}
 	if refused != 18 {
@@ -211,7 +229,8 @@ func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 			}
 			f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
 			within(t, "the view is whole", func() bool {
-				_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: f.position(t, "acme")})
+				_, err := f.client.Get(as(t, "acme"),
+					&projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: f.position(t, "acme")})
 				return err == nil
 			})
 			res, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
@@ -219,7 +238,8 @@ func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 				t.Fatal(err)
 			}
 			g := res.GetGenerations()[0]
-			if known := g.GetApplied() != 0; known != tc.known || g.GetPercent() != 100 || g.GetAppliedPosition() == "" {
+			if known := g.GetApplied() != 0; known != tc.known || g.GetPercent() != 100 ||
+				g.GetAppliedPosition() == "" {
 				t.Errorf("it reports %v", g)
 			}
 		})

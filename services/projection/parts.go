@@ -40,8 +40,13 @@ const maxReason, maxExpression = 300, 200
 // newFailure returns the failure of a view to apply an event.
 func newFailure(view *model.View, event *prepared, err error) *Failure {
 	f := &Failure{
-		View: view.Name, EventID: event.meta.EventID, EventType: event.ref.Event, Sequence: event.sequence, Version: event.meta.Version,
-		AggregateType: event.meta.AggregateType, AggregateID: event.meta.AggregateID,
+		View:          view.Name,
+		EventID:       event.meta.EventID,
+		EventType:     event.ref.Event,
+		Sequence:      event.sequence,
+		Version:       event.meta.Version,
+		AggregateType: event.meta.AggregateType,
+		AggregateID:   event.meta.AggregateID,
 	}
 	if rule, ok := errors.AsType[*model.EvaluationError](err); ok {
 		f.Rule, f.Reason = rule.ID, strings.TrimPrefix(rule.Err.Error(), model.ErrEvaluation.Error()+": ")
@@ -114,7 +119,8 @@ func newParts(m *model.Model) []*part {
 // isViewFailure reports whether an error of applying an event is deterministic: another attempt of the view would
 // fail too.
 func isViewFailure(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && (errors.Is(err, model.ErrEvaluation) || errors.Is(err, errUnreadable) || errors.Is(err, errUnstorable))
+	return ctx.Err() == nil &&
+		(errors.Is(err, model.ErrEvaluation) || errors.Is(err, errUnreadable) || errors.Is(err, errUnstorable))
 }
 
 var (
@@ -146,7 +152,9 @@ func (f *follower) adopt(state store.State) {
 		}
 		switch {
 		case next.Failure != "" && next.Failure != before.Failure:
-			f.logger().Error().Str("view", p.view.Name).Any("failure", p.failure).Msg("a view cannot apply an event; the tenant's other views continue")
+			f.logger().Error().Str("view", p.view.Name).Any("failure", p.failure).Msg(
+				"a view cannot apply an event; the tenant's other views continue",
+			)
 			f.hub.end(p.view.Name, &failedError{p.failure})
 		case next.Skips != before.Skips || next.Detached && (!before.Detached || next.Sequence < before.Sequence):
 			f.hub.end(p.view.Name, errMoved)

@@ -105,13 +105,18 @@ func start(t *testing.T, js jetstream.JetStream, open store.Opener, source model
 	return startWith(t, js, open, source, projection.Config{})
 }
 
-func startWith(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config) *fixture {
+func startWith(
+	t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config,
+) *fixture {
 	t.Helper()
 	return startTimed(t, js, open, source, config, nil)
 }
 
 // startTimed is startWith with a timeline.
-func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config, timeline *timeline.Recorder) *fixture {
+func startTimed(
+	t *testing.T, js jetstream.JetStream, open store.Opener, source model.Source, config projection.Config,
+	timeline *timeline.Recorder,
+) *fixture {
 	t.Helper()
 	models, err := model.Open(t.Context(), source)
 	if err != nil {
@@ -139,8 +144,16 @@ func startTimed(t *testing.T, js jetstream.JetStream, open store.Opener, source 
 	done := make(chan error, 1)
 	go func() { done <- service.Run(ctx) }()
 	f := &fixture{
-		client: gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))), service: service, models: models, tenants: tenants, journal: journal,
-		js: js, positions: position.NewCodec(secret, journal.Epoch, nil), last: map[string]uint64{}, versions: map[string]int64{}, sequence: map[string]uint64{},
+		client:    gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(connectinprocess.New(server))),
+		service:   service,
+		models:    models,
+		tenants:   tenants,
+		journal:   journal,
+		js:        js,
+		positions: position.NewCodec(secret, journal.Epoch, nil),
+		last:      map[string]uint64{},
+		versions:  map[string]int64{},
+		sequence:  map[string]uint64{},
 	}
 	stopped := false
 	f.stop = func() {
@@ -193,7 +206,8 @@ func (f *fixture) fill(t testing.TB) {
 
 // query returns the wallets' ids in a response.
 func (f *fixture) query(t testing.TB, q *projectionv1.Query) ([]string, error) {
-	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
+	res, err := f.client.Query(as(t, "acme"),
+		&projectionv1.QueryRequest{View: "wallets", Query: q, MinPosition: f.position(t, "acme")})
 	ids := []string{}
 	for _, row := range res.GetRows() {
 		ids = append(ids, fmt.Sprint(row.AsMap()["wallet_id"]))
@@ -237,10 +251,16 @@ func TestGet_ReturnsRequestedFields(t *testing.T) {
 		f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 		f.fill(t)
 		get := func(fields ...string) (map[string]any, error) {
-			res, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "wallets", Key: "w1", Fields: fields, MinPosition: f.position(t, "acme")})
+			res, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{
+				View:        "wallets",
+				Key:         "w1",
+				Fields:      fields,
+				MinPosition: f.position(t, "acme"),
+			})
 			return res.GetRow().AsMap(), err
 		}
-		if row, err := get("owner", "balance"); err != nil || len(row) != 2 || row["owner"] != "bob" || row["balance"] != 101.0 {
+		if row, err := get("owner", "balance"); err != nil || len(row) != 2 || row["owner"] != "bob" ||
+			row["balance"] != 101.0 {
 			t.Errorf("%v, %v", row, err)
 		}
 		if row, err := get(); err != nil || len(row) != 6 {
@@ -267,7 +287,14 @@ func queryPagesHaveNoGapOrOverlap(t *testing.T, newStore func(t *testing.T) stor
 		var paged []string
 		token := ""
 		for pages := 0; ; pages++ {
-			res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: order, PageSize: 2, PageToken: token, Fields: []string{"wallet_id"}}})
+			res, err := f.client.Query(
+				as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{
+					OrderBy:   order,
+					PageSize:  2,
+					PageToken: token,
+					Fields:    []string{"wallet_id"},
+				}},
+			)
 			if err != nil || pages > 3 {
 				t.Fatalf("order %q, page %d: %v", order, pages, err)
 			}
@@ -294,7 +321,14 @@ func TestQuery_InvalidRequestIsRejected(t *testing.T) {
 func queryInvalidRequestIsRejected(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
-	first, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1}, MinPosition: f.position(t, "acme")})
+	first, err := f.client.Query(
+		as(t, "acme"),
+		&projectionv1.QueryRequest{
+			View:        "wallets",
+			Query:       &projectionv1.Query{PageSize: 1},
+			MinPosition: f.position(t, "acme"),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,22 +340,81 @@ func queryInvalidRequestIsRejected(t *testing.T, newStore func(t *testing.T) sto
 		code   connect.Code
 		text   string
 	}{
-		{"filter that does not parse", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: "balance >"}}, connect.CodeInvalidArgument, "the filter cannot be used: at character 10"},
-		{"filter on an unknown column", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `color = "red"`}}, connect.CodeInvalidArgument, `no column "color"`},
-		{"filter of mixed types", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `balance = "red"`}}, connect.CodeInvalidArgument, "the filter cannot be used"},
-		{"filter on the key column", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `_key = "w0"`}}, connect.CodeInvalidArgument, "the filter cannot be used"},
-		{"a word alone", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `owner`}}, connect.CodeInvalidArgument, "the filter cannot be used"},
-		{"order by an unknown column", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "color"}}, connect.CodeInvalidArgument, `no column "color"`},
-		{"order by SQL", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner; DROP"}}, connect.CodeInvalidArgument, "order_by cannot be used"},
-		{"unknown field", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Fields: []string{"color"}}}, connect.CodeInvalidArgument, `no column "color"`},
-		{"page too large", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1001}}, connect.CodeInvalidArgument, "page_size"},
-		{"token of another order", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner", PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
-		{"token of another view", "acme", &projectionv1.QueryRequest{View: "movements", Query: &projectionv1.Query{PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
-		{"token of another tenant", "globex", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: token}}, connect.CodeInvalidArgument, "of another query"},
-		{"forged token", "acme", &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: "WyJ3MCJd"}}, connect.CodeInvalidArgument, "the page token cannot be used"},
-		{"position of another tenant", "globex", &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")}, connect.CodeInvalidArgument, "not one that this platform gave to this tenant"},
+		{
+			"filter that does not parse", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: "balance >"}},
+			connect.CodeInvalidArgument, "the filter cannot be used: at character 10",
+		},
+		{
+			"filter on an unknown column", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `color = "red"`}},
+			connect.CodeInvalidArgument, `no column "color"`,
+		},
+		{
+			"filter of mixed types", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `balance = "red"`}},
+			connect.CodeInvalidArgument, "the filter cannot be used",
+		},
+		{
+			"filter on the key column", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `_key = "w0"`}},
+			connect.CodeInvalidArgument, "the filter cannot be used",
+		},
+		{
+			"a word alone", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `owner`}},
+			connect.CodeInvalidArgument, "the filter cannot be used",
+		},
+		{
+			"order by an unknown column", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "color"}},
+			connect.CodeInvalidArgument, `no column "color"`,
+		},
+		{
+			"order by SQL", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner; DROP"}},
+			connect.CodeInvalidArgument, "order_by cannot be used",
+		},
+		{
+			"unknown field", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Fields: []string{"color"}}},
+			connect.CodeInvalidArgument, `no column "color"`,
+		},
+		{
+			"page too large", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 1001}},
+			connect.CodeInvalidArgument, "page_size",
+		},
+		{
+			"token of another order", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner", PageToken: token}},
+			connect.CodeInvalidArgument, "of another query",
+		},
+		{
+			"token of another view", "acme",
+			&projectionv1.QueryRequest{View: "movements", Query: &projectionv1.Query{PageToken: token}},
+			connect.CodeInvalidArgument, "of another query",
+		},
+		{
+			"token of another tenant", "globex",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: token}},
+			connect.CodeInvalidArgument, "of another query",
+		},
+		{
+			"forged token", "acme",
+			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: "WyJ3MCJd"}},
+			connect.CodeInvalidArgument, "the page token cannot be used",
+		},
+		{
+			"position of another tenant", "globex",
+			&projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")},
+			connect.CodeInvalidArgument, "not one that this platform gave to this tenant",
+		},
 		{"unknown view", "acme", &projectionv1.QueryRequest{View: "purses"}, connect.CodeNotFound, "no view"},
-		{"tenant in the message", "acme", &projectionv1.QueryRequest{TenantId: "globex", View: "wallets"}, connect.CodePermissionDenied, "tenant_id"},
+		{
+			"tenant in the message", "acme", &projectionv1.QueryRequest{TenantId: "globex", View: "wallets"},
+			connect.CodePermissionDenied, "tenant_id",
+		},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -344,7 +437,8 @@ func queryWaitsForMinPositionWithinDeadline(t *testing.T, newStore func(t *testi
 	ctx, cancel := context.WithTimeout(as(t, "acme"), 200*time.Millisecond)
 	defer cancel()
 	_, err := f.client.Get(ctx, &projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: next})
-	if connect.CodeOf(err) != connect.CodeDeadlineExceeded || !strings.Contains(err.Error(), "has not reached min_position") {
+	if connect.CodeOf(err) != connect.CodeDeadlineExceeded ||
+		!strings.Contains(err.Error(), "has not reached min_position") {
 		t.Fatalf("err = %v, want DEADLINE_EXCEEDED with the reason", err)
 	}
 	answered := make(chan error, 1)
@@ -390,7 +484,9 @@ func viewsResumeFromCheckpointAndAreRebuiltForNewModel(t *testing.T, newStore fu
 	// Another model revision builds its own generation; the old one stays, so that the model can be reverted.
 	changed := start(t, js, dir, func(ctx context.Context) (string, []byte, error) {
 		name, document, err := model.Wallet(ctx)
-		return name, []byte(strings.Replace(string(document), "movements: 0, opened_at", "movements: 100, opened_at", 1)), err
+		return name, []byte(
+			strings.Replace(string(document), "movements: 0, opened_at", "movements: 100, opened_at", 1),
+		), err
 	})
 	changed.sequence = f.sequence
 	changed.whole(t)
@@ -427,10 +523,13 @@ func viewsAreShownWhenComplete(t *testing.T, newStore func(t *testing.T) store.O
 	// Another node has nothing yet, and is held before its first event.
 	hold := make(chan struct{})
 	open := newStore(t)
-	second := start(t, js, func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-		s, err := open(ctx, tenant, views, origin)
-		return held{s, hold}, err
-	}, model.Wallet)
+	second := start(
+		t, js,
+		func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+			s, err := open(ctx, tenant, views, origin)
+			return held{s, hold}, err
+		}, model.Wallet,
+	)
 	second.sequence = first.sequence
 	_, err := second.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
 	if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built") {
@@ -497,7 +596,8 @@ func readinessIsPerTenant(t *testing.T, newStore func(t *testing.T) store.Opener
 		t.Fatal(err)
 	}
 	for _, tenant := range []string{"acme", "globex"} {
-		within(t, "the node is ready for "+tenant, func() bool { return f.service.Ready(t.Context(), natstest.Tenant(t, tenant)) == nil })
+		within(t, "the node is ready for "+tenant,
+			func() bool { return f.service.Ready(t.Context(), natstest.Tenant(t, tenant)) == nil })
 	}
 	if err := f.service.Ready(t.Context(), natstest.Tenant(t, "initech")); err == nil {
 		t.Fatal("a tenant that is not served is ready")
@@ -530,7 +630,8 @@ func TestReadiness_RecoversWithoutNewEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := projection.New(t.Context(), projection.Config{}, js, models, tenants, sqliteIn(t), nil, zerolog.Nop())
+	service, err := projection.New(t.Context(), projection.Config{}, js, models, tenants, sqliteIn(t), nil,
+		zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -566,13 +667,17 @@ func TestQuery_NeverReturnsRowsOfAnotherTenant(t *testing.T) {
 func queryNeverReturnsRowsOfAnotherTenant(t *testing.T, newStore func(t *testing.T) store.Opener) {
 	f := start(t, natstest.Start(t), newStore(t), model.Wallet)
 	f.fill(t)
-	if _, err := f.client.Query(as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")}); err != nil {
+	if _, err := f.client.Query(
+		as(t, "globex"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")},
+	); err != nil {
 		t.Fatal(err)
 	}
 	ctx := as(t, "acme")
 	hostile := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
-		`owner = "globex-only"`, `owner = "globex-only" OR true`, `1 = 1`, `" OR 1=1 --`, `tenant_id = "globex"`, `owner:""`, "wallets", "view_wallets", "../globex", "secret",
-		`owner > ""`, `globex`, `owner = "x" UNION SELECT * FROM view_wallets`, "owner desc", "_checkpoint", `true`, `NOT false`,
+		`owner = "globex-only"`, `owner = "globex-only" OR true`, `1 = 1`, `" OR 1=1 --`, `tenant_id = "globex"`,
+		`owner:""`, "wallets", "view_wallets", "../globex", "secret",
+		`owner > ""`, `globex`, `owner = "x" UNION SELECT * FROM view_wallets`, "owner desc", "_checkpoint", `true`,
+		`NOT false`,
 	}))
 	rapid.Check(t, func(rt *rapid.T) {
 		view := rapid.OneOf(rapid.Just("wallets"), hostile).Draw(rt, "view")
@@ -583,7 +688,8 @@ func queryNeverReturnsRowsOfAnotherTenant(t *testing.T, newStore func(t *testing
 		if strings.Contains(fmt.Sprint(res), "globex-only") || strings.Contains(fmt.Sprint(res), "secret") {
 			rt.Fatalf("acme sees %v", res)
 		}
-		if code := connect.CodeOf(err); err != nil && code != connect.CodeInvalidArgument && code != connect.CodeNotFound {
+		if code := connect.CodeOf(err); err != nil && code != connect.CodeInvalidArgument &&
+			code != connect.CodeNotFound {
 			rt.Fatalf("err = %v: hostile input is the caller's mistake, nothing else", err)
 		}
 		row, err := f.client.Get(ctx, &projectionv1.GetRequest{View: "wallets", Key: hostile.Draw(rt, "key")})

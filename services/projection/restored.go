@@ -15,7 +15,11 @@ import (
 var errWentBack = errors.New("the views' database has an earlier checkpoint than before")
 
 // restoredMetric counts checkpoints that went back.
-var restoredMetric = prometheus.NewDesc("headgate_projection_restored_total", "Times that a tenant's views were at an earlier checkpoint than before, for example after a restore or failover of their database.", nil, nil)
+var restoredMetric = prometheus.NewDesc(
+	"headgate_projection_restored_total",
+	"Times that a tenant's views were at an earlier checkpoint than before, for example after a restore or failover of their database.",
+	nil, nil,
+)
 
 // sequenceRange is a range of journal sequences: after from, up to and including to.
 type sequenceRange struct{ from, to uint64 }
@@ -68,7 +72,9 @@ func (f *follower) wentBack(to uint64) bool {
 	f.mu.Unlock()
 	f.hub.endAll(errMoved)
 	f.logger().Error().Uint64("checkpoint", to).Uint64("before", from).
-		Msg("the views' checkpoint went back, since their database was restored or has failed over to a replica without its last transactions; catching up again")
+		Msg(
+			"the views' checkpoint went back, since their database was restored or has failed over to a replica without its last transactions; catching up again",
+		)
 	f.onRestored()
 	return true
 }

@@ -49,7 +49,8 @@ func overRestorable(t *testing.T, test func(t *testing.T, open store.Opener, sav
 			return func() {
 				statements := []string{fmt.Sprintf(`ATTACH '%s' AS saved`, saved), `BEGIN IMMEDIATE`}
 				for _, table := range tables(t, path) {
-					statements = append(statements, fmt.Sprintf(`DELETE FROM main.%q`, table), fmt.Sprintf(`INSERT INTO main.%q SELECT * FROM saved.%q`, table, table))
+					statements = append(statements, fmt.Sprintf(`DELETE FROM main.%q`, table),
+						fmt.Sprintf(`INSERT INTO main.%q SELECT * FROM saved.%q`, table, table))
 				}
 				execute(append(statements, `COMMIT`)...)
 			}
@@ -77,7 +78,8 @@ func overRestorable(t *testing.T, test func(t *testing.T, open store.Opener, sav
 					t.Fatal(err)
 				}
 				defer func() { _ = conn.Close(t.Context()) }()
-				rows, err := conn.Query(t.Context(), `SELECT schemaname, tablename FROM pg_tables WHERE schemaname LIKE 'views_%' ORDER BY tablename`)
+				rows, err := conn.Query(t.Context(),
+					`SELECT schemaname, tablename FROM pg_tables WHERE schemaname LIKE 'views_%' ORDER BY tablename`)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -101,11 +103,16 @@ func overRestorable(t *testing.T, test func(t *testing.T, open store.Opener, sav
 				}
 			}
 			each(func(schema, table string) []string {
-				return []string{fmt.Sprintf(`CREATE TABLE public."saved %s" AS SELECT * FROM %q.%q`, table, schema, table)}
+				return []string{
+					fmt.Sprintf(`CREATE TABLE public."saved %s" AS SELECT * FROM %q.%q`, table, schema, table),
+				}
 			})
 			return func() {
 				each(func(schema, table string) []string {
-					return []string{fmt.Sprintf(`DELETE FROM %q.%q`, schema, table), fmt.Sprintf(`INSERT INTO %q.%q SELECT * FROM public."saved %s"`, schema, table, table)}
+					return []string{
+						fmt.Sprintf(`DELETE FROM %q.%q`, schema, table),
+						fmt.Sprintf(`INSERT INTO %q.%q SELECT * FROM public."saved %s"`, schema, table, table),
+					}
 				})
 			}
 		})
@@ -120,7 +127,8 @@ func tables(t *testing.T, path string) (names []string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	rows, err := db.QueryContext(t.Context(), `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`)
+	rows, err := db.QueryContext(t.Context(),
+		`SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +149,8 @@ func tables(t *testing.T, path string) (names []string) {
 // balances returns acme's wallets as `w0=1 w1=101 …`, with every appended event applied.
 func (f *fixture) balances(t *testing.T) (string, error) {
 	t.Helper()
-	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")})
+	res, err := f.client.Query(as(t, "acme"),
+		&projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "acme")})
 	return balancesOf(res), err
 }
 
@@ -159,7 +168,8 @@ func (f *fixture) wants(t *testing.T, want string) {
 	t.Helper()
 	within(t, want, func() bool {
 		got, err := f.balances(t)
-		if code := connect.CodeOf(err); err != nil && code != connect.CodeUnavailable && code != connect.CodeDeadlineExceeded {
+		if code := connect.CodeOf(err); err != nil && code != connect.CodeUnavailable &&
+			code != connect.CodeDeadlineExceeded {
 			t.Fatal(err)
 		}
 		if err == nil && got != want {
@@ -192,7 +202,8 @@ func TestRestore_ViewsCatchUpAgain(t *testing.T) {
 		t.Run("a query finds it", func(t *testing.T) {
 			restore()
 			_, err := f.balances(t)
-			if connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err).GetReason() != "VIEWS_BUILDING" || !strings.Contains(err.Error(), "earlier state") {
+			if connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err).GetReason() != "VIEWS_BUILDING" ||
+				!strings.Contains(err.Error(), "earlier state") {
 				t.Errorf("the first read is %v, want UNAVAILABLE", err)
 			}
 			f.wants(t, all)
@@ -257,7 +268,8 @@ func TestRestore_DetachedViewsCatchUpAgain(t *testing.T) {
 				_, err := f.rows(t, "cities")
 				m, other := f.rows(t, "plain")
 				for _, err := range []error{err, other} {
-					if code := connect.CodeOf(err); err != nil && code != connect.CodeUnavailable && code != connect.CodeFailedPrecondition && code != connect.CodeDeadlineExceeded {
+					if code := connect.CodeOf(err); err != nil && code != connect.CodeUnavailable &&
+						code != connect.CodeFailedPrecondition && code != connect.CodeDeadlineExceeded {
 						t.Fatal(err)
 					}
 				}
@@ -281,8 +293,10 @@ func TestRestore_DetachedViewsCatchUpAgain(t *testing.T) {
 		failed(5)
 		well()
 		f.skip(t, "cities", false)
-		within(t, "the view continues without the event", func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 4 })
+		within(t, "the view continues without the event",
+			func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 4 })
 		well()
-		within(t, "it does after another restore", func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 4 })
+		within(t, "it does after another restore",
+			func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 4 })
 	})
 }

@@ -31,7 +31,8 @@ func TestQuery_RejectsIntegersThatJSONRounds(t *testing.T) {
 }
 
 func rejectsIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) store.Opener) {
-	f := start(t, natstest.Start(t), newStore(t), func(context.Context) (string, []byte, error) { return "sums.yaml", []byte(sums), nil })
+	f := start(t, natstest.Start(t), newStore(t),
+		func(context.Context) (string, []byte, error) { return "sums.yaml", []byte(sums), nil })
 	const most = 1<<53 - 1
 	for row, events := range map[string][]string{
 		"exact":    {fmt.Sprintf(`{"n":%d,"j":1}`, most)},
@@ -47,15 +48,23 @@ func rejectsIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) sto
 	}
 	refused := func(what string, err error, column string) {
 		t.Helper()
-		if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(fmt.Sprint(err), fmt.Sprintf("column %q", column)) {
+		if connect.CodeOf(err) != connect.CodeFailedPrecondition ||
+			!strings.Contains(fmt.Sprint(err), fmt.Sprintf("column %q", column)) {
 			t.Errorf("%s: %v: want an error that names the column %s", what, err, column)
 		}
 	}
 	get := func(key string, fields ...string) error {
-		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{View: "sums", Key: key, MinPosition: f.position(t, "acme"), Fields: fields})
+		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{
+			View:        "sums",
+			Key:         key,
+			MinPosition: f.position(t, "acme"),
+			Fields:      fields,
+		})
 		return err
 	}
-	for key, column := range map[string]string{"negative": "n", "positive": "n", "nested": "j", "exact": "", "even": "", "fraction": ""} {
+	for key, column := range map[string]string{
+		"negative": "n", "positive": "n", "nested": "j", "exact": "", "even": "", "fraction": "",
+	} {
 		if column != "" {
 			refused(key, get(key), column)
 			if err := get(key, "id"); err != nil {
@@ -70,7 +79,13 @@ func rejectsIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) sto
 		t.Errorf("a page: %v: want an error", err)
 	}
 	// Filters compare the stored integers.
-	res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "sums", Query: &projectionv1.Query{Filter: "n = 9007199254740993", Fields: []string{"id"}}})
+	res, err := f.client.Query(
+		as(t, "acme"),
+		&projectionv1.QueryRequest{
+			View:  "sums",
+			Query: &projectionv1.Query{Filter: "n = 9007199254740993", Fields: []string{"id"}},
+		},
+	)
 	if err != nil || len(res.GetRows()) != 1 {
 		t.Errorf("%v, %v: want the row whose sum is 2^53+1", res.GetRows(), err)
 	}

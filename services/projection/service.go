@@ -92,7 +92,10 @@ type Config struct {
 }
 
 // New returns the service, which opens each tenant's views with open. timeline may be nil. Close releases them.
-func New(ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants, open store.Opener, timeline *timeline.Recorder, log zerolog.Logger) (_ *Service, err error) {
+func New(
+	ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants,
+	open store.Opener, timeline *timeline.Recorder, log zerolog.Logger,
+) (_ *Service, err error) {
 	journal, err := journal.Open(ctx, js)
 	if err != nil {
 		return nil, err
@@ -102,11 +105,25 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, models *mod
 		return nil, err
 	}
 	s := &Service{
-		tenants: tenants, models: models, journal: journal, opener: open, conn: js.Conn(), log: log, timeline: timeline,
-		positions: position.NewCodec(secret, journal.Epoch, config.Tokens), pages: query.NewPages(secret, config.Tokens),
-		answers: response.NewLimiter(config.Answers), tokens: config.Tokens, store: config.Store, outage: config.Outage,
-		js: js, skips: newSkipRecords(js), views: map[contextkit.TenantID]tenantViews{}, wakes: make(chan struct{}, 1), changed: map[contextkit.TenantID]struct{}{},
-		tail: tail.New(js, journal, tail.Config{Name: "projection", QueueBytes: queueBytes, Log: log}),
+		tenants:   tenants,
+		models:    models,
+		journal:   journal,
+		opener:    open,
+		conn:      js.Conn(),
+		log:       log,
+		timeline:  timeline,
+		positions: position.NewCodec(secret, journal.Epoch, config.Tokens),
+		pages:     query.NewPages(secret, config.Tokens),
+		answers:   response.NewLimiter(config.Answers),
+		tokens:    config.Tokens,
+		store:     config.Store,
+		outage:    config.Outage,
+		js:        js,
+		skips:     newSkipRecords(js),
+		views:     map[contextkit.TenantID]tenantViews{},
+		wakes:     make(chan struct{}, 1),
+		changed:   map[contextkit.TenantID]struct{}{},
+		tail:      tail.New(js, journal, tail.Config{Name: "projection", QueueBytes: queueBytes, Log: log}),
 	}
 	if s.end, err = s.tail.End(ctx); err != nil {
 		return nil, err
@@ -190,7 +207,8 @@ func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 	}
 	f := views.current
 	if err := f.failing(); errors.Is(err, store.ErrFull) {
-		return fmt.Errorf("the tenant's projection does not advance: %w: free disk space; it resumes without a restart", store.ErrFull)
+		return fmt.Errorf("the tenant's projection does not advance: %w: free disk space; it resumes without a restart",
+			store.ErrFull)
 	} else if err != nil && !s.away() && !journalLost(err) { // the journal's damage is a degradation
 		return errors.New("the tenant's projection does not advance: see the node's log")
 	}
@@ -214,8 +232,11 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 		return nil, err
 	}
 	request := query.Request{
-		Filter: req.GetQuery().GetFilter(), OrderBy: req.GetQuery().GetOrderBy(), PageSize: int(req.GetQuery().GetPageSize()),
-		PageToken: req.GetQuery().GetPageToken(), Fields: req.GetQuery().GetFields(),
+		Filter:    req.GetQuery().GetFilter(),
+		OrderBy:   req.GetQuery().GetOrderBy(),
+		PageSize:  int(req.GetQuery().GetPageSize()),
+		PageToken: req.GetQuery().GetPageToken(),
+		Fields:    req.GetQuery().GetFields(),
 	}
 	scope := f.tenant.String() + "/" + view.Name
 	plan, err := s.plan(ctx, f, view, least, request, scope)
@@ -253,7 +274,9 @@ func (s *Service) Query(ctx context.Context, req *projectionv1.QueryRequest) (*p
 }
 
 // plan returns the plan of a page of a view.
-func (s *Service) plan(ctx context.Context, f *follower, view *model.View, least uint64, request query.Request, scope string) (query.Plan, error) {
+func (s *Service) plan(
+	ctx context.Context, f *follower, view *model.View, least uint64, request query.Request, scope string,
+) (query.Plan, error) {
 	plan, err := query.Compile(view, request, f.rows.Dialect())
 	plan.Fingerprint = f.fingerprint(view)
 	if err != nil || request.PageToken == "" {
@@ -316,11 +339,17 @@ func (s *Service) Get(ctx context.Context, req *projectionv1.GetRequest) (*proje
 	if err != nil {
 		return nil, asConnectError(err)
 	}
-	return &projectionv1.GetResponse{Row: row, Position: f.positions.Format(f.tenant, state.Sequence), Incomplete: f.incomplete(view, state)}, nil
+	return &projectionv1.GetResponse{
+		Row:        row,
+		Position:   f.positions.Format(f.tenant, state.Sequence),
+		Incomplete: f.incomplete(view, state),
+	}, nil
 }
 
 // ListViews implements QueryService.
-func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequest) (*projectionv1.ListViewsResponse, error) {
+func (s *Service) ListViews(
+	ctx context.Context, req *projectionv1.ListViewsRequest,
+) (*projectionv1.ListViewsResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -329,7 +358,10 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	if !ok {
 		return nil, asConnectError(errMoved)
 	}
-	res := &projectionv1.ListViewsResponse{Position: views.current.positions.Format(tenant, views.current.lastApplied()), Generations: []*projectionv1.Generation{s.generation(views.current)}}
+	res := &projectionv1.ListViewsResponse{
+		Position:    views.current.positions.Format(tenant, views.current.lastApplied()),
+		Generations: []*projectionv1.Generation{s.generation(views.current)},
+	}
 	res.Generations[0].Shown = true
 	if views.building != nil {
 		res.Generations = append(res.Generations, s.generation(views.building))
@@ -337,7 +369,8 @@ func (s *Service) ListViews(ctx context.Context, req *projectionv1.ListViewsRequ
 	for _, view := range views.current.model.Views() {
 		out := &projectionv1.View{Name: view.Name}
 		for _, column := range view.Columns {
-			out.Columns = append(out.Columns, &projectionv1.Column{Name: column.Name, Type: string(column.Type), Indexed: column.Index})
+			out.Columns = append(out.Columns,
+				&projectionv1.Column{Name: column.Name, Type: string(column.Type), Indexed: column.Index})
 		}
 		views.current.describe(view, out)
 		res.Views = append(res.Views, out)
@@ -363,7 +396,9 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 
 // open finds the view and waits until it has seen minPosition. least is that position's sequence: rows must be read
 // at it or later, regardless of the checkpoint that the follower knows. The caller calls leave when done with the follower.
-func (s *Service) open(ctx context.Context, tenantField, name, minPosition string) (_ *follower, _ *model.View, least uint64, leave func(), err error) {
+func (s *Service) open(
+	ctx context.Context, tenantField, name, minPosition string,
+) (_ *follower, _ *model.View, least uint64, leave func(), err error) {
 	tenant, err := s.tenants.Of(ctx, tenantField)
 	if err != nil {
 		return nil, nil, 0, nil, err

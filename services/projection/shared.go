@@ -102,11 +102,15 @@ func (s *sharedRows) plan(view, filter string, fields []string) *planRows {
 
 // readRows reads the rows with the sorted keys until page is full. It returns the rows, the sequence at which they
 // were read, and the number of keys that they cover, at least one.
-type readRows func(ctx context.Context, keys []string, page response.Page) (rows map[string]sharedRow, asOf uint64, read int, err error)
+type readRows func(
+	ctx context.Context, keys []string, page response.Page,
+) (rows map[string]sharedRow, asOf uint64, read int, err error)
 
 // find returns the changes of the first of the sorted keys, until page is full, at least one. Each row is as of its
 // last change or later. find calls read for rows that no watcher has read since then.
-func (p *planRows) find(ctx context.Context, keys []string, changed map[string]uint64, page *response.Page, read readRows) ([]*projectionv1.Change, error) {
+func (p *planRows) find(
+	ctx context.Context, keys []string, changed map[string]uint64, page *response.Page, read readRows,
+) ([]*projectionv1.Change, error) {
 	select {
 	case p.turn <- struct{}{}:
 	case <-ctx.Done():

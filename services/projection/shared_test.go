@@ -66,7 +66,8 @@ func TestSharedRows_ReadsEachChangeOnce(t *testing.T) {
 			watchers.Go(func() {
 				changes, err := shared.find(t.Context(), keys, changed, page(), source.read)
 				found := rowsOf(changes)
-				if err != nil || found["gone"] != nil || uint64(found["a"].GetFields()["of"].GetNumberValue()) != sequence {
+				if err != nil || found["gone"] != nil ||
+					uint64(found["a"].GetFields()["of"].GetNumberValue()) != sequence {
 					t.Errorf("%v, %v, want what is of %d", found, err, sequence)
 				}
 			})
@@ -78,7 +79,8 @@ func TestSharedRows_ReadsEachChangeOnce(t *testing.T) {
 	}
 	// A watcher that has yet to send an older change sends the current row.
 	changes, err := shared.find(t.Context(), keys[:1], map[string]uint64{"a": 1}, page(), source.read)
-	if found := rowsOf(changes); err != nil || found["a"].GetFields()["of"].GetNumberValue() != 3 || source.reads.Load() != 3 {
+	if found := rowsOf(changes); err != nil || found["a"].GetFields()["of"].GetNumberValue() != 3 ||
+		source.reads.Load() != 3 {
 		t.Errorf("%v, %v after %d reads", found, err, source.reads.Load())
 	}
 }
@@ -91,7 +93,8 @@ func TestSharedRows_FailedReadDoesNotAffectOtherWatchers(t *testing.T) {
 	}
 	source.fail = nil
 	source.now.Store(1)
-	if found, err := shared.find(t.Context(), []string{"a"}, changed, page(), source.read); err != nil || rowsOf(found)["a"] == nil {
+	if found, err := shared.find(t.Context(), []string{"a"}, changed, page(), source.read); err != nil ||
+		rowsOf(found)["a"] == nil {
 		t.Fatal(found, err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -104,7 +107,9 @@ func TestSharedRows_FailedReadDoesNotAffectOtherWatchers(t *testing.T) {
 
 func TestSharedRows_ArePerPlanAndBounded(t *testing.T) {
 	all := &sharedRows{}
-	plans := []*planRows{all.plan("v", "", nil), all.plan("v", "a > 1", nil), all.plan("v", "", []string{"a"}), all.plan("w", "", nil)}
+	plans := []*planRows{
+		all.plan("v", "", nil), all.plan("v", "a > 1", nil), all.plan("v", "", []string{"a"}), all.plan("w", "", nil),
+	}
 	for i, p := range plans {
 		if slices.Index(plans, p) != i {
 			t.Errorf("plan %d is shared with another", i)

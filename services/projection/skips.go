@@ -153,6 +153,8 @@ func (s *Service) followSkips(ctx context.Context) {
 			}
 		}
 	}, func(err error) {
-		s.log.Warn().Err(err).Dur("again_in_ms", reopenDelay).Msg("receiving skip records failed, using the last known ones")
+		s.log.Warn().Err(err).Dur("again_in_ms", reopenDelay).Msg(
+			"receiving skip records failed, using the last known ones",
+		)
 	})
 }

@@ -59,10 +59,15 @@ func startLaterEventsDoNotHideCompleteViews(t *testing.T, newStore func(t *testi
 				open = newStore(t)
 			}
 			read, apply := make(chan struct{}), make(chan struct{})
-			second := start(t, js, func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-				s, err := open(ctx, tenant, views, origin)
-				return unread{held{s, apply}, read}, err
-			}, model.Wallet)
+			second := start(
+				t, js,
+				func(
+					ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string,
+				) (store.Store, error) {
+					s, err := open(ctx, tenant, views, origin)
+					return unread{held{s, apply}, read}, err
+				}, model.Wallet,
+			)
 			second.last, second.versions, second.sequence = first.last, first.versions, first.sequence
 			for _, tenant := range test.tenants {
 				second.append(t, tenant, "late", "opened", `{"owner":"late"}`)
@@ -72,7 +77,8 @@ func startLaterEventsDoNotHideCompleteViews(t *testing.T, newStore func(t *testi
 			switch {
 			case test.complete && (err != nil || len(res.GetRows()) != 5):
 				t.Errorf("%v, %v: want the rows that the node had", res.GetRows(), err)
-			case !test.complete && (connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built")):
+			case !test.complete &&
+				(connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built")):
 				t.Errorf("views that are not built are shown: %v", err)
 			}
 			close(apply)

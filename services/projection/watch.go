@@ -47,13 +47,21 @@ type watch struct {
 }
 
 // Watch implements QueryService.
-func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream) error {
+func (s *Service) Watch(
+	ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream,
+) error {
 	f, view, least, release, err := s.open(ctx, req.GetTenantId(), req.GetView(), req.GetMinPosition())
 	if err != nil {
 		return err
 	}
 	release() // each read enters again, so a client that does not read blocks nothing
-	w := &watch{follower: f, service: s, view: view, least: least, stream: stream}
+	w := &watch{
+		follower: f,
+		service:  s,
+		view:     view,
+		least:    least,
+		stream:   stream,
+	}
 	request := query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
 	if w.plan, err = query.Compile(view, request, f.rows.Dialect()); err != nil {
 		return asConnectError(err)
@@ -65,7 +73,9 @@ func (s *Service) Watch(ctx context.Context, req *projectionv1.WatchRequest, str
 		return asConnectError(err)
 	}
 	defer leave()
-	if _, err := f.viewState(view.Name); err != nil { // it may have failed before the watcher joined, which then was not ended
+	if _, err := f.viewState(
+		view.Name,
+	); err != nil { // it may have failed before the watcher joined, which then was not ended
 		return asConnectError(err)
 	}
 	w.made = f.fingerprint(view)
@@ -249,7 +259,9 @@ func (w *watch) matching(changes []*projectionv1.Change) ([]*projectionv1.Change
 }
 
 // read implements [readRows].
-func (w *watch) read(ctx context.Context, keys []string, page response.Page) (found map[string]sharedRow, asOf uint64, read int, err error) {
+func (w *watch) read(
+	ctx context.Context, keys []string, page response.Page,
+) (found map[string]sharedRow, asOf uint64, read int, err error) {
 	plan := store.Among(w.plan, w.rows.Dialect(), keys)
 	found, read = make(map[string]sharedRow, len(keys)), len(keys)
 	state, err := w.query(ctx, w.view, w.least, plan, func(values, terms []any) error {
@@ -301,7 +313,9 @@ func keyOf(terms []any) string {
 
 // missed returns the keys of the view's rows that events after a sequence affect, and the sequence up to which they
 // are complete; ok is false if there are too many.
-func (w *watch) missed(ctx context.Context, after uint64) (changed map[string]uint64, until uint64, ok bool, err error) {
+func (w *watch) missed(
+	ctx context.Context, after uint64,
+) (changed map[string]uint64, until uint64, ok bool, err error) {
 	until = w.lastApplied()
 	if after >= until {
 		return nil, until, true, nil

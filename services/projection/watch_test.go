@@ -101,7 +101,8 @@ func watchSendsCurrentRowsAndChanges(t *testing.T, newStore func(t *testing.T) s
 	seen := rich.position
 	f.append(t, "acme", "w2", "withdrawn", `{"amount":200,"reference":""}`)
 	f.append(t, "acme", "w9", "deposited", `{"amount":1000,"reference":""}`)
-	back := f.watch(t, &projectionv1.WatchRequest{Filter: "balance > 100", After: seen, MinPosition: f.position(t, "acme")})
+	back := f.watch(t,
+		&projectionv1.WatchRequest{Filter: "balance > 100", After: seen, MinPosition: f.position(t, "acme")})
 	back.rows, back.resets = rich.rows, 0
 	back.until(t, "w0=501 w4=101 w9=1000")
 	if back.resets > 0 {
@@ -122,12 +123,20 @@ func TestWatch_InvalidRequestIsRejected(t *testing.T) {
 		req  *projectionv1.WatchRequest
 		code connect.Code
 	}{
-		"no such view":        {&projectionv1.WatchRequest{View: "purses"}, connect.CodeNotFound},
-		"a bad filter":        {&projectionv1.WatchRequest{View: "wallets", Filter: "balance >"}, connect.CodeInvalidArgument},
-		"a made-up position":  {&projectionv1.WatchRequest{View: "wallets", After: "x"}, connect.CodeInvalidArgument},
-		"another's position":  {&projectionv1.WatchRequest{View: "wallets", After: f.position(t, "globex")}, connect.CodeInvalidArgument},
-		"no such column":      {&projectionv1.WatchRequest{View: "wallets", Fields: []string{"secret"}}, connect.CodeInvalidArgument},
-		"another's tenant id": {&projectionv1.WatchRequest{View: "wallets", TenantId: "globex"}, connect.CodePermissionDenied},
+		"no such view": {&projectionv1.WatchRequest{View: "purses"}, connect.CodeNotFound},
+		"a bad filter": {
+			&projectionv1.WatchRequest{View: "wallets", Filter: "balance >"}, connect.CodeInvalidArgument,
+		},
+		"a made-up position": {&projectionv1.WatchRequest{View: "wallets", After: "x"}, connect.CodeInvalidArgument},
+		"another's position": {
+			&projectionv1.WatchRequest{View: "wallets", After: f.position(t, "globex")}, connect.CodeInvalidArgument,
+		},
+		"no such column": {
+			&projectionv1.WatchRequest{View: "wallets", Fields: []string{"secret"}}, connect.CodeInvalidArgument,
+		},
+		"another's tenant id": {
+			&projectionv1.WatchRequest{View: "wallets", TenantId: "globex"}, connect.CodePermissionDenied,
+		},
 	} {
 		stream, err := f.client.Watch(as(t, "acme"), rule.req)
 		if err == nil {
@@ -197,12 +206,19 @@ func watchResetsWhenDefinitionChanged(t *testing.T, newStore func(t *testing.T) 
 	w := f.watch(t, &projectionv1.WatchRequest{MinPosition: f.position(t, "acme")})
 	w.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
 	w.close()
-	page, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 2}})
+	page, err := f.client.Query(as(t, "acme"),
+		&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	next := func() error {
-		_, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageSize: 2, PageToken: page.GetNextPageToken()}})
+		_, err := f.client.Query(
+			as(t, "acme"),
+			&projectionv1.QueryRequest{
+				View:  "wallets",
+				Query: &projectionv1.Query{PageSize: 2, PageToken: page.GetNextPageToken()},
+			},
+		)
 		return err
 	}
 
@@ -251,15 +267,18 @@ func (p paused) Dialect() query.Dialect {
 // The view fails after it was found readable, and before the watcher has joined.
 func TestWatch_EndsWhenViewFailsDuringStart(t *testing.T) {
 	open, p := sqliteIn(t), paused{armed: &atomic.Bool{}, entered: make(chan struct{}), may: make(chan struct{})}
-	f := start(t, natstest.Start(t), func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-		rows, err := open(ctx, tenant, views, origin)
-		if err != nil || tenant.String() != "acme" {
-			return rows, err
-		}
-		one := p
-		one.Store = rows
-		return one, nil
-	}, source(strings.Replace(orders, "cities: {columns", "cities: {key: event.address.city, columns", 1)))
+	f := start(
+		t, natstest.Start(t),
+		func(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+			rows, err := open(ctx, tenant, views, origin)
+			if err != nil || tenant.String() != "acme" {
+				return rows, err
+			}
+			one := p
+			one.Store = rows
+			return one, nil
+		}, source(strings.Replace(orders, "cities: {columns", "cities: {key: event.address.city, columns", 1)),
+	)
 	f.append(t, "acme", "w0", "placed", placed(""))
 	if n, err := f.rows(t, "cities"); n != 1 || err != nil {
 		t.Fatalf("%d rows, %v", n, err)

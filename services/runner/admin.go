@@ -56,16 +56,19 @@ func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv
 	var invalid *model.Error
 	switch {
 	case errors.As(err, &invalid):
-		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model has errors and the current one stays in use:\n"+invalid.Error())
+		return nil, connect.NewError(connect.CodeFailedPrecondition,
+			"the model has errors and the current one stays in use:\n"+invalid.Error())
 	case err != nil:
-		return nil, connect.NewError(connect.CodeFailedPrecondition, "the model cannot be read and the current one stays in use").WithCause(err)
+		return nil, connect.NewError(connect.CodeFailedPrecondition,
+			"the model cannot be read and the current one stays in use").WithCause(err)
 	}
 	if changed {
 		s.noteStarts(ctx)
 		// The events that trigger workflows may have changed, so update the durable consumers where they are in use.
 		for _, tenant := range s.byDurables() {
 			if _, err := s.worker(tenant).consumer(ctx); err != nil {
-				return nil, connect.NewError(connect.CodeUnavailable, "the model is loaded, but its triggers are not subscribed yet: reload again").WithCause(err)
+				return nil, connect.NewError(connect.CodeUnavailable,
+					"the model is loaded, but its triggers are not subscribed yet: reload again").WithCause(err)
 			}
 		}
 		s.log.Info().Str("model", s.models.Current().Revision).Msg("model reloaded")
@@ -75,13 +78,17 @@ func (s *Service) Reload(ctx context.Context, _ *adminv1.ReloadRequest) (*adminv
 }
 
 // PauseTenant implements RunnerAdmin.
-func (s *Service) PauseTenant(ctx context.Context, req *adminv1.PauseTenantRequest) (*adminv1.PauseTenantResponse, error) {
+func (s *Service) PauseTenant(
+	ctx context.Context, req *adminv1.PauseTenantRequest,
+) (*adminv1.PauseTenantResponse, error) {
 	status, err := s.pause(ctx, req.GetTenantId(), true)
 	return &adminv1.PauseTenantResponse{Tenant: status}, err
 }
 
 // ResumeTenant implements RunnerAdmin.
-func (s *Service) ResumeTenant(ctx context.Context, req *adminv1.ResumeTenantRequest) (*adminv1.ResumeTenantResponse, error) {
+func (s *Service) ResumeTenant(
+	ctx context.Context, req *adminv1.ResumeTenantRequest,
+) (*adminv1.ResumeTenantResponse, error) {
 	status, err := s.pause(ctx, req.GetTenantId(), false)
 	return &adminv1.ResumeTenantResponse{Tenant: status}, err
 }
@@ -99,7 +106,11 @@ const statusConcurrency = 16
 
 func (s *Service) nodeStatus(ctx context.Context) (*adminv1.NodeStatus, error) {
 	tenants := s.tenants.All()
-	status := &adminv1.NodeStatus{State: adminv1.NodeState_NODE_STATE_RUNNING, ModelRevision: s.models.Current().Revision, Tenants: make([]*adminv1.TenantStatus, len(tenants))}
+	status := &adminv1.NodeStatus{
+		State:         adminv1.NodeState_NODE_STATE_RUNNING,
+		ModelRevision: s.models.Current().Revision,
+		Tenants:       make([]*adminv1.TenantStatus, len(tenants)),
+	}
 	group, asking := errgroup.WithContext(ctx)
 	group.SetLimit(statusConcurrency)
 	for n, tenant := range tenants {
@@ -167,7 +178,9 @@ func (s *Service) waitingAtDurable(ctx context.Context, tenant contextkit.Tenant
 	case err != nil:
 		return 0, 0, err
 	}
-	return int64(consumer.CachedInfo().NumAckPending), int64(consumer.CachedInfo().NumPending), nil //nolint:gosec // far below 2^63
+	return int64(
+		consumer.CachedInfo().NumAckPending,
+	), int64(consumer.CachedInfo().NumPending), nil //nolint:gosec // far below 2^63
 }
 
 // waitingElsewhere is waiting for a tenant whose cursor another runner owns.
@@ -187,7 +200,8 @@ func (s *Service) waitingElsewhere(ctx context.Context, tenant contextkit.Tenant
 			continue
 		}
 		seen[workflow.On.Aggregate] = true
-		count, err := journal.CountEvents(ctx, s.js, streams.EventSubject(tenant, workflow.On.Aggregate, "*"), stored.Read)
+		count, err := journal.CountEvents(ctx, s.js, streams.EventSubject(tenant, workflow.On.Aggregate, "*"),
+			stored.Read)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -202,7 +216,9 @@ func (s *Service) waitingElsewhere(ctx context.Context, tenant contextkit.Tenant
 }
 
 // GetWorkflow implements RunnerAdmin.
-func (s *Service) GetWorkflow(ctx context.Context, req *adminv1.GetWorkflowRequest) (*adminv1.GetWorkflowResponse, error) {
+func (s *Service) GetWorkflow(
+	ctx context.Context, req *adminv1.GetWorkflowRequest,
+) (*adminv1.GetWorkflowResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -213,7 +229,8 @@ func (s *Service) GetWorkflow(ctx context.Context, req *adminv1.GetWorkflowReque
 	}
 	trigger, err := structpb.NewStruct(i.Trigger.Data)
 	if err != nil {
-		return nil, connect.NewError(connect.CodeInternal, "the instance cannot be shown").WithCause(fmt.Errorf("trigger: %w", err))
+		return nil, connect.NewError(connect.CodeInternal,
+			"the instance cannot be shown").WithCause(fmt.Errorf("trigger: %w", err))
 	}
 	res := &adminv1.GetWorkflowResponse{
 		Workflow:   i.Workflow,
@@ -228,7 +245,12 @@ func (s *Service) GetWorkflow(ctx context.Context, req *adminv1.GetWorkflowReque
 		Waiting:    i.Waiting.message(),
 	}
 	for _, done := range i.Steps {
-		res.Steps = append(res.Steps, &adminv1.WorkflowStep{Name: done.Name, Outcome: done.Outcome, Message: done.Message, Time: timestamppb.New(done.Time)})
+		res.Steps = append(res.Steps, &adminv1.WorkflowStep{
+			Name:    done.Name,
+			Outcome: done.Outcome,
+			Message: done.Message,
+			Time:    timestamppb.New(done.Time),
+		})
 	}
 	return res, nil
 }

@@ -151,7 +151,8 @@ func (e *stepError) after(before *attempts, unstored int, now time.Time) *attemp
 // no slot of a window. unstored is the number of attempts before it that are in no record. Errors: [errStuck] if no
 // attempt follows, which is stored; on any other error the caller retries the instance.
 func (e *engine) postpone(ctx context.Context, i *instance, failure *stepError, unstored int) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout) // the attempt may have exceeded its deadline
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx),
+		commandTimeout) // the attempt may have exceeded its deadline
 	defer cancel()
 	i.Attempts = failure.after(i.Attempts, unstored, i.now().UTC())
 	if !i.Attempts.Stuck {
@@ -183,7 +184,9 @@ func retryAt(ctx context.Context, js jetstream.JetStream, i *instance) error {
 }
 
 // errManyPostponed reports that a tenant has the maximum number of instances waiting for a retry.
-var errManyPostponed = fmt.Errorf("%d instances of the tenant already wait for their next attempt: this one stays in the window", maxPostponed)
+var errManyPostponed = fmt.Errorf(
+	"%d instances of the tenant already wait for their next attempt: this one stays in the window", maxPostponed,
+)
 
 // postponedEvery is the maximum age of the count of a tenant's scheduled retries.
 const postponedEvery = 5 * time.Second

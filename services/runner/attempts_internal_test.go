@@ -28,7 +28,12 @@ func TestAttempts_CountOnlyTheirStep(t *testing.T) {
 	if next := held.after(nil, 0, time.Now()); next.Failed != 0 || next.Error != "open" {
 		t.Errorf("a held call: %+v", next)
 	}
-	if next := held.after(&attempts{Step: "a", Failed: 2, Error: "500", First: time.Now()}, 0, time.Now()); next.Failed != 2 || next.Error != "500" {
+	if next := held.after(&attempts{
+		Step:   "a",
+		Failed: 2,
+		Error:  "500",
+		First:  time.Now(),
+	}, 0, time.Now()); next.Failed != 2 || next.Error != "500" {
 		t.Errorf("a held call hides why the last attempt failed: %+v", next)
 	}
 	if next := failed.after(nil, 1, time.Now()); next.Failed != 2 || next.Stuck {

@@ -86,7 +86,9 @@ func (o *owned) fillAll(ctx context.Context) {
 		next, err := o.fillPart(ctx, b)
 		if err != nil {
 			if ctx.Err() == nil {
-				o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Str("workflow", b.Workflow).Msg("backfill of a workflow's earlier events failed, retrying")
+				o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Str("workflow", b.Workflow).Msg(
+					"backfill of a workflow's earlier events failed, retrying",
+				)
 			}
 			select {
 			case <-time.After(restartWait):
@@ -95,7 +97,9 @@ func (o *owned) fillAll(ctx context.Context) {
 			continue
 		}
 		o.mu.Lock()
-		if n := slices.IndexFunc(o.backfills, func(other backfill) bool { return other.Workflow == b.Workflow }); n >= 0 {
+		if n := slices.IndexFunc(
+			o.backfills, func(other backfill) bool { return other.Workflow == b.Workflow },
+		); n >= 0 {
 			if o.backfills[n].Next = max(next, o.backfills[n].Next); o.backfills[n].Next >= o.backfills[n].Until {
 				o.backfills = slices.Delete(o.backfills, n, n+1)
 			}
@@ -128,10 +132,12 @@ func (o *owned) fillPart(ctx context.Context, b backfill) (uint64, error) {
 		return nil
 	}
 	subject, read := streams.EventSubject(o.tenant, w.On.Aggregate, "*"), 0
-	err := natsclient.ReadPart(ctx, s.js, streams.Events, subject, b.Next+1, backfillPart, func(msg *jetstream.RawStreamMsg) error {
-		read++
-		return take(msg)
-	})
+	err := natsclient.ReadPart(
+		ctx, s.js, streams.Events, subject, b.Next+1, backfillPart, func(msg *jetstream.RawStreamMsg) error {
+			read++
+			return take(msg)
+		},
+	)
 	if err == nil && read < backfillPart { // up to the end that the responding replica knows
 		var msg *jetstream.RawStreamMsg
 		if msg, err = natsclient.FirstMessage(ctx, s.js, streams.Events, subject, next+1); err == nil {

@@ -62,7 +62,8 @@ func TestBackup_CompensatedTransferDoesNotGoForward(t *testing.T) {
 	f.stop()
 
 	js := natstest.Start(t)
-	report, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true, Refusals: runner.AddRefusals}, backup.Options{})
+	report, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true, Refusals: runner.AddRefusals},
+		backup.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,13 +84,21 @@ func TestBackup_CompensatedTransferDoesNotGoForward(t *testing.T) {
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	service.Register(server)
 	again := &fixture{
-		source: f.source, hooks: f.hooks, served: f.served, js: js,
-		gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server), asRunner))},
+		source: f.source,
+		hooks:  f.hooks,
+		served: f.served,
+		js:     js,
+		gate: &gate{
+			next: gatewayv1connect.NewCommandServiceClient(
+				contextkit.NewClient(connectinprocess.New(server), asRunner),
+			),
+		},
 	}
 	again.submit(t, "acme", "wallet", "nowhere", "open", map[string]any{"owner": "late"})
 	again.run(t)
 	got := again.ended(t, "acme", "t")
-	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED || !strings.Contains(steps(got), "credit refused") {
+	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED ||
+		!strings.Contains(steps(got), "credit refused") {
 		t.Errorf("after the restore it is %v: %s", got.GetState(), steps(got))
 	}
 	if a, nowhere := again.balance(t, "acme", "a"), again.balance(t, "acme", "nowhere"); a != 1000 || nowhere != 0 {

@@ -31,7 +31,8 @@ func (s *Service) awaits(m *model.Model, event *journal.Event) error {
 		return nil
 	}
 	s.handedBack.Add(1)
-	return fmt.Errorf("%w: %s at sequence %d, by model %s; the runner's is %s", errBehind, event.Type, event.Sequence, by.Revision, m.Revision)
+	return fmt.Errorf("%w: %s at sequence %d, by model %s; the runner's is %s", errBehind, event.Type, event.Sequence,
+		by.Revision, m.Revision)
 }
 
 // inUse reports whether a node announces that it uses a model, or is about to.

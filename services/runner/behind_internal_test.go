@@ -11,7 +11,9 @@ import (
 )
 
 func TestAwaits_NewerModelDecided(t *testing.T) {
-	s := &Service{revisions: revisionsOf([]fleet.Node{{Model: "announced"}, {Model: "own", ModelPending: "pending"}, {}})}
+	s := &Service{
+		revisions: revisionsOf([]fleet.Node{{Model: "announced"}, {Model: "own", ModelPending: "pending"}, {}}),
+	}
 	applied := func(revision string, order uint64) journal.ModelRef {
 		return journal.NewModelRef(revision, order, false)
 	}

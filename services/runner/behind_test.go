@@ -25,7 +25,8 @@ func TestTrigger_DecidedByNewerModelWaitsForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	older := strings.Replace(string(newer), "on: transfer.requested", "on: transfer.failed", 1)
-	f := startWith(t, func(context.Context) (string, []byte, error) { return "older", []byte(older), nil }, webhook.Config{})
+	f := startWith(t, func(context.Context) (string, []byte, error) { return "older", []byte(older), nil },
+		webhook.Config{})
 	f.wallets(t, "acme")
 
 	acme := natstest.Tenant(t, "acme")
@@ -37,8 +38,14 @@ func TestTrigger_DecidedByNewerModelWaitsForIt(t *testing.T) {
 	const order = 9
 	for _, id := range []string{"t1", "t2"} {
 		event := journal.Event{
-			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(),
-			Data: []byte(`{"from":"a","to":"b","amount":100}`), Model: journal.NewModelRef(parsed.Revision, order, false),
+			ID:            contextkit.NewID(),
+			Type:          "requested",
+			AggregateType: "transfer",
+			AggregateID:   id,
+			Version:       1,
+			Time:          time.Now(),
+			Data:          []byte(`{"from":"a","to":"b","amount":100}`),
+			Model:         journal.NewModelRef(parsed.Revision, order, false),
 		}
 		if err := eventLog.Append(ctx, acme, 0, []journal.Event{event}); err != nil {
 			t.Fatal(err)

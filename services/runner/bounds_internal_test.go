@@ -9,7 +9,8 @@ import (
 // have failed together are not retried together.
 func TestRetryDelay_DoublesWithJitterUpToTenMinutes(t *testing.T) {
 	for failures, want := range map[int]time.Duration{
-		1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 5: 4 * time.Second, 12: 512 * time.Second, 13: 10 * time.Minute, 1 << 40: 10 * time.Minute,
+		1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 5: 4 * time.Second, 12: 512 * time.Second,
+		13: 10 * time.Minute, 1 << 40: 10 * time.Minute,
 	} {
 		seen := map[time.Duration]bool{}
 		for range 100 {

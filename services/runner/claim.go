@@ -29,7 +29,9 @@ func (o *owned) Cursor(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	o.mu.Lock()
-	unfinished := !o.claimed && (len(o.backfills) > 0 || o.stored.revision == 0 && o.term.service.hasDurable(o.tenant) || o.stored.Owner != "" || len(o.stored.Open) > 0 || o.stored.Durable > 0)
+	unfinished := !o.claimed &&
+		(len(o.backfills) > 0 || o.stored.revision == 0 && o.term.service.hasDurable(o.tenant) ||
+			o.stored.Owner != "" || len(o.stored.Open) > 0 || o.stored.Durable > 0)
 	o.mu.Unlock()
 	if unfinished {
 		if err := o.claim(ctx); err != nil {
@@ -187,14 +189,16 @@ func (o *owned) note(ctx context.Context) error {
 	o.claiming.Lock()
 	defer o.claiming.Unlock()
 	o.mu.Lock()
-	sub, next, ok := o.sub, o.stored, o.loaded && !o.epochChanged() && !o.claimed && len(o.open) == 0 && len(o.backfills) == 0 && o.accepting.Err() == nil
+	sub, next, ok := o.sub, o.stored, o.loaded && !o.epochChanged() && !o.claimed && len(o.open) == 0 &&
+		len(o.backfills) == 0 && o.accepting.Err() == nil
 	next.Epoch, next.Workflows = o.epoch, o.covered
 	o.mu.Unlock()
 	if !ok || sub == nil {
 		return nil
 	}
 	delivered := sub.Delivered()
-	if newest, known := sub.Newest(); !known || delivered < newest || delivered < next.Read+noteFar || !o.term.service.lease.Valid() {
+	if newest, known := sub.Newest(); !known || delivered < newest || delivered < next.Read+noteFar ||
+		!o.term.service.lease.Valid() {
 		return nil
 	}
 	if next.revision == 0 {

@@ -90,8 +90,12 @@ func TestCursors_TenantsAddNoConsumersOrGoroutines(t *testing.T) {
 func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, acked func(event journal.Event) bool) {
 	t.Helper()
 	consumer, err := js.CreateConsumer(t.Context(), streams.Events, jetstream.ConsumerConfig{
-		Durable: "runner-" + tenant, FilterSubjects: []string{"events." + tenant + ".transfer.*"}, AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: time.Second, MaxDeliver: -1, MaxAckPending: 64,
+		Durable:        "runner-" + tenant,
+		FilterSubjects: []string{"events." + tenant + ".transfer.*"},
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		AckWait:        time.Second,
+		MaxDeliver:     -1,
+		MaxAckPending:  64,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +109,13 @@ func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, a
 		if err != nil {
 			t.Fatal(err)
 		}
-		event, err := journal.ReadEvent(journal.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
+		event, err := journal.ReadEvent(journal.Message{
+			Subject:  msg.Subject(),
+			Header:   msg.Headers(),
+			Data:     msg.Data(),
+			Sequence: meta.Sequence.Stream,
+			Time:     meta.Timestamp,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +132,8 @@ func ancient(t *testing.T, js jetstream.JetStream, tenant string, deliver int, a
 
 func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 	t.Parallel()
-	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex", "hooli"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme", "globex", "hooli"},
+		func(*fixture) {})
 	for _, tenant := range f.served {
 		f.wallets(t, tenant)
 		for n := range 10 {
@@ -158,7 +169,8 @@ func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 		}
 		for n := range 10 {
 			id := fmt.Sprintf("t%d", n)
-			_, err := f.admin.GetWorkflow(as(t, tenant), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
+			_, err := f.admin.GetWorkflow(as(t, tenant),
+				&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
 			if done[tenant+"/"+id] != (connect.CodeOf(err) == connect.CodeNotFound) {
 				t.Errorf("%s %s was acknowledged: %v; its instance: %v", tenant, id, done[tenant+"/"+id], err)
 			}
@@ -209,7 +221,12 @@ func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 		t.Fatal(err)
 	}
 	announce := func() {
-		data, err := json.Marshal(fleet.Node{ID: "runner-old", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true})
+		data, err := json.Marshal(fleet.Node{
+			ID:       "runner-old",
+			Kind:     "runner",
+			Endpoint: "127.0.0.1:1",
+			Ready:    true,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,8 +294,12 @@ func startFleet(t *testing.T, source model.Source, count int, served []string) *
 	fl := &nodes{fixture: startOn(t, natstest.Connect(t, s), source, webhook.Config{}, served, func(*fixture) {})}
 	for n := range count {
 		r := &fixture{
-			source: source, served: served, js: natstest.Connect(t, s), nodeID: fmt.Sprintf("runner-%d", n), lost: fleetLost,
-			gate: &gate{next: fl.gate.next},
+			source: source,
+			served: served,
+			js:     natstest.Connect(t, s),
+			nodeID: fmt.Sprintf("runner-%d", n),
+			lost:   fleetLost,
+			gate:   &gate{next: fl.gate.next},
 		}
 		r.run(t)
 		r.announce(t)
@@ -294,7 +315,13 @@ func (f *fixture) announce(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = fleet.Announce(ctx, f.js, fleet.Node{ID: f.nodeID, Kind: "runner", Endpoint: "127.0.0.1:1", Tenants: f.served, Runner: runner.Abilities}, func(context.Context, *fleet.Node) error { return nil })
+		_ = fleet.Announce(ctx, f.js, fleet.Node{
+			ID:       f.nodeID,
+			Kind:     "runner",
+			Endpoint: "127.0.0.1:1",
+			Tenants:  f.served,
+			Runner:   runner.Abilities,
+		}, func(context.Context, *fleet.Node) error { return nil })
 	}()
 	stop := f.stop
 	var once sync.Once
@@ -383,7 +410,8 @@ func TestFleet_DueWorkSurvivesRunnerDeath(t *testing.T) {
 	}
 	for _, tenant := range served {
 		wait(t, "the debit is done", func() bool {
-			got, err := fl.admin.GetWorkflow(as(t, tenant), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
+			got, err := fl.admin.GetWorkflow(as(t, tenant),
+				&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
 			return err == nil && strings.HasPrefix(steps(got), "debit done")
 		})
 	}

@@ -29,7 +29,9 @@ func unavailable(what string, err error) error {
 }
 
 // ListDeadLetters implements RunnerAdmin.
-func (s *Service) ListDeadLetters(ctx context.Context, req *adminv1.ListDeadLettersRequest) (*adminv1.ListDeadLettersResponse, error) {
+func (s *Service) ListDeadLetters(
+	ctx context.Context, req *adminv1.ListDeadLettersRequest,
+) (*adminv1.ListDeadLettersResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -92,7 +94,9 @@ func letterMessage(letter deadletter.Letter) *adminv1.DeadLetter {
 const maxReplayFailures = 100
 
 // ReplayDeadLetters implements RunnerAdmin.
-func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDeadLettersRequest) (*adminv1.ReplayDeadLettersResponse, error) {
+func (s *Service) ReplayDeadLetters(
+	ctx context.Context, req *adminv1.ReplayDeadLettersRequest,
+) (*adminv1.ReplayDeadLettersResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -100,7 +104,8 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 	// Collect their sequences first, since a replay may add new letters.
 	var letters []uint64
 	err = deadletter.Read(ctx, s.js, tenant, 1, func(letter deadletter.Letter) (bool, error) {
-		wanted := len(req.GetIds()) == 0 || slices.Contains(req.GetIds(), int64(letter.Sequence)) //nolint:gosec // far below 2^63
+		wanted := len(req.GetIds()) == 0 ||
+			slices.Contains(req.GetIds(), int64(letter.Sequence)) //nolint:gosec // far below 2^63
 		if wanted && strings.Contains(letter.Cause, req.GetCause()) {
 			letters = append(letters, letter.Sequence)
 		}
@@ -124,10 +129,16 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil, connect.Errorf(connect.CodeDeadlineExceeded, "%d letters were replayed, the others remain: replay again", res.Replayed).WithCause(err)
+			return nil, connect.Errorf(connect.CodeDeadlineExceeded,
+				"%d letters were replayed, the others remain: replay again", res.Replayed).WithCause(err)
 		}
-		s.log.Warn().Err(err).Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Msg("dead letter fails again")
-		failure := &adminv1.LetterFailure{Id: int64(letter.Sequence), Failure: explain(err)} //nolint:gosec // far below 2^63
+		s.log.Warn().Err(
+			err,
+		).Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Msg("dead letter fails again")
+		failure := &adminv1.LetterFailure{
+			Id:      int64(letter.Sequence),
+			Failure: explain(err),
+		} //nolint:gosec // far below 2^63
 		if res.FailedId == 0 {
 			res.FailedId, res.Failure = failure.Id, failure.Failure
 		}
@@ -139,7 +150,9 @@ func (s *Service) ReplayDeadLetters(ctx context.Context, req *adminv1.ReplayDead
 }
 
 // DiscardDeadLetters implements RunnerAdmin.
-func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDeadLettersRequest) (*adminv1.DiscardDeadLettersResponse, error) {
+func (s *Service) DiscardDeadLetters(
+	ctx context.Context, req *adminv1.DiscardDeadLettersRequest,
+) (*adminv1.DiscardDeadLettersResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err
@@ -154,9 +167,12 @@ func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDe
 			continue
 		}
 		if err := s.giveUp(ctx, tenant, letter, by(ctx, req.GetReason())); err != nil {
-			return nil, connect.Errorf(connect.CodeUnavailable, "%d letters were discarded, the others remain: retry", res.Discarded).WithCause(err)
+			return nil, connect.Errorf(connect.CodeUnavailable, "%d letters were discarded, the others remain: retry",
+				res.Discarded).WithCause(err)
 		}
-		s.log.Info().Str("tenant", tenant.String()).Uint64("letter", letter.Sequence).Str("workflow", letter.Workflow).Str("instance", letter.Instance).
+		s.log.Info().Str(
+			"tenant", tenant.String(),
+		).Uint64("letter", letter.Sequence).Str("workflow", letter.Workflow).Str("instance", letter.Instance).
 			Str("reason", by(ctx, req.GetReason())).Msg("an operator discards a dead letter")
 		res.Discarded++
 	}
@@ -164,7 +180,9 @@ func (s *Service) DiscardDeadLetters(ctx context.Context, req *adminv1.DiscardDe
 }
 
 // giveUp removes a letter, and cancels the instance that it names unless the instance continues automatically.
-func (s *Service) giveUp(ctx context.Context, tenant contextkit.TenantID, letter deadletter.Letter, reason string) error {
+func (s *Service) giveUp(
+	ctx context.Context, tenant contextkit.TenantID, letter deadletter.Letter, reason string,
+) error {
 	if letter.Instance != "" {
 		i, err := s.instances.load(ctx, tenant, letter.Workflow, letter.Instance)
 		switch {

@@ -26,7 +26,8 @@ func TestDeadLetters_AreListedAndReplayedInOrder(t *testing.T) {
 	f.gate.set(frozen)
 	list := func(tenant, cause, token string, size int32) (*adminv1.ListDeadLettersResponse, string) {
 		t.Helper()
-		res, err := f.admin.ListDeadLetters(as(t, tenant), &adminv1.ListDeadLettersRequest{Cause: cause, PageToken: token, PageSize: size})
+		res, err := f.admin.ListDeadLetters(as(t, tenant),
+			&adminv1.ListDeadLettersRequest{Cause: cause, PageToken: token, PageSize: size})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,10 +60,12 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 		t.Errorf("globex has acme's letters: %s", ids)
 	}
 	page, ids := list("acme", "could not be compensated", "", 2)
-	if ids != "t0 t1" || page.GetNextPageToken() == "" || page.GetLetters()[0].GetEventType() != "requested" || page.GetLetters()[0].GetData().AsMap()["to"] != "missing" {
+	if ids != "t0 t1" || page.GetNextPageToken() == "" || page.GetLetters()[0].GetEventType() != "requested" ||
+		page.GetLetters()[0].GetData().AsMap()["to"] != "missing" {
 		t.Errorf("the first page is %s: %v", ids, page.GetLetters())
 	}
-	if last, ids := list("acme", "could not be compensated", page.GetNextPageToken(), 2); ids != "t2" || last.GetNextPageToken() != "" {
+	if last, ids := list("acme", "could not be compensated", page.GetNextPageToken(), 2); ids != "t2" ||
+		last.GetNextPageToken() != "" {
 		t.Errorf("the second page is %s", ids)
 	}
 	if _, ids := list("acme", "of another cause", "", 0); ids != "" {
@@ -78,14 +81,19 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 		}
 		return res
 	}
-	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != page.GetLetters()[0].GetId() || !strings.Contains(res.GetFailure(), "could not be compensated") {
+	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 ||
+		res.GetFailedId() != page.GetLetters()[0].GetId() ||
+		!strings.Contains(res.GetFailure(), "could not be compensated") {
 		t.Errorf("with the cause still there: %v", res)
 	}
 	f.gate.set(nil)
-	if res := replay(&adminv1.ReplayDeadLettersRequest{Ids: []int64{page.GetLetters()[1].GetId()}}); res.GetReplayed() != 1 || res.GetFailedId() != 0 {
+	if res := replay(
+		&adminv1.ReplayDeadLettersRequest{Ids: []int64{page.GetLetters()[1].GetId()}},
+	); res.GetReplayed() != 1 || res.GetFailedId() != 0 {
 		t.Errorf("one by its number: %v", res)
 	}
-	if res := replay(&adminv1.ReplayDeadLettersRequest{Cause: "could not be compensated"}); res.GetReplayed() != 2 || res.GetFailedId() != 0 {
+	if res := replay(&adminv1.ReplayDeadLettersRequest{Cause: "could not be compensated"}); res.GetReplayed() != 2 ||
+		res.GetFailedId() != 0 {
 		t.Errorf("the rest by their cause: %v", res)
 	}
 	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != 0 {
@@ -95,8 +103,10 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 		t.Errorf("letters stay: %s", ids)
 	}
 	for n := range 3 {
-		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: fmt.Sprintf("t%d", n)})
-		if err != nil || got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED || steps(got) != "debit done, credit refused, fail done, undo debit done" {
+		got, err := f.admin.GetWorkflow(as(t, "acme"),
+			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: fmt.Sprintf("t%d", n)})
+		if err != nil || got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED ||
+			steps(got) != "debit done, credit refused, fail done, undo debit done" {
 			t.Errorf("t%d: %v with %s, %v", n, got.GetState(), steps(got), err)
 		}
 	}

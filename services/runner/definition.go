@@ -46,7 +46,9 @@ func (e *engine) definition(ctx context.Context, i *instance) (*model.Workflow, 
 	}
 	workflow, ok := m.Workflow(i.Workflow)
 	if !ok {
-		return nil, &undrivableError{message: fmt.Sprintf("model revision %s has no workflow %q", m.Revision, i.Workflow)}
+		return nil, &undrivableError{
+			message: fmt.Sprintf("model revision %s has no workflow %q", m.Revision, i.Workflow),
+		}
 	}
 	return workflow, nil
 }
@@ -57,9 +59,19 @@ func (e *engine) pinned(ctx context.Context, revision string) (*model.Model, err
 	var mistakes *model.Error
 	switch {
 	case errors.Is(err, errNoRevision):
-		return nil, &undrivableError{message: fmt.Sprintf("model revision %s, to which the instance is pinned, is not stored: apply a model whose workflow migrates from it", revision)}
+		return nil, &undrivableError{
+			message: fmt.Sprintf(
+				"model revision %s, to which the instance is pinned, is not stored: apply a model whose workflow migrates from it",
+				revision,
+			),
+		}
 	case errors.As(err, &mistakes):
-		return nil, &undrivableError{message: fmt.Sprintf("model revision %s, to which the instance is pinned, is not supported by this version: apply a model whose workflow migrates from it: %v", revision, mistakes.Issues[0])}
+		return nil, &undrivableError{
+			message: fmt.Sprintf(
+				"model revision %s, to which the instance is pinned, is not supported by this version: apply a model whose workflow migrates from it: %v",
+				revision, mistakes.Issues[0],
+			),
+		}
 	}
 	return m, err
 }
@@ -93,7 +105,12 @@ func (e *engine) adopt(ctx context.Context, i *instance, current *model.Model) e
 		chosen = current
 	}
 	if chosen == nil {
-		return &undrivableError{message: fmt.Sprintf("neither the model in use nor a stored earlier one has the workflow %q of %s events with the completed steps", i.Workflow, i.Trigger.Meta.AggregateType)}
+		return &undrivableError{
+			message: fmt.Sprintf(
+				"neither the model in use nor a stored earlier one has the workflow %q of %s events with the completed steps",
+				i.Workflow, i.Trigger.Meta.AggregateType,
+			),
+		}
 	}
 	if err := e.revisions.retain(ctx, chosen); err != nil {
 		return err
@@ -185,7 +202,9 @@ func (e *engine) migrate(ctx context.Context, i *instance, current *model.Model,
 }
 
 // trigger returns an event in the form of a model's rules.
-func trigger(ctx context.Context, m *model.Model, on model.EventRef, tenant contextkit.TenantID, event journal.Event) (model.Trigger, error) {
+func trigger(
+	ctx context.Context, m *model.Model, on model.EventRef, tenant contextkit.TenantID, event journal.Event,
+) (model.Trigger, error) {
 	data, err := m.Event(ctx, on, event.DataVersion, event.Data)
 	if err != nil && !errors.Is(err, model.ErrEvaluation) && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", journal.ErrMalformedEvent, err)

@@ -64,7 +64,9 @@ func (s *Service) runDurables(ctx context.Context, running *sync.WaitGroup) {
 func (s *Service) renew(ctx context.Context) {
 	for _, tenant := range s.tenants.All() {
 		if _, err := s.worker(tenant).consumer(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg("subscribing to the triggers of the new model failed")
+			s.log.Error().Err(err).Str("tenant", tenant.String()).Msg(
+				"subscribing to the triggers of the new model failed",
+			)
 		}
 	}
 }

@@ -57,7 +57,9 @@ var errFailed = errors.New("the workflow failed and could not be compensated")
 
 // run drives the workflow's instance for an event until it ends or waits, and returns it; nil if it has no record.
 // After an error that is not [final] the caller runs it again; completed steps are not repeated.
-func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event journal.Event) (*instance, error) {
+func (e *engine) run(
+	ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event journal.Event,
+) (*instance, error) {
 	known, err := trigger(ctx, m, workflow.On, tenant, event)
 	applies := false
 	if err == nil {
@@ -79,12 +81,23 @@ func (e *engine) run(ctx context.Context, m *model.Model, workflow *model.Workfl
 
 // begin returns a workflow's instance for an event that starts it, and creates its record. undecided is the reason
 // why it cannot be decided whether the event starts the instance, which then is stuck before its first step.
-func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event journal.Event, known model.Trigger, undecided error) (*instance, error) {
+func (e *engine) begin(
+	ctx context.Context, m *model.Model, workflow *model.Workflow, tenant contextkit.TenantID, event journal.Event,
+	known model.Trigger, undecided error,
+) (*instance, error) {
 	if err := e.admitDepth(workflow, event); err != nil {
 		return nil, err
 	}
 	now := time.Now().UTC()
-	i := &instance{Workflow: workflow.Name, Model: m.Revision, State: stateRunning, Event: event.Type, Trigger: known, Started: now, tenant: tenant}
+	i := &instance{
+		Workflow: workflow.Name,
+		Model:    m.Revision,
+		State:    stateRunning,
+		Event:    event.Type,
+		Trigger:  known,
+		Started:  now,
+		tenant:   tenant,
+	}
 	i.DataVersion = max(event.DataVersion, m.EventVersion(workflow.On))
 	if undecided != nil {
 		data, err := model.DecodeObject(event.Data)
@@ -92,7 +105,14 @@ func (e *engine) begin(ctx context.Context, m *model.Model, workflow *model.Work
 			return nil, undecided // the event has no data that a record could store
 		}
 		i.State, i.Trigger.Data, i.DataVersion = stateUndecided, data, event.DataVersion
-		i.Attempts = &attempts{Step: whenStep, Failed: 1, Error: bounded(undecided.Error()), First: now, Last: now, Stuck: true}
+		i.Attempts = &attempts{
+			Step:   whenStep,
+			Failed: 1,
+			Error:  bounded(undecided.Error()),
+			First:  now,
+			Last:   now,
+			Stuck:  true,
+		}
 	}
 	if err := e.revisions.retain(ctx, m); err != nil {
 		return nil, err
@@ -157,7 +177,8 @@ func (e *engine) decide(ctx context.Context, i *instance) error {
 	if err := e.revisions.retain(ctx, m); err != nil {
 		return err
 	}
-	i.State, i.Model, i.Trigger, i.DataVersion = stateRunning, m.Revision, known, max(event.DataVersion, m.EventVersion(workflow.On))
+	i.State, i.Model, i.Trigger, i.DataVersion = stateRunning, m.Revision, known, max(event.DataVersion,
+		m.EventVersion(workflow.On))
 	i.dirty = true
 	return nil
 }
@@ -169,8 +190,14 @@ var errNoRecord = errors.New("the workflow instance has no record")
 // model can have its names.
 func lostTrigger(work workqueue.Due) journal.Event {
 	return journal.Event{
-		ID: work.Instance, Type: "-", AggregateType: "-", AggregateID: work.Instance, Version: 1, Time: work.Time,
-		Data: []byte("{}"), DataVersion: 1,
+		ID:            work.Instance,
+		Type:          "-",
+		AggregateType: "-",
+		AggregateID:   work.Instance,
+		Version:       1,
+		Time:          work.Time,
+		Data:          []byte("{}"),
+		DataVersion:   1,
 	}
 }
 
@@ -289,7 +316,10 @@ func (e *engine) forward(ctx context.Context, workflow *model.Workflow, i *insta
 		}
 		for leaf := range model.Leaves([]model.Step{s}) {
 			if done, _ := i.find(leaf.Name); done.Outcome == outcomeRefused {
-				i.State, i.Failure, i.dirty = stateCompensating, model.Failure{Step: done.Name, Message: done.Message}, true
+				i.State, i.Failure, i.dirty = stateCompensating, model.Failure{
+					Step:    done.Name,
+					Message: done.Message,
+				}, true
 				return false, nil
 			}
 		}
@@ -311,7 +341,12 @@ func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) err
 		var refused *refusedError
 		sent := i.loaded && i.unsent != s.Name && i.Requests[s.Name] != nil
 		if requests[n], err = e.prepare(ctx, i, s.Name, s); errors.As(err, &refused) {
-			done[n] = &step{Name: s.Name, Outcome: outcomeRefused, Message: refused.message, Time: time.Now().UTC()}
+			done[n] = &step{
+				Name:    s.Name,
+				Outcome: outcomeRefused,
+				Message: refused.message,
+				Time:    time.Now().UTC(),
+			}
 			e.record(contextkit.SpanContext(ctx), i, s.Name, s, time.Now(), err)
 		} else if err != nil {
 			return err
@@ -363,7 +398,12 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 	if i.Waiting == nil || i.Waiting.Step != s.Name {
 		until, err := s.Wait.Until(ctx, i.Trigger, i.now())
 		if errors.Is(err, model.ErrEvaluation) {
-			i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeRefused, Message: "the model could not evaluate the wait: " + err.Error(), Time: time.Now().UTC()})
+			i.Steps = append(i.Steps, step{
+				Name:    s.Name,
+				Outcome: outcomeRefused,
+				Message: "the model could not evaluate the wait: " + err.Error(),
+				Time:    time.Now().UTC(),
+			})
 			i.dirty = true
 			return false, nil
 		}
@@ -433,8 +473,14 @@ func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) 
 // record adds a span for an attempt at a step to the timeline.
 func (e *engine) record(ctx context.Context, i *instance, name string, s model.Step, began time.Time, err error) {
 	span := timeline.Span{
-		Kind: timeline.KindStep, Name: i.Workflow + " " + name, Started: began, Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
-		Code: outcomeDone, Subject: i.Workflow + "/" + i.ID, Event: i.Trigger.Meta.EventID, Detail: "command",
+		Kind:         timeline.KindStep,
+		Name:         i.Workflow + " " + name,
+		Started:      began,
+		Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
+		Code:         outcomeDone,
+		Subject:      i.Workflow + "/" + i.ID,
+		Event:        i.Trigger.Meta.EventID,
+		Detail:       "command",
 	}
 	if s.Webhook != nil {
 		span.Detail = "webhook"

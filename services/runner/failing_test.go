@@ -18,7 +18,8 @@ func TestFailing_CountsFailingAndStuckInstances(t *testing.T) {
 		t.Helper()
 		total, stuck, most := f.counts(2, at)
 		if text := fmt.Sprint(most); total != wantTotal || stuck != wantStuck || text != wantMost {
-			t.Errorf("%s: %d failing, %d stuck, %s; want %d, %d, %s", what, total, stuck, text, wantTotal, wantStuck, wantMost)
+			t.Errorf("%s: %d failing, %d stuck, %s; want %d, %d, %s", what, total, stuck, text, wantTotal, wantStuck,
+				wantMost)
 		}
 	}
 	check("none", now, 0, 0, "[]")
@@ -41,7 +42,8 @@ func TestFailing_CountsFailingAndStuckInstances(t *testing.T) {
 	for _, id := range []string{"b", "c"} {
 		f.note(one("globex", id), true, later)
 	}
-	check("a tenant with many hides no other", later, maxFailing+2, 0, fmt.Sprintf("[{acme %d} {globex 2}]", maxFailing))
+	check("a tenant with many hides no other", later, maxFailing+2, 0,
+		fmt.Sprintf("[{acme %d} {globex 2}]", maxFailing))
 	f.note(one("globex", "b"), false, later)
 	f.note(one("globex", "c"), false, later)
 	f.note(one("hooli", "never failed"), false, later)

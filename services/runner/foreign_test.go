@@ -26,7 +26,8 @@ func TestForeignMessages_NonEventsTriggerNothing(t *testing.T) {
 	for _, prefix := range []string{"a-", "b-"} {
 		for _, strange := range natstest.StrangeMessages() {
 			id := prefix + strange.Name
-			natstest.PublishStrange(t, f.js, strange, "acme", "transfer", id, "requested", 1, `{"from":"a","to":"b","amount":10,"more":{}}`)
+			natstest.PublishStrange(t, f.js, strange, "acme", "transfer", id, "requested", 1,
+				`{"from":"a","to":"b","amount":10,"more":{}}`)
 			if strange.Fault == "" {
 				begun = append(begun, id)
 			} else {
@@ -42,7 +43,9 @@ func TestForeignMessages_NonEventsTriggerNothing(t *testing.T) {
 		}
 	}
 	for _, id := range passed {
-		if res, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id}); connect.CodeOf(err) != connect.CodeNotFound {
+		if res, err := f.admin.GetWorkflow(
+			as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id},
+		); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("%s has begun: %v, %v", id, res, err)
 		}
 	}
@@ -68,20 +71,24 @@ func TestForeignMessages_LettersOfSharedIDsAreDistinct(t *testing.T) {
 		if strange.Fault != "" {
 			continue
 		}
-		sequence := natstest.PublishStrange(t, f.js, strange, "acme", "transfer", strange.Name, "requested", 1, `{"from":"a","to":"b","amount":10}`)
+		sequence := natstest.PublishStrange(t, f.js, strange, "acme", "transfer", strange.Name, "requested", 1,
+			`{"from":"a","to":"b","amount":10}`)
 		event, found, err := journal.Event(t.Context(), acme, sequence)
 		if err != nil || !found {
 			t.Fatal(found, err)
 		}
 		for range 2 { // the second does nothing
-			if err := deadletter.Store(as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "runner-acme"}, errors.New("a test")); err != nil {
+			if err := deadletter.Store(
+				as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "runner-acme"}, errors.New("a test"),
+			); err != nil {
 				t.Fatal(err)
 			}
 		}
 		want++
 		err = deadletter.Read(t.Context(), f.js, acme, 1, func(letter deadletter.Letter) (bool, error) {
 			if letter.Event.AggregateID == strange.Name && (letter.Event.ID != event.ID || letter.Unreadable != nil) {
-				t.Errorf("%s: the letter's event is %s, %v; want %s", strange.Name, letter.Event.ID, letter.Unreadable, event.ID)
+				t.Errorf("%s: the letter's event is %s, %v; want %s", strange.Name, letter.Event.ID, letter.Unreadable,
+					event.ID)
 			}
 			return true, nil
 		})
@@ -90,7 +97,9 @@ func TestForeignMessages_LettersOfSharedIDsAreDistinct(t *testing.T) {
 		}
 	}
 	count := 0
-	if err := deadletter.Read(t.Context(), f.js, acme, 1, func(deadletter.Letter) (bool, error) { count++; return true, nil }); err != nil || count != want {
+	if err := deadletter.Read(
+		t.Context(), f.js, acme, 1, func(deadletter.Letter) (bool, error) { count++; return true, nil },
+	); err != nil || count != want {
 		t.Errorf("%d letters, %v; want %d", count, err, want)
 	}
 }
@@ -102,8 +111,19 @@ func TestForeignMessages_LetterWithoutObjectHidesNoOthers(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
 	cause := errors.New("a test \xff" + strings.Repeat("\u00e9", 1000)) // which is truncated
 	for id, data := range map[string]string{"array": "[1]", "bytes": "\xff\x00", "object": `{"a":1}`} {
-		event := journal.Event{ID: id, Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1, Time: time.Now(), Data: []byte(data), DataVersion: 1}
-		if err := deadletter.Store(as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "runner-acme"}, cause); err != nil {
+		event := journal.Event{
+			ID:            id,
+			Type:          "requested",
+			AggregateType: "transfer",
+			AggregateID:   id,
+			Version:       1,
+			Time:          time.Now(),
+			Data:          []byte(data),
+			DataVersion:   1,
+		}
+		if err := deadletter.Store(
+			as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "runner-acme"}, cause,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,12 +133,15 @@ func TestForeignMessages_LetterWithoutObjectHidesNoOthers(t *testing.T) {
 	}
 	var ids []int64
 	for _, letter := range list.GetLetters() {
-		if got, want := letter.GetData() != nil, letter.GetAggregateId() == "object"; got != want || !strings.HasPrefix(letter.GetCause(), "a test \ufffd\u00e9") {
+		if got, want := letter.GetData() != nil, letter.GetAggregateId() == "object"; got != want ||
+			!strings.HasPrefix(letter.GetCause(), "a test \ufffd\u00e9") {
 			t.Errorf("%v", letter)
 		}
 		ids = append(ids, letter.GetId())
 	}
-	if res, err := f.admin.DiscardDeadLetters(as(t, "acme"), &adminv1.DiscardDeadLettersRequest{Ids: ids, Reason: "a test"}); err != nil || res.GetDiscarded() != 3 {
+	if res, err := f.admin.DiscardDeadLetters(
+		as(t, "acme"), &adminv1.DiscardDeadLettersRequest{Ids: ids, Reason: "a test"},
+	); err != nil || res.GetDiscarded() != 3 {
 		t.Errorf("%v, %v", res, err)
 	}
 }

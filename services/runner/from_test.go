@@ -20,7 +20,10 @@ import (
 
 // bonus is a workflow that credits a wallet for each transfer.
 func bonus(name, from string) string {
-	return fmt.Sprintf("\n  %s:\n    on: transfer.requested\n    from: %s\n    steps:\n      - {name: give, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"1\"}}}\n", name, from)
+	return fmt.Sprintf(
+		"\n  %s:\n    on: transfer.requested\n    from: %s\n    steps:\n      - {name: give, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"1\"}}}\n",
+		name, from,
+	)
 }
 
 // change makes the running runner load another model.
@@ -48,9 +51,12 @@ func TestWorkflow_StartsFromNowOrFromBeginning(t *testing.T) {
 			head, _, _ := strings.Cut(string(document), "\nworkflows:\n")
 			text := head + "\n"
 			if before != "" {
-				text += "workflows:" + strings.Replace(before, "command: close, payload: {amount: \"1\"}", "command: deposit, payload: {amount: \"0\"}", 1)
+				text += "workflows:" +
+					strings.Replace(before, "command: close, payload: {amount: \"1\"}",
+						"command: deposit, payload: {amount: \"0\"}", 1)
 			}
-			f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+			f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"},
+				func(f *fixture) { f.text = &text })
 			f.source = f.fromText
 			f.run(t)
 			f.wallets(t, "acme")
@@ -68,7 +74,8 @@ func TestWorkflow_StartsFromNowOrFromBeginning(t *testing.T) {
 				return text + bonus("now", "now") + bonus("all", "beginning")
 			})
 			f.transfer(t, "acme", "new", "b", 1)
-			wait(t, "the workflows are not run as they say", func() bool { return f.balance(t, "acme", "b") == 5 }) // 1 from now, 4 from the beginning
+			wait(t, "the workflows are not run as they say",
+				func() bool { return f.balance(t, "acme", "b") == 5 }) // 1 from now, 4 from the beginning
 			f.stop()
 			f.run(t)
 			f.transfer(t, "acme", "newer", "b", 1)
@@ -77,7 +84,9 @@ func TestWorkflow_StartsFromNowOrFromBeginning(t *testing.T) {
 			if err != nil || len(list.GetInstances()) != 2 {
 				t.Errorf("from now on are %d instances, %v; want 2", len(list.GetInstances()), err)
 			}
-			if list, err = f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{Workflow: "all"}); err != nil || len(list.GetInstances()) != 5 {
+			if list, err = f.admin.ListWorkflows(
+				as(t, "acme"), &adminv1.ListWorkflowsRequest{Workflow: "all"},
+			); err != nil || len(list.GetInstances()) != 5 {
 				t.Errorf("from the beginning are %d instances, %v; want 5", len(list.GetInstances()), err)
 			}
 		})
@@ -92,7 +101,8 @@ func TestWorkflow_OfModelAppliedWithoutLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, _, _ := strings.Cut(string(document), "\nworkflows:\n")
-	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"},
+		func(f *fixture) { f.text = &text })
 	f.source = f.fromText
 	f.before = func(*runner.Service) {
 		text += "\nworkflows:" + bonus("all", "beginning")
@@ -104,7 +114,8 @@ func TestWorkflow_OfModelAppliedWithoutLease(t *testing.T) {
 	f.run(t)
 	for n := range 3 { // the first one may be found when the tenant is taken up
 		f.transfer(t, "acme", fmt.Sprint("t", n), "b", 1)
-		wait(t, "an event does not start the workflow", func() bool { return f.balance(t, "acme", "b") == float64(n+1) })
+		wait(t, "an event does not start the workflow",
+			func() bool { return f.balance(t, "acme", "b") == float64(n+1) })
 	}
 }
 
@@ -115,7 +126,8 @@ func TestBackfill_ContinuesWithNextOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, _, _ := strings.Cut(string(document), "\nworkflows:\n")
-	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"}, func(f *fixture) { f.text = &text })
+	f := startOn(t, natstest.Start(t), model.Wallet, webhook.Config{}, []string{"acme"},
+		func(f *fixture) { f.text = &text })
 	f.source = f.fromText
 	f.wallets(t, "acme")
 	const events = 150
@@ -145,7 +157,8 @@ func TestBackfill_ContinuesWithNextOwner(t *testing.T) {
 	wait(t, "the rest is not done", func() bool { return f.balance(t, "acme", "b") == events })
 	f.stop()
 	cursor, err := kv.Read(contextkit.PlatformContext(t.Context()), f.js, streams.BucketCursors, "acme")
-	if err != nil || strings.Contains(string(cursor.Value), "backfills") || !strings.Contains(string(cursor.Value), "all@transfer.requested") {
+	if err != nil || strings.Contains(string(cursor.Value), "backfills") ||
+		!strings.Contains(string(cursor.Value), "all@transfer.requested") {
 		t.Errorf("the cursor is %s, %v", cursor.Value, err)
 	}
 }

@@ -134,16 +134,26 @@ func (i *instance) event() (journal.Event, error) {
 	}
 	data, err := json.Marshal(i.Trigger.Data)
 	return journal.Event{
-		ID: meta.EventID, Type: i.Event, AggregateType: meta.AggregateType, AggregateID: meta.AggregateID, Version: meta.Version, Time: at,
-		Data: data, DataVersion: i.DataVersion,
+		ID:            meta.EventID,
+		Type:          i.Event,
+		AggregateType: meta.AggregateType,
+		AggregateID:   meta.AggregateID,
+		Version:       meta.Version,
+		Time:          at,
+		Data:          data,
+		DataVersion:   i.DataVersion,
 	}, err
 }
 
 // triggerMeta returns the metadata of an event for the model's rules.
 func triggerMeta(tenant contextkit.TenantID, event journal.Event) model.Meta {
 	return model.Meta{
-		Tenant: tenant.String(), AggregateType: event.AggregateType, AggregateID: event.AggregateID,
-		Version: event.Version, Time: event.Time.UTC().Format(time.RFC3339Nano), EventID: event.ID,
+		Tenant:        tenant.String(),
+		AggregateType: event.AggregateType,
+		AggregateID:   event.AggregateID,
+		Version:       event.Version,
+		Time:          event.Time.UTC().Format(time.RFC3339Nano),
+		EventID:       event.ID,
 	}
 }
 

@@ -69,7 +69,9 @@ func (s *instances) load(ctx context.Context, tenant contextkit.TenantID, workfl
 
 // find returns the record of a workflow's instance for an event under an earlier version's name, or [errNoInstance].
 // A record of that name may belong to an event of another aggregate type.
-func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workflow string, event journal.Event) (*instance, error) {
+func (s *instances) find(
+	ctx context.Context, tenant contextkit.TenantID, workflow string, event journal.Event,
+) (*instance, error) {
 	i, err := s.read(ctx, s.earlier, tenant, workflow, earlierID(event))
 	switch {
 	case err != nil:
@@ -81,7 +83,9 @@ func (s *instances) find(ctx context.Context, tenant contextkit.TenantID, workfl
 }
 
 // of returns the record of a workflow's instance for an event, or [errNoInstance].
-func (s *instances) of(ctx context.Context, tenant contextkit.TenantID, workflow string, event journal.Event) (*instance, error) {
+func (s *instances) of(
+	ctx context.Context, tenant contextkit.TenantID, workflow string, event journal.Event,
+) (*instance, error) {
 	i, err := s.find(ctx, tenant, workflow, event)
 	if errors.Is(err, errNoInstance) {
 		return s.read(ctx, s.bucket, tenant, workflow, event.UniqueID())
@@ -112,7 +116,9 @@ func (s *instances) create(ctx context.Context, i *instance, event journal.Event
 }
 
 // read returns a bucket's record, or [errNoInstance].
-func (s *instances) read(ctx context.Context, from *kv.Bucket[*instance], tenant contextkit.TenantID, workflow, id string) (*instance, error) {
+func (s *instances) read(
+	ctx context.Context, from *kv.Bucket[*instance], tenant contextkit.TenantID, workflow, id string,
+) (*instance, error) {
 	kept, err := from.Get(ctx, recordKey(tenant, workflow, id))
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, errNoInstance
@@ -184,7 +190,9 @@ func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) 
 // newest calls each for the records of a tenant's workflow ("*": all workflows), most recently changed first and
 // those of earlier versions last, from a page on (0: the first), until each returns false or scan records have been
 // read. It returns the next page; 0: there is none.
-func (s *instances) newest(ctx context.Context, tenant contextkit.TenantID, workflow string, page uint64, scan int, each func(*instance) bool) (next uint64, err error) {
+func (s *instances) newest(
+	ctx context.Context, tenant contextkit.TenantID, workflow string, page uint64, scan int, each func(*instance) bool,
+) (next uint64, err error) {
 	// A page is the KV revision to continue before, doubled, with the bucket in the lowest bit.
 	for n, bucket := range []*kv.Bucket[*instance]{s.bucket, s.earlier} {
 		part := uint64(n) //nolint:gosec // 0 or 1
@@ -192,13 +200,15 @@ func (s *instances) newest(ctx context.Context, tenant contextkit.TenantID, work
 			continue
 		}
 		stopped := false
-		before, err := bucket.Newest(ctx, recordKey(tenant, workflow, "*"), page>>1, scan, func(_ string, kept kv.Entry[*instance]) bool {
-			scan--
-			i := kept.Value
-			i.tenant, i.revision, i.earlier = tenant, kept.Revision, n == 1
-			stopped = i.State != stateMoved && !each(i)
-			return !stopped
-		})
+		before, err := bucket.Newest(
+			ctx, recordKey(tenant, workflow, "*"), page>>1, scan, func(_ string, kept kv.Entry[*instance]) bool {
+				scan--
+				i := kept.Value
+				i.tenant, i.revision, i.earlier = tenant, kept.Revision, n == 1
+				stopped = i.State != stateMoved && !each(i)
+				return !stopped
+			},
+		)
 		if err != nil || before > 0 {
 			return before<<1 | part, err
 		}

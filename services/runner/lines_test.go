@@ -25,7 +25,11 @@ func (l lines) Write(line []byte) (int, error) {
 // Every log line of an attempt has its correlation id, including due work, and a call that the breaker holds is not a
 // warning, since thousands of instances may wait for one receiver.
 func TestRetries_LogCorrelationAndHeldCallsBelowWarning(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	server := httptest.NewServer(
+		http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		),
+	)
 	defer server.Close()
 	log := make(lines, 10_000)
 	f := startOn(t, natstest.Start(t), withHook("'"+server.URL+"'"), localHooks, []string{"acme"}, func(f *fixture) {

@@ -15,7 +15,9 @@ import (
 const listScan = 5000
 
 // ListWorkflows implements RunnerAdmin.
-func (s *Service) ListWorkflows(ctx context.Context, req *adminv1.ListWorkflowsRequest) (*adminv1.ListWorkflowsResponse, error) {
+func (s *Service) ListWorkflows(
+	ctx context.Context, req *adminv1.ListWorkflowsRequest,
+) (*adminv1.ListWorkflowsResponse, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return nil, err

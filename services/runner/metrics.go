@@ -22,23 +22,49 @@ const (
 )
 
 var (
-	deadLettersMetric     = prometheus.NewDesc("headgate_dead_letters", "Dead letters of all tenants: failed work that waits for an operator.", nil, nil)
-	tenantLettersMetric   = prometheus.NewDesc("headgate_tenant_dead_letters", "Dead letters of the ten tenants with the most.", []string{"tenant"}, nil)
-	workflowsWaiting      = prometheus.NewDesc("headgate_workflows_waiting", "Workflow instances of all tenants that are scheduled, or due and not driven yet.", nil, nil)
-	workflowsFailing      = prometheus.NewDesc("headgate_workflows_failing", "Workflow instances whose last attempt at this runner failed and will be retried; at most 1,024 per tenant are counted.", nil, nil)
-	workflowsStuck        = prometheus.NewDesc("headgate_workflows_stuck", "Workflow instances that have been failing for five minutes or longer.", nil, nil)
-	workflowsPostponed    = prometheus.NewDesc("headgate_workflows_postponed", "Workflow instances of all tenants whose next attempt is scheduled.", nil, nil)
-	postponedHeld         = prometheus.NewDesc("headgate_workflow_retries_held_total", "Failed attempts that stay in the window because their tenant has reached the limit of scheduled retries.", nil, nil)
-	receiversOpen         = prometheus.NewDesc("headgate_webhook_receivers_open", "Webhook receivers whose breaker is open or half-open.", nil, nil)
-	webhooksHeld          = prometheus.NewDesc("headgate_webhooks_held_total", "Webhooks that were not called because the receiver's breaker was open or its concurrency limit was reached; they are retried.", nil, nil)
-	handedBackMetric      = prometheus.NewDesc("headgate_triggers_handed_back_total", "Triggers handed back because they were decided by a model that this runner does not use yet.", nil, nil)
-	tenantWorkflowsMetric = prometheus.NewDesc("headgate_tenant_workflows_failing", "Failing workflow instances of the ten tenants with the most; at most 1,024 per tenant are counted.", []string{"tenant"}, nil)
+	deadLettersMetric = prometheus.NewDesc("headgate_dead_letters",
+		"Dead letters of all tenants: failed work that waits for an operator.", nil, nil)
+	tenantLettersMetric = prometheus.NewDesc("headgate_tenant_dead_letters",
+		"Dead letters of the ten tenants with the most.", []string{"tenant"}, nil)
+	workflowsWaiting = prometheus.NewDesc("headgate_workflows_waiting",
+		"Workflow instances of all tenants that are scheduled, or due and not driven yet.", nil, nil)
+	workflowsFailing = prometheus.NewDesc(
+		"headgate_workflows_failing",
+		"Workflow instances whose last attempt at this runner failed and will be retried; at most 1,024 per tenant are counted.",
+		nil, nil,
+	)
+	workflowsStuck = prometheus.NewDesc("headgate_workflows_stuck",
+		"Workflow instances that have been failing for five minutes or longer.", nil, nil)
+	workflowsPostponed = prometheus.NewDesc("headgate_workflows_postponed",
+		"Workflow instances of all tenants whose next attempt is scheduled.", nil, nil)
+	postponedHeld = prometheus.NewDesc(
+		"headgate_workflow_retries_held_total",
+		"Failed attempts that stay in the window because their tenant has reached the limit of scheduled retries.", nil,
+		nil,
+	)
+	receiversOpen = prometheus.NewDesc("headgate_webhook_receivers_open",
+		"Webhook receivers whose breaker is open or half-open.", nil, nil)
+	webhooksHeld = prometheus.NewDesc(
+		"headgate_webhooks_held_total",
+		"Webhooks that were not called because the receiver's breaker was open or its concurrency limit was reached; they are retried.",
+		nil, nil,
+	)
+	handedBackMetric = prometheus.NewDesc("headgate_triggers_handed_back_total",
+		"Triggers handed back because they were decided by a model that this runner does not use yet.", nil, nil)
+	tenantWorkflowsMetric = prometheus.NewDesc(
+		"headgate_tenant_workflows_failing",
+		"Failing workflow instances of the ten tenants with the most; at most 1,024 per tenant are counted.",
+		[]string{"tenant"}, nil,
+	)
 )
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.answers.Describe(descriptions)
-	for _, d := range []*prometheus.Desc{deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, handedBackMetric, tenantWorkflowsMetric, workflowsPostponed, postponedHeld, receiversOpen, webhooksHeld} {
+	for _, d := range []*prometheus.Desc{
+		deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, handedBackMetric,
+		tenantWorkflowsMetric, workflowsPostponed, postponedHeld, receiversOpen, webhooksHeld,
+	} {
 		descriptions <- d
 	}
 }

@@ -30,7 +30,9 @@ const operateTries = 5
 const clockMargin = 2 * time.Second
 
 // RetryWorkflow implements RunnerAdmin.
-func (s *Service) RetryWorkflow(ctx context.Context, req *adminv1.RetryWorkflowRequest) (*adminv1.RetryWorkflowResponse, error) {
+func (s *Service) RetryWorkflow(
+	ctx context.Context, req *adminv1.RetryWorkflowRequest,
+) (*adminv1.RetryWorkflowResponse, error) {
 	state, err := s.operate(ctx, "retry", req, func(i *instance) error {
 		switch {
 		case i.State == stateFailed:
@@ -46,12 +48,15 @@ func (s *Service) RetryWorkflow(ctx context.Context, req *adminv1.RetryWorkflowR
 
 // SkipStep implements RunnerAdmin.
 func (s *Service) SkipStep(ctx context.Context, req *adminv1.SkipStepRequest) (*adminv1.SkipStepResponse, error) {
-	state, err := s.operate(ctx, "skip", req, func(i *instance) error { return i.skip(req.GetStep(), by(ctx, req.GetReason()), time.Now()) })
+	state, err := s.operate(ctx, "skip", req,
+		func(i *instance) error { return i.skip(req.GetStep(), by(ctx, req.GetReason()), time.Now()) })
 	return &adminv1.SkipStepResponse{State: state}, err
 }
 
 // CancelWorkflow implements RunnerAdmin.
-func (s *Service) CancelWorkflow(ctx context.Context, req *adminv1.CancelWorkflowRequest) (*adminv1.CancelWorkflowResponse, error) {
+func (s *Service) CancelWorkflow(
+	ctx context.Context, req *adminv1.CancelWorkflowRequest,
+) (*adminv1.CancelWorkflowResponse, error) {
 	state, err := s.operate(ctx, "cancel", req, func(i *instance) error {
 		i.cancel(by(ctx, req.GetReason()))
 		return nil
@@ -60,8 +65,11 @@ func (s *Service) CancelWorkflow(ctx context.Context, req *adminv1.CancelWorkflo
 }
 
 // CompensateWorkflow implements RunnerAdmin.
-func (s *Service) CompensateWorkflow(ctx context.Context, req *adminv1.CompensateWorkflowRequest) (*adminv1.CompensateWorkflowResponse, error) {
-	state, err := s.operate(ctx, "compensate", req, func(i *instance) error { return i.compensate(by(ctx, req.GetReason()), time.Now()) })
+func (s *Service) CompensateWorkflow(
+	ctx context.Context, req *adminv1.CompensateWorkflowRequest,
+) (*adminv1.CompensateWorkflowResponse, error) {
+	state, err := s.operate(ctx, "compensate", req,
+		func(i *instance) error { return i.compensate(by(ctx, req.GetReason()), time.Now()) })
 	return &adminv1.CompensateWorkflowResponse{State: state}, err
 }
 
@@ -74,7 +82,9 @@ type operation interface {
 }
 
 // operate changes an instance that has not ended, and makes it continue.
-func (s *Service) operate(ctx context.Context, name string, req operation, change func(*instance) error) (adminv1.WorkflowState, error) {
+func (s *Service) operate(
+	ctx context.Context, name string, req operation, change func(*instance) error,
+) (adminv1.WorkflowState, error) {
 	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
 	if err != nil {
 		return 0, err
@@ -97,10 +107,14 @@ func (s *Service) operate(ctx context.Context, name string, req operation, chang
 		if err != nil {
 			return 0, unavailable("the instance", err)
 		}
-		s.log.Info().Str("tenant", tenant.String()).Str("workflow", i.Workflow).Str("instance", i.ID).Str("operation", name).
+		s.log.Info().Str("tenant",
+			tenant.String()).Str("workflow", i.Workflow).Str("instance", i.ID).Str("operation", name).
 			Str("reason", by(ctx, req.GetReason())).Msg("an operator changes a workflow's instance")
 		if err := s.wake(ctx, tenant, i); err != nil {
-			return 0, connect.NewError(connect.CodeUnavailable, "the change is stored and the instance continues within minutes: the journal is unavailable").WithCause(err)
+			return 0, connect.NewError(
+				connect.CodeUnavailable,
+				"the change is stored and the instance continues within minutes: the journal is unavailable",
+			).WithCause(err)
 		}
 		return i.message(), nil
 	}
@@ -150,7 +164,12 @@ func refuse(why string) error { return connect.NewError(connect.CodeFailedPrecon
 
 // skip makes the instance continue without a step.
 func (i *instance) skip(name, reason string, now time.Time) error {
-	skipped := step{Name: name, Outcome: outcomeSkipped, Message: reason, Time: now.UTC()}
+	skipped := step{
+		Name:    name,
+		Outcome: outcomeSkipped,
+		Message: reason,
+		Time:    now.UTC(),
+	}
 	switch {
 	case i.State == stateUndecided:
 		return refuse("it is undecided whether the event starts the instance, so it has no step: retry or cancel it")
@@ -159,7 +178,9 @@ func (i *instance) skip(name, reason string, now time.Time) error {
 			return s.Name == name && s.Outcome == outcomeRefused && s.Name != i.Failure.Step
 		})
 		if at < 0 {
-			return refuse("the instance could not be compensated, and " + name + " is not the compensation that was refused")
+			return refuse(
+				"the instance could not be compensated, and " + name + " is not the compensation that was refused",
+			)
 		}
 		i.Steps[at], i.State = skipped, stateCompensating
 	case i.Waiting == nil && i.Attempts != nil && i.Attempts.Step == name && i.inWork(now):

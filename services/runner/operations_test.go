@@ -21,7 +21,8 @@ func (f *fixture) inState(t *testing.T, id string, want adminv1.WorkflowState) *
 	t.Helper()
 	var last *adminv1.GetWorkflowResponse
 	wait(t, fmt.Sprintf("instance %s is not %v", id, want), func() bool {
-		res, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
+		res, err := f.admin.GetWorkflow(as(t, "acme"),
+			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
 		last = res
 		return err == nil && res.GetState() == want
 	})
@@ -36,7 +37,10 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	hook := fmt.Sprintf("      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'%s/' + event.to\", body: {to: event.to}}}\n", server.URL)
+	hook := fmt.Sprintf(
+		"      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'%s/' + event.to\", body: {to: event.to}}}\n",
+		server.URL,
+	)
 	f := startWith(t, withSteps(t, debit+hook+complete), localHooks)
 	f.wallets(t, "acme")
 	names := []string{"retried", "skipped", "cancelled", "undone", "discarded"}
@@ -46,26 +50,45 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 	}
 	wait(t, "each instance has a dead letter", func() bool { return len(f.letters(t)) == len(names) })
 	for _, letter := range f.letters(t) {
-		if letter.GetWorkflow() != "transfer" || letter.GetInstanceId() == "" || !strings.Contains(letter.GetCause(), "503") {
+		if letter.GetWorkflow() != "transfer" || letter.GetInstanceId() == "" ||
+			!strings.Contains(letter.GetCause(), "503") {
 			t.Errorf("a letter names neither its instance nor the cause: %v", letter)
 		}
 	}
 
 	// Only the failed step can be skipped, and only a failed instance can be retried.
-	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "skipped", Step: "complete", Reason: "r"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{
+		Workflow:   "transfer",
+		InstanceId: "skipped",
+		Step:       "complete",
+		Reason:     "r",
+	}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a step that is not its turn is skipped: %v", err)
 	}
-	if _, err := f.admin.CancelWorkflow(as(t, "globex"), &adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "r"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := f.admin.CancelWorkflow(
+		as(t, "globex"), &adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "r"},
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("another tenant's instance: %v", err)
 	}
 
-	if _, err := f.admin.CancelWorkflow(as(t, "acme"), &adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "a mistake"}); err != nil {
+	if _, err := f.admin.CancelWorkflow(
+		as(t, "acme"),
+		&adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "a mistake"},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "skipped", Step: "tell", Reason: "settled by phone"}); err != nil {
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{
+		Workflow:   "transfer",
+		InstanceId: "skipped",
+		Step:       "tell",
+		Reason:     "settled by phone",
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.admin.CompensateWorkflow(as(t, "acme"), &adminv1.CompensateWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "the customer left"}); err != nil {
+	if _, err := f.admin.CompensateWorkflow(
+		as(t, "acme"),
+		&adminv1.CompensateWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "the customer left"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	var discard []int64
@@ -74,11 +97,15 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 			discard = append(discard, letter.GetId())
 		}
 	}
-	if res, err := f.admin.DiscardDeadLetters(as(t, "acme"), &adminv1.DiscardDeadLettersRequest{Ids: discard, Reason: "of no use"}); err != nil || res.GetDiscarded() != 1 {
+	if res, err := f.admin.DiscardDeadLetters(
+		as(t, "acme"), &adminv1.DiscardDeadLettersRequest{Ids: discard, Reason: "of no use"},
+	); err != nil || res.GetDiscarded() != 1 {
 		t.Fatalf("%v, %v", res, err)
 	}
 	healthy.Store(true)
-	if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "retried", Reason: "it is back"}); err != nil {
+	if _, err := f.admin.RetryWorkflow(
+		as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "retried", Reason: "it is back"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]struct {
@@ -101,7 +128,9 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 	if left := f.letters(t); len(left) != 0 {
 		t.Errorf("letters of decided instances are left: %v", left)
 	}
-	if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "r"}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := f.admin.RetryWorkflow(
+		as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "r"},
+	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("an instance that has ended is retried: %v", err)
 	}
 }
@@ -116,13 +145,27 @@ func TestOperations_RetryBypassesOpenBreaker(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	f := startWith(t, withSteps(t, debit+fmt.Sprintf("      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n", server.URL)+complete), localHooks)
+	f := startWith(
+		t,
+		withSteps(
+			t,
+			debit+
+				fmt.Sprintf(
+					"      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n",
+					server.URL,
+				)+complete,
+		),
+		localHooks,
+	)
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 10)
 	f.transfer(t, "acme", "replayed", "b", 10)
 	retry := func() {
 		t.Helper()
-		if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "t", Reason: "it should be back"}); err != nil {
+		if _, err := f.admin.RetryWorkflow(
+			as(t, "acme"),
+			&adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "t", Reason: "it should be back"},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -146,7 +189,8 @@ func TestOperations_RetryBypassesOpenBreaker(t *testing.T) {
 	healthy.Store(true)
 	retry()
 	f.inState(t, "t", adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED)
-	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil || res.GetReplayed() != 1 {
+	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil ||
+		res.GetReplayed() != 1 {
 		t.Errorf("%v, %v", res, err)
 	}
 	if held := f.node.HeldCalls(); held != 0 {
@@ -171,19 +215,32 @@ func TestOperations_SkipWaitsAndRefusedCompensations(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, "it does not wait", func() bool {
-		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
+		got, err := f.admin.GetWorkflow(as(t, "acme"),
+			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
 		info, err2 := stream.Info(t.Context())
 		return err == nil && err2 == nil && got.GetWaiting() != nil && info.State.Msgs == 1
 	})
-	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "t", Step: "cool", Reason: "urgent"}); err != nil {
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{
+		Workflow:   "transfer",
+		InstanceId: "t",
+		Step:       "cool",
+		Reason:     "urgent",
+	}); err != nil {
 		t.Fatal(err)
 	}
 	f.inState(t, "t", adminv1.WorkflowState_WORKFLOW_STATE_FAILED)
 	wait(t, "there is no letter", func() bool { return len(f.letters(t)) == 1 })
-	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{Workflow: "transfer", InstanceId: "t", Step: "undo debit", Reason: "refunded by hand"}); err != nil {
+	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{
+		Workflow:   "transfer",
+		InstanceId: "t",
+		Step:       "undo debit",
+		Reason:     "refunded by hand",
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.inState(t, "t", adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED); steps(got) != "debit done, cool skipped, credit refused, undo debit skipped" {
+	if got := f.inState(
+		t, "t", adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
+	); steps(got) != "debit done, cool skipped, credit refused, undo debit skipped" {
 		t.Errorf("%s", steps(got))
 	}
 	wait(t, "work or letters stay", func() bool {
@@ -199,7 +256,8 @@ func TestReplay_PoisonLetterDoesNotBlockOthers(t *testing.T) {
 	var frozen atomic.Bool
 	frozen.Store(true)
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
-		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") && (frozen.Load() || req.GetPayload().AsMap()["amount"] == 1.0) {
+		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") &&
+			(frozen.Load() || req.GetPayload().AsMap()["amount"] == 1.0) {
 			return connect.NewError(connect.CodeFailedPrecondition, "the wallet is frozen")
 		}
 		return nil
@@ -211,7 +269,8 @@ func TestReplay_PoisonLetterDoesNotBlockOthers(t *testing.T) {
 	first := f.letters(t)[0].GetId()
 	frozen.Store(false)
 	res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{Reason: "thawed"})
-	if err != nil || res.GetReplayed() != 2 || res.GetFailedId() != first || len(res.GetFailures()) != 1 || !strings.Contains(res.GetFailures()[0].GetFailure(), "could not be compensated") {
+	if err != nil || res.GetReplayed() != 2 || res.GetFailedId() != first || len(res.GetFailures()) != 1 ||
+		!strings.Contains(res.GetFailures()[0].GetFailure(), "could not be compensated") {
 		t.Errorf("%v, %v: want two replayed behind the first, which fails", res, err)
 	}
 	if left := f.letters(t); len(left) != 1 || left[0].GetId() != first {

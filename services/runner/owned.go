@@ -81,7 +81,9 @@ func (o *owned) Batch() tail.Batch { return &batch{owned: o, model: o.term.servi
 // Report implements [tail.Handler].
 func (o *owned) Report(err error) {
 	if err != nil && !errors.Is(err, errOwned) && !errors.Is(err, errEpoch) && !errors.Is(err, errStaleModel) {
-		o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("reading the tenant's triggers failed, retrying")
+		o.term.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg(
+			"reading the tenant's triggers failed, retrying",
+		)
 	}
 }
 

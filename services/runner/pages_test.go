@@ -25,10 +25,16 @@ func TestListDeadLetters_PagesEndAtByteLimit(t *testing.T) {
 		id := fmt.Sprintf("t%d", n)
 		want = append(want, id)
 		event := journal.Event{
-			ID: contextkit.NewID(), Type: "requested", AggregateType: "transfer", AggregateID: id, Version: 1,
-			Data: fmt.Appendf(nil, `{"from":%q,"to":"b","amount":1}`, strings.Repeat("a", length)),
+			ID:            contextkit.NewID(),
+			Type:          "requested",
+			AggregateType: "transfer",
+			AggregateID:   id,
+			Version:       1,
+			Data:          fmt.Appendf(nil, `{"from":%q,"to":"b","amount":1}`, strings.Repeat("a", length)),
 		}
-		if err := deadletter.Store(as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "test"}, errors.New("of a test")); err != nil {
+		if err := deadletter.Store(
+			as(t, "acme"), f.js, acme, event, deadletter.Origin{Work: "test"}, errors.New("of a test"),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,7 +43,8 @@ func TestListDeadLetters_PagesEndAtByteLimit(t *testing.T) {
 		token string
 	)
 	for pages := 1; ; pages++ {
-		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{PageSize: 500, PageToken: token})
+		res, err := f.admin.ListDeadLetters(as(t, "acme"),
+			&adminv1.ListDeadLettersRequest{PageSize: 500, PageToken: token})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,10 +57,14 @@ func TestListDeadLetters_PagesEndAtByteLimit(t *testing.T) {
 		if token = res.GetNextPageToken(); token == "" {
 			break
 		}
-		if _, err := f.admin.ListDeadLetters(as(t, "globex"), &adminv1.ListDeadLettersRequest{PageToken: token}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		if _, err := f.admin.ListDeadLetters(
+			as(t, "globex"), &adminv1.ListDeadLettersRequest{PageToken: token},
+		); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("another tenant's page token: %v", err)
 		}
-		if _, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: token}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		if _, err := f.admin.ListWorkflows(
+			as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: token},
+		); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("another list's page token: %v", err)
 		}
 	}

@@ -43,7 +43,9 @@ func (o *owned) work(ctx context.Context, p *piece) (ended bool, again time.Dura
 			return false, again
 		}
 		if err := workqueue.Remove(ctx, w.js, p.sequence); err != nil {
-			w.log.Warn().Err(err).Str("workflow", p.due.Workflow).Str("instance", p.due.Instance).Msg("removing completed due work failed, the instance will be checked again")
+			w.log.Warn().Err(err).Str("workflow", p.due.Workflow).Str("instance", p.due.Instance).Msg(
+				"removing completed due work failed, the instance will be checked again",
+			)
 			return false, retryDelay(p.failed + 1)
 		}
 		return true, 0
@@ -86,7 +88,8 @@ func (w *worker) workTrigger(ctx context.Context, event journal.Event, t try) (e
 		return true, 0
 	}
 	again = retryDelay(t.failed + 1)
-	w.log.Warn().Err(err).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("a trigger failed, retrying")
+	w.log.Warn().Err(err).Str("event_id", event.ID).Str("correlation_id",
+		rc.CorrelationID).Dur("again_in_ms", again).Msg("a trigger failed, retrying")
 	return false, again
 }
 
@@ -100,6 +103,7 @@ func (w *worker) workDue(ctx context.Context, work workqueue.Due, t try) (ended 
 		return true, 0
 	}
 	again = retryDelay(t.failed + 1)
-	w.log.Warn().Err(err).Str("workflow", work.Workflow).Str("instance", work.Instance).Str("correlation_id", rc.CorrelationID).Dur("again_in_ms", again).Msg("due work failed, retrying")
+	w.log.Warn().Err(err).Str("workflow", work.Workflow).Str("instance", work.Instance).Str("correlation_id",
+		rc.CorrelationID).Dur("again_in_ms", again).Msg("due work failed, retrying")
 	return false, again
 }

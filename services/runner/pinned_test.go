@@ -86,7 +86,8 @@ func TestInstance_ContinuesWithPinnedModel(t *testing.T) {
 		a, b   float64
 	}{
 		"a done step is renamed": {
-			debit + cool + credit, func(text string) string { return strings.Replace(text, "name: debit", "name: withdraw", 1) },
+			debit + cool + credit,
+			func(text string) string { return strings.Replace(text, "name: debit", "name: withdraw", 1) },
 			"debit done, cool done, credit done", 900, 100,
 		},
 		"a done step is removed, and a later one refused": {
@@ -109,14 +110,21 @@ func TestInstance_ContinuesWithPinnedModel(t *testing.T) {
 		"a migration does not say what becomes of a done step": {
 			debit + cool + credit, func(text string) string {
 				text = strings.Replace(text, "name: debit", "name: withdraw", 1)
-				return strings.Replace(text, "    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any}\n", 1)
+				return strings.Replace(text, "    on: transfer.requested\n",
+					"    on: transfer.requested\n    migrate: {from: any}\n", 1)
 			},
 			"debit done, cool done, credit done", 900, 100,
 		},
 		"a migration renames a done step, whose undo is another": {
 			debit + cool + nowhere, func(text string) string {
-				text = strings.Replace(text, debit, strings.Replace(strings.ReplaceAll(debit, "name: debit", "name: withdraw"), "deposit, payload: {amount: event.amount}", "deposit, payload: {amount: 50}", 1), 1)
-				return strings.Replace(text, "    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any, rename: {debit: withdraw}}\n", 1)
+				text = strings.Replace(
+					text, debit,
+					strings.Replace(strings.ReplaceAll(debit, "name: debit", "name: withdraw"),
+						"deposit, payload: {amount: event.amount}", "deposit, payload: {amount: 50}", 1),
+					1,
+				)
+				return strings.Replace(text, "    on: transfer.requested\n",
+					"    on: transfer.requested\n    migrate: {from: any, rename: {debit: withdraw}}\n", 1)
 			},
 			"withdraw done, cool done, nowhere refused, undo withdraw done", 950, 0,
 		},
@@ -165,8 +173,14 @@ func TestRequest_IsIdenticalInEveryAttempt(t *testing.T) {
 	<-done
 	f.stop()
 	f.source = edited(t, f.source, func(text string) string {
-		text = strings.Replace(text, "    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any, rename: {debit: withdraw}}\n", 1)
-		return strings.Replace(text, debit, strings.Replace(strings.ReplaceAll(debit, "name: debit", "name: withdraw"), "withdraw, payload: {amount: event.amount}", "withdraw, payload: {amount: 7}", 1), 1)
+		text = strings.Replace(text, "    on: transfer.requested\n",
+			"    on: transfer.requested\n    migrate: {from: any, rename: {debit: withdraw}}\n", 1)
+		return strings.Replace(
+			text, debit,
+			strings.Replace(strings.ReplaceAll(debit, "name: debit", "name: withdraw"),
+				"withdraw, payload: {amount: event.amount}", "withdraw, payload: {amount: 7}", 1),
+			1,
+		)
 	})
 	f.run(t)
 	if got := f.ended(t, "acme", "t"); steps(got) != "withdraw done, credit done" {
@@ -182,13 +196,32 @@ func TestRefusals_AreClassified(t *testing.T) {
 		answer error
 		state  adminv1.WorkflowState
 	}{
-		"the key was used for another command": {connect.NewError(connect.CodeAlreadyExists, "the idempotency key was used for another command"), adminv1.WorkflowState_WORKFLOW_STATE_STUCK},
-		"the node does not know the command":   {connect.NewError(connect.CodeNotFound, "aggregate has no command"), adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED},
-		"the right is missing":                 {connect.NewError(connect.CodePermissionDenied, "right command.internal"), adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED},
-		"a rule is not met":                    {connect.NewError(connect.CodeFailedPrecondition, "closed"), adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED},
-		"the payload is invalid to any node":   {connect.NewError(connect.CodeInvalidArgument, "too large"), adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED},
+		"the key was used for another command": {
+			connect.NewError(connect.CodeAlreadyExists, "the idempotency key was used for another command"),
+			adminv1.WorkflowState_WORKFLOW_STATE_STUCK,
+		},
+		"the node does not know the command": {
+			connect.NewError(connect.CodeNotFound, "aggregate has no command"),
+			adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+		},
+		"the right is missing": {
+			connect.NewError(connect.CodePermissionDenied, "right command.internal"),
+			adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+		},
+		"a rule is not met": {
+			connect.NewError(connect.CodeFailedPrecondition, "closed"),
+			adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
+		},
+		"the payload is invalid to any node": {
+			connect.NewError(connect.CodeInvalidArgument, "too large"),
+			adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
+		},
 		"the payload is invalid to a node of another model": {
-			connect.NewError(connect.CodeInvalidArgument, "unknown field").WithDetail(&connect.ErrorDetail{Type: "google.rpc.BadRequest"}), adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+			connect.NewError(
+				connect.CodeInvalidArgument, "unknown field",
+			).WithDetail(
+				&connect.ErrorDetail{Type: "google.rpc.BadRequest"},
+			), adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -208,11 +241,15 @@ func TestRefusals_AreClassified(t *testing.T) {
 				t.Fatalf("%v: %s, want %v", got.GetState(), steps(got), of.state)
 			}
 			if of.state == adminv1.WorkflowState_WORKFLOW_STATE_STUCK {
-				if attempts := got.GetAttempts(); attempts.GetStep() != "credit" || attempts.GetFailed() != 1 || !strings.Contains(attempts.GetLastError(), "idempotency key") || attempts.GetNext() != nil {
+				if attempts := got.GetAttempts(); attempts.GetStep() != "credit" || attempts.GetFailed() != 1 ||
+					!strings.Contains(attempts.GetLastError(), "idempotency key") || attempts.GetNext() != nil {
 					t.Errorf("its attempts are %v", attempts)
 				}
-				list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{State: adminv1.WorkflowState_WORKFLOW_STATE_STUCK})
-				if err != nil || len(list.GetInstances()) != 1 || list.GetInstances()[0].GetSubject().GetAggregateId() != "t" || list.GetInstances()[0].GetAttempts().GetStep() != "credit" {
+				list, err := f.admin.ListWorkflows(as(t, "acme"),
+					&adminv1.ListWorkflowsRequest{State: adminv1.WorkflowState_WORKFLOW_STATE_STUCK})
+				if err != nil || len(list.GetInstances()) != 1 ||
+					list.GetInstances()[0].GetSubject().GetAggregateId() != "t" ||
+					list.GetInstances()[0].GetAttempts().GetStep() != "credit" {
 					t.Errorf("stuck are %v, %v", list, err)
 				}
 				wait(t, "there is no dead letter", func() bool { return len(f.letters(t)) == 1 })
@@ -224,13 +261,20 @@ func TestRefusals_AreClassified(t *testing.T) {
 // TestWorkflows_OfOneEventEndIndependently has one event start a workflow whose condition fails, one whose wait is
 // invalid, and one whose receiver fails.
 func TestWorkflows_OfOneEventEndIndependently(t *testing.T) {
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	receiver := httptest.NewServer(
+		http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		),
+	)
 	defer receiver.Close()
-	flows := fmt.Sprintf(`  badwhen: {on: transfer.requested, when: event.nope == 1, steps: [{name: a, submit: {aggregate: wallet, id: "'b'", command: deposit, payload: {amount: "1"}}}]}
+	flows := fmt.Sprintf(
+		`  badwhen: {on: transfer.requested, when: event.nope == 1, steps: [{name: a, submit: {aggregate: wallet, id: "'b'", command: deposit, payload: {amount: "1"}}}]}
   badwait: {on: transfer.requested, steps: [{name: a, submit: {aggregate: wallet, id: "'b'", command: deposit, payload: {amount: "1"}}, undo: {aggregate: wallet, id: "'b'", command: withdraw, payload: {amount: "1"}}}, {name: w, wait: "'15 minutes'"}]}
   hook5: {on: transfer.requested, steps: [{name: a, webhook: {url: "'%s'", body: {x: "1"}}}]}
-`, receiver.URL)
-	f := startWith(t, edited(t, model.Wallet, func(text string) string { return text + "\n" + flows }), webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true})
+`, receiver.URL,
+	)
+	f := startWith(t, edited(t, model.Wallet, func(text string) string { return text + "\n" + flows }),
+		webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true})
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
 	for workflow, want := range map[string]adminv1.WorkflowState{
@@ -249,9 +293,11 @@ func TestWorkflows_OfOneEventEndIndependently(t *testing.T) {
 	}
 	wait(t, "the failing attempt is not shown", func() bool {
 		got := f.get(t, "hook5", "t")
-		return got.GetState() == adminv1.WorkflowState_WORKFLOW_STATE_RUNNING && got.GetAttempts().GetStep() == "a" && got.GetAttempts().GetFailed() > 0 && got.GetAttempts().GetNext() != nil
+		return got.GetState() == adminv1.WorkflowState_WORKFLOW_STATE_RUNNING && got.GetAttempts().GetStep() == "a" &&
+			got.GetAttempts().GetFailed() > 0 && got.GetAttempts().GetNext() != nil
 	})
-	if got := f.get(t, "badwhen", "t"); got.GetAttempts().GetStep() != "when" || !strings.Contains(got.GetAttempts().GetLastError(), "nope") {
+	if got := f.get(t, "badwhen", "t"); got.GetAttempts().GetStep() != "when" ||
+		!strings.Contains(got.GetAttempts().GetLastError(), "nope") {
 		t.Errorf("the attempts of badwhen are %v", got.GetAttempts())
 	}
 	wait(t, "there is no dead letter of badwhen", func() bool {
@@ -260,12 +306,16 @@ func TestWorkflows_OfOneEventEndIndependently(t *testing.T) {
 	})
 	// With a model that can evaluate the condition, a replay starts the instance.
 	f.stop()
-	f.source = edited(t, f.source, func(text string) string { return strings.Replace(text, "event.nope == 1", "event.amount == 100", 1) })
+	f.source = edited(t, f.source,
+		func(text string) string { return strings.Replace(text, "event.nope == 1", "event.amount == 100", 1) })
 	f.run(t)
-	if _, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{Cause: "badwhen"}); err != nil {
+	if _, err := f.admin.ReplayDeadLetters(
+		as(t, "acme"), &adminv1.ReplayDeadLettersRequest{Cause: "badwhen"},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.get(t, "badwhen", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED || steps(got) != "a done" {
+	if got := f.get(t, "badwhen", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED ||
+		steps(got) != "a done" {
 		t.Errorf("badwhen is %v: %s", got.GetState(), steps(got))
 	}
 }
@@ -278,11 +328,13 @@ func TestInstances_AreNamedByEvents(t *testing.T) {
 	f.stop()
 	f.source = edited(t, f.source, func(text string) string {
 		head, _, _ := strings.Cut(text, "\nworkflows:\n")
-		return head + "\nworkflows:\n  transfer:\n    on: wallet.opened\n    steps:\n      - {name: bonus, submit: {aggregate: wallet, id: meta.aggregate_id, command: deposit, payload: {amount: \"5\"}}}\n"
+		return head +
+			"\nworkflows:\n  transfer:\n    on: wallet.opened\n    steps:\n      - {name: bonus, submit: {aggregate: wallet, id: meta.aggregate_id, command: deposit, payload: {amount: \"5\"}}}\n"
 	})
 	f.run(t)
 	f.submit(t, "acme", "wallet", "same", "open", map[string]any{"owner": "x"})
-	wait(t, "the workflow is not run for a name that another trigger had", func() bool { return f.balance(t, "acme", "same") == 5 })
+	wait(t, "the workflow is not run for a name that another trigger had",
+		func() bool { return f.balance(t, "acme", "same") == 5 })
 }
 
 // earlierRecord stores a record as earlier versions do.
@@ -300,7 +352,8 @@ func earlierRecord(t *testing.T, f *fixture, key string, record map[string]any) 
 // TestInstances_OfEarlierVersionsContinue has records of an earlier version: one of an instance that has debited,
 // whose trigger is delivered again; and one of an instance that waits.
 func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
-	f := startOn(t, natstest.Start(t), withSteps(t, debit+cool+credit), webhook.Config{}, []string{"acme"}, func(*fixture) {})
+	f := startOn(t, natstest.Start(t), withSteps(t, debit+cool+credit), webhook.Config{}, []string{"acme"},
+		func(*fixture) {})
 	f.wallets(t, "acme")
 	ids := map[string]string{}
 	for _, id := range []string{"done", "begun", "waits"} {
@@ -319,11 +372,15 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 		}
 		ids[id] = event.ID
 		record := map[string]any{
-			"workflow": "transfer", "id": id, "state": "running", "failure": map[string]any{}, "started": time.Now(), "updated": time.Now(),
-			"steps": []any{map[string]any{"name": "debit", "outcome": "done", "time": time.Now()}},
-			"trigger": map[string]any{"Data": map[string]any{"from": "a", "to": "b", "amount": 100}, "Meta": map[string]any{
-				"Tenant": "acme", "AggregateType": "transfer", "AggregateID": id, "Version": 1, "Time": event.Time.Format(time.RFC3339Nano), "EventID": event.ID,
-			}},
+			"workflow": "transfer", "id": id, "state": "running", "failure": map[string]any{}, "started": time.Now(),
+			"updated": time.Now(),
+			"steps":   []any{map[string]any{"name": "debit", "outcome": "done", "time": time.Now()}},
+			"trigger": map[string]any{
+				"Data": map[string]any{"from": "a", "to": "b", "amount": 100}, "Meta": map[string]any{
+					"Tenant": "acme", "AggregateType": "transfer", "AggregateID": id, "Version": 1,
+					"Time": event.Time.Format(time.RFC3339Nano), "EventID": event.ID,
+				},
+			},
 		}
 		switch id {
 		case "done":
@@ -352,17 +409,20 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 	f.before = func(node *runner.Service) { node.SetSettled(0) }
 	f.run(t)
 	for _, id := range []string{"begun", "waits"} {
-		if got := f.ended(t, "acme", id); steps(got) != "debit done, cool done, credit done" || got.GetInstanceId() != ids[id] || got.GetModel() == "" {
+		if got := f.ended(t, "acme", id); steps(got) != "debit done, cool done, credit done" ||
+			got.GetInstanceId() != ids[id] || got.GetModel() == "" {
 			t.Errorf("%s is %v: %s, as %s", id, got.GetState(), steps(got), got.GetInstanceId())
 		}
-		if kept, err := kv.Read(t.Context(), f.js, streams.BucketWorkflows, "acme.transfer."+id); err != nil || !strings.Contains(string(kept.Value), `"state":"moved"`) {
+		if kept, err := kv.Read(t.Context(), f.js, streams.BucketWorkflows, "acme.transfer."+id); err != nil ||
+			!strings.Contains(string(kept.Value), `"state":"moved"`) {
 			t.Errorf("the earlier record of %s is %s, %v", id, kept.Value, err)
 		}
 	}
 	keys := 0
 	sent.Range(func(any, any) bool { keys++; return true })
 	if got := f.ended(t, "acme", "done"); steps(got) != "debit done" || keys != 2 || f.balance(t, "acme", "b") != 200 {
-		t.Errorf("the completed one is %s; %d different commands were sent, want 2; b has %v, want 200", steps(got), keys, f.balance(t, "acme", "b"))
+		t.Errorf("the completed one is %s; %d different commands were sent, want 2; b has %v, want 200", steps(got),
+			keys, f.balance(t, "acme", "b"))
 	}
 	list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{})
 	if err != nil || len(list.GetInstances()) != 3 {
@@ -370,7 +430,8 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 	}
 	var all []string
 	for token := "-"; token != ""; {
-		res, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageSize: 1, PageToken: strings.TrimPrefix(token, "-")})
+		res, err := f.admin.ListWorkflows(as(t, "acme"),
+			&adminv1.ListWorkflowsRequest{PageSize: 1, PageToken: strings.TrimPrefix(token, "-")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -409,7 +470,8 @@ func TestDueWork_WithoutRecordIsDeadLetter(t *testing.T) {
 	f.run(t)
 	wait(t, "there is no dead letter", func() bool {
 		letters := f.letters(t)
-		return len(letters) == 1 && strings.Contains(letters[0].GetCause(), "no record") && strings.Contains(letters[0].GetCause(), id)
+		return len(letters) == 1 && strings.Contains(letters[0].GetCause(), "no record") &&
+			strings.Contains(letters[0].GetCause(), id)
 	})
 }
 
@@ -436,7 +498,8 @@ func TestRecord_ExpiresAfterInstanceEnds(t *testing.T) {
 		}
 		msg, err := stream.GetLastMsgForSubject(t.Context(), "$KV.instances.acme.transfer."+got.GetInstanceId())
 		if err != nil || msg.Header.Get("Nats-TTL") != want {
-			t.Errorf("%s, %v: its record expires after %q, %v; want %q", id, got.GetState(), msg.Header.Get("Nats-TTL"), err, want)
+			t.Errorf("%s, %v: its record expires after %q, %v; want %q", id, got.GetState(), msg.Header.Get("Nats-TTL"),
+				err, want)
 		}
 	}
 }

@@ -73,20 +73,22 @@ func (s *Service) rearmBucket(ctx context.Context, bucket string, used map[strin
 	for {
 		began, read := time.Now(), 0
 		var suspects []*instance
-		err := natsclient.ReadPart(ctx, s.js, stream, prefix+">", next, rearmPart, func(msg *jetstream.RawStreamMsg) error {
-			next = msg.Sequence + 1
-			read++
-			var i instance
-			if json.Unmarshal(msg.Data, &i) != nil || i.State.ended() {
-				return nil //nolint:nilerr // a deleted key's marker, or of another version
-			}
-			used[i.Model] = true
-			i.revision, i.earlier = msg.Sequence, bucket == streams.BucketWorkflows
-			if s.isSuspect(strings.TrimPrefix(msg.Subject, prefix), &i, time.Since(msg.Time)) {
-				suspects = append(suspects, &i)
-			}
-			return nil
-		})
+		err := natsclient.ReadPart(
+			ctx, s.js, stream, prefix+">", next, rearmPart, func(msg *jetstream.RawStreamMsg) error {
+				next = msg.Sequence + 1
+				read++
+				var i instance
+				if json.Unmarshal(msg.Data, &i) != nil || i.State.ended() {
+					return nil //nolint:nilerr // a deleted key's marker, or of another version
+				}
+				used[i.Model] = true
+				i.revision, i.earlier = msg.Sequence, bucket == streams.BucketWorkflows
+				if s.isSuspect(strings.TrimPrefix(msg.Subject, prefix), &i, time.Since(msg.Time)) {
+					suspects = append(suspects, &i)
+				}
+				return nil
+			},
+		)
 		if err != nil || read == 0 {
 			return err
 		}
@@ -161,12 +163,14 @@ func (s *Service) triggered(ctx context.Context, i *instance) context.Context {
 	rc, _ := contextkit.FromContext(contextkit.TenantContext(ctx, i.tenant))
 	if meta.Version > 0 && meta.Version <= rearmVersions {
 		subject := streams.EventSubject(i.tenant, meta.AggregateType, meta.AggregateID)
-		_ = natsclient.ReadPart(ctx, s.js, streams.Events, subject, 1, int(meta.Version), func(msg *jetstream.RawStreamMsg) error {
-			if event, err := journal.ReadEvent(journal.RawMessage(msg)); err == nil && event.ID == meta.EventID {
-				rc = event.Context
-			}
-			return nil
-		}) // without it the instance continues too
+		_ = natsclient.ReadPart(
+			ctx, s.js, streams.Events, subject, 1, int(meta.Version), func(msg *jetstream.RawStreamMsg) error {
+				if event, err := journal.ReadEvent(journal.RawMessage(msg)); err == nil && event.ID == meta.EventID {
+					rc = event.Context
+				}
+				return nil
+			},
+		) // without it the instance continues too
 	}
 	rc.CausationID, rc.RequestID = meta.EventID, contextkit.NewID()
 	rc.Depth++

@@ -83,7 +83,8 @@ func TestRearm_SkipsWaitsWithMessage(t *testing.T) {
 	}
 	names := map[string]string{}
 	sequence := func(instance string) uint64 {
-		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: instance})
+		got, err := f.admin.GetWorkflow(as(t, "acme"),
+			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: instance})
 		if err != nil {
 			return 0
 		}

@@ -41,7 +41,10 @@ func (e *engine) prepare(ctx context.Context, i *instance, name string, s model.
 		return made, err
 	}
 	if digest := made.digest(); !bytes.Equal(digest, stored.Digest) {
-		return nil, &undrivableError{step: name, message: "the step was sent with content that differs from what the model makes now"}
+		return nil, &undrivableError{
+			step:    name,
+			message: "the step was sent with content that differs from what the model makes now",
+		}
 	}
 	made.Key = stored.Key
 	return made, nil
@@ -99,7 +102,14 @@ func (r *request) record() *request {
 // whether it has one; after any other error, it is sent again.
 func (e *engine) send(ctx context.Context, i *instance, step string, r *request) error {
 	if r.URL != "" {
-		err := e.webhooks.Post(ctx, webhook.Call{Source: i.Workflow + "/" + step, Target: r.URL, Body: r.Body, Key: r.Key, Repeated: r.sent, Trial: i.trial})
+		err := e.webhooks.Post(ctx, webhook.Call{
+			Source:   i.Workflow + "/" + step,
+			Target:   r.URL,
+			Body:     r.Body,
+			Key:      r.Key,
+			Repeated: r.sent,
+			Trial:    i.trial,
+		})
 		var refusal *webhook.RefusedError
 		if errors.As(err, &refusal) {
 			return &refusedError{message: refusal.Reason}
@@ -113,8 +123,12 @@ func (e *engine) send(ctx context.Context, i *instance, step string, r *request)
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	_, err = e.commands.Submit(ctx, &aggregatev1.SubmitRequest{
-		TenantId: i.tenant.String(), AggregateType: r.Aggregate, AggregateId: r.ID,
-		Command: r.Command, Payload: payload, IdempotencyKey: r.Key,
+		TenantId:       i.tenant.String(),
+		AggregateType:  r.Aggregate,
+		AggregateId:    r.ID,
+		Command:        r.Command,
+		Payload:        payload,
+		IdempotencyKey: r.Key,
 	})
 	return e.refusal(r, err)
 }

@@ -28,7 +28,13 @@ var localHooks = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Pla
 func withHook(hook string) model.Source {
 	return func(ctx context.Context) (string, []byte, error) {
 		name, source, err := model.Wallet(ctx)
-		return name, append(source, []byte("\n  tell:\n    on: wallet.opened\n    steps:\n      - {name: tell, webhook: {url: \""+hook+"\", body: {owner: event.owner}}}\n")...), err
+		return name, append(
+			source,
+			[]byte(
+				"\n  tell:\n    on: wallet.opened\n    steps:\n      - {name: tell, webhook: {url: \""+hook+
+					"\", body: {owner: event.owner}}}\n",
+			)...,
+		), err
 	}
 }
 
@@ -74,9 +80,11 @@ func TestRetries_FailingWebhooksDelayNoOtherWorkflow(t *testing.T) {
 			if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED {
 				t.Fatalf("the transfer ends as %v", got.GetState())
 			}
-			wait(t, "most instances are not scheduled for their next attempt", func() bool { return f.retries(t, "acme") >= int64(many)/2 })
+			wait(t, "most instances are not scheduled for their next attempt",
+				func() bool { return f.retries(t, "acme") >= int64(many)/2 })
 			if n := calls.Load(); n > int64(many)/2 {
-				t.Errorf("a receiver that fails was called %d times for %d instances: its breaker does not open", n, many)
+				t.Errorf("a receiver that fails was called %d times for %d instances: its breaker does not open", n,
+					many)
 			}
 			if path == "/silent" {
 				close(release)
@@ -92,7 +100,8 @@ func TestRetries_FailingCommandsDelayNoOtherWorkflow(t *testing.T) {
 	var fails atomic.Bool
 	fails.Store(true)
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
-		if fails.Load() && strings.HasSuffix(req.GetIdempotencyKey(), ":debit") && req.GetPayload().AsMap()["amount"] == 1.0 {
+		if fails.Load() && strings.HasSuffix(req.GetIdempotencyKey(), ":debit") &&
+			req.GetPayload().AsMap()["amount"] == 1.0 {
 			return connect.NewError(connect.CodeUnavailable, "not now")
 		}
 		return nil
@@ -118,7 +127,11 @@ func TestRetries_FailingCommandsDelayNoOtherWorkflow(t *testing.T) {
 // Workflows of one event end independently: one that fails permanently becomes a dead letter while another one is
 // retried.
 func TestRetries_FinalFailureIsNotHiddenByAnotherRetry(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	server := httptest.NewServer(
+		http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		),
+	)
 	defer server.Close()
 	source := func(ctx context.Context) (string, []byte, error) {
 		name, text, err := withHook("'" + server.URL + "'")(ctx)
@@ -133,7 +146,8 @@ func TestRetries_FinalFailureIsNotHiddenByAnotherRetry(t *testing.T) {
 	f.submit(t, "acme", "wallet", "a", "open", map[string]any{"owner": "x"})
 	wait(t, "there is no dead letter", func() bool {
 		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
-		return err == nil && len(res.GetLetters()) == 1 && strings.Contains(res.GetLetters()[0].GetCause(), "workflow badwhen")
+		return err == nil && len(res.GetLetters()) == 1 &&
+			strings.Contains(res.GetLetters()[0].GetCause(), "workflow badwhen")
 	})
 	wait(t, "the webhook is not scheduled again", func() bool { return f.retries(t, "acme") == 1 })
 }
@@ -153,7 +167,18 @@ func TestRetries_ExhaustedStepIsDeadLetter(t *testing.T) {
 		w.WriteHeader(code)
 	}))
 	defer server.Close()
-	f := startWith(t, withSteps(t, debit+fmt.Sprintf("      - {name: tell, retry: {for: 1d, attempts: 4}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n", server.URL)+complete), localHooks)
+	f := startWith(
+		t,
+		withSteps(
+			t,
+			debit+
+				fmt.Sprintf(
+					"      - {name: tell, retry: {for: 1d, attempts: 4}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n",
+					server.URL,
+				)+complete,
+		),
+		localHooks,
+	)
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "t", "b", 100)
 	wait(t, "the retry is not scheduled", func() bool { return f.retries(t, "acme") == 1 })
@@ -176,10 +201,12 @@ func TestRetries_ExhaustedStepIsDeadLetter(t *testing.T) {
 	}
 	code = http.StatusOK
 	mu.Unlock()
-	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil || res.GetReplayed() != 1 {
+	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil ||
+		res.GetReplayed() != 1 {
 		t.Fatalf("%v, %v", res, err)
 	}
-	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, tell done, complete done" || f.balance(t, "acme", "a") != 900 {
+	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, tell done, complete done" ||
+		f.balance(t, "acme", "a") != 900 {
 		t.Errorf("%s, a has %v", steps(got), f.balance(t, "acme", "a"))
 	}
 }
@@ -193,7 +220,18 @@ func TestRetries_AttemptsAreCountedPerStep(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	f := startWith(t, withSteps(t, debit+fmt.Sprintf("      - {name: tell, retry: {attempts: 2}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n", server.URL)+complete), localHooks)
+	f := startWith(
+		t,
+		withSteps(
+			t,
+			debit+
+				fmt.Sprintf(
+					"      - {name: tell, retry: {attempts: 2}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n",
+					server.URL,
+				)+complete,
+		),
+		localHooks,
+	)
 	f.wallets(t, "acme")
 	var failed atomic.Bool
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
@@ -230,10 +268,12 @@ func TestDepth_BoundsWorkflowThatStartsItself(t *testing.T) {
 		letters = res.GetLetters()
 		return err == nil && len(letters) > 0
 	})
-	if balance := f.balance(t, "acme", "a"); balance != 15 || len(letters) != 1 || !strings.Contains(letters[0].GetCause(), `caused by a chain of 5 workflows, and does not start "interest"`) {
+	if balance := f.balance(t, "acme", "a"); balance != 15 || len(letters) != 1 ||
+		!strings.Contains(letters[0].GetCause(), `caused by a chain of 5 workflows, and does not start "interest"`) {
 		t.Errorf("the wallet has %v; letters %v; want five workflows, and a letter", balance, letters)
 	}
-	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil || res.GetReplayed() != 0 {
+	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil ||
+		res.GetReplayed() != 0 {
 		t.Errorf("a replay continues: %v, %v", res, err)
 	}
 	if balance := f.balance(t, "acme", "a"); balance != 15 {

@@ -59,7 +59,8 @@ func (r *revisions) retain(ctx context.Context, m *model.Model) error {
 	at := kept.Time
 	if time.Since(at) >= revisionTouch {
 		at = time.Now()
-		_, err := r.bucket.Put(contextkit.PlatformContext(ctx), m.Revision, models.Document{Text: m.Text, Revision: m.Revision}, kept.Revision)
+		_, err := r.bucket.Put(contextkit.PlatformContext(ctx), m.Revision,
+			models.Document{Text: m.Text, Revision: m.Revision}, kept.Revision)
 		if err != nil && !errors.Is(err, kv.ErrChanged) { // another runner has stored it
 			return fmt.Errorf("store model revision: %w", err)
 		}

@@ -26,7 +26,11 @@ func TestRevisions_ExpireAfterLastInstanceEnds(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	_, document, err := withSteps(t, debit+"      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'"+server.URL+"'\", body: {to: event.to}}}\n"+complete)(t.Context())
+	_, document, err := withSteps(
+		t,
+		debit+"      - {name: tell, retry: {attempts: 1}, webhook: {url: \"'"+server.URL+
+			"'\", body: {to: event.to}}}\n"+complete,
+	)(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,10 +68,14 @@ func TestRevisions_ExpireAfterLastInstanceEnds(t *testing.T) {
 		t.Error("the model of an unfinished instance is removed")
 	}
 	healthy.Store(true)
-	if _, err := f.admin.RetryWorkflow(as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "old", Reason: "it is back"}); err != nil {
+	if _, err := f.admin.RetryWorkflow(
+		as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "old", Reason: "it is back"},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.inState(t, "old", adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED); steps(got) != "debit done, tell done, complete done" {
+	if got := f.inState(
+		t, "old", adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
+	); steps(got) != "debit done, tell done, complete done" {
 		t.Errorf("%s", steps(got))
 	}
 	expire(time.Hour) // an instance may be starting with it

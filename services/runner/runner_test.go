@@ -115,7 +115,10 @@ func asRunner(next connect.ClientFunc) connect.ClientFunc {
 
 // startOn is startWith over a JetStream, for the given tenants. If prepare is given, it is called instead of starting
 // a runner.
-func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks webhook.Config, served []string, prepare ...func(*fixture)) *fixture {
+func startOn(
+	t *testing.T, js jetstream.JetStream, source model.Source, hooks webhook.Config, served []string,
+	prepare ...func(*fixture),
+) *fixture {
 	t.Helper()
 	tenants, err := rpc.ParseTenants(served)
 	if err != nil {
@@ -127,7 +130,17 @@ func startOn(t *testing.T, js jetstream.JetStream, source model.Source, hooks we
 	}
 	server := connect.NewServer(contextkit.ServerInterceptor)
 	service.Register(server)
-	f := &fixture{source: source, hooks: hooks, served: served, js: js, gate: &gate{next: gatewayv1connect.NewCommandServiceClient(contextkit.NewClient(connectinprocess.New(server), asRunner))}}
+	f := &fixture{
+		source: source,
+		hooks:  hooks,
+		served: served,
+		js:     js,
+		gate: &gate{
+			next: gatewayv1connect.NewCommandServiceClient(
+				contextkit.NewClient(connectinprocess.New(server), asRunner),
+			),
+		},
+	}
 	for _, f2 := range prepare {
 		f2(f)
 		return f
@@ -145,7 +158,9 @@ func (f *fixture) run(t *testing.T) {
 	}
 	f.models = registry(t, f.source)
 	f.config.Node, f.config.Lease = f.nodeID, lease.Config{Lost: f.lost, Every: f.lost / 10}
-	if f.node, err = runner.New(t.Context(), f.config, f.js, f.models, tenants, f.gate, f.hooks, nil, f.log); err != nil {
+	if f.node, err = runner.New(
+		t.Context(), f.config, f.js, f.models, tenants, f.gate, f.hooks, nil, f.log,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if f.before != nil {
@@ -185,7 +200,12 @@ func (f *fixture) submit(t *testing.T, tenant, aggregateType, id, command string
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.gate.next.Submit(as(t, tenant), &aggregatev1.SubmitRequest{AggregateType: aggregateType, AggregateId: id, Command: command, Payload: object}); err != nil {
+	if _, err := f.gate.next.Submit(as(t, tenant), &aggregatev1.SubmitRequest{
+		AggregateType: aggregateType,
+		AggregateId:   id,
+		Command:       command,
+		Payload:       object,
+	}); err != nil {
 		t.Fatalf("%s %s: %v", command, id, err)
 	}
 }
@@ -204,7 +224,8 @@ func (f *fixture) transfer(t *testing.T, tenant, id, to string, amount int) {
 
 func (f *fixture) balance(t *testing.T, tenant, wallet string) float64 {
 	t.Helper()
-	res, err := f.gate.next.GetAggregate(as(t, tenant), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: wallet})
+	res, err := f.gate.next.GetAggregate(as(t, tenant),
+		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: wallet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +237,8 @@ func (f *fixture) ended(t *testing.T, tenant, id string) *adminv1.GetWorkflowRes
 	t.Helper()
 	var last *adminv1.GetWorkflowResponse
 	wait(t, "workflow "+id+" does not end", func() bool {
-		res, err := f.admin.GetWorkflow(as(t, tenant), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
+		res, err := f.admin.GetWorkflow(as(t, tenant),
+			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
 		if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
 			t.Fatal(err)
 		}
@@ -259,9 +281,11 @@ func TestWorkflow_CompletesOrIsCompensated(t *testing.T) {
 		state adminv1.WorkflowState
 		steps string
 	}{
-		"good":    {adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED, "debit done, credit done, complete done"},
-		"nowhere": {adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED, "debit done, credit refused, undo debit done, fail done"},
-		"poor":    {adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED, "debit refused, fail done"},
+		"good": {adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED, "debit done, credit done, complete done"},
+		"nowhere": {
+			adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED, "debit done, credit refused, undo debit done, fail done",
+		},
+		"poor": {adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED, "debit refused, fail done"},
 	}
 	for id, want := range cases {
 		if got := f.ended(t, "acme", id); got.GetState() != want.state || steps(got) != want.steps {
@@ -271,7 +295,9 @@ func TestWorkflow_CompletesOrIsCompensated(t *testing.T) {
 	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 700 || b != 300 {
 		t.Errorf("balances %v and %v, want 700 and 300", a, b)
 	}
-	if _, err := f.admin.GetWorkflow(as(t, "globex"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "good"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := f.admin.GetWorkflow(
+		as(t, "globex"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "good"},
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("another tenant's instance: %v", err)
 	}
 }
@@ -290,12 +316,22 @@ func TestCommand_CarriesContextOfTrigger(t *testing.T) {
 		seen = append(seen, rc)
 		return nil
 	})
-	trigger := contextkit.RequestContext{TenantID: natstest.Tenant(t, "acme"), CorrelationID: "corr-1", RequestID: "req-1", Traceparent: contextkit.NewTraceparent()}
+	trigger := contextkit.RequestContext{
+		TenantID:      natstest.Tenant(t, "acme"),
+		CorrelationID: "corr-1",
+		RequestID:     "req-1",
+		Traceparent:   contextkit.NewTraceparent(),
+	}
 	payload, err := structpb.NewStruct(map[string]any{"from": "a", "to": "b", "amount": 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := f.gate.next.Submit(contextkit.NewContext(t.Context(), trigger), &aggregatev1.SubmitRequest{AggregateType: "transfer", AggregateId: "t", Command: "request", Payload: payload})
+	res, err := f.gate.next.Submit(contextkit.NewContext(t.Context(), trigger), &aggregatev1.SubmitRequest{
+		AggregateType: "transfer",
+		AggregateId:   "t",
+		Command:       "request",
+		Payload:       payload,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,9 +342,13 @@ func TestCommand_CarriesContextOfTrigger(t *testing.T) {
 		t.Fatalf("%d commands, want three", len(seen))
 	}
 	for _, rc := range seen {
-		if rc.TenantID.String() != "acme" || rc.CorrelationID != "corr-1" || rc.CausationID != res.GetEvents()[0].GetId() ||
+		if rc.TenantID.String() != "acme" || rc.CorrelationID != "corr-1" ||
+			rc.CausationID != res.GetEvents()[0].GetId() ||
 			rc.Traceparent.TraceID != trigger.Traceparent.TraceID || rc.RequestID == "req-1" || rc.RequestID == "" {
-			t.Errorf("a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a new request id", rc)
+			t.Errorf(
+				"a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a new request id",
+				rc,
+			)
 		}
 	}
 }
@@ -375,7 +415,8 @@ func TestDrain_FinishesWorkInFlightAndStartsNone(t *testing.T) {
 	short, cancel := context.WithTimeout(platform(t), 300*time.Millisecond)
 	defer cancel()
 	res, err := f.admin.Drain(short, &adminv1.DrainRequest{})
-	if err != nil || res.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_DRAINING || res.GetStatus().GetInFlight() != 1 {
+	if err != nil || res.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_DRAINING ||
+		res.GetStatus().GetInFlight() != 1 {
 		t.Fatalf("with work in flight, at the deadline: %v, %v; want draining with 1 in flight", res, err)
 	}
 	if f.node.Ready(t.Context(), contextkit.TenantID{}) == nil {
@@ -385,15 +426,19 @@ func TestDrain_FinishesWorkInFlightAndStartsNone(t *testing.T) {
 	close(release)
 	f.ended(t, "acme", "in-flight")
 	for range 2 { // asking twice does no more than asking once
-		if res, err = f.admin.Drain(platform(t), &adminv1.DrainRequest{}); err != nil || res.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_DRAINED || res.GetStatus().GetInFlight() != 0 {
+		if res, err = f.admin.Drain(platform(t), &adminv1.DrainRequest{}); err != nil ||
+			res.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_DRAINED || res.GetStatus().GetInFlight() != 0 {
 			t.Fatalf("drained: %v, %v", res, err)
 		}
 	}
-	if _, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "later"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := f.admin.GetWorkflow(
+		as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "later"},
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Fatalf("a drained node has begun work: %v", err)
 	}
 	for range 2 {
-		if resumed, err := f.admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil || resumed.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_RUNNING {
+		if resumed, err := f.admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil ||
+			resumed.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_RUNNING {
 			t.Fatalf("resumed: %v, %v", resumed, err)
 		}
 	}
@@ -453,16 +498,20 @@ func TestPauseTenant_SurvivesRestartAndAffectsOnlyTenant(t *testing.T) {
 	f.wallets(t, "acme")
 	f.wallets(t, "globex")
 	for range 2 {
-		if res, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"}); err != nil || !res.GetTenant().GetPaused() {
+		if res, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"}); err != nil ||
+			!res.GetTenant().GetPaused() {
 			t.Fatalf("%v, %v", res, err)
 		}
 	}
-	if _, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "globex"}); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := f.admin.PauseTenant(
+		as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "globex"},
+	); connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Fatalf("pausing another tenant than the call's: %v", err)
 	}
 	wait(t, "the pause does not take effect", func() bool {
 		status, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
-		return err == nil && status.GetStatus().GetTenants()[0].GetPaused() && f.node.Ready(t.Context(), natstest.Tenant(t, "acme")) != nil
+		return err == nil && status.GetStatus().GetTenants()[0].GetPaused() &&
+			f.node.Ready(t.Context(), natstest.Tenant(t, "acme")) != nil
 	})
 	f.stop()
 	f.transfer(t, "acme", "t", "b", 100)
@@ -474,15 +523,20 @@ func TestPauseTenant_SurvivesRestartAndAffectsOnlyTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tenant := range status.GetStatus().GetTenants() {
-		if paused := tenant.GetTenantId() == "acme"; tenant.GetPaused() != paused || (tenant.GetPending() == 1) != paused {
+		if paused := tenant.GetTenantId() == "acme"; tenant.GetPaused() != paused ||
+			(tenant.GetPending() == 1) != paused {
 			t.Errorf("%v: want acme paused with one event waiting, and globex neither", tenant)
 		}
 	}
-	if _, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := f.admin.GetWorkflow(
+		as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"},
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Fatalf("a paused tenant's work has begun: %v", err)
 	}
 	for range 2 {
-		if res, err := f.admin.ResumeTenant(as(t, "acme"), &adminv1.ResumeTenantRequest{TenantId: "acme"}); err != nil || res.GetTenant().GetPaused() {
+		if res, err := f.admin.ResumeTenant(
+			as(t, "acme"), &adminv1.ResumeTenantRequest{TenantId: "acme"},
+		); err != nil || res.GetTenant().GetPaused() {
 			t.Fatalf("%v, %v", res, err)
 		}
 	}
@@ -491,7 +545,12 @@ func TestPauseTenant_SurvivesRestartAndAffectsOnlyTenant(t *testing.T) {
 
 func TestPauseTenant_ReachesEveryRunner(t *testing.T) {
 	one := start(t)
-	two := &fixture{served: one.served, js: one.js, gate: one.gate, source: one.source}
+	two := &fixture{
+		served: one.served,
+		js:     one.js,
+		gate:   one.gate,
+		source: one.source,
+	}
 	two.run(t)
 	for _, paused := range []bool{true, false, true, false} {
 		var err error
@@ -521,7 +580,8 @@ func TestWorkflow_FailedCompensationIsDeadLetter(t *testing.T) {
 	})
 	f.transfer(t, "acme", "t", "missing", 100)
 	got := f.ended(t, "acme", "t")
-	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_FAILED || steps(got) != "debit done, credit refused, undo debit refused, fail done" {
+	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_FAILED ||
+		steps(got) != "debit done, credit refused, undo debit refused, fail done" {
 		t.Fatalf("%v with %s", got.GetState(), steps(got))
 	}
 	stream, err := f.js.Stream(t.Context(), streams.DeadLetters)
@@ -530,7 +590,10 @@ func TestWorkflow_FailedCompensationIsDeadLetter(t *testing.T) {
 	}
 	wait(t, "no dead letter is stored", func() bool {
 		letter, err := stream.GetLastMsgForSubject(t.Context(), streams.DeadLetterSubject(natstest.Tenant(t, "acme")))
-		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be compensated") && strings.Contains(string(letter.Data), "missing") &&
-			letter.Header.Get("tenant-id") == "acme" && letter.Header.Get("x-correlation-id") != "" && len(letter.Header.Get("traceparent")) == 55
+		return err == nil && strings.Contains(fmt.Sprint(letter.Header), "could not be compensated") &&
+			strings.Contains(string(letter.Data), "missing") &&
+			letter.Header.Get(
+				"tenant-id",
+			) == "acme" && letter.Header.Get("x-correlation-id") != "" && len(letter.Header.Get("traceparent")) == 55
 	})
 }

@@ -48,8 +48,12 @@ func schedule(ctx context.Context, js jetstream.JetStream, subject string, i *in
 func (w *worker) dueConsumer(ctx context.Context) (jetstream.Consumer, error) {
 	name := "due-" + w.tenant.String()
 	consumer, err := w.js.CreateOrUpdateConsumer(ctx, streams.Work, jetstream.ConsumerConfig{
-		Durable: name, FilterSubject: streams.WorkSubject(w.tenant, "*", "*"), AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4 * tenantConcurrency,
+		Durable:       name,
+		FilterSubject: streams.WorkSubject(w.tenant, "*", "*"),
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1,
+		MaxAckPending: 4 * tenantConcurrency,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer %s: %w", name, err)
@@ -66,7 +70,12 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.TermWithReason("malformed") // a retry cannot help
 		return
 	}
-	work := workqueue.Due{Tenant: w.tenant, Workflow: parts[2], Instance: parts[3], Context: rc}
+	work := workqueue.Due{
+		Tenant:   w.tenant,
+		Workflow: parts[2],
+		Instance: parts[3],
+		Context:  rc,
+	}
 	failed := 0
 	if meta, err := msg.Metadata(); err == nil {
 		work.Time, failed = meta.Timestamp, int(meta.NumDelivered)-1 //nolint:gosec // small

@@ -22,14 +22,21 @@ func TestWait_OfMonthsIsChainedByNATSClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &engine{js: js, instances: records, postponed: &postponed{held: new(atomic.Int64)}}
-	source := []byte("model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\nworkflows: {w: {on: a.e, steps: [{name: rest, wait: \"'P70D'\"}, {name: s, submit: {aggregate: a, id: \"'1'\", command: x}}]}}\n")
+	source := []byte(
+		"model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\nworkflows: {w: {on: a.e, steps: [{name: rest, wait: \"'P70D'\"}, {name: s, submit: {aggregate: a, id: \"'1'\", command: x}}]}}\n",
+	)
 	m, err := model.ParseContext(ctx, "m", source)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rest := &m.Workflows()[0].Steps[0]
 	began := time.Now()
-	i := &instance{Workflow: "w", ID: "i", State: stateRunning, tenant: acme}
+	i := &instance{
+		Workflow: "w",
+		ID:       "i",
+		State:    stateRunning,
+		tenant:   acme,
+	}
 	schedule := func() time.Time {
 		t.Helper()
 		stream, err := js.Stream(ctx, streams.Work)
@@ -78,7 +85,8 @@ func TestWait_OfMonthsIsChainedByNATSClock(t *testing.T) {
 		t.Errorf("an attempt whose time has not come: %v, %v", later, err)
 	}
 	// The next delay starts then too; otherwise there would be none as long as the clock is behind.
-	if err := e.postpone(ctx, i, &stepError{name: "s", err: errors.New("503")}, 0); err != nil || i.Attempts.Next.Before(i.woken) {
+	if err := e.postpone(ctx, i, &stepError{name: "s", err: errors.New("503")}, 0); err != nil ||
+		i.Attempts.Next.Before(i.woken) {
 		t.Errorf("%v; the next attempt is at %v, want it after %v", err, i.Attempts, i.woken)
 	}
 }

@@ -120,7 +120,10 @@ type Config struct {
 }
 
 // New returns a runner that sends commands with commands and webhooks as configured by hooks. timeline may be nil.
-func New(ctx context.Context, config Config, js jetstream.JetStream, documents *model.Registry, tenants *rpc.Tenants, commands Commander, hooks webhook.Config, timeline *timeline.Recorder, log zerolog.Logger) (*Service, error) {
+func New(
+	ctx context.Context, config Config, js jetstream.JetStream, documents *model.Registry, tenants *rpc.Tenants,
+	commands Commander, hooks webhook.Config, timeline *timeline.Recorder, log zerolog.Logger,
+) (*Service, error) {
 	webhooks := webhook.New(hooks)
 	pinned, err := openRevisions(ctx, js)
 	if err != nil {
@@ -156,16 +159,33 @@ func New(ctx context.Context, config Config, js jetstream.JetStream, documents *
 		return nil, err
 	}
 	s := &Service{
-		node: config.Node, journal: journal, lease: held, cursors: cursors, flags: flags,
+		node:       config.Node,
+		journal:    journal,
+		lease:      held,
+		cursors:    cursors,
+		flags:      flags,
 		rearmEvery: config.Rearm,
 		maxDepth:   cmp.Or(config.MaxDepth, defaultMaxDepth),
 		answers:    response.NewLimiter(config.Answers),
 		pages:      token.NewNumbers(secret, "runner/page", config.Tokens),
-		webhooks:   webhooks, commands: commands, turns: newTurns(nodeConcurrency), timeline: timeline,
-		tenants: tenants, models: documents, js: js, decisions: decisions, pinned: pinned, history: history, log: log,
-		workers: map[contextkit.TenantID]*worker{}, paused: map[contextkit.TenantID]bool{}, decided: map[contextkit.TenantID]uint64{},
-		active: map[contextkit.TenantID]*active{}, changed: make(chan struct{}),
-		settled: settlePeriod, nodesKnown: make(chan struct{}),
+		webhooks:   webhooks,
+		commands:   commands,
+		turns:      newTurns(nodeConcurrency),
+		timeline:   timeline,
+		tenants:    tenants,
+		models:     documents,
+		js:         js,
+		decisions:  decisions,
+		pinned:     pinned,
+		history:    history,
+		log:        log,
+		workers:    map[contextkit.TenantID]*worker{},
+		paused:     map[contextkit.TenantID]bool{},
+		decided:    map[contextkit.TenantID]uint64{},
+		active:     map[contextkit.TenantID]*active{},
+		changed:    make(chan struct{}),
+		settled:    settlePeriod,
+		nodesKnown: make(chan struct{}),
 	}
 	if s.starts, err = openStarts(ctx, js, journal, history); err != nil {
 		return nil, err
@@ -195,10 +215,26 @@ func (s *Service) workerOf(tenant contextkit.TenantID) *worker {
 	w, ok := s.workers[tenant]
 	if !ok {
 		w = &worker{
-			turns: s.turns, starts: s.starts, tenant: tenant, js: s.js, models: s.models, finish: finishTimeout, awaits: s.awaits, unreadable: s.journal.Unreadable,
+			turns:      s.turns,
+			starts:     s.starts,
+			tenant:     tenant,
+			js:         s.js,
+			models:     s.models,
+			finish:     finishTimeout,
+			awaits:     s.awaits,
+			unreadable: s.journal.Unreadable,
 			engine: &engine{
-				models: s.models, instances: s.instances, revisions: s.pinned, history: s.history, commands: s.commands, webhooks: s.webhooks,
-				js: s.js, timeline: s.timeline, failing: &s.failing, postponed: &postponed{held: &s.heldRetries}, maxDepth: s.maxDepth,
+				models:    s.models,
+				instances: s.instances,
+				revisions: s.pinned,
+				history:   s.history,
+				commands:  s.commands,
+				webhooks:  s.webhooks,
+				js:        s.js,
+				timeline:  s.timeline,
+				failing:   &s.failing,
+				postponed: &postponed{held: &s.heldRetries},
+				maxDepth:  s.maxDepth,
 			},
 			log: s.log.With().Str("tenant", tenant.String()).Logger(),
 			obsolete: func(ctx context.Context) (bool, error) {

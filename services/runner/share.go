@@ -23,7 +23,8 @@ func (s *Service) candidates() []candidate {
 	for _, m := range members {
 		switch {
 		case m.ID == own:
-			out = append(out, candidate{node: m.Node, mine: true, serves: func(contextkit.TenantID) bool { return true }})
+			out = append(out,
+				candidate{node: m.Node, mine: true, serves: func(contextkit.TenantID) bool { return true }})
 		case m.Taking && m.Node != s.node:
 			out = append(out, candidate{node: m.Node, serves: s.served(m)})
 		}

@@ -38,7 +38,12 @@ func (i *instance) message() adminv1.WorkflowState {
 // subject returns the aggregate whose event started the instance.
 func (i *instance) subject() *adminv1.WorkflowSubject {
 	meta := i.Trigger.Meta
-	return &adminv1.WorkflowSubject{AggregateType: meta.AggregateType, AggregateId: meta.AggregateID, Version: meta.Version, EventId: meta.EventID}
+	return &adminv1.WorkflowSubject{
+		AggregateType: meta.AggregateType,
+		AggregateId:   meta.AggregateID,
+		Version:       meta.Version,
+		EventId:       meta.EventID,
+	}
 }
 
 func (a *attempts) message() *adminv1.WorkflowAttempts {
@@ -46,8 +51,11 @@ func (a *attempts) message() *adminv1.WorkflowAttempts {
 		return nil
 	}
 	out := &adminv1.WorkflowAttempts{
-		Step: a.Step, Failed: int32(a.Failed), LastError: a.Error, //nolint:gosec // far below 2^31
-		First: timestamppb.New(a.First), Last: timestamppb.New(a.Last),
+		Step:      a.Step,
+		Failed:    int32(a.Failed),
+		LastError: a.Error, //nolint:gosec // far below 2^31
+		First:     timestamppb.New(a.First),
+		Last:      timestamppb.New(a.Last),
 	}
 	if !a.Next.IsZero() {
 		out.Next = timestamppb.New(a.Next)
@@ -82,7 +90,9 @@ func (s *Service) instance(ctx context.Context, tenant contextkit.TenantID, work
 
 // triggerOf returns the id of an aggregate's event that may have started a workflow, if it is among the aggregate's
 // first [rearmVersions] in the journal.
-func (s *Service) triggerOf(ctx context.Context, tenant contextkit.TenantID, workflow, name string) (event string, found bool) {
+func (s *Service) triggerOf(
+	ctx context.Context, tenant contextkit.TenantID, workflow, name string,
+) (event string, found bool) {
 	w, ok := s.models.Current().Workflow(workflow)
 	if !ok {
 		return "", false
@@ -99,11 +109,13 @@ func (s *Service) triggerOf(ctx context.Context, tenant contextkit.TenantID, wor
 		return "", false
 	}
 	subject := streams.EventSubject(tenant, w.On.Aggregate, id)
-	err := natsclient.ReadPart(ctx, s.js, streams.Events, subject, 1, int(version), func(msg *jetstream.RawStreamMsg) error {
-		if read, err := journal.ReadEvent(journal.RawMessage(msg)); err == nil && read.Version == version {
-			event = read.UniqueID()
-		}
-		return nil
-	})
+	err := natsclient.ReadPart(
+		ctx, s.js, streams.Events, subject, 1, int(version), func(msg *jetstream.RawStreamMsg) error {
+			if read, err := journal.ReadEvent(journal.RawMessage(msg)); err == nil && read.Version == version {
+				event = read.UniqueID()
+			}
+			return nil
+		},
+	)
 	return event, err == nil && event != ""
 }

@@ -42,9 +42,16 @@ type starts struct {
 	after    map[string]uint64
 }
 
-func openStarts(ctx context.Context, js jetstream.JetStream, journal *journal.Journal, applied *kv.Bucket[models.Document]) (*starts, error) {
+func openStarts(
+	ctx context.Context, js jetstream.JetStream, journal *journal.Journal, applied *kv.Bucket[models.Document],
+) (*starts, error) {
 	bucket, err := kv.Open[startRecord](ctx, js, streams.BucketRunner)
-	return &starts{js: js, journal: journal, bucket: bucket, applied: applied}, err
+	return &starts{
+		js:      js,
+		journal: journal,
+		bucket:  bucket,
+		applied: applied,
+	}, err
 }
 
 // of returns, by workflow identity, the sequence after which events start a model's workflows, and stores it for new
@@ -103,7 +110,8 @@ func (s *starts) since(ctx context.Context, m *model.Model, added []string) (map
 	if err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(history, func(kept kv.Entry[models.Document]) bool { return kept.Value.Revision == m.Revision })
+	at := slices.IndexFunc(history,
+		func(kept kv.Entry[models.Document]) bool { return kept.Value.Revision == m.Revision })
 	var sequence uint64
 	if at >= 0 {
 		sequence = history[at].Value.Sequence

@@ -33,15 +33,20 @@ func TestStarts_WorkflowOfModelThatNoRunnerUsed(t *testing.T) {
 	var applied uint64
 	apply := func(sequence uint64, note string, workflows ...string) *model.Model {
 		t.Helper()
-		text := "model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\nworkflows: # " + note + "\n"
+		text := "model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\nworkflows: # " +
+			note + "\n"
 		for _, name := range workflows {
-			text += fmt.Sprintf("  %s: {on: a.e, steps: [{name: s, submit: {aggregate: a, id: \"'1'\", command: x}}]}\n", name)
+			text += fmt.Sprintf(
+				"  %s: {on: a.e, steps: [{name: s, submit: {aggregate: a, id: \"'1'\", command: x}}]}\n", name,
+			)
 		}
 		m, err := model.ParseStored(ctx, "m", []byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if applied, err = documents.Put(ctx, models.Key, models.Document{Text: text, Revision: m.Revision, Sequence: sequence}, applied); err != nil {
+		if applied, err = documents.Put(
+			ctx, models.Key, models.Document{Text: text, Revision: m.Revision, Sequence: sequence}, applied,
+		); err != nil {
 			t.Fatal(err)
 		}
 		return m

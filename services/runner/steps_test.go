@@ -49,7 +49,8 @@ func TestWait_SurvivesRestart(t *testing.T) {
 	began := time.Now()
 	f.transfer(t, "acme", "t", "b", 100)
 	get := func() *adminv1.GetWorkflowResponse {
-		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
+		got, err := f.admin.GetWorkflow(as(t, "acme"),
+			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
 		if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
 			t.Fatal(err)
 		}
@@ -119,14 +120,22 @@ func TestMigration_MovesInstanceToModelInUse(t *testing.T) {
 	f.source = func(ctx context.Context) (string, []byte, error) {
 		name, source, err := old(ctx)
 		for _, change := range [][2]string{
-			{"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.amount}",
+			{
+				"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.amount}",
 				"    events:\n      requested:\n        version: 2\n        upcasts:\n        - {from: 1, set: {cents: event.amount}, drop: [amount]}\n" +
-					"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.cents}"},
-			{"amount: event.amount, state: \"'requested'\", reason", "amount: event.cents, state: \"'requested'\", reason"},
+					"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.cents}",
+			},
+			{
+				"amount: event.amount, state: \"'requested'\", reason",
+				"amount: event.cents, state: \"'requested'\", reason",
+			},
 			{"to: cmd.to, amount: cmd.amount", "to: cmd.to, cents: cmd.amount"},
 			{debit, strings.ReplaceAll(debit, "event.amount", "event.cents")},
 			{"cool", "rest"},
-			{"    on: transfer.requested\n", "    on: transfer.requested\n    migrate: {from: any, rename: {cool: rest}}\n"},
+			{
+				"    on: transfer.requested\n",
+				"    on: transfer.requested\n    migrate: {from: any, rename: {cool: rest}}\n",
+			},
 		} {
 			if !strings.Contains(string(source), change[0]) {
 				t.Errorf("the model has no %q", change[0])
@@ -136,7 +145,8 @@ func TestMigration_MovesInstanceToModelInUse(t *testing.T) {
 		return name, source, err
 	}
 	f.run(t)
-	if got := f.ended(t, "acme", "t"); steps(got) != "rest done, debit done, complete done" || got.GetModel() != f.models.Current().Revision || got.GetTrigger().AsMap()["cents"] != 100.0 {
+	if got := f.ended(t, "acme", "t"); steps(got) != "rest done, debit done, complete done" ||
+		got.GetModel() != f.models.Current().Revision || got.GetTrigger().AsMap()["cents"] != 100.0 {
 		t.Errorf("%s of %v", steps(got), got.GetTrigger())
 	}
 	if got := f.balance(t, "acme", "a"); got != 900 {
@@ -165,7 +175,8 @@ func TestWorkflows_FailedOneDoesNotStopRetriesOfOthers(t *testing.T) {
 	}
 	wait(t, "there is no dead letter", func() bool {
 		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
-		return err == nil && len(res.GetLetters()) == 1 && strings.Contains(res.GetLetters()[0].GetCause(), "workflow transfer")
+		return err == nil && len(res.GetLetters()) == 1 &&
+			strings.Contains(res.GetLetters()[0].GetCause(), "workflow transfer")
 	})
 	wait(t, "the other workflow does not complete", func() bool {
 		got, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "notice", InstanceId: "t"})
@@ -195,8 +206,12 @@ func TestWebhook_HasOneEffectAndIsCompensated(t *testing.T) {
 		w.WriteHeader(code)
 	}))
 	defer server.Close()
-	hook := fmt.Sprintf("      - {name: tell, webhook: {url: \"'%s/paid/' + event.to\", body: {amount: event.amount, to: event.to}}}\n", server.URL)
-	f := startWith(t, withSteps(t, debit+hook+complete), webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true})
+	hook := fmt.Sprintf(
+		"      - {name: tell, webhook: {url: \"'%s/paid/' + event.to\", body: {amount: event.amount, to: event.to}}}\n",
+		server.URL,
+	)
+	f := startWith(t, withSteps(t, debit+hook+complete),
+		webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true})
 	f.wallets(t, "acme")
 	f.transfer(t, "acme", "good", "b", 100)
 	if got := f.ended(t, "acme", "good"); steps(got) != "debit done, tell done, complete done" {
@@ -209,16 +224,24 @@ func TestWebhook_HasOneEffectAndIsCompensated(t *testing.T) {
 	code = http.StatusGone
 	mu.Unlock()
 	f.transfer(t, "acme", "bad", "b", 100)
-	if got := f.ended(t, "acme", "bad"); steps(got) != "debit done, tell refused, undo debit done" || !strings.Contains(got.GetSteps()[1].GetMessage(), "410") {
+	if got := f.ended(t, "acme", "bad"); steps(got) != "debit done, tell refused, undo debit done" ||
+		!strings.Contains(got.GetSteps()[1].GetMessage(), "410") {
 		t.Errorf("%s: %v", steps(got), got.GetSteps())
 	}
 }
 
 func TestParallelSteps_AllCompleteOrAllAreCompensated(t *testing.T) {
 	pay := func(name, wallet string) string {
-		return fmt.Sprintf("          - {name: %s, submit: {aggregate: wallet, id: %s, command: deposit, payload: {amount: 10}}, undo: {aggregate: wallet, id: %s, command: withdraw, payload: {amount: 10}}}\n", name, wallet, wallet)
+		return fmt.Sprintf(
+			"          - {name: %s, submit: {aggregate: wallet, id: %s, command: deposit, payload: {amount: 10}}, undo: {aggregate: wallet, id: %s, command: withdraw, payload: {amount: 10}}}\n",
+			name, wallet, wallet,
+		)
 	}
-	f := startWith(t, withSteps(t, "      - name: pay\n        parallel:\n"+pay("one", "event.from")+pay("two", "event.to")+complete), webhook.Config{})
+	f := startWith(
+		t,
+		withSteps(t, "      - name: pay\n        parallel:\n"+pay("one", "event.from")+pay("two", "event.to")+complete),
+		webhook.Config{},
+	)
 	f.wallets(t, "acme")
 	// They run concurrently: each is held until both have begun.
 	var begun sync.WaitGroup
@@ -244,7 +267,8 @@ func TestParallelSteps_AllCompleteOrAllAreCompensated(t *testing.T) {
 	}
 	f.gate.set(nil)
 	f.transfer(t, "acme", "half", "missing", 1)
-	if got := f.ended(t, "acme", "half"); steps(got) != "one done, two refused, undo one done" || got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED {
+	if got := f.ended(t, "acme", "half"); steps(got) != "one done, two refused, undo one done" ||
+		got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED {
 		t.Errorf("%s", steps(got))
 	}
 }

@@ -78,7 +78,8 @@ func (s *Service) decideCursors(ctx context.Context, able time.Duration) (bool, 
 			return false, nil
 		}
 		s.log.Info().Msg("all runners read triggers by cursors from now on")
-		if _, err = s.flags.Put(contextkit.PlatformContext(ctx), cursorsKey, s.node, 0); err != nil && !errors.Is(err, kv.ErrChanged) {
+		if _, err = s.flags.Put(contextkit.PlatformContext(ctx), cursorsKey, s.node, 0); err != nil &&
+			!errors.Is(err, kv.ErrChanged) {
 			return false, err
 		}
 		revision, _, err = s.usesCursors(ctx)

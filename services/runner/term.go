@@ -57,7 +57,16 @@ type term struct {
 }
 
 func (s *Service) newTerm(ctx context.Context, id string) *term {
-	return &term{service: s, id: id, ctx: ctx, detached: context.WithoutCancel(ctx), tenants: map[contextkit.TenantID]*owned{}, claimed: map[*owned]bool{}, waiting: map[*owned]bool{}, changed: make(chan struct{}, 1)}
+	return &term{
+		service:  s,
+		id:       id,
+		ctx:      ctx,
+		detached: context.WithoutCancel(ctx),
+		tenants:  map[contextkit.TenantID]*owned{},
+		claimed:  map[*owned]bool{},
+		waiting:  map[*owned]bool{},
+		changed:  make(chan struct{}, 1),
+	}
 }
 
 // spawn runs f in a goroutine that the term waits for.
@@ -157,7 +166,11 @@ func (t *term) options() tail.Options {
 	for _, workflow := range t.service.models.Current().Workflows() {
 		types[workflow.On.Aggregate] = true
 	}
-	return tail.Options{Events: window, Bytes: windowBytes / 2, Accept: func(aggregateType string) bool { return types[aggregateType] }}
+	return tail.Options{
+		Events: window,
+		Bytes:  windowBytes / 2,
+		Accept: func(aggregateType string) bool { return types[aggregateType] },
+	}
 }
 
 // leave releases a tenant: running work is finished, unless the tenant is lost. The tenant stays in t.tenants until
@@ -182,7 +195,9 @@ func (t *term) depart(ctx context.Context, o *owned, cause error) {
 		ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 		defer cancel()
 		if err := o.flush(ctx, true); err != nil {
-			t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("released a tenant without its last cursor; its next owner repeats work, with one effect")
+			t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg(
+				"released a tenant without its last cursor; its next owner repeats work, with one effect",
+			)
 		}
 	}
 	t.unclaim(o)
@@ -327,7 +342,9 @@ func (t *term) noteProgress(ctx context.Context) {
 		t.mu.Unlock()
 		for _, o := range tenants {
 			if err := o.note(ctx); err != nil && ctx.Err() == nil {
-				t.service.log.Debug().Err(err).Str("tenant", o.tenant.String()).Msg("writing an idle tenant's cursor failed, retrying")
+				t.service.log.Debug().Err(err).Str("tenant", o.tenant.String()).Msg(
+					"writing an idle tenant's cursor failed, retrying",
+				)
 			}
 		}
 	}
@@ -351,7 +368,9 @@ func (t *term) flushCursors(ctx context.Context) {
 		for _, o := range claimed {
 			group.Go(func() error {
 				if err := o.flush(ctx, false); err != nil && ctx.Err() == nil && !errors.Is(err, errFenced) {
-					t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg("writing a cursor failed, retrying")
+					t.service.log.Warn().Err(err).Str("tenant", o.tenant.String()).Msg(
+						"writing a cursor failed, retrying",
+					)
 				}
 				return nil
 			})

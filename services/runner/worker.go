@@ -76,8 +76,12 @@ func (w *worker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 		return nil, err
 	}
 	consumer, err := w.js.CreateOrUpdateConsumer(ctx, streams.Events, jetstream.ConsumerConfig{
-		Durable: w.consumerName(), FilterSubjects: subjects, AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 4 * tenantConcurrency,
+		Durable:        w.consumerName(),
+		FilterSubjects: subjects,
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		AckWait:        ackWait,
+		MaxDeliver:     -1,
+		MaxAckPending:  4 * tenantConcurrency,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer %s: %w", w.consumerName(), err)
@@ -110,7 +114,10 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 // take processes the consumer's messages until ctx ends.
-func (w *worker) take(ctx context.Context, consumer jetstream.Consumer, working *errgroup.Group, work func(context.Context, jetstream.Msg)) error {
+func (w *worker) take(
+	ctx context.Context, consumer jetstream.Consumer, working *errgroup.Group,
+	work func(context.Context, jetstream.Msg),
+) error {
 	name := consumer.CachedInfo().Name
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(tenantConcurrency))
 	if err != nil {
@@ -183,7 +190,13 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		w.log.Error().Err(err).Msg("not a message of JetStream")
 		return
 	}
-	event, err := journal.ReadEvent(journal.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp})
+	event, err := journal.ReadEvent(journal.Message{
+		Subject:  msg.Subject(),
+		Header:   msg.Headers(),
+		Data:     msg.Data(),
+		Sequence: meta.Sequence.Stream,
+		Time:     meta.Timestamp,
+	})
 	if unreadable, ok := errors.AsType[*journal.UnreadableError](err); ok {
 		w.unreadable(unreadable)
 		_ = msg.TermWithReason("no event") // it stays in the journal
@@ -262,9 +275,12 @@ func (w *worker) react(ctx context.Context, event journal.Event, t try) error {
 // finishAttempt ends an attempt at a workflow's instance (nil: it has no record) with the error err: it schedules the
 // next attempt, or stores a dead letter. It returns an error if neither was possible or necessary: then the caller
 // drives the instance again soon.
-func (w *worker) finishAttempt(ctx context.Context, event journal.Event, workflow string, i *instance, err error, t try) error {
+func (w *worker) finishAttempt(
+	ctx context.Context, event journal.Event, workflow string, i *instance, err error, t try,
+) error {
 	rc, _ := contextkit.FromContext(ctx) // due work has it, its event has not
-	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id", rc.CorrelationID).Logger()
+	log := w.log.With().Str("workflow", workflow).Str("event_id", event.ID).Str("correlation_id",
+		rc.CorrelationID).Logger()
 	var failure *stepError
 	if i != nil && errors.As(err, &failure) && !final(err) && !errors.Is(ctx.Err(), context.Canceled) {
 		before, revision := t.unstored.of(workflow, failure), i.revision
@@ -284,7 +300,12 @@ func (w *worker) finishAttempt(ctx context.Context, event journal.Event, workflo
 			if _, held := failure.held(); held {
 				level = zerolog.DebugLevel // no attempt was made, and the receiver's failures are logged
 			}
-			log.WithLevel(level).Err(err).Str("instance", i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step failed, retrying")
+			log.WithLevel(
+				level,
+			).Err(
+				err,
+			).Str("instance",
+				i.ID).Int("failed", i.Attempts.Failed).Time("next", i.Attempts.Next).Msg("a step failed, retrying")
 			return nil
 		case !final(postponed):
 			return errors.Join(err, postponed)
@@ -300,12 +321,16 @@ func (w *worker) finishAttempt(ctx context.Context, event journal.Event, workflo
 
 // final reports whether another attempt would fail too.
 func final(err error) bool {
-	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) || errors.Is(err, errNoRecord) || errors.Is(err, model.ErrEvaluation) || errors.Is(err, journal.ErrMalformedEvent) ||
+	return errors.Is(err, errFailed) || errors.Is(err, errStuck) || errors.Is(err, errDepth) ||
+		errors.Is(err, errNoRecord) || errors.Is(err, model.ErrEvaluation) ||
+		errors.Is(err, journal.ErrMalformedEvent) ||
 		errors.Is(err, nats.ErrMaxPayload) // of a record that cannot be stored
 }
 
 // storeDeadLetter stores a dead letter of a workflow's instance (nil: it has no record) for an event.
-func (w *worker) storeDeadLetter(ctx context.Context, event journal.Event, workflow string, i *instance, cause error) error {
+func (w *worker) storeDeadLetter(
+	ctx context.Context, event journal.Event, workflow string, i *instance, cause error,
+) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 	defer cancel()
 	if rc, ok := contextkit.FromContext(ctx); ok {

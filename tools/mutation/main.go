@@ -30,15 +30,23 @@ import (
 func main() {
 	budget := flag.Duration("time", 10*time.Minute, "time for all packages")
 	only := flag.String("file", "", "regular expression of the files to change")
-	skip := flag.String("skip", `\b[lL]og\b|\.Msg\(|\.Inc\(\)|\.Observe\(|\.WithLabelValues\(|MustRegister|panic\(`, "regular expression of source lines to leave out")
+	skip := flag.String("skip", `\b[lL]og\b|\.Msg\(|\.Inc\(\)|\.Observe\(|\.WithLabelValues\(|MustRegister|panic\(`,
+		"regular expression of source lines to leave out")
 	seed := flag.Uint64("seed", 1, "seed of the order")
-	known := flag.String("known", "", "file with a known survivor per line, as this command prints them, and its reason")
+	known := flag.String("known", "",
+		"file with a known survivor per line, as this command prints them, and its reason")
 	short := flag.Bool("short", false, "run the tests with -short")
 	run := flag.String("run", "", "run these tests alone")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), *budget)
 	defer cancel()
-	r := runner{only: regexp.MustCompile(*only), skip: regexp.MustCompile(*skip), seed: *seed, short: *short, run: *run}
+	r := runner{
+		only:  regexp.MustCompile(*only),
+		skip:  regexp.MustCompile(*skip),
+		seed:  *seed,
+		short: *short,
+		run:   *run,
+	}
 	if err := r.readKnown(*known); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -49,7 +57,8 @@ func main() {
 			os.Exit(2)
 		}
 	}
-	fmt.Printf("%d mutants killed, %d survived (%d of them known), %d did not compile, %d not tried for lack of time\n", r.killed, r.survived, r.expected, r.invalid, r.left)
+	fmt.Printf("%d mutants killed, %d survived (%d of them known), %d did not compile, %d not tried for lack of time\n",
+		r.killed, r.survived, r.expected, r.invalid, r.left)
 	if r.survived > r.expected {
 		os.Exit(1)
 	}
@@ -154,7 +163,8 @@ func (r *runner) try(ctx context.Context, dir, work string, took time.Duration, 
 	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
 		return err
 	}
-	out, err := r.test(ctx, dir, "-overlay="+overlay, "-failfast", fmt.Sprintf("-timeout=%v", max(10*time.Second, 3*took)))
+	out, err := r.test(ctx, dir, "-overlay="+overlay, "-failfast",
+		fmt.Sprintf("-timeout=%v", max(10*time.Second, 3*took)))
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:

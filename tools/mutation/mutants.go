@@ -27,7 +27,8 @@ func (m mutant) String() string {
 
 // swaps are the operators that are exchanged.
 var swaps = map[token.Token][]token.Token{
-	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR}, token.GTR: {token.GEQ, token.LEQ}, token.GEQ: {token.GTR, token.LSS},
+	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR}, token.GTR: {token.GEQ, token.LEQ},
+	token.GEQ: {token.GTR, token.LSS},
 	token.EQL: {token.NEQ}, token.NEQ: {token.EQL}, token.LAND: {token.LOR}, token.LOR: {token.LAND},
 	token.ADD: {token.SUB}, token.SUB: {token.ADD}, token.MUL: {token.QUO}, token.QUO: {token.MUL},
 }
@@ -48,7 +49,12 @@ func mutants(path string) ([]mutant, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &finder{path: path, text: text, lines: strings.Split(string(text), "\n"), positions: token.NewFileSet()}
+	f := &finder{
+		path:      path,
+		text:      text,
+		lines:     strings.Split(string(text), "\n"),
+		positions: token.NewFileSet(),
+	}
 	file, err := parser.ParseFile(f.positions, path, text, parser.SkipObjectResolution)
 	if err != nil {
 		return nil, err
@@ -68,7 +74,8 @@ func (f *finder) visit(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.BinaryExpr:
 		for _, other := range swaps[n.Op] {
-			f.replace(n.OpPos, n.OpPos+token.Pos(len(n.Op.String())), other.String(), n.Op.String()+" is "+other.String())
+			f.replace(n.OpPos, n.OpPos+token.Pos(len(n.Op.String())), other.String(),
+				n.Op.String()+" is "+other.String())
 		}
 	case *ast.IfStmt:
 		f.replace(n.Cond.Pos(), n.Cond.End(), "false && ("+f.slice(n.Cond)+")", "the condition is false")
@@ -118,5 +125,12 @@ func (f *finder) slice(n ast.Node) string {
 func (f *finder) replace(from, to token.Pos, with, change string) {
 	at := f.positions.Position(from)
 	changed := string(f.text[:at.Offset]) + with + string(f.text[f.positions.Position(to).Offset:])
-	f.found = append(f.found, mutant{path: f.path, source: f.lines[at.Line-1], line: at.Line, constant: f.inConst, change: change, text: []byte(changed)})
+	f.found = append(f.found, mutant{
+		path:     f.path,
+		source:   f.lines[at.Line-1],
+		line:     at.Line,
+		constant: f.inConst,
+		change:   change,
+		text:     []byte(changed),
+	})
 }

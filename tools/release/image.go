@@ -56,11 +56,22 @@ func archive(at time.Time, entries []file) ([]byte, error) {
 		slices.Reverse(above)
 		for _, dir := range above {
 			directories = append(directories, dir)
-			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: at}); err != nil {
+			if err := w.WriteHeader(&tar.Header{
+				Typeflag: tar.TypeDir,
+				Name:     dir + "/",
+				Mode:     0o755,
+				ModTime:  at,
+			}); err != nil {
 				return nil, err
 			}
 		}
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode, Size: int64(len(f.data)), ModTime: at}); err != nil {
+		if err := w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg,
+			Name:     f.name,
+			Mode:     f.mode,
+			Size:     int64(len(f.data)),
+			ModTime:  at,
+		}); err != nil {
 			return nil, err
 		}
 		if _, err := w.Write(f.data); err != nil {
@@ -131,7 +142,8 @@ func (r *release) image() error {
 			return err
 		}
 		manifest, err := addJSON(manifestType, map[string]any{
-			"schemaVersion": 2, "mediaType": manifestType, "config": config, "layers": []descriptor{add(layerType, l.packed)}, "annotations": labels,
+			"schemaVersion": 2, "mediaType": manifestType, "config": config,
+			"layers": []descriptor{add(layerType, l.packed)}, "annotations": labels,
 		})
 		if err != nil {
 			return err
@@ -139,7 +151,8 @@ func (r *release) image() error {
 		manifest.Platform = map[string]string{"os": l.platform.os, "architecture": l.platform.arch}
 		manifests = append(manifests, manifest)
 	}
-	index, err := addJSON(indexType, map[string]any{"schemaVersion": 2, "mediaType": indexType, "manifests": manifests, "annotations": labels})
+	index, err := addJSON(indexType,
+		map[string]any{"schemaVersion": 2, "mediaType": indexType, "manifests": manifests, "annotations": labels})
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,10 @@ func (r *release) platform(p platform) error {
 	}
 	name := fmt.Sprintf("headgate_%s_%s_%s", r.version, p.os, p.arch)
 	sbom := filepath.Join(r.out, name+".cdx.json")
-	if _, err := command(".", []string{"GOFLAGS=-mod=mod"}, "go", "run", sbomTool, "bin", "-json", "-noserial", "-version", r.version, "-output", sbom, binary); err != nil {
+	if _, err := command(
+		".", []string{"GOFLAGS=-mod=mod"}, "go", "run", sbomTool, "bin", "-json", "-noserial", "-version", r.version,
+		"-output", sbom, binary,
+	); err != nil {
 		return err
 	}
 	program, err := os.ReadFile(binary)
@@ -114,7 +117,8 @@ func (r *release) platform(p platform) error {
 	}
 	entries := []file{{"headgate", 0o755, program}, {"sbom.cdx.json", 0o644, bill}}
 	if p.os == "linux" {
-		made, err := newLayer(p, r.time, append(slices.Clone(entries), file{"etc/ssl/certs/ca-certificates.crt", 0o644, r.roots}))
+		made, err := newLayer(p, r.time,
+			append(slices.Clone(entries), file{"etc/ssl/certs/ca-certificates.crt", 0o644, r.roots}))
 		if err != nil {
 			return err
 		}

@@ -74,7 +74,12 @@ type attempt struct {
 
 // NewChannel returns a channel to an address (host:port). The first call connects it.
 func NewChannel(address string, config Config) *Channel {
-	c := &Channel{address: address, config: config, conns: map[*conn]struct{}{}, pingAfter: config.PingAfter}
+	c := &Channel{
+		address:   address,
+		config:    config,
+		conns:     map[*conn]struct{}{},
+		pingAfter: config.PingAfter,
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

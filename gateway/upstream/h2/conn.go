@@ -75,9 +75,19 @@ type conn struct {
 // newConn returns a connection that has not started.
 func newConn(channel *Channel, raw net.Conn) *conn {
 	c := &conn{
-		channel: channel, net: raw, greeted: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1), began: time.Now(),
-		streams: map[uint32]*Stream{}, nextID: 1, window: firstWindow,
-		maxStreams: math.MaxInt, maxFrame: firstFrame, streamWindow: firstWindow, maxHeaders: math.MaxUint64,
+		channel:      channel,
+		net:          raw,
+		greeted:      make(chan struct{}),
+		done:         make(chan struct{}),
+		wake:         make(chan struct{}, 1),
+		began:        time.Now(),
+		streams:      map[uint32]*Stream{},
+		nextID:       1,
+		window:       firstWindow,
+		maxStreams:   math.MaxInt,
+		maxFrame:     firstFrame,
+		streamWindow: firstWindow,
+		maxHeaders:   math.MaxUint64,
 	}
 	c.control = http2.NewFramer(appender{&c.out}, nil)
 	c.headers.init(&channel.config, channel.address)
@@ -101,10 +111,15 @@ func (c *conn) start() {
 	c.out = append(c.out, http2.ClientPreface...)
 	c.queueControl(c.control.WriteSettings(
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
-		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(c.channel.config.StreamWindow)}, //nolint:gosec // a bound of megabytes
+		http2.Setting{
+			ID:  http2.SettingInitialWindowSize,
+			Val: uint32(c.channel.config.StreamWindow),
+		}, //nolint:gosec // a bound of megabytes
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderBytes},
 	))
-	c.queueControl(c.control.WriteWindowUpdate(0, uint32(c.channel.config.ConnWindow-firstWindow))) //nolint:gosec // as above
+	c.queueControl(
+		c.control.WriteWindowUpdate(0, uint32(c.channel.config.ConnWindow-firstWindow)),
+	) //nolint:gosec // as above
 	c.alive = time.AfterFunc(c.pingAfter, c.checkAlive)
 	c.channel.running.Go(c.write)
 	c.channel.running.Go(c.read)
@@ -233,7 +248,8 @@ func (c *conn) stream(id uint32) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if id%2 == 0 || id >= c.nextID {
-		return nil, fmt.Errorf("the peer answers on stream %d, which was never opened: %w", id, http2.ConnectionError(http2.ErrCodeProtocol))
+		return nil, fmt.Errorf("the peer answers on stream %d, which was never opened: %w", id,
+			http2.ConnectionError(http2.ErrCodeProtocol))
 	}
 	return c.streams[id], nil
 }

@@ -36,23 +36,28 @@ func echo(t *testing.T, options ...grpc.ServerOption) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(append(options, grpc.ForceServerCodecV2(asIs{}), grpc.MaxRecvMsgSize(16<<20), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
-		md, _ := metadata.FromIncomingContext(stream.Context())
-		if err := stream.SetHeader(metadata.MD{"got": md.Get("sent")}); err != nil {
-			return err
-		}
-		for {
-			var message []byte
-			if err := stream.RecvMsg(&message); errors.Is(err, io.EOF) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-			if err := stream.SendMsg(&message); err != nil {
-				return err
-			}
-		}
-	}))...)
+	server := grpc.NewServer(
+		append(
+			options, grpc.ForceServerCodecV2(asIs{}), grpc.MaxRecvMsgSize(16<<20),
+			grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+				md, _ := metadata.FromIncomingContext(stream.Context())
+				if err := stream.SetHeader(metadata.MD{"got": md.Get("sent")}); err != nil {
+					return err
+				}
+				for {
+					var message []byte
+					if err := stream.RecvMsg(&message); errors.Is(err, io.EOF) {
+						return nil
+					} else if err != nil {
+						return err
+					}
+					if err := stream.SendMsg(&message); err != nil {
+						return err
+					}
+				}
+			}),
+		)...,
+	)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -92,13 +97,16 @@ func TestStream_MessagesOfAllSizesRoundTrip(t *testing.T) {
 	// The peer's windows are small: sending has to wait for them.
 	address := echo(t, grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
 	channel := channelTo(t, address, config())
-	for _, size := range []int{0, 1, firstFrame - prefixBytes, firstFrame, 64 << 10, 64<<10 + 1, firstAllocation, firstAllocation + 1, 3 << 20} {
+	for _, size := range []int{
+		0, 1, firstFrame - prefixBytes, firstFrame, 64 << 10, 64<<10 + 1, firstAllocation, firstAllocation + 1, 3 << 20,
+	} {
 		message := strings.Repeat("x", max(size-1, 0)) + strings.Repeat("y", min(size, 1))
 		got, stream, err := ask(t.Context(), channel, message)
 		if err != nil || got != message {
 			t.Errorf("%d bytes come back as %d, %v", size, len(got), err)
 		}
-		if stream != nil && (len(stream.Header()) == 0 || stream.Trailer()[0] != (hpack.HeaderField{Name: "grpc-status", Value: "0"})) {
+		if stream != nil &&
+			(len(stream.Header()) == 0 || stream.Trailer()[0] != (hpack.HeaderField{Name: "grpc-status", Value: "0"})) {
 			t.Errorf("%d bytes: headers %v, trailers %v", size, stream.Header(), stream.Trailer())
 		}
 	}
@@ -158,7 +166,13 @@ func TestHeaders_ArriveUnchanged(t *testing.T) {
 	channel := channelTo(t, echo(t), config())
 	long := strings.Repeat("v", 3*firstFrame) // takes a CONTINUATION
 	for _, value := range []string{"a", "b", "b", "b", "a", "", "with spaces and ~", long, "a"} {
-		stream, err := channel.Open(t.Context(), Request{Path: "/s/m", Fields: []hpack.HeaderField{{Name: "sent", Value: value}}, Last: true, HasMessage: true, Whole: true})
+		stream, err := channel.Open(t.Context(), Request{
+			Path:       "/s/m",
+			Fields:     []hpack.HeaderField{{Name: "sent", Value: value}},
+			Last:       true,
+			HasMessage: true,
+			Whole:      true,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,8 +232,10 @@ func TestHeaders_RequestHasGRPCFields(t *testing.T) {
 
 func TestAppendTimeout_RoundsUpToEightDigits(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		1: "1n", 99_999_999: "99999999n", 100_000_000: "100000u", 100_000_001: "100001u", time.Minute: "60000000u", 100 * time.Second: "100000m",
-		28 * time.Hour: "100800S", 1200 * 24 * time.Hour: "1728000M", math.MaxInt64: "2562047H", 30 * 24 * time.Hour: "2592000S", 27*time.Hour + 1: "97200001m",
+		1: "1n", 99_999_999: "99999999n", 100_000_000: "100000u", 100_000_001: "100001u", time.Minute: "60000000u",
+		100 * time.Second: "100000m",
+		28 * time.Hour:    "100800S", 1200 * 24 * time.Hour: "1728000M", math.MaxInt64: "2562047H",
+		30 * 24 * time.Hour: "2592000S", 27*time.Hour + 1: "97200001m",
 	} {
 		if got := string(appendTimeout(nil, d)); got != want {
 			t.Errorf("%v is %s, want %s", d, got, want)
@@ -243,9 +259,15 @@ func TestPeer_FailuresMapToErrors(t *testing.T) {
 		does func(p *peer, stream uint32) error
 		want func(error) bool
 	}{
-		"it refuses the stream": {func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }, refused},
-		"it leaves before it":   {func(p *peer, _ uint32) error { return p.WriteGoAway(0, http2.ErrCodeNo, nil) }, refused},
-		"it resets the stream":  {func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeInternal) }, brokenOff},
+		"it refuses the stream": {
+			func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }, refused,
+		},
+		"it leaves before it": {
+			func(p *peer, _ uint32) error { return p.WriteGoAway(0, http2.ErrCodeNo, nil) }, refused,
+		},
+		"it resets the stream": {
+			func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeInternal) }, brokenOff,
+		},
 		"it closes the connection": {func(p *peer, _ uint32) error {
 			tcp, _ := p.Conn.(*net.TCPConn)
 			return tcp.CloseWrite()
@@ -258,7 +280,9 @@ func TestPeer_FailuresMapToErrors(t *testing.T) {
 		"it ends within a message": {func(p *peer, stream uint32) error {
 			return errors.Join(p.begin(stream), p.WriteData(stream, false, framed("yes")[:6]), p.end(stream))
 		}, because(io.ErrUnexpectedEOF)},
-		"it sends data first": {func(p *peer, stream uint32) error { return p.WriteData(stream, false, framed("yes")) }, brokenOff},
+		"it sends data first": {
+			func(p *peer, stream uint32) error { return p.WriteData(stream, false, framed("yes")) }, brokenOff,
+		},
 		"it sends headers thrice": {func(p *peer, stream uint32) error {
 			return errors.Join(p.begin(stream), p.begin(stream))
 		}, brokenOff},
@@ -269,7 +293,8 @@ func TestPeer_FailuresMapToErrors(t *testing.T) {
 			return errors.Join(p.begin(stream), p.WriteData(stream, false, []byte{0, 0x7f, 0xff, 0xff, 0xff}))
 		}, because(ErrTooLarge)},
 		"its headers are too large": {func(p *peer, stream uint32) error {
-			return p.headers(stream, false, ":status", "200", "a", strings.Repeat("x", maxHeaderBytes/2), "b", strings.Repeat("y", maxHeaderBytes/2))
+			return p.headers(stream, false, ":status", "200", "a", strings.Repeat("x", maxHeaderBytes/2), "b",
+				strings.Repeat("y", maxHeaderBytes/2))
 		}, because(ErrTooLarge)},
 		"its headers do not end": {func(p *peer, stream uint32) error {
 			err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: nil})
@@ -280,7 +305,8 @@ func TestPeer_FailuresMapToErrors(t *testing.T) {
 		}, brokenOff},
 		"it sends more than it may": {func(p *peer, stream uint32) error {
 			err := errors.Join(p.begin(stream), p.WriteData(stream, false, framed("received next")))
-			for rest := framed(strings.Repeat("x", 100<<10)); err == nil && len(rest) > 0; rest = rest[min(len(rest), firstFrame):] {
+			for rest := framed(strings.Repeat("x", 100<<10)); err == nil &&
+				len(rest) > 0; rest = rest[min(len(rest), firstFrame):] {
 				err = p.WriteData(stream, false, rest[:min(len(rest), firstFrame)])
 			}
 			reset, failed := frame[*http2.RSTStreamFrame](p)
@@ -303,9 +329,12 @@ func TestPeer_FailuresMapToErrors(t *testing.T) {
 		"it grants too much": {func(p *peer, _ uint32) error {
 			return errors.Join(p.WriteWindowUpdate(0, math.MaxInt32), p.accused(http2.ErrCodeFlowControl))
 		}, brokenOff},
-		"it grants a stream too much": {func(p *peer, stream uint32) error { return p.WriteWindowUpdate(stream, math.MaxInt32) }, brokenOff},
+		"it grants a stream too much": {
+			func(p *peer, stream uint32) error { return p.WriteWindowUpdate(stream, math.MaxInt32) }, brokenOff,
+		},
 		"its settings are wrong": {func(p *peer, _ uint32) error {
-			return errors.Join(p.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}), p.accused(http2.ErrCodeProtocol))
+			return errors.Join(p.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}),
+				p.accused(http2.ErrCodeProtocol))
 		}, brokenOff},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -380,7 +409,9 @@ func TestStream_TrailersOnlyAnswerHasNoHeaders(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(p.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "5"), p.left())
+		return errors.Join(
+			p.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "5"), p.left(),
+		)
 	}), config())
 	_, stream, err := ask(t.Context(), channel, "?")
 	if !errors.Is(err, io.EOF) || len(stream.Header()) != 0 || len(stream.Trailer()) != 3 {
@@ -432,22 +463,24 @@ func TestGoAway_TooManyPingsSlowsPings(t *testing.T) {
 func TestChannel_CallsWaitForFreeStream(t *testing.T) {
 	first, second := make(chan uint32, 1), make(chan uint32, 1)
 	answer := make(chan struct{})
-	channel := channelTo(t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
-		stream, _, err := p.call()
-		if err != nil {
-			return err
-		}
-		first <- stream
-		<-answer
-		if err := p.answer(stream, "one"); err != nil {
-			return err
-		}
-		if stream, _, err = p.call(); err != nil {
-			return err
-		}
-		second <- stream
-		return errors.Join(p.answer(stream, "two"), p.left())
-	}), config())
+	channel := channelTo(
+		t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
+			stream, _, err := p.call()
+			if err != nil {
+				return err
+			}
+			first <- stream
+			<-answer
+			if err := p.answer(stream, "one"); err != nil {
+				return err
+			}
+			if stream, _, err = p.call(); err != nil {
+				return err
+			}
+			second <- stream
+			return errors.Join(p.answer(stream, "two"), p.left())
+		}), config(),
+	)
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() {
@@ -507,7 +540,9 @@ func TestStream_QueuedMessageEndsWithItsCall(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(p.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "8"), p.left())
+		return errors.Join(
+			p.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "8"), p.left(),
+		)
 	}), config())
 	stream := open(t, channel)
 	// The peer permits 64 KiB, and has sent its trailers.
@@ -536,7 +571,9 @@ func TestChannel_UnreachablePeerIsUnreached(t *testing.T) {
 	short := config()
 	short.ConnectTimeout = 50 * time.Millisecond
 	short.FirstBackoff, short.MaxBackoff = time.Hour, time.Hour
-	for name, address := range map[string]string{"nobody listens": closed.Addr().String(), "it is connected to and says nothing": silent.Addr().String()} {
+	for name, address := range map[string]string{
+		"nobody listens": closed.Addr().String(), "it is connected to and says nothing": silent.Addr().String(),
+	} {
 		channel := NewChannel(address, short)
 		for range 2 { // the second fails immediately, with the first one's error
 			_, _, err := ask(t.Context(), channel, "?")
@@ -614,7 +651,13 @@ func TestChannel_ExhaustedStreamIDsReconnect(t *testing.T) {
 
 func TestHeaders_BeyondPeersBoundAreNotSent(t *testing.T) {
 	channel := channelTo(t, echo(t, grpc.MaxHeaderListSize(1000)), config())
-	request := Request{Path: "/s/m", Fields: []hpack.HeaderField{{Name: "sent", Value: strings.Repeat("x", 1000)}}, HasMessage: true, Last: true, Whole: true}
+	request := Request{
+		Path:       "/s/m",
+		Fields:     []hpack.HeaderField{{Name: "sent", Value: strings.Repeat("x", 1000)}},
+		HasMessage: true,
+		Last:       true,
+		Whole:      true,
+	}
 	if _, err := channel.Open(t.Context(), request); !errors.Is(err, ErrHeadersTooLarge) {
 		t.Errorf("%v", err)
 	}
@@ -635,15 +678,28 @@ func TestTLS_PeerIsVerified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := echo(t, grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: material.Server().GetConfigForClient})))
-	old := tlsServer(t, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		config, err := material.Server().GetConfigForClient(hello)
-		if config != nil {
-			config = config.Clone()
-			config.NextProtos = []string{"http/1.1"}
-		}
-		return config, err
-	}})
+	node := echo(
+		t,
+		grpc.Creds(
+			credentials.NewTLS(
+				&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: material.Server().GetConfigForClient},
+			),
+		),
+	)
+	old := tlsServer(
+		t,
+		&tls.Config{
+			MinVersion: tls.VersionTLS12,
+			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				config, err := material.Server().GetConfigForClient(hello)
+				if config != nil {
+					config = config.Clone()
+					config.NextProtos = []string{"http/1.1"}
+				}
+				return config, err
+			},
+		},
+	)
 	for name, row := range map[string]struct {
 		address string
 		client  func() *tls.Config
@@ -659,7 +715,8 @@ func TestTLS_PeerIsVerified(t *testing.T) {
 			secured.TLS = row.client
 			got, _, err := ask(t.Context(), channelTo(t, row.address, secured), "who?")
 			broken, failed := errors.AsType[*BrokenError](err)
-			if reached := err == nil && got == "who?"; reached != row.reached || !reached && (!failed || !broken.Unreached) {
+			if reached := err == nil &&
+				got == "who?"; reached != row.reached || !reached && (!failed || !broken.Unreached) {
 				t.Errorf("%q, %v", got, err)
 			}
 		})
@@ -698,9 +755,14 @@ func TestHeaderBlocks_RoundTrip(t *testing.T) {
 	for round := range 300 {
 		phase := round / 20 // within which little changes
 		path := fmt.Sprintf("/s/m%d", phase%3+round%2)
-		fields := []hpack.HeaderField{{Name: "same", Value: "as before"}, {Name: "now and then", Value: fmt.Sprint(phase)}, {Name: "each", Value: fmt.Sprint(round)}}
+		fields := []hpack.HeaderField{
+			{Name: "same", Value: "as before"},
+			{Name: "now and then", Value: fmt.Sprint(phase)},
+			{Name: "each", Value: fmt.Sprint(round)},
+		}
 		for more := range phase % 5 * 10 {
-			fields = append(fields, hpack.HeaderField{Name: fmt.Sprint("more-", more, "-", phase), Value: strings.Repeat("v", more)})
+			fields = append(fields,
+				hpack.HeaderField{Name: fmt.Sprint("more-", more, "-", phase), Value: strings.Repeat("v", more)})
 		}
 		if round%20 == 10 { // smaller and larger
 			size := uint32(round * 7 % firstTable) //nolint:gosec // of a test
@@ -718,7 +780,13 @@ func TestHeaderBlocks_RoundTrip(t *testing.T) {
 		want := slices.Clone(out.common[:])
 		want[pathAt].Value = path
 		if round > 0 {
-			want = append(want, hpack.HeaderField{Name: "grpc-timeout", Value: string(appendTimeout(nil, time.Duration(round)*time.Second))})
+			want = append(
+				want,
+				hpack.HeaderField{
+					Name:  "grpc-timeout",
+					Value: string(appendTimeout(nil, time.Duration(round)*time.Second)),
+				},
+			)
 		}
 		if want = append(want, fields...); !slices.Equal(got, want) {
 			t.Fatalf("round %d: %v, want %v", round, got, want)
@@ -748,7 +816,8 @@ func FuzzHeaders(f *testing.F) {
 			var fields []hpack.HeaderField
 			for range r.IntN(8) {
 				value := strings.Repeat(string(rune('a'+r.IntN(3))), []int{0, 1, 10, 100, 5000}[r.IntN(5)])
-				fields = append(fields, hpack.HeaderField{Name: fmt.Sprintf("x-%d", r.IntN(int(names)+1)), Value: value})
+				fields = append(fields,
+					hpack.HeaderField{Name: fmt.Sprintf("x-%d", r.IntN(int(names)+1)), Value: value})
 			}
 			remaining := time.Duration(r.IntN(3)) * time.Duration(r.IntN(1e9))
 			out.encode(fields, path, remaining)
@@ -759,7 +828,8 @@ func FuzzHeaders(f *testing.F) {
 			want := slices.Clone(out.common[:])
 			want[pathAt].Value = path
 			if remaining > 0 {
-				want = append(want, hpack.HeaderField{Name: "grpc-timeout", Value: string(appendTimeout(nil, remaining))})
+				want = append(want,
+					hpack.HeaderField{Name: "grpc-timeout", Value: string(appendTimeout(nil, remaining))})
 			}
 			want = append(want, fields...)
 			for i := range got {
@@ -775,10 +845,15 @@ func FuzzHeaders(f *testing.F) {
 // FuzzTimeout formats any duration: at most eight digits and a unit, and at most one unit longer
 // than the duration.
 func FuzzTimeout(f *testing.F) {
-	for _, d := range []int64{1, 99_999_999, 100_000_000, 99_999_999_001, math.MaxInt64, int64(2000 * time.Hour), int64(100_000_000 * time.Second), int64(99_999_999*time.Minute + 1)} {
+	for _, d := range []int64{
+		1, 99_999_999, 100_000_000, 99_999_999_001, math.MaxInt64, int64(2000 * time.Hour),
+		int64(100_000_000 * time.Second), int64(99_999_999*time.Minute + 1),
+	} {
 		f.Add(d)
 	}
-	units := map[byte]time.Duration{'n': 1, 'u': time.Microsecond, 'm': time.Millisecond, 'S': time.Second, 'M': time.Minute, 'H': time.Hour}
+	units := map[byte]time.Duration{
+		'n': 1, 'u': time.Microsecond, 'm': time.Millisecond, 'S': time.Second, 'M': time.Minute, 'H': time.Hour,
+	}
 	f.Fuzz(func(t *testing.T, nanoseconds int64) {
 		d := time.Duration(nanoseconds)
 		if d <= 0 {
@@ -810,10 +885,12 @@ func FuzzPeer(f *testing.F) {
 	}
 	f.Add(record(func(p *peer) error { return p.answer(1, "yes") }))
 	f.Add(record(func(p *peer) error {
-		return errors.Join(p.begin(1), p.WriteDataPadded(1, false, framed("yes"), make([]byte, 9)), p.WritePing(false, [8]byte{}), p.end(1))
+		return errors.Join(p.begin(1), p.WriteDataPadded(1, false, framed("yes"), make([]byte, 9)),
+			p.WritePing(false, [8]byte{}), p.end(1))
 	}))
 	f.Add(record(func(p *peer) error {
-		return errors.Join(p.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1}), p.WriteGoAway(1, 0, nil), p.WriteRSTStream(1, 7))
+		return errors.Join(p.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1}),
+			p.WriteGoAway(1, 0, nil), p.WriteRSTStream(1, 7))
 	}))
 	f.Fuzz(func(t *testing.T, says []byte) {
 		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -46,8 +46,10 @@ func (h *outbound) init(config *Config, authority string) {
 		scheme = "https"
 	}
 	h.common = [...]hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: scheme}, {Name: ":path"}, {Name: ":authority", Value: authority},
-		{Name: "content-type", Value: "application/grpc+proto"}, {Name: "te", Value: "trailers"}, {Name: "user-agent", Value: config.UserAgent},
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: scheme}, {Name: ":path"},
+		{Name: ":authority", Value: authority},
+		{Name: "content-type", Value: "application/grpc+proto"}, {Name: "te", Value: "trailers"},
+		{Name: "user-agent", Value: config.UserAgent},
 	}
 }
 
@@ -79,7 +81,8 @@ func (h *outbound) encode(fields []hpack.HeaderField, path string, remaining tim
 	}
 	for _, field := range fields {
 		before, known := h.before[field.Name]
-		field.Sensitive = known && before != field.Value || !known && len(h.before) == maxNames // HPACK's form of a field that is not added
+		field.Sensitive = known && before != field.Value ||
+			!known && len(h.before) == maxNames // HPACK's form of a field that is not added
 		if known || !field.Sensitive {
 			h.before[field.Name] = field.Value
 		}
@@ -132,7 +135,13 @@ func appendTimeout(to []byte, d time.Duration) []byte {
 	for _, in := range [...]struct {
 		unit time.Duration
 		sign byte
-	}{{time.Nanosecond, 'n'}, {time.Microsecond, 'u'}, {time.Millisecond, 'm'}, {time.Second, 'S'}, {time.Minute, 'M'}} {
+	}{
+		{time.Nanosecond, 'n'},
+		{time.Microsecond, 'u'},
+		{time.Millisecond, 'm'},
+		{time.Second, 'S'},
+		{time.Minute, 'M'},
+	} {
 		if n := (int64(d) + int64(in.unit) - 1) / int64(in.unit); d <= math.MaxInt64-in.unit && n < digits {
 			return append(strconv.AppendInt(to, n, 10), in.sign)
 		}

@@ -63,7 +63,8 @@ func idle(t *testing.T, channel *Channel, memory *counted) {
 	for c := range channel.conns {
 		c.mu.Lock()
 		if len(c.streams) > 0 || len(c.waiting) > 0 || c.reserved != 0 || len(c.queue) > 0 {
-			t.Errorf("a connection has %d streams, %d waiting, %d turns and %d messages to send", len(c.streams), len(c.waiting), c.reserved, len(c.queue))
+			t.Errorf("a connection has %d streams, %d waiting, %d turns and %d messages to send", len(c.streams),
+				len(c.waiting), c.reserved, len(c.queue))
 		}
 		if c.credit >= c.channel.config.ConnWindow/4 {
 			t.Errorf("%d bytes are not granted again", c.credit)
@@ -84,7 +85,12 @@ func behaving(t *testing.T) (address string) {
 	}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(behave), ReadHeaderTimeout: time.Minute, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 20}}
+	server := &http.Server{
+		Protocols:         protocols,
+		Handler:           http.HandlerFunc(behave),
+		ReadHeaderTimeout: time.Minute,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 20},
+	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -95,7 +101,9 @@ func behaving(t *testing.T) (address string) {
 }
 
 // behaviours of a peer, by path.
-var behaviours = []string{"/echo", "/large", "/tiny", "/too-large", "/compressed", "/cut", "/reset", "/foreign", "/no-status", "/silent"}
+var behaviours = []string{
+	"/echo", "/large", "/tiny", "/too-large", "/compressed", "/cut", "/reset", "/foreign", "/no-status", "/silent",
+}
 
 func behave(w http.ResponseWriter, r *http.Request) {
 	answer := func(part []byte) {
@@ -146,9 +154,17 @@ func do(channel *Channel, r *rand.Rand, path string) error {
 		defer stop()
 	}
 	message := bytes.Repeat([]byte("m"), r.IntN(3)*r.IntN(40<<10))
-	request := Request{Path: path, Message: message, HasMessage: true, Last: true, Whole: r.IntN(2) == 0}
+	request := Request{
+		Path:       path,
+		Message:    message,
+		HasMessage: true,
+		Last:       true,
+		Whole:      r.IntN(2) == 0,
+	}
 	if r.IntN(20) == 0 {
-		request.Fields = []hpack.HeaderField{{Name: "large", Value: strings.Repeat("x", 2<<20)}} // more than the peer takes
+		request.Fields = []hpack.HeaderField{
+			{Name: "large", Value: strings.Repeat("x", 2<<20)},
+		} // more than the peer takes
 	}
 	stream, err := channel.Open(ctx, request)
 	if err != nil {
@@ -190,7 +206,8 @@ func TestChannel_ReleasesEverythingAfterCalls(t *testing.T) {
 			idle(t, channel, memory)
 			// The window is complete: answers that need nearly all of it arrive.
 			for range 3 {
-				if got, _, err := ask(t.Context(), channelAs(channel, "/large"), "?"); err != nil || len(got) != 200<<10 {
+				if got, _, err := ask(t.Context(), channelAs(channel, "/large"), "?"); err != nil ||
+					len(got) != 200<<10 {
 					t.Errorf("a large answer afterwards: %d bytes, %v", len(got), err)
 				}
 			}
@@ -221,13 +238,16 @@ func TestChannel_RejectedAnswersRestoreWindow(t *testing.T) {
 			return 10_000, p.WriteData(stream, false, make([]byte, 10_000))
 		},
 		"not gRPC's": func(p *peer, stream uint32) (int, error) {
-			return 10_000, errors.Join(p.headers(stream, false, ":status", "404"), p.WriteData(stream, true, make([]byte, 10_000)))
+			return 10_000, errors.Join(p.headers(stream, false, ":status", "404"),
+				p.WriteData(stream, true, make([]byte, 10_000)))
 		},
 		"without trailers": func(p *peer, stream uint32) (int, error) {
 			return 10_000, errors.Join(p.begin(stream), p.WriteData(stream, true, make([]byte, 10_000)))
 		},
 		"padded": func(p *peer, stream uint32) (int, error) {
-			return 6 + 200, errors.Join(p.begin(stream), p.WriteDataPadded(stream, false, []byte{1, 0, 0, 0, 0}, make([]byte, 200)))
+			return 6 +
+					200, errors.Join(p.begin(stream),
+					p.WriteDataPadded(stream, false, []byte{1, 0, 0, 0, 0}, make([]byte, 200)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -276,7 +296,8 @@ func TestChannel_RejectedAnswersRestoreWindow(t *testing.T) {
 func TestChannel_UnusedReservationGoesToNextCall(t *testing.T) {
 	for name, fail := range map[string]func(ctx context.Context, channel *Channel) error{
 		"its headers are too large": func(ctx context.Context, channel *Channel) error {
-			_, err := channel.Open(ctx, Request{Path: "/large", Fields: []hpack.HeaderField{{Name: "x", Value: strings.Repeat("x", 4000)}}})
+			_, err := channel.Open(ctx,
+				Request{Path: "/large", Fields: []hpack.HeaderField{{Name: "x", Value: strings.Repeat("x", 4000)}}})
 			return err
 		},
 		"it has no time left": func(ctx context.Context, channel *Channel) error {
@@ -287,21 +308,31 @@ func TestChannel_UnusedReservationGoesToNextCall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			first, finish := make(chan struct{}), make(chan struct{})
-			channel := channelTo(t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}, {ID: http2.SettingMaxHeaderListSize, Val: 2000}}, func(p *peer) error {
-				stream, _, err := p.call()
-				if err != nil {
-					return err
-				}
-				close(first)
-				<-finish
-				if err := p.answer(stream, "one"); err != nil {
-					return err
-				}
-				if stream, _, err = p.call(); err != nil {
-					return err
-				}
-				return errors.Join(p.answer(stream, "two"), p.left())
-			}), config())
+			channel := channelTo(
+				t,
+				script(
+					t,
+					[]http2.Setting{
+						{ID: http2.SettingMaxConcurrentStreams, Val: 1},
+						{ID: http2.SettingMaxHeaderListSize, Val: 2000},
+					},
+					func(p *peer) error {
+						stream, _, err := p.call()
+						if err != nil {
+							return err
+						}
+						close(first)
+						<-finish
+						if err := p.answer(stream, "one"); err != nil {
+							return err
+						}
+						if stream, _, err = p.call(); err != nil {
+							return err
+						}
+						return errors.Join(p.answer(stream, "two"), p.left())
+					},
+				), config(),
+			)
 			var group sync.WaitGroup
 			group.Go(func() {
 				if got, _, err := ask(t.Context(), channel, "?"); got != "one" {
@@ -352,15 +383,17 @@ func (l leaving) Err() error {
 func TestChannel_CanceledReservationGoesToNextCall(t *testing.T) {
 	config, memory := countedConfig()
 	first := make(chan struct{})
-	channel := channelTo(t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
-		one, _, err := p.call()
-		if err != nil {
-			return err
-		}
-		close(first)
-		two, _, err := p.call()
-		return errors.Join(err, p.answer(two, "two"), p.answer(one, "one"), p.left())
-	}), config)
+	channel := channelTo(
+		t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
+			one, _, err := p.call()
+			if err != nil {
+				return err
+			}
+			close(first)
+			two, _, err := p.call()
+			return errors.Join(err, p.answer(two, "two"), p.answer(one, "one"), p.left())
+		}), config,
+	)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var group sync.WaitGroup

@@ -34,7 +34,14 @@ func TestMeter_OnlyCallBeyondMemoryIsReset(t *testing.T) {
 	narrow, wide := allow(1<<20), allow(64<<20)
 	call := func(meter Meter, length int) (*Stream, error) {
 		t.Helper()
-		stream, err := channel.Open(t.Context(), Request{Path: "/test/Echo", Message: make([]byte, length), HasMessage: true, Last: true, Whole: true, Meter: meter})
+		stream, err := channel.Open(t.Context(), Request{
+			Path:       "/test/Echo",
+			Message:    make([]byte, length),
+			HasMessage: true,
+			Last:       true,
+			Whole:      true,
+			Meter:      meter,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +81,13 @@ func TestMeter_EverythingIsReleased(t *testing.T) {
 	channel := channelTo(t, echo(t), config())
 	meter := allow(256 << 10)
 	for n, length := range []int{0, 1, 100, 1000, 1024, 1025, 5000, 70_000, 2 << 20, 200_000, 2 << 20, 3} {
-		stream, err := channel.Open(t.Context(), Request{Path: "/test/Echo", Message: make([]byte, length), HasMessage: true, Last: n%3 != 0, Meter: meter})
+		stream, err := channel.Open(t.Context(), Request{
+			Path:       "/test/Echo",
+			Message:    make([]byte, length),
+			HasMessage: true,
+			Last:       n%3 != 0,
+			Meter:      meter,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

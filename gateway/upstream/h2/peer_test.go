@@ -22,9 +22,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // config has windows that are small enough to be filled.
 func config() Config {
 	return Config{
-		StreamWindow: 64 << 10, ConnWindow: 256 << 10, MaxMessageBytes: 4 << 20, ConnectTimeout: 5 * time.Second,
-		FirstBackoff: time.Millisecond, MaxBackoff: time.Millisecond, PingAfter: time.Minute, PingTimeout: time.Minute,
-		Memory: mem.DefaultBufferPool(), UserAgent: "test",
+		StreamWindow:    64 << 10,
+		ConnWindow:      256 << 10,
+		MaxMessageBytes: 4 << 20,
+		ConnectTimeout:  5 * time.Second,
+		FirstBackoff:    time.Millisecond,
+		MaxBackoff:      time.Millisecond,
+		PingAfter:       time.Minute,
+		PingTimeout:     time.Minute,
+		Memory:          mem.DefaultBufferPool(),
+		UserAgent:       "test",
 	}
 }
 
@@ -125,7 +132,12 @@ func (p *peer) headers(stream uint32, last bool, fields ...string) error {
 	}
 	block := p.block.Bytes()
 	n := min(len(block), firstFrame)
-	err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block[:n], EndHeaders: n == len(block), EndStream: last})
+	err := p.WriteHeaders(http2.HeadersFrameParam{
+		StreamID:      stream,
+		BlockFragment: block[:n],
+		EndHeaders:    n == len(block),
+		EndStream:     last,
+	})
 	for err == nil && n < len(block) {
 		m := min(len(block)-n, firstFrame)
 		err = p.WriteContinuation(stream, n+m == len(block), block[n:n+m])
@@ -182,7 +194,13 @@ func (o opener) Open(ctx context.Context, request Request) (*Stream, error) { re
 
 // ask makes a unary call.
 func ask(ctx context.Context, channel calling, message string) (string, *Stream, error) {
-	stream, err := channel.Open(ctx, Request{Path: "/any.Service/Call", Message: []byte(message), HasMessage: true, Last: true, Whole: true})
+	stream, err := channel.Open(ctx, Request{
+		Path:       "/any.Service/Call",
+		Message:    []byte(message),
+		HasMessage: true,
+		Last:       true,
+		Whole:      true,
+	})
 	if err != nil {
 		return "", nil, err
 	}

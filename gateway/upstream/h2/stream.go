@@ -57,7 +57,14 @@ type message struct {
 }
 
 func newStream(c *conn, id uint32, request *Request) *Stream {
-	s := &Stream{conn: c, id: id, window: c.streamWindow, whole: request.Whole, ready: make(chan struct{}, 1), room: c.channel.config.StreamWindow}
+	s := &Stream{
+		conn:   c,
+		id:     id,
+		window: c.streamWindow,
+		whole:  request.Whole,
+		ready:  make(chan struct{}, 1),
+		room:   c.channel.config.StreamWindow,
+	}
 	s.fields, s.messages = s.fieldSpace[:0], s.first[:0]
 	s.memory = memory{pool: c.channel.config.Memory, meter: request.Meter}
 	return s

@@ -9,7 +9,9 @@ import (
 )
 
 func TestGrowth_IsLargerForSmallHeaps(t *testing.T) {
-	for live, want := range map[uint64]int{0: 400, 8 << 20: 400, 32 << 20: 400, 64 << 20: 200, 128 << 20: 100, 1 << 30: 100} {
+	for live, want := range map[uint64]int{
+		0: 400, 8 << 20: 400, 32 << 20: 400, 64 << 20: 200, 128 << 20: 100, 1 << 30: 100,
+	} {
 		if got := growth(live); got != want {
 			t.Errorf("%d MiB live: %d %%, want %d", live>>20, got, want)
 		}

@@ -59,18 +59,28 @@ func TestConn_DeadlineHoldsWheneverItIsSet(t *testing.T) {
 		during func() time.Time   // set when it waits
 		late   bool               // the read passes its deadline; else the peer's byte comes
 	}{
-		"none":                           {},
-		"one that is far":                {before: []func() time.Time{later}},
-		"one that is near":               {before: []func() time.Time{soon}, late: true},
-		"one that has passed":            {before: []func() time.Time{func() time.Time { return past }}, late: true},
-		"a far one after a near one":     {before: []func() time.Time{soon, later}},
-		"none after a near one":          {before: []func() time.Time{soon, func() time.Time { return time.Time{} }}},
-		"a near one after a far one":     {before: []func() time.Time{later, soon}, late: true},
-		"a near one after none":          {before: []func() time.Time{func() time.Time { return time.Time{} }, soon}, late: true},
-		"one that passes while it waits": {before: []func() time.Time{later}, during: func() time.Time { return past }, late: true},
-		"a far one while it waits":       {before: []func() time.Time{soon}, during: later},
-		"none while it waits":            {before: []func() time.Time{soon}, during: func() time.Time { return time.Time{} }},
-		"a near one while it waits":      {during: soon, late: true},
+		"none":                       {},
+		"one that is far":            {before: []func() time.Time{later}},
+		"one that is near":           {before: []func() time.Time{soon}, late: true},
+		"one that has passed":        {before: []func() time.Time{func() time.Time { return past }}, late: true},
+		"a far one after a near one": {before: []func() time.Time{soon, later}},
+		"none after a near one":      {before: []func() time.Time{soon, func() time.Time { return time.Time{} }}},
+		"a near one after a far one": {before: []func() time.Time{later, soon}, late: true},
+		"a near one after none": {
+			before: []func() time.Time{func() time.Time { return time.Time{} }, soon},
+			late:   true,
+		},
+		"one that passes while it waits": {
+			before: []func() time.Time{later},
+			during: func() time.Time { return past },
+			late:   true,
+		},
+		"a far one while it waits": {before: []func() time.Time{soon}, during: later},
+		"none while it waits": {
+			before: []func() time.Time{soon},
+			during: func() time.Time { return time.Time{} },
+		},
+		"a near one while it waits": {during: soon, late: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, below, peer := latePair(t)

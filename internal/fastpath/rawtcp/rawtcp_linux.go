@@ -46,7 +46,8 @@ func (o *operation) init(trap uintptr, wait func(func(uintptr) bool) error) {
 	o.try = func(fd uintptr) bool {
 		o.n, o.errno = 0, syscall.EINTR
 		for o.errno == syscall.EINTR {
-			o.n, _, o.errno = syscall.RawSyscall(o.trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.bytes))), uintptr(len(o.bytes))) //nolint:gosec // as package syscall calls them
+			o.n, _, o.errno = syscall.RawSyscall(o.trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.bytes))),
+				uintptr(len(o.bytes))) //nolint:gosec // as package syscall calls them
 		}
 		return o.errno != syscall.EAGAIN
 	}
@@ -105,5 +106,11 @@ func (c *conn) explain(what string, err error) error {
 	if known, ok := err.(*net.OpError); ok { //nolint:errorlint // it comes as it is
 		err = known.Err
 	}
-	return &net.OpError{Op: what, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+	return &net.OpError{
+		Op:     what,
+		Net:    c.LocalAddr().Network(),
+		Source: c.LocalAddr(),
+		Addr:   c.RemoteAddr(),
+		Err:    err,
+	}
 }

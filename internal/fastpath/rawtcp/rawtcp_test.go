@@ -94,7 +94,10 @@ func TestConn_ErrorsEqualPackageNets(t *testing.T) {
 		read   error
 		write  error // the last of several: the first may not know yet
 	}{
-		{"a deadline", func(t *testing.T, c, _ net.Conn) { expire(t, c) }, os.ErrDeadlineExceeded, os.ErrDeadlineExceeded},
+		{
+			"a deadline", func(t *testing.T, c, _ net.Conn) { expire(t, c) }, os.ErrDeadlineExceeded,
+			os.ErrDeadlineExceeded,
+		},
 		{"closed here", func(t *testing.T, c, _ net.Conn) { shut(t, c) }, net.ErrClosed, net.ErrClosed},
 		{"closed there", func(t *testing.T, _, peer net.Conn) { shut(t, peer) }, io.EOF, syscall.EPIPE},
 		{"reset there", func(t *testing.T, _, peer net.Conn) { reset(t, peer) }, syscall.ECONNRESET, syscall.EPIPE},
@@ -107,7 +110,8 @@ func TestConn_ErrorsEqualPackageNets(t *testing.T) {
 				t.Errorf("Read: %v, want %v", err, tc.read)
 			}
 			var failed *net.OpError
-			if !errors.Is(tc.read, io.EOF) && (!errors.As(err, &failed) || failed.Op != "read" || failed.Source.String() != c.LocalAddr().String()) {
+			if !errors.Is(tc.read, io.EOF) &&
+				(!errors.As(err, &failed) || failed.Op != "read" || failed.Source.String() != c.LocalAddr().String()) {
 				t.Errorf("Read does not say what failed where: %#v", err)
 			}
 			for range 1000 {
@@ -118,7 +122,8 @@ func TestConn_ErrorsEqualPackageNets(t *testing.T) {
 			if !errors.Is(err, tc.write) {
 				t.Errorf("Write: %v, want %v", err, tc.write)
 			}
-			if timeout, ok := errors.AsType[net.Error](err); !ok || timeout.Timeout() != errors.Is(tc.write, os.ErrDeadlineExceeded) {
+			if timeout, ok := errors.AsType[net.Error](err); !ok ||
+				timeout.Timeout() != errors.Is(tc.write, os.ErrDeadlineExceeded) {
 				t.Errorf("Write does not say whether time is over: %#v", err)
 			}
 		})

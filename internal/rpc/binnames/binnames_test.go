@@ -94,7 +94,13 @@ func (c *client) send(size int, padding uint8, priority http2.PriorityParam) {
 	c.block.Reset()
 	first := block[:min(size, len(block))]
 	block = block[len(first):]
-	_ = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: first, EndHeaders: len(block) == 0, PadLength: padding, Priority: priority})
+	_ = c.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID:      c.stream,
+		BlockFragment: first,
+		EndHeaders:    len(block) == 0,
+		PadLength:     padding,
+		Priority:      priority,
+	})
 	for len(block) > 0 {
 		part := block[:min(size, len(block))]
 		block = block[len(part):]
@@ -140,7 +146,12 @@ func TestConn_RenamesBinaryHeadersAlone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newClient()
 		names := rapid.OneOf(
-			rapid.SampledFrom([]string{"x-custom-bin", "-bin", "a-bin", "x-bin-x", "xbin", "some-thing-bin", "x-bi", "user-agent", strings.Repeat("long", 40) + "-bin", "x-%", "x-~-bin"}),
+			rapid.SampledFrom(
+				[]string{
+					"x-custom-bin", "-bin", "a-bin", "x-bin-x", "xbin", "some-thing-bin", "x-bi", "user-agent",
+					strings.Repeat("long", 40) + "-bin", "x-%", "x-~-bin",
+				},
+			),
 			rapid.StringMatching(`[a-z0-9!#$&'*+.^_|~-]{1,12}(-bin|bin|n)?`),
 		)
 		for range rapid.IntRange(1, 4).Draw(t, "blocks") {
@@ -149,7 +160,11 @@ func TestConn_RenamesBinaryHeadersAlone(t *testing.T) {
 				_ = c.hpack.WriteField(hpack.HeaderField{Name: ":method", Value: "POST"})
 			}
 			for range rapid.IntRange(0, 6).Draw(t, "fields") {
-				field := hpack.HeaderField{Name: names.Draw(t, "name"), Value: rapid.StringMatching(`[ -~]{0,200}`).Draw(t, "value"), Sensitive: rapid.Bool().Draw(t, "sensitive")}
+				field := hpack.HeaderField{
+					Name:      names.Draw(t, "name"),
+					Value:     rapid.StringMatching(`[ -~]{0,200}`).Draw(t, "value"),
+					Sensitive: rapid.Bool().Draw(t, "sensitive"),
+				}
 				switch kind := rapid.IntRange(0, 4).Draw(t, "kind"); kind {
 				case 0, 1:
 					c.plain([]byte{0x00, 0x10}[kind], field.Name, field.Value)
@@ -158,11 +173,16 @@ func TestConn_RenamesBinaryHeadersAlone(t *testing.T) {
 				}
 			}
 			size := rapid.SampledFrom([]int{16 << 10, 300}).Draw(t, "frame")
-			c.send(size, uint8(rapid.IntRange(0, 20).Draw(t, "padding")), http2.PriorityParam{Weight: uint8(rapid.IntRange(0, 1).Draw(t, "weight"))})
+			c.send(size, uint8(rapid.IntRange(0, 20).Draw(t, "padding")),
+				http2.PriorityParam{Weight: uint8(rapid.IntRange(0, 1).Draw(t, "weight"))})
 		}
 		data := c.out.Bytes()
 		before := parse(t, data)
-		after := parse(t, through(data, rapid.SliceOf(rapid.IntRange(1, 40)).Draw(t, "chunks"), rapid.SampledFrom([]int{1, 2, 9, 24, 4096}).Draw(t, "read")))
+		after := parse(
+			t,
+			through(data, rapid.SliceOf(rapid.IntRange(1, 40)).Draw(t, "chunks"),
+				rapid.SampledFrom([]int{1, 2, 9, 24, 4096}).Draw(t, "read")),
+		)
 		whole := parse(t, through(data, nil, 64<<10))
 		for i, block := range before {
 			for j, field := range block {
@@ -170,7 +190,8 @@ func TestConn_RenamesBinaryHeadersAlone(t *testing.T) {
 					t.Fatalf("%v becomes %v, want the name %s", field, got, renamed(field.Name))
 				}
 				// A name in pieces of one byte for each read may keep its letter: nothing else may change.
-				if got := after[i][j]; got.Name != renamed(field.Name) && got.Name != field.Name || got.Value != field.Value {
+				if got := after[i][j]; got.Name != renamed(field.Name) && got.Name != field.Name ||
+					got.Value != field.Value {
 					t.Fatalf("in pieces, %v becomes %v", field, got)
 				}
 			}
@@ -206,7 +227,8 @@ func TestConn_ANameInSeveralFramesNeverBreaksAnother(t *testing.T) {
 		}
 		c.send(size, 0, http2.PriorityParam{})
 		for i, field := range parse(t, through(c.out.Bytes(), nil, 4096))[0] {
-			if name := fmt.Sprintf("x-%d-bin", i); field.Name != name && field.Name != renamed(name) || field.Value != strings.Repeat("v", i) {
+			if name := fmt.Sprintf("x-%d-bin", i); field.Name != name && field.Name != renamed(name) ||
+				field.Value != strings.Repeat("v", i) {
 				t.Errorf("in frames of %d: %v", size, field)
 			}
 		}
@@ -251,7 +273,10 @@ func FuzzConn(f *testing.F) {
 func BenchmarkConn(b *testing.B) {
 	c := newClient()
 	for range 2 {
-		for _, name := range []string{":method", ":path", ":scheme", ":authority", "content-type", "te", "grpc-timeout", "authorization", "x-tenant-id", "traceparent"} {
+		for _, name := range []string{
+			":method", ":path", ":scheme", ":authority", "content-type", "te", "grpc-timeout", "authorization",
+			"x-tenant-id", "traceparent",
+		} {
 			_ = c.hpack.WriteField(hpack.HeaderField{Name: name, Value: strings.Repeat("v", 30)})
 		}
 		c.send(16<<10, 0, http2.PriorityParam{})

@@ -29,11 +29,19 @@ const (
 // sources are the readers that a message comes from: Connect gives a bytes.Buffer, the
 // REST edge a bytes.Reader, grpc-go its own reader.
 var sources = map[string]func(t testing.TB, data []byte) io.Reader{
-	"bytes.Buffer":      func(_ testing.TB, data []byte) io.Reader { return bytes.NewBuffer(bytes.Clone(data)) },
-	"bytes.Reader":      func(_ testing.TB, data []byte) io.Reader { return bytes.NewReader(data) },
-	"bufio.Reader":      func(_ testing.TB, data []byte) io.Reader { return bufio.NewReader(bytes.NewReader(data)) },
-	"one byte a read":   func(_ testing.TB, data []byte) io.Reader { return iotest.OneByteReader(bytes.NewReader(data)) },
-	"data with its end": func(_ testing.TB, data []byte) io.Reader { return iotest.DataErrReader(bytes.NewReader(data)) },
+	"bytes.Buffer": func(_ testing.TB, data []byte) io.Reader { return bytes.NewBuffer(bytes.Clone(data)) },
+	"bytes.Reader": func(_ testing.TB, data []byte) io.Reader { return bytes.NewReader(data) },
+	"bufio.Reader": func(_ testing.TB, data []byte) io.Reader { return bufio.NewReader(bytes.NewReader(data)) },
+	"one byte a read": func(
+		_ testing.TB, data []byte,
+	) io.Reader {
+		return iotest.OneByteReader(bytes.NewReader(data))
+	},
+	"data with its end": func(
+		_ testing.TB, data []byte,
+	) io.Reader {
+		return iotest.DataErrReader(bytes.NewReader(data))
+	},
 	"io.Pipe": func(t testing.TB, data []byte) io.Reader {
 		r, w := io.Pipe()
 		t.Cleanup(func() { _ = r.Close() })
@@ -85,18 +93,20 @@ func hostile(t testing.TB) map[string]map[string][]byte {
 	inputs := map[string]map[string][]byte{
 		"gzip": {"empty members": empty.Bytes(), "an endless name": named.Bytes()},
 		"zstd": {
-			"a promise of 60 GiB":               promise,
-			"the promise again and again":       bytes.Repeat(promise, 1_000),
-			"one segment of 4 GiB":              singleSegment(1<<32 - 1),
-			"one segment of 2 GiB":              singleSegment(1 << 31),
-			"one segment of 8 MiB":              singleSegment(8 << 20),
-			"windows of 8 MiB for a byte each":  bytes.Repeat([]byte("\x28\xb5\x2f\xfd\x00\x68\x0b\x00\x00x"), 1_000),
-			"a window of 256 MiB":               wide.Bytes(),
-			"a window of 3.75 TiB":              []byte("\x28\xb5\x2f\xfd\x00\xff\x03\x00\x10\x00"),
-			"a skipped frame of 4 GiB":          []byte("\x50\x2a\x4d\x18\xff\xff\xff\xff"),
-			"skipped frames":                    bytes.Repeat([]byte("\x50\x2a\x4d\x18\x00\x00\x00\x00"), 2_000),
-			"a dictionary that is not there":    []byte("\x28\xb5\x2f\xfd\x03\x68\x01\x02\x03\x04\x03\x00\x10\x00"),
-			"frames without content, then junk": append(bytes.Repeat([]byte("\x28\xb5\x2f\xfd\x00\x68\x01\x00\x00"), 2_000), "junk"...),
+			"a promise of 60 GiB":              promise,
+			"the promise again and again":      bytes.Repeat(promise, 1_000),
+			"one segment of 4 GiB":             singleSegment(1<<32 - 1),
+			"one segment of 2 GiB":             singleSegment(1 << 31),
+			"one segment of 8 MiB":             singleSegment(8 << 20),
+			"windows of 8 MiB for a byte each": bytes.Repeat([]byte("\x28\xb5\x2f\xfd\x00\x68\x0b\x00\x00x"), 1_000),
+			"a window of 256 MiB":              wide.Bytes(),
+			"a window of 3.75 TiB":             []byte("\x28\xb5\x2f\xfd\x00\xff\x03\x00\x10\x00"),
+			"a skipped frame of 4 GiB":         []byte("\x50\x2a\x4d\x18\xff\xff\xff\xff"),
+			"skipped frames":                   bytes.Repeat([]byte("\x50\x2a\x4d\x18\x00\x00\x00\x00"), 2_000),
+			"a dictionary that is not there":   []byte("\x28\xb5\x2f\xfd\x03\x68\x01\x02\x03\x04\x03\x00\x10\x00"),
+			"frames without content, then junk": append(
+				bytes.Repeat([]byte("\x28\xb5\x2f\xfd\x00\x68\x01\x00\x00"), 2_000), "junk"...,
+			),
 		},
 		"br": {
 			"a window of 16 MiB":           deep.Bytes(),
@@ -129,7 +139,9 @@ func readBounded(c connect.Compressor, src io.Reader) (out []byte, allocated uin
 
 func TestDecompress_MemoryIsBoundedWhateverTheReader(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it measures memory, on one goroutine, for a minute under the race detector; the seeds of the fuzz targets run there")
+		t.Skip(
+			"it measures memory, on one goroutine, for a minute under the race detector; the seeds of the fuzz targets run there",
+		)
 	}
 	for name, inputs := range hostile(t) {
 		for input, data := range inputs {
@@ -152,7 +164,8 @@ func same(t testing.TB, c connect.Compressor, label string, data []byte) {
 		got, allocated, err := readBounded(c, source(t, data))
 		cut := len(got) == messageBound || len(want) == messageBound
 		if !cut && (err == nil) != (wantErr == nil) || err == nil && wantErr == nil && !bytes.Equal(got, want) {
-			t.Errorf("%s: %d bytes, %v by %s; %d bytes, %v by bytes.Reader", label, len(got), err, reader, len(want), wantErr)
+			t.Errorf("%s: %d bytes, %v by %s; %d bytes, %v by bytes.Reader", label, len(got), err, reader, len(want),
+				wantErr)
 		}
 		if allocated > memoryBound {
 			t.Errorf("%s: %d bytes allocate %d MiB by %s", label, len(data), allocated>>20, reader)

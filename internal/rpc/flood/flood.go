@@ -97,7 +97,13 @@ type Conn struct {
 // Server returns a server's connection, whose peer begins with HTTP/2's preface or speaks
 // another protocol. flooded is called once, before the connection is closed.
 func Server(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
-	return &Conn{Conn: c, flooded: flooded, writer: c, credit: Credit, filled: time.Now()}
+	return &Conn{
+		Conn:    c,
+		flooded: flooded,
+		writer:  c,
+		credit:  Credit,
+		filled:  time.Now(),
+	}
 }
 
 // Client returns a client's connection of HTTP/2. flooded is as for [Server].

@@ -89,29 +89,66 @@ func TestConn_AFloodOfAnyKindEndsIt(t *testing.T) {
 		write func(*http2.Framer) error
 		want  flood.Kind
 	}{
-		"empty CONTINUATION":          {func(f *http2.Framer) error { return errors.Join(open(f), repeat(200, empty)(f)) }, flood.Continuation},
-		"as many as a block may have": {func(f *http2.Framer) error { return errors.Join(open(f), repeat(flood.MaxContinuations, empty)(f)) }, ""},
+		"empty CONTINUATION": {
+			func(f *http2.Framer) error { return errors.Join(open(f), repeat(200, empty)(f)) }, flood.Continuation,
+		},
+		"as many as a block may have": {
+			func(f *http2.Framer) error { return errors.Join(open(f), repeat(flood.MaxContinuations, empty)(f)) }, "",
+		},
 		"small CONTINUATION": {func(f *http2.Framer) error {
-			return errors.Join(open(f), repeat(200, func(f *http2.Framer) error { return f.WriteContinuation(1, false, []byte{0x82}) })(f))
+			return errors.Join(open(f),
+				repeat(200, func(f *http2.Framer) error { return f.WriteContinuation(1, false, []byte{0x82}) })(f))
 		}, flood.Continuation},
-		"blocks of empty CONTINUATION": {repeat(200, func(f *http2.Framer) error { return errors.Join(open(f), repeat(100, empty)(f)) }), flood.Continuation},
-		"empty DATA":                   {repeat(20_000, func(f *http2.Framer) error { return f.WriteData(1, false, nil) }), flood.Data},
-		"padding alone":                {repeat(20_000, func(f *http2.Framer) error { return f.WriteDataPadded(1, false, nil, make([]byte, 9)) }), flood.Data},
-		"DATA":                         {repeat(20_000, func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) }), ""},
-		"ends of streams":              {repeat(20_000, func(f *http2.Framer) error { return errors.Join(open(f), f.WriteData(1, true, nil)) }), ""},
-		"PRIORITY":                     {repeat(20_000, func(f *http2.Framer) error { return f.WritePriority(1, http2.PriorityParam{Weight: 1}) }), flood.Priority},
-		"RST_STREAM":                   {repeat(20_000, func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) }), flood.Reset},
-		"calls that are reset":         {repeat(20_000, func(f *http2.Framer) error { return errors.Join(open(f), f.WriteRSTStream(1, http2.ErrCodeCancel)) }), ""},
-		"SETTINGS":                     {repeat(20_000, func(f *http2.Framer) error { return f.WriteSettings() }), flood.Settings},
-		"PING":                         {repeat(20_000, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) }), flood.Ping},
-		"WINDOW_UPDATE":                {repeat(20_000, func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }), flood.WindowUpdate},
-		"unknown frames":               {repeat(20_000, func(f *http2.Framer) error { return f.WriteRawFrame(0xfa, 0, 0, []byte("x")) }), flood.Other},
+		"blocks of empty CONTINUATION": {
+			repeat(200, func(f *http2.Framer) error { return errors.Join(open(f), repeat(100, empty)(f)) }),
+			flood.Continuation,
+		},
+		"empty DATA": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WriteData(1, false, nil) }), flood.Data,
+		},
+		"padding alone": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WriteDataPadded(1, false, nil, make([]byte, 9)) }),
+			flood.Data,
+		},
+		"DATA": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) }), "",
+		},
+		"ends of streams": {
+			repeat(20_000, func(f *http2.Framer) error { return errors.Join(open(f), f.WriteData(1, true, nil)) }), "",
+		},
+		"PRIORITY": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WritePriority(1, http2.PriorityParam{Weight: 1}) }),
+			flood.Priority,
+		},
+		"RST_STREAM": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) }),
+			flood.Reset,
+		},
+		"calls that are reset": {
+			repeat(20_000,
+				func(f *http2.Framer) error { return errors.Join(open(f), f.WriteRSTStream(1, http2.ErrCodeCancel)) }),
+			"",
+		},
+		"SETTINGS": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WriteSettings() }), flood.Settings,
+		},
+		"PING": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) }), flood.Ping,
+		},
+		"WINDOW_UPDATE": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }), flood.WindowUpdate,
+		},
+		"unknown frames": {
+			repeat(20_000, func(f *http2.Framer) error { return f.WriteRawFrame(0xfa, 0, 0, []byte("x")) }),
+			flood.Other,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := frames(t, tc.write)
 			for _, size := range []int{1, 7, 9, 4096, 1 << 20} {
 				if got := run(bytes.Clone(in), size); got.kind != tc.want || tc.want == "" && got.passed != len(in) {
-					t.Errorf("in pieces of %d bytes: %q after %d of %d bytes, want %q", size, got.kind, got.passed, len(in), tc.want)
+					t.Errorf("in pieces of %d bytes: %q after %d of %d bytes, want %q", size, got.kind, got.passed,
+						len(in), tc.want)
 				}
 			}
 		})
@@ -123,7 +160,8 @@ func TestConn_WhatIsSentEarnsWhatItProvokes(t *testing.T) {
 	in := frames(t, repeat(100_000, func(f *http2.Framer) error {
 		return errors.Join(f.WriteWindowUpdate(0, 10), f.WriteWindowUpdate(1, 10), f.WritePing(false, [8]byte{}))
 	}))
-	data := frames(t, func(f *http2.Framer) error { return f.WriteData(1, false, []byte("a tick")) })[len(http2.ClientPreface):]
+	data := frames(t,
+		func(f *http2.Framer) error { return f.WriteData(1, false, []byte("a tick")) })[len(http2.ClientPreface):]
 	inner := &chunks{in: in, size: 2*13 + 17}
 	conn := flood.Server(inner, func(_ net.Conn, kind flood.Kind) { t.Errorf("a flood of %s", kind) })
 	buffer := make([]byte, 64)
@@ -172,7 +210,8 @@ func TestConn_PiecesDoNotMatter(t *testing.T) {
 		in := []byte(http2.ClientPreface)
 		for range rapid.IntRange(0, 300).Draw(t, "frames") {
 			payload := rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "payload")
-			in = append(in, 0, 0, byte(len(payload)), rapid.ByteMax(11).Draw(t, "type"), rapid.Byte().Draw(t, "flags"), 0, 0, 0, 1)
+			in = append(in, 0, 0, byte(len(payload)), rapid.ByteMax(11).Draw(t, "type"), rapid.Byte().Draw(t, "flags"),
+				0, 0, 0, 1)
 			in = append(in, payload...)
 		}
 		whole, piecemeal := run(bytes.Clone(in), len(in)+1), run(bytes.Clone(in), rapid.IntRange(1, 40).Draw(t, "size"))
@@ -186,7 +225,8 @@ func FuzzConn(f *testing.F) {
 	f.Add(frames(f, repeat(200, func(f *http2.Framer) error { return f.WriteContinuation(1, false, nil) })), 3)
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), 1)
 	f.Fuzz(func(t *testing.T, in []byte, size int) {
-		if whole, piecemeal := run(bytes.Clone(in), len(in)+1), run(bytes.Clone(in), max(1, size&63)); whole.kind != piecemeal.kind || whole.kind == "inconsistent" {
+		if whole, piecemeal := run(bytes.Clone(in), len(in)+
+			1), run(bytes.Clone(in), max(1, size&63)); whole.kind != piecemeal.kind || whole.kind == "inconsistent" {
 			t.Fatalf("%q whole, %q in pieces", whole.kind, piecemeal.kind)
 		}
 	})
@@ -194,7 +234,10 @@ func FuzzConn(f *testing.F) {
 
 func BenchmarkRead(b *testing.B) {
 	in := frames(b, repeat(100, func(f *http2.Framer) error {
-		return errors.Join(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 60), EndHeaders: true}), f.WriteData(1, true, make([]byte, 100)))
+		return errors.Join(
+			f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 60), EndHeaders: true}),
+			f.WriteData(1, true, make([]byte, 100)),
+		)
 	}))
 	inner := &chunks{size: 1 << 20}
 	conn := flood.Server(inner, func(net.Conn, flood.Kind) {})

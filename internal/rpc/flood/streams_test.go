@@ -14,7 +14,9 @@ import (
 func headers(streams ...uint32) func(*http2.Framer) error {
 	return func(f *http2.Framer) error {
 		for _, stream := range streams {
-			if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x82}, EndHeaders: true}); err != nil {
+			if err := f.WriteHeaders(
+				http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x82}, EndHeaders: true},
+			); err != nil {
 				return err
 			}
 		}
@@ -35,7 +37,8 @@ func answer(t *testing.T, conn net.Conn, write func(*http2.Framer) error) {
 func reading(t *testing.T, bound *flood.Streams, write func(*http2.Framer) error) (*flood.Conn, flood.Kind, error) {
 	t.Helper()
 	var kind flood.Kind
-	conn := flood.Server(&chunks{in: frames(t, write), size: 7}, func(_ net.Conn, k flood.Kind) { kind = k }).Bound(bound)
+	conn := flood.Server(&chunks{in: frames(t, write), size: 7},
+		func(_ net.Conn, k flood.Kind) { kind = k }).Bound(bound)
 	_, err := io.Copy(io.Discard, conn)
 	return conn, kind, err
 }
@@ -46,7 +49,12 @@ func TestStreams_AreHeldUntilTheirAnswersHaveBeenSent(t *testing.T) {
 		if err := headers(1, 3, 5, 7, 9)(f); err != nil {
 			return err
 		}
-		if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}, EndHeaders: true, EndStream: true}); err != nil {
+		if err := f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID:      1,
+			BlockFragment: []byte{0x82},
+			EndHeaders:    true,
+			EndStream:     true,
+		}); err != nil {
 			return err // trailers begin no stream
 		}
 		return f.WriteRSTStream(9, http2.ErrCodeCancel)
@@ -63,7 +71,12 @@ func TestStreams_AreHeldUntilTheirAnswersHaveBeenSent(t *testing.T) {
 		{"the last message", func(f *http2.Framer) error { return f.WriteData(1, true, nil) }, 3},
 		{"a reset after it", func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeNo) }, 3},
 		{"trailers", func(f *http2.Framer) error {
-			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true})
+			return f.WriteHeaders(http2.HeadersFrameParam{
+				StreamID:      3,
+				BlockFragment: []byte{0x88},
+				EndHeaders:    true,
+				EndStream:     true,
+			})
 		}, 2},
 		{"a reset", func(f *http2.Framer) error { return f.WriteRSTStream(5, http2.ErrCodeInternal) }, 1},
 	} {

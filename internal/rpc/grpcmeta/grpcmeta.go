@@ -45,11 +45,15 @@ func (n names) of(name string) (other string, usual bool) {
 	return n.other(name), false
 }
 
-var usual = append(contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderRights),
+var usual = append(
+	contextkit.Headers(), textproto.CanonicalMIMEHeaderKey(contextkit.HeaderPrincipal),
+	textproto.CanonicalMIMEHeaderKey(contextkit.HeaderRights),
 	textproto.CanonicalMIMEHeaderKey(contextkit.HeaderClient),
 	"Authorization", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", "Content-Length", "Te",
-	"Content-Encoding", "Date", "Trailer", "Vary", "Grpc-Status", "Grpc-Message", "Grpc-Encoding", "Grpc-Accept-Encoding", "Grpc-Timeout",
-	"Connect-Protocol-Version", "Connect-Timeout-Ms", "Connect-Accept-Encoding")
+	"Content-Encoding", "Date", "Trailer", "Vary", "Grpc-Status", "Grpc-Message", "Grpc-Encoding",
+	"Grpc-Accept-Encoding", "Grpc-Timeout",
+	"Connect-Protocol-Version", "Connect-Timeout-Ms", "Connect-Accept-Encoding",
+)
 
 // sent are the names of headers, which are in canonical form, as they travel.
 var sent = newNames(usual, func(canonical string) string {

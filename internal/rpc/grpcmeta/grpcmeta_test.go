@@ -17,7 +17,8 @@ func TestHeaders_RoundTrip(t *testing.T) {
 	for name, values := range map[string][]string{
 		"X-Of-Their-Own": {"one", "two"}, "Some-Bin": {binary}, "Authorization": {"Bearer x"},
 		// A transport's own stay with it.
-		"Content-Type": {"application/json"}, "Te": {"trailers"}, "Connection": {"close"}, "Grpc-Timeout": {"1S"}, "Connect-Protocol-Version": {"1"},
+		"Content-Type": {"application/json"}, "Te": {"trailers"}, "Connection": {"close"}, "Grpc-Timeout": {"1S"},
+		"Connect-Protocol-Version": {"1"},
 	} {
 		header.SetValues(name, values)
 	}
@@ -49,7 +50,8 @@ func TestHeaders_RoundTrip(t *testing.T) {
 func TestHeaders_OmitATransportsOwnFields(t *testing.T) {
 	var header connect.Header
 	Add(&header, []hpack.HeaderField{
-		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}, {Name: "grpc-status", Value: "0"}, {Name: "date", Value: "today"},
+		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"},
+		{Name: "grpc-status", Value: "0"}, {Name: "date", Value: "today"},
 		{Name: "grpc-retry-pushback-ms", Value: "100"},
 	})
 	if header.Len() != 1 || header.Get("grpc-retry-pushback-ms") != "100" {
@@ -76,7 +78,8 @@ func TestHeaders_InvalidOnesAreRejected(t *testing.T) {
 	for name, value := range map[string]string{"X-Own": "\xfc", "X-Line": "a\nb", "X-Tab": "a\tb", "X Y": "a"} {
 		var header connect.Header
 		header.SetValues(name, []string{value})
-		if _, err := Write(t.Context(), Of(&header)); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), strings.ToLower(name)) {
+		if _, err := Write(t.Context(), Of(&header)); connect.CodeOf(err) != connect.CodeInvalidArgument ||
+			!strings.Contains(err.Error(), strings.ToLower(name)) {
 			t.Errorf("%s: %q is sent: %v", name, value, err)
 		}
 		if fields := fieldsOf(t, new(connect.Header)); len(fields.List()) != 0 {
@@ -96,7 +99,10 @@ func fieldsOf(t *testing.T, header *connect.Header) *Fields {
 }
 
 func TestInto_NamesThatEveryCallCarriesAllocateNothing(t *testing.T) {
-	md := map[string][]string{":authority": {"node"}, "content-type": {"application/grpc"}, "user-agent": {"grpc-go"}, "grpc-accept-encoding": {"gzip"}, "te": {"trailers"}}
+	md := map[string][]string{
+		":authority": {"node"}, "content-type": {"application/grpc"}, "user-agent": {"grpc-go"},
+		"grpc-accept-encoding": {"gzip"}, "te": {"trailers"},
+	}
 	var header connect.Header
 	got := testing.AllocsPerRun(100, func() { Into(&header, md) })
 	if got > 0 {

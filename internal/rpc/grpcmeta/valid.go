@@ -28,7 +28,10 @@ func Invalid(name string, values []string) (reason string) {
 	}
 	for _, value := range values {
 		if at := invisible(value); at >= 0 {
-			return fmt.Sprintf("its value has the byte 0x%02x, and only visible ASCII and spaces can be sent (headers whose names end in -bin carry other bytes, in base64)", value[at])
+			return fmt.Sprintf(
+				"its value has the byte 0x%02x, and only visible ASCII and spaces can be sent (headers whose names end in -bin carry other bytes, in base64)",
+				value[at],
+			)
 		}
 	}
 	return ""
@@ -78,7 +81,9 @@ func invalidName(name string) string {
 		switch c := name[i]; {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
 		default:
-			return fmt.Sprintf("its name has the byte 0x%02x, and only letters, digits, hyphens, underscores and dots can be sent", c)
+			return fmt.Sprintf(
+				"its name has the byte 0x%02x, and only letters, digits, hyphens, underscores and dots can be sent", c,
+			)
 		}
 	}
 	return ""

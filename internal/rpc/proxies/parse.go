@@ -162,7 +162,8 @@ func parseNode(text string) (netip.Addr, bool) {
 // identifier.
 func isPort(text string) bool {
 	if name, obfuscated := strings.CutPrefix(text, "_"); obfuscated {
-		return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
+		return name != "" &&
+			strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 	}
 	return text != "" && len(text) <= 5 && strings.Trim(text, "0123456789") == ""
 }

@@ -63,7 +63,8 @@ func New(c Config) (*Set, error) {
 		case err != nil:
 			return nil, config.Wrong("trusted", "has %q, want a prefix such as 10.0.0.0/8 or an address", text)
 		case prefix.Bits() == 0:
-			return nil, config.Wrong("trusted", "has %q, which trusts every client to name any address: name the proxies' networks", text)
+			return nil, config.Wrong("trusted",
+				"has %q, which trusts every client to name any address: name the proxies' networks", text)
 		}
 		s.trusted = append(s.trusted, prefix.Masked())
 	}

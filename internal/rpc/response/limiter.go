@@ -87,9 +87,11 @@ func NewLimiter(config Config) *Limiter {
 		tenant: map[contextkit.TenantID]int64{},
 		freed:  make(chan struct{}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_responses_refused_total", Help: "Calls refused because answers held too many bytes, by bound: of the tenant or of the node.",
+			Name: "headgate_responses_refused_total",
+			Help: "Calls refused because answers held too many bytes, by bound: of the tenant or of the node.",
 		}, []string{"bound"}),
-		bytes: prometheus.NewDesc("headgate_response_bytes", "Bytes of answers that are held until their calls end.", nil, nil),
+		bytes: prometheus.NewDesc("headgate_response_bytes", "Bytes of answers that are held until their calls end.",
+			nil, nil),
 	}
 	l.refused.WithLabelValues("tenant")
 	l.refused.WithLabelValues("node")
@@ -182,13 +184,19 @@ func (l *Limiter) hold(tenant contextkit.TenantID, bytes int64) (release func())
 type fullError struct{ bound, message, reason string }
 
 var (
-	tenantFull = &fullError{"tenant", "the tenant's answers that are not read yet hold too many bytes", "TENANT_RESPONSE_BYTES"}
-	nodeFull   = &fullError{"node", "the node's answers that are not read yet hold too many bytes", "NODE_RESPONSE_BYTES"}
+	tenantFull = &fullError{
+		"tenant", "the tenant's answers that are not read yet hold too many bytes", "TENANT_RESPONSE_BYTES",
+	}
+	nodeFull = &fullError{
+		"node", "the node's answers that are not read yet hold too many bytes", "NODE_RESPONSE_BYTES",
+	}
 )
 
 func (e *fullError) exhausted() error {
-	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, e.message+": read them, ask for smaller pages, or try again"),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(e.reason))
+	return rpc.WithDetails(
+		connect.NewError(connect.CodeResourceExhausted, e.message+": read them, ask for smaller pages, or try again"),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(e.reason),
+	)
 }
 
 // admit returns nil if a tenant may hold further bytes, else RESOURCE_EXHAUSTED, counted.
@@ -220,8 +228,11 @@ func TooLarge(what string, bytes int) error {
 	if bytes <= MaxBytes {
 		return nil
 	}
-	return rpc.WithDetails(connect.Errorf(connect.CodeResourceExhausted, "%s has %d bytes; an answer has at most %d", what, bytes, MaxBytes),
-		rpc.Reason(rpc.ReasonTooLarge))
+	return rpc.WithDetails(
+		connect.Errorf(connect.CodeResourceExhausted, "%s has %d bytes; an answer has at most %d", what, bytes,
+			MaxBytes),
+		rpc.Reason(rpc.ReasonTooLarge),
+	)
 }
 
 // Held returns the bytes that are counted now, of all tenants.

@@ -27,7 +27,8 @@ func tenant(t *testing.T, name string) contextkit.TenantID {
 // values draws plain JSON values of some depth.
 func values(depth int) *rapid.Generator[any] {
 	kinds := []*rapid.Generator[any]{
-		rapid.Just[any](nil), rapid.Bool().AsAny(), rapid.Int64().AsAny(), rapid.Float64().AsAny(), rapid.String().AsAny(),
+		rapid.Just[any](nil), rapid.Bool().AsAny(), rapid.Int64().AsAny(), rapid.Float64().AsAny(),
+		rapid.String().AsAny(),
 		rapid.Map(rapid.IntRange(0, 20_000), func(n int) any { return strings.Repeat("x", n) }),
 	}
 	if depth > 0 {

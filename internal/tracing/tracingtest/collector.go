@@ -56,14 +56,21 @@ func Start(t testing.TB) *Collector {
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "opentelemetry.proto.collector.trace.v1.TraceService", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Export", Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			var data tracev1.TracesData // as the request is on the wire
-			if err := decode(&data); err != nil {
-				return nil, err
-			}
-			c.take(ctx, &data)
-			return &emptypb.Empty{}, nil
-		}}},
+		Methods: []grpc.MethodDesc{
+			{
+				MethodName: "Export",
+				Handler: func(
+					_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor,
+				) (any, error) {
+					var data tracev1.TracesData // as the request is on the wire
+					if err := decode(&data); err != nil {
+						return nil, err
+					}
+					c.take(ctx, &data)
+					return &emptypb.Empty{}, nil
+				},
+			},
+		},
 	}, c)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -90,8 +97,12 @@ func (c *Collector) take(ctx context.Context, data *tracev1.TracesData) {
 		for _, scope := range resource.GetScopeSpans() {
 			for _, span := range scope.GetSpans() {
 				c.spans = append(c.spans, Span{
-					Span: span, Service: service, Scope: scope.GetScope().GetName() + " " + scope.GetScope().GetVersion(),
-					ID: hex.EncodeToString(span.GetSpanId()), Parent: hex.EncodeToString(span.GetParentSpanId()), Trace: hex.EncodeToString(span.GetTraceId()),
+					Span:    span,
+					Service: service,
+					Scope:   scope.GetScope().GetName() + " " + scope.GetScope().GetVersion(),
+					ID:      hex.EncodeToString(span.GetSpanId()),
+					Parent:  hex.EncodeToString(span.GetParentSpanId()),
+					Trace:   hex.EncodeToString(span.GetTraceId()),
 				})
 			}
 		}

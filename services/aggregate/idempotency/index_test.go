@@ -34,7 +34,8 @@ func TestBlockIndex_FindsTheBlocksOfAKey(t *testing.T) {
 	}
 	for n := range indexBlocks * blockAnswers {
 		blocks := slices.Collect(parsed.find(hashOf(fmt.Sprintf("key-%d", n))))
-		if want := uint64(10 * (n/blockAnswers*blockAnswers + 1)); !slices.Contains(blocks, want) || len(blocks) > 2 { //nolint:gosec // small
+		if want := uint64(10 * (n/blockAnswers*blockAnswers + 1)); !slices.Contains(blocks, want) ||
+			len(blocks) > 2 { //nolint:gosec // small
 			t.Fatalf("key-%d may be in blocks %d, want %d", n, blocks, want)
 		}
 	}

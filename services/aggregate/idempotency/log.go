@@ -40,8 +40,9 @@ type Logs struct {
 // NewLogs returns logs over a store. cacheBytes bounds the memory of cached block indexes.
 func NewLogs(store Store, cacheBytes int64) *Logs {
 	return &Logs{
-		store:   store,
-		indexes: tenantcache.New[indexKey, *blockIndex](cacheBytes, func(k indexKey) contextkit.TenantID { return k.key.Tenant }),
+		store: store,
+		indexes: tenantcache.New[indexKey, *blockIndex](cacheBytes,
+			func(k indexKey) contextkit.TenantID { return k.key.Tenant }),
 	}
 }
 

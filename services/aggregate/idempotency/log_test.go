@@ -54,7 +54,8 @@ func TestLog_ExpiredIndexEndsTheSearch(t *testing.T) {
 	l := logs.New(wallet)
 	l.indexes = []uint64{10, 20, 30}
 	if _, ok, err := l.Find(t.Context(), "key-0"); ok || err != nil || m.reads != 1 || len(l.indexes) != 0 {
-		t.Errorf("%v, %v after %d reads, %d indexes; want one read, and older indexes forgotten", ok, err, m.reads, len(l.indexes))
+		t.Errorf("%v, %v after %d reads, %d indexes; want one read, and older indexes forgotten", ok, err, m.reads,
+			len(l.indexes))
 	}
 	m.records[indexName(wallet, 40)] = []byte(`{}`)
 	l.indexes = []uint64{40}
@@ -134,7 +135,8 @@ func TestLog_SnapshotRestoresTheLog(t *testing.T) {
 	l := logs.New(wallet)
 	recordAll(l, 0, newestAnswers+blockAnswers)
 	flush(t, l, m)
-	recordAll(l, newestAnswers+blockAnswers, newestAnswers+2*blockAnswers+10) // a full block that is not stored, and one with space
+	recordAll(l, newestAnswers+blockAnswers,
+		newestAnswers+2*blockAnswers+10) // a full block that is not stored, and one with space
 	text, err := json.Marshal(l.Snapshot())
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +162,9 @@ func TestLog_SnapshotRestoresTheLog(t *testing.T) {
 // TestRecords_StoredByEarlierVersions compares the records with records that the first version stored.
 func TestRecords_StoredByEarlierVersions(t *testing.T) {
 	stored := map[string][]byte{}
-	for name, file := range map[string]string{"acme.wallet.w.2-64": "block.json", "acme.wallet.w.2-4096": "index.json"} {
+	for name, file := range map[string]string{
+		"acme.wallet.w.2-64": "block.json", "acme.wallet.w.2-4096": "index.json",
+	} {
 		text, err := os.ReadFile("testdata/" + file)
 		if err != nil {
 			t.Fatal(err)
@@ -187,7 +191,8 @@ func TestRecords_StoredByEarlierVersions(t *testing.T) {
 	reader.indexes = []uint64{2}
 	for n := range blockAnswers {
 		known, ok, err := reader.Find(t.Context(), fmt.Sprintf("d-%d", n+1))
-		if want := (Answer{Fingerprint: fingerprint, FirstSequence: uint64(n + 2), Events: 1}); err != nil || !ok || known != want { //nolint:gosec // small
+		if want := (Answer{Fingerprint: fingerprint, FirstSequence: uint64(n + 2), Events: 1}); err != nil || !ok ||
+			known != want { //nolint:gosec // small
 			t.Fatalf("d-%d: %v, %v, %v", n+1, known, ok, err)
 		}
 	}

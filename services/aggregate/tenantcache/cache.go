@@ -79,7 +79,12 @@ func (c *Cache[K, V]) GetOrAdd(key K, fresh V, bytes int64) V {
 		of = &owner{}
 		c.tenants[tenant] = of
 	}
-	e := &entry[K, V]{key: key, value: fresh, owner: of, tenant: tenant}
+	e := &entry[K, V]{
+		key:    key,
+		value:  fresh,
+		owner:  of,
+		tenant: tenant,
+	}
 	e.inAll, e.inTenant = c.used.PushFront(e), of.used.PushFront(e)
 	c.entries[key] = e
 	c.charge(e, bytes)

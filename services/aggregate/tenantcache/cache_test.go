@@ -44,8 +44,10 @@ func (c *Cache[K, V]) check(t *testing.T) {
 	}
 	for identity, tenant := range c.tenants {
 		_, overShare := c.overShare[identity]
-		if tenant.bytes != own[identity] || tenant.used.Len() == 0 || overShare != (tenant.bytes > c.limit/tenantShare) {
-			t.Fatalf("%s has %d bytes of %d entries and is over its share: %v; want %d bytes", identity, tenant.bytes, tenant.used.Len(), overShare, own[identity])
+		if tenant.bytes != own[identity] || tenant.used.Len() == 0 ||
+			overShare != (tenant.bytes > c.limit/tenantShare) {
+			t.Fatalf("%s has %d bytes of %d entries and is over its share: %v; want %d bytes", identity, tenant.bytes,
+				tenant.used.Len(), overShare, own[identity])
 		}
 	}
 	if len(c.tenants) != len(own) {

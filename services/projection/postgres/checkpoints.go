@@ -24,7 +24,9 @@ const checkpointBatch = 256
 // Checkpoints returns the checkpoints of tenants' views in the database at url, for the generations whose origins are
 // accepted, and changes nothing. unknown lists the generations whose origin the database does not record. Row-level
 // security hides tenants that are not named.
-func Checkpoints(ctx context.Context, url string, tenants []contextkit.TenantID, accept func(origin string) bool) (found []Found, unknown []string, err error) {
+func Checkpoints(
+	ctx context.Context, url string, tenants []contextkit.TenantID, accept func(origin string) bool,
+) (found []Found, unknown []string, err error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return nil, nil, fmt.Errorf("postgres: connect: %w", err)
@@ -53,10 +55,14 @@ func Checkpoints(ctx context.Context, url string, tenants []contextkit.TenantID,
 }
 
 // origins returns the generations whose origins are accepted, and the generations without a recorded origin.
-func origins(ctx context.Context, conn *pgx.Conn, accept func(origin string) bool) (accepted, unknown []string, err error) {
+func origins(
+	ctx context.Context, conn *pgx.Conn, accept func(origin string) bool,
+) (accepted, unknown []string, err error) {
 	var made, recorded bool
-	err = conn.QueryRow(ctx, `SELECT to_regclass('headgate.generations') IS NOT NULL, EXISTS (SELECT FROM information_schema.columns
-		WHERE table_schema = 'headgate' AND table_name = 'generations' AND column_name = 'origin')`).Scan(&made, &recorded)
+	err = conn.QueryRow(
+		ctx, `SELECT to_regclass('headgate.generations') IS NOT NULL, EXISTS (SELECT FROM information_schema.columns
+		WHERE table_schema = 'headgate' AND table_name = 'generations' AND column_name = 'origin')`,
+	).Scan(&made, &recorded)
 	if err != nil || !made {
 		return nil, nil, err
 	}
@@ -82,11 +88,16 @@ func origins(ctx context.Context, conn *pgx.Conn, accept func(origin string) boo
 }
 
 // checkpoints returns the checkpoints of tenants in a generation.
-func checkpoints(ctx context.Context, tx pgx.Tx, schema string, tenants []contextkit.TenantID) (found []Found, err error) {
+func checkpoints(
+	ctx context.Context, tx pgx.Tx, schema string, tenants []contextkit.TenantID,
+) (found []Found, err error) {
 	var reads pgx.Batch
 	for _, tenant := range tenants {
 		reads.Queue(`SELECT set_config('headgate.tenant', $1, true)`, tenant.String())
-		reads.Queue(`SELECT sequence FROM `+pgx.Identifier{schema, "_checkpoint"}.Sanitize()+` WHERE _tenant = $1`, tenant.String()).QueryRow(func(row pgx.Row) error {
+		reads.Queue(
+			`SELECT sequence FROM `+pgx.Identifier{schema, "_checkpoint"}.Sanitize()+` WHERE _tenant = $1`,
+			tenant.String(),
+		).QueryRow(func(row pgx.Row) error {
 			var sequence int64
 			err := row.Scan(&sequence)
 			if errors.Is(err, pgx.ErrNoRows) {

@@ -30,10 +30,12 @@ func readFormat(ctx context.Context, db querier) (format.Record, error) {
 		found  format.Record
 		exists bool
 	)
-	if err := db.QueryRow(ctx, `SELECT to_regclass('headgate.format') IS NOT NULL`).Scan(&exists); err != nil || !exists {
+	if err := db.QueryRow(ctx, `SELECT to_regclass('headgate.format') IS NOT NULL`).Scan(&exists); err != nil ||
+		!exists {
 		return found, err
 	}
-	err := db.QueryRow(ctx, `SELECT version, floor, writer FROM headgate.format`).Scan(&found.Version, &found.Floor, &found.Writer)
+	err := db.QueryRow(ctx,
+		`SELECT version, floor, writer FROM headgate.format`).Scan(&found.Version, &found.Floor, &found.Writer)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return format.Record{}, nil
 	}

@@ -38,8 +38,11 @@ func renew(ctx context.Context, tx pgx.Tx, used []string) error {
 // dropOld drops the schemas of generations that no node has used for unusedFor, except the newest. The caller holds
 // the lock of schemas and has renewed the schemas that it uses.
 func dropOld(ctx context.Context, tx pgx.Tx, used []string) error {
-	rows, err := tx.Query(ctx, `SELECT name FROM (SELECT name, used FROM headgate.generations ORDER BY used DESC, name OFFSET $1) old
-		WHERE used < clock_timestamp() - $2 * interval '1 second' AND name <> ALL ($3)`, keptGenerations, int64(unusedFor.Seconds()), used)
+	rows, err := tx.Query(
+		ctx, `SELECT name FROM (SELECT name, used FROM headgate.generations ORDER BY used DESC, name OFFSET $1) old
+		WHERE used < clock_timestamp() - $2 * interval '1 second' AND name <> ALL ($3)`, keptGenerations,
+		int64(unusedFor.Seconds()), used,
+	)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,12 @@ func newNetwork(t *testing.T, socket string) *network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &network{listener: listener, socket: socket, accepted: make(chan struct{}, 64), held: make(chan struct{})}
+	n := &network{
+		listener: listener,
+		socket:   socket,
+		accepted: make(chan struct{}, 64),
+		held:     make(chan struct{}),
+	}
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -228,7 +233,9 @@ func TestOpen_NewerFormatIsRejected(t *testing.T) {
 	}
 	set := func(version, floor int) {
 		t.Helper()
-		if _, err := d.pool.Exec(t.Context(), `UPDATE headgate.format SET version = $1, floor = $2, writer = 'v9'`, version, floor); err != nil {
+		if _, err := d.pool.Exec(
+			t.Context(), `UPDATE headgate.format SET version = $1, floor = $2, writer = 'v9'`, version, floor,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -239,12 +246,14 @@ func TestOpen_NewerFormatIsRejected(t *testing.T) {
 	}
 	defer later.Close()
 	open(t, later, "acme", "m@2")
-	if found, err := readFormat(t.Context(), d.pool); err != nil || found.Version != databaseFormat.Version+2 || found.Writer != "v9" {
+	if found, err := readFormat(t.Context(), d.pool); err != nil || found.Version != databaseFormat.Version+2 ||
+		found.Writer != "v9" {
 		t.Errorf("the record is changed to %+v, %v", found, err)
 	}
 	set(databaseFormat.Version+2, databaseFormat.Version+1)
 	var newer *format.NewerError
-	if _, err := Open(t.Context(), at); !errors.As(err, &newer) || !strings.Contains(err.Error(), "the PostgreSQL database") || !strings.Contains(err.Error(), "v9") {
+	if _, err := Open(t.Context(), at); !errors.As(err, &newer) ||
+		!strings.Contains(err.Error(), "the PostgreSQL database") || !strings.Contains(err.Error(), "v9") {
 		t.Errorf("opened: %v", err)
 	}
 	// A process that was already connected is rejected too.
@@ -275,7 +284,8 @@ func TestCheckpoints_ReturnsRequestedTenantsAndOrigins(t *testing.T) {
 	if err != nil || len(unknown) != 1 || unknown[0] != "views_old" {
 		t.Fatalf("%v, %v", unknown, err)
 	}
-	if len(found) != 2 || found[0].Tenant != acme || found[0].Checkpoint != 11 || found[1].Tenant != globex || found[1].Checkpoint != 12 {
+	if len(found) != 2 || found[0].Tenant != acme || found[0].Checkpoint != 11 || found[1].Tenant != globex ||
+		found[1].Checkpoint != 12 {
 		t.Errorf("found %+v", found)
 	}
 }

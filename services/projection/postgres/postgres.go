@@ -36,7 +36,9 @@ const (
 )
 
 // ErrUnsafeRole reports that row-level security would not apply.
-var ErrUnsafeRole = errors.New("postgres: the database user is not subject to row-level security: use one that is not a superuser and does not have BYPASSRLS")
+var ErrUnsafeRole = errors.New(
+	"postgres: the database user is not subject to row-level security: use one that is not a superuser and does not have BYPASSRLS",
+)
 
 // Database is a PostgreSQL database for views.
 type Database struct {
@@ -78,16 +80,29 @@ func Open(ctx context.Context, url string) (*Database, error) {
 		pool.Close()
 		return nil, fmt.Errorf("postgres: connect: %w", available(ctx, err))
 	}
-	return &Database{pool: pool, guarded: newGuarded(), inUse: map[string]int{}, prepared: map[string]map[string]statements{}}, nil
+	return &Database{
+		pool:     pool,
+		guarded:  newGuarded(),
+		inUse:    map[string]int{},
+		prepared: map[string]map[string]statements{},
+	}, nil
 }
 
 // Close closes the connections. The stores must be closed before.
 func (d *Database) Close() { d.pool.Close() }
 
 // Views implements [store.Opener].
-func (d *Database) Views(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
+func (d *Database) Views(
+	ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string,
+) (store.Store, error) {
 	sum := sha256.Sum256([]byte(origin + namesOf(views)))
-	s := &Store{pool: d.pool, guarded: d.guarded, tenant: tenant, views: views, schema: "views_" + hex.EncodeToString(sum[:8])}
+	s := &Store{
+		pool:    d.pool,
+		guarded: d.guarded,
+		tenant:  tenant,
+		views:   views,
+		schema:  "views_" + hex.EncodeToString(sum[:8]),
+	}
 	s.release = d.use(s.schema)
 	if s.statements = d.statements(s.schema); s.statements != nil {
 		return s, nil // another tenant's store has prepared the generation
@@ -195,7 +210,9 @@ func (d *Database) prepare(ctx context.Context, name, origin string, views []*mo
 			return err
 		}
 		var exists bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, name).Scan(&exists); err != nil {
+		if err := tx.QueryRow(
+			ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, name,
+		).Scan(&exists); err != nil {
 			return err
 		}
 		statements := generations
@@ -215,7 +232,9 @@ func (d *Database) prepare(ctx context.Context, name, origin string, views []*mo
 		if err := raiseFormat(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE headgate.generations SET origin = $2 WHERE name = $1 AND origin = ''`, name, origin); err != nil {
+		if _, err := tx.Exec(
+			ctx, `UPDATE headgate.generations SET origin = $2 WHERE name = $1 AND origin = ''`, name, origin,
+		); err != nil {
 			return err
 		}
 		if err := renew(ctx, tx, used); err != nil {
@@ -240,7 +259,9 @@ func schema(name string, views []*model.View) []string {
 	tables := []string{`"_checkpoint"`}
 	for _, view := range views {
 		table := query.PostgreSQL.Table(view.Name)
-		columns := []string{`_tenant TEXT COLLATE "C" NOT NULL`, fmt.Sprintf(`%q TEXT COLLATE "C" NOT NULL`, query.KeyColumn)}
+		columns := []string{
+			`_tenant TEXT COLLATE "C" NOT NULL`, fmt.Sprintf(`%q TEXT COLLATE "C" NOT NULL`, query.KeyColumn),
+		}
 		var indexes []string
 		for _, column := range view.Columns {
 			name := query.PostgreSQL.Column(column.Name)
@@ -249,7 +270,11 @@ func schema(name string, views []*model.View) []string {
 				// Nulls are ordered as by queries. Tables and indexes share a namespace; a table's name has a dot
 				// only before a hash.
 				index := query.PostgresName(fmt.Sprintf("view_%s.%s.index", view.Name, column.Name))
-				indexes = append(indexes, fmt.Sprintf("CREATE INDEX %q ON %s (_tenant, %s NULLS FIRST, %q)", index, table, name, query.KeyColumn))
+				indexes = append(
+					indexes,
+					fmt.Sprintf("CREATE INDEX %q ON %s (_tenant, %s NULLS FIRST, %q)", index, table, name,
+						query.KeyColumn),
+				)
 			}
 		}
 		key := query.PostgresName("view_" + view.Name + ".key")
@@ -265,7 +290,8 @@ func schema(name string, views []*model.View) []string {
 
 // enter restricts the transaction to the tenant's rows of the generation.
 func (s *Store) enter(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `SELECT set_config('headgate.tenant', $1, true), set_config('search_path', $2, true)`, s.tenant.String(), s.schema)
+	_, err := tx.Exec(ctx, `SELECT set_config('headgate.tenant', $1, true), set_config('search_path', $2, true)`,
+		s.tenant.String(), s.schema)
 	return err
 }
 

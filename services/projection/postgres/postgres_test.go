@@ -81,7 +81,9 @@ func TestDatabase_RowLevelSecuritySeparatesTenants(t *testing.T) {
 	d, _, url := database(t)
 	view := notes(t)[0]
 	acme, globex := open(t, d, "acme", "o"), open(t, d, "globex", "o")
-	if err := errors.Join(put(t.Context(), acme, view, 1, "k", "ours"), put(t.Context(), globex, view, 1, "k", "theirs")); err != nil {
+	if err := errors.Join(
+		put(t.Context(), acme, view, 1, "k", "ours"), put(t.Context(), globex, view, 1, "k", "theirs"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := pgx.Connect(t.Context(), url)
@@ -116,12 +118,20 @@ func TestDatabase_RowLevelSecuritySeparatesTenants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(t.Context(), fmt.Sprintf("BEGIN; SET LOCAL search_path TO %q; SET LOCAL headgate.tenant TO 'acme'; INSERT INTO view_notes VALUES ('globex', 'x', 'y', 1); COMMIT", acme.schema)); err == nil {
+	if _, err := conn.Exec(
+		t.Context(),
+		fmt.Sprintf(
+			"BEGIN; SET LOCAL search_path TO %q; SET LOCAL headgate.tenant TO 'acme'; INSERT INTO view_notes VALUES ('globex', 'x', 'y', 1); COMMIT",
+			acme.schema,
+		),
+	); err == nil {
 		t.Error("acme writes a row of globex's")
 	}
 	_, _ = conn.Exec(t.Context(), "ROLLBACK")
 	var n int
-	if err := conn.QueryRow(t.Context(), fmt.Sprintf("SELECT count(*) FROM %q.view_notes", acme.schema)).Scan(&n); err == nil && n > 0 {
+	if err := conn.QueryRow(
+		t.Context(), fmt.Sprintf("SELECT count(*) FROM %q.view_notes", acme.schema),
+	).Scan(&n); err == nil && n > 0 {
 		t.Errorf("%d rows are shown to a transaction that names no tenant", n)
 	}
 }
@@ -170,12 +180,14 @@ func TestApply_NodesOfSameTenantTakeTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, d, "acme", "o")
-	state, err := s.Query(t.Context(), view, store.ByKey(view, query.PostgreSQL, "counter"), func(values, _ []any) error {
-		if values[1] != int64(events) {
-			t.Errorf("four nodes count %v of %d events", values[1], events)
-		}
-		return nil
-	})
+	state, err := s.Query(
+		t.Context(), view, store.ByKey(view, query.PostgreSQL, "counter"), func(values, _ []any) error {
+			if values[1] != int64(events) {
+				t.Errorf("four nodes count %v of %d events", values[1], events)
+			}
+			return nil
+		},
+	)
 	if err != nil || state.Sequence != events {
 		t.Errorf("state %+v, %v", state, err)
 	}
@@ -187,7 +199,12 @@ func TestStore_AnyTextRoundTrips(t *testing.T) {
 	s := open(t, d, "acme", "o")
 	sequence := uint64(0)
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"\x00", "a\x00b", "\uFFFE", "\uFFFE0", "\x00\uFFFE1", "", "'; DROP TABLE view_notes; --"})).Draw(t, "text")
+		text := rapid.OneOf(
+			rapid.String(),
+			rapid.SampledFrom(
+				[]string{"\x00", "a\x00b", "\uFFFE", "\uFFFE0", "\x00\uFFFE1", "", "'; DROP TABLE view_notes; --"},
+			),
+		).Draw(t, "text")
 		text = strings.ToValidUTF8(text, "?") // as in JSON
 		sequence++
 		if err := put(context.Background(), s, view, sequence, text, text); err != nil {
@@ -235,7 +252,9 @@ func (g generationTests) checkpoint(t *testing.T, origin string) uint64 {
 // age makes all generations unused for longer than a time, and preserves their order.
 func (g generationTests) age(t *testing.T, d time.Duration) {
 	t.Helper()
-	if _, err := g.d.pool.Exec(t.Context(), `UPDATE headgate.generations SET used = used - $1 * interval '1 second'`, int64(d.Seconds())); err != nil {
+	if _, err := g.d.pool.Exec(
+		t.Context(), `UPDATE headgate.generations SET used = used - $1 * interval '1 second'`, int64(d.Seconds()),
+	); err != nil {
 		t.Fatal(err)
 	}
 }

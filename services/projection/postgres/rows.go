@@ -45,7 +45,8 @@ func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State
 func (s *Store) send(ctx context.Context, tx pgx.Tx, batch *store.Batch, from store.State) error {
 	var writes pgx.Batch
 	for view := range batch.Cleared() {
-		writes.Queue(fmt.Sprintf("DELETE FROM %s WHERE _tenant = $1", query.PostgreSQL.Table(view.Name)), s.tenant.String())
+		writes.Queue(fmt.Sprintf("DELETE FROM %s WHERE _tenant = $1", query.PostgreSQL.Table(view.Name)),
+			s.tenant.String())
 	}
 	type part struct {
 		view   *model.View // nil: none
@@ -91,7 +92,8 @@ func (s *Store) row(ctx context.Context, tx pgx.Tx, view *model.View, key string
 	rows, err := tx.Query(ctx, s.statements[view.Name].row, s.tenant.String(), escape(key))
 	if err == nil {
 		var found []any
-		found, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) ([]any, error) { return scan(view.Columns, row) })
+		found, err = pgx.CollectExactlyOneRow(rows,
+			func(row pgx.CollectableRow) ([]any, error) { return scan(view.Columns, row) })
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil, nil
 		}
@@ -103,7 +105,9 @@ func (s *Store) row(ctx context.Context, tx pgx.Tx, view *model.View, key string
 }
 
 // Query implements [store.Store].
-func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (state store.ViewState, err error) {
+func (s *Store) Query(
+	ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error,
+) (state store.ViewState, err error) {
 	args := make([]any, len(plan.Args))
 	for i, arg := range plan.Args {
 		args[i] = escape(arg)
@@ -113,18 +117,20 @@ func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, ea
 	each = t.using(each)
 	var failed error
 	// Read rows and checkpoint in one snapshot.
-	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if err := s.enter(ctx, tx); err != nil {
-			return err
-		}
-		all, _, _, err := s.state(ctx, tx, "")
-		if err != nil {
-			return err
-		}
-		state = all.View(view.Name)
-		failed, err = read(ctx, tx, view, plan, args, each)
-		return errors.Join(failed, err)
-	})
+	err = pgx.BeginTxFunc(
+		ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+			if err := s.enter(ctx, tx); err != nil {
+				return err
+			}
+			all, _, _, err := s.state(ctx, tx, "")
+			if err != nil {
+				return err
+			}
+			state = all.View(view.Name)
+			failed, err = read(ctx, tx, view, plan, args, each)
+			return errors.Join(failed, err)
+		},
+	)
 	switch {
 	case errors.Is(failed, store.ErrStop):
 		return state, nil
@@ -145,7 +151,9 @@ const (
 
 // read calls each for a plan's rows. It fetches a few rows at a time from a cursor, since the database would
 // otherwise send all of them, even after each has stopped. failed is the error of each.
-func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, args []any, each func(values, terms []any) error) (failed, err error) {
+func read(
+	ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, args []any, each func(values, terms []any) error,
+) (failed, err error) {
 	if plan.Limit <= firstFetch {
 		rows, err := tx.Query(ctx, store.Select(query.PostgreSQL, view, plan), args...)
 		if err != nil {
@@ -154,7 +162,9 @@ func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, arg
 		_, _, failed, err = consume(rows, plan, each)
 		return failed, err
 	}
-	if _, err := tx.Exec(ctx, "DECLARE page NO SCROLL CURSOR FOR "+store.Select(query.PostgreSQL, view, plan), args...); err != nil {
+	if _, err := tx.Exec(
+		ctx, "DECLARE page NO SCROLL CURSOR FOR "+store.Select(query.PostgreSQL, view, plan), args...,
+	); err != nil {
 		return nil, err
 	}
 	for next, left := firstFetch, plan.Limit; left > 0; {
@@ -174,7 +184,9 @@ func read(ctx context.Context, tx pgx.Tx, view *model.View, plan query.Plan, arg
 }
 
 // consume calls each for the rows of a result, and returns their number and bytes.
-func consume(rows pgx.Rows, plan query.Plan, each func(values, terms []any) error) (count, bytes int, failed, err error) {
+func consume(
+	rows pgx.Rows, plan query.Plan, each func(values, terms []any) error,
+) (count, bytes int, failed, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		count++

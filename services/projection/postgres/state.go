@@ -30,15 +30,23 @@ func stateTables() []string {
 func policies(table string) []string {
 	return []string{
 		fmt.Sprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table),
-		fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY", table), // applies to the table's owner, which this program is
-		fmt.Sprintf("CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))", table),
+		fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY",
+			table), // applies to the table's owner, which this program is
+		fmt.Sprintf(
+			"CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))",
+			table,
+		),
 	}
 }
 
 // upgrade upgrades a generation that an earlier version has made. The caller holds the lock of schemas.
 func upgrade(ctx context.Context, tx pgx.Tx, name string) error {
 	var upgraded bool
-	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = $1 AND relname = '_views')`, name).Scan(&upgraded)
+	err := tx.QueryRow(
+		ctx,
+		`SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = $1 AND relname = '_views')`,
+		name,
+	).Scan(&upgraded)
 	if err != nil || upgraded {
 		return err
 	}
@@ -69,10 +77,13 @@ func (s *Store) State(ctx context.Context) (state store.State, err error) {
 
 // state returns the tenant's state and the views whose checkpoints are not trusted; exists is false if there is no
 // state yet.
-func (s *Store) state(ctx context.Context, tx pgx.Tx, lock string) (state store.State, distrusted []string, exists bool, err error) {
+func (s *Store) state(
+	ctx context.Context, tx pgx.Tx, lock string,
+) (state store.State, distrusted []string, exists bool, err error) {
 	var sequence, eventSequence, skips int64
 	var views int
-	err = tx.QueryRow(ctx, `SELECT sequence, event_id, event_sequence, views FROM _checkpoint WHERE _tenant = $1`+lock, s.tenant.String()).
+	err = tx.QueryRow(ctx, `SELECT sequence, event_id, event_sequence, views FROM _checkpoint WHERE _tenant = $1`+lock,
+		s.tenant.String()).
 		Scan(&sequence, &state.EventID, &eventSequence, &views)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return store.State{}, nil, false, nil
@@ -87,7 +98,8 @@ func (s *Store) state(ctx context.Context, tx pgx.Tx, lock string) (state store.
 	if views == 0 {
 		return state, nil, true, nil
 	}
-	rows, err := tx.Query(ctx, `SELECT view, apart, sequence, event_id, skips, failure FROM _views WHERE _tenant = $1`, s.tenant.String())
+	rows, err := tx.Query(ctx, `SELECT view, apart, sequence, event_id, skips, failure FROM _views WHERE _tenant = $1`,
+		s.tenant.String())
 	if err != nil {
 		return store.State{}, nil, false, err
 	}
@@ -95,7 +107,9 @@ func (s *Store) state(ctx context.Context, tx pgx.Tx, lock string) (state store.
 	var name string
 	var v store.ViewState
 	_, err = pgx.ForEachRow(rows, []any{&name, &v.Detached, &sequence, &v.EventID, &skips, &v.Failure}, func() error {
-		v.Sequence, v.Skips, v.Failure = uint64(sequence), uint64(skips), unescape(v.Failure) //nolint:gosec // they were
+		v.Sequence, v.Skips, v.Failure = uint64(
+			sequence,
+		), uint64(skips), unescape(v.Failure) //nolint:gosec // they were
 		state.Views[name] = v
 		return nil
 	})
@@ -114,7 +128,9 @@ func (s *Store) lockState(ctx context.Context, tx pgx.Tx) (state store.State, di
 	if err != nil || exists {
 		return state, distrusted, err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO _checkpoint (_tenant, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String()); err != nil {
+	if _, err := tx.Exec(
+		ctx, `INSERT INTO _checkpoint (_tenant, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String(),
+	); err != nil {
 		return store.State{}, nil, err
 	}
 	state, distrusted, _, err = s.state(ctx, tx, " FOR UPDATE")
@@ -125,7 +141,8 @@ func (s *Store) lockState(ctx context.Context, tx pgx.Tx) (state store.State, di
 func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from store.State) {
 	tenant := s.tenant.String()
 	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
-		writes.Queue(`UPDATE _checkpoint SET sequence = $2, event_id = $3, event_sequence = $2 WHERE _tenant = $1`, tenant, int64(to.Sequence), to.EventID) //nolint:gosec // far below 2^63
+		writes.Queue(`UPDATE _checkpoint SET sequence = $2, event_id = $3, event_sequence = $2 WHERE _tenant = $1`,
+			tenant, int64(to.Sequence), to.EventID) //nolint:gosec // far below 2^63
 	}
 	written := false
 	for name, v := range batch.States() {
@@ -136,12 +153,15 @@ func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from store.Sta
 		}
 		writes.Queue(`INSERT INTO _views VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (_tenant, view) DO UPDATE SET
 			apart = EXCLUDED.apart, sequence = EXCLUDED.sequence, event_id = EXCLUDED.event_id, skips = EXCLUDED.skips, failure = EXCLUDED.failure`,
-			tenant, name, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips), escape(v.Failure)) //nolint:gosec // far below 2^63
+			tenant, name, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips),
+			escape(v.Failure)) //nolint:gosec // far below 2^63
 	}
 	if written {
 		// From here on this version has written the state: checkpoints of detached views can be trusted.
-		writes.Queue(`UPDATE _checkpoint SET views = (SELECT count(*) FROM _views WHERE _tenant = $1), event_sequence = sequence,
-			event_id = CASE WHEN event_sequence = sequence THEN event_id ELSE '' END WHERE _tenant = $1`, tenant)
+		writes.Queue(
+			`UPDATE _checkpoint SET views = (SELECT count(*) FROM _views WHERE _tenant = $1), event_sequence = sequence,
+			event_id = CASE WHEN event_sequence = sequence THEN event_id ELSE '' END WHERE _tenant = $1`, tenant,
+		)
 	}
 }
 

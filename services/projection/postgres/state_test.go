@@ -55,14 +55,19 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Change the generation to what a node of the previous version makes.
-	exec(t, s, `DROP TABLE _views`, `ALTER TABLE _checkpoint DROP COLUMN event_id, DROP COLUMN event_sequence, DROP COLUMN views`)
+	exec(t, s, `DROP TABLE _views`,
+		`ALTER TABLE _checkpoint DROP COLUMN event_id, DROP COLUMN event_sequence, DROP COLUMN views`)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, d, "acme", "o")
 	other := open(t, d, "globex", "o")
 	wantState(t, s, store.State{Checkpoint: store.Checkpoint{Sequence: 7}})
-	detached := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"}, Detached: true, Failure: "why\x00"}
+	detached := store.ViewState{
+		Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"},
+		Detached:   true,
+		Failure:    "why\x00",
+	}
 	skipped := store.ViewState{Skips: 3}
 	if err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
 		batch.Advance(store.Checkpoint{Sequence: 8, EventID: "e8"})

@@ -41,7 +41,8 @@ var unavailableClasses = []string{
 // others dropped it rebuilds it. Otherwise it returns the result of available.
 func usable(ctx context.Context, err error) error {
 	server, ok := errors.AsType[*pgconn.PgError](err)
-	if ended(ctx) == nil && (ok && slices.Contains(missingCodes, server.Code) || errors.Is(err, pgx.ErrNoRows)) { // no checkpoint
+	if ended(ctx) == nil &&
+		(ok && slices.Contains(missingCodes, server.Code) || errors.Is(err, pgx.ErrNoRows)) { // no checkpoint
 		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
 	}
 	return available(ctx, err)
@@ -78,7 +79,8 @@ func unavailable(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err) ||
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		pgconn.SafeToRetry(err) ||
 		strings.Contains(err.Error(), "conn closed") // pgconn does not export this error
 }
 
@@ -132,7 +134,9 @@ func (d *Database) Watch(ctx context.Context, log zerolog.Logger) error {
 		case err != nil:
 			d.guarded.set(err)
 			d.pool.Reset() // existing connections may hang forever
-			log.Warn().Err(err).Dur("again_in_ms", watchEvery).Msg("PostgreSQL does not respond: queries return UNAVAILABLE, and no events are applied")
+			log.Warn().Err(err).Dur("again_in_ms", watchEvery).Msg(
+				"PostgreSQL does not respond: queries return UNAVAILABLE, and no events are applied",
+			)
 		default:
 			d.guarded.set(nil)
 			log.Warn().Dur("after_ms", now.Sub(before)).Msg("PostgreSQL responds again")

@@ -97,7 +97,10 @@ func postgresColumn(name string) string {
 // postgresJSON implements [Dialect.JSON]. The column's text may contain \u0000, which jsonb cannot: it is replaced by
 // the store's encoding of that character.
 func postgresJSON(column string, test JSONTest, bind func(any) string) string {
-	document := fmt.Sprintf(`(CASE WHEN strpos(%[1]s, '\u0000') > 0 THEN regexp_replace(%[1]s, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffe0', 'g') ELSE %[1]s END)::jsonb`, column)
+	document := fmt.Sprintf(
+		`(CASE WHEN strpos(%[1]s, '\u0000') > 0 THEN regexp_replace(%[1]s, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffe0', 'g') ELSE %[1]s END)::jsonb`,
+		column,
+	)
 	mode, path := "strict $", ""
 	if test.Has {
 		mode = "lax $" // also visits members of array elements
@@ -121,13 +124,19 @@ func postgresValue(test JSONTest, bind func(any) string) string {
 	case KindBool:
 		return "v = to_jsonb(" + bind(test.Bool) + ")"
 	case KindNumber:
-		return fmt.Sprintf("CASE WHEN jsonb_typeof(v) = 'number' THEN (v #>> '{}')::numeric %s (%s)::numeric ELSE false END", test.Operator, bind(test.Text))
+		return fmt.Sprintf(
+			"CASE WHEN jsonb_typeof(v) = 'number' THEN (v #>> '{}')::numeric %s (%s)::numeric ELSE false END",
+			test.Operator, bind(test.Text),
+		)
 	case KindPattern:
 		return fmt.Sprintf("jsonb_typeof(v) = 'string' AND %s LIKE %s", text, bind(test.Text))
 	}
 	argument := bind(test.Text)
 	if test.Has {
-		return fmt.Sprintf("CASE jsonb_typeof(v) WHEN 'string' THEN strpos(%s, %s) > 0 WHEN 'object' THEN jsonb_exists(v, %s) ELSE false END", text, argument, argument)
+		return fmt.Sprintf(
+			"CASE jsonb_typeof(v) WHEN 'string' THEN strpos(%s, %s) > 0 WHEN 'object' THEN jsonb_exists(v, %s) ELSE false END",
+			text, argument, argument,
+		)
 	}
 	return fmt.Sprintf("jsonb_typeof(v) = 'string' AND %s %s %s", text, test.Operator, argument)
 }

@@ -89,9 +89,11 @@ func (b *builder) restriction(r *restriction) (string, error) {
 	case !ok && len(r.path) == 1 && r.operator == "" && (r.path[0] == "true" || r.path[0] == "false"):
 		return b.bind(r.path[0] == "true") + " = " + b.bind(true), nil
 	case !ok && r.operator == "":
-		return "", mistake(r.at, "%q is not a condition: compare a column with it (view %q has the columns %s)", r.path[0], b.view.Name, names(b.view))
+		return "", mistake(r.at, "%q is not a condition: compare a column with it (view %q has the columns %s)",
+			r.path[0], b.view.Name, names(b.view))
 	case !ok:
-		return "", mistake(r.at, "view %q has no column %q (it has the columns %s)", b.view.Name, r.path[0], names(b.view))
+		return "", mistake(r.at, "view %q has no column %q (it has the columns %s)", b.view.Name, r.path[0],
+			names(b.view))
 	case len(r.path) > 1 && column.Type != model.TypeJSON:
 		return "", mistake(r.at, "column %q is of type %s, which has no members", column.Name, column.Type)
 	case r.operator == "" && (column.Type == model.TypeBool || column.Type == model.TypeJSON && len(r.path) > 1):
@@ -169,7 +171,13 @@ func sameOrder(a, b model.Column) bool {
 
 // compareJSON compiles a comparison of a value in a JSON column.
 func (b *builder) compareJSON(column model.Column, r *restriction, operator string, v *value) (string, error) {
-	test := JSONTest{Path: r.path[1:], Has: operator == ":", Operator: operator, Kind: KindText, Text: v.plain()}
+	test := JSONTest{
+		Path:     r.path[1:],
+		Has:      operator == ":",
+		Operator: operator,
+		Kind:     KindText,
+		Text:     v.plain(),
+	}
 	if test.Has {
 		test.Operator = "="
 	}
@@ -178,7 +186,8 @@ func (b *builder) compareJSON(column model.Column, r *restriction, operator stri
 	equality := test.Operator == "="
 	switch {
 	case v.time:
-		return "", mistake(v.at, "column %q is of type json, which has no timestamps: compare it with a text", column.Name)
+		return "", mistake(v.at, "column %q is of type json, which has no timestamps: compare it with a text",
+			column.Name)
 	case !v.quoted && v.text == "null":
 		if !equality {
 			return "", mistake(v.at, "null has no order: use =, != or :*")

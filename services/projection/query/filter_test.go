@@ -17,8 +17,10 @@ func TestPattern_Match(t *testing.T) {
 		text    string
 		want    bool
 	}{
-		{"%", "", true}, {"%", "x", true}, {"a%", "a", true}, {"a%", "ba", false}, {"%a", "ba", true}, {"a%a", "a", false}, {"a%a", "aa", true},
-		{"%a%b%", "xaxbx", true}, {"%a%b%", "xbxax", false}, {`\%%`, "%x", true}, {`\%`, "x", false}, {`\\%`, `\x`, true}, {`a\_`, "ab", false}, {"%%", "", true},
+		{"%", "", true}, {"%", "x", true}, {"a%", "a", true}, {"a%", "ba", false}, {"%a", "ba", true},
+		{"a%a", "a", false}, {"a%a", "aa", true},
+		{"%a%b%", "xaxbx", true}, {"%a%b%", "xbxax", false}, {`\%%`, "%x", true}, {`\%`, "x", false},
+		{`\\%`, `\x`, true}, {`a\_`, "ab", false}, {"%%", "", true},
 	} {
 		if got := tc.pattern.Match(tc.text); got != tc.want {
 			t.Errorf("%q, %q: %v", tc.pattern, tc.text, got)
@@ -51,7 +53,8 @@ views: {v: {columns: {s: string, n: int, d: double, b: bool, t: timestamp, j: js
 	}
 	view, _ := m.View("v")
 	for _, filter := range []string{
-		"", `s = "x*" OR NOT (n > 1.5 b)`, `j.a."b c":(x OR y)`, "t >= 2027-01-15T00:00:00Z", `t < timestamp("2027-01-15")`, "-n = 0x1f", `s = "\u00e9\*"`, "(((", "n = )", `"`,
+		"", `s = "x*" OR NOT (n > 1.5 b)`, `j.a."b c":(x OR y)`, "t >= 2027-01-15T00:00:00Z",
+		`t < timestamp("2027-01-15")`, "-n = 0x1f", `s = "\u00e9\*"`, "(((", "n = )", `"`,
 	} {
 		f.Add(filter)
 	}
@@ -61,7 +64,8 @@ views: {v: {columns: {s: string, n: int, d: double, b: bool, t: timestamp, j: js
 			if err != nil && !errors.Is(err, query.ErrFilter) {
 				t.Fatal(err)
 			}
-			if marks := strings.Count(plan.Where, "?"); err == nil && dialect.Like == query.SQLite.Like && marks != len(plan.Args) {
+			if marks := strings.Count(plan.Where, "?"); err == nil && dialect.Like == query.SQLite.Like &&
+				marks != len(plan.Args) {
 				t.Fatalf("%d parameters and %d values: %s", marks, len(plan.Args), plan.Where)
 			}
 		}

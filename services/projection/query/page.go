@@ -133,7 +133,10 @@ func (p *Pages) Parse(text, scope string, request Request, plan Plan) (Cursor, e
 			body, err = p.sealer.Open(bound(scope, request), raw[1:])
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: it is of another query (filter, order, view and tenant must stay the same from page to page)", ErrToken)
+			return nil, fmt.Errorf(
+				"%w: it is of another query (filter, order, view and tenant must stay the same from page to page)",
+				ErrToken,
+			)
 		}
 	}
 	return parseCursor(body, plan)
@@ -147,7 +150,8 @@ func parseCursor(body []byte, plan Plan) (Cursor, error) {
 	if err := decoder.Decode(&values); err != nil || len(values) != len(plan.Terms) {
 		return nil, changed
 	}
-	if rest := body[decoder.InputOffset():]; len(rest) > 0 && (len(rest) != 8 || binary.BigEndian.Uint64(rest) != plan.Fingerprint) {
+	if rest := body[decoder.InputOffset():]; len(rest) > 0 &&
+		(len(rest) != 8 || binary.BigEndian.Uint64(rest) != plan.Fingerprint) {
 		return nil, changed
 	}
 	for i, term := range plan.Terms {

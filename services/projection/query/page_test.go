@@ -17,7 +17,9 @@ import (
 
 // issuers returns a Pages per version that it issues.
 func issuers() map[string]*query.Pages {
-	return map[string]*query.Pages{"1": query.NewPages([]byte("key"), &token.Gate{}), "2": query.NewPages([]byte("key"), nil)}
+	return map[string]*query.Pages{
+		"1": query.NewPages([]byte("key"), &token.Gate{}), "2": query.NewPages([]byte("key"), nil),
+	}
 }
 
 // planOf returns a plan whose terms have such values.
@@ -38,8 +40,10 @@ func planOf(values []any) query.Plan {
 
 func TestPages_TokenIsBoundToRequest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		term := rapid.OneOf(rapid.Just[any](nil), rapid.Int64Range(-1<<53, 1<<53).AsAny(), rapid.Bool().AsAny(), rapid.StringMatching(`[ -~]{0,40}`).AsAny())
-		values := append(rapid.SliceOfN(term, 0, 8).Draw(t, "terms"), rapid.StringMatching(`[ -~]{1,200}`).Draw(t, "key"))
+		term := rapid.OneOf(rapid.Just[any](nil), rapid.Int64Range(-1<<53, 1<<53).AsAny(), rapid.Bool().AsAny(),
+			rapid.StringMatching(`[ -~]{0,40}`).AsAny())
+		values := append(rapid.SliceOfN(term, 0, 8).Draw(t, "terms"),
+			rapid.StringMatching(`[ -~]{1,200}`).Draw(t, "key"))
 		request := query.Request{Filter: "a > 1", OrderBy: "a"}
 		for version, issuer := range issuers() {
 			text, err := issuer.Next("acme/v", request, planOf(values), values)
@@ -55,7 +59,11 @@ func TestPages_TokenIsBoundToRequest(t *testing.T) {
 					t.Fatalf("version %s: %v, %v; want %v", version, got, err, values)
 				}
 				for name, refused := range map[string]func() error{
-					"another tenant": func() error { _, err := reader.Parse(text, "globex/v", request, planOf(values)); return err },
+					"another tenant": func() error {
+						_, err := reader.Parse(text, "globex/v", request,
+							planOf(values))
+						return err
+					},
 					"another filter": func() error {
 						_, err := reader.Parse(text, "acme/v", query.Request{OrderBy: "a"}, planOf(values))
 						return err
@@ -112,7 +120,9 @@ func TestPages_TokenIsBounded(t *testing.T) {
 				t.Errorf("version %s: a row that is %s: %v", version, name, err)
 			}
 		}
-		if _, err := issuer.Next("acme/v", query.Request{}, planOf([]any{long}), []any{long}); !errors.Is(err, query.ErrLongKey) {
+		if _, err := issuer.Next(
+			"acme/v", query.Request{}, planOf([]any{long}), []any{long},
+		); !errors.Is(err, query.ErrLongKey) {
 			t.Errorf("version %s: a key of %d bytes: %v", version, len(long), err)
 		}
 	}
@@ -143,7 +153,8 @@ func TestPages_TokenOfAnyKeyIsBounded(t *testing.T) {
 func TestPages_TokenWithoutFingerprintIsAccepted(t *testing.T) {
 	values := []any{int64(7), "k"}
 	sealed := token.NewSealer([]byte("key"), "page").Seal([]byte{2}, "4:page;6:acme/v;0:;0:;", []byte(`[7,"k"]`))
-	cursor, err := issuers()["2"].Parse(base64.RawURLEncoding.EncodeToString(sealed), "acme/v", query.Request{}, planOf(values))
+	cursor, err := issuers()["2"].Parse(base64.RawURLEncoding.EncodeToString(sealed), "acme/v", query.Request{},
+		planOf(values))
 	if err != nil || !reflect.DeepEqual([]any(cursor), values) {
 		t.Errorf("%v, %v", cursor, err)
 	}
@@ -182,7 +193,8 @@ func TestPages_ValuesOfAnotherTypeAreRejected(t *testing.T) {
 }
 
 func TestPages_EncryptedTokenRevealsNothing(t *testing.T) {
-	text, err := query.NewPages([]byte("key"), nil).Next("acme/v", query.Request{}, query.Plan{}, []any{"balance", int64(1234567), "the-key"})
+	text, err := query.NewPages([]byte("key"), nil).Next("acme/v", query.Request{}, query.Plan{},
+		[]any{"balance", int64(1234567), "the-key"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,8 @@ func (p *parser) sequence(simple func() (node, error)) (node, error) {
 		if err != nil {
 			return nil, err
 		}
-		if t.kind == tokenEnd || t.kind == tokenMark && t.text != "(" && t.text != "-" || t.kind == tokenText && t.text == "AND" {
+		if t.kind == tokenEnd || t.kind == tokenMark && t.text != "(" && t.text != "-" ||
+			t.kind == tokenText && t.text == "AND" {
 			return join(false, parts), nil
 		}
 	}
@@ -221,7 +222,8 @@ func (p *parser) restriction() (node, error) {
 	switch {
 	case t.kind == tokenEnd:
 		return nil, mistake(t.at, "a condition is expected here")
-	case t.kind != tokenText && t.kind != tokenString || t.kind == tokenText && (t.text == "AND" || t.text == "OR" || t.text == "NOT"):
+	case t.kind != tokenText && t.kind != tokenString ||
+		t.kind == tokenText && (t.text == "AND" || t.text == "OR" || t.text == "NOT"):
 		return nil, mistake(t.at, "a condition is expected here, not %q", t.text)
 	}
 	out := &restriction{at: t.at, path: []string{plain(t)}}
@@ -309,7 +311,12 @@ func (p *parser) value() (node, error) {
 		if inner.kind != tokenString {
 			return nil, mistake(inner.at, "timestamp() takes a string")
 		}
-		return &value{at: t.at, text: inner.text, quoted: true, time: true}, p.closed()
+		return &value{
+			at:     t.at,
+			text:   inner.text,
+			quoted: true,
+			time:   true,
+		}, p.closed()
 	}
 	return nil, mistake(t.at, "a value is expected here")
 }

@@ -152,7 +152,8 @@ func terms(view *model.View, orderBy string) ([]Term, error) {
 		return nil, fmt.Errorf("%w: %w", ErrOrder, err)
 	}
 	if len(parsed.Fields) > maxOrderTerms {
-		return nil, fmt.Errorf("%w: it has %d criteria, at most %d are allowed", ErrOrder, len(parsed.Fields), maxOrderTerms)
+		return nil, fmt.Errorf("%w: it has %d criteria, at most %d are allowed", ErrOrder, len(parsed.Fields),
+			maxOrderTerms)
 	}
 	list := make([]Term, 0, len(parsed.Fields)+1)
 	for _, f := range parsed.Fields {

@@ -50,7 +50,9 @@ func (f *Found) read(ctx context.Context) error {
 	db.SetMaxOpenConns(1)
 	defer func() { _ = db.Close() }() // the file was only read
 	var sequence int64
-	if err := db.QueryRowContext(ctx, `SELECT sequence, origin FROM "_checkpoint"`).Scan(&sequence, &f.Origin); err != nil {
+	if err := db.QueryRowContext(
+		ctx, `SELECT sequence, origin FROM "_checkpoint"`,
+	).Scan(&sequence, &f.Origin); err != nil {
 		return fmt.Errorf("sqlite: read checkpoint: %w", err)
 	}
 	f.Checkpoint = uint64(max(sequence, 0)) //nolint:gosec // not negative

@@ -30,7 +30,9 @@ var sidecars = []string{"", "-wal", "-shm"}
 // openOrReplace opens a tenant's file. If the file is damaged or not a database, it is set aside and an empty one is
 // opened instead, since the file is a cache of the journal. replaced is the reason, nil if the existing file was
 // opened. broken is the damage that an earlier use has found, nil for none.
-func openOrReplace(ctx context.Context, path string, views []*model.View, origin string, broken error) (s *Store, replaced, err error) {
+func openOrReplace(
+	ctx context.Context, path string, views []*model.View, origin string, broken error,
+) (s *Store, replaced, err error) {
 	replaced = broken
 	if replaced == nil {
 		replaced = unusable(path)

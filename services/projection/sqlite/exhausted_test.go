@@ -51,7 +51,8 @@ func TestOpen_TooManyOpenFilesIsReportedAndTransient(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
 	}
-	if !errors.Is(err, store.ErrUnavailable) || !descriptors.Exhausted(err) || !strings.Contains(err.Error(), "too many open files") || errors.Is(err, store.ErrDamaged) {
+	if !errors.Is(err, store.ErrUnavailable) || !descriptors.Exhausted(err) ||
+		!strings.Contains(err.Error(), "too many open files") || errors.Is(err, store.ErrDamaged) {
 		t.Errorf("%v: want the cause", err)
 	}
 	if err := open(); err != nil {

@@ -55,7 +55,9 @@ func TestPool_ReadsClosedFilesOnFullDisk(t *testing.T) {
 				if err := first.Close(); err != nil {
 					t.Fatal(err)
 				}
-				if err := errors.Join(os.WriteFile(path, main, 0o600), os.WriteFile(path+"-wal", log, 0o600)); err != nil {
+				if err := errors.Join(
+					os.WriteFile(path, main, 0o600), os.WriteFile(path+"-wal", log, 0o600),
+				); err != nil {
 					t.Fatal(err)
 				}
 			} else if err := first.Close(); err != nil {

@@ -49,12 +49,25 @@ type pool struct {
 }
 
 func newPool(dir string, limit int, closeAfter time.Duration) *pool {
-	return &pool{files: newFiles(dir), limit: limit, closeAfter: closeAfter, changed: make(chan struct{})}
+	return &pool{
+		files:      newFiles(dir),
+		limit:      limit,
+		closeAfter: closeAfter,
+		changed:    make(chan struct{}),
+	}
 }
 
 // opener implements [store.Opener].
-func (p *pool) opener(_ context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (store.Store, error) {
-	h := &handle{pool: p, tenant: tenant, views: views, origin: origin, path: p.files.path(tenant, origin)}
+func (p *pool) opener(
+	_ context.Context, tenant contextkit.TenantID, views []*model.View, origin string,
+) (store.Store, error) {
+	h := &handle{
+		pool:   p,
+		tenant: tenant,
+		views:  views,
+		origin: origin,
+		path:   p.files.path(tenant, origin),
+	}
 	h.retained = p.files.use(h.path) // the file of a generation in use must not be removed as an old one
 	return h, nil
 }
@@ -100,7 +113,9 @@ func (h *handle) acquire(ctx context.Context) (*Store, error) {
 		case p.open < p.limit:
 			return h.openFile(ctx)
 		case p.idle.Len() > 0:
-			_ = p.close(p.idle.Front().Value.(*handle)) //nolint:forcetypeassert // the list holds nothing else; an error loses nothing: rows are in the file or its log
+			_ = p.close(
+				p.idle.Front().Value.(*handle),
+			) //nolint:forcetypeassert // the list holds nothing else; an error loses nothing: rows are in the file or its log
 			continue
 		}
 		changed := p.changed
@@ -251,7 +266,8 @@ func (h *handle) peek(ctx context.Context) (state store.State, ok bool) {
 	db.SetMaxOpenConns(1)
 	defer func() { _ = db.Close() }() // the file was only read
 	var origin string
-	if err := db.QueryRowContext(ctx, `SELECT origin FROM "_checkpoint"`).Scan(&origin); err != nil || origin != h.origin {
+	if err := db.QueryRowContext(ctx, `SELECT origin FROM "_checkpoint"`).Scan(&origin); err != nil ||
+		origin != h.origin {
 		return state, false
 	}
 	state, distrusted, err := readState(ctx, db)
@@ -280,7 +296,9 @@ func (h *handle) Apply(ctx context.Context, change func(*store.Batch, store.Stat
 }
 
 // Query implements [store.Store].
-func (h *handle) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+func (h *handle) Query(
+	ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error,
+) (store.ViewState, error) {
 	s, err := h.acquire(ctx)
 	if err != nil {
 		return store.ViewState{}, err

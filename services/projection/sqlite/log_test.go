@@ -49,7 +49,9 @@ func TestStore_LogIsBoundedDuringContinuousReads(t *testing.T) {
 		err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
 			batch.Advance(store.Checkpoint{Sequence: sequence})
 			for i := range rows {
-				if err := batch.Put(view, fmt.Sprintf("k%03d", i), model.Object{"text": strings.Repeat("x", 1000+int(sequence))}); err != nil {
+				if err := batch.Put(
+					view, fmt.Sprintf("k%03d", i), model.Object{"text": strings.Repeat("x", 1000+int(sequence))},
+				); err != nil {
 					return err
 				}
 			}

@@ -22,14 +22,18 @@ func (s *Store) State(ctx context.Context) (store.State, error) {
 }
 
 // Query implements [store.Store].
-func (s *Store) Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+func (s *Store) Query(
+	ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error,
+) (store.ViewState, error) {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
 	state, err := s.query(ctx, view, plan, each)
 	return state, s.check(err)
 }
 
-func (s *Store) query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (store.ViewState, error) {
+func (s *Store) query(
+	ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error,
+) (store.ViewState, error) {
 	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return store.ViewState{}, fmt.Errorf("sqlite: begin: %w", err)
@@ -84,8 +88,11 @@ func statement(view *model.View, plan query.Plan) string {
 		where = " WHERE " + plan.Where
 	}
 	table := query.SQLite.Table(view.Name)
-	return fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %s%s ORDER BY %s LIMIT %d) AS k CROSS JOIN %s AS r ON r.%q = k.\"term.%d\"",
-		strings.Join(outer, ", "), strings.Join(inner, ", "), table, where, plan.OrderBy, plan.Limit, table, query.KeyColumn, len(plan.Terms)-1)
+	return fmt.Sprintf(
+		"SELECT %s FROM (SELECT %s FROM %s%s ORDER BY %s LIMIT %d) AS k CROSS JOIN %s AS r ON r.%q = k.\"term.%d\"",
+		strings.Join(outer, ", "), strings.Join(inner, ", "), table, where, plan.OrderBy, plan.Limit, table,
+		query.KeyColumn, len(plan.Terms)-1,
+	)
 }
 
 // scan reads the columns and then extra values of a row as plain JSON values.

@@ -102,7 +102,10 @@ func readSequence(ctx context.Context, q querier) (state store.State, err error)
 // writeState writes a batch's checkpoint and view records.
 func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.State) error {
 	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
-		if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET sequence = ?1, event_id = ?2, event_sequence = ?1`, int64(to.Sequence), to.EventID); err != nil { //nolint:gosec // far below 2^63
+		if _, err := tx.ExecContext(
+			ctx, `UPDATE "_checkpoint" SET sequence = ?1, event_id = ?2, event_sequence = ?1`, int64(to.Sequence),
+			to.EventID,
+		); err != nil { //nolint:gosec // far below 2^63
 			return fmt.Errorf("sqlite: checkpoint: %w", err)
 		}
 	}
@@ -112,7 +115,8 @@ func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.
 		statement, args := `DELETE FROM "_views" WHERE view = ?1`, []any{name}
 		if v.Recorded() {
 			statement = `INSERT OR REPLACE INTO "_views" VALUES (?1, ?2, ?3, ?4, ?5, ?6)`
-			args = append(args, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips), v.Failure) //nolint:gosec // far below 2^63
+			args = append(args, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips),
+				v.Failure) //nolint:gosec // far below 2^63
 		}
 		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
 			return fmt.Errorf("sqlite: write the record of view %s: %w", name, err)

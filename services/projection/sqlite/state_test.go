@@ -13,7 +13,8 @@ import (
 
 // layoutZero creates a file in the layout of versions before views' records.
 var layoutZero = []string{
-	`DROP TABLE "_views"`, `ALTER TABLE "_checkpoint" DROP COLUMN views`, `ALTER TABLE "_checkpoint" DROP COLUMN event_sequence`,
+	`DROP TABLE "_views"`, `ALTER TABLE "_checkpoint" DROP COLUMN views`,
+	`ALTER TABLE "_checkpoint" DROP COLUMN event_sequence`,
 	`ALTER TABLE "_checkpoint" DROP COLUMN event_id`, `PRAGMA user_version = 0`,
 }
 
@@ -76,7 +77,11 @@ func TestState_FileOfEarlierLayoutIsUpgraded(t *testing.T) {
 // A program of the previous layout moves only the checkpoint, and applies events to all views.
 func TestState_DetachedViewIsRebuiltAfterEarlierVersion(t *testing.T) {
 	s, view := openState(t, t.TempDir())
-	detached := store.ViewState{Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"}, Detached: true, Failure: "why"}
+	detached := store.ViewState{
+		Checkpoint: store.Checkpoint{Sequence: 5, EventID: "e5"},
+		Detached:   true,
+		Failure:    "why",
+	}
 	skipped := store.ViewState{Skips: 3}
 	if err := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
 		batch.Advance(store.Checkpoint{Sequence: 8, EventID: "e8"})

@@ -86,11 +86,15 @@ const keptGenerations = 3
 
 // Open opens the tenant's file of an origin in dir, or creates it. origin identifies the model and the journal that
 // the file is made from; a few files of other origins are retained.
-func Open(ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
+func Open(
+	ctx context.Context, dir string, tenant contextkit.TenantID, views []*model.View, origin string,
+) (*Store, error) {
 	return newFiles(dir).open(ctx, tenant, views, origin)
 }
 
-func (f *files) open(ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string) (*Store, error) {
+func (f *files) open(
+	ctx context.Context, tenant contextkit.TenantID, views []*model.View, origin string,
+) (*Store, error) {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
@@ -180,7 +184,13 @@ func open(ctx context.Context, path string, views []*model.View, origin string) 
 // connection has an exclusive lock, and the index of the write-ahead log in its memory instead of in a file
 // (https://sqlite.org/wal.html#use_of_wal_without_shared_memory): reads need no disk space.
 func openFor(ctx context.Context, path string, views []*model.View, origin string, single bool) (_ *Store, err error) {
-	s := &Store{views: views, statements: map[string]*statements{}, path: path, maxLog: maxLog, single: single}
+	s := &Store{
+		views:      views,
+		statements: map[string]*statements{},
+		path:       path,
+		maxLog:     maxLog,
+		single:     single,
+	}
 	mode := sharedMode
 	if single {
 		mode = singleMode
@@ -210,7 +220,8 @@ func openFor(ctx context.Context, path string, views []*model.View, origin strin
 	}
 	for _, view := range views {
 		if s.statements[view.Name], err = s.prepare(ctx, view); err != nil {
-			if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == lib.SQLITE_ERROR { // no such table or column
+			if e, ok := errors.AsType[*sqlite.Error](err); ok &&
+				e.Code() == lib.SQLITE_ERROR { // no such table or column
 				err = fmt.Errorf("%w: %w", errIncomplete, err)
 			}
 			return nil, err
@@ -240,7 +251,10 @@ func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin str
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // no effect after Commit
-	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS "_checkpoint" (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, origin TEXT NOT NULL)`); err != nil {
+	if _, err := tx.ExecContext(
+		ctx,
+		`CREATE TABLE IF NOT EXISTS "_checkpoint" (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, origin TEXT NOT NULL)`,
+	); err != nil {
 		return err
 	}
 	var found string
@@ -263,7 +277,9 @@ func (s *Store) prepareFile(ctx context.Context, views []*model.View, origin str
 			}
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO "_checkpoint" (one, sequence, origin) VALUES (1, 0, ?)`, origin); err != nil {
+	if _, err := tx.ExecContext(
+		ctx, `INSERT INTO "_checkpoint" (one, sequence, origin) VALUES (1, 0, ?)`, origin,
+	); err != nil {
 		return err
 	}
 	if err := upgrade(ctx, tx); err != nil {
@@ -286,7 +302,11 @@ func schema(view *model.View) []string {
 		columns = append(columns, fmt.Sprintf("%q %s", column.Name, sqlTypes[column.Type]))
 		if column.Index {
 			// Tables and indexes share a namespace; no table's name has a dot.
-			indexes = append(indexes, fmt.Sprintf(`CREATE INDEX "view_%s.%s" ON %s (%q, %q)`, view.Name, column.Name, table, column.Name, query.KeyColumn))
+			indexes = append(
+				indexes,
+				fmt.Sprintf(`CREATE INDEX "view_%s.%s" ON %s (%q, %q)`, view.Name, column.Name, table, column.Name,
+					query.KeyColumn),
+			)
 		}
 	}
 	create := fmt.Sprintf("CREATE TABLE %s (%s) WITHOUT ROWID", table, strings.Join(columns, ", "))

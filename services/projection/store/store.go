@@ -31,7 +31,9 @@ type Store interface {
 	// Query calls each for the plan's rows, up to its limit, with the values of its columns and of its terms, and
 	// returns the view's state at which they were read. Only a few rows are in memory at a time, and when each
 	// returns [ErrStop] no further rows are read. each must not retain the slices.
-	Query(ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error) (ViewState, error)
+	Query(
+		ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error,
+	) (ViewState, error)
 	// Close releases the store's resources.
 	Close() error
 }
@@ -78,8 +80,11 @@ type Opener func(ctx context.Context, tenant contextkit.TenantID, views []*model
 // ByKey returns the plan that finds the row under a key.
 func ByKey(view *model.View, dialect query.Dialect, key string) query.Plan {
 	return query.Plan{
-		Where: fmt.Sprintf("%q = %s", query.KeyColumn, dialect.Placeholder(1, key)), Args: []any{key},
-		OrderBy: fmt.Sprintf("%q", query.KeyColumn), Limit: 1, Columns: view.Columns,
+		Where:   fmt.Sprintf("%q = %s", query.KeyColumn, dialect.Placeholder(1, key)),
+		Args:    []any{key},
+		OrderBy: fmt.Sprintf("%q", query.KeyColumn),
+		Limit:   1,
+		Columns: view.Columns,
 	}
 }
 

@@ -43,7 +43,10 @@ func TestOutcomeOf_RetryAfterIsHonoured(t *testing.T) {
 		"-5":                            -1,
 		"1.5":                           -1,
 	} {
-		err := outcomeOf(&http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {text}}}, "host", false, now)
+		err := outcomeOf(
+			&http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {text}}},
+			"host", false, now,
+		)
 		got := time.Duration(-1)
 		var asked *RetryAfterError
 		if errors.As(err, &asked) {

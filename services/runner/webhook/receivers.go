@@ -83,7 +83,9 @@ const (
 
 // acquire waits for a slot for a call, which end frees; cause is the error of a failed call. With trial, an open
 // breaker admits the call. Error: a [*HeldError], or that of ctx.
-func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key receiverKey, trial bool) (end func(o outcome, cause error), err error) {
+func (r *receivers) acquire(
+	ctx context.Context, tenant contextkit.TenantID, key receiverKey, trial bool,
+) (end func(o outcome, cause error), err error) {
 	var timer <-chan time.Time
 	waited := false
 	for {
@@ -113,7 +115,9 @@ func (r *receivers) acquire(ctx context.Context, tenant contextkit.TenantID, key
 			r.forget(tenant, t, key, one)
 			r.held++
 			r.mu.Unlock()
-			return nil, &HeldError{now.Add(openFirst), "the concurrency limit of the receiver " + key.host + " is reached"}
+			return nil, &HeldError{
+				now.Add(openFirst), "the concurrency limit of the receiver " + key.host + " is reached",
+			}
 		}
 		freed := t.freed
 		r.mu.Unlock()
@@ -173,7 +177,9 @@ func (r *receivers) forget(tenant contextkit.TenantID, t *tenantCalls, key recei
 	}
 }
 
-func (r *receivers) release(tenant contextkit.TenantID, t *tenantCalls, key receiverKey, one *receiver, epoch int, o outcome, cause error) {
+func (r *receivers) release(
+	tenant contextkit.TenantID, t *tenantCalls, key receiverKey, one *receiver, epoch int, o outcome, cause error,
+) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one.inFlight--

@@ -33,7 +33,8 @@ func TestReceivers_BreakerOpensAndAdmitsTrials(t *testing.T) {
 		}
 		for n := range 4 { // each failed trial call doubles the time
 			err := call(failed)
-			if !errors.As(err, &held) || time.Until(held.Until) > openFirst<<n || time.Until(held.Until) < openFirst<<n*3/4 {
+			if !errors.As(err, &held) || time.Until(held.Until) > openFirst<<n ||
+				time.Until(held.Until) < openFirst<<n*3/4 {
 				t.Fatalf("after %d trials: %v", n, err)
 			}
 			if !strings.Contains(held.Reason, "returned 503") || len(held.Reason) > 2*maxCause {

@@ -42,7 +42,8 @@ func Sign(secret []byte, s Signed) string {
 // secret. A receiver cannot derive the secrets of others from its own.
 func HostSecret(secret []byte, host string) string {
 	mac := hmac.New(sha256.New, secret)
-	_, _ = io.WriteString(mac, "headgate webhook host\n"+strings.TrimSuffix(strings.ToLower(host), ".")) // writing to a hash cannot fail
+	_, _ = io.WriteString(mac,
+		"headgate webhook host\n"+strings.TrimSuffix(strings.ToLower(host), ".")) // writing to a hash cannot fail
 	return hex.EncodeToString(mac.Sum(nil))
 }
 

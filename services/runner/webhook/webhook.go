@@ -41,7 +41,11 @@ func (c Config) Validate() error {
 	errs := []error{config.AtLeast("timeout", c.Timeout, 0)}
 	for i, pattern := range c.Allow {
 		if _, err := path.Match(pattern, "x"); err != nil || pattern == "" {
-			errs = append(errs, config.Wrong(fmt.Sprintf("allow.%d", i), "%q is not a host such as hooks.example.com or *.example.com", pattern))
+			errs = append(
+				errs,
+				config.Wrong(fmt.Sprintf("allow.%d", i), "%q is not a host such as hooks.example.com or *.example.com",
+					pattern),
+			)
 		}
 	}
 	return errors.Join(errs...)
@@ -96,8 +100,13 @@ func New(c Config) *Caller {
 		dialer.Control = refusePrivate
 	}
 	transport := &http.Transport{
-		DialContext: dialer.DialContext, TLSHandshakeTimeout: c.Timeout, ForceAttemptHTTP2: true,
-		MaxIdleConns: 100, MaxIdleConnsPerHost: 8, MaxConnsPerHost: 32, IdleConnTimeout: time.Minute,
+		DialContext:         dialer.DialContext,
+		TLSHandshakeTimeout: c.Timeout,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConns:        100,
+		MaxIdleConnsPerHost: 8,
+		MaxConnsPerHost:     32,
+		IdleConnTimeout:     time.Minute,
 	}
 	return &Caller{config: c, client: &http.Client{
 		Transport: c.transport(contextkit.HTTPTransport(transport)), Timeout: c.Timeout,

@@ -32,7 +32,8 @@ func post(t *testing.T, config webhook.Config, target string) error {
 	t.Helper()
 	caller := webhook.New(config)
 	defer caller.Close()
-	return caller.Post(contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme")), webhook.Call{Target: target, Body: []byte(`{"a":1}`), Key: "key-1"})
+	return caller.Post(contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme")),
+		webhook.Call{Target: target, Body: []byte(`{"a":1}`), Key: "key-1"})
 }
 
 var local = webhook.Config{Allow: []string{"127.0.0.1"}, Private: true, Plain: true}
@@ -51,29 +52,42 @@ func TestPost_SignsAndCarriesKeyAndContext(t *testing.T) {
 	if err := post(t, config, url+"/a%2Fb?x=1"); err != nil {
 		t.Fatal(err)
 	}
-	if string(body) != `{"a":1}` || header.Get("Idempotency-Key") != "key-1" || header.Get("Content-Type") != "application/json" {
+	if string(body) != `{"a":1}` || header.Get("Idempotency-Key") != "key-1" ||
+		header.Get("Content-Type") != "application/json" {
 		t.Errorf("%s with %v", body, header)
 	}
 	signed := webhook.Signed{
-		Method: "POST", Host: strings.TrimPrefix(url, "http://"), Path: "/a%2Fb?x=1", Tenant: "acme", Key: "key-1",
-		Timestamp: header.Get("X-Headgate-Timestamp"), Body: body,
+		Method:    "POST",
+		Host:      strings.TrimPrefix(url, "http://"),
+		Path:      "/a%2Fb?x=1",
+		Tenant:    "acme",
+		Key:       "key-1",
+		Timestamp: header.Get("X-Headgate-Timestamp"),
+		Body:      body,
 	}
 	secret := []byte(webhook.HostSecret([]byte("secret"), "127.0.0.1"))
-	if want := webhook.Sign(secret, signed); header.Get("X-Headgate-Signature") != want || !strings.HasPrefix(want, "v2=") {
+	if want := webhook.Sign(secret, signed); header.Get("X-Headgate-Signature") != want ||
+		!strings.HasPrefix(want, "v2=") {
 		t.Errorf("signature %q, want %q", header.Get("X-Headgate-Signature"), want)
 	}
-	if header.Get("X-Tenant-Id") != "acme" || len(header.Get("Traceparent")) != 55 || header.Get("X-Correlation-Id") == "" {
+	if header.Get("X-Tenant-Id") != "acme" || len(header.Get("Traceparent")) != 55 ||
+		header.Get("X-Correlation-Id") == "" {
 		t.Errorf("the call lacks the context headers: %v", header)
 	}
 	caller := webhook.New(local)
 	defer caller.Close()
-	if err := caller.Post(context.Background(), webhook.Call{Target: url, Key: "k"}); !errors.Is(err, contextkit.ErrNoContext) {
+	if err := caller.Post(
+		context.Background(), webhook.Call{Target: url, Key: "k"},
+	); !errors.Is(err, contextkit.ErrNoContext) {
 		t.Errorf("without context: %v", err)
 	}
 }
 
 func TestPost_StatusDeterminesRetry(t *testing.T) {
-	for status, refused := range map[int]bool{200: false, 204: false, 400: true, 404: true, 410: true, 302: true, 408: false, 409: true, 425: false, 429: false, 500: false, 503: false} {
+	for status, refused := range map[int]bool{
+		200: false, 204: false, 400: true, 404: true, 410: true, 302: true, 408: false, 409: true, 425: false,
+		429: false, 500: false, 503: false,
+	} {
 		url := receiver(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "http://127.0.0.1:1/")
 			w.WriteHeader(status)
@@ -102,11 +116,17 @@ func TestPost_ErrorOmitsURLAndNameServer(t *testing.T) {
 	closed.Close()
 	unknown := local
 	unknown.Transport = func(http.RoundTripper) http.RoundTripper {
-		return failing{&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "127.0.0.1", Server: "10.9.8.7:53", IsNotFound: true}}}
+		return failing{&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{
+			Err:        "no such host",
+			Name:       "127.0.0.1",
+			Server:     "10.9.8.7:53",
+			IsNotFound: true,
+		}}}
 	}
 	for name, config := range map[string]webhook.Config{"refused": local, "no such host": unknown} {
 		err := post(t, config, closed.URL+"/path-secret?token=query-secret")
-		if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "10.9.8.7") || !strings.Contains(err.Error(), name) {
+		if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "10.9.8.7") ||
+			!strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -161,7 +181,9 @@ func TestPost_DisallowedTargetIsNotCalled(t *testing.T) {
 		"a reserved address":         {public, "http://240.0.0.1/", "private address"},
 		"everybody":                  {public, "http://255.255.255.255/", "private address"},
 		"an IPv4 address by NAT64":   {public, "http://[64:ff9b::7f00:1]/", "private address"},
-		"a decimal of this machine":  {public, "http://2130706433" + port, ""}, // a name that does not exist; resolvers that parse it meet the check above
+		"a decimal of this machine": {
+			public, "http://2130706433" + port, "",
+		}, // a name that does not exist; resolvers that parse it meet the check above
 	} {
 		err := post(t, rule.config, rule.target)
 		var refusal *webhook.RefusedError

@@ -106,7 +106,8 @@ func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 func (s *Server) create() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	initdb := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C")
+	initdb := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust",
+		"--no-sync", "-E", "UTF8", "--locale", "C")
 	initdb.SysProcAttr, initdb.Dir = s.attributes, s.dir
 	if output, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("postgrestest: initdb: %w: %s", err, output)
@@ -122,7 +123,8 @@ func (s *Server) Resume() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	//nolint:noctx // the server outlives its start
-	s.cmd = exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+	s.cmd = exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c",
+		"fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 	s.cmd.SysProcAttr, s.cmd.Dir = s.attributes, s.dir
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
@@ -223,7 +225,13 @@ func (s *Server) Database(t testing.TB) string {
 
 // URL returns the URL of a database for a user.
 func (s *Server) URL(database, user string) string {
-	return (&url.URL{Scheme: "postgres", User: url.User(user), Host: "", Path: "/" + database, RawQuery: url.Values{"host": {s.dir}}.Encode()}).String()
+	return (&url.URL{
+		Scheme:   "postgres",
+		User:     url.User(user),
+		Host:     "",
+		Path:     "/" + database,
+		RawQuery: url.Values{"host": {s.dir}}.Encode(),
+	}).String()
 }
 
 func (s *Server) execute(ctx context.Context, database, statement string) error {

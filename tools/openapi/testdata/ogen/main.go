@@ -51,8 +51,17 @@ func run(ctx context.Context, url, token string) error {
 			return nil, err
 		}
 		return c.AggregateGatewayV1CommandServiceSubmit(ctx,
-			client.NewOptAggregateGatewayV1SubmitRequest(client.AggregateGatewayV1SubmitRequest{Payload: client.NewOptAggregateGatewayV1SubmitRequestPayload(members)}),
-			client.AggregateGatewayV1CommandServiceSubmitParams{AggregateType: "wallet", AggregateID: "ogen", Command: command, IdempotencyKey: client.NewOptString(key)})
+			client.NewOptAggregateGatewayV1SubmitRequest(
+				client.AggregateGatewayV1SubmitRequest{
+					Payload: client.NewOptAggregateGatewayV1SubmitRequestPayload(members),
+				},
+			),
+			client.AggregateGatewayV1CommandServiceSubmitParams{
+				AggregateType:  "wallet",
+				AggregateID:    "ogen",
+				Command:        command,
+				IdempotencyKey: client.NewOptString(key),
+			})
 	}
 	for _, key := range []string{"g1", "g1"} {
 		opened, err := submit(key, "open", `{"owner":"Bob & Söhne"}`)
@@ -73,8 +82,13 @@ func run(ctx context.Context, url, token string) error {
 	}
 
 	query := client.ProjectionGatewayV1QueryServiceQuery2Params{
-		View: "wallets", QueryFilter: client.NewOptString(`owner = "Bob & Söhne"`), QueryPageSize: client.NewOptInt32(1), QueryFields: []string{"owner", "balance"},
-		Metadata:    client.NewOptProjectionGatewayV1QueryServiceQuery2Metadata(client.ProjectionGatewayV1QueryServiceQuery2Metadata{"of": "a test"}),
+		View:          "wallets",
+		QueryFilter:   client.NewOptString(`owner = "Bob & Söhne"`),
+		QueryPageSize: client.NewOptInt32(1),
+		QueryFields:   []string{"owner", "balance"},
+		Metadata: client.NewOptProjectionGatewayV1QueryServiceQuery2Metadata(
+			client.ProjectionGatewayV1QueryServiceQuery2Metadata{"of": "a test"},
+		),
 		MinPosition: paid.Position,
 	}
 	answer, err := c.ProjectionGatewayV1QueryServiceQuery2(ctx, query)
@@ -91,7 +105,8 @@ func run(ctx context.Context, url, token string) error {
 	}
 	fmt.Println("unchanged", !isNew)
 
-	watched, err := c.ProjectionGatewayV1QueryServiceWatch(ctx, client.ProjectionGatewayV1QueryServiceWatchParams{View: "wallets", Filter: query.QueryFilter})
+	watched, err := c.ProjectionGatewayV1QueryServiceWatch(ctx,
+		client.ProjectionGatewayV1QueryServiceWatchParams{View: "wallets", Filter: query.QueryFilter})
 	stream, ok := watched.(*client.ProjectionGatewayV1QueryServiceWatchOKTextEventStream)
 	if err != nil || !ok {
 		return fmt.Errorf("watch: %w: %T", err, watched)
@@ -112,12 +127,17 @@ func run(ctx context.Context, url, token string) error {
 	}
 
 	shaped, err := c.ShapesV1ShapesGet2(ctx, client.ShapesV1ShapesGet2Params{
-		Name: "a/b c", AnInt64: client.NewOptStringInt64(9007199254740993), BoolValue: client.NewOptBool(true), Color: client.NewOptShapesV1Color(client.ShapesV1ColorCOLORRED),
-		Tags: []string{"a,b", "c&d"}, Labels: client.NewOptShapesV1ShapesGet2Labels(client.ShapesV1ShapesGet2Labels{"a b": "c=d"}),
+		Name:      "a/b c",
+		AnInt64:   client.NewOptStringInt64(9007199254740993),
+		BoolValue: client.NewOptBool(true),
+		Color:     client.NewOptShapesV1Color(client.ShapesV1ColorCOLORRED),
+		Tags:      []string{"a,b", "c&d"},
+		Labels:    client.NewOptShapesV1ShapesGet2Labels(client.ShapesV1ShapesGet2Labels{"a b": "c=d"}),
 	})
 	if err != nil {
 		return fmt.Errorf("shapes: %w", err)
 	}
-	fmt.Println("shapes", shaped.Name.Value, shaped.AnInt64.Value, shaped.BoolValue.Value, shaped.Color.Value, shaped.Tags, shaped.Labels.Value)
+	fmt.Println("shapes", shaped.Name.Value, shaped.AnInt64.Value, shaped.BoolValue.Value, shaped.Color.Value,
+		shaped.Tags, shaped.Labels.Value)
 	return nil
 }
