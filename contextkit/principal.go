@@ -14,6 +14,10 @@ func Principal(md Metadata) string {
 	return ""
 }
 
+// ViaGateway reports whether a call to a node has the headers of a gateway: gateways name the principal
+// of every call, "" if the method is public.
+func ViaGateway(md Metadata) bool { return len(md.Values(canonicalPrincipal)) > 0 }
+
 // Client returns the address of the gateway's client from a call to a node; the zero value if the
 // call did not come from a gateway, or names no address or more than one.
 func Client(md Metadata) netip.Addr {

@@ -20,10 +20,18 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/contextkit"
+	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
+	aggregatev1connect "github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/access"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/natsclient"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/tlsfiles"
 	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 )
@@ -535,6 +543,9 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		t.Errorf("a node's port for gRPC alone, %s, lets a client without a certificate in: %v", alone, err)
 	}
 
+	// Calls that bypass the gateway are recorded by the node, once each, and those before are not.
+	c.callDirectly(ctx, t, authority, strings.TrimPrefix(strings.TrimSpace(node), "https://"))
+
 	// A new certificate counts without a restart.
 	before := served
 	authority.IssueFor(t, certificates, "headgate", "gateway")
@@ -545,6 +556,74 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.stop(t)
+}
+
+// callDirectly calls an aggregate at its port, with a gateway's certificate and with that of another role,
+// and checks the records in AUDIT.
+func (c *cluster) callDirectly(ctx context.Context, t *testing.T, authority *tlstest.Authority, addr string) {
+	t.Helper()
+	dir := t.TempDir()
+	call := func(role string) error {
+		material, err := tlsfiles.Open(authority.IssueFor(t, dir, "operator-"+role, role), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: material.Client("headgate")}
+		defer transport.CloseIdleConnections()
+		commands := aggregatev1connect.NewCommandServiceClient(
+			contextkit.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, "https://"+addr)),
+		)
+		_, err = commands.GetAggregate(contextkit.TenantContext(ctx, parseTenant(t, "acme")),
+			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"})
+		return err
+	}
+	if err := call("gateway"); err != nil {
+		t.Error(err)
+	}
+	if err := call("projection"); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("with the certificate of a projection: %v", err)
+	}
+	js, err := jetstream.New(c.connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(ctx, streams.Audit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]uint64{}
+	if err := eventually(ctx, "both calls are recorded", func() (bool, error) {
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter("audit.*.direct"))
+		if err != nil {
+			return false, err
+		}
+		counts = info.State.Subjects
+		return len(counts) == 2, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for subject, want := range map[string]auditlog.Record{
+		"audit.acme.direct": {Decision: "allowed", Principal: "spiffe://headgate.test/role/gateway", Code: "ok"},
+		"audit._platform.direct": {
+			Decision:  "denied",
+			Principal: "spiffe://headgate.test/role/projection",
+			Code:      "permission_denied",
+		},
+	} {
+		msg, err := stream.GetLastMsgForSubject(ctx, subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var record auditlog.Record
+		if err := json.Unmarshal(msg.Data, &record); err != nil {
+			t.Fatal(err)
+		}
+		if counts[subject] != 1 || record.Decision != want.Decision || record.Principal != want.Principal ||
+			record.Code != want.Code ||
+			record.Procedure != "/aggregate.gateway.v1.CommandService/GetAggregate" || record.Tenant != "acme" || record.Client != "127.0.0.1" {
+			t.Errorf("%s has %d records, the last %+v", subject, counts[subject], record)
+		}
+	}
 }
 
 func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {

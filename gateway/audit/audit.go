@@ -49,7 +49,7 @@ type Recorder struct {
 
 // NewRecorder returns a recorder, which publishes while Run runs.
 func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zerolog.Logger) *Recorder {
-	counters := newCounters(metrics)
+	counters := newCounters()
 	someLosses := log.Sample(&zerolog.BurstSampler{Burst: loggedLosses, Period: time.Second})
 	r := &Recorder{
 		log:        log,
@@ -61,7 +61,7 @@ func NewRecorder(js jetstream.JetStream, metrics prometheus.Registerer, log zero
 		reads:      newCallers(1),
 		writes:     newCallers(writeFactor),
 	}
-	metrics.MustRegister(states{r.operators, r.tenants, r.denials})
+	metrics.MustRegister(append(counters.collectors(), states{r.operators, r.tenants, r.denials})...)
 	return r
 }
 

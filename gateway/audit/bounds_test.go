@@ -3,15 +3,18 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // failing is a JetStream whose publishes fail a number of times, and which records their timeouts.
@@ -38,7 +41,7 @@ func (f *failing) PublishMsg(
 
 func TestRecorder_EachAttemptHasATimeout(t *testing.T) {
 	js := &failing{JetStream: natstest.Start(t), left: 2}
-	o := newOutbox("operators", js, newCounters(prometheus.NewRegistry()), zerolog.Nop())
+	o := newOutbox("operators", js, newCounters(), zerolog.Nop())
 	o.queue.Add("_platform", 1, &entry{})
 	item, _ := o.queue.TryTake()
 	o.awaitAck(t.Context(), js,
@@ -51,4 +54,32 @@ func TestRecorder_EachAttemptHasATimeout(t *testing.T) {
 			t.Errorf("attempt %d may take %v, want at most 2 s", i+1, bound)
 		}
 	}
+}
+
+// A peer that calls a node directly fills its own share of the queue, and its next record has the number of
+// suppressed records.
+func TestDirect_RecordsArePerPeerBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDirect(nil, zerolog.Nop())
+		for range 10_000 {
+			d.Record(contextkit.RequestContext{}, streams.AccountPlatform,
+				Record{Principal: "spiffe://example.com/role/projection"})
+		}
+		d.Record(contextkit.RequestContext{}, streams.AccountPlatform, Record{Client: "192.0.2.1"})
+		if got := d.out.queue.Stats().Items; got != callerBurst+1 {
+			t.Errorf("%d records are queued, want %d of one peer and 1 of the other", got, callerBurst)
+		}
+		time.Sleep(time.Second)
+		d.Record(contextkit.RequestContext{}, streams.AccountPlatform,
+			Record{Principal: "spiffe://example.com/role/projection"})
+		last := ""
+		for item, ok := d.out.queue.TryTake(); ok; item, ok = d.out.queue.TryTake() {
+			if suppressed := item.Value.suppressed; suppressed > 0 {
+				last = fmt.Sprint(suppressed)
+			}
+		}
+		if want := fmt.Sprint(10_000 - callerBurst); last != want {
+			t.Errorf("%s records are counted as suppressed, want %s", last, want)
+		}
+	})
 }

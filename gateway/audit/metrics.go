@@ -20,8 +20,8 @@ type counters struct {
 	suppressed    prometheus.Counter
 }
 
-func newCounters(metrics prometheus.Registerer) *counters {
-	c := &counters{
+func newCounters() *counters {
+	return &counters{
 		lost: prometheus.NewCounterVec(
 			prometheus.CounterOpts{
 				Name: "headgate_audit_lost_total",
@@ -43,8 +43,11 @@ func newCounters(metrics prometheus.Registerer) *counters {
 			},
 		),
 	}
-	metrics.MustRegister(c.lost, c.retries, c.suppressed)
-	return c
+}
+
+// collectors returns the counters as collectors.
+func (c *counters) collectors() []prometheus.Collector {
+	return []prometheus.Collector{c.lost, c.retries, c.suppressed}
 }
 
 // begin creates a queue's series at 0.

@@ -135,6 +135,8 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 	attacks := []attack{
 		{"audit.acme.operator", []string{"gateway-1"}}, {"audit._platform.denied", []string{"gateway-1"}},
 		{"audit.acme", nil},
+		{"audit.acme.direct", []string{"aggregate-1", "views-1", "views-2", "runner-1", "control-1"}},
+		{"audit.acme.other", nil},
 		{"events.acme.wallet.ada", []string{"aggregate-1"}},
 		{"work.acme.transfer.1", []string{"runner-1"}}, {"later.acme.transfer.1", []string{"runner-1"}},
 		{"deadletters.acme", []string{"runner-1"}},

@@ -3,6 +3,7 @@ package access
 import (
 	"slices"
 
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/setup"
 	"github.com/headgate/headgate/internal/streams"
@@ -55,17 +56,26 @@ var member = rights{
 }
 
 // service is what nodes that serve the model may do beside member: read the journal, and record
-// what they know of it and the place of a model from a file.
+// what they know of it, the place of a model from a file, and calls that have not passed a gateway.
 var service = member.with(rights{
 	gets:    append(buckets(streams.BucketJournal, streams.BucketNonEvents), streams.Events),
 	follows: buckets(streams.BucketJournal),
-	writes:  []string{put(streams.BucketJournal, ">"), put(streams.BucketModels, "file.*")},
+	writes:  append(audits(auditlog.ClassDirect), put(streams.BucketJournal, ">"), put(streams.BucketModels, "file.*")),
 })
+
+// audits returns the subjects of the audit records of classes, of all accounts.
+func audits(classes ...auditlog.Class) []string {
+	subjects := make([]string, len(classes))
+	for i, class := range classes {
+		subjects[i] = auditlog.Subject("*", class)
+	}
+	return subjects
+}
 
 // table has the rights of each role.
 var table = map[Role]rights{
 	Gateway: member.with(rights{
-		writes: []string{"audit.*.*"},
+		writes: audits(auditlog.GatewayClasses()...),
 	}),
 	Aggregate: service.with(rights{
 		gets:    buckets(streams.BucketIdempotency, streams.BucketSnapshots, streams.BucketUsage),

@@ -83,7 +83,12 @@ const (
 	ClassTenant Class = "tenant"
 	// ClassDenied are denials.
 	ClassDenied Class = "denied"
+	// ClassDirect are calls that reached a node without passing a gateway, as the node records them.
+	ClassDirect Class = "direct"
 )
+
+// GatewayClasses returns the classes of the records that gateways write.
+func GatewayClasses() []Class { return []Class{ClassOperator, ClassRead, ClassTenant, ClassDenied} }
 
 // Subject returns the subject of an account's audit records of a class.
 func Subject(account streams.Account, class Class) string {

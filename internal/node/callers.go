@@ -22,6 +22,7 @@ type callerSettings struct {
 func (c callerSettings) callers(kind string) *rpc.Callers {
 	return &rpc.Callers{
 		Names:   map[string][]string{kindGateway: c.Gateway, kindControl: c.Control},
+		Gateway: kindGateway,
 		Unnamed: c.Unnamed,
 		May:     func(procedure string) []string { return callersOf(kind, procedure) },
 	}

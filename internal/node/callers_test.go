@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"testing"
 
@@ -70,7 +71,8 @@ func TestCallers_MethodsAndRoles(t *testing.T) {
 	}
 }
 
-// The role of the certificate decides at both ports.
+// The role of the certificate decides at both ports. Calls that have not passed a gateway are reported,
+// and calls through one are not.
 func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 	t.Parallel()
 	authority := tlstest.NewAuthority(t)
@@ -82,12 +84,14 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 		}
 		return opened
 	}
+	reported := make(chan rpc.Direct, 64)
 	config := rpc.Config{
 		Name:    kindControl,
 		Addr:    "127.0.0.1:0",
 		GRPC:    "127.0.0.1:0",
 		TLS:     material("control", kindControl),
 		Callers: callerSettings{Gateway: []string{"edge.example.com"}}.callers(kindControl),
+		Direct:  func(_ contextkit.RequestContext, call rpc.Direct) { reported <- call },
 	}
 	server := rpc.NewServer(config, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	controlv1connect.RegisterTenantServiceHandler(server.RPC, controlv1connect.UnimplementedTenantServiceHandler{})
@@ -127,10 +131,43 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 						connecthttp.WithGRPC()),
 				),
 			)
-			_, err := tenants.SuspendTenant(contextkit.PlatformContext(t.Context()),
-				&controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "x"})
-			if connect.CodeOf(err) != c.want {
-				t.Errorf("%s at %s: %v, want %v", name, addr, err, c.want)
+			suspend := func(ctx context.Context) {
+				_, err := tenants.SuspendTenant(contextkit.PlatformContext(ctx),
+					&controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "x"})
+				if connect.CodeOf(err) != c.want {
+					t.Errorf("%s at %s: %v, want %v", name, addr, err, c.want)
+				}
+			}
+			suspend(t.Context())
+			select {
+			case call := <-reported:
+				principal := name
+				if len(c.roles) > 0 {
+					principal = (&url.URL{
+						Scheme: "spiffe",
+						Host:   "headgate.test",
+						Path:   "/role/" + c.roles[0],
+					}).String()
+				}
+				if call.Procedure != "/control.v1.TenantService/SuspendTenant" || call.Principal != principal ||
+					connect.CodeOf(call.Err) != c.want ||
+					(call.Refusal != nil) != (c.want == connect.CodePermissionDenied) || rpc.HostOf(
+					call.Client,
+				) != "127.0.0.1" {
+					t.Errorf("%s at %s is reported as %+v", name, addr, call)
+				}
+			case <-t.Context().Done():
+				t.Fatalf("%s at %s is not reported", name, addr)
+			}
+			// With the headers of a gateway, only the certificates of others are reported.
+			asGateway, info := connect.NewClientContext(t.Context())
+			info.RequestHeader().Set(contextkit.HeaderPrincipal, "ada")
+			suspend(asGateway)
+			if c.want == connect.CodePermissionDenied {
+				<-reported
+			}
+			if len(reported) > 0 {
+				t.Errorf("%s at %s with a gateway's headers is reported as %+v", name, addr, <-reported)
 			}
 			transport.CloseIdleConnections()
 		}

@@ -131,7 +131,8 @@ func (p *platform) layers() []rpc.Layer {
 		if s.after != nil {
 			after = append(after, s.after)
 		}
-		follows, records = append(follows, s.follow, s.guard), append(records, s.member.record, s.member.spans.Run)
+		follows, records = append(follows, s.follow, s.guard), append(records, s.member.record, s.member.spans.Run,
+			s.direct.recorder.Run)
 	}
 	if p.followModel != nil {
 		follows = append(follows, p.followModel)

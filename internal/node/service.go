@@ -48,6 +48,7 @@ type service struct {
 
 	server *rpc.Server
 	member *member
+	direct *directCalls
 }
 
 // newService returns a service. Its server has spans of its calls, and the metrics that all nodes have.
@@ -56,11 +57,14 @@ func newService(m *member, listen rpc.Config, r serviceRole) *service {
 		listen.Ended = m.spans.call
 	}
 	listen.Degraded = m.degraded(r.integrity)
+	direct := newDirectCalls(m)
+	listen.Direct = direct.record
 	server := rpc.NewServer(listen, m.whileStored(r.ready), m.log)
 	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(
-		r.metrics, m.js.collectors(), []prometheus.Collector{r.integrity, m.timeline, m.rollout}, m.spans.metrics())...)
+		r.metrics, m.js.collectors(), []prometheus.Collector{r.integrity, m.timeline, m.rollout}, m.spans.metrics(),
+		direct.recorder.Collectors())...)
 	r.register(server.RPC)
-	return &service{r, server, m}
+	return &service{r, server, m, direct}
 }
 
 // layers returns the parts that the service runs, in the order in which they stop.
@@ -72,7 +76,7 @@ func (s *service) layers() []rpc.Layer {
 		}
 	}
 	return append(out, rpc.Layer{s.follow, s.member.followTokens, s.guard},
-		rpc.Layer{s.member.record, s.member.spans.Run})
+		rpc.Layer{s.member.record, s.member.spans.Run, s.direct.recorder.Run})
 }
 
 // follow updates the served tenants until ctx ends.

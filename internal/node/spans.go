@@ -82,7 +82,11 @@ func callOf(call rpc.Ended) tracing.Call {
 
 // call records a call that a service has answered.
 func (s spans) call(rc contextkit.RequestContext, call rpc.Ended) {
-	s.Record(rc, tracing.ServerSpan(callOf(call)))
+	span := tracing.ServerSpan(callOf(call))
+	if call.Principal != "" {
+		span.Attributes = append(span.Attributes, attribute.String("enduser.id", call.Principal))
+	}
+	s.Record(rc, span)
 }
 
 // edgeCall records a call that a gateway has answered.

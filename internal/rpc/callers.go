@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"connectrpc.com/connect/v2"
-	"github.com/rs/zerolog"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
@@ -23,6 +21,8 @@ import (
 type Callers struct {
 	// Names are further certificates of a role, by their DNS names or common name.
 	Names map[string][]string
+	// Gateway is the role of gateways, whose calls are not direct ones.
+	Gateway string
 	// Unnamed admits certificates without a role to all methods.
 	Unnamed bool
 	// May returns the roles that may call a procedure. "*" stands for any certificate.
@@ -80,22 +80,10 @@ func (c *Callers) check(cert *x509.Certificate, procedure string) error {
 	return fmt.Errorf("%s may not call %s: it is for %s", who, procedure, strings.Join(may, ", "))
 }
 
-// intercept returns an interceptor that rejects calls of certificates whose roles may not call the
-// method, as PERMISSION_DENIED, before anything of the call is read.
-func (c *Callers) intercept(log zerolog.Logger) connect.ServerInterceptor {
-	return func(next connect.ServerFunc) connect.ServerFunc {
-		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			if cert := certificateOf(ctx); cert != nil {
-				if err := c.check(cert, spec.Procedure); err != nil {
-					log.Warn().Err(err).Str("procedure", spec.Procedure).Str(
-						"certificate", cert.Subject.CommonName,
-					).Msg("a call is rejected: the certificate's role may not call the method")
-					return connect.NewError(connect.CodePermissionDenied, err.Error())
-				}
-			}
-			return next(ctx, spec, stream)
-		}
-	}
+// isGateway reports whether a certificate is a gateway's, or one that names no role and is admitted.
+func (c *Callers) isGateway(cert *x509.Certificate) bool {
+	roles := c.roles(cert)
+	return slices.Contains(roles, c.Gateway) || len(roles) == 0 && c.Unnamed
 }
 
 // certificateOf returns the verified certificate of the client of a call; nil: it has none.

@@ -41,8 +41,12 @@ func Client(info *connect.CallInfo) netip.Addr {
 // ClientText returns the address of an edge's call's client as text, without port and zone; "" if
 // the transport has none. Of a call that a trusted proxy has forwarded it is that of the proxy's
 // client. It allocates nothing.
-func ClientText(info *connect.CallInfo) string {
-	host := info.PeerAddr
+func ClientText(info *connect.CallInfo) string { return HostOf(info.PeerAddr) }
+
+// HostOf returns the host of an address host:port, without brackets and zone; "" if it has no port. It
+// allocates nothing.
+func HostOf(addr string) string {
+	host := addr
 	if at := strings.LastIndexByte(host, ':'); at >= 0 {
 		host = host[:at]
 	} else {

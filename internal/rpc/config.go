@@ -63,6 +63,8 @@ type Config struct {
 	// Ended is called after every call of a service, except health and reflection; nil: it is not. It must
 	// not block.
 	Ended func(contextkit.RequestContext, Ended) `yaml:"-"`
+	// Direct is called for each call of a service that has not passed a gateway; nil: it is not.
+	Direct DirectFunc `yaml:"-"`
 	// Degraded returns the parts that /ready reports as degraded; nil: the server has none. The degraded parts of an
 	// edge are those of its [Edge].
 	Degraded Degraded `yaml:"-"`

@@ -36,6 +36,8 @@ type Ended struct {
 
 	// Server and Client are the addresses of its two ends, host:port; "" if not known.
 	Server, Client string
+	// Principal is the subject of the gateway's caller; "" if not known.
+	Principal string
 }
 
 // Ends returns the addresses of the two ends of a server's call; "" if not known. Of a call that
@@ -79,6 +81,7 @@ func (s *Server) reportEnded(next connect.ServerFunc) connect.ServerFunc {
 			Err:       err,
 		}}
 		ended.Server, ended.Client = Ends(ctx, info)
+		ended.Principal = contextkit.Principal(info.RequestHeader())
 		s.config.Ended(*rc, ended)
 		return err
 	}

@@ -66,6 +66,10 @@ const ErrorDomain = "headgate"
 // ACTION:RESOURCE.
 const ReasonMissingRight = "MISSING_RIGHT"
 
+// ReasonWrongRole is the reason of a denial by a node: the role in the caller's certificate may not call
+// the method.
+const ReasonWrongRole = "WRONG_ROLE"
+
 // ReasonTooLarge is the reason of the error for a response that exceeds its limit.
 const ReasonTooLarge = "RESPONSE_TOO_LARGE"
 

@@ -150,6 +150,9 @@ func (m *Metrics) Observe(log zerolog.Logger, level zerolog.Level) connect.Serve
 				ended.Took = time.Since(ended.Started)
 				calls.End(&ended, spec.StreamType, rc.TraceID)
 				if event := log.WithLevel(LineLevel(level, ended.Err)); event.Enabled() {
+					if principal := contextkit.Principal(info.RequestHeader()); principal != "" {
+						event = event.Str("principal", principal)
+					}
 					Took(
 						Identify(event, rc), ended.Took,
 					).Str("procedure", spec.Procedure).Str("protocol", info.Protocol).Str("codec", info.Codec).

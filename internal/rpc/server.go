@@ -109,8 +109,8 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		s.admin = newServiceAdmin(config, s, ready, log)
 	}
 	interceptors := []connect.ServerInterceptor{Recover(s.log)}
-	if config.Callers != nil {
-		interceptors = append(interceptors, config.Callers.intercept(s.log))
+	if config.Callers != nil || config.Direct != nil {
+		interceptors = append(interceptors, s.admitCallers)
 	}
 	s.RPC = connect.NewServer(append(interceptors,
 		contextkit.ServerInterceptor,
