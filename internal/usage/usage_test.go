@@ -122,6 +122,14 @@ func TestMeter_CountsAreThereAfterARestart(t *testing.T) {
 	}
 }
 
+func TestMeter_ANodeThatEndsDuringAnOutageHasNotFailed(t *testing.T) {
+	js := natstest.Start(t)
+	meter, stop := run(t, js, usage.Config{Flush: time.Hour})
+	meter.Add(natstest.Tenant(t, "acme"), usage.Counts{Events: 1})
+	js.Conn().Close()
+	stop() // fails the test if Run returns an error
+}
+
 func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 	js := natstest.Start(t)
 	acme, globex := natstest.Tenant(t, "acme"), natstest.Tenant(t, "globex")

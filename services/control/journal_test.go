@@ -39,7 +39,7 @@ func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for journal().GetUnreadableCount() == 0 {
+	for int(journal().GetUnreadableCount()) < len(want) {
 		select {
 		case <-tick.C:
 		case <-t.Context().Done():
