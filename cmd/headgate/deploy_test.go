@@ -99,6 +99,120 @@ func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
 	}
 }
 
+// systemdRoles are the instances of headgate@.service.
+var systemdRoles = []string{"gateway", "aggregate", "projection", "runner", "control"}
+
+// The units, with their drop-ins, are valid for each role, and systemd rates their exposure as low.
+func TestDeploy_SystemdUnitsAreValid(t *testing.T) {
+	t.Parallel()
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("../../deploy/systemd")); err != nil {
+		t.Fatal(err)
+	}
+	units, err := filepath.Glob(filepath.Join(dir, "*.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := regexp.MustCompile(`/usr/local/bin/[a-z-]+`)
+	for _, unit := range units {
+		text, err := os.ReadFile(unit)
+		if err == nil {
+			err = os.WriteFile(unit, programs.ReplaceAll(text, []byte(binary)), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := []string{"nats.service", "headgate-nats-setup.service"}
+	for _, role := range systemdRoles {
+		names = append(names, "headgate@"+role+".service")
+	}
+	run := func(args ...string) {
+		cmd := exec.CommandContext(t.Context(), analyze, args...)
+		cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")
+		output, err := cmd.CombinedOutput()
+		if err != nil || args[0] == "verify" && strings.Contains(string(output), dir) { // it exits with 0 after warnings
+			t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, output)
+		}
+	}
+	paths := make([]string, len(names))
+	for i, name := range names {
+		paths[i] = filepath.Join(dir, name)
+	}
+	run(append([]string{"verify", "--man=no"}, paths...)...)
+	run(append([]string{"security", "--offline=yes", "--no-pager", "--threshold=20"}, paths...)...) // 2.0 of 10
+}
+
+// Each role is a user of its own, and reads the secrets of its role alone.
+func TestDeploy_SystemdRolesAreUsers(t *testing.T) {
+	for unit, want := range map[string][]string{
+		"headgate@.service": {
+			"DynamicUser=yes", "User=headgate-%i", "StateDirectory=headgate-%i", "StateDirectoryMode=0700",
+			"LoadCredential=nats:/etc/headgate/nkeys/%i.nk",
+		},
+		"headgate-nats-setup.service": {
+			"DynamicUser=yes", "User=headgate-setup", "LoadCredential=nats:/etc/headgate/nkeys/setup.nk",
+		},
+		"headgate@gateway.service.d/secrets.conf": {"LoadCredential=keys.json:/etc/headgate/secrets/keys.json"},
+		"headgate@runner.service.d/secrets.conf": {
+			"LoadCredential=runner.token:/etc/headgate/secrets/runner.token",
+		},
+		"headgate@projection.service.d/secrets.conf": nil,
+		"headgate@aggregate.service.d/secrets.conf":  nil,
+		"headgate@control.service.d/secrets.conf":    nil,
+		"headgate-nats-setup.service.d/secrets.conf": nil,
+	} {
+		text, err := os.ReadFile("../../deploy/systemd/" + unit)
+		if want == nil {
+			if err == nil {
+				t.Errorf("%s exists: %s", unit, text)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range want {
+			if !strings.Contains(string(text), "\n"+line+"\n") {
+				t.Errorf("%s has no line %q", unit, line)
+			}
+		}
+		if secrets := strings.Count(string(text), "LoadCredential="); secrets != 1 {
+			t.Errorf("%s reads %d secrets", unit, secrets)
+		}
+	}
+}
+
+// The image is built where a builder runs.
+func TestDeploy_ImageIsBuilt(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it compiles the program")
+	}
+	for _, builder := range []string{"docker", "podman"} {
+		if err := exec.CommandContext(t.Context(), builder, "info").Run(); err != nil {
+			continue // it is not installed, or its daemon does not run
+		}
+		const image = "headgate-test"
+		build := exec.CommandContext(t.Context(), builder, "build", "-f", "deploy/Dockerfile", "-t", image, ".")
+		build.Dir = "../.."
+		if output, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+		output, err := exec.CommandContext(t.Context(), builder, "run", "--rm", "--read-only", "--network=none", image,
+			"version").CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %s", err, output)
+		}
+		return
+	}
+	t.Skip("neither docker nor podman has a builder that runs")
+}
+
 // ofTenants are metrics whose series name the tenants, or their views, that something happens to:
 // there are none while nothing does. The tests of their packages show them.
 var ofTenants = []string{

@@ -7,7 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
-headgate() { (cd ../.. && go run ./cmd/headgate "$@"); }
+headgate() { # the program that $HEADGATE names, or else that of this repository
+	if [ -n "${HEADGATE:-}" ]; then "$HEADGATE" "$@"; else (cd ../.. && go run ./cmd/headgate "$@"); fi
+}
 if [ "${1:-}" = token ]; then
 	shift
 	headgate token --data "$PWD/secrets" "$@"

@@ -1,0 +1,143 @@
+package deploy
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// roles are the platform's roles: compose's services and Kubernetes's workloads have their names.
+var roles = []string{"gateway", "aggregate", "projection", "runner", "control"}
+
+// project loads compose.yaml as `docker compose` does, with its checks.
+func project(t *testing.T) *types.Project {
+	t.Helper()
+	dir, err := filepath.Abs("../../deploy/compose")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := loader.LoadWithContext(t.Context(), types.ConfigDetails{
+		WorkingDir:  dir,
+		ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(dir, "compose.yaml")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded
+}
+
+func TestCompose_ProcessesAreConfined(t *testing.T) {
+	p := project(t)
+	for _, role := range roles {
+		if _, err := p.GetService(role); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, s := range p.Services {
+		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.Privileged ||
+			!slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
+			t.Errorf("%s may write its root file system, has capabilities, or may gain some: %+v", name, s.SecurityOpt)
+		}
+		for _, option := range s.SecurityOpt {
+			if strings.Contains(option, "unconfined") {
+				t.Errorf("%s: %s", name, option)
+			}
+		}
+		root := s.User == "" || strings.HasPrefix(s.User, "0") || strings.HasPrefix(s.User, "root")
+		if name == "volumes" { // makes the others' directories, and has no network and no secret
+			if s.NetworkMode != "none" || !slices.Equal(s.CapAdd, []string{"CHOWN"}) || len(s.Secrets) > 0 {
+				t.Errorf("%s runs as root with more than it needs", name)
+			}
+		} else if root || len(s.CapAdd) > 0 {
+			t.Errorf("%s runs as %q with the capabilities %v", name, s.User, s.CapAdd)
+		}
+		if s.Build == nil {
+			pinned(t, "compose, "+name, s.Image)
+		}
+		for _, port := range s.Ports {
+			if name != "gateway" {
+				t.Errorf("%s opens the port %s on the host", name, port.Published)
+			}
+		}
+	}
+	for _, name := range []string{"nats", "postgres"} {
+		if s := p.Services[name]; s.HealthCheck == nil || len(s.HealthCheck.Test) == 0 {
+			t.Errorf("%s has no health check", name)
+		}
+	}
+}
+
+// A container has the secrets of its role alone: each seed is mounted once, and each secret has a file that
+// secrets.sh makes.
+func TestCompose_SecretsBelongToOneRole(t *testing.T) {
+	p := project(t)
+	script, err := os.ReadFile("../../deploy/compose/secrets.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := []string{"views"} // its password, which PostgreSQL's first start sets
+	mounted := map[string]string{}
+	for name, s := range p.Services {
+		for _, secret := range s.Secrets {
+			if before := mounted[secret.Source]; before != "" && !slices.Contains(shared, secret.Source) {
+				t.Errorf("%s and %s mount %s", before, name, secret.Source)
+			}
+			mounted[secret.Source] = name
+			if _, ok := p.Secrets[secret.Source]; !ok {
+				t.Errorf("%s mounts %s, which is not defined", name, secret.Source)
+			}
+		}
+	}
+	for _, role := range roles {
+		if mounted["nats-"+role] != role {
+			t.Errorf("the seed of %s is mounted by %q", role, mounted["nats-"+role])
+		}
+	}
+	if mounted["runner.token"] != "runner" || mounted["keys.json"] != "gateway" ||
+		mounted["nats-setup"] != "nats-setup" {
+		t.Errorf("secrets are mounted by others: %v", mounted)
+	}
+	for name, secret := range p.Secrets {
+		file := filepath.Base(secret.File)
+		if stem, seed := strings.CutSuffix(file, ".nk"); seed {
+			file = stem // of a node that the script lists, or the set-up user
+			if stem == "setup" {
+				continue
+			}
+		}
+		if mounted[name] == "" || !strings.Contains(string(script), strings.TrimSuffix(file, ".conf")) {
+			t.Errorf("%s is mounted by %q, and secrets.sh does not make %s", name, mounted[name], secret.File)
+		}
+	}
+}
+
+// pinned checks that an image is named by its digest.
+func pinned(t *testing.T, where, image string) {
+	t.Helper()
+	name, digest, found := strings.Cut(image, "@sha256:")
+	if !found || len(digest) != 64 || strings.Trim(digest, "0123456789abcdef") != "" || !strings.Contains(name, ":") {
+		t.Errorf("%s: the image %q has no tag and digest", where, image)
+	}
+}
+
+func TestDockerfile_ImagesAreNamedByDigest(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := 0
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "FROM" {
+			from++
+			pinned(t, "deploy/Dockerfile", fields[1])
+		}
+	}
+	if from != 2 || !strings.Contains(string(text), "\nUSER 65532:65532\n") {
+		t.Errorf("%d stages, or it runs as root:\n%s", from, text)
+	}
+}
