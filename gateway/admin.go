@@ -22,8 +22,13 @@ func (g *Gateway) newAdmin() *rpc.Server {
 		addr = localAddr
 	}
 	admin := rpc.NewAdmin(
-		rpc.Config{Name: g.config.Listen.Name + "-admin", Addr: addr, Sockets: g.config.Listen.Sockets}, g.server,
-		g.log,
+		rpc.Config{
+			Name:       g.config.Listen.Name + "-admin",
+			Addr:       addr,
+			Sockets:    g.config.Listen.Sockets,
+			LocalHosts: g.config.LocalAdmin,
+		},
+		g.server, g.log,
 	)
 	admin.HTTP.Handle("GET /nodes", contextkit.HTTPMiddleware(http.HandlerFunc(g.serveNodes)))
 	return admin

@@ -43,6 +43,8 @@ type Config struct {
 	// Admin is the address of the server for operators: metrics, nodes, profiles. "": a loopback
 	// port that the system chooses.
 	Admin string
+	// LocalAdmin makes that server reject requests whose Host is another machine's DNS name.
+	LocalAdmin bool
 	// Auth configures the accepted credentials.
 	Auth auth.Config
 	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are the

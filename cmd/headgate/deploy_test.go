@@ -147,7 +147,7 @@ func TestDeploy_SystemdUnitsAreValid(t *testing.T) {
 	run(append([]string{"security", "--offline=yes", "--no-pager", "--threshold=20"}, paths...)...) // 2.0 of 10
 }
 
-// Each role is a user of its own, and reads the secrets of its role alone.
+// Each role is a separate user, and reads the secrets of its role alone.
 func TestDeploy_SystemdRolesAreUsers(t *testing.T) {
 	for unit, want := range map[string][]string{
 		"headgate@.service": {

@@ -188,7 +188,7 @@ func (p *platform) startService(
 	if err != nil {
 		return config.Inside(kind, err)
 	}
-	listen.Admin = section.Admin
+	listen.Admin, listen.LocalHosts = section.Admin, true
 	m, err := newMember(ctx, p.js, memberConfig{
 		kind:    kind,
 		id:      kind + "-1",

@@ -74,6 +74,7 @@ func (p *platform) startGateway(ctx context.Context, within inProcess) error {
 	config := g.config(listen, accepted)
 	config.Platform = append(slices.Clone(config.Platform), runnerSubject)
 	config.Upstream.Local = within.opener
+	config.LocalAdmin = true
 	p.edge, err = openEdge(ctx, p.js, edgeConfig{
 		gateway:     config,
 		id:          edgeID,

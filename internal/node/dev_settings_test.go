@@ -86,6 +86,36 @@ gateway:
 		!strings.Contains(text, "\n  gRPC alone  127.0.0.1:") || !strings.Contains(text, "export UMBRELLA=") {
 		t.Errorf("announced:\n%s", text)
 	}
+	d.refuseForeignHosts(t)
+}
+
+// refuseForeignHosts checks that a page of another name whose address becomes this machine's calls no service, and
+// reads nothing of operators.
+func (d *devPlatform) refuseForeignHosts(t *testing.T) {
+	t.Helper()
+	urls := []string{d.edge.gateway.AdminURL() + "/nodes"}
+	for _, s := range []*service{d.aggregate, d.projection, d.runner, d.control} {
+		urls = append(urls, s.server.URL()+"/health", s.server.URL()+"/projection.gateway.v1.QueryService/Query")
+	}
+	for _, url := range urls {
+		for host, refused := range map[string]bool{
+			"rebind.example.com": true, "localhost": false, "127.0.0.1:1": false,
+		} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = host
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if got := res.StatusCode == http.StatusMisdirectedRequest; got != refused {
+				t.Errorf("%s of %s: %d", url, host, res.StatusCode)
+			}
+		}
+	}
 }
 
 func TestDev_FlagsOverrideTheFile(t *testing.T) {

@@ -55,6 +55,9 @@ type Config struct {
 	// Callers decides which roles may call a service over mutual TLS; nil: all certificates of the
 	// authority may call all methods.
 	Callers *Callers `yaml:"-"`
+	// LocalHosts rejects requests at the main address and at Admin whose Host is another machine's DNS
+	// name: for servers that admit every client, on machines with browsers.
+	LocalHosts bool `yaml:"-"`
 	// Proxies are the trusted proxies before an edge, which name the clients' addresses; nil:
 	// there are none.
 	Proxies *proxies.Set `yaml:"-"`

@@ -215,6 +215,9 @@ func (s *Server) mount() *http.Handler {
 	if s.front != nil {
 		handler = s.front(handler)
 	}
+	if s.config.LocalHosts {
+		handler = localHosts(handler)
+	}
 	if s.config.Proxies != nil {
 		handler = s.clients.behindProxies(handler)
 	}
@@ -290,7 +293,12 @@ func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
 
 // newServiceAdmin returns the server at the address for operators of a service.
 func newServiceAdmin(config Config, service *Server, ready Readiness, log zerolog.Logger) *Server {
-	s := newServer(Config{Name: config.Name + "-admin", Addr: config.Admin, Sockets: config.Sockets}, service.Metrics,
+	s := newServer(Config{
+		Name:       config.Name + "-admin",
+		Addr:       config.Admin,
+		Sockets:    config.Sockets,
+		LocalHosts: config.LocalHosts,
+	}, service.Metrics,
 		ready, log)
 	s.degraded = func(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 		if service.degraded == nil {

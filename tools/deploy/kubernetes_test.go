@@ -159,7 +159,7 @@ func TestKubernetes_PodsAreConfined(t *testing.T) {
 	}
 }
 
-// What a pod names exists: volumes, configurations, ports of probes. Secrets are those of its own role.
+// What a pod names exists: volumes, configurations, ports of probes. Secrets are those of the role of the pod.
 func TestKubernetes_PodsMountTheSecretsOfTheirRoleAlone(t *testing.T) {
 	m := build(t)
 	may := map[string][]string{

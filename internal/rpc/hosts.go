@@ -1,0 +1,53 @@
+package rpc
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+
+	"github.com/headgate/headgate/internal/excerpt"
+)
+
+// localHosts rejects requests whose Host is another machine's DNS name, with 421 (RFC 9110 §7.4): a page of
+// that name whose address becomes this machine's (DNS rebinding) could otherwise call the server as a
+// program of this machine, and read the answers. IP addresses, localhost and its subdomains (RFC 6761
+// §6.3), and the machine's name are admitted.
+func localHosts(next http.Handler) http.Handler {
+	machine, err := os.Hostname()
+	if err != nil {
+		machine = "localhost"
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isLocalHost(r.Host, machine) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		message := fmt.Sprintf("the host %q is not this process's: call it by its IP address or as localhost",
+			excerpt.Text(r.Host, excerpt.Name))
+		body, _ := json.Marshal(
+			map[string]string{"code": connect.CodePermissionDenied.String(), "message": message},
+		) // strings
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusMisdirectedRequest)
+		_, _ = w.Write(body) // it fails if the client has disconnected
+	})
+}
+
+// isLocalHost reports whether a Host field names this machine. Programs may send none; browsers send one.
+func isLocalHost(host, machine string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || host == strings.ToLower(machine) {
+		return true
+	}
+	_, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
+	return err == nil
+}
