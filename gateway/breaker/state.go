@@ -156,7 +156,7 @@ func (b *breaker) failed(config *Config, p *Pass, outcome Outcome, isTrial bool,
 func (b *breaker) open(config *Config, allTenants bool, only contextkit.TenantID, now time.Time) {
 	b.allTenants, b.onlyTenant = allTenants, only
 	b.opened, b.trial = now, trial{}
-	b.pause = min(max(2*b.pause, config.FirstPause), config.LongestPause)
+	b.pause = backoff.Delays{First: config.FirstPause, Longest: config.LongestPause}.Next(b.pause)
 	b.openUntil.Store(now.Add(backoff.Less(b.pause, 0.25)).UnixNano())
 }
 

@@ -3,7 +3,6 @@ package fleet
 import (
 	"bytes"
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/fleet"
 )
 
@@ -21,13 +21,14 @@ const (
 	// describeTimeout bounds the time that a node has to describe its services, and so the time that the start of a
 	// gateway waits for its nodes.
 	describeTimeout = 5 * time.Second
-	// firstReflectWait is the wait after a failed request for a node's descriptors; it doubles up to maxReflectWait.
-	// A node that has answered is asked again after maxReflectWait, since it may restart with other services.
-	firstReflectWait, maxReflectWait = 500 * time.Millisecond, 10 * time.Second
 	// maxQueuedNodes bounds the announced nodes that wait for a request, and maxDescribedNodes the remembered nodes
 	// that have answered one.
 	maxQueuedNodes, maxDescribedNodes = 64, 1024
 )
+
+// reflectDelays are the waits after failed requests for a node's descriptors. A node that has answered is asked again
+// after the longest, since it may restart with other services.
+var reflectDelays = backoff.Delays{First: 500 * time.Millisecond, Longest: 10 * time.Second}
 
 // Node is a node of the settings that describes its services by gRPC reflection.
 type Node struct{ ID, Kind, Endpoint string }
@@ -48,8 +49,7 @@ type Reflector struct {
 	announced chan fleet.Node
 	asker     *asker
 	log       zerolog.Logger
-
-	firstWait, maxWait time.Duration
+	delays    backoff.Delays
 }
 
 // describedNode is a node of the settings. It is used by one goroutine at a time.
@@ -68,8 +68,7 @@ func NewReflector(catalog Catalog, nodes []Node, channels upstream.PoolConfig, l
 		announced: make(chan fleet.Node, maxQueuedNodes),
 		asker:     newAsker(channels),
 		log:       log,
-		firstWait: firstReflectWait,
-		maxWait:   maxReflectWait,
+		delays:    reflectDelays,
 	}
 	for _, node := range nodes {
 		r.nodes = append(r.nodes, &describedNode{Node: node})
@@ -111,22 +110,19 @@ func (r *Reflector) Run(ctx context.Context) error {
 
 // follow asks a node of the settings periodically, with waits that grow after failures, until ctx ends.
 func (r *Reflector) follow(ctx context.Context, node *describedNode) {
-	wait := r.firstWait
-	for {
+	for failures := 1; ; failures++ {
+		wait := r.delays.After(failures)
 		if node.err == nil {
-			wait = r.maxWait
+			failures, wait = 0, r.delays.Longest
 		}
-		timer := time.NewTimer(wait*3/4 + rand.N(wait/2+1))
+		timer := time.NewTimer(backoff.Around(wait, 0.25))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-timer.C:
 		}
-		wait = min(wait*2, r.maxWait)
-		if r.renew(ctx, node); node.err == nil {
-			wait = r.firstWait // for the next failure
-		}
+		r.renew(ctx, node)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/fleet"
 )
 
@@ -152,7 +153,7 @@ func TestReflector_NodesOfTheSettingsAreAskedAgain(t *testing.T) {
 	c := newCatalog()
 	r := NewReflector(c, []Node{{ID: "thing-1", Kind: "thing", Endpoint: endpoint}}, upstream.PoolConfig{},
 		zerolog.Nop())
-	r.firstWait, r.maxWait = time.Millisecond, 50*time.Millisecond
+	r.delays = backoff.Delays{First: time.Millisecond, Longest: 50 * time.Millisecond}
 	r.DescribeAll(t.Context())
 	if c.kinds["thing-1"] != "thing" {
 		t.Errorf("undescribed: %v, want thing", c.kinds)

@@ -20,12 +20,17 @@ type Delays struct {
 func (d Delays) After(failures int) time.Duration {
 	wait := min(d.First, d.Longest)
 	for ; failures > 1 && wait < d.Longest; failures-- {
-		if wait > d.Longest/2 {
-			return d.Longest
-		}
-		wait *= 2
+		wait = d.Next(wait)
 	}
 	return wait
+}
+
+// Next returns the wait after one of the given length, without jitter: First after none (0).
+func (d Delays) Next(wait time.Duration) time.Duration {
+	if wait > d.Longest/2 {
+		return d.Longest
+	}
+	return min(max(2*wait, d.First), d.Longest)
 }
 
 // Full returns a random duration above 0 and at most d ("full jitter"): it spreads callers most.

@@ -20,6 +20,15 @@ func TestDelays_DoubleUpToTheLongest(t *testing.T) {
 			t.Errorf("after %d failures: %v, want %v", failures, got, want)
 		}
 	}
+	wait := time.Duration(0)
+	for failures := 1; failures < 12; failures++ {
+		if wait = d.Next(wait); wait != d.After(failures) {
+			t.Errorf("the next wait after %d failures: %v, want %v", failures, wait, d.After(failures))
+		}
+	}
+	if got := (Delays{First: 1, Longest: math.MaxInt64}).Next(math.MaxInt64 - 1); got != math.MaxInt64 {
+		t.Errorf("the wait after the longest that there is: %v", got)
+	}
 	if got := (Delays{First: time.Minute, Longest: time.Second}).After(1); got != time.Second {
 		t.Errorf("a first wait above the longest: %v", got)
 	}

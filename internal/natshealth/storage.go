@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/streams"
 )
@@ -22,15 +23,17 @@ const (
 	// persistentRefusal is how long a stream must have no leader, or no server, until it counts as
 	// failing: a change of leaders is shorter.
 	persistentRefusal = 5 * time.Second
-	// firstTrial is the time from a failure until appends are tried again, doubled with each
-	// trial up to lastTrial. A trial that no append uses ends after trialTime.
-	firstTrial, lastTrial, trialTime = time.Second, time.Minute, 5 * time.Second
+	// trialTime is the time after which a trial that no append uses ends.
+	trialTime = 5 * time.Second
 	// silentStream is the minimum wait of a publish without an answer that counts against its
 	// stream, and silentNodes that of an announcement, which does not wait longer.
 	silentStream, silentNodes = 3 * time.Second, 900 * time.Millisecond
 	// suspicionTimeout bounds the question whether a stream answers that acknowledges nothing.
 	suspicionTimeout = time.Second
 )
+
+// trialDelays are the times from a failure, or from a trial, until an append is tried again.
+var trialDelays = backoff.Delays{First: time.Second, Longest: time.Minute}
 
 // Storage records which streams store published messages, and why others do not. Its sources are
 // the publishes of the process ([Storage.Observe]) and an embedded server ([Storage.Declare]).
@@ -181,7 +184,7 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 	now, f := time.Now(), s.failing[stream]
 	first := f == nil
 	if first {
-		f = &failure{StorageError: StorageError{Stream: stream, Since: now}, pause: firstTrial}
+		f = &failure{StorageError: StorageError{Stream: stream, Since: now}, pause: trialDelays.First}
 		s.failing[stream] = f
 		s.troubled()
 	}
@@ -333,7 +336,7 @@ func (s *Storage) check(try bool, streams ...string) error {
 			continue
 		}
 		if now.After(f.trial.Add(trialTime)) { // nothing was appended during the trial
-			f.pause = min(2*f.pause, lastTrial)
+			f.pause = trialDelays.Next(f.pause)
 			f.trial = now.Add(f.pause)
 		}
 		if now.Before(f.trial) {
@@ -341,7 +344,7 @@ func (s *Storage) check(try bool, streams ...string) error {
 			return &known
 		}
 		if try {
-			f.pause = min(2*f.pause, lastTrial)
+			f.pause = trialDelays.Next(f.pause)
 			f.trial = now.Add(natsclient.AckTimeout + f.pause) // one at a time
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/disk"
 	"github.com/headgate/headgate/internal/natshealth"
 	"github.com/headgate/headgate/internal/streams"
@@ -25,9 +26,10 @@ const (
 	// probeEvery is the time between two attempts to write to a disk that was full, and probeBytes
 	// the free space that a restart of the server requires: more than the largest message.
 	probeEvery, probeBytes = time.Second, 2 * streams.MaxMessageBytes
-	// maxRestartPause bounds the pause between two starts of a server that fails again.
-	maxRestartPause = time.Minute
 )
+
+// restartDelays are the waits between two starts of a server that fails again.
+var restartDelays = backoff.Delays{First: probeEvery, Longest: time.Minute}
 
 // errNotEnabled means that the server has disabled JetStream.
 var errNotEnabled = errors.New("the server has disabled JetStream")
@@ -46,7 +48,7 @@ var errNotEnabled = errors.New("the server has disabled JetStream")
 func (e *Embedded) Run(ctx context.Context, storage *natshealth.Storage) error {
 	ticker := time.NewTicker(examineEvery)
 	defer ticker.Stop()
-	w := &embeddedWatch{Embedded: e, storage: storage, pause: probeEvery}
+	w := &embeddedWatch{Embedded: e, storage: storage, pause: restartDelays.First}
 	for {
 		select {
 		case <-ctx.Done():
@@ -140,7 +142,7 @@ func (w *embeddedWatch) restart(ctx context.Context) {
 		)
 	}
 	w.started = time.Now()
-	w.next, w.pause = w.started.Add(w.pause), min(2*w.pause, maxRestartPause)
+	w.next, w.pause = w.started.Add(w.pause), restartDelays.Next(w.pause)
 }
 
 // failing returns why streams of the server do not store messages.
@@ -179,8 +181,8 @@ func (w *embeddedWatch) declare(refusal natshealth.Refusal, failing map[string]e
 	}
 	if w.declared == "" {
 		w.since = time.Now()
-		if w.since.Sub(w.started) > maxRestartPause {
-			w.pause = probeEvery
+		if w.since.Sub(w.started) > restartDelays.Longest {
+			w.pause = restartDelays.First
 		}
 	}
 	errs, cause := make([]*natshealth.StorageError, 0, len(failing)), error(nil)

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/kv"
@@ -17,12 +18,11 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-const (
-	// firstModelWait is the delay after a failed attempt to use an applied model; it doubles up to longestModelWait.
-	firstModelWait, longestModelWait = time.Second, time.Minute
-	// maxProblem bounds the announced text about why an applied model is not used.
-	maxProblem = 512
-)
+// maxProblem bounds the announced text about why an applied model is not used.
+const maxProblem = 512
+
+// modelDelays are the waits after failed attempts to use an applied model.
+var modelDelays = backoff.Delays{First: time.Second, Longest: time.Minute}
 
 // rollout makes a node use the models that are applied, and records which one it does not use yet. It exports the
 // model in use and whether another one is pending.
@@ -82,19 +82,19 @@ func (r *rollout) announceNext(kept kv.Entry[models.Document]) {
 func (r *rollout) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for wait := firstModelWait; ; {
+	for wait := modelDelays.Next(0); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.arrived:
-			wait = firstModelWait
+			wait = modelDelays.Next(0)
 		case <-timer.C:
 		}
 		if r.try(ctx) {
 			continue
 		}
 		timer.Reset(wait)
-		wait = min(2*wait, longestModelWait)
+		wait = modelDelays.Next(wait)
 	}
 }
 

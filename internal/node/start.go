@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/streams"
@@ -16,13 +17,14 @@ import (
 )
 
 const (
-	// firstStartWait is the delay after a failed attempt to start; it doubles up to longestStartWait.
-	firstStartWait, longestStartWait = 250 * time.Millisecond, 10 * time.Second
 	// defaultStreamsTimeout bounds the wait for the leaders of streams in one attempt.
 	defaultStreamsTimeout = 10 * time.Second
 	// sameCause is the time after which an unchanged cause is logged again.
 	sameCause = time.Minute
 )
+
+// startDelays are the waits after failed attempts to start.
+var startDelays = backoff.Delays{First: 250 * time.Millisecond, Longest: 10 * time.Second}
 
 // awayError is the error of an attempt to start that fails because a dependency of the role is unavailable. A later
 // attempt may succeed.
@@ -54,7 +56,7 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 		cause string
 		at    time.Time
 	}
-	for wait := firstStartWait; ; wait = min(2*wait, longestStartWait) {
+	for wait := startDelays.Next(0); ; wait = startDelays.Next(wait) {
 		r, err := p.attempt(ctx)
 		var away awayError
 		if err == nil || ctx.Err() != nil || p.sockets.Taken() || !errors.As(err, &away) {

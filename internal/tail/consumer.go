@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backoff"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/streams"
 )
@@ -28,9 +29,10 @@ const (
 	inactive = 30 * time.Second
 	// checkTimeout bounds questions about a stream or a consumer.
 	checkTimeout = 5 * time.Second
-	// firstPause and longestPause are the waits before a consumer that failed is made again.
-	firstPause, longestPause = 100 * time.Millisecond, time.Second
 )
+
+// pauses are the waits before a consumer that failed is created again.
+var pauses = backoff.Delays{First: 100 * time.Millisecond, Longest: time.Second}
 
 // errGap reports that messages of a consumer were lost.
 var errGap = errors.New("messages were lost on their way from NATS")
@@ -175,14 +177,14 @@ func (t *Tail) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
 // follow reads new messages until ctx ends.
 func (t *Tail) follow(ctx context.Context) error {
 	logged := "" // the last logged failure
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	for pause := pauses.First; ; pause = pauses.Next(pause) {
 		before, judged := t.Position(), t.journal.Integrity().Changed()
 		err := t.read(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // that is how it ends
 		}
 		if t.Position() != before {
-			pause, logged = firstPause, ""
+			pause, logged = pauses.First, ""
 		}
 		if err == nil {
 			continue // the subjects or the epoch have changed

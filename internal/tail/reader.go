@@ -82,9 +82,9 @@ func (r *reader) read(subjects []string, from uint64) {
 	if err == nil || r.ctx.Err() != nil {
 		return
 	}
-	r.tail.config.Log.Warn().Err(err).Dur("again_in_ms", firstPause).Msg("reading the journal is interrupted")
+	r.tail.config.Log.Warn().Err(err).Dur("again_in_ms", pauses.First).Msg("reading the journal is interrupted")
 	select {
-	case <-time.After(firstPause):
+	case <-time.After(pauses.First):
 	case <-r.ctx.Done():
 	}
 }

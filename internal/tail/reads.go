@@ -141,9 +141,9 @@ func (t *Tail) readGroup(g *readGroup, subjects []string, from uint64) {
 		return g.left.Load() > 0
 	})
 	if err != nil && g.ctx.Err() == nil {
-		t.config.Log.Warn().Err(err).Dur("again_in_ms", firstPause).Msg("reading the journal is interrupted")
+		t.config.Log.Warn().Err(err).Dur("again_in_ms", pauses.First).Msg("reading the journal is interrupted")
 		select {
-		case <-time.After(firstPause):
+		case <-time.After(pauses.First):
 		case <-g.ctx.Done():
 		}
 	}
