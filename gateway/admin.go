@@ -43,13 +43,13 @@ type nodesView struct {
 }
 
 type nodeView struct {
-	ID       string  `json:"id"`
-	Kind     string  `json:"kind"`
-	Endpoint string  `json:"endpoint"`
-	Ready    bool    `json:"ready"`
-	Answer   string  `json:"answer,omitempty"`
-	Error    string  `json:"error,omitempty"`
-	TookMs   float64 `json:"tookMs"`
+	ID       string          `json:"id"`
+	Kind     contextkit.Kind `json:"kind"`
+	Endpoint string          `json:"endpoint"`
+	Ready    bool            `json:"ready"`
+	Answer   string          `json:"answer,omitempty"`
+	Error    string          `json:"error,omitempty"`
+	TookMs   float64         `json:"tookMs"`
 	// Breakers are the open breakers of the endpoint.
 	Breakers []breakerView `json:"breakers,omitempty"`
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/route"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
@@ -100,7 +101,7 @@ func TestBounds_TenantsRetryBudgetAloneBoundsRetries(t *testing.T) {
 	e := start(t, patient)
 	e.node.set(unavailable)
 	nodes := e.routes.Nodes()
-	at := slices.IndexFunc(nodes, func(n route.Node) bool { return n.Kind == "projection" })
+	at := slices.IndexFunc(nodes, func(n route.Node) bool { return n.Kind == contextkit.KindProjection })
 	other := nodes[at]
 	other.ID, other.Endpoint = "p2", "localhost:"+other.Endpoint[len("127.0.0.1:"):] // the same node by another name
 	if err := e.routes.Replace(append(slices.Clone(nodes), other), nil); err != nil {

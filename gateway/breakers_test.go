@@ -287,7 +287,7 @@ func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 		t.Errorf("the metrics do not show the method's breaker:\n%s", text)
 	}
 	// Another node has the method.
-	other := startMember(t, "projection", "other")
+	other := startMember(t, contextkit.KindProjection, "other")
 	var nodes []*member
 	for _, node := range e.routes.Nodes() {
 		nodes = append(nodes, &member{node: node})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/policy"
 )
 
@@ -16,7 +17,7 @@ const maxDescribed = 256
 // description is a node's description of its services.
 type description struct {
 	node    string
-	kind    string
+	kind    contextkit.Kind
 	started time.Time
 	set     []byte
 	content *policy.Description
@@ -31,7 +32,7 @@ type description struct {
 // A node describes services of its kind only. Errors: a policy has another upstream, a service
 // belongs to the platform or is described by nodes of another kind, or its HTTP paths belong to
 // other services.
-func (g *Gateway) Describe(node, kind string, started time.Time, set []byte) error {
+func (g *Gateway) Describe(node string, kind contextkit.Kind, started time.Time, set []byte) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	content, err := g.catalog.Describe(kind, set)
@@ -69,7 +70,7 @@ func (g *Gateway) Describe(node, kind string, started time.Time, set []byte) err
 
 // withoutOldest returns the descriptions without those equal to the oldest of a kind, and whether
 // descriptions of the kind remain.
-func withoutOldest(described []description, kind string) (rest []description, found bool) {
+func withoutOldest(described []description, kind contextkit.Kind) (rest []description, found bool) {
 	var oldest []byte // sorted by start, the newest first
 	for _, d := range described {
 		if d.kind == kind {

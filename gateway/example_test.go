@@ -62,7 +62,10 @@ func Example() {
 
 	routes := route.NewTable()
 	check(
-		routes.Replace([]route.Node{{ID: "projection-1", Kind: "projection", Endpoint: node.Addr(), Ready: true}}, nil),
+		routes.Replace(
+			[]route.Node{{ID: "projection-1", Kind: contextkit.KindProjection, Endpoint: node.Addr(), Ready: true}},
+			nil,
+		),
 	)
 	issuer, err := auth.OpenIssuer(filepath.Join(dir, "key.json"), "example", "headgate")
 	check(err)

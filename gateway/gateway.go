@@ -95,7 +95,7 @@ type Config struct {
 	ForeignOnly bool
 	// Optional lists kinds of nodes that serve operators only: a tenant is ready without them
 	// (/ready?tenant=), and they are reported as degraded.
-	Optional []string
+	Optional []contextkit.Kind
 	// Degraded returns the degraded parts of the platform other than kinds of nodes, each with the
 	// reason, which /ready shows; nil: none. The gateway owns the returned map.
 	Degraded func() map[string]string

@@ -233,10 +233,10 @@ func startUpstream(
 	}
 	e.routes = route.NewTable()
 	if err := e.routes.Replace([]route.Node{
-		{ID: "a", Kind: "aggregate", Endpoint: endpoint, Ready: true},
-		{ID: "p", Kind: "projection", Endpoint: endpoint, Ready: true},
+		{ID: "a", Kind: contextkit.KindAggregate, Endpoint: endpoint, Ready: true},
+		{ID: "p", Kind: contextkit.KindProjection, Endpoint: endpoint, Ready: true},
 		{ID: "t", Kind: "ticker", Endpoint: endpoint, Ready: true},
-		{ID: "gone", Kind: "runner", Endpoint: "127.0.0.1:1", Ready: true},
+		{ID: "gone", Kind: contextkit.KindRunner, Endpoint: "127.0.0.1:1", Ready: true},
 	}, nil); err != nil {
 		t.Fatal(err)
 	}

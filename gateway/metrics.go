@@ -233,21 +233,21 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		}
 		open := boolGauge(state.Open && !state.Single)
 		if state.Procedure != "" {
-			gauge(methodOpen, open, state.Kind, state.Endpoint, state.Procedure)
+			gauge(methodOpen, open, state.Kind.String(), state.Endpoint, state.Procedure)
 			continue
 		}
-		gauge(breakerOpen, open, state.Kind, state.Endpoint)
-		gauge(breakerLatency, state.Latency.Seconds(), state.Kind, state.Endpoint)
+		gauge(breakerOpen, open, state.Kind.String(), state.Endpoint)
+		gauge(breakerLatency, state.Latency.Seconds(), state.Kind.String(), state.Endpoint)
 	}
 	gauge(singleOpen, float64(single))
 	for _, node := range c.routes.Nodes() {
-		gauge(nodeReady, boolGauge(node.Ready), node.Kind, node.ID)
+		gauge(nodeReady, boolGauge(node.Ready), node.Kind.String(), node.ID)
 	}
 	for _, node := range c.routes.Lost() {
-		gauge(nodeReady, 0, node.Kind, node.ID)
+		gauge(nodeReady, 0, node.Kind.String(), node.ID)
 	}
 	for _, kind := range c.table.Load().Upstreams() {
-		gauge(kindDegraded, boolGauge(len(c.routes.Ready(kind)) == 0), kind)
+		gauge(kindDegraded, boolGauge(len(c.routes.Ready(kind)) == 0), kind.String())
 	}
 	for _, top := range c.counters.limitedTenants.Most(shownTenants, time.Now()) {
 		gauge(tenantLimited, float64(top.Count), top.Tenant.String())

@@ -74,7 +74,7 @@ func (m *member) noteProbe(ctx context.Context) {
 }
 
 // startMember starts a node.
-func startMember(t *testing.T, kind, id string) *member {
+func startMember(t *testing.T, kind contextkit.Kind, id string) *member {
 	t.Helper()
 	m := &member{released: make(chan struct{})}
 	server := rpc.NewServer(
@@ -153,10 +153,10 @@ func eventually(t *testing.T, what string, condition func() bool) {
 
 func TestBreaker_CallsOfSilentNodeAreDiverted(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.Breakers = breaker.Config{FirstPause: time.Hour} })
-	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+	one, two := startMember(t, contextkit.KindProjection, "one"), startMember(t, contextkit.KindProjection, "two")
 	dead := &member{node: route.Node{
 		ID:       "dead",
-		Kind:     "projection",
+		Kind:     contextkit.KindProjection,
 		Endpoint: "127.0.0.1:1",
 		Ready:    true,
 	}}
@@ -185,7 +185,8 @@ func TestBreaker_IgnoredWhenMostNodesAreSilent(t *testing.T) {
 		c.Breakers, c.MaxTimeout = breaker.Config{FirstPause: time.Hour, Failures: 1}, 200*time.Millisecond
 	})
 	members := []*member{
-		startMember(t, "projection", "a"), startMember(t, "projection", "b"), startMember(t, "projection", "c"),
+		startMember(t, contextkit.KindProjection, "a"), startMember(t, contextkit.KindProjection, "b"),
+		startMember(t, contextkit.KindProjection, "c"),
 	}
 	e.replace(t, members...)
 	token := e.token(t, "acme", "command.submit", "query.read")
@@ -261,7 +262,7 @@ func TestProbes_TenantsLeaveUnreadyNode(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond}}
 	})
-	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+	one, two := startMember(t, contextkit.KindProjection, "one"), startMember(t, contextkit.KindProjection, "two")
 	e.replace(t, one, two)
 	token := e.token(t, "acme", "query.read")
 	answers := func() *member {
@@ -308,7 +309,7 @@ func TestProbes_CarryContract(t *testing.T) {
 	e := start(t, func(c *gateway.Config) {
 		c.Probes = probe.Config{Every: 10 * time.Millisecond, FanOut: fanout.Config{TTL: time.Millisecond}}
 	})
-	m := startMember(t, "projection", "one")
+	m := startMember(t, contextkit.KindProjection, "one")
 	e.replace(t, m)
 	eventually(t, "the node is asked", func() bool { return m.lastProbe() != nil })
 	checkPlatformContract(t, m.lastProbe())
@@ -317,10 +318,10 @@ func TestProbes_CarryContract(t *testing.T) {
 func TestNodes_ListsNodesThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	e := start(t, nil)
-	one, two := startMember(t, "projection", "one"), startMember(t, "runner", "two")
+	one, two := startMember(t, contextkit.KindProjection, "one"), startMember(t, contextkit.KindRunner, "two")
 	dead := &member{node: route.Node{
 		ID:       "dead",
-		Kind:     "runner",
+		Kind:     contextkit.KindRunner,
 		Endpoint: "127.0.0.1:1",
 		Ready:    true,
 	}}
@@ -358,7 +359,7 @@ func TestNodes_ListsNodesThatDoNotAnswer(t *testing.T) {
 
 func TestRoute_NamedNodeNeedNotBeReady(t *testing.T) {
 	e := start(t, nil)
-	one, two := startMember(t, "runner", "one"), startMember(t, "runner", "two")
+	one, two := startMember(t, contextkit.KindRunner, "one"), startMember(t, contextkit.KindRunner, "two")
 	one.node.Ready = false
 	e.replace(t, one, two)
 	token := e.token(t, "*", "runner.admin")
@@ -387,8 +388,8 @@ func TestRoute_NamedNodeNeedNotBeReady(t *testing.T) {
 
 func TestAdmission_OperatorsAreAdmittedWhenFull(t *testing.T) {
 	e := start(t, func(c *gateway.Config) { c.MaxConcurrent, c.TenantShare = 10, 1 })
-	m := startMember(t, "projection", "p")
-	operated := startMember(t, "runner", "r")
+	m := startMember(t, contextkit.KindProjection, "p")
+	operated := startMember(t, contextkit.KindRunner, "r")
 	e.replace(t, m, operated)
 	release, entered := make(chan struct{}), make(chan struct{}, 20)
 	m.set(func(context.Context, int) error {
@@ -458,7 +459,7 @@ func TestAdmin_HasSeparateServer(t *testing.T) {
 // A node whose announcements ended is shown as not ready until it returns.
 func TestMetrics_LostNodeIsNotReady(t *testing.T) {
 	e := start(t, nil)
-	one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+	one, two := startMember(t, contextkit.KindProjection, "one"), startMember(t, contextkit.KindProjection, "two")
 	shown := func(want ...string) {
 		t.Helper()
 		_, text := e.adminGet(t, "/metrics")
@@ -497,7 +498,8 @@ func TestProbes_CallsOfSilentNodeAreDiverted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := start(t, change)
-			one, two := startMember(t, "projection", "one"), startMember(t, "projection", "two")
+			one, two := startMember(t, contextkit.KindProjection,
+				"one"), startMember(t, contextkit.KindProjection, "two")
 			e.replace(t, one, two)
 			token := e.token(t, "acme", "query.read")
 			wallets := &projectionv1.QueryRequest{View: "wallets"}
@@ -506,7 +508,7 @@ func TestProbes_CallsOfSilentNodeAreDiverted(t *testing.T) {
 				t.Fatal(err)
 			}
 			silent, other := one, two
-			if node, _ := e.routes.Lookup("projection", tenant); node.ID == two.node.ID {
+			if node, _ := e.routes.Lookup(contextkit.KindProjection, tenant); node.ID == two.node.ID {
 				silent, other = two, one
 			}
 			silent.hang()

@@ -245,7 +245,7 @@ func quietGateway(t testing.TB) (g *Gateway, token string) {
 	}
 	routes := route.NewTable()
 	if err := routes.Replace(
-		[]route.Node{{ID: "p", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true}}, nil,
+		[]route.Node{{ID: "p", Kind: contextkit.KindProjection, Endpoint: "127.0.0.1:1", Ready: true}}, nil,
 	); err != nil {
 		t.Fatal(err)
 	}

@@ -46,8 +46,8 @@ type tenantReadiness struct {
 type readinessAnswer struct {
 	done      chan struct{} // closed when refused is complete
 	checkedAt time.Time
-	epoch     uint64            // of the routing table
-	refused   map[string]string // kind → reason that the tenant's calls are rejected
+	epoch     uint64                     // of the routing table
+	refused   map[contextkit.Kind]string // kind → reason that the tenant's calls are rejected
 }
 
 func newTenantReadiness(g *Gateway) *tenantReadiness {
@@ -68,7 +68,9 @@ var errReadinessRate = connect.NewError(connect.CodeResourceExhausted,
 // answer is at most readinessTTL old, and newer than the last change of the routing table.
 // Concurrent callers for one tenant share the health checks. It returns RESOURCE_EXHAUSTED when the
 // readiness of too many tenants is requested, and the error of ctx.
-func (s *tenantReadiness) refusals(ctx context.Context, tenant contextkit.TenantID) (map[string]string, error) {
+func (s *tenantReadiness) refusals(
+	ctx context.Context, tenant contextkit.TenantID,
+) (map[contextkit.Kind]string, error) {
 	now, epoch := time.Now(), s.gateway.routes.Epoch()
 	s.mu.Lock()
 	found, ok := s.cached.Get(tenant)
@@ -97,10 +99,10 @@ func (s *tenantReadiness) refusals(ctx context.Context, tenant contextkit.Tenant
 }
 
 // check sends a health check to the node of each kind that would receive the tenant's calls.
-func (s *tenantReadiness) check(ctx context.Context, tenant contextkit.TenantID) map[string]string {
+func (s *tenantReadiness) check(ctx context.Context, tenant contextkit.TenantID) map[contextkit.Kind]string {
 	var (
 		mu      sync.Mutex
-		refused = map[string]string{}
+		refused = map[contextkit.Kind]string{}
 		asking  errgroup.Group
 	)
 	for _, kind := range s.gateway.table.Load().TenantUpstreams() {
@@ -119,7 +121,7 @@ func (s *tenantReadiness) check(ctx context.Context, tenant contextkit.TenantID)
 
 // checkKind returns the reason that the kind's node rejects the tenant's calls, "" when it does
 // not.
-func (s *tenantReadiness) checkKind(ctx context.Context, kind string, tenant contextkit.TenantID) string {
+func (s *tenantReadiness) checkKind(ctx context.Context, kind contextkit.Kind, tenant contextkit.TenantID) string {
 	routes := s.gateway.routes
 	node, ok := routes.Lookup(kind, tenant)
 	if !ok {

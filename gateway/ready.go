@@ -39,14 +39,16 @@ func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
 	if !tenant.IsZero() {
 		return g.readyFor(ctx, tenant)
 	}
-	kinds := g.table.Load().Upstreams()
-	if len(kinds) == 0 {
+	upstreams := g.table.Load().Upstreams()
+	if len(upstreams) == 0 {
 		return errors.New("no method is served: no descriptor has a policy")
 	}
-	for _, kind := range kinds {
+	var kinds []string
+	for _, kind := range upstreams {
 		if len(g.routes.Ready(kind)) > 0 {
 			return nil
 		}
+		kinds = append(kinds, kind.String())
 	}
 	return fmt.Errorf("no node is ready: start one of these kinds: %s", strings.Join(kinds, ", "))
 }
@@ -63,7 +65,7 @@ func (g *Gateway) readyFor(ctx context.Context, tenant contextkit.TenantID) erro
 	var reasons []string
 	for _, kind := range slices.Sorted(maps.Keys(refused)) {
 		if !slices.Contains(g.config.Optional, kind) {
-			reasons = append(reasons, kind+": "+refused[kind])
+			reasons = append(reasons, kind.String()+": "+refused[kind])
 		}
 	}
 	if len(reasons) > 0 {
@@ -77,19 +79,19 @@ var unprivileged = &auth.Principal{}
 
 // degraded returns the kinds of nodes whose calls are rejected, each with the reason: for all
 // callers when tenant is zero, else for the tenant.
-func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[string]string {
+func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[contextkit.Kind]string {
 	if !tenant.IsZero() {
 		refused, _ := g.readiness.refusals(ctx, tenant) // readyFor returns its error
 		return refused
 	}
-	out := map[string]string{}
+	out := map[contextkit.Kind]string{}
 	for _, kind := range g.table.Load().Upstreams() {
 		if len(g.routes.Ready(kind)) == 0 {
 			out[kind] = g.noNode(kind)
 		}
 	}
 	g.undescribed.Range(func(_, kind any) bool {
-		if kind := kind.(string); out[kind] == "" {
+		if kind := kind.(contextkit.Kind); out[kind] == "" {
 			out[kind] = "a node has not described its services yet"
 		}
 		return true
@@ -100,18 +102,19 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 // degradedParts returns what /ready shows as degraded: the kinds of nodes whose calls are rejected,
 // and the other parts of the platform (see Config.Degraded).
 func (g *Gateway) degradedParts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
-	out := g.degraded(ctx, tenant)
-	if g.config.Degraded == nil {
-		return out
+	parts := map[string]string{}
+	if g.config.Degraded != nil {
+		parts = g.config.Degraded()
 	}
-	parts := g.config.Degraded()
-	maps.Copy(parts, out)
+	for kind, reason := range g.degraded(ctx, tenant) {
+		parts[kind.String()] = reason
+	}
 	return parts
 }
 
 // SetUndescribed reports the kind as degraded because the node has not described its services yet
 // (see [Gateway.Describe]). The kind "" ends the report.
-func (g *Gateway) SetUndescribed(node, kind string) {
+func (g *Gateway) SetUndescribed(node string, kind contextkit.Kind) {
 	if kind == "" {
 		g.undescribed.Delete(node)
 	} else {
@@ -124,8 +127,8 @@ func (g *Gateway) SetUndescribed(node, kind string) {
 func (g *Gateway) Answers(node string) (answers, known bool) { return g.prober.Answers(node) }
 
 // noNode returns the reason that calls of the kind are rejected.
-func (g *Gateway) noNode(kind string) string {
-	text := "no " + kind + " node is ready"
+func (g *Gateway) noNode(kind contextkit.Kind) string {
+	text := "no " + kind.String() + " node is ready"
 	if refusal := g.routes.Refusal(kind); refusal != "" {
 		text += ": " + excerpt.Text(refusal, excerpt.Name)
 	}
@@ -134,7 +137,7 @@ func (g *Gateway) noNode(kind string) string {
 
 // Degraded returns the kinds of nodes without a ready node, sorted. Their calls are rejected; the
 // gateway is ready for calls of other kinds.
-func (g *Gateway) Degraded(ctx context.Context) []string {
+func (g *Gateway) Degraded(ctx context.Context) []contextkit.Kind {
 	return slices.Sorted(maps.Keys(g.degraded(ctx, contextkit.TenantID{})))
 }
 

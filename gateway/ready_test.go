@@ -114,7 +114,7 @@ func TestReady_KindWithoutReadyNodeIsDegraded(t *testing.T) {
 		}
 		if got := e.edge.Degraded(
 			t.Context(),
-		); slices.Contains(got, "runner") != slices.Contains(tc.degraded, "runner") {
+		); slices.Contains(got, contextkit.KindRunner) != slices.Contains(tc.degraded, "runner") {
 			t.Errorf("%s: the gateway announces %v as degraded", tc.name, got)
 		}
 		_, metrics := e.adminGet(t, "/metrics")
@@ -143,7 +143,7 @@ type tenantNode struct {
 // startTenantNode starts a node that serves the tenants, of which one is stuck, and returns it with
 // its route.
 func startTenantNode(
-	t *testing.T, kind, id string, stuck contextkit.TenantID, tenants ...contextkit.TenantID,
+	t *testing.T, kind contextkit.Kind, id string, stuck contextkit.TenantID, tenants ...contextkit.TenantID,
 ) (*tenantNode, route.Node) {
 	t.Helper()
 	n := &tenantNode{tenants: rpc.NewTenants(tenants...), stuck: stuck}
@@ -196,14 +196,15 @@ func tenantIDs(t *testing.T, names ...string) []contextkit.TenantID {
 func TestReady_TenantsReadinessEqualsItsCalls(t *testing.T) {
 	ids := tenantIDs(t, "serving", "suspended", "stuck", "placed", "moved")
 	serving, suspended, stuck, placed, moved := ids[0], ids[1], ids[2], ids[3], ids[4]
-	e := start(t, func(c *gateway.Config) { c.Optional = []string{"control", "runner"} })
-	projection, p := startTenantNode(t, "projection", "p", stuck, ids...)
-	_, p2 := startTenantNode(t, "projection", "p2", contextkit.TenantID{}, ids...)
+	e := start(t,
+		func(c *gateway.Config) { c.Optional = []contextkit.Kind{contextkit.KindControl, contextkit.KindRunner} })
+	projection, p := startTenantNode(t, contextkit.KindProjection, "p", stuck, ids...)
+	_, p2 := startTenantNode(t, contextkit.KindProjection, "p2", contextkit.TenantID{}, ids...)
 	p2.Ready = false // drained
-	_, a := startTenantNode(t, "aggregate", "a", contextkit.TenantID{}, ids...)
+	_, a := startTenantNode(t, contextkit.KindAggregate, "a", contextkit.TenantID{}, ids...)
 	if err := e.routes.Replace([]route.Node{a, p, p2}, []route.Placement{
-		{Tenant: placed, Kind: "projection", Node: "absent", Only: true},
-		{Tenant: moved, Kind: "projection", Node: "p2", Only: true},
+		{Tenant: placed, Kind: contextkit.KindProjection, Node: "absent", Only: true},
+		{Tenant: moved, Kind: contextkit.KindProjection, Node: "p2", Only: true},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +292,7 @@ func TestReady_TenantsReadinessNeedsItsCredential(t *testing.T) {
 
 func TestReady_TenantChecksAreRateLimited(t *testing.T) {
 	e := start(t, nil)
-	node, p := startTenantNode(t, "projection", "p", contextkit.TenantID{}, tenantIDs(t, "acme")...)
+	node, p := startTenantNode(t, contextkit.KindProjection, "p", contextkit.TenantID{}, tenantIDs(t, "acme")...)
 	if err := e.routes.Replace([]route.Node{p}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func (s session) ListMethods(context.Context, *gatewayv1.ListMethodsRequest) (*g
 			Procedure:    method.Spec.Procedure,
 			Right:        method.Right,
 			TenantScoped: method.Tenant,
-			Upstream:     method.Upstream,
+			Upstream:     method.Upstream.String(),
 			TimeoutMs:    method.Timeout.Milliseconds(),
 			Audit:        method.Audit,
 			Streams:      method.Spec.StreamType != connect.StreamTypeUnary,

@@ -34,7 +34,7 @@ func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 	token := e.token(t, "acme", "query.read")
 	dead := route.Node{
 		ID:       "dead",
-		Kind:     "projection",
+		Kind:     contextkit.KindProjection,
 		Endpoint: "127.0.0.1:1",
 		Ready:    true,
 	}
@@ -53,7 +53,7 @@ func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 		len(e.edge.OpenBreakers()) == 0 {
 		t.Fatalf("while the node is there: %q, %v", got, e.edge.OpenBreakers())
 	}
-	live := startMember(t, "projection", "live")
+	live := startMember(t, contextkit.KindProjection, "live")
 	e.replace(t, live)
 	if got := open(); strings.Contains(got, `endpoint="127.0.0.1:1"`) || len(e.edge.OpenBreakers()) > 0 {
 		t.Errorf("after it has left: %q, %v", got, e.edge.OpenBreakers())

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/rpc"
@@ -31,7 +32,7 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 
 // noNodeReady returns the error of a call for which no node of the kind is ready, with the reason
 // that the nodes report for clients.
-func (g *Gateway) noNodeReady(kind string) error {
+func (g *Gateway) noNodeReady(kind contextkit.Kind) error {
 	if refusal := g.routes.Refusal(kind); refusal != "" {
 		return rpc.WithDetails(
 			connect.Errorf(connect.CodeUnavailable, "no %s node is ready: %s; try again later", kind,

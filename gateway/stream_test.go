@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/headgate/headgate/contextkit"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
@@ -403,7 +404,7 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 	}
 	options := ticks.file.Service[0].Method[0].Options
 	for what, change := range map[string]struct {
-		kind   string
+		kind   contextkit.Kind
 		change func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy)
 	}{
 		"a policy of another kind's upstream": {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/internal/node"
 )
@@ -15,10 +16,10 @@ import (
 const exitNodesAway = 3
 
 type serveCommand struct {
-	Role       string `arg:"" enum:"gateway,aggregate,projection,runner,control" help:"Role to run: gateway, aggregate, projection, runner or control."`
-	Config     string `required:"" type:"existingfile" help:"File of settings; 'headgate config' prints every setting with an explanation."`
-	NewJournal bool   `help:"Start with an empty journal although other streams, buckets or views were made from a lost one, and accept the loss of its events. Give it to one role, once."`
-	Check      bool   `help:"Check the settings and the files that they name, query the gateway's nodes with 'reflect' for their services, and exit. Exit code 1: invalid settings; 3: valid settings, but nodes do not answer."`
+	Role       contextkit.Kind `arg:"" enum:"gateway,aggregate,projection,runner,control" help:"Role to run: gateway, aggregate, projection, runner or control."`
+	Config     string          `required:"" type:"existingfile" help:"File of settings; 'headgate config' prints every setting with an explanation."`
+	NewJournal bool            `help:"Start with an empty journal although other streams, buckets or views were made from a lost one, and accept the loss of its events. Give it to one role, once."`
+	Check      bool            `help:"Check the settings and the files that they name, query the gateway's nodes with 'reflect' for their services, and exit. Exit code 1: invalid settings; 3: valid settings, but nodes do not answer."`
 }
 
 // Run runs one role until the process is interrupted, or checks its settings.

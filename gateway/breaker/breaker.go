@@ -62,7 +62,7 @@ type Set struct {
 
 // node holds the breakers of an endpoint.
 type node struct {
-	kind    string
+	kind    contextkit.Kind
 	whole   breaker
 	mu      sync.Mutex // held to add a method
 	methods atomic.Pointer[map[string]*method]
@@ -86,7 +86,8 @@ func NewSet(config Config) *Set {
 // Call identifies an upstream call.
 type Call struct {
 	// Kind and Endpoint are those of the node, and Procedure that of the method.
-	Kind, Endpoint, Procedure string
+	Kind                contextkit.Kind
+	Endpoint, Procedure string
 	// Tenant is the tenant of the call; zero: the platform.
 	Tenant contextkit.TenantID
 	// Stream reports whether the call is not unary.
@@ -133,7 +134,7 @@ func (s *Set) Enter(call *Call, now time.Time, forced bool) (pass Pass, wait tim
 	return pass, 0, true
 }
 
-func (s *Set) node(kind, endpoint string) *node {
+func (s *Set) node(kind contextkit.Kind, endpoint string) *node {
 	if n := (*s.nodes.Load())[endpoint]; n != nil {
 		return n
 	}
@@ -265,7 +266,8 @@ func (p *Pass) answered(now time.Time) {
 
 // State is the state of the breaker of a node, or of one of its methods.
 type State struct {
-	Kind, Endpoint string
+	Kind     contextkit.Kind
+	Endpoint string
 	// Procedure is the method; "": the node as a whole.
 	Procedure string
 	// Open reports whether calls are rejected: those of Tenant if Single is set, else all.

@@ -161,7 +161,7 @@ func (b *breaker) open(config *Config, allTenants bool, only contextkit.TenantID
 }
 
 // state returns the breaker's state.
-func (b *breaker) state(kind, endpoint, procedure string) State {
+func (b *breaker) state(kind contextkit.Kind, endpoint, procedure string) State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	open := b.openUntil.Load() != 0

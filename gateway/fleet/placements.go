@@ -81,7 +81,7 @@ func (r *Router) place(changes kv.Changes[fleet.Placement]) {
 }
 
 // configured returns the tenant's placement of the settings, without a node if there is none.
-func (r *Router) configured(kind string, tenant contextkit.TenantID) route.Placement {
+func (r *Router) configured(kind contextkit.Kind, tenant contextkit.TenantID) route.Placement {
 	for _, p := range r.placements {
 		if p.Tenant == tenant && p.Kind == kind {
 			return p

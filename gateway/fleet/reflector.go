@@ -31,15 +31,19 @@ const (
 var reflectDelays = backoff.Delays{First: 500 * time.Millisecond, Longest: 10 * time.Second}
 
 // Node is a node of the settings that describes its services by gRPC reflection.
-type Node struct{ ID, Kind, Endpoint string }
+type Node struct {
+	ID       string
+	Kind     contextkit.Kind
+	Endpoint string
+}
 
 // Catalog is the part of a gateway that serves described services.
 type Catalog interface {
 	// Describe serves the services of a descriptor set in place of the services that the node described before. started is
 	// when the node started.
-	Describe(node, kind string, started time.Time, set []byte) error
+	Describe(node string, kind contextkit.Kind, started time.Time, set []byte) error
 	// SetUndescribed reports a kind as degraded because none of the node's services is served; "" ends the report.
-	SetUndescribed(node, kind string)
+	SetUndescribed(node string, kind contextkit.Kind)
 }
 
 // Reflector asks nodes for the descriptors of their services (gRPC reflection), and registers them with a catalog.

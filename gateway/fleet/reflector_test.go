@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/upstream"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
@@ -92,14 +93,14 @@ func (s services) start(t *testing.T, addr string, withPolicy bool) (endpoint st
 type catalog struct {
 	described chan string // node and field
 	mu        sync.Mutex
-	kinds     map[string]string // undescribed
+	kinds     map[string]contextkit.Kind // undescribed
 }
 
 func newCatalog() *catalog {
-	return &catalog{described: make(chan string, 16), kinds: map[string]string{}}
+	return &catalog{described: make(chan string, 16), kinds: map[string]contextkit.Kind{}}
 }
 
-func (c *catalog) Describe(node, _ string, _ time.Time, set []byte) error {
+func (c *catalog) Describe(node string, _ contextkit.Kind, _ time.Time, set []byte) error {
 	var files descriptorpb.FileDescriptorSet
 	if err := proto.Unmarshal(set, &files); err != nil {
 		return err
@@ -112,7 +113,7 @@ func (c *catalog) Describe(node, _ string, _ time.Time, set []byte) error {
 	return nil
 }
 
-func (c *catalog) SetUndescribed(node, kind string) {
+func (c *catalog) SetUndescribed(node string, kind contextkit.Kind) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.kinds[node] = kind

@@ -12,17 +12,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
 )
 
-const (
-	// followAgain is the wait before nodes, placements or tenants are followed again after a failure.
-	followAgain = time.Second
-	// kindGateway is the kind of gateways: no call is routed to one.
-	kindGateway = "gateway"
-)
+// followAgain is the wait before nodes, placements or tenants are followed again after a failure.
+const followAgain = time.Second
 
 // Router maintains a gateway's routing table from the nodes and placements of its settings and from those announced
 // over NATS. Its methods may be called concurrently.
@@ -106,7 +103,7 @@ func (r *Router) examine(silent []fleet.Node, probes Prober) map[string]fleet.Ve
 	taken := r.activeEndpoints(silent)
 	verdicts := make(map[string]fleet.Verdict, len(silent))
 	for _, node := range silent {
-		if node.Kind == kindGateway {
+		if node.Kind == contextkit.KindGateway {
 			continue // gateways are not probed
 		}
 		switch answers, known := probes.Answers(node.ID); {
@@ -140,7 +137,7 @@ func (r *Router) JournalDamaged() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.ContainsFunc(r.announced.Nodes, func(n fleet.Node) bool {
-		return n.Kind != kindGateway && slices.Contains(n.Degraded, journal.DegradedJournal)
+		return n.Kind != contextkit.KindGateway && slices.Contains(n.Degraded, journal.DegradedJournal)
 	})
 }
 
@@ -148,7 +145,7 @@ func (r *Router) JournalDamaged() bool {
 func lostNodes(lost []fleet.LostNode) []route.Node {
 	var nodes []route.Node
 	for _, l := range lost {
-		if l.Node.Kind != kindGateway && l.Node.Kind != "" {
+		if l.Node.Kind != contextkit.KindGateway && l.Node.Kind != "" {
 			nodes = append(nodes, route.Node{ID: l.Node.ID, Kind: l.Node.Kind, Endpoint: l.Node.Endpoint})
 		}
 	}
@@ -161,7 +158,7 @@ func (r *Router) apply() {
 	nodes, known := r.configuredNodes()
 	applied := make(map[string]announcement, len(r.announced.Nodes))
 	for _, n := range r.announced.Nodes {
-		if n.Kind == kindGateway {
+		if n.Kind == contextkit.KindGateway {
 			continue
 		}
 		other, taken := known[n.ID]

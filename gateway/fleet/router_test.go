@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/natstest"
@@ -28,7 +29,7 @@ func TestRouter_ProbedReadinessStaysUntilTheAnnouncementChanges(t *testing.T) {
 	started := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	ready := fleet.Node{
 		ID:       "p1",
-		Kind:     "projection",
+		Kind:     contextkit.KindProjection,
 		Endpoint: "127.0.0.1:9001",
 		Started:  started,
 		Ready:    true,
@@ -108,7 +109,7 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 		for _, id := range ids {
 			data, err := json.Marshal(fleet.Node{
 				ID:       id,
-				Kind:     "projection",
+				Kind:     contextkit.KindProjection,
 				Endpoint: "127.0.0.1:1" + id[1:],
 				Ready:    true,
 			})
@@ -126,7 +127,7 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	until("one node ends with a farewell, the other without", 0, 1)
-	if lost := r.table.Lost()[0]; lost.ID != "n1" || lost.Kind != "projection" || lost.Ready {
+	if lost := r.table.Lost()[0]; lost.ID != "n1" || lost.Kind != contextkit.KindProjection || lost.Ready {
 		t.Errorf("%+v", lost)
 	}
 	announce("n1")
@@ -137,7 +138,7 @@ func TestRouter_NodesWithoutAFarewellAreLost(t *testing.T) {
 // does not answer, or whose address another node announces, is gone.
 func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
 	r := NewRouter(route.NewTable(), nil, zerolog.Nop())
-	node := func(id, kind, endpoint string) fleet.Node {
+	node := func(id string, kind contextkit.Kind, endpoint string) fleet.Node {
 		return fleet.Node{
 			ID:       id,
 			Kind:     kind,
@@ -146,11 +147,11 @@ func TestRouter_ProbesDecideOnSilentNodes(t *testing.T) {
 		}
 	}
 	silent := []fleet.Node{
-		node("p1", "projection", "127.0.0.1:1"), node("p2", "projection", "127.0.0.1:2"),
-		node("p3", "projection", "127.0.0.1:3"),
-		node("p4", "projection", "127.0.0.1:4"), node("g1", "gateway", "127.0.0.1:5"),
+		node("p1", contextkit.KindProjection, "127.0.0.1:1"), node("p2", contextkit.KindProjection, "127.0.0.1:2"),
+		node("p3", contextkit.KindProjection, "127.0.0.1:3"),
+		node("p4", contextkit.KindProjection, "127.0.0.1:4"), node("g1", contextkit.KindGateway, "127.0.0.1:5"),
 	}
-	r.announced = fleet.Fleet{Nodes: append([]fleet.Node{node("r1", "runner", "127.0.0.1:3")}, silent...)}
+	r.announced = fleet.Fleet{Nodes: append([]fleet.Node{node("r1", contextkit.KindRunner, "127.0.0.1:3")}, silent...)}
 	got := r.examine(silent, probes{"p1": true, "p2": false, "p3": true})
 	want := map[string]fleet.Verdict{"p1": fleet.Answers, "p2": fleet.Gone, "p3": fleet.Gone}
 	if !maps.Equal(got, want) {

@@ -81,17 +81,17 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	key := fleet.PlacementKey("projection", acme)
+	key := fleet.PlacementKey(contextkit.KindProjection, acme)
 	placed, err := placements.Put(ctx, key, fleet.Placement{Node: "p2"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	table := route.NewTable()
 	nodes := []route.Node{
-		{ID: "p1", Kind: "projection", Endpoint: "127.0.0.1:1", Ready: true},
-		{ID: "p2", Kind: "projection", Endpoint: "127.0.0.1:2", Ready: true},
+		{ID: "p1", Kind: contextkit.KindProjection, Endpoint: "127.0.0.1:1", Ready: true},
+		{ID: "p2", Kind: contextkit.KindProjection, Endpoint: "127.0.0.1:2", Ready: true},
 	}
-	fixed := []route.Placement{{Tenant: acme, Kind: "projection", Node: "p1"}}
+	fixed := []route.Placement{{Tenant: acme, Kind: contextkit.KindProjection, Node: "p1"}}
 	if err := table.Replace(nodes, fixed); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	node := func(tenant contextkit.TenantID) string {
-		found, _ := table.Lookup("projection", tenant)
+		found, _ := table.Lookup(contextkit.KindProjection, tenant)
 		return found.ID
 	}
 	if node(acme) != "p2" || r.PlacementRevision() != placed {

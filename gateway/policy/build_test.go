@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
@@ -133,8 +134,8 @@ func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 		m.ETag.Except != 2 || m.TenantField != 1 || !m.Retriable(false) {
 		t.Errorf("%+v", m)
 	}
-	if !slices.Equal(table.Upstreams(), []string{"ticker"}) ||
-		!slices.Equal(table.TenantUpstreams(), []string{"ticker"}) {
+	if !slices.Equal(table.Upstreams(), []contextkit.Kind{"ticker"}) ||
+		!slices.Equal(table.TenantUpstreams(), []contextkit.Kind{"ticker"}) {
 		t.Errorf("kinds of nodes %v, for tenants %v", table.Upstreams(), table.TenantUpstreams())
 	}
 	p.Priority, p.TenantScope, p.TenantField, p.Etag = policyv1.Priority_PRIORITY_LOW, policyv1.TenantScope_TENANT_SCOPE_PLATFORM, "", nil
@@ -149,7 +150,7 @@ func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 		m.Retriable(false) || !m.Retriable(true) {
 		t.Errorf("%+v", m)
 	}
-	if len(table.TenantUpstreams()) != 0 || !slices.Equal(table.Upstreams(), []string{"ticker"}) {
+	if len(table.TenantUpstreams()) != 0 || !slices.Equal(table.Upstreams(), []contextkit.Kind{"ticker"}) {
 		t.Errorf("kinds of nodes %v, for tenants %v", table.Upstreams(), table.TenantUpstreams())
 	}
 }

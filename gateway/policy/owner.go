@@ -8,13 +8,14 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/headgate/headgate/contextkit"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 // Description is what a node of a kind describes: the services of a serialized
 // google.protobuf.FileDescriptorSet.
 type Description struct {
-	kind     string
+	kind     contextkit.Kind
 	services map[string]bool
 	// files are the files with services, by path.
 	files map[string]*descriptorpb.FileDescriptorProto
@@ -23,7 +24,7 @@ type Description struct {
 // Describe reads the descriptor set of a node. Errors: the set cannot be read, a policy names
 // another kind of node as its upstream, or the set has a service of the platform or of the catalog
 // in another file.
-func (c *Catalog) Describe(kind string, data []byte) (*Description, error) {
+func (c *Catalog) Describe(kind contextkit.Kind, data []byte) (*Description, error) {
 	var set descriptorpb.FileDescriptorSet
 	if err := (proto.UnmarshalOptions{Resolver: protoregistry.GlobalTypes}).Unmarshal(data, &set); err != nil {
 		return nil, fmt.Errorf("policy: it is no FileDescriptorSet: %w", err)
@@ -44,7 +45,7 @@ func (c *Catalog) Describe(kind string, data []byte) (*Description, error) {
 			}
 			for _, method := range service.GetMethod() {
 				policy, ok := proto.GetExtension(method.GetOptions(), policyv1.E_Policy).(*policyv1.Policy)
-				if ok && policy != nil && policy.GetUpstream() != kind {
+				if ok && policy != nil && policy.GetUpstream() != kind.String() {
 					return nil, fmt.Errorf(
 						"policy: %s.%s has the upstream %q, and is described by a node of kind %q: a node describes services of its kind",
 						name, method.GetName(), policy.GetUpstream(), kind,

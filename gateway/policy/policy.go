@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/limit"
 	"github.com/headgate/headgate/gateway/transcode"
@@ -42,7 +43,7 @@ type Method struct {
 	// Tenant reports whether a call is for one tenant, or else for the platform.
 	Tenant bool
 	// Upstream is the kind of node that answers.
-	Upstream string
+	Upstream contextkit.Kind
 	// Timeout bounds the duration of a call.
 	Timeout time.Duration
 	// Audit requires an audit record of every call.
@@ -90,7 +91,7 @@ type Table struct {
 	byProcedure map[string]*Method
 	services    []string
 
-	upstreams, tenantUpstreams []string
+	upstreams, tenantUpstreams []contextkit.Kind
 }
 
 // Methods returns the methods in the descriptors' order.
@@ -106,10 +107,10 @@ func (t *Table) Method(procedure string) (*Method, bool) {
 func (t *Table) Names() []string { return t.services }
 
 // Upstreams returns the kinds of nodes that answer the methods, sorted.
-func (t *Table) Upstreams() []string { return t.upstreams }
+func (t *Table) Upstreams() []contextkit.Kind { return t.upstreams }
 
 // TenantUpstreams returns the kinds of nodes that answer calls for one tenant, sorted.
-func (t *Table) TenantUpstreams() []string { return t.tenantUpstreams }
+func (t *Table) TenantUpstreams() []contextkit.Kind { return t.tenantUpstreams }
 
 // Files is a set of descriptors, such as protoregistry.GlobalFiles.
 type Files interface {
@@ -134,7 +135,7 @@ func Build(files Files, compiler *transcode.Compiler) (*Table, error) {
 }
 
 func (t *Table) collectUpstreams() {
-	all, ofTenants := map[string]bool{}, map[string]bool{}
+	all, ofTenants := map[contextkit.Kind]bool{}, map[contextkit.Kind]bool{}
 	for _, method := range t.methods {
 		all[method.Upstream] = true
 		if method.Tenant {
@@ -180,7 +181,6 @@ func newMethod(
 		Input:     compiler.Compile(desc.Input()),
 		Output:    compiler.Compile(desc.Output()),
 		Right:     policy.GetRight(),
-		Upstream:  policy.GetUpstream(),
 		Timeout:   policy.GetTimeout().AsDuration(),
 		Audit:     policy.GetAudit(),
 		Anonymous: policy.GetAnonymous(),
@@ -199,8 +199,11 @@ func newMethod(
 	if m.Right == "" && !m.Anonymous {
 		missing = append(missing, "right")
 	}
-	if m.Upstream == "" {
+	var err error
+	if policy.GetUpstream() == "" {
 		missing = append(missing, "upstream")
+	} else if m.Upstream, err = contextkit.ParseKind(policy.GetUpstream()); err != nil {
+		return nil, fmt.Errorf("its policy's upstream: %w", err)
 	}
 	if m.Timeout <= 0 {
 		missing = append(missing, "timeout")
@@ -236,7 +239,6 @@ func newMethod(
 		}
 		*f.target = field.Number()
 	}
-	var err error
 	if m.ETag, err = entityTag(desc, policy.GetEtag()); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
 	_ "github.com/headgate/headgate/gen/aggregate/gateway/v1"
@@ -38,7 +39,8 @@ func TestTable_HoldsMethodsOfDescriptors(t *testing.T) {
 		if m.Spec.Procedure != "/projection.gateway.v1.QueryService/Query" {
 			continue
 		}
-		if m.Right != "query.read" || !m.Tenant || m.Upstream != "projection" || m.Timeout != 5*time.Second ||
+		if m.Right != "query.read" || !m.Tenant || m.Upstream != contextkit.KindProjection ||
+			m.Timeout != 5*time.Second ||
 			m.TenantField != 1 || fmt.Sprint(m.ResourcePath) != "[{2 false}]" ||
 			m.KeyField != 0 || m.Spec.IdempotencyLevel != connect.IdempotencyNoSideEffects || len(
 			m.Rules,

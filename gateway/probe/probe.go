@@ -229,7 +229,8 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 				level,
 			).Str(
 				"node", node.ID,
-			).Str("kind", node.Kind).Bool("ready", ready).AnErr("error", answer.Err).Msg("node readiness changed")
+			).Str("kind",
+				node.Kind.String()).Bool("ready", ready).AnErr("error", answer.Err).Msg("node readiness changed")
 			if answer.Err != nil {
 				p.nodes.Abandon(node.Endpoint)
 			}

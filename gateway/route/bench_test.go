@@ -22,7 +22,7 @@ func filled(b *testing.B, endpoints, tenants int, placed bool) (*route.Table, []
 		ids[i] = tenant(b, fmt.Sprintf("tenant-%d", i))
 		all[i] = route.Placement{
 			Tenant: ids[i],
-			Kind:   "projection",
+			Kind:   contextkit.KindProjection,
 			Node:   fmt.Sprintf("p%d", i%endpoints),
 			Only:   true,
 		}
@@ -43,7 +43,7 @@ func BenchmarkLookup(b *testing.B) {
 					table, ids := filled(b, endpoints, tenants, placed)
 					b.ReportAllocs()
 					for i := 0; b.Loop(); i++ {
-						if _, ok := table.Lookup("projection", ids[i*7919%tenants]); !ok {
+						if _, ok := table.Lookup(contextkit.KindProjection, ids[i*7919%tenants]); !ok {
 							b.Fatal("no node")
 						}
 					}
@@ -63,7 +63,7 @@ func BenchmarkChange(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				table.Place(route.Placement{
 					Tenant: ids[i*7919%tenants],
-					Kind:   "projection",
+					Kind:   contextkit.KindProjection,
 					Node:   fmt.Sprintf("p%d", i%1000),
 					Only:   true,
 				})
@@ -88,7 +88,7 @@ func BenchmarkMemory(b *testing.B) {
 		for i, id := range ids {
 			all[i] = route.Placement{
 				Tenant: id,
-				Kind:   "projection",
+				Kind:   contextkit.KindProjection,
 				Node:   fmt.Sprintf("p%d", i%1000),
 				Only:   true,
 			}

@@ -17,7 +17,7 @@ type placements struct {
 
 type placementKey struct {
 	tenant contextkit.TenantID
-	kind   string
+	kind   contextkit.Kind
 }
 
 type placed struct {
@@ -25,7 +25,7 @@ type placed struct {
 	only bool
 }
 
-func (p *placements) get(kind string, tenant contextkit.TenantID, hash uint64) (placed, bool) {
+func (p *placements) get(kind contextkit.Kind, tenant contextkit.TenantID, hash uint64) (placed, bool) {
 	found, ok := p.parts[hash%shards][placementKey{tenant, kind}]
 	return found, ok
 }

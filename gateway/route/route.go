@@ -22,8 +22,8 @@ import (
 type Node struct {
 	// ID is unique and stays the same across restarts.
 	ID string
-	// Kind is the kind of service: "aggregate", "projection", "runner", "control".
-	Kind string
+	// Kind is the kind of service.
+	Kind contextkit.Kind
 	// Endpoint is host:port.
 	Endpoint string
 	// Ready reports whether the node accepts calls.
@@ -40,7 +40,7 @@ type Node struct {
 // Placement assigns a tenant's calls of a kind to a node.
 type Placement struct {
 	Tenant contextkit.TenantID
-	Kind   string
+	Kind   contextkit.Kind
 	Node   string // ID
 	// Only reports whether no other node can answer: while the node is not ready, calls are
 	// rejected. Otherwise they go to another node.
@@ -52,7 +52,7 @@ type snapshot struct {
 	epoch  uint64
 	nodes  []Node
 	byID   map[string]Node
-	ready  map[string]*ring // by kind
+	ready  map[contextkit.Kind]*ring // by kind
 	placed *placements
 }
 
@@ -155,7 +155,7 @@ func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
 		epoch:  s.epoch + 1,
 		nodes:  slices.Clone(nodes),
 		byID:   make(map[string]Node, len(nodes)),
-		ready:  map[string]*ring{},
+		ready:  map[contextkit.Kind]*ring{},
 		placed: s.placed,
 	}
 	for _, node := range nodes {
@@ -182,9 +182,9 @@ func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
 
 // silentKinds returns the kinds whose silent nodes are avoided: those with at least half of their
 // ready nodes not silent.
-func silentKinds(nodes []Node) map[string]bool {
+func silentKinds(nodes []Node) map[contextkit.Kind]bool {
 	type count struct{ ready, silent int }
-	kinds := map[string]count{}
+	kinds := map[contextkit.Kind]count{}
 	for _, node := range nodes {
 		if node.Ready {
 			c := kinds[node.Kind]
@@ -195,7 +195,7 @@ func silentKinds(nodes []Node) map[string]bool {
 			kinds[node.Kind] = c
 		}
 	}
-	avoid := map[string]bool{}
+	avoid := map[contextkit.Kind]bool{}
 	for kind, c := range kinds {
 		avoid[kind] = 2*c.silent <= c.ready
 	}
@@ -230,11 +230,11 @@ func (t *Table) Lost() []Node {
 }
 
 // Ready returns the kind's ready nodes. The caller must not modify the slice.
-func (t *Table) Ready(kind string) []Node { return t.current.Load().ready[kind].all() }
+func (t *Table) Ready(kind contextkit.Kind) []Node { return t.current.Load().ready[kind].all() }
 
 // Refusal returns the reason for clients of a node of the kind that is not ready, "" if none has
 // one.
-func (t *Table) Refusal(kind string) string {
+func (t *Table) Refusal(kind contextkit.Kind) string {
 	for _, node := range t.current.Load().nodes {
 		if node.Kind == kind && !node.Ready && node.Refusal != "" {
 			return node.Refusal
@@ -251,7 +251,7 @@ func (t *Table) Node(id string) (Node, bool) {
 
 // Lookup returns the node for a tenant's call, or for a platform call when tenant is zero. It
 // reports false when no node of the kind is ready.
-func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
+func (t *Table) Lookup(kind contextkit.Kind, tenant contextkit.TenantID) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())
 	if node, ready, placed := s.place(kind, tenant, hash); placed {
 		return node, ready
@@ -261,14 +261,14 @@ func (t *Table) Lookup(kind string, tenant contextkit.TenantID) (Node, bool) {
 
 // Placed returns the node on which the tenant is placed for the kind, and whether only that node
 // can answer its calls. ok is false for a tenant without a placement.
-func (t *Table) Placed(kind string, tenant contextkit.TenantID) (node string, only, ok bool) {
+func (t *Table) Placed(kind contextkit.Kind, tenant contextkit.TenantID) (node string, only, ok bool) {
 	p, ok := t.current.Load().placed.get(kind, tenant, hashOf(tenant.String()))
 	return p.node, p.only, ok
 }
 
 // LookupOther returns the first node for a tenant's call among the nodes that refuse does not exclude.
 // A placed tenant has no other node.
-func (t *Table) LookupOther(kind string, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
+func (t *Table) LookupOther(kind contextkit.Kind, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())
 	if _, _, placed := s.place(kind, tenant, hash); placed {
 		return Node{}, false
@@ -278,7 +278,9 @@ func (t *Table) LookupOther(kind string, tenant contextkit.TenantID, refuse func
 
 // place returns the node on which the tenant is placed. placed is false if the placement does not
 // apply: its node is not ready, and others can answer.
-func (s *snapshot) place(kind string, tenant contextkit.TenantID, hash uint64) (node Node, ready, placed bool) {
+func (s *snapshot) place(
+	kind contextkit.Kind, tenant contextkit.TenantID, hash uint64,
+) (node Node, ready, placed bool) {
 	p, ok := s.placed.get(kind, tenant, hash)
 	if !ok {
 		return Node{}, false, false

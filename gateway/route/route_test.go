@@ -26,7 +26,7 @@ func nodes(n int) []route.Node {
 	for i := range list {
 		list[i] = route.Node{
 			ID:       fmt.Sprintf("p%d", i),
-			Kind:     "projection",
+			Kind:     contextkit.KindProjection,
 			Endpoint: fmt.Sprintf("127.0.0.1:%d", 9000+i),
 			Ready:    true,
 		}
@@ -36,29 +36,29 @@ func nodes(n int) []route.Node {
 
 func TestLookup_PlacementPrecedesHash(t *testing.T) {
 	table := route.NewTable()
-	if _, ok := table.Lookup("projection", tenant(t, "acme")); ok {
+	if _, ok := table.Lookup(contextkit.KindProjection, tenant(t, "acme")); ok {
 		t.Fatal("an empty table has a node")
 	}
 	all := nodes(3)
 	all[2].Ready = false
 	placed := []route.Placement{
-		{Tenant: tenant(t, "acme"), Kind: "projection", Node: "p1"},
-		{Tenant: tenant(t, "globex"), Kind: "projection", Node: "p2"},
+		{Tenant: tenant(t, "acme"), Kind: contextkit.KindProjection, Node: "p1"},
+		{Tenant: tenant(t, "globex"), Kind: contextkit.KindProjection, Node: "p2"},
 	}
 	if err := table.Replace(all, placed); err != nil {
 		t.Fatal(err)
 	}
-	if node, ok := table.Lookup("projection", tenant(t, "acme")); !ok || node.ID != "p1" {
+	if node, ok := table.Lookup(contextkit.KindProjection, tenant(t, "acme")); !ok || node.ID != "p1" {
 		t.Errorf("acme is placed on p1 and goes to %q", node.ID)
 	}
-	if node, ok := table.Lookup("projection", tenant(t, "globex")); !ok || node.ID == "p2" {
+	if node, ok := table.Lookup(contextkit.KindProjection, tenant(t, "globex")); !ok || node.ID == "p2" {
 		t.Errorf("globex goes to %q: p2 is not ready", node.ID)
 	}
-	if _, ok := table.Lookup("runner", tenant(t, "acme")); ok {
+	if _, ok := table.Lookup(contextkit.KindRunner, tenant(t, "acme")); ok {
 		t.Error("there is no runner")
 	}
 	if err := table.Replace(
-		all, []route.Placement{{Tenant: tenant(t, "acme"), Kind: "runner", Node: "p1"}},
+		all, []route.Placement{{Tenant: tenant(t, "acme"), Kind: contextkit.KindRunner, Node: "p1"}},
 	); err == nil {
 		t.Error("a placement on a node of another kind is accepted")
 	}
@@ -82,8 +82,8 @@ func TestLookup_OnlyTenantsOfLostNodeMove(t *testing.T) {
 	counts := map[string]int{}
 	for i := range 10_000 {
 		id := tenant(t, fmt.Sprintf("tenant-%d", i))
-		was, _ := before.Lookup("projection", id)
-		is, _ := after.Lookup("projection", id)
+		was, _ := before.Lookup(contextkit.KindProjection, id)
+		is, _ := after.Lookup(contextkit.KindProjection, id)
 		counts[was.ID]++
 		if was.ID != "p9" && was != is {
 			t.Fatalf("%s moved from %s to %s, which was not lost", id, was.ID, is.ID)
@@ -102,7 +102,7 @@ func TestLookup_DoesNotAllocate(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := tenant(t, "acme")
-	if n := testing.AllocsPerRun(100, func() { table.Lookup("projection", id) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { table.Lookup(contextkit.KindProjection, id) }); n != 0 {
 		t.Fatalf("a lookup allocates %v times", n)
 	}
 }
@@ -112,16 +112,16 @@ func TestLookup_UnreadyNodeIsSkipped(t *testing.T) {
 	if err := table.Replace(nodes(3), nil); err != nil {
 		t.Fatal(err)
 	}
-	first, _ := table.Lookup("projection", tenant(t, "acme"))
+	first, _ := table.Lookup(contextkit.KindProjection, tenant(t, "acme"))
 	if !table.SetReady(first.ID, false) || table.SetReady(first.ID, false) || table.SetReady("nobody", false) {
 		t.Error("a change is what changes a known node")
 	}
-	second, ok := table.Lookup("projection", tenant(t, "acme"))
-	if !ok || second.ID == first.ID || len(table.Ready("projection")) != 2 || len(table.Nodes()) != 3 {
+	second, ok := table.Lookup(contextkit.KindProjection, tenant(t, "acme"))
+	if !ok || second.ID == first.ID || len(table.Ready(contextkit.KindProjection)) != 2 || len(table.Nodes()) != 3 {
 		t.Errorf("acme goes to %s, which is not ready", second.ID)
 	}
 	table.SetReady(first.ID, true)
-	if again, _ := table.Lookup("projection", tenant(t, "acme")); again != first {
+	if again, _ := table.Lookup(contextkit.KindProjection, tenant(t, "acme")); again != first {
 		t.Errorf("acme does not come back to %s", first.ID)
 	}
 }
@@ -129,19 +129,24 @@ func TestLookup_UnreadyNodeIsSkipped(t *testing.T) {
 func TestLookupOther_NextNodeExceptForPlacedTenant(t *testing.T) {
 	table := route.NewTable()
 	if err := table.Replace(
-		nodes(3), []route.Placement{{Tenant: tenant(t, "globex"), Kind: "projection", Node: "p1"}},
+		nodes(3), []route.Placement{{Tenant: tenant(t, "globex"), Kind: contextkit.KindProjection, Node: "p1"}},
 	); err != nil {
 		t.Fatal(err)
 	}
-	first, _ := table.Lookup("projection", tenant(t, "acme"))
-	second, ok := table.LookupOther("projection", tenant(t, "acme"), func(n route.Node) bool { return n == first })
+	first, _ := table.Lookup(contextkit.KindProjection, tenant(t, "acme"))
+	second, ok := table.LookupOther(contextkit.KindProjection, tenant(t, "acme"),
+		func(n route.Node) bool { return n == first })
 	if !ok || second == first {
 		t.Errorf("elsewhere than %s is %s", first.ID, second.ID)
 	}
-	if _, ok := table.LookupOther("projection", tenant(t, "acme"), func(route.Node) bool { return true }); ok {
+	if _, ok := table.LookupOther(
+		contextkit.KindProjection, tenant(t, "acme"), func(route.Node) bool { return true },
+	); ok {
 		t.Error("every node is refused, and one is found")
 	}
-	if _, ok := table.LookupOther("projection", tenant(t, "globex"), func(route.Node) bool { return false }); ok {
+	if _, ok := table.LookupOther(
+		contextkit.KindProjection, tenant(t, "globex"), func(route.Node) bool { return false },
+	); ok {
 		t.Error("a placed tenant is sent elsewhere")
 	}
 }
@@ -151,15 +156,15 @@ func TestLookup_OnlyPlacementHasNoFallback(t *testing.T) {
 	acme := tenant(t, "acme")
 	nodes := func(ready bool) []route.Node {
 		return []route.Node{
-			{ID: "p1", Kind: "projection", Endpoint: "a:1", Ready: true},
-			{ID: "p2", Kind: "projection", Endpoint: "b:1", Ready: ready},
+			{ID: "p1", Kind: contextkit.KindProjection, Endpoint: "a:1", Ready: true},
+			{ID: "p2", Kind: contextkit.KindProjection, Endpoint: "b:1", Ready: ready},
 		}
 	}
-	placed := []route.Placement{{Tenant: acme, Kind: "projection", Node: "p2", Only: true}}
+	placed := []route.Placement{{Tenant: acme, Kind: contextkit.KindProjection, Node: "p2", Only: true}}
 	if err := table.Replace(nodes(true), placed); err != nil {
 		t.Fatal(err)
 	}
-	if node, ok := table.Lookup("projection", acme); !ok || node.ID != "p2" {
+	if node, ok := table.Lookup(contextkit.KindProjection, acme); !ok || node.ID != "p2" {
 		t.Errorf("%v, %v", node, ok)
 	}
 	revision := table.Epoch()
@@ -171,13 +176,13 @@ func TestLookup_OnlyPlacementHasNoFallback(t *testing.T) {
 		if err := table.SetNodes(nodes); err != nil {
 			t.Fatal(err)
 		}
-		if node, ok := table.Lookup("projection", acme); ok {
+		if node, ok := table.Lookup(contextkit.KindProjection, acme); ok {
 			t.Errorf("%s: %v answers", what, node)
 		}
-		if node, ok := table.LookupOther("projection", acme, nil); ok {
+		if node, ok := table.LookupOther(contextkit.KindProjection, acme, nil); ok {
 			t.Errorf("%s: %v answers elsewhere", what, node)
 		}
-		if _, ok := table.Lookup("projection", tenant(t, "globex")); !ok {
+		if _, ok := table.Lookup(contextkit.KindProjection, tenant(t, "globex")); !ok {
 			t.Errorf("%s: no node answers another tenant", what)
 		}
 	}
@@ -198,7 +203,7 @@ func TestPlace_EqualsPlaceAll(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				p := route.Placement{Tenant: id, Kind: "projection", Only: true}
+				p := route.Placement{Tenant: id, Kind: contextkit.KindProjection, Only: true}
 				delete(stands, id)
 				if on := rapid.IntRange(-1, 6).Draw(t, "node"); on >= 0 { // 5 and 6 are not there
 					p.Node = fmt.Sprintf("p%d", on)
@@ -217,8 +222,8 @@ func TestPlace_EqualsPlaceAll(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			is, ok := changing.Lookup("projection", id)
-			want, wanted := anew.Lookup("projection", id)
+			is, ok := changing.Lookup(contextkit.KindProjection, id)
+			want, wanted := anew.Lookup(contextkit.KindProjection, id)
 			if is != want || ok != wanted {
 				t.Errorf("%s goes to %v, %v, and after PlaceAll to %v, %v", id, is, ok, want, wanted)
 			}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 )
 
@@ -13,7 +14,7 @@ func TestTable_SilentNodesAreAvoided(t *testing.T) {
 	node := func(id string, ready, silent bool) route.Node {
 		return route.Node{
 			ID:       id,
-			Kind:     "projection",
+			Kind:     contextkit.KindProjection,
 			Endpoint: id + ":1",
 			Ready:    ready,
 			Silent:   silent,
@@ -35,8 +36,8 @@ func TestTable_SilentNodesAreAvoided(t *testing.T) {
 			[]route.Node{node("a", false, true), node("b", true, false)}, []string{"b"},
 		},
 		"nodes of another kind are not silent": {[]route.Node{
-			node("a", true, true), {ID: "r", Kind: "runner", Endpoint: "r:1", Ready: true},
-			{ID: "s", Kind: "runner", Endpoint: "s:1", Ready: true},
+			node("a", true, true), {ID: "r", Kind: contextkit.KindRunner, Endpoint: "r:1", Ready: true},
+			{ID: "s", Kind: contextkit.KindRunner, Endpoint: "s:1", Ready: true},
 		}, []string{"a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -45,7 +46,7 @@ func TestTable_SilentNodesAreAvoided(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, node := range table.Ready("projection") {
+			for _, node := range table.Ready(contextkit.KindProjection) {
 				got = append(got, node.ID)
 			}
 			if slices.Sort(got); !slices.Equal(got, tc.want) {
@@ -59,13 +60,13 @@ func TestTable_SilentNodesAreAvoided(t *testing.T) {
 func TestTable_PlacedTenantStaysOnSilentNode(t *testing.T) {
 	table := route.NewTable()
 	err := table.Replace([]route.Node{
-		{ID: "a", Kind: "projection", Endpoint: "a:1", Ready: true, Silent: true},
-		{ID: "b", Kind: "projection", Endpoint: "b:1", Ready: true},
-	}, []route.Placement{{Tenant: tenant(t, "acme"), Kind: "projection", Node: "a", Only: true}})
+		{ID: "a", Kind: contextkit.KindProjection, Endpoint: "a:1", Ready: true, Silent: true},
+		{ID: "b", Kind: contextkit.KindProjection, Endpoint: "b:1", Ready: true},
+	}, []route.Placement{{Tenant: tenant(t, "acme"), Kind: contextkit.KindProjection, Node: "a", Only: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if node, ok := table.Lookup("projection", tenant(t, "acme")); !ok || node.ID != "a" {
+	if node, ok := table.Lookup(contextkit.KindProjection, tenant(t, "acme")); !ok || node.ID != "a" {
 		t.Errorf("%+v, %t", node, ok)
 	}
 }

@@ -434,7 +434,7 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 	run(func() error {
 		return fleet.Announce(ctx, views.js, fleet.Node{
 			ID:       "views-1",
-			Kind:     "projection",
+			Kind:     contextkit.KindProjection,
 			Endpoint: "127.0.0.1:1",
 			Tenants:  []string{"acme"},
 			Started:  time.Now(),
@@ -459,7 +459,7 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 		for _, node := range fleet.Nodes {
 			if want := map[string]string{
 				"views-1": "projection 127.0.0.1:1", "thing-1": "thing 127.0.0.1:3",
-			}[node.ID]; node.Kind+" "+node.Endpoint != want {
+			}[node.ID]; node.Kind.String()+" "+node.Endpoint != want {
 				t.Fatalf("%+v is accepted", node)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nkeys"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/streams"
 )
 
@@ -117,14 +118,15 @@ func Write(c Config, out io.Writer) error {
 // users returns the set-up and backup users and those of nodes.
 func users(nodes []string) ([]User, error) {
 	if len(nodes) == 0 {
-		for _, kind := range Kinds() {
-			nodes = append(nodes, string(kind)+"="+AnyID)
+		for _, kind := range contextkit.PlatformKinds() {
+			nodes = append(nodes, kind.String()+"="+AnyID)
 		}
 	}
 	users := []User{{Role: Setup}, {Role: Backup}}
 	taken := map[string]bool{users[0].Name(): true, users[1].Name(): true}
 	for _, text := range nodes {
-		kind, id, ok := strings.Cut(text, "=")
+		name, id, ok := strings.Cut(text, "=")
+		kind := contextkit.Kind(name) // checked by Of
 		if !ok || id == "" {
 			return nil, fmt.Errorf("node %q: want KIND=ID, or KIND=* for all nodes of a kind", text)
 		}

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
 )
 
@@ -26,11 +27,11 @@ type Role string
 
 // Roles of NATS users.
 const (
-	Gateway    Role = "gateway"
-	Aggregate  Role = "aggregate"
-	Projection Role = "projection"
-	Runner     Role = "runner"
-	Control    Role = "control"
+	Gateway    = Role(contextkit.KindGateway)
+	Aggregate  = Role(contextkit.KindAggregate)
+	Projection = Role(contextkit.KindProjection)
+	Runner     = Role(contextkit.KindRunner)
+	Control    = Role(contextkit.KindControl)
 	// Foreign is the role of nodes of any other kind: services that are not the platform's, which
 	// announce themselves.
 	Foreign Role = "foreign"
@@ -40,13 +41,10 @@ const (
 	Backup Role = "backup"
 )
 
-// Kinds are the kinds of the platform's nodes.
-func Kinds() []Role { return []Role{Gateway, Aggregate, Projection, Runner, Control} }
-
 // RoleOf returns the role of nodes of a kind.
-func RoleOf(kind string) Role {
-	if role := Role(kind); slices.Contains(Kinds(), role) {
-		return role
+func RoleOf(kind contextkit.Kind) Role {
+	if kind.Platform() {
+		return Role(kind)
 	}
 	return Foreign
 }
@@ -58,7 +56,8 @@ const AnyID = "*"
 type User struct {
 	Role Role
 	// Kind and ID are the node's; ID may be [AnyID]. Both are empty for Setup and Backup.
-	Kind, ID string
+	Kind contextkit.Kind
+	ID   string
 	// Key is the public nkey.
 	Key string
 }
@@ -70,7 +69,7 @@ func (u User) Name() string {
 	case u.Kind == "":
 		return string(u.Role)
 	case u.ID == AnyID:
-		return u.Kind
+		return u.Kind.String()
 	}
 	return u.ID
 }
@@ -101,7 +100,7 @@ func Of(u User) (Permissions, error) {
 	if !ok {
 		return Permissions{}, fmt.Errorf("access: there is no role %q", u.Role)
 	}
-	own := strings.NewReplacer("{kind}", u.Kind, "{id}", id)
+	own := strings.NewReplacer("{kind}", u.Kind.String(), "{id}", id)
 	for _, subject := range rights.subjects() {
 		p.Publish = append(p.Publish, own.Replace(subject))
 	}

@@ -484,8 +484,10 @@ func TestRestore_RefusesWhileNodesRun(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = fleet.Announce(ctx, js, fleet.Node{ID: "aggregate-1", Kind: "aggregate", Endpoint: "127.0.0.1:1"},
-			func(context.Context, *fleet.Node) error { return nil })
+		_ = fleet.Announce(
+			ctx, js, fleet.Node{ID: "aggregate-1", Kind: contextkit.KindAggregate, Endpoint: "127.0.0.1:1"},
+			func(context.Context, *fleet.Node) error { return nil },
+		)
 	}()
 	_, err := backup.Restore(t.Context(), js, dir, backup.Target{Replace: true}, backup.Options{})
 	cancel()

@@ -13,7 +13,8 @@ import (
 // Assignment is the set of tenants that a node serves: the configured and the created ones, except
 // tenants that are placed on other nodes of its kind.
 type Assignment struct {
-	kind, node string
+	kind       contextkit.Kind
+	node       string
 	configured []contextkit.TenantID
 	placements *kv.Bucket[Placement]
 	tenants    *kv.Bucket[Tenant]
@@ -23,7 +24,8 @@ type Assignment struct {
 func OpenAssignment(
 	ctx context.Context,
 	js jetstream.JetStream,
-	kind, node string,
+	kind contextkit.Kind,
+	node string,
 	configured []contextkit.TenantID,
 ) (*Assignment, error) {
 	placements, err := kv.Open[Placement](ctx, js, streams.BucketPlacement)

@@ -28,7 +28,7 @@ func TestAnnounce_BothKeysCarryTheContract(t *testing.T) {
 	defer leave()
 	done := make(chan error, 1)
 	go func() {
-		done <- fleet.Announce(ctx, js, fleet.Node{ID: "a", Kind: "runner", Endpoint: "127.0.0.1:1"},
+		done <- fleet.Announce(ctx, js, fleet.Node{ID: "a", Kind: contextkit.KindRunner, Endpoint: "127.0.0.1:1"},
 			func(context.Context, *fleet.Node) error { return nil })
 	}()
 	for _, goodbye := range []bool{false, true} {
@@ -38,7 +38,7 @@ func TestAnnounce_BothKeysCarryTheContract(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		missing := map[string]bool{prefix + "a": true, prefix + fleet.NodeKey("runner", "a"): true}
+		missing := map[string]bool{prefix + "a": true, prefix + fleet.NodeKey(contextkit.KindRunner, "a"): true}
 		for len(missing) > 0 {
 			select {
 			case msg := <-messages:

@@ -34,9 +34,8 @@ type Node struct {
 	// ID is unique and stays the same across restarts: letters, digits, '-', '_'
 	// and '.'.
 	ID string `json:"id"`
-	// Kind is what it serves: "gateway", "aggregate", "projection", "runner",
-	// "control".
-	Kind string `json:"kind"`
+	// Kind is what it serves.
+	Kind contextkit.Kind `json:"kind"`
 	// Endpoint is host:port, as others reach it.
 	Endpoint string `json:"endpoint"`
 	// Version is the program's.
@@ -134,15 +133,12 @@ type Load struct {
 	Goroutines int    `json:"goroutines"`
 }
 
-var (
-	nodeID   = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
-	nodeKind = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-)
+var nodeID = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
 // CheckNode returns an error if a node cannot have the kind or the id: both are parts of subjects.
-func CheckNode(kind, id string) error {
-	if !nodeKind.MatchString(kind) {
-		return fmt.Errorf("node kind %q: want letters, digits, '-' and '_'", kind)
+func CheckNode(kind contextkit.Kind, id string) error {
+	if _, err := contextkit.ParseKind(kind.String()); err != nil {
+		return err
 	}
 	if !nodeID.MatchString(id) {
 		return fmt.Errorf("node id %q: want letters, digits, '-', '_' and '.'", id)
@@ -153,7 +149,7 @@ func CheckNode(kind, id string) error {
 // NodeKey returns the key in the bucket [streams.BucketNodes] of the announcements of a node. Its first
 // token is the kind, so that the permissions of a NATS user can name the one key that a node may
 // write.
-func NodeKey(kind, id string) string { return kind + "." + id }
+func NodeKey(kind contextkit.Kind, id string) string { return kind.String() + "." + id }
 
 // Announce announces the node each heartbeat, and immediately when its readiness changes, until ctx
 // ends: then it deregisters the node. now returns what changes about the node (with other slices,

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/streams"
@@ -43,8 +44,10 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	speaking, hush := context.WithCancel(t.Context())
 	spoken := make(chan error, 1)
 	go func() { // it shows that announcements arrive
-		spoken <- fleet.Announce(speaking, js, fleet.Node{ID: "speaker", Kind: "gateway", Endpoint: "127.0.0.1:2"},
-			func(context.Context, *fleet.Node) error { return nil })
+		spoken <- fleet.Announce(
+			speaking, js, fleet.Node{ID: "speaker", Kind: contextkit.KindGateway, Endpoint: "127.0.0.1:2"},
+			func(context.Context, *fleet.Node) error { return nil },
+		)
 	}()
 	defer func() {
 		hush()
@@ -74,7 +77,7 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 		done := make(chan error, 1)
 		go func() {
 			done <- fleet.Announce(
-				ctx, js, fleet.Node{ID: id, Kind: "runner", Endpoint: "127.0.0.1:1"},
+				ctx, js, fleet.Node{ID: id, Kind: contextkit.KindRunner, Endpoint: "127.0.0.1:1"},
 				func(context.Context, *fleet.Node) error {
 					if drained.Load() {
 						return errors.New("drained")

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/streams"
@@ -92,7 +93,7 @@ func follow(t *testing.T, js jetstream.JetStream) *followed {
 }
 
 // announceNode announces a node until stop is called, as a process does.
-func announceNode(t *testing.T, js jetstream.JetStream, id, kind string) (stop func()) {
+func announceNode(t *testing.T, js jetstream.JetStream, id string, kind contextkit.Kind) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -111,7 +112,7 @@ func announceNode(t *testing.T, js jetstream.JetStream, id, kind string) (stop f
 }
 
 // announceOnce announces a node once, like a node that dies then.
-func announceOnce(t *testing.T, js jetstream.JetStream, id, kind string) {
+func announceOnce(t *testing.T, js jetstream.JetStream, id string, kind contextkit.Kind) {
 	t.Helper()
 	bucket, err := js.KeyValue(t.Context(), streams.BucketNodes)
 	if err != nil {
@@ -141,7 +142,7 @@ func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	f := follow(t, js)
-	announceOnce(t, js, "p1", "projection")
+	announceOnce(t, js, "p1", contextkit.KindProjection)
 	f.until(t, "p1", "silent")
 	for before := f.times(); f.times() < before+3; {
 		if state := f.state("p1"); state != "silent" {
@@ -158,9 +159,9 @@ func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 	f := follow(t, js)
 	f.set("answers", fleet.Answers)
 	f.set("gone", fleet.Gone)
-	announceNode(t, js, "speaker", "gateway")
+	announceNode(t, js, "speaker", contextkit.KindGateway)
 	for _, id := range []string{"answers", "gone", "unknown"} {
-		announceOnce(t, js, id, "projection")
+		announceOnce(t, js, id, contextkit.KindProjection)
 	}
 	f.until(t, "gone", "lost")
 	f.until(t, "unknown", "lost")
@@ -169,7 +170,7 @@ func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 	}
 	f.set("answers", fleet.Gone)
 	f.until(t, "answers", "lost")
-	announceOnce(t, js, "gone", "projection")
+	announceOnce(t, js, "gone", contextkit.KindProjection)
 	f.until(t, "gone", "announced")
 }
 
@@ -179,16 +180,16 @@ func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	f := follow(t, js)
-	announceNode(t, js, "speaker", "gateway")
+	announceNode(t, js, "speaker", contextkit.KindGateway)
 	f.until(t, "speaker", "announced")
-	announceOnce(t, js, "p1", "projection")
+	announceOnce(t, js, "p1", contextkit.KindProjection)
 	f.until(t, "p1", "lost")
-	announceNode(t, js, "r1", "runner")
+	announceNode(t, js, "r1", contextkit.KindRunner)
 	f.until(t, "r1", "announced")
 	if state := f.state("p1"); state != "lost" {
 		t.Errorf("after a node of another kind it is %q", state)
 	}
-	announceNode(t, js, "p2", "projection")
+	announceNode(t, js, "p2", contextkit.KindProjection)
 	f.until(t, "p2", "announced")
 	if state := f.state("p1"); state != "" {
 		t.Errorf("after one of its kind it is %q", state)
@@ -209,7 +210,7 @@ func TestFollowNodes_ReceivesAnnouncementsThatAreNotStored(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	announceNode(t, js, "p1", "projection")
+	announceNode(t, js, "p1", contextkit.KindProjection)
 	f.until(t, "p1", "announced")
 	f.set("ghost", fleet.Unknown)
 	for before := f.times(); f.times() < before+1; { // a ghost that is published once becomes silent
@@ -233,8 +234,8 @@ func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
 	js := natstest.Start(t)
 	f := follow(t, js)
 	f.set("p1", fleet.Answers)
-	announceNode(t, js, "speaker", "gateway")
-	announceOnce(t, js, "p1", "projection")
+	announceNode(t, js, "speaker", contextkit.KindGateway)
+	announceOnce(t, js, "p1", contextkit.KindProjection)
 	f.until(t, "p1", "announced")
 	stream, err := js.Stream(t.Context(), "KV_"+streams.BucketNodes)
 	if err != nil {
@@ -269,7 +270,7 @@ func TestFollowNodes_NodesStayWhileNATSIsAway(t *testing.T) {
 	f := follow(t, js)
 	nodes := []string{"p1", "p2", "p3"}
 	for _, id := range nodes {
-		announceNode(t, js, id, "projection")
+		announceNode(t, js, id, contextkit.KindProjection)
 		f.until(t, id, "announced")
 	}
 	f.set("p3", fleet.Gone)

@@ -4,11 +4,16 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // maxFleetKinds bounds the kinds of nodes with separate series; the nodes of further kinds
-// are counted as "other".
-const maxFleetKinds = 32
+// are counted under otherKinds.
+const (
+	maxFleetKinds                 = 32
+	otherKinds    contextkit.Kind = "other"
+)
 
 // Metrics is a [prometheus.Collector] that counts the nodes by kind and state. A process
 // that follows the nodes exports it: a node that is killed takes its own series with it.
@@ -17,12 +22,14 @@ type Metrics struct{ fleet atomic.Pointer[Fleet] }
 // Set puts a newer fleet in the place of the last one, which must not be changed afterwards.
 func (m *Metrics) Set(fleet Fleet) { m.fleet.Store(&fleet) }
 
-// States of nodes in metrics.
+// nodeState is the state of a node in metrics.
+type nodeState string
+
 const (
-	nodeReady    = "ready"
-	nodeNotReady = "not_ready"
-	nodeSilent   = "silent"
-	nodeLost     = "lost"
+	nodeReady    nodeState = "ready"
+	nodeNotReady nodeState = "not_ready"
+	nodeSilent   nodeState = "silent"
+	nodeLost     nodeState = "lost"
 )
 
 var nodesDesc = prometheus.NewDesc(
@@ -41,13 +48,13 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	if fleet == nil {
 		return
 	}
-	kinds := map[string]map[string]int{}
-	count := func(kind, state string) {
+	kinds := map[contextkit.Kind]map[nodeState]int{}
+	count := func(kind contextkit.Kind, state nodeState) {
 		if kinds[kind] == nil && len(kinds) >= maxFleetKinds {
-			kind = "other"
+			kind = otherKinds
 		}
 		if kinds[kind] == nil {
-			kinds[kind] = map[string]int{nodeReady: 0, nodeNotReady: 0, nodeSilent: 0, nodeLost: 0}
+			kinds[kind] = map[nodeState]int{nodeReady: 0, nodeNotReady: 0, nodeSilent: 0, nodeLost: 0}
 		}
 		kinds[kind][state]++
 	}
@@ -66,7 +73,8 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	}
 	for kind, states := range kinds {
 		for state, n := range states {
-			metrics <- prometheus.MustNewConstMetric(nodesDesc, prometheus.GaugeValue, float64(n), kind, state)
+			metrics <- prometheus.MustNewConstMetric(nodesDesc, prometheus.GaugeValue, float64(n), kind.String(),
+				string(state))
 		}
 	}
 }

@@ -30,13 +30,14 @@ func (p Placement) Serves(node string) bool {
 const EveryNode = "*"
 
 // PlacementKey is the key of a tenant's placement.
-func PlacementKey(kind string, tenant contextkit.TenantID) string {
-	return kind + "." + tenant.String()
+func PlacementKey(kind contextkit.Kind, tenant contextkit.TenantID) string {
+	return kind.String() + "." + tenant.String()
 }
 
 // ParsePlacementKey returns the parts of a [PlacementKey].
-func ParsePlacementKey(key string) (kind string, tenant contextkit.TenantID, ok bool) {
-	kind, name, _ := strings.Cut(key, ".")
-	tenant, err := contextkit.ParseTenantID(name)
-	return kind, tenant, err == nil && kind != ""
+func ParsePlacementKey(key string) (kind contextkit.Kind, tenant contextkit.TenantID, ok bool) {
+	first, rest, _ := strings.Cut(key, ".")
+	kind, kindErr := contextkit.ParseKind(first)
+	tenant, tenantErr := contextkit.ParseTenantID(rest)
+	return kind, tenant, kindErr == nil && tenantErr == nil
 }

@@ -85,7 +85,7 @@ func (w *servedWriter) allRead(ctx context.Context) bool {
 		ctx, w.js, "KV_"+streams.BucketNodes, nodesSubject+">", 1, 0, func(msg *jetstream.RawStreamMsg) error {
 			var node Node
 			if msg.Header.Get("KV-Operation") == "" && json.Unmarshal(msg.Data, &node) == nil {
-				all = all && (node.Lists >= Lists || !slices.Contains(tokenKinds, node.Kind))
+				all = all && (node.Lists >= Lists || !node.Kind.Platform())
 			}
 			return nil
 		},

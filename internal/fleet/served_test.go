@@ -34,7 +34,7 @@ func startAnnouncer(t *testing.T, js jetstream.JetStream, id string, tenants []s
 	go func() {
 		done <- fleet.Announce(ctx, js, fleet.Node{
 			ID:       id,
-			Kind:     "projection",
+			Kind:     contextkit.KindProjection,
 			Endpoint: "127.0.0.1:1",
 			Started:  time.Now(),
 		}, func(_ context.Context, now *fleet.Node) error {

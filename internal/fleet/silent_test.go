@@ -3,6 +3,8 @@ package fleet
 import (
 	"testing"
 	"time"
+
+	"github.com/headgate/headgate/contextkit"
 )
 
 // TestFollowing_ANodeThatLeftWhileOthersAreExaminedIsNotJudged: the bucket has a goodbye that was not
@@ -11,7 +13,7 @@ func TestFollowing_ANodeThatLeftWhileOthersAreExaminedIsNotJudged(t *testing.T) 
 	s := &following{known: map[string]*announcement{}, lost: map[string]LostNode{}}
 	var silent []Node
 	for _, id := range []string{"a", "b", "c"} {
-		node := Node{ID: id, Kind: "runner"}
+		node := Node{ID: id, Kind: contextkit.KindRunner}
 		s.known[id] = &announcement{node: node, at: time.Now().Add(-time.Hour), silent: true}
 		silent = append(silent, node)
 	}

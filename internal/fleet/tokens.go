@@ -2,22 +2,18 @@ package fleet
 
 import (
 	"context"
-	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/internal/token"
 )
 
-// tokenKinds are the kinds of nodes that issue, read or pass on tokens. Others announce
-// themselves too: services that are not part of the platform and handle no tokens.
-var tokenKinds = []string{"gateway", "aggregate", "projection", "runner", "control"}
-
-// TokenVersion returns the newest version of tokens that every one of the nodes reads.
+// TokenVersion returns the newest version of tokens that every one of the nodes reads. Nodes of other kinds than the
+// platform's are not asked: they issue, read and pass on no tokens.
 func TokenVersion(nodes []Node) int {
 	version := token.Newest
 	for _, n := range nodes {
-		if slices.Contains(tokenKinds, n.Kind) {
+		if n.Kind.Platform() {
 			version = min(version, n.Tokens)
 		}
 	}

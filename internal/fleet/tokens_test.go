@@ -5,25 +5,41 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/token"
 )
 
 func TestTokenVersion_EveryNodeOfThePlatformReadsIt(t *testing.T) {
-	node := func(kind string, tokens int) fleet.Node { return fleet.Node{Kind: kind, Tokens: tokens} }
+	node := func(kind contextkit.Kind, tokens int) fleet.Node { return fleet.Node{Kind: kind, Tokens: tokens} }
 	for _, tc := range []struct {
 		name  string
 		nodes []fleet.Node
 		want  int
 	}{
 		{"no node", nil, token.Newest},
-		{"all", []fleet.Node{node("aggregate", 2), node("projection", 2), node("gateway", 2)}, 2},
-		{"newer ones", []fleet.Node{node("aggregate", 2), node("projection", 3)}, 2},
-		{"a node without a version", []fleet.Node{node("aggregate", 2), node("projection", 0)}, 0},
-		{"a node that reads version 1", []fleet.Node{node("control", 1), node("projection", 2)}, 1},
-		{"a service that is not the platform's", []fleet.Node{node("projection", 2), node("orders", 0)}, 2},
-		{"a node of the future", []fleet.Node{node("projection", 3), node("gateway", 9)}, 3},
+		{
+			"all",
+			[]fleet.Node{
+				node(contextkit.KindAggregate, 2), node(contextkit.KindProjection, 2), node(contextkit.KindGateway, 2),
+			},
+			2,
+		},
+		{"newer ones", []fleet.Node{node(contextkit.KindAggregate, 2), node(contextkit.KindProjection, 3)}, 2},
+		{
+			"a node without a version",
+			[]fleet.Node{node(contextkit.KindAggregate, 2), node(contextkit.KindProjection, 0)}, 0,
+		},
+		{
+			"a node that reads version 1",
+			[]fleet.Node{node(contextkit.KindControl, 1), node(contextkit.KindProjection, 2)}, 1,
+		},
+		{
+			"a service that is not the platform's", []fleet.Node{node(contextkit.KindProjection, 2), node("orders", 0)},
+			2,
+		},
+		{"a node of the future", []fleet.Node{node(contextkit.KindProjection, 3), node(contextkit.KindGateway, 9)}, 3},
 	} {
 		if got := fleet.TokenVersion(tc.nodes); got != tc.want {
 			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
@@ -48,7 +64,7 @@ func TestFollowTokens_TheVersionFollowsAnnouncements(t *testing.T) {
 		go func() {
 			done <- fleet.Announce(ctx, js, fleet.Node{
 				ID:       id,
-				Kind:     "projection",
+				Kind:     contextkit.KindProjection,
 				Endpoint: "127.0.0.1:1",
 				Tokens:   tokens,
 			}, func(context.Context, *fleet.Node) error { return nil })

@@ -24,8 +24,10 @@ func TestBucket_PlatformWritesCarryTheContract(t *testing.T) {
 	announced, leave := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		done <- fleet.Announce(announced, js, fleet.Node{ID: "n1", Kind: "runner", Endpoint: "127.0.0.1:1"},
-			func(context.Context, *fleet.Node) error { return nil })
+		done <- fleet.Announce(
+			announced, js, fleet.Node{ID: "n1", Kind: contextkit.KindRunner, Endpoint: "127.0.0.1:1"},
+			func(context.Context, *fleet.Node) error { return nil },
+		)
 	}()
 	nodes := make(chan []fleet.Node, 16)
 	following, stop := context.WithCancel(ctx)

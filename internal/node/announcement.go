@@ -15,7 +15,7 @@ import (
 
 // announce returns the part that announces the service until its context ends.
 func (s *service) announce(node fleet.Node) func(context.Context) error {
-	if s.member.kind == kindRunner {
+	if s.member.kind == contextkit.KindRunner {
 		node.Runner = runner.Abilities
 	}
 	return func(ctx context.Context) error {

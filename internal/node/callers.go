@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/headgate/headgate/contextkit"
 	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 	"github.com/headgate/headgate/internal/rpc"
 )
@@ -19,30 +20,29 @@ type callerSettings struct {
 }
 
 // callers returns which roles may call the nodes of a kind.
-func (c callerSettings) callers(kind string) *rpc.Callers {
+func (c callerSettings) callers(kind contextkit.Kind) *rpc.Callers {
 	return &rpc.Callers{
-		Names:   map[string][]string{kindGateway: c.Gateway, kindControl: c.Control},
-		Gateway: kindGateway,
+		Names:   map[contextkit.Kind][]string{contextkit.KindGateway: c.Gateway, contextkit.KindControl: c.Control},
 		Unnamed: c.Unnamed,
-		May:     func(procedure string) []string { return callersOf(kind, procedure) },
+		May:     func(procedure string) []contextkit.Kind { return callersOf(kind, procedure) },
 	}
 }
 
 // direct are the methods that roles other than the gateway call.
-var direct = map[string][]string{
-	"/projection.gateway.v1.QueryService/ListViews": {kindControl}, // whether a move's target has the views
+var direct = map[string][]contextkit.Kind{
+	"/projection.gateway.v1.QueryService/ListViews": {contextkit.KindControl}, // whether a move's target has the views
 }
 
 // callersOf returns the roles that may call a procedure of a node of a kind: gateways the methods
 // whose policy has the kind as its upstream, and reflection; control those of [direct]; and all
 // certificates of the authority the health protocol. No role may call another method.
-func callersOf(kind, procedure string) []string {
+func callersOf(kind contextkit.Kind, procedure string) []contextkit.Kind {
 	service, method, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
 	switch {
 	case service == "grpc.health.v1.Health":
-		return []string{"*"}
+		return []contextkit.Kind{rpc.AnyCaller}
 	case strings.HasPrefix(service, "grpc.reflection."):
-		return []string{kindGateway}
+		return []contextkit.Kind{contextkit.KindGateway}
 	}
 	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
@@ -57,8 +57,8 @@ func callersOf(kind, procedure string) []string {
 		return nil
 	}
 	policy, ok := proto.GetExtension(desc.Options(), policyv1.E_Policy).(*policyv1.Policy)
-	if !ok || policy.GetUpstream() != kind {
+	if !ok || policy.GetUpstream() != kind.String() {
 		return nil
 	}
-	return append([]string{kindGateway}, direct[procedure]...)
+	return append([]contextkit.Kind{contextkit.KindGateway}, direct[procedure]...)
 }

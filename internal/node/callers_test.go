@@ -27,7 +27,7 @@ import (
 // itself.
 func TestCallers_MethodsAndRoles(t *testing.T) {
 	t.Parallel()
-	kinds := []string{kindGateway, "aggregate", "projection", kindRunner, kindControl}
+	kinds := contextkit.PlatformKinds()
 	methods := 0
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
@@ -41,11 +41,11 @@ func TestCallers_MethodsAndRoles(t *testing.T) {
 				}
 				for _, kind := range kinds {
 					for _, role := range append(kinds, "", "setup") {
-						want := policy.GetUpstream() == kind && role == kindGateway ||
-							kind == "projection" && role == kindControl &&
+						want := policy.GetUpstream() == kind.String() && role == contextkit.KindGateway ||
+							kind == contextkit.KindProjection && role == contextkit.KindControl &&
 								procedure == "/projection.gateway.v1.QueryService/ListViews"
 						if service.FullName() == "grpc.health.v1.Health" ||
-							role == kindGateway && service.Name() == "ServerReflection" {
+							role == contextkit.KindGateway && service.Name() == "ServerReflection" {
 							continue
 						}
 						if got := slices.Contains(callersOf(kind, procedure), role); got != want {
@@ -64,8 +64,8 @@ func TestCallers_MethodsAndRoles(t *testing.T) {
 		"/aggregate.gateway.v1.CommandService/Submit", "/control.v1.TenantService/SuspendTenant", "/none.v1.None/None",
 		"/", "",
 	} {
-		if slices.Contains(callersOf("aggregate", procedure), "projection") ||
-			slices.Contains(callersOf(kindControl, procedure), "projection") {
+		if slices.Contains(callersOf(contextkit.KindAggregate, procedure), contextkit.KindProjection) ||
+			slices.Contains(callersOf(contextkit.KindControl, procedure), contextkit.KindProjection) {
 			t.Errorf("projection may call %s", procedure)
 		}
 	}
@@ -86,11 +86,11 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 	}
 	reported := make(chan rpc.Direct, 64)
 	config := rpc.Config{
-		Name:    kindControl,
+		Name:    contextkit.KindControl.String(),
 		Addr:    "127.0.0.1:0",
 		GRPC:    "127.0.0.1:0",
-		TLS:     material("control", kindControl),
-		Callers: callerSettings{Gateway: []string{"edge.example.com"}}.callers(kindControl),
+		TLS:     material("control", "control"),
+		Callers: callerSettings{Gateway: []string{"edge.example.com"}}.callers(contextkit.KindControl),
 		Direct:  func(_ contextkit.RequestContext, call rpc.Direct) { reported <- call },
 	}
 	server := rpc.NewServer(config, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
@@ -111,11 +111,11 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 		roles []string
 		want  connect.Code
 	}{
-		"gateway":           {[]string{kindGateway}, connect.CodeUnimplemented},
+		"gateway":           {[]string{"gateway"}, connect.CodeUnimplemented},
 		"edge.example.com":  {nil, connect.CodeUnimplemented}, // by its configured name
-		"both":              {[]string{"projection", kindGateway}, connect.CodeUnimplemented},
+		"both":              {[]string{"projection", "gateway"}, connect.CodeUnimplemented},
 		"projection":        {[]string{"projection"}, connect.CodePermissionDenied},
-		"another-control":   {[]string{kindControl}, connect.CodePermissionDenied},
+		"another-control":   {[]string{"control"}, connect.CodePermissionDenied},
 		"unnamed":           {nil, connect.CodePermissionDenied},
 		"nearly":            {[]string{"gateway/x"}, connect.CodePermissionDenied},
 		"two-in-one":        {[]string{"projection/role/gateway"}, connect.CodePermissionDenied},

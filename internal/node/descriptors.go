@@ -3,6 +3,7 @@ package node
 import (
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/descriptors"
 )
 
@@ -29,12 +30,12 @@ func checkFiles(log zerolog.Logger, needs ...descriptors.Need) error {
 func (p *Plan) files() []descriptors.Need {
 	needs := []descriptors.Need{{What: "the process", Count: baseFiles, Always: true}}
 	connections := p.listen.WithDefaults().MaxConnections
-	needs = append(needs, descriptors.Need{What: p.role + ".server.max_connections", Count: connections})
+	needs = append(needs, descriptors.Need{What: p.role.String() + ".server.max_connections", Count: connections})
 	if p.listen.GRPC != "" {
-		needs = append(needs, descriptors.Need{What: "connections to " + p.role + ".grpc", Count: connections})
+		needs = append(needs, descriptors.Need{What: "connections to " + p.role.String() + ".grpc", Count: connections})
 	}
 	switch {
-	case p.role == "gateway":
+	case p.role == contextkit.KindGateway:
 		needs = append(
 			needs,
 			descriptors.Need{
@@ -42,7 +43,7 @@ func (p *Plan) files() []descriptors.Need {
 				Count: p.settings.Gateway.Upstream.WithDefaults().MaxEndpoints,
 			},
 		)
-	case p.role == "projection" && p.settings.Projection.Postgres == "":
+	case p.role == contextkit.KindProjection && p.settings.Projection.Postgres == "":
 		needs = append(needs, descriptors.Need{What: "files of views", Count: viewFiles})
 	}
 	return needs

@@ -140,7 +140,7 @@ func (p *platform) layers() []rpc.Layer {
 	if p.config.LazySync {
 		follows = append(follows, p.acceptLosses)
 	}
-	edge := p.edge.layers(newNode("gateway", edgeID, p.edge.gateway.Addr()))
+	edge := p.edge.layers(newNode(contextkit.KindGateway, edgeID, p.edge.gateway.Addr()))
 	return append([]rpc.Layer{append(announces, callers...)},
 		append(edge, servers, after, follows, append(records, p.js.run()...))...)
 }
@@ -181,17 +181,17 @@ func (p *platform) start(ctx context.Context) error {
 // startService creates the service of a kind, binds its addresses and adds it to within. The runner sends its commands
 // to gatewayAddr.
 func (p *platform) startService(
-	ctx context.Context, kind string, rollout *rollout, gatewayAddr string, within inProcess,
+	ctx context.Context, kind contextkit.Kind, rollout *rollout, gatewayAddr string, within inProcess,
 ) error {
 	section := p.settings.service(kind)
 	listen, err := section.listen(kind, p.log)
 	if err != nil {
-		return config.Inside(kind, err)
+		return config.Inside(kind.String(), err)
 	}
 	listen.Admin, listen.LocalHosts = section.Admin, true
 	m, err := newMember(ctx, p.js, memberConfig{
 		kind:    kind,
-		id:      kind + "-1",
+		id:      devID(kind),
 		tenants: p.tenants,
 		rollout: rollout,
 		tracing: p.settings.Tracing,
@@ -201,17 +201,17 @@ func (p *platform) startService(
 	}
 	var s *service
 	switch models := rollout.models; kind {
-	case "aggregate":
+	case contextkit.KindAggregate:
 		s, err = newAggregate(ctx, m, models, p.settings.Aggregate.config(!p.config.LazySync), listen)
 		p.aggregate = s
-	case "projection":
+	case contextkit.KindProjection:
 		s, err = newSQLiteProjection(ctx, m, models, projection.Config{Answers: p.settings.Projection.Answers},
 			p.views(), listen)
 		p.projection = s
-	case "runner":
+	case contextkit.KindRunner:
 		s, err = p.newRunner(ctx, m, models, gatewayAddr, listen)
 		p.runner = s
-	case kindControl:
+	case contextkit.KindControl:
 		s, err = p.newControl(ctx, m, models, within, listen)
 		p.control = s
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/route"
@@ -54,9 +55,9 @@ func (p *platform) bindGateway(ctx context.Context) (commands string, err error)
 // startGateway opens the gateway over the services within the process.
 func (p *platform) startGateway(ctx context.Context, within inProcess) error {
 	g := &p.settings.Gateway
-	listen, err := g.listen("gateway", p.log)
+	listen, err := g.listen(contextkit.KindGateway, p.log)
 	if err != nil {
-		return config.Inside("gateway", err)
+		return config.Inside(contextkit.KindGateway.String(), err)
 	}
 	var nodes []route.Node
 	for _, s := range []*service{p.aggregate, p.projection, p.runner, p.control} {
@@ -64,7 +65,7 @@ func (p *platform) startGateway(ctx context.Context, within inProcess) error {
 	}
 	parts, err := g.open(p.log, nodes...)
 	if err != nil {
-		return config.Inside("gateway", err)
+		return config.Inside(contextkit.KindGateway.String(), err)
 	}
 	accepted, err := p.auth(ctx)
 	if err != nil {
@@ -103,7 +104,7 @@ func (p *platform) auth(ctx context.Context) (auth.Config, error) {
 const runnerTokenTTL = time.Minute
 
 // runnerSubject names the runner's principal.
-const runnerSubject = "runner"
+const runnerSubject = string(contextkit.KindRunner)
 
 // runnerToken returns a token for the runner's next command.
 func (p *platform) runnerToken() (string, error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/route"
 	"github.com/headgate/headgate/internal/config"
 )
@@ -87,12 +88,17 @@ func (s *settings) refusedByDev() error {
 }
 
 // devKinds are the kinds of the services of a development process.
-var devKinds = []string{"aggregate", "projection", "runner", kindControl}
+var devKinds = []contextkit.Kind{
+	contextkit.KindAggregate, contextkit.KindProjection, contextkit.KindRunner, contextkit.KindControl,
+}
+
+// devID returns the id of the service of a kind.
+func devID(kind contextkit.Kind) string { return kind.String() + "-1" }
 
 // devNode returns the route to the service of a kind.
-func devNode(kind, endpoint string) route.Node {
+func devNode(kind contextkit.Kind, endpoint string) route.Node {
 	return route.Node{
-		ID:       kind + "-1",
+		ID:       devID(kind),
 		Kind:     kind,
 		Endpoint: endpoint,
 		Ready:    true,
@@ -100,12 +106,12 @@ func devNode(kind, endpoint string) route.Node {
 }
 
 // service returns the settings of the node of a service.
-func (s *settings) service(kind string) *serviceSettings {
-	return map[string]*serviceSettings{
-		"aggregate":  &s.Aggregate.serviceSettings,
-		"projection": &s.Projection.serviceSettings,
-		"runner":     &s.Runner.serviceSettings,
-		kindControl:  &s.Control.serviceSettings,
+func (s *settings) service(kind contextkit.Kind) *serviceSettings {
+	return map[contextkit.Kind]*serviceSettings{
+		contextkit.KindAggregate:  &s.Aggregate.serviceSettings,
+		contextkit.KindProjection: &s.Projection.serviceSettings,
+		contextkit.KindRunner:     &s.Runner.serviceSettings,
+		contextkit.KindControl:    &s.Control.serviceSettings,
 	}[kind]
 }
 
@@ -156,9 +162,13 @@ func (c *DevConfig) overrideNodes(g *gatewaySettings) error {
 		g.Nodes = nil
 	}
 	for i, text := range c.Node {
-		kind, endpoint, ok := strings.Cut(text, "=")
+		name, endpoint, ok := strings.Cut(text, "=")
 		if !ok {
 			return fmt.Errorf("--node %q: want KIND=HOST:PORT", text)
+		}
+		kind, err := contextkit.ParseKind(name)
+		if err != nil {
+			return fmt.Errorf("--node %q: %w", text, err)
 		}
 		g.Nodes = append(g.Nodes,
 			nodeSettings{ID: fmt.Sprintf("%s-extra-%d", kind, i+1), Kind: kind, Endpoint: endpoint})
@@ -173,27 +183,27 @@ func (c *DevConfig) overrideNodes(g *gatewaySettings) error {
 func (s *settings) checkDev(ctx context.Context) error {
 	_, err := s.served()
 	errs := []error{s.common(), err}
-	check := func(section string, err error) { errs = append(errs, config.Inside(section, err)) }
+	check := func(kind contextkit.Kind, err error) { errs = append(errs, config.Inside(kind.String(), err)) }
 	log := zerolog.Nop()
 	var own []route.Node
 	for _, kind := range devKinds {
-		own = append(own, devNode(kind, kind+":0")) // the services do not listen yet
+		own = append(own, devNode(kind, kind.String()+":0")) // the services do not listen yet
 		_, err := s.service(kind).listen(kind, log)
 		check(kind, err)
 	}
-	_, err = s.Gateway.listen("gateway", log)
-	check("gateway", err)
+	_, err = s.Gateway.listen(contextkit.KindGateway, log)
+	check(contextkit.KindGateway, err)
 	_, err = s.Gateway.open(log, own...)
-	check("gateway", err)
+	check(contextkit.KindGateway, err)
 	_, err = s.Gateway.Auth.credentials(ctx)
-	check("gateway", config.Inside("auth", err))
-	check("aggregate", s.Aggregate.check())
-	check("projection", config.Inside("answers", s.Projection.Answers.Validate()))
-	check("runner", config.Inside("answers", s.Runner.Answers.Validate()))
+	check(contextkit.KindGateway, config.Inside("auth", err))
+	check(contextkit.KindAggregate, s.Aggregate.check())
+	check(contextkit.KindProjection, config.Inside("answers", s.Projection.Answers.Validate()))
+	check(contextkit.KindRunner, config.Inside("answers", s.Runner.Answers.Validate()))
 	_, err = s.Runner.Webhooks.open()
-	check("runner", config.Inside("webhooks", err))
+	check(contextkit.KindRunner, config.Inside("webhooks", err))
 	if _, err := s.Control.NodesTLS.channels(log); err != nil {
-		check("control", config.Wrong("nodes_tls", "%v", err))
+		check(contextkit.KindControl, config.Wrong("nodes_tls", "%v", err))
 	}
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	gatewayfleet "github.com/headgate/headgate/gateway/fleet"
@@ -60,7 +61,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if err != nil {
 		return nil, err
 	}
-	spans, err := openSpans(ctx, js, c.tracing, "gateway", c.id, log)
+	spans, err := openSpans(ctx, js, c.tracing, contextkit.KindGateway, c.id, log)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	}()
 	router := gatewayfleet.NewRouter(c.routes, c.placed, log)
 	config := c.gateway
-	config.Timeline, config.Optional = timeline, []string{kindControl, kindRunner}
+	config.Timeline, config.Optional = timeline, []contextkit.Kind{contextkit.KindControl, contextkit.KindRunner}
 	config.Degraded = func() map[string]string { return degradedEdge(js, router) }
 	if spans.Exporter != nil {
 		config.OnEnd, config.OnUpstreamCall = spans.edgeCall, spans.asked
@@ -136,10 +137,11 @@ func degradedEdge(js *bus, router *gatewayfleet.Router) map[string]string {
 func (e *edge) layers(node fleet.Node) []rpc.Layer {
 	announce := func(ctx context.Context) error {
 		return ended(ctx, fleet.Announce(ctx, e.js, node, func(ctx context.Context, now *fleet.Node) error {
-			now.Load, now.Routing, now.Open = loadOf(
-				e.gateway.Load(),
-			), e.router.PlacementRevision(), e.gateway.OpenBreakers()
-			now.Degraded = e.gateway.Degraded(ctx)
+			now.Load, now.Routing = loadOf(e.gateway.Load()), e.router.PlacementRevision()
+			now.Open, now.Degraded = e.gateway.OpenBreakers(), nil
+			for _, kind := range e.gateway.Degraded(ctx) {
+				now.Degraded = append(now.Degraded, kind.String())
+			}
 			return e.gateway.Ready(ctx)
 		}))
 	}

@@ -21,15 +21,12 @@ import (
 // retryWait is the wait before something is followed again after a failure, as logged.
 const retryWait = time.Second
 
-// Kinds of nodes: kindControl serves the platform and no tenant, kindRunner runs tenants' workflows and serves
-// operators, and kindGateway is a gateway.
-const kindControl, kindRunner, kindGateway = "control", "runner", "gateway"
-
 // member is a node as a part of the platform: its identity, and the tenants that it serves, which operators change
 // while it runs.
 type member struct {
 	js         *bus
-	kind, id   string
+	kind       contextkit.Kind
+	id         string
 	tenants    *rpc.Tenants
 	timeline   *timeline.Recorder
 	spans      spans
@@ -43,7 +40,8 @@ type member struct {
 
 // memberConfig configures a member.
 type memberConfig struct {
-	kind, id string
+	kind contextkit.Kind
+	id   string
 	// tenants are those of the settings.
 	tenants []contextkit.TenantID
 	rollout *rollout
@@ -67,7 +65,7 @@ func newMember(ctx context.Context, js *bus, c memberConfig, log zerolog.Logger)
 		return nil, err
 	}
 	tenants, assignment := rpc.NewTenants(), (*fleet.Assignment)(nil)
-	if c.kind != kindControl {
+	if c.kind != contextkit.KindControl {
 		if assignment, err = fleet.OpenAssignment(ctx, js, c.kind, c.id, c.tenants); err != nil {
 			return nil, err
 		}
@@ -120,9 +118,9 @@ func (m *member) followTokens(ctx context.Context) error {
 func (m *member) record(ctx context.Context) error { return m.timeline.Run(ctx, m.id) }
 
 // storedIn lists the streams that a kind of node must be able to append to.
-var storedIn = map[string][]string{
-	"aggregate": {streams.Events},
-	kindRunner: {
+var storedIn = map[contextkit.Kind][]string{
+	contextkit.KindAggregate: {streams.Events},
+	contextkit.KindRunner: {
 		streams.Work, streams.BucketStream(streams.BucketInstances), streams.BucketStream(streams.BucketWorkflows),
 		streams.BucketStream(streams.BucketRevisions), streams.BucketStream(streams.BucketLeases),
 		streams.BucketStream(streams.BucketCursors), streams.DeadLetters,
@@ -159,7 +157,7 @@ func (m *member) degraded(integrity *journal.Integrity) rpc.Degraded {
 			parts["nats"] = outage.String() + ": tenants, models and views are as of that time"
 		}
 		refused(m.js, parts)
-		if m.kind == kindControl {
+		if m.kind == contextkit.KindControl {
 			if err := m.js.storage.Check(changedIn...); err != nil {
 				parts["storage"] = err.Error()
 			}

@@ -29,7 +29,7 @@ type Plan struct {
 	// lost one, and accept the loss of its events.
 	NewJournal bool
 
-	role     string
+	role     contextkit.Kind
 	settings *settings
 	lines    *rpc.Lines
 	log      zerolog.Logger
@@ -55,9 +55,9 @@ type running struct {
 }
 
 // Open reads the settings of a role from the file at path, and checks everything that can be checked without NATS.
-// role is gateway, aggregate, projection, runner or control. Errors name the file, the line and the setting. Log
+// role is one of the platform's kinds of nodes. Errors name the file, the line and the setting. Log
 // lines are written to logs.
-func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error) {
+func Open(ctx context.Context, role contextkit.Kind, path string, logs io.Writer) (*Plan, error) {
 	s, err := readSettings(path)
 	if err != nil {
 		return nil, err
@@ -70,16 +70,21 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 		settings:       s,
 		lines:          lines,
 		streamsTimeout: defaultStreamsTimeout,
-		log:            zerolog.New(lines).Level(level).With().Timestamp().Str("role", role).Logger(),
+		log:            zerolog.New(lines).Level(level).With().Timestamp().Str("role", role.String()).Logger(),
 	}
-	prepare := map[string]func(context.Context) error{
-		"gateway": p.gateway, "aggregate": p.aggregate, "projection": p.projection, "runner": p.runner,
-		"control": p.control,
+	prepare := map[contextkit.Kind]func(context.Context) error{
+		contextkit.KindGateway:    p.gateway,
+		contextkit.KindAggregate:  p.aggregate,
+		contextkit.KindProjection: p.projection,
+		contextkit.KindRunner:     p.runner,
+		contextkit.KindControl:    p.control,
 	}[role]
 	if prepare == nil {
 		return nil, fmt.Errorf("unknown role %q", role)
 	}
-	if err := errors.Join(s.common(), config.Inside(role, prepare(contextkit.PlatformContext(ctx)))); err != nil {
+	if err := errors.Join(
+		s.common(), config.Inside(role.String(), prepare(contextkit.PlatformContext(ctx))),
+	); err != nil {
 		return nil, s.file.Locate(err)
 	}
 	return p, nil
@@ -89,7 +94,7 @@ func Open(ctx context.Context, role, path string, logs io.Writer) (*Plan, error)
 // [gatewayfleet.NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles other than
 // the gateway have no nodes to ask.
 func (p *Plan) CheckNodes(ctx context.Context) error {
-	if p.role != "gateway" {
+	if p.role != contextkit.KindGateway {
 		return nil
 	}
 	return gatewayfleet.Check(ctx, reflected(p.settings.Gateway.Nodes), p.settings.Gateway.Upstream)
@@ -122,7 +127,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 
 func (p *Plan) gateway(ctx context.Context) error {
 	g := &p.settings.Gateway
-	listen, listenErr := g.listen("gateway", p.log)
+	listen, listenErr := g.listen(contextkit.KindGateway, p.log)
 	accepted, keys, authErr := g.Auth.verify(ctx)
 	parts, partsErr := g.open(p.log)
 	if err := errors.Join(listenErr, config.Inside("auth", authErr), partsErr); err != nil {
@@ -141,7 +146,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 				return nil, err
 			}
 		}
-		id, err := g.Node.identify("gateway", listen.Addr)
+		id, err := g.Node.identify(contextkit.KindGateway, listen.Addr)
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +162,7 @@ func (p *Plan) gateway(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		node, err := g.Node.node("gateway", id, e.gateway.Addr())
+		node, err := g.Node.node(contextkit.KindGateway, id, e.gateway.Addr())
 		if err != nil {
 			return nil, err
 		}
@@ -173,10 +178,10 @@ func (p *Plan) gateway(ctx context.Context) error {
 
 // service checks the settings that the services share, and prepares one for the start.
 func (p *Plan) service(
-	ctx context.Context, name string, section serviceSettings,
+	ctx context.Context, kind contextkit.Kind, section serviceSettings,
 	create func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error),
 ) error {
-	listen, err := section.listen(name, p.log)
+	listen, err := section.listen(kind, p.log)
 	tenants, tenantsErr := p.settings.served()
 	if _, modelErr := openModel(ctx, p.settings.source()); modelErr != nil {
 		tenantsErr = errors.Join(tenantsErr, modelErr)
@@ -191,7 +196,7 @@ func (p *Plan) service(
 	listen.Sockets = &p.sockets
 	listen.Admin = section.Admin
 	if section.TLS.CA != "" {
-		listen.Callers = p.settings.Callers.callers(name)
+		listen.Callers = p.settings.Callers.callers(kind)
 	}
 	p.listen, p.admin = listen, section.Admin
 	p.open = func(ctx context.Context, js *bus) (*running, error) {
@@ -199,12 +204,12 @@ func (p *Plan) service(
 		if err != nil {
 			return nil, err
 		}
-		id, err := section.Node.identify(name, listen.Addr)
+		id, err := section.Node.identify(kind, listen.Addr)
 		if err != nil {
 			return nil, err
 		}
 		m, err := newMember(ctx, js, memberConfig{
-			kind:    name,
+			kind:    kind,
 			id:      id,
 			tenants: tenants,
 			rollout: rollout,
@@ -221,7 +226,7 @@ func (p *Plan) service(
 		if err := s.server.Listen(ctx); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-		node, err := section.Node.node(name, id, s.endpoint())
+		node, err := section.Node.node(kind, id, s.endpoint())
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -245,7 +250,7 @@ func (p *Plan) aggregate(ctx context.Context) error {
 	return errors.Join(
 		a.check(),
 		p.service(
-			ctx, "aggregate", a.serviceSettings,
+			ctx, contextkit.KindAggregate, a.serviceSettings,
 			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 				return newAggregate(ctx, m, models, a.config(p.settings.NATS.Synced), listen)
 			},
@@ -262,7 +267,7 @@ func (p *Plan) control(ctx context.Context) error {
 	return errors.Join(
 		err,
 		p.service(
-			ctx, "control", c.serviceSettings,
+			ctx, contextkit.KindControl, c.serviceSettings,
 			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 				pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
 				return newControl(ctx, m, models, p.settings.Model != "", pool, listen)
@@ -280,7 +285,7 @@ func (p *Plan) projection(ctx context.Context) error {
 	return errors.Join(
 		dataErr, config.Inside("answers", answers.Answers.Validate()),
 		p.service(
-			ctx, "projection", p.settings.Projection.serviceSettings,
+			ctx, contextkit.KindProjection, p.settings.Projection.serviceSettings,
 			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 				url := p.settings.Projection.Postgres
 				if url == "" {
@@ -313,7 +318,7 @@ func (p *Plan) runner(ctx context.Context) error {
 	return errors.Join(
 		errors.Join(errs...),
 		p.service(
-			ctx, "runner", r.serviceSettings,
+			ctx, contextkit.KindRunner, r.serviceSettings,
 			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 				commands := &commander{
 					pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),

@@ -84,7 +84,7 @@ func (s *service) follow(ctx context.Context) error { return s.member.follow(ctx
 
 // guard checks the journal until ctx ends; a control node reads all of it.
 func (s *service) guard(ctx context.Context) error {
-	return s.integrity.Run(ctx, s.member.kind == kindControl, s.member.log)
+	return s.integrity.Run(ctx, s.member.kind == contextkit.KindControl, s.member.log)
 }
 
 // endpoint returns the address at which gateways call the service: its port for gRPC if there is one.

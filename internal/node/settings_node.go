@@ -29,9 +29,9 @@ type serviceSettings struct {
 }
 
 // listen returns the section's listener, under a name.
-func (s serviceSettings) listen(name string, log zerolog.Logger) (rpc.Config, error) {
+func (s serviceSettings) listen(kind contextkit.Kind, log zerolog.Logger) (rpc.Config, error) {
 	out := s.Server
-	out.Name, out.GRPC = name, s.GRPC
+	out.Name, out.GRPC = kind.String(), s.GRPC
 	errs := []error{config.Inside("server", out.Validate())}
 	if out.Addr == "" {
 		errs = append(errs, config.Wrong("server.listen", "is missing"))
@@ -56,7 +56,7 @@ type announceSettings struct {
 
 // identify returns the node's id: the configured one, or the kind with the endpoint as others reach it. A port that
 // the system chooses results in a new id for every start.
-func (a announceSettings) identify(kind, listen string) (string, error) {
+func (a announceSettings) identify(kind contextkit.Kind, listen string) (string, error) {
 	if a.ID != "" {
 		return a.ID, nil
 	}
@@ -65,9 +65,9 @@ func (a announceSettings) identify(kind, listen string) (string, error) {
 		return "", err
 	}
 	if strings.HasSuffix(endpoint, ":0") {
-		return kind + "-" + contextkit.NewID(), nil
+		return kind.String() + "-" + contextkit.NewID(), nil
 	}
-	return kind + "-" + strings.Map(func(r rune) rune {
+	return kind.String() + "-" + strings.Map(func(r rune) rune {
 		if r == ':' || r == '[' || r == ']' || r == '%' {
 			return '-'
 		}
@@ -93,13 +93,13 @@ func (a announceSettings) endpoint(addr string) (string, error) {
 }
 
 // node returns the announcement of a node of the kind that listens at addr.
-func (a announceSettings) node(kind, id, addr string) (fleet.Node, error) {
+func (a announceSettings) node(kind contextkit.Kind, id, addr string) (fleet.Node, error) {
 	endpoint, err := a.endpoint(addr)
 	return newNode(kind, id, endpoint), err
 }
 
 // newNode returns the announcement of a node that has just started.
-func newNode(kind, id, endpoint string) fleet.Node {
+func newNode(kind contextkit.Kind, id, endpoint string) fleet.Node {
 	return fleet.Node{
 		ID:       id,
 		Kind:     kind,

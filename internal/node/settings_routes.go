@@ -11,16 +11,16 @@ import (
 )
 
 type nodeSettings struct {
-	ID       string `yaml:"id"`
-	Kind     string `yaml:"kind"`
-	Endpoint string `yaml:"endpoint"`
-	Reflect  bool   `yaml:"reflect"`
+	ID       string          `yaml:"id"`
+	Kind     contextkit.Kind `yaml:"kind"`
+	Endpoint string          `yaml:"endpoint"`
+	Reflect  bool            `yaml:"reflect"`
 }
 
 type placementSettings struct {
-	Tenant string `yaml:"tenant"`
-	Kind   string `yaml:"kind"`
-	Node   string `yaml:"node"`
+	Tenant string          `yaml:"tenant"`
+	Kind   contextkit.Kind `yaml:"kind"`
+	Node   string          `yaml:"node"`
 }
 
 // placed returns the section's placements, which routes has checked.
@@ -46,6 +46,9 @@ func (g gatewaySettings) routes(own ...route.Node) (*route.Table, error) {
 		if n.ID == "" || n.Kind == "" || n.Endpoint == "" {
 			errs = append(errs, config.Wrong(at, "needs an id, a kind and an endpoint"))
 		}
+		if _, err := contextkit.ParseKind(n.Kind.String()); n.Kind != "" && err != nil {
+			errs = append(errs, config.Wrong(at+".kind", "%v", err))
+		}
 		nodes = append(nodes, route.Node{
 			ID:       n.ID,
 			Kind:     n.Kind,
@@ -57,6 +60,9 @@ func (g gatewaySettings) routes(own ...route.Node) (*route.Table, error) {
 		tenant, err := contextkit.ParseTenantID(p.Tenant)
 		if err != nil {
 			errs = append(errs, config.Wrong(fmt.Sprintf("placements.%d.tenant", i), "%v", err))
+		}
+		if _, err := contextkit.ParseKind(p.Kind.String()); err != nil {
+			errs = append(errs, config.Wrong(fmt.Sprintf("placements.%d.kind", i), "%v", err))
 		}
 		placed = append(placed, route.Placement{Tenant: tenant, Kind: p.Kind, Node: p.Node})
 	}

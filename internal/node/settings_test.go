@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/breaker"
@@ -106,94 +107,103 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 	gatewayWith := func(lines string) string {
 		return "gateway:\n  auth:\n    issuer: i\n    audience: a\n    keys: " + jwks + "\n" + lines
 	}
-	for name, rule := range map[string]struct{ role, text, want string }{
+	for name, rule := range map[string]struct {
+		role       contextkit.Kind
+		text, want string
+	}{
 		"no such setting": {
-			"gateway", gatewayWith("  retrys: 3\n"), `f.yaml:6: there is no setting "retrys" here`,
+			contextkit.KindGateway, gatewayWith("  retrys: 3\n"), `f.yaml:6: there is no setting "retrys" here`,
 		},
 		"no issuer": {
-			"gateway", "log: info\ngateway:\n  origins: []\n", "f.yaml:2: gateway.auth.issuer: is missing",
+			contextkit.KindGateway, "log: info\ngateway:\n  origins: []\n", "f.yaml:2: gateway.auth.issuer: is missing",
 		},
 		"no such key file": {
-			"gateway", "gateway:\n  auth: {issuer: i, audience: a, keys: /nowhere}\n",
+			contextkit.KindGateway, "gateway:\n  auth: {issuer: i, audience: a, keys: /nowhere}\n",
 			"f.yaml:2: gateway.auth.keys: stat /nowhere: no such file",
 		},
 		"a negative bound": {
-			"gateway", gatewayWith("  server:\n    max_streams: -1\n"),
+			contextkit.KindGateway, gatewayWith("  server:\n    max_streams: -1\n"),
 			"f.yaml:7: gateway.server.max_streams: is -1, want at least 0",
 		},
 		"a ping too often": {
-			"gateway", gatewayWith("  upstream: {ping_after: 1s}\n"),
+			contextkit.KindGateway, gatewayWith("  upstream: {ping_after: 1s}\n"),
 			"f.yaml:6: gateway.upstream.ping_after: is 1s, want at least 10s",
 		},
 		"a share above one": {
-			"gateway", gatewayWith("  breakers:\n    failures: 3\n    panic_share: 2\n"),
+			contextkit.KindGateway, gatewayWith("  breakers:\n    failures: 3\n    panic_share: 2\n"),
 			"f.yaml:8: gateway.breakers.panic_share: is 2, want 0 to 1",
 		},
 		"a node without kind": {
-			"gateway", gatewayWith("  nodes:\n  - {id: a, kind: b, endpoint: c}\n  - id: d\n"),
+			contextkit.KindGateway, gatewayWith("  nodes:\n  - {id: a, kind: b, endpoint: c}\n  - id: d\n"),
 			"f.yaml:8: gateway.nodes.1: needs an id, a kind and an endpoint",
 		},
 		"a placement nowhere": {
-			"gateway", gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"),
+			contextkit.KindGateway, gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"),
 			`is placed on "r", which is not a runner node`,
 		},
 		"a tenant's bad name": {
-			"gateway", gatewayWith("  placements: [{tenant: ACME, kind: runner, node: r}]\n"),
+			contextkit.KindGateway, gatewayWith("  placements: [{tenant: ACME, kind: runner, node: r}]\n"),
 			"f.yaml:6: gateway.placements.0.tenant: ",
 		},
 		"a certificate alone": {
-			"gateway", gatewayWith("  tls: {cert: x}\n"), "f.yaml:6: gateway.tls: tls: a certificate needs its key",
+			contextkit.KindGateway, gatewayWith("  tls: {cert: x}\n"),
+			"f.yaml:6: gateway.tls: tls: a certificate needs its key",
 		},
 		"nodes without CA": {
-			"gateway", gatewayWith("  upstream_tls: {server_name: x}\n"),
+			contextkit.KindGateway, gatewayWith("  upstream_tls: {server_name: x}\n"),
 			"f.yaml:6: gateway.upstream_tls: ca is missing",
 		},
 		"no descriptors": {
-			"gateway", gatewayWith("  descriptors: [" + jwks + "]\n"), "f.yaml:6: gateway.descriptors.0: ",
+			contextkit.KindGateway, gatewayWith("  descriptors: [" + jwks + "]\n"), "f.yaml:6: gateway.descriptors.0: ",
 		},
 		"no fan-out": {
-			"gateway", gatewayWith("  probes:\n    fan_out:\n      concurrent: -4\n"),
+			contextkit.KindGateway, gatewayWith("  probes:\n    fan_out:\n      concurrent: -4\n"),
 			"f.yaml:8: gateway.probes.fan_out.concurrent: is -4",
 		},
 		"no level of that name": {
-			"aggregate", "log: loud\n", `f.yaml:1: log: is "loud", want debug, info, warn or error`,
+			contextkit.KindAggregate, "log: loud\n", `f.yaml:1: log: is "loud", want debug, info, warn or error`,
 		},
 		"no replicas": {
-			"aggregate", "nats:\n  replicas: 0\n", "f.yaml:2: nats.replicas: is 0, want at least 1",
+			contextkit.KindAggregate, "nats:\n  replicas: 0\n", "f.yaml:2: nats.replicas: is 0, want at least 1",
 		},
-		"no tenant":     {"aggregate", "log: info\ntenants: [Acme]\n", "f.yaml:2: tenants: "},
-		"no model":      {"projection", "model: /nowhere.yaml\n", "/nowhere.yaml: no such file"},
-		"no directory":  {"projection", "projection:\n  data: \"\"\n", "f.yaml:2: projection.data: is missing"},
-		"no credential": {"runner", "runner:\n  gateway: x:1\n", "f.yaml:1: runner.credential: is missing"},
+		"no tenant": {contextkit.KindAggregate, "log: info\ntenants: [Acme]\n", "f.yaml:2: tenants: "},
+		"no model":  {contextkit.KindProjection, "model: /nowhere.yaml\n", "/nowhere.yaml: no such file"},
+		"no directory": {
+			contextkit.KindProjection, "projection:\n  data: \"\"\n", "f.yaml:2: projection.data: is missing",
+		},
+		"no credential": {
+			contextkit.KindRunner, "runner:\n  gateway: x:1\n", "f.yaml:1: runner.credential: is missing",
+		},
 		"no prefix": {
-			"gateway", gatewayWith("  proxies:\n    trusted: [proxy.example.com]\n"),
+			contextkit.KindGateway, gatewayWith("  proxies:\n    trusted: [proxy.example.com]\n"),
 			`f.yaml:7: gateway.proxies.trusted: has "proxy.example.com"`,
 		},
 		"every prefix": {
-			"gateway", gatewayWith("  proxies: {trusted: [0.0.0.0/0]}\n"),
+			contextkit.KindGateway, gatewayWith("  proxies: {trusted: [0.0.0.0/0]}\n"),
 			"f.yaml:6: gateway.proxies.trusted: has \"0.0.0.0/0\", which trusts every client",
 		},
 		"no such header": {
-			"gateway", gatewayWith("  proxies: {header: x-real-ip}\n"),
+			contextkit.KindGateway, gatewayWith("  proxies: {header: x-real-ip}\n"),
 			`f.yaml:6: gateway.proxies.header: is "x-real-ip"`,
 		},
 		"a wildcard origin": {
-			"gateway", gatewayWith("  origins: [\"*\"]\n"), `f.yaml:6: gateway.origins: "*" is not an origin`,
+			contextkit.KindGateway, gatewayWith("  origins: [\"*\"]\n"),
+			`f.yaml:6: gateway.origins: "*" is not an origin`,
 		},
 		"an origin's bad key": {
-			"gateway", gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"),
+			contextkit.KindGateway, gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"),
 			`f.yaml:8: there is no setting "header" here`,
 		},
 		"hsts without TLS": {
-			"gateway", gatewayWith("  hsts: {max_age: 1h}\n"),
+			contextkit.KindGateway, gatewayWith("  hsts: {max_age: 1h}\n"),
 			"f.yaml:6: gateway.hsts: is only sent to clients that use TLS",
 		},
 		"hsts that is short": {
-			"gateway", gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"),
+			contextkit.KindGateway, gatewayWith("  hsts: {max_age: 1h, include_subdomains: true, preload: true}\n"),
 			"f.yaml:6: gateway.hsts: preload requires",
 		},
 		"two errors": {
-			"gateway", gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"),
+			contextkit.KindGateway, gatewayWith("  max_concurrent: 0\n  max_timeout: -1s\n"),
 			"f.yaml:6: gateway.max_concurrent: is 0, want at least 1",
 		},
 	} {
@@ -225,7 +235,9 @@ func TestSettings_ValidOnesOfEveryRoleAreAccepted(t *testing.T) {
 			"}, hsts: {max_age: 1h}, proxies: {trusted: [10.0.0.0/8], header: forwarded}, "+
 			"origins: [https://a.example, {origin: https://b.example, headers: [x-a], exposed: [x-b]}]}\nrunner: {credential: "+path("key", "k")+"}\n",
 	)
-	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
+	for _, role := range []contextkit.Kind{
+		contextkit.KindGateway, contextkit.KindAggregate, contextkit.KindProjection, contextkit.KindRunner,
+	} {
 		if _, err := Open(t.Context(), role, file, io.Discard); err != nil {
 			t.Errorf("%s: %v", role, err)
 		}

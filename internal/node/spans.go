@@ -29,10 +29,10 @@ type spans struct {
 
 // openSpans returns the spans of a node, which are discarded if config has no endpoint.
 func openSpans(
-	ctx context.Context, js *bus, config tracing.Config, kind, id string, log zerolog.Logger,
+	ctx context.Context, js *bus, config tracing.Config, kind contextkit.Kind, id string, log zerolog.Logger,
 ) (spans, error) {
 	exporter, err := tracing.Open(ctx, config,
-		tracing.Process{Name: "headgate-" + kind, Node: id, Version: newNode(kind, id, "").Version}, log)
+		tracing.Process{Name: "headgate-" + kind.String(), Node: id, Version: newNode(kind, id, "").Version}, log)
 	return spans{Exporter: exporter, bus: js.Conn().ConnectedAddr}, err
 }
 
@@ -127,7 +127,7 @@ func (s spans) export(rc contextkit.RequestContext, entry timeline.Span) {
 		s.Record(rc, withEvent(tracing.PublishSpan(s.message(rc, entry, entry.Published), entry.Span), entry))
 	case timeline.KindProjection:
 		message := s.message(rc, entry, took)
-		message.Consumer = "projection"
+		message.Consumer = contextkit.KindProjection.String()
 		s.Record(rc, withEvent(tracing.ProcessSpan(message), entry))
 	}
 }

@@ -84,7 +84,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 			err = awayError{errDenied.Error(), cause}
 		}
 	}()
-	conn, err := p.settings.NATS.connect("headgate-"+p.role, p.denied.add, p.log)
+	conn, err := p.settings.NATS.connect("headgate-"+p.role.String(), p.denied.add, p.log)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	streamList, cancel := context.WithTimeout(ctx, p.streamsTimeout)
 	defer cancel()
 	views := ""
-	if p.role == "projection" {
+	if p.role == contextkit.KindProjection {
 		views = p.settings.Projection.Data
 	}
 	if err := ensureStreams(
@@ -155,7 +155,7 @@ func (p *Plan) serveWaiting(ctx context.Context) error {
 		return errors.New(*p.waits.Load())
 	}
 	operators := p.listen.Addr
-	if p.admin != "" || p.role == "gateway" {
+	if p.admin != "" || p.role == contextkit.KindGateway {
 		operators = p.admin
 	}
 	for _, addr := range []string{p.listen.Addr, p.listen.GRPC, p.admin} {

@@ -20,21 +20,22 @@ import (
 // without certificates of clients, are not checked.
 type Callers struct {
 	// Names are further certificates of a role, by their DNS names or common name.
-	Names map[string][]string
-	// Gateway is the role of gateways, whose calls are not direct ones.
-	Gateway string
+	Names map[contextkit.Kind][]string
 	// Unnamed admits certificates without a role to all methods.
 	Unnamed bool
-	// May returns the roles that may call a procedure. "*" stands for any certificate.
-	May func(procedure string) []string
+	// May returns the roles that may call a procedure. [AnyCaller] stands for any certificate.
+	May func(procedure string) []contextkit.Kind
 }
+
+// AnyCaller stands for every certificate in the results of Callers.May.
+const AnyCaller contextkit.Kind = "*"
 
 // rolePath precedes the role in the path of a certificate's URI.
 const rolePath = "/role/"
 
 // roles returns the roles of a certificate.
-func (c *Callers) roles(cert *x509.Certificate) []string {
-	var roles []string
+func (c *Callers) roles(cert *x509.Certificate) []contextkit.Kind {
+	var roles []contextkit.Kind
 	for _, uri := range cert.URIs {
 		// An id has no query, no fragment and no escaped characters (SPIFFE-ID §2).
 		if uri.Scheme != "spiffe" || uri.RawQuery != "" || uri.Fragment != "" ||
@@ -42,7 +43,7 @@ func (c *Callers) roles(cert *x509.Certificate) []string {
 			continue
 		}
 		if _, role, found := strings.Cut(uri.Path, rolePath); found {
-			roles = append(roles, role)
+			roles = append(roles, contextkit.Kind(role))
 		}
 	}
 	for role, names := range c.Names {
@@ -58,7 +59,7 @@ func (c *Callers) roles(cert *x509.Certificate) []string {
 // check returns why a certificate may not call a procedure, nil if it may.
 func (c *Callers) check(cert *x509.Certificate, procedure string) error {
 	may := c.May(procedure)
-	if slices.Contains(may, "*") {
+	if slices.Contains(may, AnyCaller) {
 		return nil
 	}
 	roles := c.roles(cert)
@@ -72,18 +73,27 @@ func (c *Callers) check(cert *x509.Certificate, procedure string) error {
 	}
 	who := "a certificate without a role"
 	if len(roles) > 0 {
-		who = "the role " + strings.Join(roles, ", ")
+		who = "the role " + names(roles)
 	}
 	if len(may) == 0 {
 		return fmt.Errorf("%s may not call %s: no role may", who, procedure)
 	}
-	return fmt.Errorf("%s may not call %s: it is for %s", who, procedure, strings.Join(may, ", "))
+	return fmt.Errorf("%s may not call %s: it is for %s", who, procedure, names(may))
+}
+
+// names returns the names of roles, for messages.
+func names(roles []contextkit.Kind) string {
+	texts := make([]string, len(roles))
+	for i, role := range roles {
+		texts[i] = role.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 // isGateway reports whether a certificate is a gateway's, or one that names no role and is admitted.
 func (c *Callers) isGateway(cert *x509.Certificate) bool {
 	roles := c.roles(cert)
-	return slices.Contains(roles, c.Gateway) || len(roles) == 0 && c.Unnamed
+	return slices.Contains(roles, contextkit.KindGateway) || len(roles) == 0 && c.Unnamed
 }
 
 // certificateOf returns the verified certificate of the client of a call; nil: it has none.

@@ -12,7 +12,7 @@ import (
 
 // Config describes a process's listener.
 type Config struct {
-	// Name of the process in logs and metrics: "gateway", "aggregate", ...
+	// Name of the process in logs and metrics: the kind of a node
 	Name string `yaml:"-"`
 	// Addr to listen on, host:port.
 	Addr string `yaml:"listen"`

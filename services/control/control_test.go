@@ -81,7 +81,7 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 	if err != nil {
 		t.Fatal(err)
 	}
-	assignment, err := fleet.OpenAssignment(t.Context(), w.js, "projection", id, tenants)
+	assignment, err := fleet.OpenAssignment(t.Context(), w.js, contextkit.KindProjection, id, tenants)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func (w *world) projection(t *testing.T, id string, tenants ...contextkit.Tenant
 	})
 	w.run(t, func(ctx context.Context) error {
 		return fleet.Announce(
-			ctx, w.js, fleet.Node{ID: id, Kind: "projection", Endpoint: server.Addr()},
+			ctx, w.js, fleet.Node{ID: id, Kind: contextkit.KindProjection, Endpoint: server.Addr()},
 			func(ctx context.Context, now *fleet.Node) error {
 				now.Tenants = nil
 				for _, tenant := range served.All() {
@@ -157,7 +157,7 @@ func (w *world) lateGateway(t *testing.T, id string, awake <-chan struct{}) {
 	})
 	w.run(t, func(ctx context.Context) error {
 		return fleet.Announce(
-			ctx, w.js, fleet.Node{ID: id, Kind: "gateway", Endpoint: "127.0.0.1:1"},
+			ctx, w.js, fleet.Node{ID: id, Kind: contextkit.KindGateway, Endpoint: "127.0.0.1:1"},
 			func(_ context.Context, now *fleet.Node) error {
 				mu.Lock()
 				defer mu.Unlock()
@@ -287,7 +287,7 @@ func (w *world) placement(t *testing.T, tenant contextkit.TenantID) (fleet.Place
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := placements.Get(t.Context(), fleet.PlacementKey("projection", tenant))
+	kept, err := placements.Get(t.Context(), fleet.PlacementKey(contextkit.KindProjection, tenant))
 	if errors.Is(err, kv.ErrNotFound) {
 		return fleet.Placement{}, false
 	}
@@ -483,7 +483,7 @@ func TestAbort_DuringFlipWaitsForGateways(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := fleet.PlacementKey("projection", acme)
+	key := fleet.PlacementKey(contextkit.KindProjection, acme)
 	kept, err := placements.Get(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)

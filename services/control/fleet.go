@@ -101,7 +101,7 @@ func (s *Service) askSilent(ctx context.Context, silent []fleet.Node) map[string
 }
 
 func byName(a, b fleet.Node) int {
-	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.ID, b.ID))
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.ID, b.ID))
 }
 
 // announced returns the available nodes. The slice must not be changed.
@@ -173,7 +173,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 func nodeMessage(node fleet.Node) *controlv1.Node {
 	out := &controlv1.Node{
 		Id:               node.ID,
-		Kind:             node.Kind,
+		Kind:             node.Kind.String(),
 		Endpoint:         node.Endpoint,
 		Version:          node.Version,
 		Started:          timestamppb.New(node.Started),

@@ -76,7 +76,7 @@ func (s *Service) knownMoves() map[string]kv.Entry[move] {
 // behind returns a gateway that does not route by the KV revision yet, "" for none.
 func (s *Service) behind(revision uint64) string {
 	for _, node := range s.announced() {
-		if node.Kind == "gateway" && node.Routing < revision {
+		if node.Kind == contextkit.KindGateway && node.Routing < revision {
 			return node.ID
 		}
 	}
@@ -86,7 +86,7 @@ func (s *Service) behind(revision uint64) string {
 // fenceSequence returns the sequence that the target must apply: the journal's current end, or 0 for kinds without a
 // checkpoint.
 func (s *Service) fenceSequence(ctx context.Context, m *move) (uint64, error) {
-	if m.Kind != kindProjection {
+	if m.Kind != contextkit.KindProjection {
 		return 0, nil
 	}
 	return s.journal.Last(ctx, m.tenant())
@@ -100,7 +100,7 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if m.Kind != kindProjection {
+	if m.Kind != contextkit.KindProjection {
 		_, err := s.probe(ctx, node)
 		return err == nil, "node " + m.Target + " answers", err
 	}

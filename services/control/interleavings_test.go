@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
 )
 
@@ -517,7 +518,7 @@ func TestMoves_EveryInterleavingOfTwoControlsAndTwoMoves(t *testing.T) {
 			}
 			e.store(&s, 0, e.move(move{
 				ID:      "A",
-				Kind:    kindProjection,
+				Kind:    contextkit.KindProjection,
 				Tenant:  "acme",
 				Source:  c.placed,
 				Target:  "p2",
@@ -526,7 +527,7 @@ func TestMoves_EveryInterleavingOfTwoControlsAndTwoMoves(t *testing.T) {
 			}))
 			e.second = move{
 				ID:      "B",
-				Kind:    kindProjection,
+				Kind:    contextkit.KindProjection,
 				Tenant:  "acme",
 				Source:  "p2",
 				Target:  c.second,

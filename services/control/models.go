@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/journal"
@@ -244,12 +245,12 @@ func (s *Service) rollOut(ctx context.Context, revision string, order uint64) []
 		var out []*controlv1.NodeModel
 		waits := false
 		for _, node := range nodes {
-			if node.Kind == "gateway" {
+			if node.Kind == contextkit.KindGateway {
 				continue // it uses no model
 			}
 			out = append(out, &controlv1.NodeModel{
 				Node:     node.ID,
-				Kind:     node.Kind,
+				Kind:     node.Kind.String(),
 				Revision: node.Model,
 				Problem:  node.ModelProblem,
 			})

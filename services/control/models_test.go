@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/kv"
@@ -55,7 +56,7 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 		}, quiet)
 		return nil
 	})
-	announce := func(id, kind string, state func(*fleet.Node)) {
+	announce := func(id string, kind contextkit.Kind, state func(*fleet.Node)) {
 		w.run(t, func(ctx context.Context) error {
 			return fleet.Announce(
 				ctx, w.js, fleet.Node{ID: id, Kind: kind, Endpoint: "127.0.0.1:1"},
@@ -67,20 +68,20 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 		})
 	}
 	old := now.GetDocument().GetRevision()
-	announce("a1", "aggregate", func(n *fleet.Node) {
+	announce("a1", contextkit.KindAggregate, func(n *fleet.Node) {
 		n.Model, n.ModelOrder = old, 1
 		if order := applied.Load(); order > 0 {
 			n.Model, n.ModelOrder = checked.GetRevision(), order
 		}
 	})
-	announce("r1", "runner", func(n *fleet.Node) {
+	announce("r1", contextkit.KindRunner, func(n *fleet.Node) {
 		n.Model, n.ModelOrder = old, 1
 		if applied.Load() > 0 {
 			n.ModelPending, n.ModelProblem = checked.GetRevision(), "it is of a later version"
 		}
 	})
-	announce("old", "projection", func(*fleet.Node) {})
-	announce("g1", "gateway", func(*fleet.Node) {})
+	announce("old", contextkit.KindProjection, func(*fleet.Node) {})
+	announce("g1", contextkit.KindGateway, func(*fleet.Node) {})
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for known := 0; known < 4; {

@@ -43,9 +43,9 @@ var stepMessages = map[step]controlv1.MoveStep{
 
 // move is the move of a tenant to another node, as the bucket stores it.
 type move struct {
-	ID     string `json:"id"`
-	Tenant string `json:"tenant"`
-	Kind   string `json:"kind"`
+	ID     string          `json:"id"`
+	Tenant string          `json:"tenant"`
+	Kind   contextkit.Kind `json:"kind"`
 	// Source is the node that the tenant is placed on when the move's turn comes, "" if it is not placed.
 	Source string `json:"source,omitempty"`
 	Target string `json:"target"`
@@ -114,7 +114,7 @@ func (m *move) message() *controlv1.Move {
 	out := &controlv1.Move{
 		Id:         m.ID,
 		TenantId:   m.Tenant,
-		Kind:       m.Kind,
+		Kind:       m.Kind.String(),
 		Source:     m.Source,
 		Target:     m.Target,
 		Step:       stepMessages[m.Step],

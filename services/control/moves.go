@@ -25,11 +25,12 @@ const maxQueued = 8
 func (s placementService) PlanMove(
 	ctx context.Context, req *controlv1.PlanMoveRequest,
 ) (*controlv1.PlanMoveResponse, error) {
-	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
+	kind := contextkit.Kind(req.GetKind())
+	tenant, node, err := s.named(req.GetTenantId(), kind, req.GetTarget())
 	if err != nil {
 		return nil, err
 	}
-	p, queue, err := s.standing(ctx, req.GetKind(), tenant)
+	p, queue, err := s.standing(ctx, kind, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -38,12 +39,12 @@ func (s placementService) PlanMove(
 		Target:    node.ID,
 		Obstacles: s.obstacles(p, queue, tenant, node),
 	}
-	if req.GetKind() == kindProjection {
+	if kind == contextkit.KindProjection {
 		if res.Events, err = s.missing(ctx, tenant, node); err != nil {
 			return nil, asConnectError(err)
 		}
 	}
-	from := "every other " + req.GetKind() + " node"
+	from := "every other " + kind.String() + " node"
 	if res.Source != "" {
 		from = "node " + res.Source
 	}
@@ -64,7 +65,7 @@ func (s placementService) PlanMove(
 
 // standing returns the tenant's placement and its unfinished moves, in order.
 func (s placementService) standing(
-	ctx context.Context, kind string, tenant contextkit.TenantID,
+	ctx context.Context, kind contextkit.Kind, tenant contextkit.TenantID,
 ) (placed, []move, error) {
 	key := fleet.PlacementKey(kind, tenant)
 	p, err := s.placed(ctx, key)
@@ -158,11 +159,12 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 func (s placementService) StartMove(
 	ctx context.Context, req *controlv1.StartMoveRequest,
 ) (*controlv1.StartMoveResponse, error) {
-	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetTarget())
+	kind := contextkit.Kind(req.GetKind())
+	tenant, node, err := s.named(req.GetTenantId(), kind, req.GetTarget())
 	if err != nil {
 		return nil, err
 	}
-	p, queue, err := s.standing(ctx, req.GetKind(), tenant)
+	p, queue, err := s.standing(ctx, kind, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +175,7 @@ func (s placementService) StartMove(
 	m := move{
 		ID:      contextkit.NewID(),
 		Tenant:  tenant.String(),
-		Kind:    req.GetKind(),
+		Kind:    kind,
 		Source:  origin(p, queue),
 		Target:  node.ID,
 		By:      caller(ctx),

@@ -132,7 +132,7 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 	c.knows(t, 3)
 	ended := c.start(t, "p1")
 	c.end(t, ended)
-	placements, key := w.placements(t), fleet.PlacementKey("projection", acme)
+	placements, key := w.placements(t), fleet.PlacementKey(contextkit.KindProjection, acme)
 	for _, by := range []string{ended, contextkit.NewID()} {
 		for what, free := range map[string]func() error{
 			"removed": func() error {

@@ -13,8 +13,6 @@ import (
 	"github.com/headgate/headgate/internal/fleet"
 )
 
-const kindProjection = "projection"
-
 type placementService struct {
 	controlv1connect.UnimplementedPlacementServiceHandler
 
@@ -44,10 +42,10 @@ func (s placementService) ListPlacements(
 	return res, nil
 }
 
-func placementMessage(kind, tenant string, p fleet.Placement) *controlv1.Placement {
+func placementMessage(kind contextkit.Kind, tenant string, p fleet.Placement) *controlv1.Placement {
 	return &controlv1.Placement{
 		TenantId: tenant,
-		Kind:     kind,
+		Kind:     kind.String(),
 		Node:     p.Node,
 		Also:     p.Also,
 		Move:     p.Move,
@@ -55,7 +53,9 @@ func placementMessage(kind, tenant string, p fleet.Placement) *controlv1.Placeme
 }
 
 // named returns the tenant and node that a request names.
-func (s placementService) named(tenantID, kind, nodeID string) (contextkit.TenantID, fleet.Node, error) {
+func (s placementService) named(
+	tenantID string, kind contextkit.Kind, nodeID string,
+) (contextkit.TenantID, fleet.Node, error) {
 	tenant, err := contextkit.ParseTenantID(tenantID)
 	if err != nil {
 		return tenant, fleet.Node{}, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
@@ -71,14 +71,15 @@ func (s placementService) named(tenantID, kind, nodeID string) (contextkit.Tenan
 func (s placementService) AssignPlacement(
 	ctx context.Context, req *controlv1.AssignPlacementRequest,
 ) (*controlv1.AssignPlacementResponse, error) {
-	tenant, node, err := s.named(req.GetTenantId(), req.GetKind(), req.GetNode())
+	kind := contextkit.Kind(req.GetKind())
+	tenant, node, err := s.named(req.GetTenantId(), kind, req.GetNode())
 	if err != nil {
 		return nil, err
 	}
-	key := fleet.PlacementKey(req.GetKind(), tenant)
+	key := fleet.PlacementKey(kind, tenant)
 	p, err := s.unlocked(ctx, tenant, key)
 	want := fleet.Placement{Node: node.ID}
-	res := &controlv1.AssignPlacementResponse{Placement: placementMessage(req.GetKind(), tenant.String(), want)}
+	res := &controlv1.AssignPlacementResponse{Placement: placementMessage(kind, tenant.String(), want)}
 	switch {
 	case err != nil:
 		return nil, err
@@ -104,7 +105,7 @@ func (s placementService) RemovePlacement(
 	if err != nil {
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
 	}
-	key := fleet.PlacementKey(req.GetKind(), tenant)
+	key := fleet.PlacementKey(contextkit.Kind(req.GetKind()), tenant)
 	p, err := s.unlocked(ctx, tenant, key)
 	if err != nil || !p.Exists {
 		return &controlv1.RemovePlacementResponse{}, err

@@ -74,7 +74,7 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 	}
 	w.run(t, func(ctx context.Context) error {
 		return fleet.Announce(
-			ctx, w.js, fleet.Node{ID: "projection-9", Kind: "projection", Endpoint: "127.0.0.1:1"},
+			ctx, w.js, fleet.Node{ID: "projection-9", Kind: contextkit.KindProjection, Endpoint: "127.0.0.1:1"},
 			func(_ context.Context, n *fleet.Node) error {
 				n.FailingViews, n.FailingViewCount = failing, 1
 				return nil

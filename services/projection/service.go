@@ -123,7 +123,7 @@ func New(
 		views:     map[contextkit.TenantID]tenantViews{},
 		wakes:     make(chan struct{}, 1),
 		changed:   map[contextkit.TenantID]struct{}{},
-		tail:      tail.New(js, journal, tail.Config{Name: "projection", QueueBytes: queueBytes, Log: log}),
+		tail:      tail.New(js, journal, tail.Config{Name: contextkit.KindProjection.String(), QueueBytes: queueBytes, Log: log}),
 	}
 	if s.end, err = s.tail.End(ctx); err != nil {
 		return nil, err

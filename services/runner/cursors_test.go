@@ -223,7 +223,7 @@ func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 	announce := func() {
 		data, err := json.Marshal(fleet.Node{
 			ID:       "runner-old",
-			Kind:     "runner",
+			Kind:     contextkit.KindRunner,
 			Endpoint: "127.0.0.1:1",
 			Ready:    true,
 		})
@@ -317,7 +317,7 @@ func (f *fixture) announce(t *testing.T) {
 		defer close(done)
 		_ = fleet.Announce(ctx, f.js, fleet.Node{
 			ID:       f.nodeID,
-			Kind:     "runner",
+			Kind:     contextkit.KindRunner,
 			Endpoint: "127.0.0.1:1",
 			Tenants:  f.served,
 			Runner:   runner.Abilities,

@@ -153,7 +153,7 @@ func New(
 	if err != nil {
 		return nil, err
 	}
-	config.Lease.Group, config.Lease.Node, config.Lease.Log = "runner", config.Node, log
+	config.Lease.Group, config.Lease.Node, config.Lease.Log = contextkit.KindRunner.String(), config.Node, log
 	held, err := lease.New(ctx, js, config.Lease)
 	if err != nil {
 		return nil, err

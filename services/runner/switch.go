@@ -106,7 +106,7 @@ func (s *Service) allAble() (time.Duration, <-chan struct{}) {
 func (s *Service) setNodes(fleet fleet.Fleet) {
 	announced, able, byEvents := map[string][]string{}, true, true
 	for _, n := range fleet.Nodes {
-		if n.Kind == "runner" {
+		if n.Kind == contextkit.KindRunner {
 			announced[n.ID] = n.Tenants
 			able = able && (n.Runner >= canCursors || n.ID == s.node)
 			byEvents = byEvents && (n.Runner >= canByEvents || n.ID == s.node)
@@ -116,7 +116,7 @@ func (s *Service) setNodes(fleet fleet.Fleet) {
 		if time.Since(l.LastAnnounced) > recentlyLost {
 			continue
 		}
-		if _, back := announced[l.Node.ID]; l.Node.Kind == "runner" && !back && l.Node.ID != s.node {
+		if _, back := announced[l.Node.ID]; l.Node.Kind == contextkit.KindRunner && !back && l.Node.ID != s.node {
 			able = able && l.Node.Runner >= canCursors
 			byEvents = byEvents && l.Node.Runner >= canByEvents
 		}
