@@ -79,7 +79,7 @@ var table = map[Role]rights{
 	}),
 	Aggregate: service.with(rights{
 		gets:    buckets(streams.BucketIdempotency, streams.BucketSnapshots, streams.BucketUsage),
-		follows: buckets(streams.BucketUsage),
+		follows: append(buckets(streams.BucketUsage), streams.Events), // for subscriptions of clients
 		writes: []string{
 			"events.*.*.>",
 			put(streams.BucketIdempotency, ">"), put(streams.BucketSnapshots, ">"), put(streams.BucketUsage, ">"),

@@ -74,6 +74,20 @@ func tenantRequests(tenant string) map[protoreflect.FullName]proto.Message {
 			AggregateType: "note",
 			AggregateId:   tenant + "-1",
 		},
+		"aggregate.gateway.v1.EventService.ListEvents": &aggregatev1.ListEventsRequest{
+			TenantId:      tenant,
+			AggregateType: "note",
+			AggregateId:   tenant + "-1",
+		},
+		"aggregate.gateway.v1.EventService.ReadEvents": &aggregatev1.ReadEventsRequest{TenantId: tenant},
+		"aggregate.gateway.v1.EventService.Subscribe": &aggregatev1.SubscribeRequest{
+			TenantId:      tenant,
+			FromBeginning: true,
+		},
+		"aggregate.gateway.v1.EventService.ListAggregates": &aggregatev1.ListAggregatesRequest{
+			TenantId:      tenant,
+			AggregateType: "note",
+		},
 		"projection.gateway.v1.QueryService.Query": &projectionv1.QueryRequest{TenantId: tenant, View: "notes"},
 		"projection.gateway.v1.QueryService.Get": &projectionv1.GetRequest{
 			TenantId: tenant,

@@ -45,14 +45,17 @@ func newMessage(msg jetstream.Msg) (message, error) {
 func (m *message) size() int64 { return int64(len(m.data)) + eventBytes }
 
 // event reads the event. An error is a [*journal.UnreadableError].
-func (m *message) event() (journal.Event, error) {
-	return journal.ReadEvent(journal.Message{
+func (m *message) event() (journal.Event, error) { return journal.ReadEvent(m.stored()) }
+
+// stored returns the stored message.
+func (m *message) stored() journal.Message {
+	return journal.Message{
 		Subject:  m.subject,
 		Header:   m.header,
 		Data:     m.data,
 		Sequence: m.sequence,
 		Time:     m.time,
-	})
+	}
 }
 
 // tenant returns the tenant that the subject names (see [streams.EventSubject]), "" if it names

@@ -220,6 +220,11 @@ func (t *Tail) fill(ctx context.Context, s *Subscription, applied <-chan struct{
 		}
 		for i := range taken {
 			m := &taken[i]
+			if receiver, ok := f.batch.(Receiver); ok {
+				receiver.Receive(m.stored())
+				f.count, f.bytes, f.last = f.count+1, f.bytes+m.size(), m.sequence
+				continue
+			}
 			event, err := m.event()
 			if unreadable, ok := errors.AsType[*journal.UnreadableError](err); ok {
 				t.journal.Unreadable(unreadable)

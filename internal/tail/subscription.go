@@ -65,6 +65,12 @@ type Passer interface {
 	Pass(sequence uint64)
 }
 
+// Receiver is a [Batch] that takes the messages as they are stored, events or not: Add and Pass are not called.
+type Receiver interface {
+	// Receive takes the next message.
+	Receive(message journal.Message)
+}
+
 // Options are a subscription's. Zero values select the defaults.
 type Options struct {
 	// Events and Bytes bound a batch; 2048 and 8 MiB by default. A batch has one event at least.

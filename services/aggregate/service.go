@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/internal/usage"
 	"github.com/headgate/headgate/model"
+	"github.com/headgate/headgate/services/aggregate/events"
 	"github.com/headgate/headgate/services/aggregate/idempotency"
 	"github.com/headgate/headgate/services/aggregate/tenantcache"
 )
@@ -61,6 +63,7 @@ type Service struct {
 	timeline  *timeline.Recorder
 	limiter   *response.Limiter // bounds the bytes of responses
 	usage     *usage.Meter
+	events    *events.Service
 }
 
 // Config configures a [Service].
@@ -119,8 +122,9 @@ func New(
 		config.CacheBytes = DefaultCacheBytes
 	}
 	indexBytes := config.CacheBytes / indexShare
+	limiter, positions := response.NewLimiter(config.Answers), position.NewCodec(secret, journal.Epoch, config.Tokens)
 	return &Service{
-		limiter: response.NewLimiter(config.Answers),
+		limiter: limiter,
 		loaded: prometheus.NewCounter(
 			prometheus.CounterOpts{
 				Name: "headgate_aggregate_events_loaded_total",
@@ -132,7 +136,7 @@ func New(
 		models:    models,
 		journal:   journal,
 		conn:      js.Conn(),
-		positions: position.NewCodec(secret, journal.Epoch, config.Tokens),
+		positions: positions,
 		snapshots: snapshots,
 		memory:    newCacheMetrics(),
 		logs:      idempotency.NewLogs(answers, indexBytes),
@@ -140,16 +144,31 @@ func New(
 			func(k aggregateKey) contextkit.TenantID { return k.tenant }),
 		timeline: timeline,
 		usage:    meter,
+		events: events.New(events.Config{
+			JetStream: js,
+			Journal:   journal,
+			Tenants:   tenants,
+			Positions: positions,
+			Secret:    secret,
+			Answers:   limiter,
+			Log:       config.Log,
+		}),
 	}, nil
 }
 
-// Run exchanges the tenants' storage use with other nodes until ctx ends. Without it, the node counts its own
-// commands only.
-func (s *Service) Run(ctx context.Context) error { return s.usage.Run(ctx) }
+// Run exchanges the tenants' storage use with other nodes, and serves subscriptions, until ctx ends. Without it, the
+// node counts its own commands only, and rejects subscriptions.
+func (s *Service) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.usage.Run(ctx) })
+	group.Go(func() error { return s.events.Run(ctx) })
+	return group.Wait()
+}
 
 // Register registers the service's handlers.
 func (s *Service) Register(server *connect.Server) {
 	gatewayv1connect.RegisterCommandServiceHandler(server, s)
+	s.events.Register(server)
 }
 
 // Describe implements [prometheus.Collector].
@@ -159,6 +178,7 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.groups.Describe(descriptions)
 	s.memory.describe(descriptions)
 	s.usage.Describe(descriptions)
+	s.events.Describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
@@ -169,6 +189,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.memory.collect(metrics, "aggregates", s.cache.Stats())
 	s.memory.collect(metrics, "block_indexes", s.logs.IndexStats())
 	s.usage.Collect(metrics)
+	s.events.Collect(metrics)
 }
 
 // Integrity returns the integrity check of the journal. Its Run must run for the lifetime of the service.
