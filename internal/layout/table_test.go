@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/format":       nil,
 	"internal/layout":       nil,
 	"internal/lazydeadline": {"contextkit"},
+	"internal/oidctest":     nil,
 	"internal/tlsfiles":     nil,
 	"internal/token":        nil,
 	"internal/tracing":      {"contextkit", "internal/config"},
