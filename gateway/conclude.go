@@ -183,6 +183,9 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 		record.Decision, record.Reason = "denied", call.denied.String()
 		if err != nil {
 			record.Reason += ": " + err.Error()
+			if mapping, ok := errors.AsType[*auth.MappingError](err); ok { // it quotes no claims
+				record.Reason += ": " + mapping.Error()
+			}
 		}
 	}
 	return record.Bounded()

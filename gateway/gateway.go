@@ -368,12 +368,22 @@ func (g *Gateway) Serve(ctx context.Context) error {
 // refreshKeys refreshes the signing keys of tokens until ctx ends, and ends the streams that were
 // admitted by a revoked key.
 func (g *Gateway) refreshKeys(ctx context.Context) error {
-	g.config.Auth.Keys.Run(ctx, func() {
-		g.log.Info().Msg("the signing keys of tokens have changed")
-		g.endRevoked(g.live.all()...)
-	}, func(err error) {
-		g.log.Error().Err(err).Msg("refreshing the signing keys of tokens failed; the current keys stay in use")
-	})
+	var running sync.WaitGroup
+	for _, issuer := range g.config.Auth.Issuers {
+		log := g.log.With().Str("issuer", issuer.Issuer).Logger()
+		running.Go(func() {
+			issuer.Keys.Run(ctx, func() {
+				log.Info().Msg("the signing keys of tokens have changed")
+				g.endRevoked(g.live.all()...)
+			}, func(err error) {
+				log.Error().Err(err).Msg(
+					"refreshing the signing keys of tokens failed; the current keys stay in use, until they are too old",
+				)
+			})
+		})
+	}
+	running.Wait()
+	<-ctx.Done()
 	return nil
 }
 

@@ -193,7 +193,9 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 					config.Auth.Leeway, config.Auth.APIKeys = time.Nanosecond, keys.open(t)
 					config.TicketSecret = ticketSecret
 					if test.name == signingKeyRevoked {
-						config.Auth.Keys, config.Auth.Issuer, config.Auth.Audience = signing.ring, "test", "headgate"
+						config.Auth.Issuers = []auth.IssuerConfig{
+							{Issuer: "test", Audiences: []string{"headgate"}, Keys: signing.ring},
+						}
 					}
 				}, ticks.register, ticks.set(t))
 				denials, err := e.js.CreateConsumer(t.Context(), streams.Audit,

@@ -100,11 +100,14 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 }
 
 // degradedParts returns what /ready shows as degraded: the kinds of nodes whose calls are rejected,
-// and the other parts of the platform (see Config.Degraded).
+// the issuers whose keys cannot be read, and the other parts of the platform (see Config.Degraded).
 func (g *Gateway) degradedParts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 	parts := map[string]string{}
 	if g.config.Degraded != nil {
 		parts = g.config.Degraded()
+	}
+	for name, reason := range g.verifier.DegradedIssuers() {
+		parts["issuer "+name] = reason
 	}
 	for kind, reason := range g.degraded(ctx, tenant) {
 		parts[kind.String()] = reason

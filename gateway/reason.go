@@ -38,7 +38,7 @@ const ReasonBreakerOpen = ReasonFull + 1
 
 var reasonNames = [...]string{
 	ReasonNone:              "",
-	ReasonNoCredential:      "NO_CREDENTIAL",
+	ReasonNoCredential:      rpc.ReasonNoCredential,
 	ReasonBadCredential:     "BAD_CREDENTIAL",
 	ReasonExpiredCredential: "EXPIRED_CREDENTIAL",
 	ReasonMissingRight:      rpc.ReasonMissingRight,

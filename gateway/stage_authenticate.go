@@ -11,17 +11,33 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-const headerAuthorization = "Authorization"
+const (
+	headerAuthorization = "Authorization"
+	headerChallenge     = "WWW-Authenticate"
+)
 
 // anonymous is the principal of all calls of methods that require no credential.
 var anonymous = &auth.Principal{Subject: auth.AnonymousSubject}
 
-// authenticate sets the call's principal from its credential or ticket.
+// authenticate sets the call's principal from its credential or ticket. A denial has the challenge of
+// RFC 9110 §11.6.1 in all protocols.
 func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context, error) {
+	ctx, err := g.identify(ctx, call)
+	if err != nil {
+		denial := unauthenticated(err)
+		call.denied = credentialReason(err)
+		call.Info.ResponseHeader().Set(headerChallenge, rpc.Challenge(denial))
+		return ctx, denial
+	}
+	return ctx, nil
+}
+
+// identify sets the call's principal.
+func (g *Gateway) identify(ctx context.Context, call *Call) (context.Context, error) {
 	if ticket := edge.TicketOf(call.Stream); ticket != nil {
 		resumed, principal, err := g.redeemTicket(ctx, call, ticket)
 		if err != nil {
-			return ctx, call.denyCredential(err)
+			return ctx, err
 		}
 		call.Principal = principal
 		return resumed, nil
@@ -33,7 +49,7 @@ func (g *Gateway) authenticate(ctx context.Context, call *Call) (context.Context
 	principal, err := g.verifier.Authenticate(ctx, call.end.Started,
 		call.Info.RequestHeader().Values(headerAuthorization))
 	if err != nil {
-		return ctx, call.denyCredential(err)
+		return ctx, err
 	}
 	call.Principal = principal
 	return ctx, nil

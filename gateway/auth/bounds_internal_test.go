@@ -23,10 +23,10 @@ func TestParseKeySet_NumberOfKeysIsBounded(t *testing.T) {
 		}
 		return []byte(`{"keys":[` + strings.Join(keys, ",") + `]}`)
 	}
-	if keys, err := parseKeySet(set(256)); err != nil || len(keys) != 256 {
+	if keys, err := (&KeyRingConfig{}).parse(set(256)); err != nil || len(keys) != 256 {
 		t.Errorf("256 keys: %d, %v", len(keys), err)
 	}
-	if _, err := parseKeySet(set(257)); err == nil {
+	if _, err := (&KeyRingConfig{}).parse(set(257)); err == nil {
 		t.Error("257 keys are accepted")
 	}
 }

@@ -22,6 +22,9 @@ type Delegate struct {
 	Any     bool     `json:"any,omitempty"`    // the principal acts for every tenant
 	Rights  []string `json:"rights,omitempty"`
 	Until   int64    `json:"until,omitempty"` // Unix milliseconds; 0: never
+	// Issuer is the iss of the token; "": that of the issuer without a name, as written by earlier
+	// versions.
+	Issuer string `json:"iss,omitempty"`
 	// Key is the id of the API key or the kid of the signing key, and Print the fingerprint of that
 	// key.
 	APIKey bool   `json:"api,omitempty"`
@@ -47,7 +50,7 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 	case p.apiKey != "":
 		d.APIKey, d.Key, d.Print = true, p.apiKey, v.apiKeys()[p.apiKey].print()
 	case p.signer != nil:
-		d.Key, d.Print = p.signer.id, p.signer.print()
+		d.Issuer, d.Key, d.Print = p.issuer.Issuer, p.signer.id, p.signer.print()
 	default:
 		return d, ErrNoCredential
 	}
@@ -86,12 +89,27 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 		p.apiKey, p.origin = d.Key, key.principal
 		return p, nil
 	}
-	key := v.config.Keys.current.Load().byID[d.Key]
-	if key == nil || key.print() != d.Print {
+	if p.issuer = v.issuerOf(d); p.issuer == nil {
 		return nil, ErrRevoked
 	}
-	p.signer = key
+	p.signer = p.issuer.Keys.current.Load().byID[d.Key]
+	if p.signer == nil || p.signer.print() != d.Print {
+		return nil, ErrRevoked
+	}
 	return p, nil
+}
+
+// issuerOf returns the issuer of a delegate's token, nil if it is not accepted.
+func (v *Verifier) issuerOf(d Delegate) *trusted {
+	if d.Issuer != "" {
+		return v.issuers[d.Issuer]
+	}
+	for _, issuer := range v.issuers {
+		if issuer.Name == "" {
+			return issuer
+		}
+	}
+	return nil
 }
 
 // print returns a fingerprint of the configured key, which changes with the key.

@@ -81,7 +81,7 @@ func (i *Issuer) Config(ctx context.Context) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	return Config{Keys: keys, Issuer: i.name, Audience: i.audience}, nil
+	return Config{Issuers: []IssuerConfig{{Issuer: i.name, Audiences: []string{i.audience}, Keys: keys}}}, nil
 }
 
 // Issue returns a signed token for the principal, valid for lifetime. An invalid right (see

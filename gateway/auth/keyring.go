@@ -2,30 +2,19 @@ package auth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
-
-	"github.com/headgate/headgate/contextkit"
 )
 
-// Source reads a document, such as a JWK set (RFC 7517 §5).
-type Source func(ctx context.Context) ([]byte, error)
-
 const (
-	// maxKeysBytes bounds a JWK set and a file of API keys.
-	maxKeysBytes = 1 << 20
-	// fetchTimeout bounds one attempt to read a source.
-	fetchTimeout = 5 * time.Second
 	// refreshInterval is the interval of reads, which bounds the time until a revoked key is
 	// rejected.
 	refreshInterval = time.Minute
@@ -42,51 +31,11 @@ const (
 	maxWaiting = 256
 )
 
-// File returns a source that reads the file at path, up to 1 MiB of it.
-func File(path string) Source {
-	return func(context.Context) ([]byte, error) {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = file.Close() }()
-		return readBounded(file)
-	}
-}
-
-// URL returns a source that fetches a document over HTTP, up to 1 MiB.
-func URL(address string) Source {
-	client := &http.Client{Transport: contextkit.HTTPTransport(http.DefaultTransport)}
-	return func(ctx context.Context) ([]byte, error) {
-		req, err := http.NewRequestWithContext(contextkit.PlatformContext(ctx), http.MethodGet, address, nil)
-		if err != nil {
-			return nil, err
-		}
-		res, err := client.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = res.Body.Close() }()
-		if res.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("%s answers %s", address, res.Status)
-		}
-		return readBounded(res.Body)
-	}
-}
-
-func readBounded(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxKeysBytes+1))
-	if err == nil && len(data) > maxKeysBytes {
-		err = fmt.Errorf("larger than %d bytes", maxKeysBytes)
-	}
-	return data, err
-}
-
 // KeyRing holds the signing keys of tokens and refreshes them. It reads its source in at most one
 // goroutine, under its own context with a deadline of 5 s: a caller that leaves ends only its own
 // wait. The goroutine ends by that deadline, or when Run ends. It is safe for concurrent use.
 type KeyRing struct {
-	source  Source
+	config  KeyRingConfig
 	current atomic.Pointer[keys]
 
 	ctx      context.Context //nolint:containedctx // of the reads, which outlive the calls that cause them
@@ -98,8 +47,10 @@ type KeyRing struct {
 	failures chan error
 
 	mu      sync.Mutex
-	reading *reading // nil: none
-	waiting int      // calls that wait for a read
+	reading *reading  // nil: none
+	waiting int       // calls that wait for a read
+	readAt  time.Time // the start of the last successful read; the zero time: there was none
+	failing bool      // the last read has failed
 
 	unchanged, changed, failed atomic.Int64 // reads
 }
@@ -118,14 +69,50 @@ type reading struct {
 
 var errClosed = errors.New("auth: the key ring is closed")
 
-// OpenKeyRing reads the keys once, within ctx; it returns an error if they are invalid.
+// KeyRingConfig configures a [KeyRing].
+type KeyRingConfig struct {
+	// Source has the JWK set.
+	Source Source
+	// Algorithms are the algorithms of accepted keys; none: all that can be accepted (EdDSA, ES256,
+	// ES384, RS256, PS256). Keys for other algorithms are skipped.
+	Algorithms []string
+	// Foreign reports that the set is the identity provider's: keys that cannot verify tokens here are
+	// skipped. In any other set they are an error.
+	Foreign bool
+	// MaxAge is the time for which keys are accepted after the last successful read of the source.
+	// 0: [DefaultKeysMaxAge].
+	MaxAge time.Duration
+}
+
+// DefaultKeysMaxAge is the time for which known keys are accepted while their source is unavailable.
+const DefaultKeysMaxAge = 24 * time.Hour
+
+// OpenKeyRing reads the keys of a source once, within ctx; it returns an error if they are invalid.
 func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
+	r, err := NewKeyRing(ctx, KeyRingConfig{Source: source})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Refresh(ctx); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// NewKeyRing returns a ring without keys, see [KeyRing.Refresh]. It retains the values of ctx, and
+// not its end.
+func NewKeyRing(ctx context.Context, config KeyRingConfig) (*KeyRing, error) {
+	if err := CheckAlgorithms(config.Algorithms); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
 	unknown, err := lru.New[string, time.Time](trackedIDs)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
+	config.MaxAge = cmp.Or(config.MaxAge, DefaultKeysMaxAge)
 	r := &KeyRing{
-		source:   source,
+		config:   config,
 		due:      rate.NewLimiter(rate.Every(minRefreshInterval), refreshBurst),
 		unknown:  unknown,
 		changes:  make(chan struct{}, 1),
@@ -133,17 +120,13 @@ func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 	}
 	r.ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
 	r.current.Store(&keys{})
-	if err := r.Refresh(ctx); err != nil {
-		r.close()
-		return nil, err
-	}
-	<-r.changes // the first keys are not a change
 	return r, nil
 }
 
 // Run refreshes the keys every minute until ctx ends, and then ends reads in progress. It calls
 // changed after each change of the keys, regardless of the cause of the read, and report after failures,
-// though not after each one: the current keys stay in use.
+// though not after each one: the current keys stay in use until they are older than the ring's
+// maximum age.
 func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	defer r.close()
 	ticker := time.NewTicker(refreshInterval)
@@ -210,6 +193,7 @@ func (r *KeyRing) startRead() *reading {
 	}
 	r.reading = now
 	r.running.Go(func() {
+		began := time.Now()
 		changed, err := r.reload()
 		now.err = err
 		switch {
@@ -221,14 +205,23 @@ func (r *KeyRing) startRead() *reading {
 			}
 		case changed:
 			r.changed.Add(1)
-			select {
-			case r.changes <- struct{}{}:
-			default:
-			}
 		default:
 			r.unchanged.Add(1)
 		}
 		r.mu.Lock()
+		first := r.readAt.IsZero()
+		if r.failing = err != nil; err == nil {
+			r.readAt = began
+		} else if !first && began.Sub(r.readAt) >= r.config.MaxAge && r.current.Load().byID != nil {
+			r.current.Store(&keys{})
+			changed = true
+		}
+		if changed && !first { // the first keys are not a change
+			select {
+			case r.changes <- struct{}{}:
+			default:
+			}
+		}
 		r.reading = nil
 		r.mu.Unlock()
 		close(now.done)
@@ -240,7 +233,7 @@ func (r *KeyRing) startRead() *reading {
 func (r *KeyRing) reload() (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, fetchTimeout)
 	defer cancel()
-	data, err := r.source(ctx)
+	data, err := r.config.Source(ctx)
 	if err != nil {
 		return false, fmt.Errorf("auth: read keys: %w", err)
 	}
@@ -248,10 +241,10 @@ func (r *KeyRing) reload() (changed bool, err error) {
 		return false, fmt.Errorf("auth: the key set is larger than %d bytes", maxKeysBytes)
 	}
 	before := r.current.Load()
-	if bytes.Equal(before.raw, data) {
+	if before.byID != nil && bytes.Equal(before.raw, data) {
 		return false, nil
 	}
-	set, err := parseKeySet(data)
+	set, err := r.config.parse(data)
 	if err != nil {
 		return false, fmt.Errorf("auth: read keys: %w", err)
 	}
@@ -302,6 +295,20 @@ func (r *KeyRing) readFor(id string) *reading {
 	}
 	r.waiting++
 	return r.startRead()
+}
+
+// outage reports whether the last read of the source has failed, or none was made. The keys of the
+// last successful read, at since, are accepted until until; zero times: there are none.
+func (r *KeyRing) outage() (since, until time.Time, away bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !r.failing && !r.readAt.IsZero():
+		return time.Time{}, time.Time{}, false
+	case r.current.Load().byID == nil:
+		return time.Time{}, time.Time{}, true
+	}
+	return r.readAt, r.readAt.Add(r.config.MaxAge), true
 }
 
 // holds reports whether the key is still in use.

@@ -281,7 +281,7 @@ func TestKeyRing_RotatesWithoutRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, source := range map[string]auth.Source{"URL": auth.URL(server.URL), "file": auth.File(path)} {
+	for name, source := range map[string]auth.Source{"URL": auth.URL(server.URL, nil), "file": auth.File(path)} {
 		t.Run(name, func(t *testing.T) {
 			publish(old.named(t, "old"))
 			keys, verifier := verifierOf(t, source)

@@ -6,10 +6,12 @@ var (
 	cachedTokensDesc = prometheus.NewDesc("headgate_auth_cached_tokens", "Verified tokens in the cache.", nil, nil)
 	cachedBytesDesc  = prometheus.NewDesc("headgate_auth_cached_bytes",
 		"Memory of the verified tokens in the cache, estimated.", nil, nil)
-	keyReadsDesc = prometheus.NewDesc("headgate_auth_key_reads_total", "Reads of the key set, by outcome.",
-		[]string{"outcome"}, nil)
-	keyWaitersDesc = prometheus.NewDesc("headgate_auth_key_waiters", "Calls that wait for a read of the key set.",
-		nil, nil)
+	keyReadsDesc = prometheus.NewDesc("headgate_auth_key_reads_total", "Reads of an issuer's key set, by outcome.",
+		[]string{"issuer", "outcome"}, nil)
+	keyWaitersDesc = prometheus.NewDesc("headgate_auth_key_waiters",
+		"Calls that wait for a read of an issuer's key set.", []string{"issuer"}, nil)
+	keysAwayDesc = prometheus.NewDesc("headgate_auth_keys_away",
+		"1 if the last read of an issuer's key set failed, else 0.", []string{"issuer"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
@@ -18,24 +20,32 @@ func (v *Verifier) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- cachedBytesDesc
 	descriptions <- keyReadsDesc
 	descriptions <- keyWaitersDesc
+	descriptions <- keysAwayDesc
 }
 
 // Collect implements [prometheus.Collector].
 func (v *Verifier) Collect(metrics chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, value int) {
-		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value))
+	gauge := func(desc *prometheus.Desc, value int, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
 	}
 	tokens, bytes := v.known.size()
 	gauge(cachedTokensDesc, tokens)
 	gauge(cachedBytesDesc, bytes)
-	keys := v.config.Keys
-	keys.mu.Lock()
-	waiting := keys.waiting
-	keys.mu.Unlock()
-	gauge(keyWaitersDesc, waiting)
-	for outcome, reads := range map[string]int64{
-		"changed": keys.changed.Load(), "unchanged": keys.unchanged.Load(), "failed": keys.failed.Load(),
-	} {
-		metrics <- prometheus.MustNewConstMetric(keyReadsDesc, prometheus.CounterValue, float64(reads), outcome)
+	for _, issuer := range v.issuers {
+		keys, away := issuer.Keys, 0
+		keys.mu.Lock()
+		waiting := keys.waiting
+		keys.mu.Unlock()
+		if _, _, failed := keys.outage(); failed {
+			away = 1
+		}
+		gauge(keyWaitersDesc, waiting, issuer.label())
+		gauge(keysAwayDesc, away, issuer.label())
+		for outcome, reads := range map[string]int64{
+			"changed": keys.changed.Load(), "unchanged": keys.unchanged.Load(), "failed": keys.failed.Load(),
+		} {
+			metrics <- prometheus.MustNewConstMetric(keyReadsDesc, prometheus.CounterValue, float64(reads),
+				issuer.label(), outcome)
+		}
 	}
 }

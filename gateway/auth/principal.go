@@ -2,8 +2,8 @@
 // tenants and rights.
 //
 // A token is accepted only if its signature, issuer, audience and times are valid under an
-// asymmetric algorithm of the allow-list, with the key that its kid names; the key determines the
-// algorithm, never the token. A token has one accepted text. An API key is accepted, by the hash of
+// asymmetric algorithm of the allow-list, with the key that its kid names among those of its
+// issuer; the key determines the algorithm, never the token. A token has one accepted text. An API key is accepted, by the hash of
 // its secret, while its source contains it unchanged. Authorization is left to the callers, with
 // [Principal.Allows].
 //
@@ -28,8 +28,9 @@ import (
 // Principal is an authenticated caller.
 type Principal struct {
 	// Subject identifies the caller: "key:ID" for an API key, "anonymous" for a caller without a
-	// credential, the token's subject otherwise. The three sets are disjoint: a token's subject
-	// that reads like one of the others is prefixed with "token:".
+	// credential, "NAME:SUBJECT" for a token of an issuer with a name, the token's subject
+	// otherwise. These sets are disjoint: a token's subject that reads like one of the others is
+	// prefixed with "token:".
 	Subject string
 	// Tenants are the tenants that the caller acts for.
 	Tenants []contextkit.TenantID
@@ -42,7 +43,8 @@ type Principal struct {
 
 	apiKey string      // the id of the API key; "" for other credentials
 	origin *Principal  // the principal of the API key, if this one is restored from a [Delegate]; else nil
-	signer *signingKey // the key that signed the token; nil for other credentials
+	issuer *trusted    // the issuer of the token, and
+	signer *signingKey // the key that signed it; nil for other credentials
 }
 
 // ActionInternal is the action of the right to send commands that a model declares internal. It is

@@ -4,10 +4,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 const (
@@ -30,15 +33,15 @@ type token struct {
 	keyID, algorithm string
 	input            string // the signing input (RFC 7515 §5.1): the text before the last dot
 	signature        string // base64url
+	body             members
 	claims           claims
 }
 
-// claims are the verified registered claims (RFC 7519 §4.1) and the private ones.
+// claims are the registered claims (RFC 7519 §4.1).
 type claims struct {
 	issuer, subject    string
 	audience           []string
 	notBefore, expires time.Time // notBefore is the zero time if it is absent
-	tenants, rights    []string
 }
 
 // parseToken parses a JWT in the JWS compact serialization (RFC 7515 §3.1). It accepts one text for
@@ -61,11 +64,10 @@ func parseToken(text string) (*token, error) {
 	if err := t.readHeader(header); err != nil {
 		return nil, err
 	}
-	body, err := parsePart(parts[1])
-	if err != nil {
+	if t.body, err = parsePart(parts[1]); err != nil {
 		return nil, fmt.Errorf("malformed claims: %w", err)
 	}
-	if err := t.claims.read(body); err != nil {
+	if err := t.claims.read(t.body); err != nil {
 		return nil, fmt.Errorf("malformed claims: %w", err)
 	}
 	if _, err := decodePart(parts[2]); err != nil {
@@ -128,11 +130,7 @@ func (t *token) readHeader(header members) (err error) {
 }
 
 func (c *claims) read(body members) (err error) {
-	var subject string
-	if subject, err = body.text("sub"); err != nil {
-		return err
-	}
-	if c.subject, err = tokenSubject(subject); err != nil {
+	if c.subject, err = body.text("sub"); err != nil {
 		return err
 	}
 	if c.issuer, err = body.text("iss"); err != nil {
@@ -157,13 +155,7 @@ func (c *claims) read(body members) (err error) {
 	if c.notBefore, _, err = body.date("nbf"); err != nil {
 		return err
 	}
-	if _, _, err = body.date("iat"); err != nil {
-		return err
-	}
-	if c.tenants, err = body.texts(claimTenants); err != nil {
-		return err
-	}
-	c.rights, err = body.texts(claimRights)
+	_, _, err = body.date("iat")
 	return err
 }
 
@@ -179,19 +171,20 @@ const (
 
 // tokenSubject returns the subject of the principal of a token. The subjects of tokens, of API keys
 // ("key:ID") and of callers without a credential ("anonymous") are disjoint: a token's subject that
-// has a reserved prefix or is a reserved name, as a reader sees it and in any case, is prefixed
-// with "token:".
-func tokenSubject(subject string) (string, error) {
+// has a reserved prefix (one of the constants above or of further) or is a reserved name, as a
+// reader sees it and in any case, is prefixed with "token:".
+func tokenSubject(subject string, further []string) (string, error) {
 	if utf8.RuneCountInString(subject) > maxSubject {
 		return "", fmt.Errorf("sub has more than %d characters", maxSubject)
 	}
-	visible := strings.ToLower(strings.Map(visible, subject))
+	visible := strings.ToLower(strings.Map(visible, norm.NFKC.String(subject)))
+	begins := func(prefix string) bool { return strings.HasPrefix(visible, prefix) }
 	switch {
 	case visible == "":
 		return "", errors.New("sub is missing")
-	case visible == AnonymousSubject, strings.HasPrefix(
-		visible, apiKeySubject,
-	), strings.HasPrefix(visible, tokenSubjectPrefix):
+	case visible == AnonymousSubject, begins(
+		apiKeySubject,
+	), begins(tokenSubjectPrefix), slices.ContainsFunc(further, begins):
 		return tokenSubjectPrefix + subject, nil
 	}
 	return subject, nil

@@ -25,6 +25,14 @@ type verified struct {
 	principal *Principal
 	notBefore time.Time
 	keys      *keys // the keys in use when it was verified
+	mapped    int   // the bytes of what its claims are mapped to
+	refused   error // why its claims are mapped to no principal; nil: they are
+}
+
+// holds reports whether the key that signed the token is still in use.
+func (t verified) holds() bool {
+	ring := t.principal.issuer.Keys
+	return t.keys == ring.current.Load() || ring.holds(t.principal.signer)
 }
 
 // tokenCache is an LRU cache of verified tokens. Its key is the signing input without the
@@ -134,5 +142,5 @@ func oldest(tokens *list.List) *cachedToken {
 
 // size estimates the bytes that the entry takes.
 func (t *cachedToken) size() int {
-	return cachedEntryBytes + cachedBytesFactor*(len(t.input)+len(t.signature))
+	return cachedEntryBytes + cachedBytesFactor*(len(t.input)+len(t.signature)) + t.mapped
 }

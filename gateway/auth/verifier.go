@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ func Public(err error) error {
 const (
 	// DefaultLeeway is the permitted difference of clocks.
 	DefaultLeeway = 30 * time.Second
+	// MaxTokenLifetime is the longest lifetime of a token that can be accepted.
+	MaxTokenLifetime = 366 * 24 * time.Hour
 	// maxQuoted bounds the characters that an error quotes of a token.
 	maxQuoted = 64
 	anyTenant = "*"
@@ -51,34 +54,36 @@ const (
 
 // Config configures the accepted credentials.
 type Config struct {
-	// Keys are the signing keys of tokens.
-	Keys *KeyRing
+	// Issuers are the issuers of the accepted tokens.
+	Issuers []IssuerConfig
 	// APIKeys are the accepted API keys; nil: none.
 	APIKeys *APIKeyRing
-	// Issuer and Audience are the required iss and aud claims of tokens.
-	Issuer, Audience string
 	// Leeway is the permitted difference of clocks. 0: [DefaultLeeway].
 	Leeway time.Duration
+	// MaxLifetime bounds the time for which a token is valid from now on, so that its revocation
+	// need not be stored longer. 0: [MaxTokenLifetime].
+	MaxLifetime time.Duration
 }
 
 // Verifier verifies credentials. It is safe for concurrent use.
 type Verifier struct {
-	config Config
-	known  *tokenCache
+	config  Config
+	issuers map[string]*trusted // by iss
+	known   *tokenCache
 }
 
 // NewVerifier returns a verifier, or an error if the configuration is unsafe.
 func NewVerifier(config Config) (*Verifier, error) {
-	if config.Issuer == "" || config.Audience == "" {
-		return nil, errors.New("auth: issuer and audience must be configured")
+	if len(config.Issuers) == 0 && config.APIKeys == nil {
+		return nil, errors.New("auth: neither issuers of tokens nor API keys are configured")
 	}
-	if config.Keys == nil {
-		return nil, errors.New("auth: no key is configured")
+	issuers, err := trust(config.Issuers)
+	if err != nil {
+		return nil, err
 	}
-	if config.Leeway == 0 {
-		config.Leeway = DefaultLeeway
-	}
-	return &Verifier{config: config, known: newTokenCache()}, nil
+	config.Leeway = cmp.Or(config.Leeway, DefaultLeeway)
+	config.MaxLifetime = cmp.Or(config.MaxLifetime, MaxTokenLifetime)
+	return &Verifier{config: config, issuers: issuers, known: newTokenCache()}, nil
 }
 
 // Authenticate returns the principal of the Authorization header's values at the time now. It waits
@@ -102,7 +107,7 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 		return v.apiKeys().authenticate(credential, now)
 	}
 	known, ok := v.known.get(credential)
-	if !ok || known.keys != v.config.Keys.current.Load() && !v.config.Keys.holds(known.principal.signer) {
+	if !ok || !known.holds() {
 		var err error
 		if known, err = v.verify(ctx, credential); err != nil {
 			return nil, err
@@ -110,10 +115,14 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 		v.known.add(credential, known)
 	}
 	switch {
+	case known.refused != nil:
+		return nil, known.refused
 	case now.After(known.principal.Until):
 		return nil, ErrExpired
 	case now.Before(known.notBefore.Add(-v.config.Leeway)):
 		return nil, ErrNotYetValid
+	case known.principal.Until.Sub(now) > v.config.MaxLifetime+2*v.config.Leeway:
+		return nil, badToken("exp is more than %v from now", v.config.MaxLifetime)
 	}
 	return known.principal, nil
 }
@@ -135,24 +144,28 @@ func (v *Verifier) Revoked(principal *Principal) bool {
 	case principal.apiKey != "":
 		return v.apiKeys()[principal.apiKey].principal != principal
 	case principal.signer != nil:
-		return !v.config.Keys.holds(principal.signer)
+		return !principal.issuer.Keys.holds(principal.signer)
 	}
 	return false
 }
 
-// verify verifies a token except for its times, which are checked at each use.
+// verify verifies a token except for its times, which are checked at each use. The token's iss
+// determines the issuer, and only that issuer's keys verify the token.
 func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 	token, err := parseToken(text)
 	if err != nil {
 		return verified{}, badToken("%w", err)
 	}
-	if token.claims.issuer != v.config.Issuer {
+	issuer := v.issuers[token.claims.issuer]
+	if issuer == nil {
 		return verified{}, badToken("wrong issuer: iss is %.*q", maxQuoted, token.claims.issuer)
 	}
-	if !slices.Contains(token.claims.audience, v.config.Audience) {
-		return verified{}, badToken("wrong audience: aud is %.*q", maxQuoted, strings.Join(token.claims.audience, " "))
+	if !issuer.mapsAudience() {
+		if err := issuer.checkAudience(token.claims.audience); err != nil {
+			return verified{}, err
+		}
 	}
-	keys, key := v.config.Keys.find(ctx, token.keyID)
+	keys, key := issuer.Keys.find(ctx, token.keyID)
 	switch {
 	case key == nil:
 		return verified{}, badToken("unknown key: kid is %.*q", maxQuoted, token.keyID)
@@ -162,12 +175,62 @@ func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 	case !key.verify(text):
 		return verified{}, badToken("invalid signature: it is not one of key %.*q", maxQuoted, key.id)
 	}
-	principal, err := NewPrincipal(token.claims.subject, token.claims.tenants, token.claims.rights)
+	principal, size, err := issuer.principal(ctx, token)
 	if err != nil {
-		return verified{}, badToken("invalid claims: %w", err)
+		if issuer.Mapping == nil || ctx.Err() != nil {
+			return verified{}, err
+		}
+		// The evaluation costs more than a verification: its result is cached under the subject.
+		principal = &Principal{Subject: issuer.label() + ":" + token.claims.subject}
 	}
-	principal.Until, principal.signer = token.claims.expires.Add(v.config.Leeway), key
-	return verified{principal: principal, notBefore: token.claims.notBefore, keys: keys}, nil
+	principal.Until, principal.issuer, principal.signer = token.claims.expires.Add(v.config.Leeway), issuer, key
+	return verified{
+		principal: principal,
+		notBefore: token.claims.notBefore,
+		keys:      keys,
+		mapped:    size,
+		refused:   err,
+	}, nil
+}
+
+// checkAudience returns an error if a token for the audiences is not for this gateway.
+func (t *trusted) checkAudience(audience []string) error {
+	for _, accepted := range t.Audiences {
+		if slices.Contains(audience, accepted) {
+			return nil
+		}
+	}
+	return badToken("wrong audience: aud is %.*q", maxQuoted, strings.Join(audience, " "))
+}
+
+// principal returns the principal of a token whose signature has been verified, and the bytes that
+// its claims are mapped to.
+func (t *trusted) principal(ctx context.Context, token *token) (*Principal, int, error) {
+	if t.mapsAudience() {
+		audience, err := t.Mapping.audienceOf(ctx, token)
+		if err != nil {
+			return nil, 0, badToken("%w", err)
+		}
+		if err := t.checkAudience(audience); err != nil {
+			return nil, 0, err
+		}
+	}
+	out, err := t.mapClaims(ctx, token)
+	if err != nil {
+		return nil, 0, badToken("%w", err)
+	}
+	subject, err := t.subject(out.subject)
+	if err != nil {
+		return nil, 0, badToken("malformed claims: %w", err)
+	}
+	principal, err := NewPrincipal(subject, out.tenants, out.rights)
+	if err != nil {
+		if t.Mapping != nil {
+			err = &MappingError{"tenants, claims.rights", "they yield what is no name of a tenant, or no right"}
+		}
+		return nil, 0, badToken("invalid claims: %w", err)
+	}
+	return principal, out.size(), nil
 }
 
 // badToken returns an error that wraps ErrBadToken, with the reason.

@@ -106,11 +106,7 @@ func WriteError(w http.ResponseWriter, req *http.Request, err error, status int)
 	header := w.Header()
 	switch public.Code() {
 	case connect.CodeUnauthenticated:
-		challenge := "Bearer"
-		if req.Header.Get("Authorization") != "" {
-			challenge = `Bearer error="invalid_token"`
-		}
-		header.Set("WWW-Authenticate", challenge)
+		header.Set("WWW-Authenticate", rpc.Challenge(public))
 	case connect.CodeResourceExhausted, connect.CodeUnavailable:
 		for _, detail := range public.Details() {
 			message, err := connectproto.UnmarshalErrorDetail(detail)

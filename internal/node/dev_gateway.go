@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -88,14 +89,19 @@ func (p *platform) startGateway(ctx context.Context, within inProcess) error {
 	return err
 }
 
-// auth returns the accepted credentials: tokens of the process's issuer, and API keys.
+// auth returns the accepted credentials: tokens of the process's issuer and of the further issuers, and API keys.
 func (p *platform) auth(ctx context.Context) (auth.Config, error) {
-	accepted, err := p.settings.Gateway.Auth.credentials(ctx)
-	if err != nil {
+	settings := p.settings.Gateway.Auth
+	accepted, err := settings.credentials(ctx)
+	further, furtherErr := settings.further(devIssuer)
+	if err := errors.Join(err, furtherErr); err != nil {
 		return auth.Config{}, config.Inside("gateway.auth", err)
 	}
 	own, err := p.issuer.Config(ctx)
-	accepted.Keys, accepted.Issuer, accepted.Audience = own.Keys, own.Issuer, own.Audience
+	if err != nil {
+		return auth.Config{}, err
+	}
+	accepted.Issuers, err = openKeys(ctx, further, p.log, own.Issuers...)
 	return accepted, err
 }
 

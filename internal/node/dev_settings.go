@@ -22,6 +22,10 @@ var devRefusals = []struct{ setting, reason string }{
 	{"gateway.auth.issuer", devAuthReason},
 	{"gateway.auth.audience", devAuthReason},
 	{"gateway.auth.keys", devAuthReason},
+	{"gateway.auth.key_origins", devAuthReason},
+	{"gateway.auth.ca", devAuthReason},
+	{"gateway.auth.algorithms", devAuthReason},
+	{"gateway.auth.claims", devAuthReason},
 	{"aggregate.tls", devTLSReason},
 	{"aggregate.node", devNodeReason},
 	{"projection.tls", devTLSReason},
@@ -40,7 +44,7 @@ var devRefusals = []struct{ setting, reason string }{
 const (
 	devNodeReason = "dev names its nodes: there is one of each kind"
 	devTLSReason  = "the services of dev are called within the process, without TLS"
-	devAuthReason = "dev accepts the tokens that 'headgate token' issues, and API keys (gateway.auth.api_keys)"
+	devAuthReason = "dev accepts the tokens that 'headgate token' issues, those of gateway.auth.issuers, and API keys (gateway.auth.api_keys)"
 )
 
 // devSettings returns the settings of a development process: the documented ones with dev's own defaults, those of its
@@ -196,6 +200,8 @@ func (s *settings) checkDev(ctx context.Context) error {
 	_, err = s.Gateway.open(log, own...)
 	check(contextkit.KindGateway, err)
 	_, err = s.Gateway.Auth.credentials(ctx)
+	check(contextkit.KindGateway, config.Inside("auth", err))
+	_, err = s.Gateway.Auth.further(devIssuer)
 	check(contextkit.KindGateway, config.Inside("auth", err))
 	check(contextkit.KindAggregate, s.Aggregate.check())
 	check(contextkit.KindProjection, config.Inside("answers", s.Projection.Answers.Validate()))

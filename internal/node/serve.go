@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/auth"
 	gatewayfleet "github.com/headgate/headgate/gateway/fleet"
 	"github.com/headgate/headgate/gateway/upstream"
 	"github.com/headgate/headgate/internal/access"
@@ -128,7 +127,7 @@ func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
 func (p *Plan) gateway(ctx context.Context) error {
 	g := &p.settings.Gateway
 	listen, listenErr := g.listen(contextkit.KindGateway, p.log)
-	accepted, keys, authErr := g.Auth.verify(ctx)
+	accepted, issuers, authErr := g.Auth.verify(ctx)
 	parts, partsErr := g.open(p.log)
 	if err := errors.Join(listenErr, config.Inside("auth", authErr), partsErr); err != nil {
 		return err
@@ -137,12 +136,8 @@ func (p *Plan) gateway(ctx context.Context) error {
 	p.listen, p.admin = listen, g.Admin
 	p.open = func(ctx context.Context, js *bus) (*running, error) {
 		var err error
-		if accepted.Keys == nil {
-			accepted.Keys, err = auth.OpenKeyRing(ctx, keys)
-			switch {
-			case err != nil && isURL(g.Auth.Keys):
-				return nil, awayError{"the keys of tokens are unavailable", err}
-			case err != nil:
+		if accepted.Issuers == nil {
+			if accepted.Issuers, err = openKeys(ctx, issuers, p.log); err != nil {
 				return nil, err
 			}
 		}

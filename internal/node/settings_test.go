@@ -43,6 +43,8 @@ func TestSettings_DocumentedValuesAreDefaults(t *testing.T) {
 		"gateway.probes":             {s.Gateway.Probes, probe.Config{}.WithDefaults()},
 		"gateway.tenant_limits":      {s.Gateway.TenantLimits, limit.Config{}.WithDefaults()},
 		"gateway.auth.leeway":        {s.Gateway.Auth.Leeway, auth.DefaultLeeway},
+		"gateway.auth.keys_max_age":  {s.Gateway.Auth.KeysMaxAge, auth.DefaultKeysMaxAge},
+		"gateway.auth.max_lifetime":  {s.Gateway.Auth.MaxLifetime, auth.MaxTokenLifetime},
 		"gateway.max_timeout":        {s.Gateway.MaxTimeout, 30 * time.Second},
 		"gateway.max_stream_timeout": {s.Gateway.MaxStreamTimeout, time.Hour},
 		"gateway.max_bytes":          {s.Gateway.MaxBytes, int64(gateway.DefaultMaxBytes)},
@@ -120,6 +122,48 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 		"no such key file": {
 			contextkit.KindGateway, "gateway:\n  auth: {issuer: i, audience: a, keys: /nowhere}\n",
 			"f.yaml:2: gateway.auth.keys: stat /nowhere: no such file",
+		},
+		"an issuer in clear text": {
+			"gateway", "gateway:\n  auth:\n    issuer: http://id.example.com\n    audience: a\n",
+			"f.yaml:3: gateway.auth.issuer: the URL of id.example.com must begin with https://",
+		},
+		"an issuer that is no URL": {
+			"gateway", "gateway:\n  auth: {issuer: i, audience: a}\n",
+			"f.yaml:2: gateway.auth.keys: is missing: a JWK set",
+		},
+		"keys in clear text": {
+			"gateway", "gateway:\n  auth: {issuer: i, audience: a, keys: \"http://id.example.com/jwks\"}\n",
+			"f.yaml:2: gateway.auth.keys: the URL of id.example.com must begin with https://",
+		},
+		"an unknown algorithm": {
+			"gateway", gatewayWith("    algorithms: [HS256]\n"),
+			`f.yaml:6: gateway.auth.algorithms: algorithm "HS256" is not allowed`,
+		},
+		"an issuer without a name": {
+			"gateway", gatewayWith("    issuers:\n    - {issuer: \"https://id.example.com\", audience: a}\n"),
+			"f.yaml:7: gateway.auth.issuers.0.name: is missing",
+		},
+		"an issuer twice": {
+			"gateway",
+			gatewayWith("    issuers:\n    - name: b\n      issuer: i\n      audience: a\n      keys: " + jwks + "\n"),
+			`f.yaml:8: gateway.auth.issuers.0.issuer: is "i", which another issuer is too`,
+		},
+		"an issuer's reserved name": {
+			"gateway",
+			gatewayWith("    issuers:\n    - name: key\n      issuer: https://id.example.com\n      audience: a\n"),
+			`f.yaml:7: gateway.auth.issuers.0.name: is "key", which is reserved`,
+		},
+		"an issuer's unknown setting": {
+			"gateway", gatewayWith("    issuers:\n    - name: b\n      issuers: []\n"),
+			`f.yaml:8: there is no setting "issuers" here`,
+		},
+		"a claim's expression": {
+			"gateway", gatewayWith("    claims:\n      subject: claims.sub\n      rights: claimz.roles\n"),
+			"f.yaml:8: gateway.auth.claims.rights: line 1, column 1 of the expression: undeclared reference to 'claimz'",
+		},
+		"a token's lifetime": {
+			"gateway", gatewayWith("    max_lifetime: 20000h\n"),
+			"f.yaml:6: gateway.auth.max_lifetime: is 20000h0m0s, want 1m0s to 8784h0m0s",
 		},
 		"a negative bound": {
 			contextkit.KindGateway, gatewayWith("  server:\n    max_streams: -1\n"),

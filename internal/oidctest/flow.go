@@ -108,7 +108,8 @@ func (p *Provider) redeemCode(w http.ResponseWriter, form url.Values) {
 	sum := sha256.Sum256([]byte(form.Get("code_verifier")))
 	verifier := base64.RawURLEncoding.EncodeToString(sum[:])
 	if !known || time.Now().After(code.until) || form.Get("redirect_uri") != code.redirect ||
-		form.Get("client_id") != code.session.client.ID || subtle.ConstantTimeCompare([]byte(verifier), []byte(code.challenge)) != 1 {
+		form.Get("client_id") != code.session.client.ID ||
+		subtle.ConstantTimeCompare([]byte(verifier), []byte(code.challenge)) != 1 {
 		refuse(w, "invalid_grant")
 		return
 	}

@@ -32,13 +32,13 @@ type Provider struct {
 
 	mu       sync.Mutex
 	clients  map[string]Client
-	user     map[string]any // the claims of the signed-in user; nil: nobody is signed in
+	user     map[string]any // the claims of the signed-in user; nil: no user is signed in
 	access   map[string]any // the claims that access tokens have in addition
 	lifetime time.Duration
 	keys     []key // the last one signs
 	codes    map[string]grant
 	refresh  map[string]*session // by refresh token, also used ones
-	sessions map[*session]bool   // those that have not ended
+	sessions map[*session]bool   // sessions that have not ended
 	discover map[string]any      // members of the discovery document that are replaced
 	failing  int                 // the status of all answers; 0: the provider works
 	reads    map[string]int      // by path
@@ -186,10 +186,12 @@ func (p *Provider) handler() http.Handler {
 		{http.MethodGet, "/logout", p.logout},
 	} {
 		mux.HandleFunc(route.method+" "+base+route.path, p.counted(route.path, route.serve))
-		mux.HandleFunc(http.MethodOptions+" "+base+route.path, p.counted("", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Access-Control-Allow-Headers", "authorization, content-type")
-			w.WriteHeader(http.StatusNoContent)
-		}))
+		mux.HandleFunc(
+			http.MethodOptions+" "+base+route.path, p.counted("", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Access-Control-Allow-Headers", "authorization, content-type")
+				w.WriteHeader(http.StatusNoContent)
+			}),
+		)
 	}
 	return mux
 }

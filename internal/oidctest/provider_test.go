@@ -50,7 +50,8 @@ func signIn(t *testing.T, p *oidctest.Provider, verifier string, change func(url
 // redeem sends a token request.
 func redeem(t *testing.T, p *oidctest.Provider, form url.Values) map[string]any {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.URL+"/token", strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.URL+"/token",
+		strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +91,10 @@ func TestProvider_AuthorizationCodeWithPKCE(t *testing.T) {
 		if got.Get("state") != "s" || got.Get("iss") != p.URL {
 			t.Errorf("the answer is %v", got)
 		}
-		return url.Values{"grant_type": {"authorization_code"}, "client_id": {"ui"}, "redirect_uri": {redirect}, "code": got["code"], "code_verifier": {verifier}}
+		return url.Values{
+			"grant_type": {"authorization_code"}, "client_id": {"ui"}, "redirect_uri": {redirect}, "code": got["code"],
+			"code_verifier": {verifier},
+		}
 	}
 	wrong := code()
 	wrong.Set("code_verifier", verifier+"x")
@@ -106,7 +110,8 @@ func TestProvider_AuthorizationCodeWithPKCE(t *testing.T) {
 		t.Errorf("the code is valid twice: %v", again)
 	}
 	renew := func(token any) map[string]any {
-		return redeem(t, p, url.Values{"grant_type": {"refresh_token"}, "client_id": {"ui"}, "refresh_token": {token.(string)}})
+		return redeem(t, p,
+			url.Values{"grant_type": {"refresh_token"}, "client_id": {"ui"}, "refresh_token": {token.(string)}})
 	}
 	renewed := renew(tokens["refresh_token"])
 	if renewed["refresh_token"] == nil || renewed["refresh_token"] == tokens["refresh_token"] {

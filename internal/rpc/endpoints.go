@@ -66,8 +66,8 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			answer.Tenant = ""
 			status := readyStatus(err)
-			if status == http.StatusUnauthorized {
-				w.Header().Set("WWW-Authenticate", "Bearer")
+			if denial, ok := errors.AsType[*connect.Error](err); ok && status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", Challenge(denial))
 			}
 			refuse(status, err)
 			return

@@ -73,6 +73,21 @@ const ReasonWrongRole = "WRONG_ROLE"
 // ReasonTooLarge is the reason of the error for a response that exceeds its limit.
 const ReasonTooLarge = "RESPONSE_TOO_LARGE"
 
+// ReasonNoCredential is the reason of a denial of a call without a credential.
+const ReasonNoCredential = "NO_CREDENTIAL"
+
+// Challenge returns the value of WWW-Authenticate (RFC 6750 §3) for a denial of a credential: with an
+// error if the call has one.
+func Challenge(denial *connect.Error) string {
+	for _, detail := range denial.Details() {
+		message, err := connectproto.UnmarshalErrorDetail(detail)
+		if info, ok := message.(*errdetails.ErrorInfo); err == nil && ok && info.GetReason() == ReasonNoCredential {
+			return "Bearer"
+		}
+	}
+	return `Bearer error="invalid_token"`
+}
+
 // Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
 // pairs of metadata.
 func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {
