@@ -135,6 +135,10 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
 	"audit.outbox.awaitAck jetstream.PublishMsg": {
 		"contextkit.InjectNATS, or it fails", "gateway.TestAudit_DenialsAndOperationsAreRecorded"},
+	"fleet.publishForeign nats.PublishMsg": {
+		"contextkit.InjectNATS, or it sends nothing",
+		"internal/access.TestAnnounce_WithAUserOfItsOwn",
+	},
 	"fleet.publishEarlierKey nats.PublishMsg": {
 		"contextkit.InjectNATS, or it sends nothing", "internal/fleet.TestAnnounce_BothKeysCarryTheContract"},
 	"kv.Bucket.PutAsync jetstream.PublishMsgAsync": {

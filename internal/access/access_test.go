@@ -56,7 +56,7 @@ func install(t *testing.T, nodes ...string) *installation {
 	if err := setup.Ensure(t.Context(), owner.js, 1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kv.EnsureSecret(t.Context(), owner.js, kv.SecretTokens); err != nil {
+	if err := kv.EnsureSecrets(t.Context(), owner.js); err != nil {
 		t.Fatal(err)
 	}
 	return i
@@ -146,8 +146,14 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 		{"$JS.API.DIRECT.GET.KV_secrets.$KV.secrets.other", []string{"backup"}},
 		{
 			"$JS.API.DIRECT.GET.KV_secrets.$KV.secrets.tokens",
-			[]string{"gateway-1", "aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"},
+			[]string{"aggregate-1", "views-1", "views-2", "runner-1", "control-1", "backup"},
 		},
+		{"$JS.API.DIRECT.GET.KV_secrets.$KV.secrets.tickets", []string{"gateway-1", "backup"}},
+		{"$JS.API.STREAM.INFO.KV_secrets", []string{"backup"}},
+		{"$JS.API.CONSUMER.NAMES.EVENTS", []string{"runner-1", "backup"}},
+		{"$JS.API.CONSUMER.LIST.EVENTS", []string{"runner-1", "backup"}},
+		{"$JS.API.CONSUMER.NAMES.AUDIT", []string{"backup"}}, {"$JS.API.CONSUMER.LIST.KV_tenants", []string{"backup"}},
+		{"$JS.API.CONSUMER.PAUSE.EVENTS.x", nil}, {"$JS.API.CONSUMER.LEADER.STEPDOWN.EVENTS.x", nil},
 		{"$JS.API.CONSUMER.CREATE.KV_secrets.spy.$KV.secrets.>", []string{"backup"}},
 		{"$JS.API.CONSUMER.DURABLE.CREATE.KV_secrets.spy", nil}, {"$JS.API.CONSUMER.CREATE.KV_secrets", nil},
 		{"$KV.placement.projection.acme", []string{"control-1"}}, {"$KV.tenants.acme", []string{"control-1"}},
@@ -161,8 +167,8 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 		{"$KV.nodes.gateway.gateway-1", []string{"gateway-1"}}, {"$KV.nodes.gateway-1", nil},
 		{"$KV.nodes.projection.views-1", []string{"views-1"}}, {"$KV.nodes.projection.views-2", []string{"views-2"}},
 		{"$KV.nodes.control.views-1", nil},
-		{"$KV.nodes.control.control-1", []string{"control-1"}}, {"$KV.nodes.thing.thing-1", []string{"thing-1"}},
-		{"$KV.nodes.thing.thing-2", nil},
+		{"$KV.nodes.control.control-1", []string{"control-1"}}, {"$KV.nodes.thing.thing-1", nil},
+		{"nodes.thing.thing-1", []string{"thing-1"}}, {"nodes.thing.thing-2", nil}, {"nodes.gateway.gateway-1", nil},
 		{"$KV.served.7.views-1", []string{"views-1"}}, {"$KV.served.7.views-2", []string{"views-2"}},
 		{"$KV.served.7.other", nil},
 		{"$JS.API.STREAM.PURGE.WORK", []string{"runner-1"}}, {"$JS.API.STREAM.MSG.DELETE.WORK", []string{"runner-1"}},
@@ -207,7 +213,7 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 		}
 		for _, subject := range []string{
 			">", "_INBOX.>", "_INBOX_>", "*.>", access.InboxPrefix(users["control-1"].key) + ".>", "events.>",
-			"audit.>", "$KV.>", "$KV.secrets.>", "$JS.API.>", "$SYS.>",
+			"audit.>", "$KV.>", "$KV.secrets.>", "$JS.API.>", "$SYS.>", "$JS.EVENT.>",
 		} {
 			if name == "control-1" && strings.HasPrefix(subject, "_INBOX_U") {
 				continue
@@ -254,9 +260,9 @@ func TestPermissions_ARollupRemovesNoOtherKeys(t *testing.T) {
 	if _, err := i.connect(t, "control-1").js.Publish(ctx, "$KV.nodes.control.control-1", []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	msg := nats.NewMsg("$KV.nodes.thing.thing-1")
+	msg := nats.NewMsg("$KV.nodes.runner.runner-1")
 	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupAll)
-	answer, err := i.connect(t, "thing-1").js.Conn().RequestMsgWithContext(ctx, msg)
+	answer, err := i.connect(t, "runner-1").js.Conn().RequestMsgWithContext(ctx, msg)
 	if err != nil || !strings.Contains(string(answer.Data), "rollup not permitted") {
 		t.Errorf("%s, %v", answer.Data, err)
 	}
@@ -272,7 +278,7 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	t.Parallel()
 	i := install(t, platform...)
 	ctx := contextkit.PlatformContext(t.Context())
-	control, thing := i.connect(t, "control-1"), i.connect(t, "thing-1")
+	control, runner := i.connect(t, "control-1"), i.connect(t, "runner-1")
 	tenants, err := kv.Open[fleet.Tenant](ctx, control.js, streams.BucketTenants)
 	if err != nil {
 		t.Fatal(err)
@@ -298,16 +304,16 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	}
 	// At a sequence of four digits the acknowledgement is as long as a secret.
 	for range 1000 {
-		if err := thing.js.Conn().Publish("$KV.nodes.thing.thing-1", []byte("{}")); err != nil {
+		if err := runner.js.Conn().Publish("$KV.nodes.runner.runner-1", []byte("{}")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, subject := range []string{"$KV.tenants.acme", "$KV.secrets.tokens"} {
-		if err := thing.js.Conn().PublishRequest("$KV.nodes.thing.thing-1", subject, []byte("{}")); err != nil {
+		if err := runner.js.Conn().PublishRequest("$KV.nodes.runner.runner-1", subject, []byte("{}")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	thing.refusals(t)
+	runner.refusals(t)
 	owner := i.connect(t, "setup")
 	for !answered(ctx, t, owner.js, streams.BucketTenants, "acme") ||
 		!answered(ctx, t, owner.js, streams.BucketSecrets, kv.SecretTokens) {
@@ -324,6 +330,66 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	if _, err := kv.SharedSecret(ctx, control.js, kv.SecretTokens); err == nil ||
 		!strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("the secret is accepted: %v", err)
+	}
+}
+
+// The user of a foreign node has the server write nothing: no stream has the subject that it may publish to, so that
+// nothing answers it, at any reply subject.
+func TestPermissions_ForeignNodesHaveTheServerWriteNothing(t *testing.T) {
+	t.Parallel()
+	i := install(t, platform...)
+	ctx := contextkit.PlatformContext(t.Context())
+	permissions, err := access.Of(access.User{
+		Role: access.Foreign,
+		Kind: "thing",
+		ID:   "thing-1",
+		Key:  "U",
+	})
+	if err != nil || !slices.Equal(permissions.Publish, []string{"nodes.thing.thing-1"}) {
+		t.Fatalf("%v, %v", permissions, err)
+	}
+	all, err := access.Of(access.User{
+		Role: access.Foreign,
+		Kind: "thing",
+		ID:   access.AnyID,
+		Key:  "U",
+	})
+	if err != nil || !slices.Equal(all.Publish, []string{"nodes.thing.>"}) {
+		t.Fatalf("%v, %v", all, err)
+	}
+	owner, thing := i.connect(t, "setup"), i.connect(t, "thing-1")
+	before := map[string]uint64{}
+	for _, name := range streams.Names() {
+		stream, err := owner.js.Stream(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, subject := range stream.CachedInfo().Config.Subjects {
+			if strings.HasPrefix(subject, "nodes.") || subject == ">" {
+				t.Errorf("%s stores %s", name, subject)
+			}
+		}
+		before[name] = stream.CachedInfo().State.LastSeq
+	}
+	for _, reply := range []string{
+		"$KV.tenants.acme", "$KV.secrets.tokens", "events.acme.wallet.ada", "audit._platform.operator",
+		"work.acme.transfer.1",
+	} {
+		if err := thing.js.Conn().PublishRequest(permissions.Publish[0], reply, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused := thing.refusals(t); len(refused) > 0 {
+		t.Errorf("it is refused %v", refused)
+	}
+	for name, last := range before {
+		stream, err := owner.js.Stream(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stored := stream.CachedInfo().State.LastSeq; stored != last {
+			t.Errorf("%d messages are stored in %s", stored-last, name)
+		}
 	}
 }
 
@@ -409,7 +475,7 @@ func TestSetup_CannotRemoveRecordsOfAudit(t *testing.T) {
 // Nodes announce themselves and see each other with no more than their permissions.
 func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 	t.Parallel()
-	i := install(t, platform...)
+	i := install(t, append(slices.Clone(platform), "thing=thing-2")...)
 	gateway, views, thing := i.connect(t, "gateway-1"), i.connect(t, "views-1"), i.connect(t, "thing-1")
 	fleets := make(chan fleet.Fleet, 256)
 	run := func(do func() error) {
@@ -440,6 +506,19 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 			Started:  time.Now(),
 		}, func(context.Context, *fleet.Node) error { return nil })
 	})
+	thing2 := i.connect(t, "thing-2")
+	run(func() error {
+		return fleet.Announce(ctx, thing2.js, fleet.Node{
+			ID:       "thing-2",
+			Kind:     "thing",
+			Endpoint: "127.0.0.1:4",
+			Tenants:  []string{"acme"},
+			Started:  time.Now(),
+		}, func(context.Context, *fleet.Node) error { return nil })
+	})
+	has := func(id string) func(fleet.Node) bool { return func(n fleet.Node) bool { return n.ID == id } }
+	for !slices.ContainsFunc(natstest.Await(t, fleets, "nodes of both sorts are followed").Nodes, has("thing-2")) {
+	}
 	// What a user may publish names its own kind and id, also where the content names others.
 	for _, text := range []string{
 		`{"id":"control-1","kind":"control","endpoint":"127.0.0.1:2","ready":true}`,
@@ -449,25 +528,25 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 		`{"id":"thing-1","kind":"thing","endpoint":"127.0.0.1:3","ready":true}`,
 	} {
 		if err := thing.js.Conn().Publish(
-			"$KV."+streams.BucketNodes+"."+fleet.NodeKey("thing", "thing-1"), []byte(text),
+			fleet.ForeignSubject("thing", "thing-1"), []byte(text),
 		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for {
-		fleet := natstest.Await(t, fleets, "both nodes are announced")
+		fleet := natstest.Await(t, fleets, "the nodes are announced")
 		for _, node := range fleet.Nodes {
 			if want := map[string]string{
-				"views-1": "projection 127.0.0.1:1", "thing-1": "thing 127.0.0.1:3",
+				"views-1": "projection 127.0.0.1:1", "thing-1": "thing 127.0.0.1:3", "thing-2": "thing 127.0.0.1:4",
 			}[node.ID]; node.Kind.String()+" "+node.Endpoint != want {
 				t.Fatalf("%+v is accepted", node)
 			}
 		}
-		if len(fleet.Nodes) == 2 {
+		if len(fleet.Nodes) == 3 {
 			break
 		}
 	}
-	for name, u := range map[string]*user{"gateway-1": gateway, "views-1": views, "thing-1": thing} {
+	for name, u := range map[string]*user{"gateway-1": gateway, "views-1": views, "thing-1": thing, "thing-2": thing2} {
 		if refused := u.refusals(t); len(refused) > 0 {
 			t.Errorf("%s is refused %v", name, refused)
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/setup"
 	"github.com/headgate/headgate/internal/streams"
@@ -16,6 +17,9 @@ type rights struct {
 	// describes are streams whose state the role reads, gets those whose messages it reads, and
 	// follows those of which it has consumers.
 	describes, gets, follows []string
+	// lists are streams whose consumers the role lists. Others do not know the names of consumers of other
+	// readers, which are random, and so cannot change or delete them.
+	lists []string
 	// keys are single keys of buckets that the role reads.
 	keys map[string][]string
 	// removes are streams of which the role deletes single messages, and purges those whose subjects
@@ -42,17 +46,17 @@ func put(bucket, keys string) string { return "$KV." + bucket + "." + keys }
 // member is what all of the platform's nodes may do: check the streams, announce themselves and
 // follow the other nodes, models and decisions about tenants, and record spans of timelines.
 var member = rights{
-	requests:  []string{"INFO", "STREAM.NAMES", "STREAM.LIST"},
-	describes: setup.StreamNames(),
+	requests: []string{"INFO", "STREAM.NAMES", "STREAM.LIST"},
+	describes: slices.DeleteFunc(setup.StreamNames(),
+		func(name string) bool { return name == streams.BucketStream(streams.BucketSecrets) }),
 	gets: buckets(streams.BucketNodes, streams.BucketServed, streams.BucketModels, streams.BucketTenants,
 		streams.BucketPlacement),
 	follows: buckets(streams.BucketNodes, streams.BucketModels, streams.BucketTenants, streams.BucketPlacement),
-	keys:    map[string][]string{streams.BucketSecrets: {kv.SecretTokens}},
 	writes: []string{
 		put(streams.BucketNodes, "{kind}.{id}"), put(streams.BucketServed, "*.{id}"),
 		"timeline.*.*", "timeline.*.*.*.*",
 	},
-	subscribes: []string{put(streams.BucketNodes, ">")},
+	subscribes: []string{put(streams.BucketNodes, ">"), fleet.ForeignNodes},
 }
 
 // service is what nodes that serve the model may do beside member: read the journal, and record
@@ -60,6 +64,7 @@ var member = rights{
 var service = member.with(rights{
 	gets:    append(buckets(streams.BucketJournal, streams.BucketNonEvents), streams.Events),
 	follows: buckets(streams.BucketJournal),
+	keys:    map[string][]string{streams.BucketSecrets: {kv.SecretTokens}},
 	writes:  append(audits(auditlog.ClassDirect), put(streams.BucketJournal, ">"), put(streams.BucketModels, "file.*")),
 })
 
@@ -75,6 +80,7 @@ func audits(classes ...auditlog.Class) []string {
 // table has the rights of each role.
 var table = map[Role]rights{
 	Gateway: member.with(rights{
+		keys:   map[string][]string{streams.BucketSecrets: {kv.SecretTickets}},
 		writes: audits(auditlog.GatewayClasses()...),
 	}),
 	Aggregate: service.with(rights{
@@ -93,6 +99,7 @@ var table = map[Role]rights{
 		gets: append(buckets(runnerBuckets...), streams.Work, streams.DeadLetters),
 		follows: append(buckets(append(slices.Clone(runnerBuckets), streams.BucketServed)...), streams.Events,
 			streams.Work),
+		lists:   []string{streams.Events, streams.Work}, // consumers of tenants that are gone
 		removes: []string{streams.Work, streams.DeadLetters},
 		purges:  []string{streams.Work},
 		writes: append(puts(runnerBuckets...),
@@ -104,8 +111,9 @@ var table = map[Role]rights{
 		follows: append(buckets(append(slices.Clone(controlBuckets), streams.BucketServed)...), streams.Audit),
 		writes:  puts(controlBuckets...),
 	}),
+	// No stream has this subject: nothing answers the user, at a reply subject that it chooses.
 	Foreign: {
-		writes: []string{put(streams.BucketNodes, "{kind}.{id}")},
+		writes: []string{fleet.ForeignSubject("{kind}", "{id}")},
 	},
 	Setup: {
 		requests:  []string{">"},
@@ -159,6 +167,7 @@ func (r rights) with(further rights) rights {
 		describes:  join(r.describes, further.describes),
 		gets:       join(r.gets, further.gets),
 		follows:    join(r.follows, further.follows),
+		lists:      join(r.lists, further.lists),
 		keys:       keys,
 		removes:    join(r.removes, further.removes),
 		purges:     join(r.purges, further.purges),
@@ -192,8 +201,10 @@ func (r rights) subjects() []string {
 		subjects = append(subjects,
 			api+"CONSUMER.CREATE."+stream+".>", api+"CONSUMER.DELETE."+stream+".*", api+"CONSUMER.INFO."+stream+".*",
 			api+"CONSUMER.MSG.NEXT."+stream+".*",
-			api+"CONSUMER.LIST."+stream, api+"CONSUMER.NAMES."+stream,
 			"$JS.ACK."+stream+".>", "$JS.FC."+stream+".>")
+	}
+	for _, stream := range r.lists {
+		subjects = append(subjects, api+"CONSUMER.LIST."+stream, api+"CONSUMER.NAMES."+stream)
 	}
 	for _, stream := range r.removes {
 		subjects = append(subjects, api+"STREAM.MSG.DELETE."+stream)

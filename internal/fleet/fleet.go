@@ -157,7 +157,7 @@ func NodeKey(kind contextkit.Kind, id string) string { return kind.String() + ".
 // announced. Its tenants are written when they change, and their number and digest announced; while
 // a node of an earlier version is announced, all of them are.
 //
-// An announcement is stored under [NodeKey]. A connection without a NATS user also
+// An announcement is stored under [NodeKey], and that of a foreign node published to [ForeignSubject]. A connection without a NATS user also
 // publishes it under the id, the key of the previous release.
 func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
 	if err := CheckNode(node.Kind, node.ID); err != nil {
@@ -181,7 +181,7 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 		if node.news(last) && node.news(wants) || time.Since(tried) >= Heartbeat {
 			node.Beat++
 			announced := node
-			if served.allRead(ctx) && served.write(ctx, node.Tenants) {
+			if storesAnnouncement(js, node.Kind) && served.allRead(ctx) && served.write(ctx, node.Tenants) {
 				announced.Tenants, announced.TenantCount, announced.TenantsDigest = nil, len(
 					node.Tenants,
 				), served.digest
@@ -200,12 +200,22 @@ func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(c
 		case <-ctx.Done():
 			goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 			defer cancel()
-			goodbye = contextkit.PlatformContext(goodbye)
-			publishEarlierKey(goodbye, js, node.ID, &nats.Msg{Header: nats.Header{"KV-Operation": {"DEL"}}})
-			_ = kv.Delete(goodbye, js, streams.BucketNodes,
-				NodeKey(node.Kind, node.ID)) // if it is lost, the node's silence has the same effect
+			deregister(contextkit.PlatformContext(goodbye), js, node)
 			return nil
 		}
+	}
+}
+
+// deregister removes a node's announcement. If that is lost, the node's silence has the same effect.
+func deregister(ctx context.Context, js jetstream.JetStream, node Node) {
+	left := func() *nats.Msg { return &nats.Msg{Header: nats.Header{"KV-Operation": {"DEL"}}} }
+	if !node.Kind.Platform() {
+		_ = publishForeign(ctx, js, node, left())
+		_ = js.Conn().FlushWithContext(ctx) // the process ends
+	}
+	if storesAnnouncement(js, node.Kind) {
+		publishEarlierKey(ctx, js, node.ID, left())
+		_ = kv.Delete(ctx, js, streams.BucketNodes, NodeKey(node.Kind, node.ID))
 	}
 }
 
@@ -225,6 +235,12 @@ func sameTenants(a, b []string) bool {
 func putAnnouncement(ctx context.Context, js jetstream.JetStream, node Node, data []byte) error {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), Heartbeat)
 	defer cancel()
+	if !node.Kind.Platform() {
+		if err := publishForeign(ctx, js, node, &nats.Msg{Header: nats.Header{}, Data: data}); err != nil ||
+			!storesAnnouncement(js, node.Kind) {
+			return err
+		}
+	}
 	publishEarlierKey(ctx, js, node.ID, &nats.Msg{Header: nats.Header{}, Data: data})
 	_, err := kv.Put(ctx, js, streams.BucketNodes, NodeKey(node.Kind, node.ID), data)
 	return err

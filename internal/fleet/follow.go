@@ -157,6 +157,13 @@ func (s *following) follow(ctx context.Context, began func()) error {
 		return fmt.Errorf("fleet: follow nodes: %w", err)
 	}
 	defer func() { _ = direct.Unsubscribe() }() // the connection has ended if it fails
+	// In a separate buffer, so that a flood of theirs displaces no announcement of the platform's nodes.
+	foreign := make(chan *nats.Msg, announcementBuffer)
+	others, err := s.js.Conn().ChanSubscribe(ForeignNodes, foreign)
+	if err != nil {
+		return fmt.Errorf("fleet: follow nodes: %w", err)
+	}
+	defer func() { _ = others.Unsubscribe() }() // likewise
 	began()
 	ticker := time.NewTicker(Heartbeat / 4)
 	defer ticker.Stop()
@@ -191,6 +198,8 @@ func (s *following) follow(ctx context.Context, began func()) error {
 			}
 		case msg := <-published:
 			s.take(strings.TrimPrefix(msg.Subject, nodesSubject), msg.Data, 0, msg.Header.Get("KV-Operation") != "")
+		case msg := <-foreign:
+			s.takeForeign(msg)
 		case <-ticker.C:
 			s.look(ctx)
 		}
@@ -270,6 +279,9 @@ func (s *following) take(key string, data []byte, revision uint64, goodbye bool)
 		return
 	}
 	before := s.known[node.ID]
+	if before == nil && !node.Kind.Platform() && s.foreignFull() {
+		return
+	}
 	if before != nil && !before.earlier {
 		if earlier && !node.Started.After(before.node.Started) {
 			return // the copy for the previous release

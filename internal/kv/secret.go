@@ -18,10 +18,25 @@ import (
 // exceeded, its strength reached.
 const secretBytes = 32
 
-// SecretTokens is the name of the secret under which positions and page tokens are signed.
-const SecretTokens = "tokens"
+// Names of secrets, each shared by the nodes that need it.
+const (
+	// SecretTokens is the secret under which services sign positions and page tokens.
+	SecretTokens = "tokens"
+	// SecretTickets is the secret under which gateways seal tickets, which are credentials.
+	SecretTickets = "tickets"
+)
 
-// SharedSecret returns the secret called name that all nodes share, created by the first node
+// EnsureSecrets creates the secrets that are missing.
+func EnsureSecrets(ctx context.Context, js jetstream.JetStream) error {
+	for _, name := range []string{SecretTokens, SecretTickets} {
+		if _, err := EnsureSecret(ctx, js, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SharedSecret returns the secret called name, created by the first node
 // that asks, under the platform's context.
 //
 // A node whose NATS user may not write the bucket reads the secret that the set-up has created,

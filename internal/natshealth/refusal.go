@@ -26,6 +26,7 @@ const (
 	RefusalUnavailable Refusal = "unavailable" // no server answers for JetStream
 	RefusalGone        Refusal = "gone"        // the directory of the store has disappeared
 	RefusalDamaged     Refusal = "damaged"     // the journal is damaged
+	RefusalPermission  Refusal = "permission"  // NATS refuses the process's user the subject
 	RefusalOther       Refusal = "other"
 )
 
@@ -48,6 +49,10 @@ var refusalTexts = map[Refusal]struct{ what, remedy string }{
 	RefusalGone: {
 		"the directory of %s has disappeared",
 		"restore it; the files that the process has open are lost when it ends",
+	},
+	RefusalPermission: {
+		"the NATS user of the process may not publish to %s",
+		"make the servers' configuration again with 'headgate nats-config' of this version",
 	},
 	RefusalDamaged: {"%s is damaged", "restore it, or accept the loss"},
 	RefusalOther:   {"%s refuses messages", "check the log"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,9 +51,16 @@ type Storage struct {
 
 	mu        sync.Mutex
 	failing   map[string]*failure
+	denied    map[string]denial // by stream
 	declared  map[string]*StorageError
 	connected time.Time // when the connection was restored last
 	notify    []func()  // of a declaration that EVENTS fails
+}
+
+// denial is a publish that NATS has refused the process's user: it is not answered.
+type denial struct {
+	subject string
+	at      time.Time
 }
 
 // failure is the state of a stream whose publishes fail.
@@ -67,7 +75,12 @@ type failure struct {
 
 // NewStorage returns a Storage that logs each change of a stream's state once.
 func NewStorage(log zerolog.Logger) *Storage {
-	s := &Storage{log: log, failing: map[string]*failure{}, suspects: make(chan string, 16)}
+	s := &Storage{
+		log:      log,
+		failing:  map[string]*failure{},
+		denied:   map[string]denial{},
+		suspects: make(chan string, 16),
+	}
 	s.refused = prometheus.NewCounterVec(
 		prometheus.CounterOpts{
 			Name: "headgate_appends_refused_total",
@@ -92,6 +105,13 @@ type observed struct {
 // messages, and a [journal.Journal] over it refuses events while EVENTS does not. It is called once. Its
 // goroutine ends when the connection is closed.
 func (s *Storage) Observe(js jetstream.JetStream) jetstream.JetStream {
+	former := js.Conn().ErrorHandler()
+	js.Conn().SetErrorHandler(func(conn *nats.Conn, sub *nats.Subscription, err error) {
+		s.deny(err)
+		if former != nil {
+			former(conn, sub, err)
+		}
+	})
 	changes := js.Conn().StatusChanged(nats.CONNECTED, nats.CLOSED)
 	go func() {
 		for {
@@ -153,6 +173,9 @@ func (s *Storage) Report(stream string, began time.Time, err error) {
 		return
 	}
 	refusal := refusalOf(err)
+	if refusal == RefusalNoAck && !s.denied[stream].at.Before(began) {
+		refusal = RefusalPermission
+	}
 	if stream == streams.Events && refusal != "" {
 		s.refused.WithLabelValues(string(refusal)).Inc()
 	}
@@ -164,6 +187,22 @@ func (s *Storage) Report(stream string, began time.Time, err error) {
 		return
 	}
 	s.fail(stream, refusal, began, err)
+}
+
+// deny takes in an error of the connection: NATS may refuse its user to publish a subject.
+func (s *Storage) deny(err error) {
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		return
+	}
+	_, subject, found := strings.Cut(err.Error(), `Publish to "`)
+	subject, _, _ = strings.Cut(subject, `"`)
+	stream := streamOf(subject)
+	if !found || stream == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.denied[stream] = denial{subject, time.Now()}
 }
 
 // succeed takes in a publish that was stored. The lock is held.
@@ -195,7 +234,8 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 	case f.counts && before != refusal:
 		s.logFailure(f)
 	case f.counts:
-	case refusal == RefusalNoRoom, refusal != RefusalNoAck && now.Sub(f.Since) >= persistentRefusal:
+	case refusal == RefusalNoRoom, refusal == RefusalPermission, refusal != RefusalNoAck &&
+		now.Sub(f.Since) >= persistentRefusal:
 		f.counts = true
 		s.logFailure(f)
 	case refusal == RefusalNoAck && !first && began.After(f.Since):
@@ -208,17 +248,11 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 
 // logFailure logs that a stream fails. The lock is held.
 func (s *Storage) logFailure(f *failure) {
-	s.log.Error().Err(
-		f.Cause,
-	).Str(
-		"stream",
-		f.Stream,
-	).Str(
-		"reason",
-		string(f.Refusal),
-	).Msg(
-		f.Error() + "; it is tried again until it stores messages",
-	)
+	line := s.log.Error().Err(f.Cause).Str("stream", f.Stream).Str("reason", string(f.Refusal))
+	if f.Refusal == RefusalPermission {
+		line = line.Str("subject", s.denied[f.Stream].subject)
+	}
+	line.Msg(f.Error() + "; it is tried again until it stores messages")
 }
 
 // examine decides whether a stream that has not acknowledged two publishes in a row stores

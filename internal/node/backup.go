@@ -156,7 +156,7 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 		if err := setup.Ensure(ctx, js, streams.Replicas(replicas)); err != nil {
 			return err
 		}
-		if _, err := kv.EnsureSecret(ctx, js, kv.SecretTokens); err != nil {
+		if err := kv.EnsureSecrets(ctx, js); err != nil {
 			return err
 		}
 	}

@@ -77,7 +77,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if spans.Exporter != nil {
 		config.OnEnd, config.OnUpstreamCall = spans.edgeCall, spans.asked
 	}
-	if config.TicketSecret, err = kv.SharedSecret(ctx, js, kv.SecretTokens); err != nil {
+	if config.TicketSecret, err = kv.SharedSecret(ctx, js, kv.SecretTickets); err != nil {
 		return nil, err
 	}
 	edgeGateway, err := gateway.New(config, catalog, c.routes, js, log)

@@ -158,6 +158,11 @@ func TestReady_NamesAMissingPermissionOfARunningNode(t *testing.T) {
 	if line := r.until(t, "NATS refuses the process's user a subject"); !strings.Contains(line, "$KV.nodes.control.") {
 		t.Error(line)
 	}
+	// Its announcements are not acknowledged; that is no full disk.
+	if line := r.until(t, `"stream":"KV_nodes"`); !strings.Contains(line, "may not publish to the stream KV_nodes") ||
+		!strings.Contains(line, `"subject":"$KV.nodes.control.`) || strings.Contains(line, "disk") {
+		t.Error(line)
+	}
 	for t.Context().Err() == nil { // it is ready a moment later
 		status, text := r.get(t, r.main, "/ready")
 		if status == http.StatusOK {

@@ -49,7 +49,7 @@ func SetUpNATS(ctx context.Context, path, nkey string, newJournal bool, out, log
 	); err != nil {
 		return err
 	}
-	if _, err := kv.EnsureSecret(ctx, js, kv.SecretTokens); err != nil {
+	if err := kv.EnsureSecrets(ctx, js); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(out, "NATS is set up: all streams, buckets and secrets are there")

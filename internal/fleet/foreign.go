@@ -1,0 +1,65 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/natsclient"
+)
+
+// foreignSubject is the prefix of the subjects of foreign nodes' announcements: of services that are not the
+// platform's. No stream stores them: the
+// server acknowledges, and so answers, messages to streams, at any reply subject, and the user
+// of a foreign node could have it write to any stream by that.
+const foreignSubject = "nodes."
+
+// ForeignNodes matches the subjects of all foreign nodes' announcements.
+const ForeignNodes = foreignSubject + ">"
+
+// maxForeign bounds the foreign nodes that a follower knows.
+const maxForeign = 1024
+
+// ForeignSubject returns the subject of the announcements of a foreign node.
+func ForeignSubject(kind contextkit.Kind, id string) string {
+	return foreignSubject + NodeKey(kind, id)
+}
+
+// publishForeign publishes the announcement of a foreign node, or its goodbye.
+func publishForeign(ctx context.Context, js jetstream.JetStream, node Node, msg *nats.Msg) error {
+	msg.Subject = ForeignSubject(node.Kind, node.ID)
+	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
+		return fmt.Errorf("fleet: announce %s: %w", node.ID, err)
+	}
+	return js.Conn().PublishMsg(msg)
+}
+
+// storesAnnouncement reports whether a node's announcements are stored in the bucket: those of foreign nodes
+// only where no node has a NATS user, for gateways of the previous release.
+func storesAnnouncement(js jetstream.JetStream, kind contextkit.Kind) bool {
+	return kind.Platform() || !natsclient.Identified(js.Conn())
+}
+
+// takeForeign records what a foreign node has published.
+func (s *following) takeForeign(msg *nats.Msg) {
+	key := strings.TrimPrefix(msg.Subject, foreignSubject)
+	if kind, _, _ := strings.Cut(key, "."); contextkit.Kind(kind).Platform() {
+		return // the platform's nodes use the bucket
+	}
+	s.take(key, msg.Data, 0, msg.Header.Get("KV-Operation") != "")
+}
+
+// foreignFull reports whether no further foreign node is recorded.
+func (s *following) foreignFull() bool {
+	count := 0
+	for _, known := range s.known {
+		if !known.node.Kind.Platform() {
+			count++
+		}
+	}
+	return count >= maxForeign
+}

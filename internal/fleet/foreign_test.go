@@ -1,0 +1,60 @@
+package fleet_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/natstest"
+)
+
+// Foreign nodes are bounded, name their own kind, and displace no node of the platform.
+func TestFollow_ForeignNodesAreBounded(t *testing.T) {
+	t.Parallel()
+	js := natstest.Start(t)
+	ctx, stop := context.WithCancel(t.Context())
+	ended, fleets := make(chan struct{}), make(chan fleet.Fleet, 1)
+	go func() {
+		defer close(ended)
+		fleet.FollowNodes(ctx, js, fleet.Follower{Each: func(f fleet.Fleet) {
+			select {
+			case <-fleets: // an older one
+			default:
+			}
+			fleets <- f
+		}})
+	}()
+	t.Cleanup(func() { stop(); <-ended })
+	natstest.Await(t, fleets, "nodes are followed")
+	publish := func(subject, text string) {
+		t.Helper()
+		if err := js.Conn().Publish(subject, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("nodes.gateway.forged", `{"id":"forged","kind":"gateway","endpoint":"127.0.0.1:1","ready":true}`)
+	for n := range 1100 {
+		id := fmt.Sprint("thing-", n)
+		publish(fleet.ForeignSubject("thing", id),
+			fmt.Sprintf(`{"id":%q,"kind":"thing","endpoint":"127.0.0.1:1","ready":true}`, id))
+	}
+	publish("$KV.nodes.runner.runner-1", `{"id":"runner-1","kind":"runner","endpoint":"127.0.0.1:2","ready":true}`)
+	for foreign, platform := 0, 0; foreign < 1024 || platform < 1; {
+		f := natstest.Await(t, fleets, "the last nodes are known")
+		foreign, platform = 0, 0
+		for _, node := range f.Nodes {
+			switch node.Kind {
+			case "thing":
+				foreign++
+			case "runner":
+				platform++
+			default:
+				t.Errorf("%+v is known", node)
+			}
+		}
+		if foreign > 1024 {
+			t.Fatalf("%d foreign nodes are known", foreign)
+		}
+	}
+}
