@@ -83,7 +83,7 @@ func flood(t *testing.T, token string, calls int, gateways ...*edge) (made uint6
 		}
 	}
 	all.Wait()
-	return uint64(len(gateways) * workers * (calls / workers)) //nolint:gosec // a small number
+	return uint64(len(gateways) * workers * (calls / workers))
 }
 
 // Denials of calls with large resources are recorded within bounds, and neither displace nor delay

@@ -202,7 +202,7 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 // some have well-formed frames.
 func malformed() map[string][]byte {
 	tag := func(number uint64, wireType protowire.Type, rest string) []byte {
-		return append(protowire.AppendVarint(nil, number<<3|uint64(wireType)), rest...) //nolint:gosec // 0 to 5
+		return append(protowire.AppendVarint(nil, number<<3|uint64(wireType)), rest...)
 	}
 	return map[string][]byte{
 		"a field number of 2^29":      tag(1<<29, protowire.VarintType, "\x01"),

@@ -31,7 +31,7 @@ func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC() // buffers in pools outlive one
 	runtime.ReadMemStats(&stats)
-	return int64(stats.HeapAlloc) //nolint:gosec // far below 2^63
+	return int64(stats.HeapAlloc)
 }
 
 // A client that does not read its answers, which the gateway then buffers, occupies its
@@ -69,7 +69,7 @@ func unread(t *testing.T, url, token string, calls int) {
 		t.Fatal(err)
 	}
 	message := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))),
-		wire...) //nolint:gosec // a few bytes
+		wire...)
 	refused := make(chan struct{}, calls)
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -91,7 +91,7 @@ func unread(t *testing.T, url, token string, calls int) {
 	})
 	t.Cleanup(func() { r.conn.Close(); reading.Wait() })
 	for n := range calls {
-		id := uint32(2*n + 1) //nolint:gosec // few
+		id := uint32(2*n + 1)
 		if err := r.open(id, token); err != nil {
 			t.Fatal(err)
 		}

@@ -225,7 +225,7 @@ func (p *plain) connectNode(t *testing.T) string {
 	if err := os.WriteFile(set, p.old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), node, "server.mjs", set) //nolint:gosec // of the test's own
+	cmd := exec.CommandContext(t.Context(), node, "server.mjs", set)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -36,7 +36,7 @@ const (
 // ReasonBreakerOpen is the reason of a rejection by an open circuit breaker.
 const ReasonBreakerOpen = ReasonFull + 1
 
-var reasonNames = [...]string{
+var reasonNames = [...]string{ //nolint:gosec // names of reasons, not credentials
 	ReasonNone:              "",
 	ReasonNoCredential:      rpc.ReasonNoCredential,
 	ReasonBadCredential:     "BAD_CREDENTIAL",

@@ -294,7 +294,7 @@ func TestGRPCWebText_IsGRPCWebInBase64(t *testing.T) {
 				t.Fatal(err)
 			}
 			frame := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))),
-				wire...) //nolint:gosec // short
+				wire...)
 			// In two parts, the first of them padded.
 			body := base64.StdEncoding.EncodeToString(frame[:4]) + base64.StdEncoding.EncodeToString(frame[4:])
 			answer := s.send(t, http.MethodPost, "/shapes.v1.Shapes/"+method, body, "Content-Type",

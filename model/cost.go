@@ -100,7 +100,7 @@ func concatenation(args []ref.Val) uint64 {
 // visited returns the number of values in v, or its bytes if it is a text, up to maxVisited.
 func visited(v ref.Val) uint64 {
 	left := uint64(maxVisited)
-	visit(v, &left, func(bytes int) uint64 { return uint64(bytes) }) //nolint:gosec // a length
+	visit(v, &left, func(bytes int) uint64 { return uint64(bytes) })
 	return maxVisited - left
 }
 
@@ -150,7 +150,7 @@ func matchUnits(args []ref.Val) uint64 {
 	if err != nil {
 		return costLimit + 1 // or malformed, which the call itself reports
 	}
-	return uint64(len(text)+1) * uint64(steps) / stepsPerUnit //nolint:gosec // not negative
+	return uint64(len(text)+1) * uint64(steps) / stepsPerUnit
 }
 
 // formatUnits returns the units of formatting a list of values: each is written once.
@@ -197,7 +197,7 @@ func replaceUnits(args []ref.Val) uint64 {
 			count = min(count, int(limit))
 		}
 	}
-	return uint64(len(t[0])+count*len(t[2])) / perUnit //nolint:gosec // not negative
+	return uint64(len(t[0])+count*len(t[2])) / perUnit
 }
 
 func joinUnits(args []ref.Val) uint64 {
@@ -209,7 +209,7 @@ func joinUnits(args []ref.Val) uint64 {
 	if len(args) > 1 {
 		if separator, ok := args[1].(types.String); ok {
 			if count, ok := list.Size().(types.Int); ok {
-				total += uint64(count) * uint64(len(separator)) //nolint:gosec // not negative
+				total += uint64(count) * uint64(len(separator))
 			}
 		}
 	}
@@ -278,7 +278,7 @@ func guarded(env *cel.Env) (interpreter.InterpretableDecoratorV2, error) {
 			name = constantMatches + strconv.Itoa(steps)
 			bound = func(args []ref.Val) uint64 {
 				text, _ := args[0].(types.String)
-				return uint64(len(text)+1) * uint64(steps) / stepsPerUnit //nolint:gosec // not negative
+				return uint64(len(text)+1) * uint64(steps) / stepsPerUnit
 			}
 			run = func(args ...ref.Val) ref.Val {
 				text, ok := args[0].(types.String)

@@ -56,7 +56,7 @@ func (c *cluster) startRoles(t *testing.T, roles ...string) {
 // transfer requests the transfer with a number. Every fourth has no receiver, and is undone:
 // "nowhere" is opened after the restore, "void" never.
 func (r *rehearsed) transfer(ctx context.Context, n int) (replayed bool, err error) {
-	random := rand.New(rand.NewPCG(uint64(n), 3)) //nolint:gosec // not negative
+	random := rand.New(rand.NewPCG(uint64(n), 3))
 	from, to := random.IntN(pools), fmt.Sprintf("pool-%d", random.IntN(pools))
 	switch {
 	case n%8 == 0:

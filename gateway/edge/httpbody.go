@@ -37,7 +37,7 @@ func (s *stream) rawWire(body []byte) []byte {
 	wire := make([]byte, 0, size+2*tenantHeadroom)
 	if number := s.binding.bodyStep.number; number != 0 {
 		wire = protowire.AppendTag(wire, number, protowire.BytesType)
-		wire = protowire.AppendVarint(wire, uint64(size)) //nolint:gosec // a length is not negative
+		wire = protowire.AppendVarint(wire, uint64(size))
 	}
 	if contentType != "" {
 		wire = protowire.AppendString(protowire.AppendTag(wire, bodyType, protowire.BytesType), contentType)

@@ -30,7 +30,7 @@ func TestQuery_ParameterNamesResolveLikeProtojson(t *testing.T) {
 			}).Draw(t, "kind")
 			f := &descriptorpb.FieldDescriptorProto{
 				Name:   proto.String(name),
-				Number: proto.Int32(int32(i + 1)), //nolint:gosec // four fields
+				Number: proto.Int32(int32(i + 1)),
 				Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
 				Type:   kind.Enum(),
 			}

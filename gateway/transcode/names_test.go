@@ -27,7 +27,7 @@ func drawNames(t *rapid.T) protoreflect.MessageDescriptor {
 			Name: proto.String(protoNames[i]),
 			Number: proto.Int32(
 				int32(rapid.SampledFrom([]int{i + 1, 200 + i}).Draw(t, "number")),
-			), //nolint:gosec // a handful
+			),
 			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
 			Type:  descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
 		}
@@ -76,7 +76,7 @@ func TestAppendWire_MemberNamesResolveLikeProtojson(t *testing.T) {
 		for i := range desc.Fields().Len() {
 			written[desc.Fields().Get(i).JSONName()] = true
 			if f := desc.Fields().Get(i); f.Message() == nil {
-				message.Set(f, protoreflect.ValueOfInt32(int32(i+1))) //nolint:gosec // a handful
+				message.Set(f, protoreflect.ValueOfInt32(int32(i+1)))
 			}
 		}
 		wire, err := proto.Marshal(message)

@@ -92,11 +92,11 @@ func (p *Program) validate(wire []byte, group protowire.Number, depth int) (int,
 			return len(wire) - len(b), nil
 		}
 		var err error
-		if f := p.field(protowire.Number(number)); f != nil { //nolint:gosec // it is at most 2^29
+		if f := p.field(protowire.Number(number)); f != nil {
 			size, err = f.validate(p, b, wireType, depth)
 		} else if size = protowire.ConsumeFieldValue(
 			protowire.Number(number), wireType, b,
-		); size < 0 { //nolint:gosec // likewise
+		); size < 0 {
 			err = &WireError{p.desc.FullName(), "", reasonCutOff}
 		}
 		if err != nil {

@@ -153,7 +153,7 @@ func nested(number protowire.Number, depth int) []byte {
 var malformed = sync.OnceValue(func() [][]byte {
 	tag := func(number protowire.Number, wireType protowire.Type, rest ...byte) []byte {
 		return append(protowire.AppendVarint(nil, uint64(number)<<3|uint64(wireType)),
-			rest...) //nolint:gosec // test numbers
+			rest...)
 	}
 	long := bytes.Repeat([]byte{0xff}, 10)
 	list := [][]byte{

@@ -162,7 +162,7 @@ func verdict(stream *h2.Stream) error {
 		code = uint64(connect.CodeUnknown)
 	}
 	out := connect.NewError(connect.Code(code),
-		unescape(valueOf(trailer, "grpc-message"))) //nolint:gosec // seventeen codes
+		unescape(valueOf(trailer, "grpc-message")))
 	for _, detail := range details(trailer) {
 		out = out.WithDetail(detail)
 	}

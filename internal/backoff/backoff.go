@@ -53,7 +53,7 @@ func upTo(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
 	}
-	return rand.N(d) //nolint:gosec // a spread, not a secret
+	return rand.N(d)
 }
 
 // Retry calls attempt until it succeeds, returns a [Permanent] error or ctx ends, with waits in between, the upper

@@ -102,7 +102,7 @@ func (w *writer) add(m message) error {
 	}
 	w.last = m.sequence
 	w.messages++
-	w.bytes += uint64(m.size()) //nolint:gosec // not negative
+	w.bytes += uint64(m.size())
 	return nil
 }
 

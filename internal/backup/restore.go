@@ -116,7 +116,7 @@ func check(ctx context.Context, dir string, options Options) (*Manifest, error) 
 			Stream: file.Name,
 			Done:   uint64(file.Size),
 			Total:  uint64(file.Size),
-		}) //nolint:gosec // not negative
+		})
 	}
 	return manifest, nil
 }

@@ -41,12 +41,12 @@ func compare(limit uint64, needs []Need) (warning string, err error) {
 		parts = append(parts, fmt.Sprintf("%d for %s", need.Count, need.What))
 	}
 	switch {
-	case limit < uint64(least): //nolint:gosec // counts of thousands
+	case limit < uint64(least):
 		return "", fmt.Errorf(
 			"the process may have %d open files, and needs at least %d to start: raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn)",
 			limit, least,
 		)
-	case limit < uint64(most): //nolint:gosec // counts of thousands
+	case limit < uint64(most):
 		return fmt.Sprintf(
 			"the process may have %d open files, and the settings allow it to need %d (%s): raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn), or lower the settings",
 			limit, most, strings.Join(parts, ", "),

@@ -16,7 +16,7 @@ import (
 // and creates it if it does not exist. data is the platform's data directory.
 func OpenDevWebhookSecret(data string) ([]byte, error) {
 	path := filepath.Join(data, "dev-webhook-secret")
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names the directory
+	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		fresh := make([]byte, 32)
 		_, _ = rand.Read(fresh) // crypto/rand.Read never fails (Go 1.24)

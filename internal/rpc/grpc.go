@@ -90,7 +90,7 @@ func newGRPCPort(
 func (p *grpcPort) newServer() *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(textCodec{p.codec}), grpc.UnknownServiceHandler(p.serve), grpc.InTapHandle(p.bound),
-		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)), //nolint:gosec // a bound of thousands
+		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)),
 		grpc.MaxRecvMsgSize(p.config.MaxBodyBytes), grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(
@@ -309,7 +309,7 @@ func grpcCodecOf(md metadata.MD) (string, bool) {
 
 // grpcStatus renders an error as gRPC does.
 func grpcStatus(err *connect.Error) error {
-	out := &spb.Status{Code: int32(err.Code()), Message: err.Message()} //nolint:gosec // 16 codes
+	out := &spb.Status{Code: int32(err.Code()), Message: err.Message()}
 	for _, detail := range err.Details() {
 		out.Details = append(out.Details,
 			&anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})

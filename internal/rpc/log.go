@@ -46,7 +46,7 @@ func Took(event *zerolog.Event, took time.Duration) *zerolog.Event {
 	var room [24]byte
 	us := took.Microseconds()
 	text := append(strconv.AppendInt(room[:0], us/1000, 10), '.', '0'+byte(us/100%10), '0'+byte(us/10%10),
-		'0'+byte(us%10)) //nolint:gosec // digits
+		'0'+byte(us%10))
 	return event.RawJSON("ms", text)
 }
 

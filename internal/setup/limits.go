@@ -133,7 +133,7 @@ func checkAccount(tier jetstream.Tier, missing int) (warnings []string, err erro
 				limits.MaxConsumers, tier.Consumers, roleConsumers),
 		)
 	}
-	if limits.MaxStore > 0 && tier.Store > uint64(limits.MaxStore)/10*9 { //nolint:gosec // it is above 0
+	if limits.MaxStore > 0 && tier.Store > uint64(limits.MaxStore)/10*9 {
 		warnings = append(
 			warnings,
 			fmt.Sprintf("the NATS account may store %d bytes and stores %d: appends will be refused; raise max_storage",

@@ -111,7 +111,7 @@ func updated(now, definition jetstream.StreamConfig) (jetstream.StreamConfig, er
 	next.MaxAge, next.MaxBytes, next.MaxMsgs = bounds.MaxAge, bounds.MaxBytes, bounds.MaxMsgs
 	next.MaxMsgsPerSubject, next.MaxMsgSize, next.Duplicates = bounds.MaxMsgsPerSubject, int32(
 		bounds.MaxMsgSize,
-	), bounds.Duplicates //nolint:gosec // it was an int32
+	), bounds.Duplicates
 	next.Metadata, err = recorded(now.Metadata, record, want)
 	return next, err
 }

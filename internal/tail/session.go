@@ -192,7 +192,7 @@ func (t *Tail) applied(s *Subscription, b *filled) {
 		t.used -= b.bytes
 	}
 	s.since = time.Now()
-	t.counts.applied += uint64(b.count) //nolint:gosec // not negative
+	t.counts.applied += uint64(b.count)
 	recovered := s.failures > 0 && b.err == nil && b.count > 0
 	if recovered {
 		s.failures = 0

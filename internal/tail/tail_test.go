@@ -456,7 +456,7 @@ func TestTail_DeliversEachEventOnceInOrderUnderFaults(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a test
+			random := rand.New(rand.NewPCG(seed, seed))
 			w := start(t, tail.Config{
 				Sessions:    3,
 				QueueEvents: 6,

@@ -130,7 +130,7 @@ func TestTimeline_TenantDisplacesOnlyItsOwnSpans(t *testing.T) {
 		}
 	}
 	if limit := uint64(info.Config.MaxMsgsPerSubject); largest != limit || floods > 64 || info.Config.MaxBytes > 0 ||
-		info.Config.MaxMsgSize <= 0 { //nolint:gosec // it is positive
+		info.Config.MaxMsgSize <= 0 {
 		t.Errorf("%d spans on one of %d subjects; %+v", largest, floods, info.Config)
 	}
 	if spans := spansOf(t, js, "quiet", "before"); len(spans) != 2 {

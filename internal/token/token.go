@@ -116,4 +116,4 @@ func (g *Gate) Set(version int) {
 	g.version.Store(
 		int32(min(max(version, 0), Newest)),
 	)
-} //nolint:gosec // at most Newest
+}

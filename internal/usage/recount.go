@@ -87,7 +87,7 @@ func (m *Meter) drifts(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	messages := int64(stream.CachedInfo().State.Msgs) //nolint:gosec // far below 2^63
+	messages := int64(stream.CachedInfo().State.Msgs)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for n := range m.shard {
@@ -96,7 +96,7 @@ func (m *Meter) drifts(ctx context.Context) bool {
 		}
 	}
 	return max(messages, -messages) > max(driftLeast,
-		int64(stream.CachedInfo().State.Msgs)/driftShare) //nolint:gosec // see above
+		int64(stream.CachedInfo().State.Msgs)/driftShare)
 }
 
 // count counts the journal up to its current end, if no other node does, and replaces by the

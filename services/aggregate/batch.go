@@ -183,7 +183,7 @@ func asSubmit(req *aggregatev1.SubmitBatchRequest, n int) *aggregatev1.SubmitReq
 // failed returns an error as the result of a command.
 func failed(err error) *aggregatev1.BatchResult {
 	known := rpc.Public(err)
-	status := &spb.Status{Code: int32(known.Code()), Message: known.Message()} //nolint:gosec // 16 codes
+	status := &spb.Status{Code: int32(known.Code()), Message: known.Message()}
 	for _, detail := range known.Details() {
 		status.Details = append(status.Details,
 			&anypb.Any{TypeUrl: "type.googleapis.com/" + detail.Type, Value: detail.Value})

@@ -73,7 +73,7 @@ func (s *Service) verifyAbsent(ctx context.Context, key aggregateKey, by rules, 
 			return err
 		}
 		if attempt > 0 && !s.recheckDamage(ctx, attempt) {
-			return &damagedError{key: key, from: 1, to: int64(count)} //nolint:gosec // far below 2^63
+			return &damagedError{key: key, from: 1, to: int64(count)}
 		}
 		if err := s.catchUp(ctx, key, by, i); err != nil { // another node may have appended them
 			return err
@@ -91,7 +91,7 @@ var errBehind = errors.New("the aggregate has further events")
 // unreadable. On errBehind the caller folds again first.
 func (s *Service) verifyCount(ctx context.Context, key aggregateKey, i *instance) error {
 	count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)
-	has := int64(count) - i.uncounted //nolint:gosec // far below 2^63
+	has := int64(count) - i.uncounted
 	if err != nil || has == i.version {
 		return err
 	}

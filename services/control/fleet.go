@@ -186,7 +186,7 @@ func nodeMessage(node fleet.Node) *controlv1.Node {
 		ModelPending:     node.ModelPending,
 		ModelProblem:     node.ModelProblem,
 		FailingViews:     failingMessages(node.FailingViews),
-		FailingViewCount: int32(node.FailingViewCount), //nolint:gosec // a node has fewer
+		FailingViewCount: int32(node.FailingViewCount),
 	}
 	if !node.Ready {
 		out.State, out.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, node.Reason
@@ -200,7 +200,7 @@ func nodeMessage(node fleet.Node) *controlv1.Node {
 			P99Ms:           l.P99,
 			InFlight:        l.InFlight,
 			MemoryBytes:     int64(l.Memory),
-			Goroutines:      int64(l.Goroutines), //nolint:gosec // far below 2^63
+			Goroutines:      int64(l.Goroutines),
 		}
 	}
 	return out

@@ -131,7 +131,7 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 // before it is shown.
 func (s *Service) progress(tenant contextkit.TenantID, g *projectionv1.Generation) (applied, target uint64, err error) {
 	if g.GetAppliedPosition() == "" { // an older node reports sequences only
-		return uint64(g.GetApplied()), uint64(g.GetTarget()), nil //nolint:gosec // sequences
+		return uint64(g.GetApplied()), uint64(g.GetTarget()), nil
 	}
 	applied, err = s.positions.Parse(tenant, g.GetAppliedPosition())
 	if err != nil {

@@ -159,7 +159,7 @@ func lossMessage(loss journal.AcceptedLoss) *controlv1.JournalLoss {
 	return &controlv1.JournalLoss{
 		Last:     int64(loss.Last),
 		Recorded: int64(loss.Recorded),
-		Gaps:     gapMessages(loss.Gaps), //nolint:gosec // far below 2^63
+		Gaps:     gapMessages(loss.Gaps),
 		By:       loss.By,
 		Reason:   loss.Reason,
 		Time:     timestamppb.New(loss.Time),
@@ -169,7 +169,7 @@ func lossMessage(loss journal.AcceptedLoss) *controlv1.JournalLoss {
 func gapMessages(gaps []journal.Gap) []*controlv1.JournalGap {
 	out := make([]*controlv1.JournalGap, len(gaps))
 	for n, gap := range gaps {
-		out[n] = &controlv1.JournalGap{From: int64(gap.From), To: int64(gap.To)} //nolint:gosec // far below 2^63
+		out[n] = &controlv1.JournalGap{From: int64(gap.From), To: int64(gap.To)}
 	}
 	return out
 }

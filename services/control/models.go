@@ -122,7 +122,7 @@ func (s modelService) CheckModel(
 			}
 			res.Mistakes = append(
 				res.Mistakes, &controlv1.ModelMistake{Line: int32(issue.Line), Message: message},
-			) //nolint:gosec // a document has fewer lines
+			)
 		}
 		return res, nil
 	}

@@ -125,7 +125,7 @@ func (m *move) message() *controlv1.Move {
 		Updated:    timestamppb.New(m.Updated),
 	}
 	if m.FenceSequence > 0 {
-		checkpoint, fence := int64(m.Checkpoint), int64(m.FenceSequence) //nolint:gosec // far below 2^63
+		checkpoint, fence := int64(m.Checkpoint), int64(m.FenceSequence)
 		out.Checkpoint, out.FenceSequence = &checkpoint, &fence
 	}
 	for h := range slices.Values(m.History) {

@@ -131,7 +131,7 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 	if err != nil {
 		return nil, err
 	}
-	count := int64(last) //nolint:gosec // far below 2^63
+	count := int64(last)
 	if !slices.Contains(node.Tenants, tenant.String()) {
 		return &count, nil // an upper bound: the journal is shared with other tenants
 	}
@@ -148,7 +148,7 @@ func (s placementService) missing(ctx context.Context, tenant contextkit.TenantI
 			if err != nil {
 				return nil, nil // unknown, which the response reports
 			}
-			count = max(count-int64(applied), 0) //nolint:gosec // far below 2^63
+			count = max(count-int64(applied), 0)
 			return &count, nil
 		}
 	}

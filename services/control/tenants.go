@@ -80,7 +80,7 @@ func tenantMessage(name string, stored kv.Entry[fleet.Tenant], nodes []string, c
 		Reason:     tenant.Reason,
 		Nodes:      nodes,
 		Configured: configured,
-		Revision:   int64(stored.Revision), //nolint:gosec // a sequence of a stream
+		Revision:   int64(stored.Revision),
 	}
 	if q := tenant.Quota; q != nil {
 		out.Quota = &controlv1.Quota{
@@ -88,7 +88,7 @@ func tenantMessage(name string, stored kv.Entry[fleet.Tenant], nodes []string, c
 			Burst:      int32(q.Burst),
 			Concurrent: int32(q.Concurrent),
 			Streams:    int32(q.Streams),
-		} //nolint:gosec // bounded by the API
+		}
 	}
 	if q := tenant.Storage; q != nil {
 		out.StorageQuota = &controlv1.StorageQuota{
@@ -199,7 +199,7 @@ func (s tenantService) change(
 			return nil, asConnectError(err)
 		}
 		if current := int64(kept.Revision); expected != nil &&
-			*expected != current { //nolint:gosec // a sequence of a stream
+			*expected != current {
 			return nil, rpc.WithDetails(
 				connect.Errorf(
 					connect.CodeAborted, "tenant %s has changed since revision %d: read it again, it has revision %d",

@@ -33,7 +33,7 @@ func (s viewService) SkipEvent(
 	if err != nil {
 		return nil, err
 	}
-	sequence := uint64(req.GetSequence()) //nolint:gosec // not negative: the API checks it
+	sequence := uint64(req.GetSequence())
 	if sequence == 0 {
 		if sequence = s.failingAt(req.GetTenantId(), req.GetView(), req.GetEventId()); sequence == 0 {
 			return nil, connect.Errorf(
@@ -185,7 +185,7 @@ func (s viewService) skipMessage(record skips.Skip) *controlv1.Skip {
 		Current:   ok && view.Fingerprint() == record.Fingerprint,
 		EventId:   record.EventID,
 		Sequence:  int64(record.Sequence),
-		EventType: record.AggregateType + "." + record.EventType, //nolint:gosec // far below 2^63
+		EventType: record.AggregateType + "." + record.EventType,
 		Aggregate: record.AggregateType + "/" + record.AggregateID,
 		Revoked:   record.Revoked,
 		By:        record.By,
@@ -203,7 +203,7 @@ func failingMessages(views []fleet.FailingView) []*controlv1.FailingView {
 			EventId:    v.EventID,
 			Sequence:   int64(v.Sequence),
 			EventType:  v.EventType,
-			Aggregate:  v.Aggregate, //nolint:gosec // far below 2^63
+			Aggregate:  v.Aggregate,
 			Rule:       v.Rule,
 			Expression: v.Expression,
 			Reason:     v.Reason,

@@ -36,7 +36,7 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 	if err := eventLog.Append(contextkit.TenantContext(t.Context(), acme), acme, 0, events); err != nil {
 		t.Fatal(err)
 	}
-	sequence := int64(events[0].Sequence) //nolint:gosec // small
+	sequence := int64(events[0].Sequence)
 	skip := func(tenant, view, event string, sequence int64) (*controlv1.SkipEventResponse, error) {
 		return c.views.SkipEvent(platform(t), &controlv1.SkipEventRequest{
 			TenantId: tenant,

@@ -72,7 +72,7 @@ func (f *follower) describe(view *model.View, out *projectionv1.View) {
 	state, err := f.viewState(view.Name)
 	out.State, out.Skipped = projectionv1.ViewState_VIEW_STATE_CURRENT, int32(
 		f.skipped(view, state),
-	) //nolint:gosec // bounded by skips.Max
+	)
 	_, _, building := f.building()
 	failed, isFailed := err.(*failedError) //nolint:errorlint // it is not wrapped
 	switch {

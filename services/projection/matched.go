@@ -54,7 +54,7 @@ type matchedKeys struct {
 func newMatchedKeys(total *tenantKeys) *matchedKeys {
 	m := &matchedKeys{
 		id:    rand.Uint64() | 1,
-		seed:  maphash.MakeSeed(), //nolint:gosec // the id is no secret
+		seed:  maphash.MakeSeed(),
 		total: total,
 		count: &atomic.Int64{},
 		keys:  map[uint64]struct{}{},

@@ -386,10 +386,10 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 		Failing:         f.failing() != nil,
 		AppliedPosition: f.positions.Format(f.tenant, applied),
 		TargetPosition:  f.positions.Format(f.tenant, target),
-		Percent:         int32(percent(applied, target)), //nolint:gosec // at most 100
+		Percent:         int32(percent(applied, target)),
 	}
 	if !s.tokens.Sealed() { // for control nodes that cannot read encrypted positions
-		out.Applied, out.Target = int64(applied), int64(target) //nolint:gosec // far below 2^63
+		out.Applied, out.Target = int64(applied), int64(target)
 	}
 	return out
 }

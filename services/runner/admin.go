@@ -180,7 +180,7 @@ func (s *Service) waitingAtDurable(ctx context.Context, tenant contextkit.Tenant
 	}
 	return int64(
 		consumer.CachedInfo().NumAckPending,
-	), int64(consumer.CachedInfo().NumPending), nil //nolint:gosec // far below 2^63
+	), int64(consumer.CachedInfo().NumPending), nil
 }
 
 // waitingElsewhere is waiting for a tenant whose cursor another runner owns.

@@ -76,7 +76,7 @@ func letterMessage(letter deadletter.Letter) *adminv1.DeadLetter {
 	}
 	valid := func(text string) string { return strings.ToValidUTF8(text, "\ufffd") }
 	return &adminv1.DeadLetter{
-		Id:            int64(letter.Sequence), //nolint:gosec // far below 2^63
+		Id:            int64(letter.Sequence),
 		Cause:         valid(letter.Cause),
 		EventId:       valid(letter.Event.ID),
 		EventType:     valid(letter.Event.Type),
@@ -105,7 +105,7 @@ func (s *Service) ReplayDeadLetters(
 	var letters []uint64
 	err = deadletter.Read(ctx, s.js, tenant, 1, func(letter deadletter.Letter) (bool, error) {
 		wanted := len(req.GetIds()) == 0 ||
-			slices.Contains(req.GetIds(), int64(letter.Sequence)) //nolint:gosec // far below 2^63
+			slices.Contains(req.GetIds(), int64(letter.Sequence))
 		if wanted && strings.Contains(letter.Cause, req.GetCause()) {
 			letters = append(letters, letter.Sequence)
 		}
@@ -138,7 +138,7 @@ func (s *Service) ReplayDeadLetters(
 		failure := &adminv1.LetterFailure{
 			Id:      int64(letter.Sequence),
 			Failure: explain(err),
-		} //nolint:gosec // far below 2^63
+		}
 		if res.FailedId == 0 {
 			res.FailedId, res.Failure = failure.Id, failure.Failure
 		}
@@ -159,7 +159,7 @@ func (s *Service) DiscardDeadLetters(
 	}
 	res := &adminv1.DiscardDeadLettersResponse{}
 	for _, id := range req.GetIds() {
-		letter, found, err := deadletter.Get(ctx, s.js, tenant, uint64(max(id, 0))) //nolint:gosec // not negative
+		letter, found, err := deadletter.Get(ctx, s.js, tenant, uint64(max(id, 0)))
 		if err != nil {
 			return nil, unavailable("dead letters", err)
 		}

@@ -195,7 +195,7 @@ func (s *instances) newest(
 ) (next uint64, err error) {
 	// A page is the KV revision to continue before, doubled, with the bucket in the lowest bit.
 	for n, bucket := range []*kv.Bucket[*instance]{s.bucket, s.earlier} {
-		part := uint64(n) //nolint:gosec // 0 or 1
+		part := uint64(n)
 		if page&1 > part {
 			continue
 		}

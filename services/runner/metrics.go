@@ -126,7 +126,7 @@ func (c *stored) read(js jetstream.JetStream) storedCounts {
 
 func (c *storedCounts) renew(ctx context.Context, js jetstream.JetStream) {
 	if work, err := js.Stream(ctx, streams.Work); err == nil {
-		c.waiting = int(work.CachedInfo().State.Msgs) //nolint:gosec // far below 2^63
+		c.waiting = int(work.CachedInfo().State.Msgs)
 	}
 	if postponed, err := workqueue.CountRetries(ctx, js, contextkit.TenantID{}); err == nil {
 		c.postponed = int(postponed)
@@ -135,7 +135,7 @@ func (c *storedCounts) renew(ctx context.Context, js jetstream.JetStream) {
 	if err != nil {
 		return
 	}
-	if c.letters = int(stream.CachedInfo().State.Msgs); c.letters == 0 { //nolint:gosec // far below 2^63
+	if c.letters = int(stream.CachedInfo().State.Msgs); c.letters == 0 {
 		c.tenants = nil
 		return
 	}
@@ -145,7 +145,7 @@ func (c *storedCounts) renew(ctx context.Context, js jetstream.JetStream) {
 	}
 	tenants := make(map[string]int, len(info.State.Subjects))
 	for subject, count := range info.State.Subjects {
-		tenants[strings.TrimPrefix(subject, deadLetters)] = int(count) //nolint:gosec // far below 2^63
+		tenants[strings.TrimPrefix(subject, deadLetters)] = int(count)
 	}
 	c.tenants = largest(tenants, shownTenants)
 }

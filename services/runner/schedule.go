@@ -78,7 +78,7 @@ func (w *worker) due(ctx context.Context, msg jetstream.Msg) {
 	}
 	failed := 0
 	if meta, err := msg.Metadata(); err == nil {
-		work.Time, failed = meta.Timestamp, int(meta.NumDelivered)-1 //nolint:gosec // small
+		work.Time, failed = meta.Timestamp, int(meta.NumDelivered)-1
 	}
 	if ended, again := w.workDue(ctx, work, try{failed: failed}); !ended {
 		_ = msg.NakWithDelay(again) // if it is lost, ackWait delivers it again

@@ -53,7 +53,7 @@ func (a *attempts) message() *adminv1.WorkflowAttempts {
 	out := &adminv1.WorkflowAttempts{
 		Step:      a.Step,
 		Failed:    int32(a.Failed),
-		LastError: a.Error, //nolint:gosec // far below 2^31
+		LastError: a.Error,
 		First:     timestamppb.New(a.First),
 		Last:      timestamppb.New(a.Last),
 	}

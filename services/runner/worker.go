@@ -136,7 +136,7 @@ func (w *worker) take(
 			return fmt.Errorf("consumer %s: %w", name, err)
 		}
 		if meta, err := msg.Metadata(); err == nil {
-			w.waiting.Store(int64(meta.NumPending)) //nolint:gosec // far below 2^63
+			w.waiting.Store(int64(meta.NumPending))
 		}
 		working.Go(func() error {
 			w.whileAlive(msg, func() { w.inTurn(ctx, msg, work) })
@@ -207,7 +207,7 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.NakWithDelay(handedBackWait) // if it is lost, ackWait redelivers it
 		return
 	}
-	ended, again := w.workTrigger(ctx, event, try{failed: int(meta.NumDelivered) - 1}) //nolint:gosec // small
+	ended, again := w.workTrigger(ctx, event, try{failed: int(meta.NumDelivered) - 1})
 	if !ended {
 		_ = msg.NakWithDelay(again) // if it is lost, ackWait redelivers the event
 		return

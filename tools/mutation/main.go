@@ -135,7 +135,7 @@ func (r *runner) mutate(ctx context.Context, dir string) error {
 			}
 		}
 	}
-	random := rand.New(rand.NewPCG(r.seed, 1)) //nolint:gosec // an order, not a secret
+	random := rand.New(rand.NewPCG(r.seed, 1))
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	fmt.Printf("%s: %d mutants, tests take %v\n", dir, len(all), took.Round(100*time.Millisecond))
 	for i, m := range all {
@@ -192,7 +192,7 @@ func (r *runner) test(ctx context.Context, dir string, flags ...string) ([]byte,
 	if r.run != "" {
 		args = append(args, "-run", r.run)
 	}
-	command := exec.CommandContext(ctx, "go", append(args, ".")...) //nolint:gosec // the flags are this program's own
+	command := exec.CommandContext(ctx, "go", append(args, ".")...)
 	command.Dir = dir
 	return command.CombinedOutput()
 }

@@ -114,12 +114,12 @@ func (c *conn) start() {
 		http2.Setting{
 			ID:  http2.SettingInitialWindowSize,
 			Val: uint32(c.channel.config.StreamWindow),
-		}, //nolint:gosec // a bound of megabytes
+		},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderBytes},
 	))
 	c.queueControl(
 		c.control.WriteWindowUpdate(0, uint32(c.channel.config.ConnWindow-firstWindow)),
-	) //nolint:gosec // as above
+	)
 	c.alive = time.AfterFunc(c.pingAfter, c.checkAlive)
 	c.channel.running.Go(c.write)
 	c.channel.running.Go(c.read)

@@ -72,7 +72,7 @@ func (c *conn) data(f *http2.DataFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if granted > 0 {
-		c.queueControl(c.control.WriteWindowUpdate(f.StreamID, uint32(granted))) //nolint:gosec // at most a window
+		c.queueControl(c.control.WriteWindowUpdate(f.StreamID, uint32(granted)))
 	}
 	c.grantConn(int(f.Length))
 	return err
@@ -82,7 +82,7 @@ func (c *conn) data(f *http2.DataFrame) error {
 // bounds a slow reader, which must not block other streams. c.mu is held.
 func (c *conn) grantConn(length int) {
 	if c.credit += length; c.credit >= c.channel.config.ConnWindow/4 {
-		c.queueControl(c.control.WriteWindowUpdate(0, uint32(c.credit))) //nolint:gosec // at most a window
+		c.queueControl(c.control.WriteWindowUpdate(0, uint32(c.credit)))
 		c.credit = 0
 	}
 }
@@ -166,7 +166,7 @@ func (c *conn) grantStream(s *Stream, more int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.streams[s.id] == s {
-		c.queueControl(c.control.WriteWindowUpdate(s.id, uint32(more))) //nolint:gosec // at most a window
+		c.queueControl(c.control.WriteWindowUpdate(s.id, uint32(more)))
 	}
 }
 

@@ -765,7 +765,7 @@ func TestHeaderBlocks_RoundTrip(t *testing.T) {
 				hpack.HeaderField{Name: fmt.Sprint("more-", more, "-", phase), Value: strings.Repeat("v", more)})
 		}
 		if round%20 == 10 { // smaller and larger
-			size := uint32(round * 7 % firstTable) //nolint:gosec // of a test
+			size := uint32(round * 7 % firstTable)
 			out.limit(size)
 			decoder.SetAllowedMaxDynamicTableSize(size)
 		}

@@ -68,7 +68,7 @@ func (h *outbound) sizeOf(fields []hpack.HeaderField, path string) uint64 {
 			size += len(field.Name) + len(field.Value) + fieldOverhead
 		}
 	}
-	return uint64(size) //nolint:gosec // positive
+	return uint64(size)
 }
 
 // encode encodes a call's header block. remaining is the time until its deadline; 0: none.

@@ -179,7 +179,7 @@ func (p *peer) left() error {
 
 // framed is a message with its prefix.
 func framed(message string) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...) //nolint:gosec // of tests
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
 }
 
 // calling begins calls: a [Channel], or one of a path.

@@ -386,7 +386,7 @@ func (m *message) add(part []byte, most int, memory *memory) (int, error) {
 			return 0, ErrCompressed
 		}
 		size := binary.BigEndian.Uint32(m.prefix[1:])
-		if uint64(size) > uint64(most) { //nolint:gosec // positive
+		if uint64(size) > uint64(most) {
 			return 0, ErrTooLarge
 		}
 		if m.size = int(size); m.size > 0 {

@@ -85,7 +85,7 @@ func (c *conn) unqueue() {
 func (c *conn) offer(s *Stream, message []byte, last bool) bool {
 	s.pending, s.last = message, last
 	s.head = s.prefix[:]
-	binary.BigEndian.PutUint32(s.prefix[1:], uint32(len(message))) //nolint:gosec // at most a message's bound
+	binary.BigEndian.PutUint32(s.prefix[1:], uint32(len(message)))
 	if len(c.queue) == 0 && c.pump(s) {
 		return true
 	}
@@ -156,6 +156,6 @@ func (c *conn) appendHeaders(id uint32, block []byte) {
 
 // appendFrame appends a frame header (RFC 9113 §4.1).
 func appendFrame(to []byte, length int, kind http2.FrameType, flags http2.Flags, stream uint32) []byte {
-	to = append(to, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags)) //nolint:gosec // 24 bits
+	to = append(to, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags))
 	return binary.BigEndian.AppendUint32(to, stream)
 }

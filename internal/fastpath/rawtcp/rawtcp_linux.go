@@ -46,8 +46,11 @@ func (o *operation) init(trap uintptr, wait func(func(uintptr) bool) error) {
 	o.try = func(fd uintptr) bool {
 		o.n, o.errno = 0, syscall.EINTR
 		for o.errno == syscall.EINTR {
-			o.n, _, o.errno = syscall.RawSyscall(o.trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.bytes))),
-				uintptr(len(o.bytes))) //nolint:gosec // as package syscall calls them
+			o.n, _, o.errno = syscall.RawSyscall(
+				o.trap, fd,
+				uintptr(unsafe.Pointer(unsafe.SliceData(o.bytes))), //nolint:gosec // as package syscall does
+				uintptr(len(o.bytes)),
+			)
 		}
 		return o.errno != syscall.EAGAIN
 	}
@@ -64,7 +67,7 @@ func (o *operation) do(p []byte) (int, error) {
 	case o.errno != 0:
 		return 0, o.errno
 	}
-	return int(o.n), nil //nolint:gosec // at most len(p)
+	return int(o.n), nil
 }
 
 // Read implements [io.Reader].

@@ -26,7 +26,7 @@ func TestLog_AnswersMoveToBlocksInJournalOrder(t *testing.T) {
 			for n := range 64 {
 				key := fmt.Sprintf("key-%d", first+n)
 				if !b.has(hashOf(key)) ||
-					b.answers[key].FirstSequence != uint64(10*(first+n+1)) { //nolint:gosec // small
+					b.answers[key].FirstSequence != uint64(10*(first+n+1)) {
 					t.Fatalf("%d commands: block %d does not have %s", test.commands, at, key)
 				}
 			}

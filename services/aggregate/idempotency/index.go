@@ -44,7 +44,7 @@ func newIndex(blocks []*block) *blockIndex {
 	for n, b := range blocks {
 		x.firsts = append(x.firsts, b.first)
 		for _, h := range b.hashes {
-			entries = append(entries, entry{h, uint8(n)}) //nolint:gosec // at most indexBlocks
+			entries = append(entries, entry{h, uint8(n)})
 		}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.hash, b.hash) })

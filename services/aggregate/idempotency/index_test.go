@@ -35,7 +35,7 @@ func TestBlockIndex_FindsTheBlocksOfAKey(t *testing.T) {
 	for n := range indexBlocks * blockAnswers {
 		blocks := slices.Collect(parsed.find(hashOf(fmt.Sprintf("key-%d", n))))
 		if want := uint64(10 * (n/blockAnswers*blockAnswers + 1)); !slices.Contains(blocks, want) ||
-			len(blocks) > 2 { //nolint:gosec // small
+			len(blocks) > 2 {
 			t.Fatalf("key-%d may be in blocks %d, want %d", n, blocks, want)
 		}
 	}
@@ -84,7 +84,7 @@ func TestLog_IndexesBeyondTheBoundAreForgotten(t *testing.T) {
 	l := newLogs(t, newMemory()).New(wallet)
 	for n := range maxIndexes + 3 {
 		l.blocks = []*block{nil}
-		(&blockIndex{firsts: []uint64{uint64(n)}}).stored(l) //nolint:gosec // small
+		(&blockIndex{firsts: []uint64{uint64(n)}}).stored(l)
 	}
 	if len(l.indexes) != maxIndexes || l.indexes[0] != 3 || l.indexes[maxIndexes-1] != maxIndexes+2 {
 		t.Errorf("%d indexes from %d on are known", len(l.indexes), l.indexes[0])

@@ -28,7 +28,7 @@ func TestLog_FindReturnsAnswersOfAllAges(t *testing.T) {
 	}
 	for n := range commands {
 		known, ok, err := l.Find(t.Context(), fmt.Sprintf("key-%d", n))
-		want := Answer{Fingerprint: "f", FirstSequence: uint64(10 * (n + 1)), Events: 1} //nolint:gosec // small
+		want := Answer{Fingerprint: "f", FirstSequence: uint64(10 * (n + 1)), Events: 1}
 		if err != nil || !ok || known != want {
 			t.Fatalf("command %d of %d: %v, %v, %v", n, commands, known, ok, err)
 		}
@@ -68,7 +68,7 @@ func TestLog_EventsOfOneCommandAreOneAnswer(t *testing.T) {
 	l := newLogs(t, newMemory()).New(wallet)
 	for n := range 3 {
 		e := event(0)
-		e.Sequence += uint64(n) //nolint:gosec // small
+		e.Sequence += uint64(n)
 		l.Record(e)
 	}
 	l.Record(journal.Event{Sequence: 50, Time: time.Now()}) // without a key
@@ -176,7 +176,7 @@ func TestRecords_StoredByEarlierVersions(t *testing.T) {
 	l := newLogs(t, m).New(wallet)
 	for n := range newestAnswers + 2*indexBlocks*blockAnswers {
 		l.Record(journal.Event{
-			Sequence: uint64(n + 2), //nolint:gosec // small
+			Sequence: uint64(n + 2),
 			Time:     time.Now(),
 			Command:  journal.CommandRef{IdempotencyKey: fmt.Sprintf("d-%d", n+1), Fingerprint: fingerprint},
 		})
@@ -192,7 +192,7 @@ func TestRecords_StoredByEarlierVersions(t *testing.T) {
 	for n := range blockAnswers {
 		known, ok, err := reader.Find(t.Context(), fmt.Sprintf("d-%d", n+1))
 		if want := (Answer{Fingerprint: fingerprint, FirstSequence: uint64(n + 2), Events: 1}); err != nil || !ok ||
-			known != want { //nolint:gosec // small
+			known != want {
 			t.Fatalf("d-%d: %v, %v, %v", n+1, known, ok, err)
 		}
 	}

@@ -83,7 +83,7 @@ func newLogs(t testing.TB, store Store) *Logs {
 // event returns the event of today's command n.
 func event(n int) journal.Event {
 	return journal.Event{
-		Sequence: uint64(10 * (n + 1)), //nolint:gosec // small
+		Sequence: uint64(10 * (n + 1)),
 		Time:     time.Now(),
 		Command:  journal.CommandRef{IdempotencyKey: fmt.Sprintf("key-%d", n), Fingerprint: "f"},
 	}

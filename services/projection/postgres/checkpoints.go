@@ -103,7 +103,7 @@ func checkpoints(
 			if errors.Is(err, pgx.ErrNoRows) {
 				return nil
 			}
-			found = append(found, Found{schema, tenant, uint64(max(sequence, 0))}) //nolint:gosec // not negative
+			found = append(found, Found{schema, tenant, uint64(max(sequence, 0))})
 			return err
 		})
 	}

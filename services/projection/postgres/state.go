@@ -91,7 +91,7 @@ func (s *Store) state(
 	if err != nil {
 		return store.State{}, nil, false, err
 	}
-	state.Sequence = uint64(sequence) //nolint:gosec // it was one
+	state.Sequence = uint64(sequence)
 	if eventSequence != sequence {
 		state.EventID = ""
 	}
@@ -109,14 +109,14 @@ func (s *Store) state(
 	_, err = pgx.ForEachRow(rows, []any{&name, &v.Detached, &sequence, &v.EventID, &skips, &v.Failure}, func() error {
 		v.Sequence, v.Skips, v.Failure = uint64(
 			sequence,
-		), uint64(skips), unescape(v.Failure) //nolint:gosec // they were
+		), uint64(skips), unescape(v.Failure)
 		state.Views[name] = v
 		return nil
 	})
 	if err != nil {
 		return store.State{}, nil, false, err
 	}
-	if eventSequence != int64(state.Sequence) { //nolint:gosec // it is one
+	if eventSequence != int64(state.Sequence) {
 		state, distrusted = state.Distrust()
 	}
 	return state, distrusted, true, nil
@@ -142,7 +142,7 @@ func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from store.Sta
 	tenant := s.tenant.String()
 	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
 		writes.Queue(`UPDATE _checkpoint SET sequence = $2, event_id = $3, event_sequence = $2 WHERE _tenant = $1`,
-			tenant, int64(to.Sequence), to.EventID) //nolint:gosec // far below 2^63
+			tenant, int64(to.Sequence), to.EventID)
 	}
 	written := false
 	for name, v := range batch.States() {
@@ -154,7 +154,7 @@ func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from store.Sta
 		writes.Queue(`INSERT INTO _views VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (_tenant, view) DO UPDATE SET
 			apart = EXCLUDED.apart, sequence = EXCLUDED.sequence, event_id = EXCLUDED.event_id, skips = EXCLUDED.skips, failure = EXCLUDED.failure`,
 			tenant, name, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips),
-			escape(v.Failure)) //nolint:gosec // far below 2^63
+			escape(v.Failure))
 	}
 	if written {
 		// From here on this version has written the state: checkpoints of detached views can be trusted.

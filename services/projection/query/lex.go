@@ -133,10 +133,10 @@ func (l *lexer) quoted() (string, error) {
 			return "", mistake(l.at, `"\%c" is not an escape sequence: write a backslash twice`, c)
 		}
 		code, err := strconv.ParseUint(l.source[l.at+2:end], 16, 32)
-		if err != nil || !utf8.ValidRune(rune(code)) || rune(code) == literalStar { //nolint:gosec // 32 bits
+		if err != nil || !utf8.ValidRune(rune(code)) || rune(code) == literalStar {
 			return "", mistake(l.at, "%s is not a character code", l.source[l.at:end])
 		}
-		out.WriteRune(rune(code)) //nolint:gosec // valid
+		out.WriteRune(rune(code))
 		l.at = end
 	}
 	return "", mistake(start, "the string is not closed")

@@ -55,6 +55,6 @@ func (f *Found) read(ctx context.Context) error {
 	).Scan(&sequence, &f.Origin); err != nil {
 		return fmt.Errorf("sqlite: read checkpoint: %w", err)
 	}
-	f.Checkpoint = uint64(max(sequence, 0)) //nolint:gosec // not negative
+	f.Checkpoint = uint64(max(sequence, 0))
 	return nil
 }

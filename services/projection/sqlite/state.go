@@ -53,7 +53,7 @@ func readState(ctx context.Context, q querier) (state store.State, distrusted []
 	if err != nil {
 		return state, nil, fmt.Errorf("sqlite: read checkpoint: %w", err)
 	}
-	state.Sequence = uint64(sequence) //nolint:gosec // it was one
+	state.Sequence = uint64(sequence)
 	if eventSequence != sequence {
 		state.EventID = ""
 	}
@@ -72,13 +72,13 @@ func readState(ctx context.Context, q querier) (state store.State, distrusted []
 		if err := rows.Scan(&name, &v.Detached, &sequence, &v.EventID, &skips, &v.Failure); err != nil {
 			return state, nil, fmt.Errorf("sqlite: read views' records: %w", err)
 		}
-		v.Sequence, v.Skips = uint64(sequence), uint64(skips) //nolint:gosec // they were
+		v.Sequence, v.Skips = uint64(sequence), uint64(skips)
 		state.Views[name] = v
 	}
 	if err := rows.Err(); err != nil {
 		return state, nil, fmt.Errorf("sqlite: read views' records: %w", err)
 	}
-	if eventSequence != int64(state.Sequence) { //nolint:gosec // it is one
+	if eventSequence != int64(state.Sequence) {
 		state, distrusted = state.Distrust()
 	}
 	return state, distrusted, nil
@@ -95,7 +95,7 @@ func readSequence(ctx context.Context, q querier) (state store.State, err error)
 		state, _, err = readState(ctx, q)
 		return state, err
 	}
-	state.Sequence = uint64(sequence) //nolint:gosec // it was one
+	state.Sequence = uint64(sequence)
 	return state, nil
 }
 
@@ -105,7 +105,7 @@ func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.
 		if _, err := tx.ExecContext(
 			ctx, `UPDATE "_checkpoint" SET sequence = ?1, event_id = ?2, event_sequence = ?1`, int64(to.Sequence),
 			to.EventID,
-		); err != nil { //nolint:gosec // far below 2^63
+		); err != nil {
 			return fmt.Errorf("sqlite: checkpoint: %w", err)
 		}
 	}
@@ -116,7 +116,7 @@ func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.
 		if v.Recorded() {
 			statement = `INSERT OR REPLACE INTO "_views" VALUES (?1, ?2, ?3, ?4, ?5, ?6)`
 			args = append(args, v.Detached, int64(v.Sequence), v.EventID, int64(v.Skips),
-				v.Failure) //nolint:gosec // far below 2^63
+				v.Failure)
 		}
 		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
 			return fmt.Errorf("sqlite: write the record of view %s: %w", name, err)
