@@ -177,7 +177,9 @@ func turns(group []*contestant, round int) []*contestant {
 // each round says: both had the same machine then.
 func printTable(title string, group []*contestant, results map[string]*measured) {
 	fmt.Printf(
-		"**%s**\n\n| | calls/s | CPU µs per call | Headgate's share of it | objects per call | p50 / p99 / p99.9 at half | the same at the slowest's half | p99 added to direct there | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n",
+		"**%s**\n\n| | calls/s | CPU µs per call | Headgate's share of it | objects per call | p50 / p99 / p99.9 at "+
+			"half | the same at the slowest's half | p99 added to direct there | peak MiB "+
+			"|\n|---|---|---|---|---|---|---|---|---|\n",
 		title,
 	)
 	ours, direct := results["headgate"], results["direct"]

@@ -49,7 +49,9 @@ func (c *platformCommand) Run(ctx context.Context) (err error) {
 	fmt.Printf("%s · %d cores · every write synced · %.0f commands per second\n\n", runtime.Version(), runtime.NumCPU(),
 		c.Rate)
 	fmt.Printf(
-		"| watchers | acknowledged after p50 / p99 | read with its position after p50 / p99 | watched after the acknowledgement p50 / p99 / most | changes delivered a second | CPU of all roles | resident |\n|---|---|---|---|---|---|---|\n",
+		"| watchers | acknowledged after p50 / p99 | read with its position after p50 / p99 | watched after the " +
+			"acknowledgement p50 / p99 / most | changes delivered a second | CPU of all roles | resident " +
+			"|\n|---|---|---|---|---|---|---|\n",
 	)
 	names, plotted := []string{}, map[string][]float64{}
 	for _, watchers := range c.Watchers {

@@ -200,7 +200,8 @@ func (r *routing) fill(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf(
-		"Placing all of them took NATS %.1f s; the gateway routed by the last one %.0f ms after it was stored, and had %.0f MiB more than before (%.0f to %.0f).\n\n",
+		"Placing all of them took NATS %.1f s; the gateway routed by the last one %.0f ms after it was stored, and "+
+			"had %.0f MiB more than before (%.0f to %.0f).\n\n",
 		kept.Seconds(), 1000*(time.Since(began)-kept).Seconds(), float64(after-before)/(1<<20), float64(before)/(1<<20),
 		float64(after)/(1<<20),
 	)
@@ -359,7 +360,9 @@ func (r *routing) propagation(ctx context.Context) error {
 	}
 	stop()
 	fmt.Printf(
-		"A stored placement takes effect at the gateway after %.1f ms (p50) and %.1f ms (p99), the answer of the first call that it routes included, while %d others per second change; the gateway uses %.0f %% of a core.\n",
+		"A stored placement takes effect at the gateway after %.1f ms (p50) and %.1f ms (p99), the answer of the "+
+			"first call that it routes included, while %d others per second change; the gateway uses %.0f %% of a "+
+			"core.\n",
 		took.at(50), took.at(99), r.Churn, 100*(now-used).Seconds()/time.Since(began).Seconds(),
 	)
 	return <-ended

@@ -60,7 +60,9 @@ const runnerModel = document + `workflows:
 func (c *runnerCommand) Run(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
 	fmt.Printf(
-		"| tenants | past triggers | all took effect | restart: listens | restart: a trigger of each tenant took effect (CPU) | one trigger while idle: p50 / p99 | resident | goroutines | descriptors | consumers of EVENTS, WORK | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+		"| tenants | past triggers | all took effect | restart: listens | restart: a trigger of each tenant took " +
+			"effect (CPU) | one trigger while idle: p50 / p99 | resident | goroutines | descriptors | consumers of " +
+			"EVENTS, WORK | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
 	)
 	series := map[string][]float64{}
 	var names []string
@@ -71,7 +73,8 @@ func (c *runnerCommand) Run(ctx context.Context) error {
 		}
 		slices.Sort(row.single)
 		fmt.Printf(
-			"| %d | %d | %.1f s | %.1f s | %.1f s (%.1f s) | %.1f / %.1f ms | %d MiB (peak %d) | %d | %d | %d, %d | %.1f %% |\n",
+			"| %d | %d | %.1f s | %.1f s | %.1f s (%.1f s) | %.1f / %.1f ms | %d MiB (peak %d) | %d | %d | %d, %d | "+
+				"%.1f %% |\n",
 			n, n*c.Events, row.past.Seconds(), row.listens.Seconds(), row.restart.Seconds(), row.restartCPU.Seconds(),
 			milliseconds(row.single[len(row.single)/2]), milliseconds(row.single[len(row.single)*99/100]),
 			row.resident>>20, row.peak>>20, row.goroutines, row.files,

@@ -122,7 +122,8 @@ func (n *node) serve(_ any, stream grpc.ServerStream) error {
 		return err
 	}
 	method, _ := grpc.MethodFromServerStream(stream)
-	query, watch := method == gatewayv1connect.QueryServiceQueryProcedure, method == gatewayv1connect.QueryServiceWatchProcedure
+	query := method == gatewayv1connect.QueryServiceQueryProcedure
+	watch := method == gatewayv1connect.QueryServiceWatchProcedure
 	if query {
 		n.attempts.Add(1)
 	}

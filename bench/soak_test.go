@@ -245,7 +245,8 @@ func (s *soak) hold(t *testing.T, name string, begin func()) *period {
 		s.periods = append(s.periods, p)
 	}
 	t.Logf(
-		"%-26s %6d calls, others p99 %6.1f ms, affected p99 %7.1f ms, failed %d others, %d affected %v, %.0f MiB, %.0f goroutines",
+		"%-26s %6d calls, others p99 %6.1f ms, affected p99 %7.1f ms, failed %d others, %d affected %v, %.0f MiB, "+
+			"%.0f goroutines",
 		p.name, p.calls, ms(p.others, 99), ms(p.affected, 99), p.failed, p.failedSick, p.errors, p.memory/(1<<20),
 		p.goroutines,
 	)
@@ -531,7 +532,9 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 	var table strings.Builder
 	fmt.Fprintf(
 		&table,
-		"| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, affected | refused | streams ended | last failure after | most at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+		"| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, "+
+			"affected | refused | streams ended | last failure after | most at the node in half a second | MiB | "+
+			"goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
 	)
 	for i, p := range s.periods {
 		most := p.most()
@@ -542,7 +545,8 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 		amplified := float64(p.attempts) / max(float64(p.calls), 1)
 		fmt.Fprintf(
 			&table,
-			"| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %s | %.1f s | %d | %.0f | %.0f |\n",
+			"| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %s | %.1f s | %d | %.0f | "+
+				"%.0f |\n",
 			p.name, float64(p.calls)/p.took.Seconds(), amplified,
 			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(s.quietBeside(i), 99), ms(p.affected, 50),
 			ms(p.affected, 99), p.failed, p.failedSick, p.shed, endings(p.ended), p.recovered.Seconds(), most,

@@ -54,7 +54,8 @@ type tenantsRow struct {
 func (c *tenantsCommand) Run(ctx context.Context) error {
 	ctx = contextkit.PlatformContext(ctx)
 	fmt.Printf(
-		"| tenants | events | first build | start: listens | start: all tenants ready (CPU) | resident | goroutines | descriptors | logs left | consumers | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+		"| tenants | events | first build | start: listens | start: all tenants ready (CPU) | resident | goroutines " +
+			"| descriptors | logs left | consumers | CPU idle |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
 	)
 	series := map[string][]float64{}
 	var names []string

@@ -14,7 +14,8 @@ import (
 var (
 	// ErrNoContext: no RequestContext was put into the context at all.
 	ErrNoContext = errors.New(
-		"contextkit: the context carries no request context: enter through a contextkit interceptor or use PlatformContext",
+		"contextkit: the context carries no request context: enter through a contextkit interceptor or use " +
+			"PlatformContext",
 	)
 	// ErrNoTenant: neither a tenant nor the explicit platform scope.
 	ErrNoTenant = errors.New(

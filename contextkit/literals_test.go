@@ -52,7 +52,8 @@ func TestKinds_AreNamedByConstants(t *testing.T) {
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			if text, literal := textOf(n); contextkit.Kind(text).Platform() && otherNames[path] != text {
-				t.Errorf("%s writes %s: use contextkit's constant of the kind", set.Position(literal.Pos()), literal.Value)
+				t.Errorf("%s writes %s: use contextkit's constant of the kind", set.Position(literal.Pos()),
+					literal.Value)
 			}
 			return true
 		})

@@ -83,7 +83,8 @@ func (rc *RequestContext) extract(md Metadata) (err error) {
 // contractValues are the contract's values in metadata.
 type contractValues struct {
 	tenant, correlation, request, causation, depth, traceparent, tracestate, traceID []string
-	plain                                                                            bool // there is nothing that the gateway forwards
+	// there is nothing that the gateway forwards
+	plain bool
 }
 
 // readContract reads metadata: Connect's headers in one pass, since most calls have few headers.

@@ -284,7 +284,8 @@ func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 		defer conn.Close()
 		fmt.Fprintf(
 			conn,
-			"POST /v1/query/wallets HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: 100\r\nAuthorization: %s\r\n\r\n{",
+			"POST /v1/query/wallets HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: "+
+				"100\r\nAuthorization: %s\r\n\r\n{",
 			token,
 		)
 		conns = append(conns, conn)

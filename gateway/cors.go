@@ -112,7 +112,8 @@ func (o Origin) validate() error {
 		strings.ContainsFunc(o.Origin, func(r rune) bool { return r > '~' }) ||
 		u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" || strings.HasSuffix(u.Host, ":") {
 		return fmt.Errorf(
-			"no browser sends the origin %q: write it in lower case, in ASCII (punycode), and without the scheme's default port",
+			"no browser sends the origin %q: write it in lower case, in ASCII (punycode), and without the scheme's "+
+				"default port",
 			o.Origin,
 		)
 	}

@@ -469,7 +469,8 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 			}
 			fmt.Fprintf(
 				conn,
-				"%s HTTP/1.1\r\nHost: gateway\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
+				"%s HTTP/1.1\r\nHost: gateway\r\nAuthorization: %s\r\nContent-Type: "+
+					"application/json\r\nContent-Length: %d\r\n"+
 					"Connection: keep-alive, x-ONE ,\tX-Two\r\nconnection: x-three, authorization, traceparent\r\n"+
 					"X-One: 1\r\nX-Two: 2\r\nX-Three: gr\xfcn\r\nX-Four: 4\r\n\r\n%s", request, token, len(body), body,
 			)

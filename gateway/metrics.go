@@ -43,7 +43,10 @@ func newCounters(metrics prometheus.Registerer) *counters {
 		streams: prometheus.NewCounterVec(
 			prometheus.CounterOpts{
 				Name: "headgate_streams_ended_total",
-				Help: "Upstream streams that have ended, by reason. completed and client: the node or the client ended it; credential: the credential expired or was revoked; suspended: the tenant was suspended; exhausted: a bound was reached, such as that of a client that does not read; node: the node was lost or answered UNAVAILABLE; deadline; error: any other.",
+				Help: "Upstream streams that have ended, by reason. completed and client: the node or the client " +
+					"ended it; credential: the credential expired or was revoked; suspended: the tenant was " +
+					"suspended; exhausted: a bound was reached, such as that of a client that does not read; node: " +
+					"the node was lost or answered UNAVAILABLE; deadline; error: any other.",
 			},
 			[]string{"reason"},
 		),
@@ -169,14 +172,16 @@ var (
 		"kind", "endpoint")
 	nodeReady = describe(
 		"headgate_node_ready",
-		"1 while the node is ready; 0 while it is not ready, or lost: its announcements stopped without a shutdown and it does not answer.",
+		"1 while the node is ready; 0 while it is not ready, or lost: its announcements stopped without a shutdown "+
+			"and it does not answer.",
 		"kind", "node",
 	)
 	kindDegraded = describe("headgate_kind_degraded",
 		"1 while no node of the kind is ready, so that its methods are rejected.", "kind")
 	tenantLimited = describe(
 		"headgate_tenant_limited",
-		"Calls of the tenant rejected by its own limits in the last 30 to 60 seconds, for the ten tenants with the most.",
+		"Calls of the tenant rejected by its own limits in the last 30 to 60 seconds, for the ten tenants with the "+
+			"most.",
 		"tenant",
 	)
 	routingEpoch     = describe("headgate_routing_epoch", "Change counter of the routing table.")

@@ -158,7 +158,8 @@ func TestREST_MalformedChunksAreInvalidArgument(t *testing.T) {
 			defer conn.Close()
 			_, err = fmt.Fprintf(
 				conn,
-				"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%s",
+				"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Type: "+
+					"application/json\r\nTransfer-Encoding: chunked\r\n\r\n%s",
 				path, s.token(t, "acme", "shapes.read", "shapes.write"), chunks,
 			)
 			if err != nil {

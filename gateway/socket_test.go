@@ -418,7 +418,8 @@ func TestPaths_HaveOneMeaning(t *testing.T) {
 		// A raw request: net/http's client would clean the path.
 		_, err = fmt.Fprintf(
 			conn,
-			"POST %s HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: %s\r\nContent-Length: 2\r\n\r\n{}",
+			"POST %s HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: "+
+				"%s\r\nContent-Length: 2\r\n\r\n{}",
 			path, token,
 		)
 		if err != nil {

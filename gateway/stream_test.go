@@ -242,7 +242,8 @@ func TestRule_ResponseBodyIsOneField(t *testing.T) {
 	if err := json.Unmarshal([]byte(document), &doc); err != nil {
 		t.Fatal(err)
 	}
-	if schema := doc.Paths["/v1/positions/rooms/{rooms}"]["get"].Responses["200"].Content["application/x-ndjson"].Schema; schema["type"] != "string" {
+	answers := doc.Paths["/v1/positions/rooms/{rooms}"]["get"].Responses
+	if schema := answers["200"].Content["application/x-ndjson"].Schema; schema["type"] != "string" {
 		t.Errorf("the response is described as %v", schema)
 	}
 }

@@ -226,7 +226,8 @@ func (e *edge) sendRaw(t *testing.T, token string, headers [][2]string) error {
 	var text strings.Builder
 	fmt.Fprintf(
 		&text,
-		"POST /v1/query/wallets HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: %s\r\nContent-Length: 2\r\n",
+		"POST /v1/query/wallets HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: "+
+			"%s\r\nContent-Length: 2\r\n",
 		token,
 	)
 	for _, header := range headers {

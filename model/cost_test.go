@@ -111,7 +111,9 @@ func TestPayload_TextTooLongForPatternIsRejected(t *testing.T) {
 	m, err := model.Parse(
 		"m",
 		[]byte(
-			"model: m\naggregates: {a: {commands: {x: {payload: {type: object, properties: {s: {type: string, pattern: '^((a{30}){30})*$'}, t: {type: string, pattern: '^a*$'}}}, emit: [{event: e}]}}, evolve: {e: {}}}}\n",
+			"model: m\naggregates: {a: {commands: {x: {payload: {type: object, properties: {s: {type: string, "+
+				"pattern: '^((a{30}){30})*$'}, t: {type: string, pattern: '^a*$'}}}, emit: [{event: e}]}}, evolve: "+
+				"{e: {}}}}\n",
 		),
 	)
 	if err != nil {

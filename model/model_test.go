@@ -111,13 +111,16 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 		{
 			"workflow with an unknown command",
 			head +
-				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - name: s\n        submit: {aggregate: thing, id: meta.aggregate_id, command: brake}\n",
+				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - name: s\n        submit: {aggregate: " +
+				"thing, id: meta.aggregate_id, command: brake}\n",
 			`broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake"`,
 		},
 		{
 			"two steps of one name",
 			head +
-				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: meta.aggregate_id, command: make}}\n",
+				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: " +
+				"meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: " +
+				"meta.aggregate_id, command: make}}\n",
 			`broken.yaml:13: workflows.w.steps[1].name: duplicate step name "s"`,
 		},
 		{
@@ -127,7 +130,8 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 		{
 			"version without upcasts",
 			head + "    events:\n      made: {version: 3, upcasts: [{from: 1, set: {n: event.n}}]}\n",
-			"broken.yaml:9: aggregates.thing.events.made: version 3 needs an upcast from each version before it, and there are 1",
+			"broken.yaml:9: aggregates.thing.events.made: version 3 needs an upcast from each version before it, and " +
+				"there are 1",
 		},
 		{
 			"upcasts out of order", head + "    events:\n      made: {version: 2, upcasts: [{from: 2}]}\n",

@@ -39,7 +39,8 @@ func TestParseDuration_AcceptsGoDaysAndISO8601(t *testing.T) {
 // workflow returns a model with a workflow that has further members.
 func workflow(members string) []byte {
 	return []byte(
-		"model: m\naggregates:\n  o:\n    commands:\n      go: {emit: [{event: went}]}\n    evolve: {went: {k: event.k}}\n" +
+		"model: m\naggregates:\n  o:\n    commands:\n      go: {emit: [{event: went}]}\n    evolve: {went: {k: " +
+			"event.k}}\n" +
 			"workflows:\n  w:\n    on: o.went\n" + members,
 	)
 }

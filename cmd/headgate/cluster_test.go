@@ -620,7 +620,8 @@ func (c *cluster) callDirectly(ctx context.Context, t *testing.T, authority *tls
 		}
 		if counts[subject] != 1 || record.Decision != want.Decision || record.Principal != want.Principal ||
 			record.Code != want.Code ||
-			record.Procedure != "/aggregate.gateway.v1.CommandService/GetAggregate" || record.Tenant != "acme" || record.Client != "127.0.0.1" {
+			record.Procedure != "/aggregate.gateway.v1.CommandService/GetAggregate" || record.Tenant != "acme" ||
+			record.Client != "127.0.0.1" {
 			t.Errorf("%s has %d records, the last %+v", subject, counts[subject], record)
 		}
 	}

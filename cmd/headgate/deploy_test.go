@@ -135,7 +135,8 @@ func TestDeploy_SystemdUnitsAreValid(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), analyze, args...)
 		cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")
 		output, err := cmd.CombinedOutput()
-		if err != nil || args[0] == "verify" && strings.Contains(string(output), dir) { // it exits with 0 after warnings
+		// it exits with 0 after warnings
+		if err != nil || args[0] == "verify" && strings.Contains(string(output), dir) {
 			t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, output)
 		}
 	}

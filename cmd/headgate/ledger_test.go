@@ -114,7 +114,8 @@ func (w *walk) submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*agg
 			return true, nil
 		}
 		switch connect.CodeOf(err) {
-		case connect.CodeUnavailable, connect.CodeUnknown, connect.CodeInternal, connect.CodeDeadlineExceeded, connect.CodeCanceled, connect.CodeResourceExhausted:
+		case connect.CodeUnavailable, connect.CodeUnknown, connect.CodeInternal, connect.CodeDeadlineExceeded,
+			connect.CodeCanceled, connect.CodeResourceExhausted:
 			return false, err
 		case connect.CodeAborted:
 			// A lost race without expected_version asks to be repeated.

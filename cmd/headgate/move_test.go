@@ -42,7 +42,8 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 		c.further(
 			t, "gateway", "gateway-2",
 			fmt.Sprintf(
-				"  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, audience: headgate, keys: %q}",
+				"  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, "+
+					"audience: headgate, keys: %q}",
 				listen, filepath.Join(c.dir, "keys.json"),
 			),
 		),
@@ -147,7 +148,8 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 		c.further(
 			t, "gateway", "gateway-3",
 			fmt.Sprintf(
-				"  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, audience: headgate, keys: %q}",
+				"  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  auth: {issuer: headgate-dev, "+
+					"audience: headgate, keys: %q}",
 				late, filepath.Join(c.dir, "keys.json"),
 			),
 		),

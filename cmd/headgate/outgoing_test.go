@@ -176,7 +176,8 @@ func TestOutgoing_EveryCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
 	for where, at := range found {
 		if _, known := outgoing[where]; !known {
 			t.Errorf(
-				"%s: %s: something leaves the process here: say what makes it carry the contract, and show it by a test",
+				"%s: %s: something leaves the process here: say what makes it carry the contract, and show it "+
+					"by a test",
 				at, where,
 			)
 		}

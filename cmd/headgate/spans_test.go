@@ -67,7 +67,8 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 		}
 		return text
 	}
-	const quiet, command, transfer, query = "11111111111111111111111111111111", "22222222222222222222222222222222", "33333333333333333333333333333333", "44444444444444444444444444444444"
+	const quiet, command, transfer, query = "11111111111111111111111111111111", "22222222222222222222222222222222",
+		"33333333333333333333333333333333", "44444444444444444444444444444444"
 	call(quiet, "00", "/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`)
 	call(quiet, "00", "/v1/commands/wallet/b/open", `{"payload":{"owner":"Bob"}}`)
 	call(command, "01", "/v1/commands/wallet/a/deposit", `{"payload":{"amount":100}}`)
@@ -90,9 +91,10 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 		decided  = asks + " / headgate-aggregate aggregate.gateway.v1.CommandService/Submit"
 		appended = decided + " / headgate-aggregate publish " + events
 		seen     = appended + " / headgate-projection process " + events
-		sends    = "headgate-runner aggregate.gateway.v1.CommandService/Submit / headgate-gateway aggregate.gateway.v1.CommandService/Submit"
-		query1   = "headgate-gateway POST /v1/query/{view}"
-		query2   = query1 + " / headgate-gateway projection.gateway.v1.QueryService/Query"
+		sends    = "headgate-runner aggregate.gateway.v1.CommandService/Submit / headgate-gateway " +
+			"aggregate.gateway.v1.CommandService/Submit"
+		query1 = "headgate-gateway POST /v1/query/{view}"
+		query2 = query1 + " / headgate-gateway projection.gateway.v1.QueryService/Query"
 	)
 	if got := paths(t, spans, quiet, parent); len(got) > 0 {
 		t.Errorf("a trace that is not sampled is exported: %q", got)

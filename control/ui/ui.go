@@ -22,7 +22,8 @@ var built embed.FS
 // policy lets the pages run their own scripts and talk to where they come from, and
 // nothing else (W3C Content Security Policy Level 3). Styles may stand in elements:
 // the chart library sets them.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
+	"connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Handler serves the pages under /ui/. A path that is no file is the application's:
 // it gets the page, so that every place in it has an address.

@@ -39,7 +39,8 @@ func newCounters() *counters {
 		suppressed: prometheus.NewCounter(
 			prometheus.CounterOpts{
 				Name: "headgate_audit_suppressed_total",
-				Help: "Denials, and operators' calls for tenants, that were not recorded because their caller or account exceeded the rate; the caller's next record has their number.",
+				Help: "Denials, and operators' calls for tenants, that were not recorded because their caller or " +
+					"account exceeded the rate; the caller's next record has their number.",
 			},
 		),
 	}

@@ -150,7 +150,8 @@ func (claimCosts) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint6
 		if len(args) == 2 { // RE2: at most one step per byte and instruction
 			size = (sizeOf(args[0]) + 1) * (sizeOf(args[1]) + 1) / 4
 		}
-	case operators.Equals, operators.NotEquals, operators.In, "contains", "startsWith", "endsWith", "size", "int", "uint", "double", "string",
+	case operators.Equals, operators.NotEquals, operators.In, "contains", "startsWith", "endsWith", "size", "int",
+		"uint", "double", "string",
 		"bytes", "timestamp", "duration", "words", "split", "rights", "tenants", "lookup":
 		for _, arg := range args {
 			size += sizeOf(arg)
@@ -158,7 +159,7 @@ func (claimCosts) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint6
 	default:
 		return nil // as CEL charges it
 	}
-	units := 1 + uint64(size)/bytesPerUnit //nolint:gosec // not negative
+	units := 1 + uint64(size)/bytesPerUnit
 	return &units
 }
 

@@ -3,8 +3,8 @@
 //
 // A token is accepted only if its signature, issuer, audience and times are valid under an
 // asymmetric algorithm of the allow-list, with the key that its kid names among those of its
-// issuer; the key determines the algorithm, never the token. A token has one accepted text. An API key is accepted, by the hash of
-// its secret, while its source contains it unchanged. Authorization is left to the callers, with
+// issuer; the key determines the algorithm, never the token. A token has one accepted text. An API key is accepted, by
+// the hash of its secret, while its source contains it unchanged. Authorization is left to the callers, with
 // [Principal.Allows].
 //
 // Sources: RFC 7519 (JWT), RFC 7515 (JWS), RFC 8725 (JWT best current practices),

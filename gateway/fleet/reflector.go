@@ -39,8 +39,8 @@ type Node struct {
 
 // Catalog is the part of a gateway that serves described services.
 type Catalog interface {
-	// Describe serves the services of a descriptor set in place of the services that the node described before. started is
-	// when the node started.
+	// Describe serves the services of a descriptor set in place of the services that the node described before. started
+	// is when the node started.
 	Describe(node string, kind contextkit.Kind, started time.Time, set []byte) error
 	// SetUndescribed reports a kind as degraded because none of the node's services is served; "" ends the report.
 	SetUndescribed(node string, kind contextkit.Kind)

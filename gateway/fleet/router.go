@@ -167,7 +167,8 @@ func (r *Router) apply() {
 		}
 		if taken || n.Kind == "" || n.Endpoint == "" {
 			r.log.Warn().Str("node", n.ID).Msg(
-				"the announcement of a node is ignored: a node of the settings has its id, or kind or endpoint are missing",
+				"the announcement of a node is ignored: a node of the settings has its id, or kind or endpoint are " +
+					"missing",
 			)
 			continue
 		}

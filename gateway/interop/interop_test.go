@@ -127,8 +127,9 @@ var leftOut = map[string]string{
 	"oauth2_auth_token":           "it needs a service account of Google's",
 	"per_rpc_creds":               "it needs a service account of Google's",
 	"google_default_credentials":  "it needs credentials of Google's",
-	"orca_oob":                    "outside grpc-go's own module a server reports every 30 s at most, which is the case's bound",
-	"concurrent_large_unary":      "the specification names it and describes nothing",
+	"orca_oob": "outside grpc-go's own module a server reports every 30 s at most, which is the " +
+		"case's bound",
+	"concurrent_large_unary": "the specification names it and describes nothing",
 }
 
 // soak are the bounds of the soak cases.

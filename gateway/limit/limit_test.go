@@ -75,7 +75,8 @@ func TestTenants_RateIsPerTenant(t *testing.T) {
 		}
 		if n, wait := calls("noisy", 100); n != 5 || wait <= 0 || wait > 100*time.Millisecond {
 			t.Errorf(
-				"of 100 concurrent calls %d are accepted, wait %v; want the burst of 5, and to wait for a tenth of a second",
+				"of 100 concurrent calls %d are accepted, wait %v; want the burst of 5, and to wait for a tenth of a "+
+					"second",
 				n, wait,
 			)
 		}

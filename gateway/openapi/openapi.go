@@ -201,7 +201,8 @@ func (b *builder) answer(method *policy.Method, rule *annotations.HttpRule) obje
 		}
 	case method.Spec.StreamType&connect.StreamTypeServer != 0:
 		return object{
-			"description": "A stream of values: JSON, one per line, with blank lines as keep-alives, or Server-Sent Events with JSON as data (Accept: text/event-stream). " +
+			"description": "A stream of values: JSON, one per line, with blank lines as keep-alives, or Server-Sent " +
+				"Events with JSON as data (Accept: text/event-stream). " +
 				"A stream that fails ends with {\"error\": …} (connect.Error), or the event \"error\" with it.",
 			"content": object{
 				"application/x-ndjson": object{"schema": sequence(schema)},

@@ -62,14 +62,16 @@ func TestDocument_DescribesServedMethods(t *testing.T) {
 	for _, p := range at(t, get, "parameters").([]any) {
 		names += at(t, p, "name").(string) + " in " + at(t, p, "in").(string) + ", "
 	}
-	if names != "view in path, key in path, tenant_id in query, min_position in query, fields in query, If-None-Match in header, " {
+	if names != "view in path, key in path, tenant_id in query, min_position in query, fields in query, "+
+		"If-None-Match in header, " {
 		t.Errorf("parameters: %s", names)
 	}
 	nested := ""
 	for _, p := range at(t, doc, "paths /v1/query/{view} get parameters").([]any) {
 		nested += at(t, p, "name").(string) + " "
 	}
-	if nested != "view tenant_id query.filter query.order_by query.page_size query.page_token query.fields metadata min_position If-None-Match " {
+	if nested != "view tenant_id query.filter query.order_by query.page_size query.page_token query.fields metadata "+
+		"min_position If-None-Match " {
 		t.Errorf("nested parameters: %s", nested)
 	}
 	at(t, doc,

@@ -138,7 +138,8 @@ func TestBuild_MethodFollowsItsPolicy(t *testing.T) {
 		!slices.Equal(table.TenantUpstreams(), []contextkit.Kind{"ticker"}) {
 		t.Errorf("kinds of nodes %v, for tenants %v", table.Upstreams(), table.TenantUpstreams())
 	}
-	p.Priority, p.TenantScope, p.TenantField, p.Etag = policyv1.Priority_PRIORITY_LOW, policyv1.TenantScope_TENANT_SCOPE_PLATFORM, "", nil
+	p.Priority, p.TenantScope, p.TenantField, p.Etag = policyv1.Priority_PRIORITY_LOW,
+		policyv1.TenantScope_TENANT_SCOPE_PLATFORM, "", nil
 	table, err = methodOf(t, p, func(m *descriptorpb.MethodDescriptorProto) {
 		m.ServerStreaming, m.ClientStreaming = proto.Bool(true), proto.Bool(true)
 	})

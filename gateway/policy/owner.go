@@ -47,7 +47,8 @@ func (c *Catalog) Describe(kind contextkit.Kind, data []byte) (*Description, err
 				policy, ok := proto.GetExtension(method.GetOptions(), policyv1.E_Policy).(*policyv1.Policy)
 				if ok && policy != nil && policy.GetUpstream() != kind.String() {
 					return nil, fmt.Errorf(
-						"policy: %s.%s has the upstream %q, and is described by a node of kind %q: a node describes services of its kind",
+						"policy: %s.%s has the upstream %q, and is described by a node of kind %q: a node describes "+
+							"services of its kind",
 						name, method.GetName(), policy.GetUpstream(), kind,
 					)
 				}

@@ -261,7 +261,8 @@ func entityTag(desc protoreflect.MethodDescriptor, tag *policyv1.ETag) (*ETag, e
 	}
 	if streamType(desc) != connect.StreamTypeUnary || idempotency(desc) != connect.IdempotencyNoSideEffects {
 		return nil, errors.New(
-			"its policy has an etag, which only a unary method without side effects can have (idempotency_level = NO_SIDE_EFFECTS)",
+			"its policy has an etag, which only a unary method without side effects can have (idempotency_level = " +
+				"NO_SIDE_EFFECTS)",
 		)
 	}
 	if tag.GetExceptField() == "" {

@@ -13,7 +13,8 @@ import (
 
 // ErrNoPolicy is the error that [CheckServed] wraps.
 var ErrNoPolicy = errors.New(
-	"no method has a policy, so none would be served; set the option (headgate.policy.v1.policy) of each method that clients may call",
+	"no method has a policy, so none would be served; set the option (headgate.policy.v1.policy) of each method that " +
+		"clients may call",
 )
 
 // CheckServed returns an error that wraps [ErrNoPolicy] if the serialized

@@ -133,7 +133,8 @@ func resetCode(code http2.ErrCode) connect.Code {
 		return connect.CodeResourceExhausted
 	case http2.ErrCodeInadequateSecurity:
 		return connect.CodePermissionDenied
-	case http2.ErrCodeNo, http2.ErrCodeProtocol, http2.ErrCodeInternal, http2.ErrCodeSettingsTimeout, http2.ErrCodeStreamClosed,
+	case http2.ErrCodeNo, http2.ErrCodeProtocol, http2.ErrCodeInternal, http2.ErrCodeSettingsTimeout,
+		http2.ErrCodeStreamClosed,
 		http2.ErrCodeFrameSize, http2.ErrCodeCompression, http2.ErrCodeConnect, http2.ErrCodeHTTP11Required:
 		return connect.CodeInternal
 	}

@@ -179,7 +179,8 @@ func UsersConfig(users []User, open bool) (string, error) {
 	)
 	if open {
 		text.WriteString(
-			"# Until each process has its own user, those without one are accepted: make this file again without --open then.\nno_auth_user: open\n",
+			"# Until each process has its own user, those without one are accepted: make this file again without " +
+				"--open then.\nno_auth_user: open\n",
 		)
 	}
 	text.WriteString("authorization {\n  users: [\n")
@@ -193,7 +194,8 @@ func UsersConfig(users []User, open bool) (string, error) {
 		}
 		fmt.Fprintf(
 			&text,
-			"    { # %s\n      nkey: %s\n      permissions: {\n        publish: {allow: [%s]}\n        subscribe: {allow: [%s]}\n      }\n    }\n",
+			"    { # %s\n      nkey: %s\n      permissions: {\n        publish: {allow: [%s]}\n        subscribe: "+
+				"{allow: [%s]}\n      }\n    }\n",
 			user.Name(), user.Key, quoted(permissions.Publish), quoted(permissions.Subscribe),
 		)
 	}

@@ -49,7 +49,8 @@ func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip(
-			"NATS gives a restore up after five seconds without a chunk, which six servers under the race detector may take",
+			"NATS gives a restore up after five seconds without a chunk, which six servers under the race detector " +
+				"may take",
 		)
 	}
 	from := natstest.Connect(t, servers(t)...)

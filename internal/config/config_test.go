@@ -96,7 +96,8 @@ func TestFile_SetNamesSettingsWithValues(t *testing.T) {
 	file, err := config.Parse(
 		"x.yaml",
 		[]byte(
-			"a: &a {b: 1, c: \"\", d: ~}\nl: [x, y]\nm: []\ncopy: *a\nmerged: {<<: *a, e: false}\nboth: {<<: [*a, {f: 2}]}\nenv: ${EMPTY}\n",
+			"a: &a {b: 1, c: \"\", d: ~}\nl: [x, y]\nm: []\ncopy: *a\nmerged: {<<: *a, e: false}\nboth: {<<: [*a, "+
+				"{f: 2}]}\nenv: ${EMPTY}\n",
 		),
 		&into,
 	)

@@ -43,12 +43,14 @@ func compare(limit uint64, needs []Need) (warning string, err error) {
 	switch {
 	case limit < uint64(least):
 		return "", fmt.Errorf(
-			"the process may have %d open files, and needs at least %d to start: raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn)",
+			"the process may have %d open files, and needs at least %d to start: raise the hard limit (LimitNOFILE= "+
+				"of a systemd unit, ulimit -Hn)",
 			limit, least,
 		)
 	case limit < uint64(most):
 		return fmt.Sprintf(
-			"the process may have %d open files, and the settings allow it to need %d (%s): raise the hard limit (LimitNOFILE= of a systemd unit, ulimit -Hn), or lower the settings",
+			"the process may have %d open files, and the settings allow it to need %d (%s): raise the hard limit "+
+				"(LimitNOFILE= of a systemd unit, ulimit -Hn), or lower the settings",
 			limit, most, strings.Join(parts, ", "),
 		), nil
 	}

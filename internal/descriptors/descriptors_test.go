@@ -17,7 +17,8 @@ func TestCompare_WarnsOrFails(t *testing.T) {
 	for limit, want := range map[uint64][2]string{
 		99: {"", "may have 99 open files, and needs at least 100"},
 		100: {
-			"may have 100 open files, and the settings allow it to need 1100 (100 for the process, 1000 for connections (max_connections))",
+			"may have 100 open files, and the settings allow it to need 1100 (100 for the process, 1000 for " +
+				"connections (max_connections))",
 			"",
 		},
 		1099: {"may have 1099 open files", ""},

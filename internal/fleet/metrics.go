@@ -34,7 +34,9 @@ const (
 
 var nodesDesc = prometheus.NewDesc(
 	"headgate_nodes",
-	"Nodes by kind and state. ready and not_ready: as they announce; silent: no recent announcement, and not known to be gone; lost: fell silent without a goodbye and do not answer, for a day or until they are back or replaced.",
+	"Nodes by kind and state. ready and not_ready: as they announce; silent: no recent announcement, and not known "+
+		"to be gone; lost: fell silent without a goodbye and do not answer, for a day or until they are back or "+
+		"replaced.",
 	[]string{"kind", "state"},
 	nil,
 )

@@ -48,7 +48,8 @@ type NewerError struct {
 func (e *NewerError) Error() string {
 	writer := cmp.Or(e.Record.Writer, "the newer version")
 	return fmt.Sprintf(
-		"%s has format %d, written by headgate %s, which needs a version that knows format %d; this is headgate %s, which knows formats up to %d: "+
+		"%s has format %d, written by headgate %s, which needs a version that knows format %d; this is headgate %s, "+
+			"which knows formats up to %d: "+
 			"start headgate %s or newer, or restore a backup that was taken before the upgrade", e.What,
 		e.Record.Version,
 		writer, e.Record.Floor, e.Program, e.Known, writer,

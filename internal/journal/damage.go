@@ -80,7 +80,8 @@ func (d *Damage) String() string {
 		parts = append(
 			parts,
 			fmt.Sprintf(
-				"its end is missing (%s): the last sequence is %d, and was %d; commands are refused until an operator accepts the loss",
+				"its end is missing (%s): the last sequence is %d, and was %d; commands are refused until an "+
+					"operator accepts the loss",
 				d.End.Why,
 				d.End.Last,
 				d.End.Recorded,

@@ -329,7 +329,8 @@ func (i *Integrity) recordAcked(ctx context.Context) error {
 var (
 	damageMetric = prometheus.NewDesc(
 		"headgate_journal_damage",
-		"1 while damage of the journal is known and not accepted: gap: events before its end are missing; end: acknowledged events at its end are missing, and commands are refused.",
+		"1 while damage of the journal is known and not accepted: gap: events before its end are missing; end: "+
+			"acknowledged events at its end are missing, and commands are refused.",
 		[]string{"kind"},
 		nil,
 	)

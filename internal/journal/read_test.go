@@ -86,7 +86,8 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 				e.Time.Equal(
 					time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 				) && e.Command == (journal.CommandRef{IdempotencyKey: "k", Fingerprint: "f"}) &&
-				e.Context.CorrelationID == "c" && e.Context.RequestID == "r" && e.Context.CausationID == "cause" && e.Context.TraceIDText() == "4bf92f3577b34da6a3ce929d0e0e4736"
+				e.Context.CorrelationID == "c" && e.Context.RequestID == "r" && e.Context.CausationID == "cause" &&
+				e.Context.TraceIDText() == "4bf92f3577b34da6a3ce929d0e0e4736"
 		}},
 		"unknown headers": {
 			message: with(header("x-future", "a", "b")),

@@ -135,7 +135,8 @@ var (
 	)
 	undeclaredMetric = prometheus.NewDesc(
 		"headgate_journal_unreadable_messages",
-		"Messages of the journal that are no events and that no operator has declared to be none. Control finds them when it reads the whole journal.",
+		"Messages of the journal that are no events and that no operator has declared to be none. Control finds them "+
+			"when it reads the whole journal.",
 		nil,
 		nil,
 	)

@@ -93,7 +93,8 @@ func checkSecret(name string, secret []byte) ([]byte, error) {
 	if len(secret) != secretBytes || isAnswer(secret) {
 		return nil, fmt.Errorf(
 			"kv: the secret %q in bucket %s is damaged: it has %d bytes, and a secret has %d that are random. "+
-				"Restore it, or delete the key (nats kv del %s %s) and restart all nodes: a new one is made, and the tokens that were issued before are refused",
+				"Restore it, or delete the key (nats kv del %s %s) and restart all nodes: a new one is made, and the "+
+				"tokens that were issued before are refused",
 			name, streams.BucketSecrets, len(secret), secretBytes, streams.BucketSecrets, name,
 		)
 	}

@@ -85,7 +85,8 @@ func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
 		again:    make(chan struct{}, 1),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_nats_errors_total",
-			Help: "Errors that the NATS client reported, by kind; slow_consumer: messages were dropped because they were not read.",
+			Help: "Errors that the NATS client reported, by kind; slow_consumer: messages were dropped because they " +
+				"were not read.",
 		}, []string{"kind"}),
 	}
 	for _, kind := range faultKinds {
@@ -163,7 +164,9 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 	if kind == faultPermission {
 		line.Msg(
-			"NATS refuses the process's user a subject: make the servers' configuration again with 'headgate nats-config' of this version, and check that nats.nkey and node.id belong to the same node; it is logged again after a minute without it",
+			"NATS refuses the process's user a subject: make the servers' configuration again with 'headgate " +
+				"nats-config' of this version, and check that nats.nkey and node.id belong to the same node; it is " +
+				"logged again after a minute without it",
 		)
 		return
 	}
@@ -282,7 +285,8 @@ var (
 		nil)
 	jetStreamThere = prometheus.NewDesc(
 		"headgate_jetstream_available",
-		"1 while JetStream answers for the journal; 0 while NATS or JetStream is unavailable, or the journal has no leader.",
+		"1 while JetStream answers for the journal; 0 while NATS or JetStream is unavailable, or the journal has no "+
+			"leader.",
 		nil, nil,
 	)
 	natsViewAge = prometheus.NewDesc("headgate_nats_view_age_seconds",

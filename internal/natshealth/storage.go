@@ -395,7 +395,8 @@ func StorageStreams() (names []string) {
 
 var streamWritable = prometheus.NewDesc(
 	"headgate_stream_writable",
-	"1 while the stream stores the messages of this process, as far as known; 0 while its disk is full, or it refuses messages for another reason.",
+	"1 while the stream stores the messages of this process, as far as known; 0 while its disk is full, or it "+
+		"refuses messages for another reason.",
 	[]string{"stream"},
 	nil,
 )

@@ -223,7 +223,8 @@ func (w *embeddedWatch) declare(refusal natshealth.Refusal, failing map[string]e
 	}
 	if refusal == natshealth.RefusalGone {
 		line.Msg(
-			"the directory of the journal has disappeared: commands are refused. Restore the directory, and commands are accepted again; the files that the process has open are lost when it ends",
+			"the directory of the journal has disappeared: commands are refused. Restore the directory, and commands " +
+				"are accepted again; the files that the process has open are lost when it ends",
 		)
 	} else {
 		line.Msg(

@@ -162,7 +162,8 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 	}
 	_, err = fmt.Fprintf(
 		out,
-		"restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired since;  %d workflow records completed; %v\n",
+		"restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired "+
+			"since;  %d workflow records completed; %v\n",
 		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals,
 		time.Since(began).Round(time.Millisecond),
 	)

@@ -44,7 +44,8 @@ var devRefusals = []struct{ setting, reason string }{
 const (
 	devNodeReason = "dev names its nodes: there is one of each kind"
 	devTLSReason  = "the services of dev are called within the process, without TLS"
-	devAuthReason = "dev accepts the tokens that 'headgate token' issues, those of gateway.auth.issuers, and API keys (gateway.auth.api_keys)"
+	devAuthReason = "dev accepts the tokens that 'headgate token' issues, those of gateway.auth.issuers, and API " +
+		"keys (gateway.auth.api_keys)"
 )
 
 // devSettings returns the settings of a development process: the documented ones with dev's own defaults, those of its

@@ -233,7 +233,8 @@ func TestDev_RefusesSettingsWithTheirLines(t *testing.T) {
 func TestDev_TakesEmptySettings(t *testing.T) {
 	path := writeSettings(
 		t,
-		"nats: {nkey: \"\", tls: {cert: \"\"}}\ncallers: {gateway: [], control: []}\ngateway: {tls: {cert: \"\", key: \"\", ca: \"\"}, node: {id: \"\"}}\nrunner: {credential: }\n",
+		"nats: {nkey: \"\", tls: {cert: \"\"}}\ncallers: {gateway: [], control: []}\ngateway: {tls: {cert: \"\", "+
+			"key: \"\", ca: \"\"}, node: {id: \"\"}}\nrunner: {credential: }\n",
 	)
 	if _, err := devSettings(t.Context(), &DevConfig{Config: path}); err != nil {
 		t.Error(err)

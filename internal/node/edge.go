@@ -127,7 +127,8 @@ func degradedEdge(js *bus, router *gatewayfleet.Router) map[string]string {
 	}
 	refused(js, parts)
 	if router.JournalDamaged() {
-		parts[journal.DegradedJournal] = "events of the journal are missing: GET /v1/control/journal returns their sequences"
+		parts[journal.DegradedJournal] = "events of the journal are missing: GET /v1/control/journal returns their " +
+			"sequences"
 	}
 	return parts
 }

@@ -83,7 +83,8 @@ func (r *role) startNATSWith(t *testing.T, options server.Options, prepare func(
 	t.Helper()
 	options.StoreDir = t.TempDir()
 	before := options
-	before.Host, before.Port, before.JetStream, before.NoSigs, before.NoLog = "127.0.0.1", server.RANDOM_PORT, true, true, true
+	before.Host, before.Port, before.JetStream, before.NoSigs, before.NoLog = "127.0.0.1", server.RANDOM_PORT, true,
+		true, true
 	s, err := server.NewServer(&before)
 	if err != nil {
 		t.Fatal(err)

@@ -107,7 +107,8 @@ func compareDatabase(
 		c.unread = append(
 			c.unread,
 			fmt.Sprintf(
-				"the views in the schema %s of PostgreSQL are not compared: an earlier version has made them, and does not record of which journal",
+				"the views in the schema %s of PostgreSQL are not compared: an earlier version has made them, and "+
+					"does not record of which journal",
 				schema,
 			),
 		)

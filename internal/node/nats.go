@@ -145,7 +145,8 @@ func (d *denials) add(err error) {
 	if d.cancel != nil {
 		d.cancel(
 			fmt.Errorf(
-				"%w: it may not %s: make the servers' configuration again with 'headgate nats-config' of this version, and check that nats.nkey and node.id belong to the same node",
+				"%w: it may not %s: make the servers' configuration again with 'headgate nats-config' of this "+
+					"version, and check that nats.nkey and node.id belong to the same node",
 				errDenied, what,
 			),
 		)

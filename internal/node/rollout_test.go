@@ -74,7 +74,8 @@ func TestRollout_UsesAppliedModelsAndReportsUnusableOnes(t *testing.T) {
 		!strings.Contains(node.ModelProblem, `unknown key "later"`) {
 		t.Errorf("announced %+v", node)
 	}
-	want := "# HELP headgate_model_pending 1 while a model has been applied that the process does not use.\n# TYPE headgate_model_pending gauge\nheadgate_model_pending 1\n"
+	want := "# HELP headgate_model_pending 1 while a model has been applied that the process does not use.\n# TYPE " +
+		"headgate_model_pending gauge\nheadgate_model_pending 1\n"
 	if err := testutil.CollectAndCompare(r, strings.NewReader(want), "headgate_model_pending"); err != nil {
 		t.Error(err)
 	}

@@ -90,8 +90,8 @@ func Open(ctx context.Context, role contextkit.Kind, path string, logs io.Writer
 }
 
 // CheckNodes asks the nodes of a gateway's settings that have reflect set for their services. Errors: a
-// [gatewayfleet.NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles other than
-// the gateway have no nodes to ask.
+// [gatewayfleet.NodesAwayError] if nodes do not respond, any other error if a node has no method with a policy. Roles
+// other than the gateway have no nodes to ask.
 func (p *Plan) CheckNodes(ctx context.Context) error {
 	if p.role != contextkit.KindGateway {
 		return nil

@@ -179,7 +179,8 @@ func (s issuerSettings) source(roots *x509.CertPool) (auth.Source, error) {
 	case s.Issuer != "" && !isURL(s.Issuer):
 		return nil, config.Wrong(
 			"keys",
-			"is missing: a JWK set, as a file or a URL, verifies tokens; only an issuer that is a URL can be asked for it",
+			"is missing: a JWK set, as a file or a URL, verifies tokens; only an issuer that is a URL can be asked "+
+				"for it",
 		)
 	case s.Issuer == "":
 		return nil, nil // the missing issuer is reported

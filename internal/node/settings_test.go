@@ -159,7 +159,8 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 		},
 		"a claim's expression": {
 			"gateway", gatewayWith("    claims:\n      subject: claims.sub\n      rights: claimz.roles\n"),
-			"f.yaml:8: gateway.auth.claims.rights: line 1, column 1 of the expression: undeclared reference to 'claimz'",
+			"f.yaml:8: gateway.auth.claims.rights: line 1, column 1 of the expression: undeclared reference to " +
+				"'claimz'",
 		},
 		"a token's lifetime": {
 			"gateway", gatewayWith("    max_lifetime: 20000h\n"),
@@ -277,7 +278,8 @@ func TestSettings_ValidOnesOfEveryRoleAreAccepted(t *testing.T) {
 		"f.yaml",
 		"gateway: {auth: {issuer: i, audience: a, keys: "+path("keys.json", "{}")+
 			"}, hsts: {max_age: 1h}, proxies: {trusted: [10.0.0.0/8], header: forwarded}, "+
-			"origins: [https://a.example, {origin: https://b.example, headers: [x-a], exposed: [x-b]}]}\nrunner: {credential: "+path("key", "k")+"}\n",
+			"origins: [https://a.example, {origin: https://b.example, headers: [x-a], exposed: [x-b]}]}\nrunner: "+
+			"{credential: "+path("key", "k")+"}\n",
 	)
 	for _, role := range []contextkit.Kind{
 		contextkit.KindGateway, contextkit.KindAggregate, contextkit.KindProjection, contextkit.KindRunner,

@@ -29,7 +29,8 @@ func TestViewsDirectory_DisappearsAndIsBack(t *testing.T) {
 		if err := views.ready(); !errors.Is(err, want) {
 			t.Errorf("%v, want %v", err, want)
 		}
-		expected := "# HELP headgate_data_directory_present 1 while the directory that the process opened is present; 0 after it was removed, moved or unmounted.\n" +
+		expected := "# HELP headgate_data_directory_present 1 while the directory that the process opened is " +
+			"present; 0 after it was removed, moved or unmounted.\n" +
 			"# TYPE headgate_data_directory_present gauge\nheadgate_data_directory_present{directory=\"views\"} " + present + "\n"
 		if err := testutil.CollectAndCompare(
 			views, strings.NewReader(expected), "headgate_data_directory_present",

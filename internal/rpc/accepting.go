@@ -18,7 +18,8 @@ import (
 const acceptQuiet = 5 * time.Second
 
 var errNotAccepting = errors.New(
-	"too many open files: connections cannot be accepted; raise the process's limit (LimitNOFILE= of a systemd unit, ulimit -Hn) or lower max_connections",
+	"too many open files: connections cannot be accepted; raise the process's limit (LimitNOFILE= of a systemd unit, " +
+		"ulimit -Hn) or lower max_connections",
 )
 
 // accepting detects that a process cannot accept connections because no open file is left. The

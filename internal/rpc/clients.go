@@ -125,7 +125,8 @@ func countRefused(s *Server) {
 	})
 	s.clients.refusedCalls = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "headgate_client_calls_refused_total",
-		Help: "Calls by way of trusted proxies refused because their client address had reached its limit of calls in flight.",
+		Help: "Calls by way of trusted proxies refused because their client address had reached its limit of calls " +
+			"in flight.",
 	})
 	s.Metrics.Registerer(s.config.Name).MustRegister(s.clients.refused, s.clients.refusedCalls)
 }

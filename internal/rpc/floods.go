@@ -18,7 +18,8 @@ func (s *Server) flooded(conn net.Conn, kind flood.Kind) {
 	s.Metrics.floods.WithLabelValues(string(kind)).Inc()
 	message := "the client floods its HTTP/2 connection with frames without effect: the connection is closed"
 	if kind == flood.Headers {
-		message = "the client's address has too many calls whose answers have not been sent to their end: the connection is closed"
+		message = "the client's address has too many calls whose answers have not been sent to their end: the " +
+			"connection is closed"
 	}
 	s.log.Warn().Stringer("client", conn.RemoteAddr()).Str("frame", string(kind)).Msg(message)
 }

@@ -50,7 +50,8 @@ func newWatches(metrics prometheus.Registerer) *watches {
 		byAddress:  map[netip.Addr]int{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_health_watches_refused_total",
-			Help: "Calls of grpc.health.v1.Health/Watch that were refused because too many were open, by bound: of the process (total) or of the client's address.",
+			Help: "Calls of grpc.health.v1.Health/Watch that were refused because too many were open, by bound: of " +
+				"the process (total) or of the client's address.",
 		}, []string{"bound"}),
 	}
 	w.refused.WithLabelValues(watchBoundTotal)

@@ -26,7 +26,8 @@ func TestLines_AreWrittenTogether(t *testing.T) {
 	log.Info().Msg("first")
 	log.Info().Msg("second")
 	log.Error().Msg("third")
-	if got, want := <-writes, "{\"level\":\"info\",\"message\":\"first\"}\n{\"level\":\"info\",\"message\":\"second\"}\n{\"level\":\"error\",\"message\":\"third\"}\n"; got != want {
+	if got, want := <-writes,
+		"{\"level\":\"info\",\"message\":\"first\"}\n{\"level\":\"info\",\"message\":\"second\"}\n{\"level\":\"error\",\"message\":\"third\"}\n"; got != want {
 		t.Errorf("an error was written with %q, want %q", got, want)
 	}
 

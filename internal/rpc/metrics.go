@@ -40,12 +40,14 @@ func NewMetrics(process string) *Metrics {
 		}, []string{"procedure"}),
 		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_flood_connections_total",
-			Help: "HTTP/2 connections closed because their clients sent too many frames without effect, by the frames' type; HEADERS: their address had too many calls whose responses were not sent completely.",
+			Help: "HTTP/2 connections closed because their clients sent too many frames without effect, by the " +
+				"frames' type; HEADERS: their address had too many calls whose responses were not sent completely.",
 		}, []string{"frame"}),
 	}
 	m.accepts = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "headgate_accept_failures_total",
-		Help: "Attempts to accept a connection that failed because the process, or the system, had too many open files.",
+		Help: "Attempts to accept a connection that failed because the process, or the system, had too many " +
+			"open files.",
 	})
 	for _, kind := range flood.Kinds() {
 		m.floods.WithLabelValues(string(kind)) // the series exists from the start, at 0

@@ -374,7 +374,8 @@ func TestBody_TricklingOneHoldsNoCall(t *testing.T) {
 	defer conn.Close()
 	_, err = io.WriteString(
 		conn,
-		"POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+		"POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: "+
+			"acme\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -431,7 +432,8 @@ func TestBody_RestIsNeverTheNextRequest(t *testing.T) {
 	smuggled := "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 	body := strings.Repeat("x", 4<<20) + smuggled
 	head := fmt.Sprintf(
-		"POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+		"POST /projection.gateway.v1.QueryService/ListViews HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: "+
+			"acme\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
 		len(body),
 	)
 	go func() { _, _ = io.WriteString(conn, head+body) }() // fails when the server closes the connection

@@ -118,9 +118,11 @@ func TestService_AMalformedBodyIsInvalidArgument(t *testing.T) {
 		"base64": "GET " + procedure +
 			"?connect=v1&encoding=proto&base64=1&message=!!! HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\n\r\n",
 		"the size of chunks": "POST " + procedure +
-			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
 		"the end of a chunk": "POST " + procedure +
-			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/proto\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
+			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/proto\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
 	} {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(t.Context(), "tcp", host)

@@ -64,7 +64,8 @@ func TestFormats_NewerDataIsRefusedBeforeAnythingChanges(t *testing.T) {
 	} {
 		js := natstest.Start(t)
 		edit(t, js, name, func(c *jetstream.StreamConfig) {
-			c.Metadata["headgate.format"], c.Metadata["headgate.floor"], c.Metadata["headgate.writer"] = "97", "95", "v9.7.0"
+			c.Metadata["headgate.format"], c.Metadata["headgate.floor"], c.Metadata["headgate.writer"] = "97", "95",
+				"v9.7.0"
 		})
 		if err := js.DeleteStream(t.Context(), streams.Audit); err != nil {
 			t.Fatal(err)

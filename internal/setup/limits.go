@@ -87,7 +87,8 @@ func checkServer(version string, payload int64) (warnings []string, err error) {
 		warnings = append(
 			warnings,
 			fmt.Sprintf(
-				"the NATS server's max_payload is %d bytes: larger events and records are refused; set max_payload to %d",
+				"the NATS server's max_payload is %d bytes: larger events and records are refused; set max_payload "+
+					"to %d",
 				payload, streams.MaxMessageBytes,
 			),
 		)

@@ -90,7 +90,8 @@ func ensureJournal(
 		}
 		if derived != "" && !options.newJournal {
 			return fmt.Errorf(
-				"%w, and %s was made from it: restore %s from a backup, or start with a new journal (--new-journal), which accepts the loss of all events",
+				"%w, and %s was made from it: restore %s from a backup, or start with a new journal (--new-journal), "+
+					"which accepts the loss of all events",
 				ErrJournalMissing,
 				derived,
 				streams.Events,

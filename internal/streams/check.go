@@ -60,7 +60,8 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 			outdated = append(
 				outdated,
 				definition.Name+
-					" accepts rollups: a user that may write one of its keys can remove all others: run 'headgate nats-setup' of this version",
+					" accepts rollups: a user that may write one of its keys can remove all others: run 'headgate "+
+					"nats-setup' of this version",
 			)
 		case limitsOf(now) != limitsOf(next):
 			outdated = append(outdated, definition.Name+" has limits of an earlier version")

@@ -20,25 +20,27 @@ const (
 
 // Key-value buckets.
 const (
-	BucketIdempotency = "idempotency" // tenant.type.id.first-count → fingerprints and answers of decided commands, by key; or which records to look in
-	BucketInstances   = "instances"   // tenant.workflow.instance → a workflow instance
-	BucketWorkflows   = "workflows"   // the same of earlier versions, whose records expire after 30 days
-	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
-	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
-	BucketNodes       = "nodes"       // kind.id → a node's announcement, while it announces itself
-	BucketPlacement   = "placement"   // kind.tenant → the node that serves it
-	BucketTenants     = "tenants"     // tenant → its standing and quotas
-	BucketModels      = "models"      // the platform's model and those before it
-	BucketRevisions   = "revisions"   // model revision → the document, while workflow instances are pinned to it
-	BucketMoves       = "rebalances"  // id → a move of a tenant from node to node
-	BucketUsage       = "usage"       // what tenants store, counted by aggregate nodes
-	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
-	BucketServed      = "served"      // part.node → some of the tenants that the node serves
-	BucketLeases      = "leases"      // group.lease → a live process; see package lease
-	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
-	BucketSkips       = "skips"       // tenant.view definition.event → a decision to make the view without the event
-	BucketJournal     = "journal"     // the record of the journal outside its stream, to notice losses
-	BucketNonEvents   = "nonevents"   // tenant.sequence → an operator's decision that a message of the journal is no event
+	// tenant.type.id.first-count → fingerprints and answers of decided commands, by key; or which records to look in
+	BucketIdempotency = "idempotency"
+	BucketInstances   = "instances"  // tenant.workflow.instance → a workflow instance
+	BucketWorkflows   = "workflows"  // the same of earlier versions, whose records expire after 30 days
+	BucketSnapshots   = "snapshots"  // states of aggregates, a shortcut to their events
+	BucketRunner      = "runner"     // operator decisions that outlive a runner: paused tenants
+	BucketNodes       = "nodes"      // kind.id → a node's announcement, while it announces itself
+	BucketPlacement   = "placement"  // kind.tenant → the node that serves it
+	BucketTenants     = "tenants"    // tenant → its standing and quotas
+	BucketModels      = "models"     // the platform's model and those before it
+	BucketRevisions   = "revisions"  // model revision → the document, while workflow instances are pinned to it
+	BucketMoves       = "rebalances" // id → a move of a tenant from node to node
+	BucketUsage       = "usage"      // what tenants store, counted by aggregate nodes
+	BucketSecrets     = "secrets"    // keys that nodes share, made by whichever starts first
+	BucketServed      = "served"     // part.node → some of the tenants that the node serves
+	BucketLeases      = "leases"     // group.lease → a live process; see package lease
+	BucketCursors     = "cursors"    // tenant → how far the tenant's triggers are taken, and by which runner
+	BucketSkips       = "skips"      // tenant.view definition.event → a decision to make the view without the event
+	BucketJournal     = "journal"    // the record of the journal outside its stream, to notice losses
+	// tenant.sequence → an operator's decision that a message of the journal is no event
+	BucketNonEvents = "nonevents"
 )
 
 const (

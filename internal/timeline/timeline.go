@@ -137,7 +137,8 @@ func NewObserved(js jetstream.JetStream, observe func(contextkit.RequestContext,
 		lost: prometheus.NewCounter(
 			prometheus.CounterOpts{
 				Name: "headgate_timeline_lost_total",
-				Help: "Spans that were left out of the timeline: there were too many, or NATS did not acknowledge them.",
+				Help: "Spans that were left out of the timeline: there were too many, or NATS did not " +
+					"acknowledge them.",
 			},
 		),
 	}
@@ -255,7 +256,8 @@ func (t *Recorder) flush(ctx context.Context, node string) {
 
 func (t *Recorder) publish(ctx context.Context, node string, h waitingSpan) {
 	h.span.Node = excerpt.Text(node, spanName)
-	h.span.CorrelationID, h.span.TraceID, h.span.RequestID, h.span.CausationID = h.rc.CorrelationID, h.rc.TraceID.String(), h.rc.RequestID, h.rc.CausationID
+	h.span.CorrelationID, h.span.TraceID = h.rc.CorrelationID, h.rc.TraceID.String()
+	h.span.RequestID, h.span.CausationID = h.rc.RequestID, h.rc.CausationID
 	data, err := json.Marshal(h.span)
 	if err == nil {
 		msg := &nats.Msg{Subject: subject(h.account, h.rc.CorrelationID), Header: nats.Header{}, Data: data}

@@ -106,7 +106,8 @@ func appendAddress(attributes []attribute.KeyValue, address string, host, port a
 // serverFault reports whether a code is the server's fault.
 func serverFault(code connect.Code) bool {
 	switch code {
-	case connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeUnimplemented, connect.CodeInternal, connect.CodeUnavailable, connect.CodeDataLoss:
+	case connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeUnimplemented, connect.CodeInternal,
+		connect.CodeUnavailable, connect.CodeDataLoss:
 		return true
 	}
 	return false

@@ -31,7 +31,8 @@ func (e *damagedError) Error() string {
 }
 
 // endMissing is the error text for clients and operators while the end of the journal is missing.
-const endMissing = "acknowledged events at the end of the journal are missing: commands are rejected until an operator accepts the loss"
+const endMissing = "acknowledged events at the end of the journal are missing: commands are rejected until an " +
+	"operator accepts the loss"
 
 // dataLoss returns the RPC error of a damaged aggregate or, if damaged is nil, of [journal.ErrEndMissing].
 func dataLoss(err error, damaged *damagedError) error {
@@ -64,8 +65,8 @@ func (s *Service) recheckDamage(ctx context.Context, attempt int) bool {
 	}
 }
 
-// verifyAbsent returns a [*damagedError] if an instance that has caught up has no events although the journal has messages
-// of the aggregate.
+// verifyAbsent returns a [*damagedError] if an instance that has caught up has no events although the journal has
+// messages of the aggregate.
 func (s *Service) verifyAbsent(ctx context.Context, key aggregateKey, by rules, i *instance) error {
 	for attempt := 0; i.version == 0; attempt++ {
 		count, err := s.journal.Count(ctx, key.tenant, key.aggregateType, key.id)

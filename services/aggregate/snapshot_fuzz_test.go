@@ -53,7 +53,8 @@ func TestSnapshot_StoredByEarlierVersions(t *testing.T) {
 	}); err != nil || !ok || known != want {
 		t.Errorf("%v, %v, %v; want %v", known, ok, err, want)
 	}
-	i.model, i.epoch, i.version, i.sequence, i.state = stored.Model, stored.Epoch, stored.Version, stored.Sequence, state
+	i.model, i.epoch, i.version = stored.Model, stored.Epoch, stored.Version
+	i.sequence, i.state = stored.Sequence, state
 	encoded, err := i.encodeSnapshot()
 	if err != nil {
 		t.Fatal(err)

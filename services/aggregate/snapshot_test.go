@@ -153,10 +153,14 @@ func TestUpcast_OldEventsFoldUnderNewModel(t *testing.T) {
 	submit(t, old, "acme", deposit("w", "key", 100))
 	// The new model counts in thousandths and has changed the event type twice.
 	renewed, _ := nodeOf(t, js, changed(t,
-		"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + event.amount}\n",
-		"    events:\n      deposited:\n        version: 3\n        upcasts:\n        - {from: 1, set: {cents: event.amount}, drop: [amount]}\n        - {from: 2, set: {mills: event.cents * 10}, drop: [cents]}\n"+
-			"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + event.mills}\n",
-		"          - event: deposited\n            data: &moved\n              amount: cmd.amount\n              reference: \"has(cmd.reference) ? cmd.reference : ''\"\n",
+		"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + "+
+			"event.amount}\n",
+		"    events:\n      deposited:\n        version: 3\n        upcasts:\n        - {from: 1, set: {cents: "+
+			"event.amount}, drop: [amount]}\n        - {from: 2, set: {mills: event.cents * 10}, drop: [cents]}\n"+
+			"    evolve:\n      opened: {owner: event.owner, balance: 0}\n      deposited: {balance: state.balance + "+
+			"event.mills}\n",
+		"          - event: deposited\n            data: &moved\n              amount: cmd.amount\n              "+
+			"reference: \"has(cmd.reference) ? cmd.reference : ''\"\n",
 		"          - event: deposited\n            data: {mills: cmd.amount * 10}\n",
 		"data: *moved", "data: {amount: cmd.amount}",
 		"kind: \"'deposit'\", amount: event.amount, reference: event.reference",

@@ -147,7 +147,8 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 		if last := silent[node.ID]; !last.IsZero() {
 			message.LastAnnounced = timestamppb.New(last)
 			if answer.Err == nil && !answer.Value && node.Ready { // newer than its last announcement
-				message.State, message.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, "its health check reports that it accepts no calls: see its /ready and its log"
+				message.State, message.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, "its health check reports "+
+					"that it accepts no calls: see its /ready and its log"
 			}
 		}
 		message.Answered, message.AnswerMs = answer.Err == nil, float64(answer.Took.Microseconds())/1000

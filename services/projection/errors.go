@@ -62,7 +62,8 @@ func (e *buildingError) Error() string {
 	}
 	if e.restored {
 		return fmt.Sprintf(
-			"the database of the tenant's views was restored or has failed over to an earlier state; the views are catching up: %d %%",
+			"the database of the tenant's views was restored or has failed over to an earlier state; the views are "+
+				"catching up: %d %%",
 			percent(e.done, e.target),
 		)
 	}
@@ -106,7 +107,8 @@ type roundedError struct{ key, column string }
 
 func (e *roundedError) Error() string {
 	return fmt.Sprintf(
-		"column %q of the row %q has an integer that JSON cannot represent exactly (above 2^53): request fields without this column",
+		"column %q of the row %q has an integer that JSON cannot represent exactly (above 2^53): request fields "+
+			"without this column",
 		e.column, excerpt.Text(e.key, excerpt.Name),
 	)
 }

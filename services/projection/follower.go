@@ -24,18 +24,21 @@ const maxResumes = 4
 // follower keeps one generation of a tenant's views up to date. It is the handler of a subscription of the node's
 // [tail.Tail]. A tenant without events and calls costs only its memory.
 type follower struct {
-	tenant        contextkit.TenantID
-	tail          *tail.Tail
-	model         *model.Model
-	rows          store.Store
-	origin        string           // of the rows: see [store.Opener]
-	epoch         int64            // of the journal that the rows are made from
-	positions     *position.Codec  // of positions of that epoch
-	journalEnd    uint64           // the end of the journal when the follower was created
-	appliedBefore uint64           // an earlier generation has applied the events up to this sequence; only the handler's methods access it
-	added         store.Checkpoint // the last event that was added to a batch, or the checkpoint; only the handler's methods access it
-	final         bool             // target is final; only the handler's methods access it
-	log           zerolog.Logger
+	tenant     contextkit.TenantID
+	tail       *tail.Tail
+	model      *model.Model
+	rows       store.Store
+	origin     string          // of the rows: see [store.Opener]
+	epoch      int64           // of the journal that the rows are made from
+	positions  *position.Codec // of positions of that epoch
+	journalEnd uint64          // the end of the journal when the follower was created
+	// appliedBefore is the sequence up to which an earlier generation has applied the events; only the handler's
+	// methods access it
+	appliedBefore uint64
+	// added is the last event that was added to a batch, or the checkpoint; only the handler's methods access it
+	added store.Checkpoint
+	final bool // target is final; only the handler's methods access it
+	log   zerolog.Logger
 
 	hub     hub
 	shared  sharedRows    // between watchers

@@ -16,14 +16,16 @@ const shownTenants = 10
 var (
 	checkpointMetric = prometheus.NewDesc(
 		"headgate_projection_checkpoint",
-		"Last applied journal sequence of the tenant's views, for the ten tenants whose views fail or are furthest behind.",
+		"Last applied journal sequence of the tenant's views, for the ten tenants whose views fail or are furthest "+
+			"behind.",
 		[]string{"tenant", "generation"}, nil,
 	)
 	targetMetric = prometheus.NewDesc("headgate_projection_target",
 		"Journal sequence of the tenant's newest event, for the same tenants.", []string{"tenant", "generation"}, nil)
 	waitingMetric = prometheus.NewDesc(
 		"headgate_projection_waiting",
-		"Estimated events of the tenant that are not applied to its views yet, at least 1 while there are any, for the same tenants.",
+		"Estimated events of the tenant that are not applied to its views yet, at least 1 while there are any, for "+
+			"the same tenants.",
 		[]string{"tenant", "generation"}, nil,
 	)
 	failingMetric = prometheus.NewDesc(
@@ -40,7 +42,8 @@ var (
 	)
 	tenantsMetric = prometheus.NewDesc(
 		"headgate_projection_tenants",
-		"Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or failing (an event cannot be applied).",
+		"Tenants whose views are on this node, by state: current, behind (events wait), building (not shown yet) or "+
+			"failing (an event cannot be applied).",
 		[]string{"state"}, nil,
 	)
 	allWaitingMetric = prometheus.NewDesc("headgate_projection_waiting_events",
@@ -49,7 +52,8 @@ var (
 		"Key hashes of rows that watch filters have selected, in memory, for all tenants.", nil, nil)
 	filtersMetric = prometheus.NewDesc(
 		"headgate_projection_filters_exceeded_total",
-		"Watch filters whose keys exceeded the bound of the filter, the tenant or the node, so that removals of rows that never matched are sent too.",
+		"Watch filters whose keys exceeded the bound of the filter, the tenant or the node, so that removals of rows "+
+			"that never matched are sent too.",
 		nil, nil,
 	)
 	databaseMetric = prometheus.NewDesc("headgate_views_database_available",

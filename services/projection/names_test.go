@@ -33,7 +33,8 @@ var (
 func TestStore_NamesDoNotClash(t *testing.T) {
 	var text strings.Builder
 	text.WriteString(
-		"model: names\naggregates: {a: {commands: {make: {emit: [{event: made, data: {}}]}}, evolve: {made: {}}}}\nviews:\n",
+		"model: names\naggregates: {a: {commands: {make: {emit: [{event: made, data: {}}]}}, evolve: {made: " +
+			"{}}}}\nviews:\n",
 	)
 	for _, view := range clashingViews {
 		fmt.Fprintf(&text, "  %q:\n    columns:\n", view)

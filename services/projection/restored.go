@@ -17,7 +17,8 @@ var errWentBack = errors.New("the views' database has an earlier checkpoint than
 // restoredMetric counts checkpoints that went back.
 var restoredMetric = prometheus.NewDesc(
 	"headgate_projection_restored_total",
-	"Times that a tenant's views were at an earlier checkpoint than before, for example after a restore or failover of their database.",
+	"Times that a tenant's views were at an earlier checkpoint than before, for example after a restore or failover "+
+		"of their database.",
 	nil, nil,
 )
 
@@ -73,7 +74,8 @@ func (f *follower) wentBack(to uint64) bool {
 	f.hub.endAll(errMoved)
 	f.logger().Error().Uint64("checkpoint", to).Uint64("before", from).
 		Msg(
-			"the views' checkpoint went back, since their database was restored or has failed over to a replica without its last transactions; catching up again",
+			"the views' checkpoint went back, since their database was restored or has failed over to a replica " +
+				"without its last transactions; catching up again",
 		)
 	f.onRestored()
 	return true

@@ -123,7 +123,11 @@ func New(
 		views:     map[contextkit.TenantID]tenantViews{},
 		wakes:     make(chan struct{}, 1),
 		changed:   map[contextkit.TenantID]struct{}{},
-		tail:      tail.New(js, journal, tail.Config{Name: contextkit.KindProjection.String(), QueueBytes: queueBytes, Log: log}),
+		tail: tail.New(js, journal, tail.Config{
+			Name:       contextkit.KindProjection.String(),
+			QueueBytes: queueBytes,
+			Log:        log,
+		}),
 	}
 	if s.end, err = s.tail.End(ctx); err != nil {
 		return nil, err
@@ -395,7 +399,8 @@ func (s *Service) generation(f *follower) *projectionv1.Generation {
 }
 
 // open finds the view and waits until it has seen minPosition. least is that position's sequence: rows must be read
-// at it or later, regardless of the checkpoint that the follower knows. The caller calls leave when done with the follower.
+// at it or later, regardless of the checkpoint that the follower knows. The caller calls leave when done with the
+// follower.
 func (s *Service) open(
 	ctx context.Context, tenantField, name, minPosition string,
 ) (_ *follower, _ *model.View, least uint64, leave func(), err error) {

@@ -32,7 +32,8 @@ type sharedRows struct {
 
 // planRows are the cached rows of one view, filter and list of fields.
 type planRows struct {
-	turn chan struct{} // mutex (holds a value while locked): one watcher looks up and reads rows, and the others find them
+	// turn is a mutex (holds a value while locked): one watcher looks up and reads rows, and the others find them
+	turn chan struct{}
 	rows *lru.Cache[string, sharedRow]
 
 	bytes int // of rows; only the holder of the turn accesses it

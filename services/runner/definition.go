@@ -61,14 +61,16 @@ func (e *engine) pinned(ctx context.Context, revision string) (*model.Model, err
 	case errors.Is(err, errNoRevision):
 		return nil, &undrivableError{
 			message: fmt.Sprintf(
-				"model revision %s, to which the instance is pinned, is not stored: apply a model whose workflow migrates from it",
+				"model revision %s, to which the instance is pinned, is not stored: apply a model whose workflow "+
+					"migrates from it",
 				revision,
 			),
 		}
 	case errors.As(err, &mistakes):
 		return nil, &undrivableError{
 			message: fmt.Sprintf(
-				"model revision %s, to which the instance is pinned, is not supported by this version: apply a model whose workflow migrates from it: %v",
+				"model revision %s, to which the instance is pinned, is not supported by this version: apply a model "+
+					"whose workflow migrates from it: %v",
 				revision, mistakes.Issues[0],
 			),
 		}
@@ -107,7 +109,8 @@ func (e *engine) adopt(ctx context.Context, i *instance, current *model.Model) e
 	if chosen == nil {
 		return &undrivableError{
 			message: fmt.Sprintf(
-				"neither the model in use nor a stored earlier one has the workflow %q of %s events with the completed steps",
+				"neither the model in use nor a stored earlier one has the workflow %q of %s events with the "+
+					"completed steps",
 				i.Workflow, i.Trigger.Meta.AggregateType,
 			),
 		}

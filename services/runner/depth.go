@@ -20,5 +20,6 @@ func (e *engine) admitDepth(workflow *model.Workflow, event journal.Event) error
 		return nil
 	}
 	return fmt.Errorf("%w: the event is caused by a chain of %d workflows, and does not start %q. "+
-		"Correct the model so that the chain ends, for example with a condition (`when`), and discard the letter", errDepth, event.Context.Depth, workflow.Name)
+		"Correct the model so that the chain ends, for example with a condition (`when`), and discard the letter",
+		errDepth, event.Context.Depth, workflow.Name)
 }

@@ -21,7 +21,8 @@ import (
 // bonus is a workflow that credits a wallet for each transfer.
 func bonus(name, from string) string {
 	return fmt.Sprintf(
-		"\n  %s:\n    on: transfer.requested\n    from: %s\n    steps:\n      - {name: give, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"1\"}}}\n",
+		"\n  %s:\n    on: transfer.requested\n    from: %s\n    steps:\n      - {name: give, submit: {aggregate: "+
+			"wallet, id: \"'b'\", command: deposit, payload: {amount: \"1\"}}}\n",
 		name, from,
 	)
 }
@@ -39,8 +40,9 @@ func TestWorkflow_StartsFromNowOrFromBeginning(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]string{
 		"the first of the model": "",
-		"beside another":         "\n  other:\n    on: wallet.opened\n    steps:\n      - {name: a, submit: {aggregate: transfer, id: \"'none'\", command: complete}}\n",
-		"of the same event":      strings.Replace(bonus("same", "now"), "deposit", "close", 1),
+		"beside another": "\n  other:\n    on: wallet.opened\n    steps:\n      - {name: a, submit: " +
+			"{aggregate: transfer, id: \"'none'\", command: complete}}\n",
+		"of the same event": strings.Replace(bonus("same", "now"), "deposit", "close", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -30,7 +30,8 @@ var (
 		"Workflow instances of all tenants that are scheduled, or due and not driven yet.", nil, nil)
 	workflowsFailing = prometheus.NewDesc(
 		"headgate_workflows_failing",
-		"Workflow instances whose last attempt at this runner failed and will be retried; at most 1,024 per tenant are counted.",
+		"Workflow instances whose last attempt at this runner failed and will be retried; at most 1,024 per tenant "+
+			"are counted.",
 		nil, nil,
 	)
 	workflowsStuck = prometheus.NewDesc("headgate_workflows_stuck",
@@ -46,7 +47,8 @@ var (
 		"Webhook receivers whose breaker is open or half-open.", nil, nil)
 	webhooksHeld = prometheus.NewDesc(
 		"headgate_webhooks_held_total",
-		"Webhooks that were not called because the receiver's breaker was open or its concurrency limit was reached; they are retried.",
+		"Webhooks that were not called because the receiver's breaker was open or its concurrency limit was reached; "+
+			"they are retried.",
 		nil, nil,
 	)
 	handedBackMetric = prometheus.NewDesc("headgate_triggers_handed_back_total",

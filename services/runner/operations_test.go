@@ -200,7 +200,8 @@ func TestOperations_RetryBypassesOpenBreaker(t *testing.T) {
 
 // A wait can be skipped, and so can the refused compensation of a failed instance.
 func TestOperations_SkipWaitsAndRefusedCompensations(t *testing.T) {
-	missing := "      - {name: credit, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: {amount: event.amount}}}\n"
+	missing := "      - {name: credit, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: " +
+		"{amount: event.amount}}}\n"
 	f := startWith(t, withSteps(t, debit+"      - {name: cool, wait: \"'24h'\"}\n"+missing), localHooks)
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
 		if strings.HasSuffix(req.GetIdempotencyKey(), ":undo-debit") {

@@ -29,8 +29,10 @@ import (
 
 const (
 	cool    = "      - {name: cool, wait: \"'1s'\"}\n"
-	nowhere = "      - {name: nowhere, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: {amount: event.amount}}}\n"
-	credit  = "      - {name: credit, submit: {aggregate: wallet, id: event.to, command: deposit, payload: {amount: event.amount}}}\n"
+	nowhere = "      - {name: nowhere, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: " +
+		"{amount: event.amount}}}\n"
+	credit = "      - {name: credit, submit: {aggregate: wallet, id: event.to, command: deposit, payload: {amount: " +
+		"event.amount}}}\n"
 )
 
 // scheduled waits until an instance's message is scheduled.
@@ -329,7 +331,8 @@ func TestInstances_AreNamedByEvents(t *testing.T) {
 	f.source = edited(t, f.source, func(text string) string {
 		head, _, _ := strings.Cut(text, "\nworkflows:\n")
 		return head +
-			"\nworkflows:\n  transfer:\n    on: wallet.opened\n    steps:\n      - {name: bonus, submit: {aggregate: wallet, id: meta.aggregate_id, command: deposit, payload: {amount: \"5\"}}}\n"
+			"\nworkflows:\n  transfer:\n    on: wallet.opened\n    steps:\n      - {name: bonus, submit: {aggregate: " +
+			"wallet, id: meta.aggregate_id, command: deposit, payload: {amount: \"5\"}}}\n"
 	})
 	f.run(t)
 	f.submit(t, "acme", "wallet", "same", "open", map[string]any{"owner": "x"})

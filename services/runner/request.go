@@ -58,7 +58,8 @@ func (e *engine) build(ctx context.Context, i *instance, name string, s model.St
 		if errors.Is(err, model.ErrEvaluation) {
 			return nil, &refusedError{message: "the model could not build the command: " + err.Error()}
 		}
-		made.Aggregate, made.ID, made.Command, made.Payload = call.AggregateType, call.AggregateID, call.Command, call.Payload
+		made.Aggregate, made.ID = call.AggregateType, call.AggregateID
+		made.Command, made.Payload = call.Command, call.Payload
 		return made, err
 	}
 	target, object, err := s.Webhook.Build(ctx, i.Trigger, i.Failure)

@@ -173,7 +173,8 @@ func TestRetries_ExhaustedStepIsDeadLetter(t *testing.T) {
 			t,
 			debit+
 				fmt.Sprintf(
-					"      - {name: tell, retry: {for: 1d, attempts: 4}, webhook: {url: \"'%s'\", body: {to: event.to}}}\n",
+					"      - {name: tell, retry: {for: 1d, attempts: 4}, webhook: {url: \"'%s'\", body: {to: "+
+						"event.to}}}\n",
 					server.URL,
 				)+complete,
 		),

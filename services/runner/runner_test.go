@@ -346,7 +346,8 @@ func TestCommand_CarriesContextOfTrigger(t *testing.T) {
 			rc.CausationID != res.GetEvents()[0].GetId() ||
 			rc.Traceparent.TraceID != trigger.Traceparent.TraceID || rc.RequestID == "req-1" || rc.RequestID == "" {
 			t.Errorf(
-				"a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a new request id",
+				"a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a new "+
+					"request id",
 				rc,
 			)
 		}

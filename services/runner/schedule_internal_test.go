@@ -23,7 +23,8 @@ func TestWait_OfMonthsIsChainedByNATSClock(t *testing.T) {
 	}
 	e := &engine{js: js, instances: records, postponed: &postponed{held: new(atomic.Int64)}}
 	source := []byte(
-		"model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\nworkflows: {w: {on: a.e, steps: [{name: rest, wait: \"'P70D'\"}, {name: s, submit: {aggregate: a, id: \"'1'\", command: x}}]}}\n",
+		"model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\nworkflows: {w: {on: a.e, " +
+			"steps: [{name: rest, wait: \"'P70D'\"}, {name: s, submit: {aggregate: a, id: \"'1'\", command: x}}]}}\n",
 	)
 	m, err := model.ParseContext(ctx, "m", source)
 	if err != nil {

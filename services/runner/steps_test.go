@@ -38,7 +38,9 @@ func withSteps(t *testing.T, steps string) model.Source {
 }
 
 const (
-	debit    = "      - {name: debit, submit: {aggregate: wallet, id: event.from, command: withdraw, payload: {amount: event.amount}}, undo: {aggregate: wallet, id: event.from, command: deposit, payload: {amount: event.amount}}}\n"
+	debit = "      - {name: debit, submit: {aggregate: wallet, id: event.from, command: withdraw, payload: " +
+		"{amount: event.amount}}, undo: {aggregate: wallet, id: event.from, command: deposit, payload: {amount: " +
+		"event.amount}}}\n"
 	complete = "      - {name: complete, submit: {aggregate: transfer, id: meta.aggregate_id, command: complete}}\n"
 )
 
@@ -121,9 +123,12 @@ func TestMigration_MovesInstanceToModelInUse(t *testing.T) {
 		name, source, err := old(ctx)
 		for _, change := range [][2]string{
 			{
-				"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.amount}",
-				"    events:\n      requested:\n        version: 2\n        upcasts:\n        - {from: 1, set: {cents: event.amount}, drop: [amount]}\n" +
-					"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: event.cents}",
+				"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: " +
+					"event.amount}",
+				"    events:\n      requested:\n        version: 2\n        upcasts:\n        - {from: 1, set: " +
+					"{cents: event.amount}, drop: [amount]}\n" +
+					"    evolve:\n      requested: {state: \"'requested'\", from: event.from, to: event.to, amount: " +
+					"event.cents}",
 			},
 			{
 				"amount: event.amount, state: \"'requested'\", reason",
@@ -155,8 +160,10 @@ func TestMigration_MovesInstanceToModelInUse(t *testing.T) {
 }
 
 func TestWorkflows_FailedOneDoesNotStopRetriesOfOthers(t *testing.T) {
-	missing := "      - {name: credit, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: {amount: event.amount}}}\n"
-	notice := "  notice:\n    on: transfer.requested\n    steps:\n      - {name: tell, submit: {aggregate: wallet, id: \"'b'\", command: deposit, payload: {amount: \"7\"}}}\n"
+	missing := "      - {name: credit, submit: {aggregate: wallet, id: \"'missing'\", command: deposit, payload: " +
+		"{amount: event.amount}}}\n"
+	notice := "  notice:\n    on: transfer.requested\n    steps:\n      - {name: tell, submit: {aggregate: wallet, " +
+		"id: \"'b'\", command: deposit, payload: {amount: \"7\"}}}\n"
 	f := startWith(t, withSteps(t, debit+missing+notice), webhook.Config{})
 	f.wallets(t, "acme")
 	var tries atomic.Int32
@@ -233,7 +240,8 @@ func TestWebhook_HasOneEffectAndIsCompensated(t *testing.T) {
 func TestParallelSteps_AllCompleteOrAllAreCompensated(t *testing.T) {
 	pay := func(name, wallet string) string {
 		return fmt.Sprintf(
-			"          - {name: %s, submit: {aggregate: wallet, id: %s, command: deposit, payload: {amount: 10}}, undo: {aggregate: wallet, id: %s, command: withdraw, payload: {amount: 10}}}\n",
+			"          - {name: %s, submit: {aggregate: wallet, id: %s, command: deposit, payload: {amount: 10}}, "+
+				"undo: {aggregate: wallet, id: %s, command: withdraw, payload: {amount: 10}}}\n",
 			name, wallet, wallet,
 		)
 	}

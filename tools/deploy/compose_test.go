@@ -50,7 +50,8 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 		}
 		root := s.User == "" || strings.HasPrefix(s.User, "0") || strings.HasPrefix(s.User, "root")
 		if name == "volumes" { // makes the others' directories, and has no network and no secret
-			if s.NetworkMode != "none" || !slices.Equal(s.CapAdd, []string{"CHOWN", "DAC_READ_SEARCH"}) || len(s.Secrets) > 0 {
+			if s.NetworkMode != "none" || !slices.Equal(s.CapAdd, []string{"CHOWN", "DAC_READ_SEARCH"}) ||
+				len(s.Secrets) > 0 {
 				t.Errorf("%s runs as root with more than it needs", name)
 			}
 		} else if root || len(s.CapAdd) > 0 {

@@ -115,7 +115,8 @@ func ports(pod corev1.PodTemplateSpec) map[string]int32 {
 	return found
 }
 
-// Pods meet the restricted Pod Security Standard, and more: https://kubernetes.io/docs/concepts/security/pod-security-standards/
+// Pods meet the restricted Pod Security Standard, and more:
+// https://kubernetes.io/docs/concepts/security/pod-security-standards/
 func TestKubernetes_PodsAreConfined(t *testing.T) {
 	m := build(t)
 	for _, role := range append([]string{"nats", "postgres", "nats-setup"}, roles...) {

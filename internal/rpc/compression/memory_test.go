@@ -153,7 +153,8 @@ func readBounded(c connect.Compressor, src io.Reader) (out []byte, allocated uin
 func TestDecompress_MemoryIsBoundedWhateverTheReader(t *testing.T) {
 	if testing.Short() {
 		t.Skip(
-			"it measures memory, on one goroutine, for a minute under the race detector; the seeds of the fuzz targets run there",
+			"it measures memory, on one goroutine, for a minute under the race detector; the seeds of the fuzz " +
+				"targets run there",
 		)
 	}
 	for name, inputs := range hostile(t) {

@@ -29,7 +29,8 @@ func Invalid(name string, values []string) (reason string) {
 	for _, value := range values {
 		if at := invisible(value); at >= 0 {
 			return fmt.Sprintf(
-				"its value has the byte 0x%02x, and only visible ASCII and spaces can be sent (headers whose names end in -bin carry other bytes, in base64)",
+				"its value has the byte 0x%02x, and only visible ASCII and spaces can be sent (headers whose names "+
+					"end in -bin carry other bytes, in base64)",
 				value[at],
 			)
 		}

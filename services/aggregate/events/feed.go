@@ -62,7 +62,8 @@ func newFeed(js jetstream.JetStream, journal *journal.Journal, log zerolog.Logge
 		counts:  map[contextkit.TenantID]int{},
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_event_subscriptions_ended_total",
-			Help: "Subscriptions of clients to tenants' events that have ended, by reason: client, slow, refused, moved, or journal.",
+			Help: "Subscriptions of clients to tenants' events that have ended, by reason: client, slow, refused, " +
+				"moved, or journal.",
 		}, []string{"reason"}),
 	}
 }

@@ -42,7 +42,7 @@ func (s *Service) message(tenant contextkit.TenantID, m journal.Message) *aggreg
 		Version:        event.Version,
 		Time:           timestamppb.New(event.Time),
 		Position:       s.Positions.Format(tenant, m.Sequence),
-		DataVersion:    int32(min(event.DataVersion, maxDataVersion)), //nolint:gosec // bounded
+		DataVersion:    int32(min(event.DataVersion, maxDataVersion)),
 		CorrelationId:  event.Context.CorrelationID,
 		CausationId:    event.Context.CausationID,
 		ModelRevision:  valid(event.Model.Revision),

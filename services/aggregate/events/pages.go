@@ -59,7 +59,7 @@ func (s *Service) resume(tenant contextkit.TenantID, req pageRequest) (uint64, e
 	}
 	content, err := s.sealer.Open(bound, raw[1:])
 	if err != nil || len(content) != 16 ||
-		int64(binary.BigEndian.Uint64(content)) != s.Journal.Epoch() { //nolint:gosec // as it was written
+		int64(binary.BigEndian.Uint64(content)) != s.Journal.Epoch() {
 		return 0, wrong
 	}
 	return binary.BigEndian.Uint64(content[8:]), nil
@@ -74,7 +74,7 @@ func (s *Service) pageToken(tenant contextkit.TenantID, req pageRequest, sequenc
 	if err != nil {
 		return "", err
 	}
-	content := binary.BigEndian.AppendUint64(nil, uint64(s.Journal.Epoch())) //nolint:gosec // read as it is written
+	content := binary.BigEndian.AppendUint64(nil, uint64(s.Journal.Epoch()))
 	content = binary.BigEndian.AppendUint64(content, sequence)
 	return base64.RawURLEncoding.EncodeToString(s.sealer.Seal([]byte{pageVersion}, bound, content)), nil
 }

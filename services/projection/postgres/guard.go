@@ -55,7 +55,8 @@ type transaction struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	over  bool
-	// busy is set while the caller uses a row, and used counts such uses: this time is not spent waiting for the database.
+	// busy is set while the caller uses a row, and used counts such uses: this time is not spent waiting for the
+	// database.
 	busy atomic.Bool
 	used atomic.Int64
 	seen int64 // value of used at the last check

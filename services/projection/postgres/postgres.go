@@ -37,7 +37,8 @@ const (
 
 // ErrUnsafeRole reports that row-level security would not apply.
 var ErrUnsafeRole = errors.New(
-	"postgres: the database user is not subject to row-level security: use one that is not a superuser and does not have BYPASSRLS",
+	"postgres: the database user is not subject to row-level security: use one that is not a superuser and does not " +
+		"have BYPASSRLS",
 )
 
 // Database is a PostgreSQL database for views.

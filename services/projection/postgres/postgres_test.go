@@ -121,7 +121,8 @@ func TestDatabase_RowLevelSecuritySeparatesTenants(t *testing.T) {
 	if _, err := conn.Exec(
 		t.Context(),
 		fmt.Sprintf(
-			"BEGIN; SET LOCAL search_path TO %q; SET LOCAL headgate.tenant TO 'acme'; INSERT INTO view_notes VALUES ('globex', 'x', 'y', 1); COMMIT",
+			"BEGIN; SET LOCAL search_path TO %q; SET LOCAL headgate.tenant TO 'acme'; INSERT INTO view_notes VALUES "+
+				"('globex', 'x', 'y', 1); COMMIT",
 			acme.schema,
 		),
 	); err == nil {

@@ -33,7 +33,8 @@ func policies(table string) []string {
 		fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY",
 			table), // applies to the table's owner, which this program is
 		fmt.Sprintf(
-			"CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = current_setting('headgate.tenant'))",
+			"CREATE POLICY tenant ON %s USING (_tenant = current_setting('headgate.tenant')) WITH CHECK (_tenant = "+
+				"current_setting('headgate.tenant'))",
 			table,
 		),
 	}

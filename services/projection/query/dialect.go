@@ -134,7 +134,8 @@ func postgresValue(test JSONTest, bind func(any) string) string {
 	argument := bind(test.Text)
 	if test.Has {
 		return fmt.Sprintf(
-			"CASE jsonb_typeof(v) WHEN 'string' THEN strpos(%s, %s) > 0 WHEN 'object' THEN jsonb_exists(v, %s) ELSE false END",
+			"CASE jsonb_typeof(v) WHEN 'string' THEN strpos(%s, %s) > 0 WHEN 'object' THEN jsonb_exists(v, %s) ELSE "+
+				"false END",
 			text, argument, argument,
 		)
 	}

@@ -253,8 +253,8 @@ func (v *value) as(t model.ColumnType) (any, error) {
 	return number, err
 }
 
-// numberPattern matches the numbers of filters: JSON numbers, with optional leading zeros and a leading or trailing dot,
-// and hexadecimal integers.
+// numberPattern matches the numbers of filters: JSON numbers, with optional leading zeros and a leading or trailing
+// dot, and hexadecimal integers.
 var numberPattern = regexp.MustCompile(`^-?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)$`)
 
 func isNumber(text string) bool { return numberPattern.MatchString(text) }

@@ -113,9 +113,8 @@ func (h *handle) acquire(ctx context.Context) (*Store, error) {
 		case p.open < p.limit:
 			return h.openFile(ctx)
 		case p.idle.Len() > 0:
-			_ = p.close(
-				p.idle.Front().Value.(*handle),
-			) //nolint:forcetypeassert // the list holds nothing else; an error loses nothing: rows are in the file or its log
+			// The list holds nothing else. An error loses nothing: rows are in the file or its log.
+			_ = p.close(p.idle.Front().Value.(*handle))
 			continue
 		}
 		changed := p.changed

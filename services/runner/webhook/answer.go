@@ -34,7 +34,8 @@ func outcomeOf(res *http.Response, host string, repeated bool, now time.Time) er
 	case res.StatusCode < 300:
 		return nil
 	case res.StatusCode >= 500,
-		res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusRequestTimeout, res.StatusCode == http.StatusTooEarly,
+		res.StatusCode == http.StatusTooManyRequests, res.StatusCode == http.StatusRequestTimeout,
+		res.StatusCode == http.StatusTooEarly,
 		res.StatusCode == http.StatusConflict && repeated:
 		err := fmt.Errorf("webhook %s returned %s", host, status)
 		if after, ok := retryAfter(res.Header.Get("Retry-After"), now); ok {
