@@ -83,3 +83,38 @@ func TestDirect_RecordsArePerPeerBounded(t *testing.T) {
 		}
 	})
 }
+
+// At the end of the process the queue is flushed for 5 s at most, so that a NATS that does not answer does not delay
+// it longer.
+func TestRecorder_LastFlushHasATimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		began := time.Now()
+		life, end := outliving(ctx)
+		defer end()
+		time.Sleep(time.Hour)
+		if life.Err() != nil {
+			t.Fatalf("the publisher ends after %v without the process", time.Since(began))
+		}
+		stop()
+		<-life.Done()
+		if took := time.Since(began) - time.Hour; took != 5*time.Second {
+			t.Errorf("the flush may take %v, want 5 s", took)
+		}
+	})
+}
+
+// A publisher whose queue is empty at the end does not wait.
+func TestRecorder_NothingToFlushEndsImmediately(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		life, end := outliving(ctx)
+		stop()
+		synctest.Wait()
+		if life.Err() != nil {
+			t.Error("the flush has no time")
+		}
+		end() // synctest reports what does not end
+		<-life.Done()
+	})
+}

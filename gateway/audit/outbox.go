@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"errors"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -77,11 +76,8 @@ func (o *outbox) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	life, end := outliving(ctx)
 	defer end()
-	flush := time.AfterFunc(math.MaxInt64, end)
-	defer flush.Stop()
-	defer context.AfterFunc(ctx, func() { flush.Reset(flushTimeout) })()
 
 	// The window bounds the entries that are sent and not acknowledged: those in the channel, the
 	// one that awaitAck waits for and the one being sent.
@@ -102,6 +98,22 @@ func (o *outbox) run(ctx context.Context) error {
 	close(pending)
 	<-settled
 	return nil
+}
+
+// outliving returns a context that ends flushTimeout after ctx.
+func outliving(ctx context.Context) (context.Context, context.CancelFunc) {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(flushTimeout):
+			end()
+		case <-life.Done():
+		}
+	})
+	return life, func() {
+		stop()
+		end()
+	}
 }
 
 // next returns the next entry, and waits for it until ctx ends.

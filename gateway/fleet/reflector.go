@@ -119,7 +119,7 @@ func (r *Reflector) follow(ctx context.Context, node *describedNode) {
 		if node.err == nil {
 			failures, wait = 0, r.delays.Longest
 		}
-		timer := time.NewTimer(backoff.Around(wait, 0.25))
+		timer := time.NewTimer(backoff.Around(wait, 0.25)) // nodes are not asked together
 		select {
 		case <-ctx.Done():
 			timer.Stop()

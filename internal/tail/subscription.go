@@ -10,8 +10,14 @@ import (
 	"github.com/headgate/headgate/internal/journal"
 )
 
-// Waits before a failed subscription is retried: doubled from the first to the longest.
+// Waits before a failed subscription is retried: doubled from the first to the longest, with jitter.
 const firstRetry, longestRetry = 500 * time.Millisecond, 10 * time.Second
+
+// retryDelay returns the wait after a number of failures in a row, half of which is jitter: when a journal is back, the
+// subscriptions of a node's tenants are not retried together.
+func retryDelay(failures int) time.Duration {
+	return backoff.Less(backoff.Delays{First: firstRetry, Longest: longestRetry}.After(failures), 0.5)
+}
 
 // probeEvents bounds the queue of a subscription that has failed, until it succeeds.
 const probeEvents = 64
@@ -431,7 +437,7 @@ func (s *Subscription) end(err error) {
 	case err != nil:
 		s.known = false
 		s.failures++
-		s.retry = time.AfterFunc(backoff.Delays{First: firstRetry, Longest: longestRetry}.After(s.failures), func() {
+		s.retry = time.AfterFunc(retryDelay(s.failures), func() {
 			t.mu.Lock()
 			defer t.mu.Unlock()
 			s.ask()

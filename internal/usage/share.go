@@ -44,7 +44,6 @@ func (m *Meter) Run(ctx context.Context) error {
 	})
 	running.Go(func() { m.tenants.FollowChanges(ctx, m.setQuotas, failed) })
 	running.Go(func() { m.recount(ctx) })
-	every := cmp.Or(m.config.Flush, flushEvery)
 	var flushes outage
 	for {
 		select {
@@ -59,12 +58,17 @@ func (m *Meter) Run(ctx context.Context) error {
 				)
 			}
 			return nil
-		case <-time.After(backoff.Around(every, 0.5)):
+		case <-time.After(m.flushPause()):
 		}
 		if err := m.flush(ctx); ctx.Err() == nil {
 			flushes.log(m.config.Log, err)
 		}
 	}
+}
+
+// flushPause returns the time until the next flush, half of which is jitter: nodes change the same shards.
+func (m *Meter) flushPause() time.Duration {
+	return backoff.Around(cmp.Or(m.config.Flush, flushEvery), 0.5)
 }
 
 // outage is whether the counts cannot be shared. The zero value: they can.

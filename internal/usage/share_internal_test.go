@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -26,5 +27,26 @@ func TestOutage_IsLoggedOncePerChange(t *testing.T) {
 	if warnings := strings.Count(text.String(), `"level":"warn"`); warnings != 2 ||
 		!strings.Contains(text.String(), away.Error()) {
 		t.Errorf("%d warnings, want 2 with the cause:\n%s", warnings, text.String())
+	}
+}
+
+// Nodes do not flush together: half of each pause is jitter.
+func TestFlush_PausesHaveJitter(t *testing.T) {
+	for name, c := range map[string]struct{ configured, pause time.Duration }{
+		"default": {0, 2 * time.Second}, "configured": {time.Minute, time.Minute},
+	} {
+		m := &Meter{config: Config{Flush: c.configured}}
+		const samples = 50
+		seen := map[time.Duration]bool{}
+		for range samples {
+			pause := m.flushPause()
+			seen[pause] = true
+			if pause < c.pause/2 || pause > c.pause*3/2 {
+				t.Errorf("%s: a pause of %v, want %v and its half more or less", name, pause, c.pause)
+			}
+		}
+		if len(seen) < samples/2 {
+			t.Errorf("%s: %d different pauses of %d", name, len(seen), samples)
+		}
 	}
 }

@@ -175,7 +175,7 @@ func (o *owned) fillOne(ctx context.Context, m *model.Model, w *model.Workflow, 
 	}
 	worker.inFlight.Add(1)
 	defer worker.inFlight.Add(-1)
-	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	ctx, cancel := newAttempt(ctx)
 	defer cancel()
 	rc := event.Context
 	rc.CausationID, rc.RequestID = event.ID, contextkit.NewID()

@@ -315,25 +315,11 @@ func (o *owned) inTurn(accepting context.Context, p *piece) (ended, failed bool,
 	}
 	w.inFlight.Add(1)
 	defer w.inFlight.Add(-1)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(accepting), workTimeout)
-	defer cancel()
-	defer context.AfterFunc(accepting, func() {
-		if o.lost() {
-			cancel()
-			return
-		}
-		select {
-		case <-time.After(w.finish):
-			cancel()
-		case <-ctx.Done():
-		}
-	})()
+	ctx, end := gracefulAttempt(accepting, w.finish)
+	defer end()
 	ended, again = o.work(ctx, p)
 	return ended, !ended && !errors.Is(context.Cause(ctx), context.Canceled), again
 }
-
-// lost reports whether another runner owns the tenant.
-func (o *owned) lost() bool { return errors.Is(context.Cause(o.accepting), errLost) }
 
 // quiet returns a channel that is closed when no piece is running.
 func (o *owned) quiet() <-chan struct{} {

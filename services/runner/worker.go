@@ -156,16 +156,35 @@ func (w *worker) inTurn(accepting context.Context, msg jetstream.Msg, work func(
 	defer release()
 	w.inFlight.Add(1)
 	defer w.inFlight.Add(-1)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(accepting), workTimeout)
-	defer cancel()
-	defer context.AfterFunc(accepting, func() {
+	ctx, end := gracefulAttempt(accepting, w.finish)
+	defer end()
+	work(ctx, msg)
+}
+
+// newAttempt returns the context of an attempt at an event, which lasts at most workTimeout.
+func newAttempt(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, workTimeout)
+}
+
+// gracefulAttempt returns the context of an attempt that outlives accepting: by at most finish, and not at all if
+// another runner owns the tenant ([errLost]).
+func gracefulAttempt(accepting context.Context, finish time.Duration) (ctx context.Context, end func()) {
+	ctx, cancel := newAttempt(context.WithoutCancel(accepting))
+	stop := context.AfterFunc(accepting, func() {
+		if errors.Is(context.Cause(accepting), errLost) {
+			cancel()
+			return
+		}
 		select {
-		case <-time.After(w.finish):
+		case <-time.After(finish):
 			cancel()
 		case <-ctx.Done():
 		}
-	})()
-	work(ctx, msg)
+	})
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 // handBackWait bounds the wait for each delivered event that was not started.
