@@ -26,6 +26,9 @@ type unreadable struct {
 	// By the last reading of the whole journal, and the present one: see [scrubber].
 	known, found []*UnreadableError
 	count, more  int
+	// dropped are the sequences of messages that were declared no events since the present reading began, which does
+	// not know these declarations.
+	dropped map[uint64]bool
 }
 
 func (u *unreadable) logTo(log *zerolog.Logger) {
@@ -72,6 +75,9 @@ func (u *unreadable) meet(e *UnreadableError) {
 func (u *unreadable) find(e *UnreadableError) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.dropped[e.Sequence] {
+		return
+	}
 	if u.more++; len(u.found) < maxUnreadable {
 		u.found = append(u.found, e)
 	}
@@ -90,6 +96,10 @@ func (u *unreadable) drop(e *UnreadableError) {
 	if u.found = slices.DeleteFunc(u.found, same); len(u.found) < before {
 		u.more--
 	}
+	if u.dropped == nil {
+		u.dropped = map[uint64]bool{}
+	}
+	u.dropped[e.Sequence] = true
 }
 
 // read ends a reading of the journal.
@@ -97,7 +107,7 @@ func (u *unreadable) read() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.known, u.count = u.found, u.more
-	u.found, u.more = nil, 0
+	u.found, u.more, u.dropped = nil, 0, nil
 }
 
 // list returns the messages that the last complete reading found, and further ones that the current

@@ -62,6 +62,16 @@ func StrangeMessages() []Strange {
 		},
 		{Name: "foreign-source", header: map[string][]string{"ce-source": {"https://other.example"}}},
 		{Name: "unknown-model", header: map[string][]string{"ce-model": {"; no model"}}},
+		{Name: "foreign-model", header: map[string][]string{"ce-model": {"foreign;applied=18446744073709551615"}}},
+		{Name: "foreign-file-model", header: map[string][]string{"ce-model": {"foreign;file=18446744073709551615"}}},
+		{
+			Name: "future-file-model",
+			header: map[string][]string{
+				"ce-model": {"foreign;file=9"}, "ce-time": {"2999-01-02T03:04:05Z"},
+			},
+		},
+		{Name: "future-data-version", header: map[string][]string{"ce-dataversion": {"2"}}},
+		{Name: "last-data-version", header: map[string][]string{"ce-dataversion": {"9223372036854775807"}}},
 		{
 			Name: "unknown-key",
 			header: map[string][]string{
@@ -111,10 +121,17 @@ func StrangeMessages() []Strange {
 			Fault:  journal.FaultHeader,
 			header: map[string][]string{"ce-dataversion": {"new"}},
 		},
+		{
+			Name:   "beyond-data-versions",
+			Fault:  journal.FaultHeader,
+			header: map[string][]string{"ce-dataversion": {"9223372036854775808"}},
+		},
 		{Name: "no-data-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-dataversion": {"0"}}},
 		{Name: "without-type", Fault: journal.FaultHeader, header: map[string][]string{"ce-type": nil}},
 		{Name: "without-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-aggregateversion": nil}},
 		{Name: "no-version", Fault: journal.FaultHeader, header: map[string][]string{"ce-aggregateversion": {"first"}}},
+		{Name: "deep", data: data(nested(9_990))},
+		{Name: "too-deep", Fault: journal.FaultData, data: data(nested(10_001))},
 		{Name: "text", Fault: journal.FaultData, data: data("hello")},
 		{Name: "scalar", Fault: journal.FaultData, data: data("42")},
 		{Name: "null", Fault: journal.FaultData, data: data("null")},
@@ -155,4 +172,11 @@ func PublishStrange(
 		t.Fatalf("%s: %v", s.Name, err)
 	}
 	return ack.Sequence
+}
+
+// nested returns an object with members that events of wallets and transfers have, and one that is nested deeply: JSON
+// has no bound (RFC 8259 §9), encoding/json stops at 10,000.
+func nested(depth int) string {
+	return `{"owner":"ada","amount":10,"from":"a","to":"b","more":` + strings.Repeat("[", depth) +
+		strings.Repeat("]", depth) + `}`
 }

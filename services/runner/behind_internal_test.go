@@ -5,13 +5,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
+	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 )
 
 func TestAwaits_NewerModelDecided(t *testing.T) {
 	s := &Service{
+		history:   appliedUpTo(t, 6),
 		revisions: revisionsOf([]fleet.Node{{Model: "announced"}, {Model: "own", ModelPending: "pending"}, {}}),
 	}
 	applied := func(revision string, order uint64) journal.ModelRef {
@@ -32,6 +38,8 @@ func TestAwaits_NewerModelDecided(t *testing.T) {
 		"an older model":                                    {applied("x", 4), 0, false, false},
 		"a newer model":                                     {applied("x", 6), 0, false, true},
 		"a newer model, long ago":                           {applied("x", 6), time.Hour, false, true},
+		"a newer model than any that was applied":           {applied("x", 7), 0, false, false},
+		"a newer file, decided in the future":               {file("x", 6), -time.Hour, false, false},
 		"a model of unknown order":                          {file("x", 0), 0, false, false},
 		"a newer file just now":                             {file("x", 6), 0, false, true},
 		"a newer file that no node uses":                    {file("x", 6), time.Hour, false, false},
@@ -43,8 +51,25 @@ func TestAwaits_NewerModelDecided(t *testing.T) {
 	} {
 		m := &model.Model{Revision: "own", Order: 5, FromFile: tc.fromFile}
 		event := &journal.Event{Type: "e", Time: time.Now().Add(-tc.age), Model: tc.by}
-		if err := s.awaits(m, event); errors.Is(err, errBehind) != tc.want {
+		if err := s.awaits(contextkit.PlatformContext(t.Context()), m, event); errors.Is(err, errBehind) != tc.want {
 			t.Errorf("%s: %v, want it to be handed back: %v", name, err, tc.want)
 		}
 	}
+}
+
+// appliedUpTo returns the bucket of models in which the last one was applied at a revision of at least 1.
+func appliedUpTo(t *testing.T, revision uint64) *kv.Bucket[models.Document] {
+	t.Helper()
+	bucket, err := kv.Open[models.Document](t.Context(), natstest.Start(t), streams.BucketModels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := uint64(0); at < revision; {
+		if at, err = bucket.Put(
+			contextkit.PlatformContext(t.Context()), models.Key, models.Document{Revision: "x"}, at,
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bucket
 }

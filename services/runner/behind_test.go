@@ -9,7 +9,10 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
 	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/runner/webhook"
 )
@@ -35,7 +38,15 @@ func TestTrigger_DecidedByNewerModelWaitsForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := contextkit.TenantContext(t.Context(), acme)
-	const order = 9
+	bucket, err := kv.Open[models.Document](t.Context(), f.js, streams.BucketModels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := bucket.Put(contextkit.PlatformContext(t.Context()), models.Key,
+		models.Document{Revision: parsed.Revision, Text: string(newer)}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, id := range []string{"t1", "t2"} {
 		event := journal.Event{
 			ID:            contextkit.NewID(),

@@ -96,8 +96,8 @@ type batch struct {
 }
 
 // Add implements [tail.Batch].
-func (b *batch) Add(_ context.Context, event journal.Event) error {
-	if err := b.owned.term.service.awaits(b.model, &event); err != nil {
+func (b *batch) Add(ctx context.Context, event journal.Event) error {
+	if err := b.owned.term.service.awaits(ctx, b.model, &event); err != nil {
 		return err
 	}
 	b.last = event.Sequence

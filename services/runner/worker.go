@@ -43,7 +43,7 @@ type worker struct {
 	starts *starts
 	turns  *turns // of all tenants
 	// awaits is [Service.awaits].
-	awaits func(*model.Model, *journal.Event) error
+	awaits func(context.Context, *model.Model, *journal.Event) error
 	// obsolete reports whether triggers are read by cursors, so that there are no durable consumers.
 	obsolete func(context.Context) (bool, error)
 	// unreadable is called for triggers that are not events; they are skipped.
@@ -221,7 +221,7 @@ func (w *worker) work(ctx context.Context, msg jetstream.Msg) {
 		_ = msg.TermWithReason("no event") // it stays in the journal
 		return
 	}
-	if err := w.awaits(w.models.Current(), &event); err != nil {
+	if err := w.awaits(ctx, w.models.Current(), &event); err != nil {
 		w.log.Warn().Err(err).Str("event_id", event.ID).Msg("handed back a trigger")
 		_ = msg.NakWithDelay(handedBackWait) // if it is lost, ackWait redelivers it
 		return
