@@ -44,6 +44,17 @@ func TestRights_AreWhatTheGatewayStates(t *testing.T) {
 			t.Errorf("%q: %v, known %v; want %v", tc.rights, got, rights.Known(), tc.want)
 		}
 	}
+	spaced := of(contextkit.EncodeRights("thing.read", "thing.read:Zo\u00eb b"))
+	if !spaced.Allow("thing.read", "anything", "") {
+		t.Error("a right before an escaped one is not read")
+	}
+	if alone := of(contextkit.EncodeRights("thing.read:Zo\u00eb b")); !alone.Allow("thing.read", "Zo\u00eb b", "") ||
+		alone.Allow("thing.read", "Zo%C3%AB%20b", "") {
+		t.Error("a right to a resource whose name is escaped is not the resource's")
+	}
+	if value := contextkit.EncodeRights("a.b", "c.d:e f"); value != "a.b c.d:e%20f" {
+		t.Errorf("two rights are written as %q", value)
+	}
 	if none := of(); none.Known() || none.Allow("command.internal", "transfer", "complete") {
 		t.Error("rights are known though the gateway states none")
 	}

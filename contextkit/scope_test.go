@@ -1,12 +1,20 @@
 package contextkit_test
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect/v2"
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/headgate/headgate/contextkit"
+	_ "github.com/headgate/headgate/gen/control/v1"
+	_ "github.com/headgate/headgate/gen/projection/gateway/v1"
 )
 
 // A platform call made while a tenant's call is served is not the tenant's, and the other way round: both continue the
@@ -117,5 +125,71 @@ func TestDepth_IsBounded(t *testing.T) {
 		if _, written := header[contextkit.NATSCausationDepth]; written != (want != "") {
 			t.Errorf("%d: the header is written: %v", depth, written)
 		}
+	}
+}
+
+// A call by plain HTTP without a tenant is the platform's, and one with a tenant is not.
+func TestHTTPMiddleware_CallWithoutTenantIsThePlatforms(t *testing.T) {
+	for _, tenant := range []string{"", "acme"} {
+		handler := contextkit.HTTPMiddleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if rc, ok := contextkit.FromContext(r.Context()); !ok || rc.Platform != (tenant == "") ||
+				rc.TenantID.String() != tenant {
+				t.Errorf("tenant %q: %+v", tenant, rc)
+			}
+		}))
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		if tenant != "" {
+			req.Header.Set(contextkit.HeaderTenantID, tenant)
+		}
+		handler.ServeHTTP(httptest.NewRecorder(), req)
+	}
+}
+
+// A method without a policy that asks for a tenant is called for the platform; one with such a policy is refused by a
+// node, and admitted by a gateway, whose credential may name the tenant.
+func TestServerInterceptor_TenantIsRequiredByThePolicyAlone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		interceptor func(connect.ServerFunc) connect.ServerFunc
+		method      string
+		code        connect.Code // 0: it is served
+		platform    bool
+	}{
+		"node: tenant's": {
+			contextkit.ServerInterceptor, "projection.gateway.v1.QueryService.Query", connect.CodeInvalidArgument,
+			false,
+		},
+		"node: platform's":    {contextkit.ServerInterceptor, "control.v1.TenantService.ListTenants", 0, true},
+		"node: no schema":     {contextkit.ServerInterceptor, "", 0, true},
+		"gateway: tenant's":   {contextkit.EdgeInterceptor, "projection.gateway.v1.QueryService.Query", 0, false},
+		"gateway: platform's": {contextkit.EdgeInterceptor, "control.v1.TenantService.ListTenants", 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
+			if tc.method != "" {
+				desc, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(tc.method))
+				if err != nil {
+					t.Fatal(err)
+				}
+				spec.Schema = desc
+			}
+			served := false
+			server := connect.NewServer(tc.interceptor)
+			server.Register(
+				connect.Method{
+					Spec: spec,
+					Handler: func(ctx context.Context, _ connect.Spec, _ connect.ServerStream) error {
+						served = true
+						if rc, ok := contextkit.FromContext(ctx); !ok || rc.Platform != tc.platform {
+							t.Errorf("%+v, want the platform: %v", rc, tc.platform)
+						}
+						return nil
+					},
+				},
+			)
+			err := server.Call(t.Context(), spec.Procedure, nil, nil)
+			if served != (tc.code == 0) || err != nil && connect.CodeOf(err) != tc.code {
+				t.Errorf("served %v, %v; want code %v", served, err, tc.code)
+			}
+		})
 	}
 }

@@ -89,3 +89,19 @@ func FuzzParseTraceparent(f *testing.F) {
 		}
 	})
 }
+
+// Each half of each digit pair is checked, and the trace id of a header of its own as well.
+func TestParseTraceID_IsLowerCaseHexadecimal(t *testing.T) {
+	good := strings.Repeat("0af7", 8)
+	if id, ok := contextkit.ParseTraceID(good); !ok || id.String() != good {
+		t.Errorf("%s is %v, %v", good, id, ok)
+	}
+	for _, bad := range []string{
+		"", good[1:], good + "0", strings.Repeat("0", 32), "g" + good[1:], "0g" + good[2:], good[:31] + "A",
+		good[:30] + "Z0",
+	} {
+		if id, ok := contextkit.ParseTraceID(bad); ok || id != (contextkit.TraceID{}) {
+			t.Errorf("%q is the trace id %v", bad, id)
+		}
+	}
+}

@@ -296,6 +296,9 @@ func TestRight_PartsOfAResource(t *testing.T) {
 		{"command.submit:transfer", "transfer", "", true},
 		{"command.submit:transfer", "transfers", "complete", false},
 		{"command.submit:trans*", "transfer", "complete", true},
+		{"command.submit:trans*", "trans", "complete", true},
+		{"command.submit:trans*", "tran", "complete", false},
+		{"command.submit:trans*", "withdrawal", "complete", false},
 		{"command.submit:transfer.request", "transfer", "request", true},
 		{"command.submit:transfer.request", "transfer", "requests", false},
 		{"command.submit:transfer.request", "transfer", "", false},
@@ -307,6 +310,7 @@ func TestRight_PartsOfAResource(t *testing.T) {
 		{"command.submit:transfer.*", "transferx", "request", false},
 		{"command.submit:transfer.re*", "transfer", "request", true},
 		{"command.submit:transfer.re*", "transfer", "complete", false},
+		{"command.submit:transfer.re*", "transfer", "r", false},
 		{"command.internal", "transfer", "request", false},
 	} {
 		right, err := auth.ParseRight(tc.right)
@@ -372,6 +376,21 @@ func TestRight_InvalidIsNotIssued(t *testing.T) {
 	} {
 		if token, key := issue(bad); !errors.Is(token, auth.ErrInvalidRight) || !errors.Is(key, auth.ErrInvalidRight) {
 			t.Errorf("%s is issued: %v, %v", bad, token, key)
+		}
+	}
+}
+
+// A token for all tenants is one, and a token for some is none.
+func TestIssue_TokenNamesItsTenants(t *testing.T) {
+	issuer, verifier := open(t)
+	for _, all := range []bool{true, false} {
+		token, err := issuer.Issue(&auth.Principal{Subject: "app", AnyTenant: all}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := verifier.Authenticate(t.Context(), time.Now(), []string{"Bearer " + token})
+		if err != nil || p.AnyTenant != all || p.ActsFor(principal(t).Tenants[0]) != all {
+			t.Errorf("all tenants %v: %+v, %v", all, p, err)
 		}
 	}
 }

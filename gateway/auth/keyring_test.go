@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -309,5 +311,51 @@ func TestKeyRing_RotatesWithoutRestart(t *testing.T) {
 				t.Error("a key set of 2 MiB is read")
 			}
 		})
+	}
+}
+
+// What a key server answers with an error is no key set, whatever it contains.
+func TestURL_OnlyASuccessIsADocument(t *testing.T) {
+	set := newSigner(t).named(t, "key")
+	for _, status := range []int{
+		http.StatusOK, http.StatusNotFound, http.StatusInternalServerError, http.StatusAccepted,
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = w.Write(set)
+		}))
+		data, err := auth.URL(server.URL)(t.Context())
+		http.DefaultClient.CloseIdleConnections()
+		server.Close()
+		if ok := err == nil && bytes.Equal(data, set); ok != (status == http.StatusOK) {
+			t.Errorf("status %d: %d bytes, %v", status, len(data), err)
+		}
+	}
+}
+
+// A key ring that has ended reads nothing more.
+func TestKeyRing_EndedReadsNothing(t *testing.T) {
+	reads, set := 0, newSigner(t).named(t, "key")
+	ring, err := auth.OpenKeyRing(t.Context(), func(context.Context) ([]byte, error) { reads++; return set, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	ring.Run(ended, func() {}, func(error) {})
+	if err := ring.Refresh(t.Context()); err == nil || reads != 1 {
+		t.Errorf("%v, after %d reads", err, reads)
+	}
+}
+
+// A key's id has as many bytes as a token's may have.
+func TestKeyRing_LongestKeyIDIsAccepted(t *testing.T) {
+	for length, want := range map[int]bool{1: true, 256: true, 257: false} {
+		set := newSigner(t).named(t, strings.Repeat("k", length))
+		if _, err := auth.OpenKeyRing(
+			t.Context(), func(context.Context) ([]byte, error) { return set, nil },
+		); (err == nil) != want {
+			t.Errorf("a kid of %d bytes: %v", length, err)
+		}
 	}
 }

@@ -163,7 +163,7 @@ func (r Right) coversPart(resource, part []byte) bool {
 	name, rest, dotted := strings.Cut(r.Resources, ".")
 	if !dotted {
 		if beginning, ok := strings.CutSuffix(name, "*"); ok {
-			return len(resource) >= len(beginning) && string(resource[:len(beginning)]) == beginning
+			return beginsWith(resource, beginning)
 		}
 		return string(resource) == name
 	}
@@ -171,9 +171,13 @@ func (r Right) coversPart(resource, part []byte) bool {
 		return false
 	}
 	if beginning, ok := strings.CutSuffix(rest, "*"); ok {
-		return len(part) >= len(beginning) && string(part[:len(beginning)]) == beginning
+		return beginsWith(part, beginning)
 	}
 	return string(part) == rest
+}
+
+func beginsWith(text []byte, beginning string) bool {
+	return len(text) >= len(beginning) && string(text[:len(beginning)]) == beginning
 }
 
 // Holds reports whether the principal has the action for at least one resource.

@@ -9,13 +9,14 @@ import (
 // checkBounds checks that the cache's sums equal those of its entries, and are within bounds.
 func checkBounds(t *testing.T, c *tokenCache) {
 	t.Helper()
-	bytes, counts := 0, map[string]int{}
+	bytes, counts, shares := 0, map[string]int{}, map[string]int{}
 	for input, entry := range c.entries {
 		if entry.input != input {
 			t.Fatalf("entry %q is stored as %q", entry.input, input)
 		}
 		bytes += entry.size()
 		counts[entry.principal.Subject]++
+		shares[entry.principal.Subject] += entry.size()
 	}
 	if bytes != c.bytes || bytes > cachedBytes || len(c.entries) > cachedTokens || c.recent.Len() != len(c.entries) ||
 		len(c.subjects) != len(counts) {
@@ -24,7 +25,7 @@ func checkBounds(t *testing.T, c *tokenCache) {
 	}
 	for subject, n := range counts {
 		if share := c.subjects[subject]; n != share.recent.Len() || n > maxSubjectTokens ||
-			share.bytes > maxSubjectBytes {
+			share.bytes != shares[subject] || share.bytes > maxSubjectBytes {
 			t.Fatalf("%s: %d entries, counted as %d, of %d bytes", subject, n, share.recent.Len(), share.bytes)
 		}
 	}
@@ -112,5 +113,22 @@ func TestTokenCache_SubjectsTokenInUseStays(t *testing.T) {
 	}
 	if _, ok := c.get(unused); ok {
 		t.Error("the token that was used least recently stays")
+	}
+}
+
+// Many subjects with the largest tokens fill the cache's bytes, and never exceed them.
+func TestTokenCache_BytesOfAllSubjectsAreBounded(t *testing.T) {
+	c := newTokenCache()
+	claims := strings.Repeat("x", maxTokenBytes-100) // the cache never copies a part of a token
+	for n := range 400 {
+		c.add(fmt.Sprintf("%d.%s.signature", n, claims), verified{principal: &Principal{Subject: fmt.Sprint(n % 50)}})
+	}
+	checkBounds(t, c)
+	tokens, bytes := c.size()
+	if room := cachedBytes - bytes; tokens >= 400 || room >= 4*maxTokenBytes {
+		t.Errorf("%d tokens have %d bytes: %d are not used", tokens, bytes, room)
+	}
+	if again, _ := c.size(); again != tokens {
+		t.Errorf("%d tokens, then %d", tokens, again)
 	}
 }

@@ -8,15 +8,16 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
 )
 
 // attempts records when a reflector reports that a node's services are not served.
 type attempts struct{ at []time.Time }
 
-func (*attempts) Describe(string, string, time.Time, []byte) error { return nil }
+func (*attempts) Describe(string, contextkit.Kind, time.Time, []byte) error { return nil }
 
-func (a *attempts) SetUndescribed(string, string) { a.at = append(a.at, time.Now()) }
+func (a *attempts) SetUndescribed(string, contextkit.Kind) { a.at = append(a.at, time.Now()) }
 
 // Waits between requests to a node that does not answer double up to ten seconds, more or less a quarter: the gateways
 // of a cluster do not ask together.

@@ -163,3 +163,25 @@ func TestBuild_ErrorIsReturned(t *testing.T) {
 		t.Errorf("%v, want an error that names the method", err)
 	}
 }
+
+// Nor does a valid service after it in the file hide the error.
+func TestBuild_ErrorBeforeAValidServiceIsReturned(t *testing.T) {
+	var description *descriptorpb.FileDescriptorProto
+	file(t, &policyv1.Policy{Right: "a.b"}).RangeFiles(func(fd protoreflect.FileDescriptor) bool {
+		description = protodesc.ToFileDescriptorProto(fd)
+		return true
+	})
+	description.Service = append(description.Service, &descriptorpb.ServiceDescriptorProto{Name: proto.String("Empty")})
+	fd, err := protodesc.NewFile(description, protoregistry.GlobalFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := &protoregistry.Files{}
+	if err := files.RegisterFile(fd); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policy.Build(files, transcode.NewCompiler(nil)); err == nil ||
+		!strings.Contains(err.Error(), "test.Things.Make") {
+		t.Errorf("%v, want an error that names the method", err)
+	}
+}
