@@ -25,6 +25,7 @@ type cli struct {
 	TenantNode tenantNodeCommand `cmd:"" hidden:"" help:"One of the processes of tenants."`
 	Runner     runnerCommand     `cmd:"" help:"Triggers, a restart and idle tenants of one runner, by the number of tenants."`
 	Peers      peersCommand      `cmd:"" help:"One call through Headgate, and through its peers."`
+	FastPaths  fastPathsCommand  `cmd:"" name:"fastpaths" help:"The CPU time of a call with and without each fast path."`
 	Peer       peerCommand       `cmd:"" hidden:"" help:"One of the processes of peers."`
 }
 

@@ -27,6 +27,7 @@ func (g *Gateway) newAdmin() *rpc.Server {
 			Addr:       addr,
 			Sockets:    g.config.Listen.Sockets,
 			LocalHosts: g.config.LocalAdmin,
+			FastPaths:  g.config.Listen.FastPaths,
 		},
 		g.server, g.log,
 	)

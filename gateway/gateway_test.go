@@ -39,6 +39,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 	_ "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/fastpath"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/compression"
@@ -171,16 +172,21 @@ const (
 	overMainPort upstreamTransport = "over gRPC"
 	overGRPCPort upstreamTransport = "over the gRPC-only port"
 	inProcess    upstreamTransport = "in process"
+	// allPlain is overGRPCPort with the plain implementation of every fast path, in the gateway and in the node.
+	allPlain upstreamTransport = "with plain implementations"
 )
 
 // starter is [startWith] with a fixed transport of upstream calls.
 type starter func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge
 
 // everyUpstream runs a test with nodes that are called over gRPC, at each of their ports, and with a
-// node in the gateway's process.
+// node in the gateway's process; and with the plain implementation of every fast path.
 func everyUpstream(t *testing.T, test func(t *testing.T, start starter)) {
 	t.Helper()
-	for _, transport := range []upstreamTransport{overMainPort, overGRPCPort, inProcess} {
+	for _, transport := range []upstreamTransport{overMainPort, overGRPCPort, inProcess, allPlain} {
+		if transport == allPlain && testing.Short() {
+			continue
+		}
 		t.Run(string(transport), func(t *testing.T) {
 			test(t, func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
 				return startUpstream(t, transport, change, register, sets...)
@@ -207,7 +213,16 @@ func startUpstream(
 			}
 		})
 	}
-	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"},
+	var paths fastpath.Paths
+	if transport == allPlain {
+		paths = fastpath.AllPlain()
+	}
+	server := rpc.NewServer(rpc.Config{
+		Name:      "node",
+		Addr:      "127.0.0.1:0",
+		GRPC:      "127.0.0.1:0",
+		FastPaths: paths,
+	},
 		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	queriesconnect.RegisterQueryServiceHandler(server.RPC, e.node)
 	commandsconnect.RegisterCommandServiceHandler(server.RPC, e.node)
@@ -219,7 +234,7 @@ func startUpstream(
 	}
 	serve(server.Serve)
 	endpoint := server.Addr()
-	if transport == overGRPCPort {
+	if transport == overGRPCPort || transport == allPlain {
 		endpoint = server.GRPCAddr()
 	}
 
@@ -241,8 +256,15 @@ func startUpstream(
 		t.Fatal(err)
 	}
 	config := gateway.Config{
-		Listen: rpc.Config{Name: "gateway", Addr: "127.0.0.1:0", GRPC: "127.0.0.1:0"}, Auth: accepted,
-		Probes: probe.Config{Every: time.Hour}, // once, so that tests say what is ready
+		Listen: rpc.Config{
+			Name:      "gateway",
+			Addr:      "127.0.0.1:0",
+			GRPC:      "127.0.0.1:0",
+			FastPaths: paths,
+		},
+		Auth:     accepted,
+		Probes:   probe.Config{Every: time.Hour}, // once, so that tests say what is ready
+		Upstream: upstream.PoolConfig{FastPaths: paths},
 	}
 	if transport == inProcess {
 		local := server.InProcess(frame.GRPCCodec{})

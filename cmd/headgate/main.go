@@ -10,8 +10,6 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-
-	"github.com/headgate/headgate/internal/fastpath/gctuning"
 )
 
 // cli is the command line.
@@ -39,7 +37,6 @@ const memProfileRate = 2 << 20
 
 func main() {
 	runtime.MemProfileRate = memProfileRate
-	gctuning.Adapt()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	parsed := kong.Parse(&cli{}, kong.Name("headgate"), kong.UsageOnError(),

@@ -116,9 +116,11 @@ func fields(framer *http2.Framer, stream uint32, last bool, list ...string) erro
 
 // unavailable calls the node, which answers with half a message, does something
 // concurrently, and expects the gateway to report that the node is gone.
-func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, meanwhile func(*Pool)) {
+func unavailable(
+	t *testing.T, config PoolConfig, streamType connect.StreamType, endpoint string, meanwhile func(*Pool),
+) {
 	t.Helper()
-	pool := NewPool(PoolConfig{})
+	pool := NewPool(config)
 	t.Cleanup(pool.Close) // before the node ends
 	ctx, cancel := context.WithCancel(WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint))
 	defer cancel()
@@ -144,68 +146,76 @@ func unavailable(t *testing.T, streamType connect.StreamType, endpoint string, m
 }
 
 func TestTransport_TruncatedAnswerIsUnavailable(t *testing.T) {
-	for name, end := range map[string]func(net.Conn, *http2.Framer, uint32) error{
-		"with its connection": func(conn net.Conn, _ *http2.Framer, _ uint32) error { return conn.Close() },
-		"after a farewell": func(conn net.Conn, framer *http2.Framer, stream uint32) error {
-			return errors.Join(framer.WriteGoAway(stream, http2.ErrCodeNo, nil), conn.Close())
-		},
-	} {
-		for kind, streamType := range map[string]connect.StreamType{
-			"unary": connect.StreamTypeUnary, "stream": connect.StreamTypeServer,
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		for name, end := range map[string]func(net.Conn, *http2.Framer, uint32) error{
+			"with its connection": func(conn net.Conn, _ *http2.Framer, _ uint32) error { return conn.Close() },
+			"after a farewell": func(conn net.Conn, framer *http2.Framer, stream uint32) error {
+				return errors.Join(framer.WriteGoAway(stream, http2.ErrCodeNo, nil), conn.Close())
+			},
 		} {
-			t.Run(kind+" "+name, func(t *testing.T) {
-				unavailable(t, streamType, cutting(t, end), func(*Pool) {})
-			})
+			for kind, streamType := range map[string]connect.StreamType{
+				"unary": connect.StreamTypeUnary, "stream": connect.StreamTypeServer,
+			} {
+				t.Run(kind+" "+name, func(t *testing.T) {
+					unavailable(t, config, streamType, cutting(t, end), func(*Pool) {})
+				})
+			}
 		}
-	}
+	})
 }
 
 func TestAbandon_StreamsAreUnavailable(t *testing.T) {
-	for range 20 { // the stream's end and the connection's race
-		answered := make(chan struct{})
-		endpoint := cutting(t, func(conn net.Conn, _ *http2.Framer, _ uint32) error {
-			close(answered)
-			_, _ = io.Copy(io.Discard, conn) // its error is that the client has left
-			return nil
-		})
-		unavailable(t, connect.StreamTypeServer, endpoint, func(pool *Pool) {
-			<-answered
-			pool.Abandon(endpoint)
-		})
-	}
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		for range 20 { // the stream's end and the connection's race
+			answered := make(chan struct{})
+			endpoint := cutting(t, func(conn net.Conn, _ *http2.Framer, _ uint32) error {
+				close(answered)
+				_, _ = io.Copy(io.Discard, conn) // its error is that the client has left
+				return nil
+			})
+			unavailable(t, config, connect.StreamTypeServer, endpoint, func(pool *Pool) {
+				<-answered
+				pool.Abandon(endpoint)
+			})
+		}
+	})
 }
 
 func TestUnary_CallNotBegunByNodeIsRetried(t *testing.T) {
-	for name, refuse := range map[string]func(framer *http2.Framer, stream uint32) error{
-		"refused": func(framer *http2.Framer, stream uint32) error {
-			return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
-		},
-		"refused with all that follow": func(framer *http2.Framer, _ uint32) error {
-			return framer.WriteGoAway(0, http2.ErrCodeNo, nil)
-		},
-	} {
-		for _, times := range []int{1, 2} { // the second is the caller's to repeat, or not
-			t.Run(fmt.Sprintf("%s, %d times", name, times), func(t *testing.T) {
-				refused := 0
-				endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
-					if refused < times {
-						refused++
-						return refuse(framer, stream)
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		for name, refuse := range map[string]func(framer *http2.Framer, stream uint32) error{
+			"refused": func(framer *http2.Framer, stream uint32) error {
+				return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+			},
+			"refused with all that follow": func(framer *http2.Framer, _ uint32) error {
+				return framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+			},
+		} {
+			for _, times := range []int{1, 2} { // the second is the caller's to repeat, or not
+				t.Run(fmt.Sprintf("%s, %d times", name, times), func(t *testing.T) {
+					refused := 0
+					endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
+						if refused < times {
+							refused++
+							return refuse(framer, stream)
+						}
+						return errors.Join(
+							answerHeaders(framer, stream), framer.WriteData(stream, false, make([]byte, 5)),
+							trailers(framer, stream),
+						)
+					})
+					pool := NewPool(config)
+					t.Cleanup(pool.Close)
+					ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
+					err := contextkit.NewClient(NewTransport(pool)).CallUnary(
+						ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
+						&emptypb.Empty{}, &emptypb.Empty{},
+					)
+					if times == 1 && err != nil || times == 2 && connect.CodeOf(err) != connect.CodeUnavailable {
+						t.Errorf("%v", err)
 					}
-					return errors.Join(answerHeaders(framer, stream), framer.WriteData(stream, false, make([]byte, 5)),
-						trailers(framer, stream))
 				})
-				pool := NewPool(PoolConfig{})
-				t.Cleanup(pool.Close)
-				ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
-				err := contextkit.NewClient(NewTransport(pool)).CallUnary(
-					ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
-					&emptypb.Empty{}, &emptypb.Empty{},
-				)
-				if times == 1 && err != nil || times == 2 && connect.CodeOf(err) != connect.CodeUnavailable {
-					t.Errorf("%v", err)
-				}
-			})
+			}
 		}
-	}
+	})
 }

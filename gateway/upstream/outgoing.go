@@ -5,7 +5,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
-	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
@@ -15,11 +15,11 @@ type outgoing struct {
 	channel *channel
 	info    *connect.CallInfo
 	header  grpcmeta.Header
-	meter   h2.Meter // of the answer's memory
+	meter   channels.Meter // of the answer's memory
 }
 
 // begin begins the call by sending its headers.
-func (o *outgoing) begin(request h2.Request) (*h2.Stream, error) {
+func (o *outgoing) begin(request channels.Request) (callStream, error) {
 	fields, err := grpcmeta.Write(o.ctx, o.header)
 	if err != nil {
 		return nil, err

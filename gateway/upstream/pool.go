@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/fastpath"
 )
 
 // ErrPoolClosed is the error of a call after the pool was closed.
@@ -30,6 +31,8 @@ type PoolConfig struct {
 	// TLS returns the configuration of the next connection; its server name, if set, replaces the
 	// endpoint's host. nil: clear text.
 	TLS func() *tls.Config `yaml:"-"`
+	// FastPaths selects the client and its sockets.
+	FastPaths fastpath.Paths `yaml:"-"`
 	// Local returns the opener of an endpoint that is a service of this process, nil for other
 	// endpoints. Local services have no channel. A nil Local means that there are none.
 	Local func(endpoint string) Opener `yaml:"-"`
@@ -107,7 +110,7 @@ type Stats struct {
 // channel is a reference-counted channel. Its count starts at one, which is the pool's reference.
 type channel struct {
 	endpoint string
-	conn     *h2.Channel
+	conn     client
 	calls    atomic.Int64
 	lastUsed atomic.Int64 // since the pool's start, in nanoseconds
 }
@@ -163,7 +166,7 @@ func (p *Pool) add(endpoint string) error {
 	if found, ok := p.channels.Load(endpoint); ok && found.(*channel).calls.Load() > 0 {
 		return nil
 	}
-	c := &channel{endpoint: endpoint, conn: h2.NewChannel(endpoint, h2.Config{
+	c := &channel{endpoint: endpoint, conn: newClient(endpoint, channels.Config{
 		TLS:             p.config.TLS,
 		StreamWindow:    streamWindow,
 		ConnWindow:      channelWindow,
@@ -175,6 +178,7 @@ func (p *Pool) add(endpoint string) error {
 		PingTimeout:     p.config.PingTimeout,
 		Memory:          frame.Buffers,
 		UserAgent:       "headgate",
+		FastPaths:       p.config.FastPaths,
 	})}
 	c.calls.Store(1)
 	c.lastUsed.Store(int64(time.Since(p.started)))

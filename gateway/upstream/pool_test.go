@@ -143,50 +143,59 @@ func openFiles(t *testing.T) int {
 }
 
 func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux has all of 127/8 on its loopback")
-	}
-	const endpoints, kept, callers = 10_000, 64, 8
-	_, port, _ := net.SplitHostPort(serve(t, "0.0.0.0:0").Addr().String())
-	filesBefore, goroutinesBefore := openFiles(t), runtime.NumGoroutine()
-	pool := NewPool(PoolConfig{MaxEndpoints: kept})
-	client := contextkit.NewClient(NewTransport(pool))
-	spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
-	var group sync.WaitGroup
-	for caller := range callers {
-		group.Go(func() {
-			for i := caller; i < endpoints; i += callers {
-				ctx := WithEndpoint(contextkit.PlatformContext(t.Context()),
-					fmt.Sprintf("127.%d.%d.1:%s", 1+i/250, 1+i%250, port))
-				if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
-					t.Errorf("endpoint %d: %v", i, err)
-					return
-				}
-			}
-		})
-	}
-	group.Wait()
-	if stats := pool.Stats(); stats.Channels != kept || stats.Calls != 0 || stats.Made != endpoints ||
-		stats.Evicted != endpoints-kept {
-		t.Errorf("%+v, want %d of %d channels kept and no call on them", stats, kept, endpoints)
-	}
-	// Each channel has a socket here and one at the node; the last ones evicted
-	// may still be closing.
-	if files := openFiles(t) - filesBefore; files > 2*(kept+callers)+32 {
-		t.Errorf("%d descriptors more than before, for %d channels", files, kept)
-	}
-	pool.Close()
-	if _, err := pool.acquire("a:1"); !errors.Is(err, ErrPoolClosed) {
-		t.Errorf("a closed pool makes a channel: %v", err)
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for runtime.NumGoroutine() > goroutinesBefore+4 || openFiles(t) > filesBefore+4 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines and %d descriptors stay, of %d and %d before", runtime.NumGoroutine(), openFiles(t),
-				goroutinesBefore, filesBefore)
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		if runtime.GOOS != "linux" {
+			t.Skip("only Linux has all of 127/8 on its loopback")
 		}
-		runtime.Gosched()
-	}
+		const kept, callers = 64, 8
+		endpoints := 10_000
+		if config.FastPaths.Upstream.IsPlain() {
+			endpoints = 300
+		}
+		_, port, _ := net.SplitHostPort(serve(t, "0.0.0.0:0").Addr().String())
+		filesBefore, goroutinesBefore := openFiles(t), runtime.NumGoroutine()
+		config.MaxEndpoints = kept
+		pool := NewPool(config)
+		client := contextkit.NewClient(NewTransport(pool))
+		spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
+		var group sync.WaitGroup
+		for caller := range callers {
+			group.Go(func() {
+				for i := caller; i < endpoints; i += callers {
+					ctx := WithEndpoint(contextkit.PlatformContext(t.Context()),
+						fmt.Sprintf("127.%d.%d.1:%s", 1+i/250, 1+i%250, port))
+					if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+						t.Errorf("endpoint %d: %v", i, err)
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+		if stats := pool.Stats(); stats.Channels != kept || stats.Calls != 0 || stats.Made != int64(endpoints) ||
+			stats.Evicted != int64(endpoints-kept) {
+			t.Errorf("%+v, want %d of %d channels kept and no call on them", stats, kept, endpoints)
+		}
+		// Each channel has a socket here and one at the node; the last ones evicted
+		// may still be closing.
+		if files := openFiles(t) - filesBefore; files > 2*(kept+callers)+32 {
+			t.Errorf("%d descriptors more than before, for %d channels", files, kept)
+		}
+		pool.Close()
+		if _, err := pool.acquire("a:1"); !errors.Is(err, ErrPoolClosed) {
+			t.Errorf("a closed pool makes a channel: %v", err)
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for runtime.NumGoroutine() > goroutinesBefore+4 || openFiles(t) > filesBefore+4 {
+			if time.Now().After(deadline) {
+				t.Fatalf(
+					"%d goroutines and %d descriptors stay, of %d and %d before", runtime.NumGoroutine(), openFiles(t),
+					goroutinesBefore, filesBefore,
+				)
+			}
+			runtime.Gosched()
+		}
+	})
 }
 
 // mute is a proxy in front of a node that can become silent without closing anything, like a host
@@ -226,32 +235,37 @@ func (m *mute) run(t *testing.T, node string) {
 }
 
 func TestPool_PingDetectsDeadPeerDuringCall(t *testing.T) {
-	t.Parallel() // it takes the ten seconds that grpc-go demands
-	node := serve(t, "127.0.0.1:0")
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &mute{Listener: listener}
-	var running sync.WaitGroup
-	running.Go(func() { proxy.run(t, node.Addr().String()) })
-	t.Cleanup(func() { _ = listener.Close(); running.Wait() })
-	pool := NewPool(PoolConfig{PingAfter: 10 * time.Second, PingTimeout: time.Second})
-	defer pool.Close()
-	client := contextkit.NewClient(NewTransport(pool))
-	spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
-	ctx, cancel := context.WithTimeout(WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String()),
-		time.Minute)
-	defer cancel()
-	if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
-		t.Fatal(err)
-	}
-	proxy.silent.Store(true)
-	if err := client.CallUnary(
-		ctx, spec, &emptypb.Empty{}, &emptypb.Empty{},
-	); connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
-		t.Errorf("a call on a dead peer ends with %v, want UNAVAILABLE long before its deadline", err)
-	}
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		t.Parallel() // it takes the ten seconds that grpc-go demands
+		node := serve(t, "127.0.0.1:0")
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy := &mute{Listener: listener}
+		var running sync.WaitGroup
+		running.Go(func() { proxy.run(t, node.Addr().String()) })
+		t.Cleanup(func() { _ = listener.Close(); running.Wait() })
+		config.PingAfter, config.PingTimeout = 10*time.Second, time.Second
+		pool := NewPool(config)
+		defer pool.Close()
+		client := contextkit.NewClient(NewTransport(pool))
+		spec := connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary}
+		ctx, cancel := context.WithTimeout(
+			WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String()),
+			time.Minute,
+		)
+		defer cancel()
+		if err := client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+			t.Fatal(err)
+		}
+		proxy.silent.Store(true)
+		if err := client.CallUnary(
+			ctx, spec, &emptypb.Empty{}, &emptypb.Empty{},
+		); connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
+			t.Errorf("a call on a dead peer ends with %v, want UNAVAILABLE long before its deadline", err)
+		}
+	})
 }
 
 func TestPoolConfig_InvalidBoundsAreRejected(t *testing.T) {
@@ -294,72 +308,76 @@ func (views) ListViews(context.Context, *projectionv1.ListViewsRequest) (*projec
 }
 
 func TestTransport_CallsGRPCNode(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0"},
-		func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
-	gatewayv1connect.RegisterQueryServiceHandler(server.RPC, views{})
-	if err := server.Listen(ctx); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		ctx, cancel := context.WithCancel(context.Background())
+		server := rpc.NewServer(rpc.Config{Name: "node", Addr: "127.0.0.1:0"},
+			func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
+		gatewayv1connect.RegisterQueryServiceHandler(server.RPC, views{})
+		if err := server.Listen(ctx); err != nil {
+			t.Fatal(err)
 		}
-	}()
-	pool := NewPool(PoolConfig{})
-	defer pool.Close()
-	acme, err := contextkit.ParseTenantID("acme")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(NewTransport(pool)))
-	callCtx := contextkit.TenantContext(t.Context(), acme)
-	if _, err := client.ListViews(
-		callCtx, &projectionv1.ListViewsRequest{},
-	); connect.CodeOf(err) != connect.CodeInternal {
-		t.Errorf("without an endpoint: %v", err)
-	}
-	res, err := client.ListViews(WithEndpoint(callCtx, server.Addr()), &projectionv1.ListViewsRequest{})
-	if err != nil || res.GetPosition() != "p" {
-		t.Fatalf("%v, %v", res, err)
-	}
-	if _, err := client.Get(
-		WithEndpoint(callCtx, server.Addr()), &projectionv1.GetRequest{View: "v", Key: "k"},
-	); connect.CodeOf(err) != connect.CodeUnimplemented {
-		t.Errorf("a node's error: %v", err)
-	}
-	if _, err := client.ListViews(
-		WithEndpoint(callCtx, "127.0.0.1:1"), &projectionv1.ListViewsRequest{},
-	); connect.CodeOf(err) != connect.CodeUnavailable {
-		t.Errorf("no node: %v", err)
-	}
-	pool.channels.Range(func(_, value any) bool {
-		if c := value.(*channel); c.calls.Load() != 1 {
-			t.Errorf("the channel to %s still counts %d calls", c.endpoint, c.calls.Load()-1)
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}()
+		pool := NewPool(config)
+		defer pool.Close()
+		acme, err := contextkit.ParseTenantID("acme")
+		if err != nil {
+			t.Fatal(err)
 		}
-		return true
+		client := gatewayv1connect.NewQueryServiceClient(contextkit.NewClient(NewTransport(pool)))
+		callCtx := contextkit.TenantContext(t.Context(), acme)
+		if _, err := client.ListViews(
+			callCtx, &projectionv1.ListViewsRequest{},
+		); connect.CodeOf(err) != connect.CodeInternal {
+			t.Errorf("without an endpoint: %v", err)
+		}
+		res, err := client.ListViews(WithEndpoint(callCtx, server.Addr()), &projectionv1.ListViewsRequest{})
+		if err != nil || res.GetPosition() != "p" {
+			t.Fatalf("%v, %v", res, err)
+		}
+		if _, err := client.Get(
+			WithEndpoint(callCtx, server.Addr()), &projectionv1.GetRequest{View: "v", Key: "k"},
+		); connect.CodeOf(err) != connect.CodeUnimplemented {
+			t.Errorf("a node's error: %v", err)
+		}
+		if _, err := client.ListViews(
+			WithEndpoint(callCtx, "127.0.0.1:1"), &projectionv1.ListViewsRequest{},
+		); connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("no node: %v", err)
+		}
+		pool.channels.Range(func(_, value any) bool {
+			if c := value.(*channel); c.calls.Load() != 1 {
+				t.Errorf("the channel to %s still counts %d calls", c.endpoint, c.calls.Load()-1)
+			}
+			return true
+		})
 	})
 }
 
 func TestTransport_UnknownMethodIsUnimplemented(t *testing.T) {
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer()
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(listener) }()
-	defer func() { server.Stop(); <-done }()
-	pool := NewPool(PoolConfig{})
-	defer pool.Close()
-	client := contextkit.NewClient(NewTransport(pool))
-	ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String())
-	err = client.CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
-		&emptypb.Empty{}, &emptypb.Empty{})
-	if connect.CodeOf(err) != connect.CodeUnimplemented {
-		t.Errorf("%v, want UNIMPLEMENTED", err)
-	}
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer()
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(listener) }()
+		defer func() { server.Stop(); <-done }()
+		pool := NewPool(config)
+		defer pool.Close()
+		client := contextkit.NewClient(NewTransport(pool))
+		ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), listener.Addr().String())
+		err = client.CallUnary(ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
+			&emptypb.Empty{}, &emptypb.Empty{})
+		if connect.CodeOf(err) != connect.CodeUnimplemented {
+			t.Errorf("%v, want UNIMPLEMENTED", err)
+		}
+	})
 }

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/gateway/upstream/channels"
 )
 
 const (
@@ -45,6 +45,6 @@ func Pushback(info *connect.CallInfo, err error) (wait time.Duration, asked, aga
 
 // Unreached reports whether no connection to the node could be established.
 func Unreached(err error) bool {
-	broken, ok := errors.AsType[*h2.BrokenError](err)
+	broken, ok := errors.AsType[*channels.BrokenError](err)
 	return ok && broken.Unreached
 }

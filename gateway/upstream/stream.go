@@ -8,7 +8,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
 )
 
@@ -18,7 +18,7 @@ type stream struct {
 	outgoing
 
 	open    sync.Once
-	h2      *h2.Stream // nil: see openErr
+	call    callStream // nil: see openErr
 	openErr error
 	end     sync.Once
 
@@ -29,7 +29,7 @@ type stream struct {
 // SendHeaders implements [connect.ClientStream].
 func (s *stream) SendHeaders() error {
 	s.open.Do(func() {
-		s.h2, s.openErr = s.begin(h2.Request{Whole: s.single()})
+		s.call, s.openErr = s.begin(channels.Request{Whole: s.single()})
 		s.openErr = localError(s.ctx, s.openErr)
 	})
 	return s.openErr
@@ -45,7 +45,7 @@ func (s *stream) Send(msg any) error {
 		return connect.NewError(connect.CodeInternal, "the request cannot be encoded").WithCause(err)
 	}
 	single := s.info.Spec.StreamType&connect.StreamTypeClient == 0
-	err = s.h2.Send(s.ctx, wire, single)
+	err = s.call.Send(s.ctx, wire, single)
 	switch {
 	case !errors.Is(err, io.EOF):
 		return err
@@ -60,7 +60,7 @@ func (s *stream) CloseSend() error {
 	if err := s.SendHeaders(); err != nil {
 		return err
 	}
-	s.h2.CloseSend()
+	s.call.CloseSend()
 	return nil
 }
 
@@ -75,23 +75,23 @@ func (s *stream) Receive(msg any) error {
 	if s.single() {
 		s.ended = true
 		defer s.release()
-		return localError(s.ctx, receiveOne(s.ctx, s.h2, s.info, msg))
+		return localError(s.ctx, receiveOne(s.ctx, s.call, s.info, msg))
 	}
-	buffer, err := s.h2.Receive(s.ctx)
+	buffer, err := s.call.Receive(s.ctx)
 	if !s.headersRead {
 		s.headersRead = true
-		grpcmeta.Add(s.info.ResponseHeader(), s.h2.Header())
+		grpcmeta.Add(s.info.ResponseHeader(), s.call.Header())
 	}
 	if err == nil {
 		return decodeMessage(buffer, msg)
 	}
 	s.ended = true
-	grpcmeta.Add(s.info.ResponseTrailer(), s.h2.Trailer())
+	grpcmeta.Add(s.info.ResponseTrailer(), s.call.Trailer())
 	s.release()
 	if !errors.Is(err, io.EOF) {
 		return localError(s.ctx, err)
 	}
-	if err := verdict(s.h2); err != nil {
+	if err := verdict(s.call); err != nil {
 		return err
 	}
 	return io.EOF
@@ -104,8 +104,8 @@ func (s *stream) single() bool { return s.info.Spec.StreamType&connect.StreamTyp
 func (s *stream) release() {
 	s.end.Do(func() {
 		s.open.Do(func() { s.openErr = connect.NewError(connect.CodeCanceled, "the call was closed before it began") })
-		if s.h2 != nil {
-			s.h2.Close()
+		if s.call != nil {
+			s.call.Close()
 		}
 		s.channel.release()
 	})

@@ -7,7 +7,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/gateway/upstream/channels"
 )
 
 // unary is a [connect.ClientStream] of one request and one answer, sent when the answer is
@@ -44,7 +44,7 @@ func (u *unary) Receive(msg any) error {
 	if err != nil {
 		return connect.NewError(connect.CodeInternal, "the request cannot be encoded").WithCause(err)
 	}
-	request := h2.Request{
+	request := channels.Request{
 		Message:    wire,
 		HasMessage: true,
 		Last:       true,
@@ -53,7 +53,7 @@ func (u *unary) Receive(msg any) error {
 	err = u.call(request, msg)
 	// A node that shuts down reports the calls that it has not begun: any of them may be sent
 	// again, on another connection (RFC 9113 §8.7).
-	if broken, ok := errors.AsType[*h2.BrokenError](err); ok && broken.Refused {
+	if broken, ok := errors.AsType[*channels.BrokenError](err); ok && broken.Refused {
 		err = u.call(request, msg)
 	}
 	return localError(u.ctx, err)
@@ -61,7 +61,7 @@ func (u *unary) Receive(msg any) error {
 
 // call sends the request and decodes the answer into msg. Errors are the node's verdict, or those
 // of the stream.
-func (u *unary) call(request h2.Request, msg any) error {
+func (u *unary) call(request channels.Request, msg any) error {
 	stream, err := u.begin(request)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/frame"
-	"github.com/headgate/headgate/gateway/upstream/h2"
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/descriptors"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
@@ -32,7 +32,7 @@ var (
 
 // only waits for the end of a call with one answer, decodes the answer into msg and copies its
 // headers. Errors are the node's verdict, or those of the stream.
-func receiveOne(ctx context.Context, stream *h2.Stream, info *connect.CallInfo, msg any) error {
+func receiveOne(ctx context.Context, stream callStream, info *connect.CallInfo, msg any) error {
 	buffer, err := stream.Receive(ctx)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -77,7 +77,7 @@ func localError(ctx context.Context, err error) error {
 	if _, said := errors.AsType[*connect.Error](err); said {
 		return err
 	}
-	if metered, ok := errors.AsType[*h2.MeterError](err); ok {
+	if metered, ok := errors.AsType[*channels.MeterError](err); ok {
 		return connect.NewError(connect.CodeResourceExhausted,
 			"the node's answer exceeds the memory that the call may use").WithCause(metered)
 	}
@@ -85,18 +85,18 @@ func localError(ctx context.Context, err error) error {
 		return ctxErr
 	}
 	switch {
-	case errors.Is(err, h2.ErrTooLarge):
+	case errors.Is(err, channels.ErrTooLarge):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err),
 			rpc.Reason(rpc.ReasonTooLarge),
 		)
-	case errors.Is(err, h2.ErrHeadersTooLarge):
+	case errors.Is(err, channels.ErrHeadersTooLarge):
 		return connect.NewError(connect.CodeResourceExhausted,
 			"the call's headers are larger than the upstream accepts").WithCause(err)
-	case errors.Is(err, h2.ErrCompressed):
+	case errors.Is(err, channels.ErrCompressed):
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
 	}
-	broken, _ := errors.AsType[*h2.BrokenError](err)
+	broken, _ := errors.AsType[*channels.BrokenError](err)
 	switch {
 	case broken == nil:
 	case broken.Unreached && descriptors.Exhausted(err):
@@ -143,12 +143,12 @@ func resetCode(code http2.ErrCode) connect.Code {
 
 // verdict returns the error with which the node ended a call; nil: success. Source:
 // grpc/doc/PROTOCOL-HTTP2.md, "Responses".
-func verdict(stream *h2.Stream) error {
+func verdict(stream callStream) error {
 	header, trailer := stream.Header(), stream.Trailer()
 	if len(header) == 0 {
 		header = trailer
 	}
-	if !h2.SpeaksGRPC(header) {
+	if !channels.SpeaksGRPC(header) {
 		return foreign(header)
 	}
 	number := valueOf(trailer, "grpc-status")

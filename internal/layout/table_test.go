@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/excerpt":      nil,
 	"internal/fairqueue":    nil,
 	"internal/fanout":       {"internal/config"},
-	"internal/fastpath":     nil,
+	"internal/fastpath":     {"internal/config"},
 	"internal/format":       nil,
 	"internal/layout":       nil,
 	"internal/lazydeadline": {"contextkit"},

@@ -77,6 +77,8 @@ func Dev(ctx context.Context, c DevConfig, out, logs io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	p.log.Info().Stringer("fast_paths", p.settings.FastPaths).Msg("the platform starts")
+	defer p.settings.FastPaths.Collect()()
 	began := time.Now()
 	start, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), startTimeout)
 	defer cancel()
@@ -233,7 +235,7 @@ func (p *platform) newRunner(
 		return nil, config.Inside("runner.webhooks", err)
 	}
 	commands := &commander{
-		pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1}),
+		pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, FastPaths: p.settings.FastPaths}),
 		gateway:    gatewayAddr,
 		credential: p.runnerToken,
 	}
@@ -248,7 +250,7 @@ func (p *platform) newControl(
 	if err != nil {
 		return nil, config.Wrong("control.nodes_tls", "%v", err)
 	}
-	pool := upstream.NewPool(upstream.PoolConfig{Local: within.opener, TLS: channels})
+	pool := upstream.NewPool(upstream.PoolConfig{Local: within.opener, TLS: channels, FastPaths: p.settings.FastPaths})
 	return newControl(ctx, m, models, p.settings.Model != "", pool, listen)
 }
 

@@ -69,6 +69,7 @@ func devSettings(ctx context.Context, c *DevConfig) (*settings, error) {
 	if err := c.override(s); err != nil {
 		return nil, err
 	}
+	s.selectPaths()
 	return s, s.checkDev(ctx)
 }
 

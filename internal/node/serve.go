@@ -105,6 +105,8 @@ func (p *Plan) Run(ctx context.Context, out io.Writer) error {
 }
 
 func (p *Plan) run(ctx context.Context, out io.Writer) (err error) {
+	p.log.Info().Stringer("fast_paths", p.settings.FastPaths).Msg("the role starts")
+	defer p.settings.FastPaths.Collect()()
 	r, err := p.start(ctx)
 	switch {
 	case ctx.Err() != nil && r == nil:
@@ -264,7 +266,7 @@ func (p *Plan) control(ctx context.Context) error {
 		p.service(
 			ctx, contextkit.KindControl, c.serviceSettings,
 			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
-				pool := upstream.NewPool(upstream.PoolConfig{TLS: channels})
+				pool := upstream.NewPool(upstream.PoolConfig{TLS: channels, FastPaths: p.settings.FastPaths})
 				return newControl(ctx, m, models, p.settings.Model != "", pool, listen)
 			},
 		),
@@ -316,7 +318,9 @@ func (p *Plan) runner(ctx context.Context) error {
 			ctx, contextkit.KindRunner, r.serviceSettings,
 			func(ctx context.Context, m *member, models *model.Registry, listen rpc.Config) (*service, error) {
 				commands := &commander{
-					pool:       upstream.NewPool(upstream.PoolConfig{MaxEndpoints: 1, TLS: channels}),
+					pool: upstream.NewPool(
+						upstream.PoolConfig{MaxEndpoints: 1, TLS: channels, FastPaths: p.settings.FastPaths},
+					),
 					gateway:    r.Gateway,
 					credential: func() (string, error) { return readCredential(r.Credential) },
 				}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/config"
+	"github.com/headgate/headgate/internal/fastpath"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/tracing"
 	"github.com/headgate/headgate/model"
@@ -31,6 +32,7 @@ type settings struct {
 	Model      string             `yaml:"model"`
 	Log        string             `yaml:"log"`
 	Tracing    tracing.Config     `yaml:"tracing"`
+	FastPaths  fastpath.Paths     `yaml:"fast_paths"`
 	Gateway    gatewaySettings    `yaml:"gateway"`
 	Aggregate  aggregateSettings  `yaml:"aggregate"`
 	Projection projectionSettings `yaml:"projection"`
@@ -58,12 +60,28 @@ func readSettings(path string) (*settings, error) {
 	if s.file, err = config.Read(path, s); err != nil {
 		return nil, err
 	}
+	s.selectPaths()
 	return s, nil
+}
+
+// selectPaths passes the selected fast paths to the sections' servers and channels.
+func (s *settings) selectPaths() {
+	sections := []*serviceSettings{
+		&s.Gateway.serviceSettings, &s.Aggregate.serviceSettings, &s.Projection.serviceSettings,
+		&s.Runner.serviceSettings, &s.Control.serviceSettings,
+	}
+	for _, section := range sections {
+		section.Server.FastPaths = s.FastPaths
+	}
+	s.Gateway.Upstream.FastPaths = s.FastPaths
 }
 
 // common checks the settings that all roles use.
 func (s *settings) common() error {
-	errs := []error{config.Inside("nats", s.NATS.check()), config.Inside("tracing", s.Tracing.Validate())}
+	errs := []error{
+		config.Inside("nats", s.NATS.check()), config.Inside("tracing", s.Tracing.Validate()),
+		config.Inside("fast_paths", s.FastPaths.Validate()),
+	}
 	if _, err := zerolog.ParseLevel(s.Log); err != nil || s.Log == "" {
 		errs = append(errs, config.Wrong("log", "is %q, want debug, info, warn or error", s.Log))
 	}

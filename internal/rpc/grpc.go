@@ -26,7 +26,6 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/excerpt"
-	"github.com/headgate/headgate/internal/fastpath/rawtcp"
 	"github.com/headgate/headgate/internal/lazydeadline"
 	"github.com/headgate/headgate/internal/rpc/flood"
 	"github.com/headgate/headgate/internal/rpc/grpcmeta"
@@ -139,7 +138,8 @@ func (p *grpcPort) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: gRPC: %w", p.config.Name, err)
 	}
-	p.listener = p.clients.listener(rawtcp.Listener(p.accepting.listener(listener)), p.config.MaxConnections)
+	p.listener = p.clients.listener(p.config.FastPaths.Listener(p.accepting.listener(listener)),
+		p.config.MaxConnections)
 	return nil
 }
 

@@ -20,9 +20,6 @@ import (
 	"google.golang.org/grpc/encoding"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/internal/fastpath/latedeadline"
-	"github.com/headgate/headgate/internal/fastpath/rawtcp"
-	"github.com/headgate/headgate/internal/fastpath/stackgrow"
 )
 
 // Bounds of a listener.
@@ -103,6 +100,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	}
 	s := newServer(config, NewMetrics(config.Name), ready, log)
 	s.degraded = config.Degraded
+	s.Metrics.Registerer(config.Name).MustRegister(newFastPaths(config.FastPaths))
 	if config.Admin == "" {
 		s.mountMetrics()
 	} else {
@@ -177,6 +175,7 @@ func NewEdge(
 		return s.watches.grpcTime(spec.Procedure, edge.Timeout(spec.Procedure))
 	}
 	s.grpc = newGRPCPort(s.config, edge.Codec, edge.JSON, timeout, edge.Margin, s.flooded)
+	s.Metrics.Registerer(config.Name).MustRegister(newFastPaths(config.FastPaths))
 	s.resets, s.slow = limitResets(s), countSlow(s)
 	countRefused(s)
 	s.grpc.resets, s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.resets, s.clients, s.accepting, s.slow
@@ -298,6 +297,7 @@ func newServiceAdmin(config Config, service *Server, ready Readiness, log zerolo
 		Addr:       config.Admin,
 		Sockets:    config.Sockets,
 		LocalHosts: config.LocalHosts,
+		FastPaths:  config.FastPaths,
 	}, service.Metrics,
 		ready, log)
 	s.degraded = func(ctx context.Context, tenant contextkit.TenantID) map[string]string {
@@ -358,14 +358,14 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
-	accepted := s.clients.listener(rawtcp.Listener(s.accepting.listener(listener)), s.config.MaxConnections)
-	watched := watchedListener{Listener: latedeadline.Listener(accepted), server: s}
+	accepted := s.clients.listener(s.config.FastPaths.Listener(s.accepting.listener(listener)), s.config.MaxConnections)
+	watched := watchedListener{Listener: s.config.FastPaths.Deadlines(accepted), server: s}
 	if s.config.TLS != nil {
 		watched.tls = s.config.TLS.Server()
 	}
 	s.listener = watched
 	s.server = &http.Server{
-		Handler: stackgrow.Handler(
+		Handler: s.config.FastPaths.Handler(
 			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*s.handler.Load()).ServeHTTP(w, r) }),
 		),
 		Protocols:         protocols,

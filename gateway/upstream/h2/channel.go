@@ -11,44 +11,18 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc/mem"
 
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/backoff"
-	"github.com/headgate/headgate/internal/fastpath/rawtcp"
 	"github.com/headgate/headgate/internal/lazydeadline"
 	"github.com/headgate/headgate/internal/rpc/flood"
 )
-
-// Config configures the channels of a pool. All fields except TLS are required.
-type Config struct {
-	// TLS returns the configuration of the next connection; nil: clear text (h2c with prior
-	// knowledge).
-	TLS func() *tls.Config
-	// StreamWindow and ConnWindow are the flow control windows of answers, in bytes, per stream and
-	// per connection, at least 64 KiB.
-	StreamWindow, ConnWindow int
-	// MaxMessageBytes bounds a message of the peer.
-	MaxMessageBytes int
-	// ConnectTimeout bounds an attempt to connect, including the peer's SETTINGS.
-	ConnectTimeout time.Duration
-	// FirstBackoff is the approximate pause after a failed attempt to connect; each further failure
-	// doubles it, up to MaxBackoff. Calls during the pause fail immediately.
-	FirstBackoff, MaxBackoff time.Duration
-	// PingAfter is the idle time after which a connection with calls in flight sends a PING, and
-	// PingTimeout the time to wait for the answer.
-	PingAfter, PingTimeout time.Duration
-	// Memory is the pool of buffers for answers.
-	Memory mem.BufferPool
-	// UserAgent is the User-Agent header.
-	UserAgent string
-}
 
 // Channel is the path to one peer: at most one connection that accepts calls, and previous ones
 // until their last call has ended. It is safe for concurrent use.
 type Channel struct {
 	address string
-	config  Config
+	config  channels.Config
 	live    atomic.Pointer[conn] // accepts calls; nil: there is none
 
 	ctx    context.Context //nolint:containedctx // of attempts to connect; ends with the channel
@@ -73,7 +47,7 @@ type attempt struct {
 }
 
 // NewChannel returns a channel to an address (host:port). The first call connects it.
-func NewChannel(address string, config Config) *Channel {
+func NewChannel(address string, config channels.Config) *Channel {
 	c := &Channel{
 		address:   address,
 		config:    config,
@@ -84,7 +58,7 @@ func NewChannel(address string, config Config) *Channel {
 	return c
 }
 
-// Close closes the channel. Calls in flight fail with a [BrokenError] whose cause is [ErrClosed].
+// Close closes the channel. Calls in flight fail with a [channels.BrokenError] whose cause is [channels.ErrClosed].
 func (c *Channel) Close() {
 	c.cancel()
 	c.mu.Lock()
@@ -95,7 +69,7 @@ func (c *Channel) Close() {
 	}
 	c.mu.Unlock()
 	for _, one := range conns {
-		one.end(ErrClosed)
+		one.end(channels.ErrClosed)
 	}
 	c.running.Wait()
 }
@@ -115,29 +89,10 @@ func (c *Channel) Answered() (last time.Time) {
 	return last
 }
 
-// Request is the beginning of a call.
-type Request struct {
-	// Path is the method, "/service/Method".
-	Path string
-	// Fields are the call's header fields, valid and in lower case; the fields that HTTP/2 and gRPC
-	// require are added.
-	Fields []hpack.HeaderField
-	// Message is the first message if HasMessage is set, and the last one if Last is set. Its
-	// memory must not change until the call has ended.
-	Message          []byte
-	HasMessage, Last bool
-	// Whole reports whether at most one message is expected, which is only used after the call has
-	// ended.
-	Whole bool
-	// Meter bounds the total memory of the answer's messages; nil: only MaxMessageBytes bounds
-	// each.
-	Meter Meter
-}
-
 // Open begins a call. ctx bounds the wait for a connection and for a free stream on it, and its
 // deadline, less the deadline margin (see [contextkit.CalleeTime]), is sent as the call's. Errors:
-// that of ctx, [*BrokenError], [ErrHeadersTooLarge].
-func (c *Channel) Open(ctx context.Context, request Request) (*Stream, error) {
+// that of ctx, [*channels.BrokenError], [channels.ErrHeadersTooLarge].
+func (c *Channel) Open(ctx context.Context, request channels.Request) (*Stream, error) {
 	for range maxConnections {
 		conn, err := c.connection(ctx)
 		if err != nil {
@@ -148,7 +103,7 @@ func (c *Channel) Open(ctx context.Context, request Request) (*Stream, error) {
 			return stream, err
 		}
 	}
-	return nil, &BrokenError{Refused: true, Cause: errDraining}
+	return nil, &channels.BrokenError{Refused: true, Cause: errDraining}
 }
 
 // maxConnections bounds the connections that a call tries if the peer closes each before it has
@@ -163,13 +118,13 @@ func (c *Channel) connection(ctx context.Context) (*conn, error) {
 		}
 		current, err := c.try()
 		if err != nil {
-			return nil, &BrokenError{Unreached: true, Cause: err}
+			return nil, &channels.BrokenError{Unreached: true, Cause: err}
 		}
 		if err := lazydeadline.Await(ctx, current.done); err != nil {
 			return nil, err
 		}
 		if current.err != nil {
-			return nil, &BrokenError{Unreached: true, Cause: current.err}
+			return nil, &channels.BrokenError{Unreached: true, Cause: current.err}
 		}
 	}
 }
@@ -180,7 +135,7 @@ func (c *Channel) try() (*attempt, error) {
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
-		return nil, ErrClosed
+		return nil, channels.ErrClosed
 	case c.attempt != nil:
 		return c.attempt, nil
 	case c.live.Load() != nil: // it has just succeeded
@@ -233,7 +188,7 @@ func (c *Channel) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw = rawtcp.Conn(raw)
+	raw = c.config.FastPaths.Conn(raw)
 	if c.config.TLS != nil {
 		if raw, err = c.secure(ctx, raw); err != nil {
 			return nil, err
@@ -260,7 +215,7 @@ func (c *Channel) track(made *conn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return ErrClosed
+		return channels.ErrClosed
 	}
 	c.conns[made] = struct{}{}
 	made.pingAfter = c.pingAfter
@@ -269,14 +224,9 @@ func (c *Channel) track(made *conn) error {
 
 // secure runs the TLS handshake.
 func (c *Channel) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
-	config := c.config.TLS().Clone()
-	config.NextProtos = []string{http2.NextProtoTLS}
-	if config.ServerName == "" {
-		host, _, err := net.SplitHostPort(c.address)
-		if err != nil {
-			return nil, errors.Join(err, raw.Close())
-		}
-		config.ServerName = host
+	config, err := c.config.ClientTLS(c.address)
+	if err != nil {
+		return nil, errors.Join(err, raw.Close())
 	}
 	secured := tls.Client(raw, config)
 	if err := secured.HandshakeContext(ctx); err != nil {

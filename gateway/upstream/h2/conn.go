@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
@@ -27,8 +28,6 @@ const (
 	maxStreamID = math.MaxInt32
 	// readBuffer is the size of the read buffer.
 	readBuffer = 32 << 10
-	// maxHeaderBytes bounds the header fields of an answer, names and values.
-	maxHeaderBytes = 1 << 20
 )
 
 // conn is one connection. It has two goroutines: one reads, and one writes the bytes that calls
@@ -115,7 +114,7 @@ func (c *conn) start() {
 			ID:  http2.SettingInitialWindowSize,
 			Val: uint32(c.channel.config.StreamWindow),
 		},
-		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderBytes},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: channels.MaxHeaderBytes},
 	))
 	c.queueControl(
 		c.control.WriteWindowUpdate(0, uint32(c.channel.config.ConnWindow-firstWindow)),
@@ -143,7 +142,7 @@ func (c *conn) wakeWriter() {
 }
 
 // open begins a stream.
-func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
+func (c *conn) open(ctx context.Context, request channels.Request) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err == nil && !c.draining && (len(c.waiting) > 0 || !c.hasCapacity()) {
@@ -165,7 +164,7 @@ func (c *conn) open(ctx context.Context, request Request) (*Stream, error) {
 		remaining = 0
 	}
 	if c.headers.sizeOf(request.Fields, request.Path) > c.maxHeaders {
-		return nil, ErrHeadersTooLarge
+		return nil, channels.ErrHeadersTooLarge
 	}
 	c.headers.encode(request.Fields, request.Path, contextkit.CalleeTime(remaining))
 	s := newStream(c, c.nextID, &request)
@@ -288,7 +287,7 @@ func (c *conn) end(err error) {
 	c.mu.Unlock()
 	_ = c.net.Close() // its error is of no use now
 	for _, s := range streams {
-		s.end(&BrokenError{Cause: err})
+		s.end(&channels.BrokenError{Cause: err})
 	}
 	c.channel.forget(c)
 }

@@ -7,6 +7,8 @@ import (
 	"math"
 
 	"golang.org/x/net/http2"
+
+	"github.com/headgate/headgate/gateway/upstream/channels"
 )
 
 // handle processes a frame of the peer. An error ends the connection, except for
@@ -65,7 +67,7 @@ func (c *conn) data(f *http2.DataFrame) error {
 	case s == nil: // its call has ended
 	case f.StreamEnded(): // answers end with trailers
 		c.finish(s)
-		s.end(&BrokenError{Malformed: true, Cause: errNoStatus})
+		s.end(&channels.BrokenError{Malformed: true, Cause: errNoStatus})
 	default:
 		granted, err = s.data(f.Data(), int(f.Length))
 	}
@@ -101,8 +103,8 @@ func (c *conn) block(part []byte, end bool) error {
 	if err != nil || s == nil {
 		return err
 	}
-	if c.fields.size > maxHeaderBytes {
-		return http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: ErrTooLarge}
+	if c.fields.size > channels.MaxHeaderBytes {
+		return http2.StreamError{StreamID: s.id, Code: http2.ErrCodeCancel, Cause: channels.ErrTooLarge}
 	}
 	foreign := !c.fields.last && s.foreign(c.fields.list)
 	if c.fields.last || foreign {
@@ -128,7 +130,7 @@ func (c *conn) handleReset(f *http2.RSTStreamFrame) error {
 	if err != nil || s == nil {
 		return err
 	}
-	c.broken(s.id, &BrokenError{
+	c.broken(s.id, &channels.BrokenError{
 		// A peer that has begun to answer has processed the call.
 		Refused: f.ErrCode == http2.ErrCodeRefusedStream && !s.answered(),
 		Reset:   true,
@@ -158,7 +160,7 @@ func (c *conn) reset(id uint32, code http2.ErrCode, why error) {
 		c.queueControl(c.control.WriteRSTStream(id, code))
 	}
 	c.mu.Unlock()
-	c.broken(id, &BrokenError{Malformed: !errors.Is(why, context.Canceled), Cause: why})
+	c.broken(id, &channels.BrokenError{Malformed: !errors.Is(why, context.Canceled), Cause: why})
 }
 
 // regrant grants the peer more bytes on a stream.
@@ -250,6 +252,6 @@ func (c *conn) handleGoAway(f *http2.GoAwayFrame) {
 	}
 	c.mu.Unlock()
 	for _, s := range refused {
-		c.broken(s.id, &BrokenError{Refused: true, Cause: fmt.Errorf("the peer leaves: %v", f.ErrCode)})
+		c.broken(s.id, &channels.BrokenError{Refused: true, Cause: fmt.Errorf("the peer leaves: %v", f.ErrCode)})
 	}
 }

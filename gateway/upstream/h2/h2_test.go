@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/tlsfiles"
 	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 )
@@ -86,108 +87,116 @@ func (asIs) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // channelTo returns a channel that ends with the test.
-func channelTo(t *testing.T, address string, config Config) *Channel {
+func channelTo(t *testing.T, address string, config channels.Config) fast {
 	t.Helper()
 	channel := NewChannel(address, config)
 	t.Cleanup(channel.Close)
-	return channel
+	return fast{channel}
 }
 
 func TestStream_MessagesOfAllSizesRoundTrip(t *testing.T) {
-	// The peer's windows are small: sending has to wait for them.
-	address := echo(t, grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
-	channel := channelTo(t, address, config())
-	for _, size := range []int{
-		0, 1, firstFrame - prefixBytes, firstFrame, 64 << 10, 64<<10 + 1, firstAllocation, firstAllocation + 1, 3 << 20,
-	} {
-		message := strings.Repeat("x", max(size-1, 0)) + strings.Repeat("y", min(size, 1))
-		got, stream, err := ask(t.Context(), channel, message)
-		if err != nil || got != message {
-			t.Errorf("%d bytes come back as %d, %v", size, len(got), err)
-		}
-		if stream != nil &&
-			(len(stream.Header()) == 0 || stream.Trailer()[0] != (hpack.HeaderField{Name: "grpc-status", Value: "0"})) {
-			t.Errorf("%d bytes: headers %v, trailers %v", size, stream.Header(), stream.Trailer())
-		}
-	}
-	var group sync.WaitGroup
-	for caller := range 32 {
-		group.Go(func() {
-			for i := range 50 {
-				message := fmt.Sprint(caller, " ", strings.Repeat("z", i*i*20))
-				if got, _, err := ask(t.Context(), channel, message); err != nil || got != message {
-					t.Errorf("caller %d: %d bytes come back as %d, %v", caller, len(message), len(got), err)
-					return
-				}
+	eachClient(t, func(t *testing.T, to connecting) {
+		// The peer's windows are small: sending has to wait for them.
+		address := echo(t, grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
+		channel := to(t, address, config())
+		for _, size := range []int{
+			0, 1, firstFrame - prefixBytes, firstFrame, 64 << 10, 64<<10 + 1, firstAllocation, firstAllocation + 1,
+			3 << 20,
+		} {
+			message := strings.Repeat("x", max(size-1, 0)) + strings.Repeat("y", min(size, 1))
+			got, stream, err := ask(t.Context(), channel, message)
+			if err != nil || got != message {
+				t.Errorf("%d bytes come back as %d, %v", size, len(got), err)
 			}
-		})
-	}
-	group.Wait()
+			if stream != nil &&
+				(len(stream.Header()) == 0 ||
+					stream.Trailer()[0] != (hpack.HeaderField{Name: "grpc-status", Value: "0"})) {
+				t.Errorf("%d bytes: headers %v, trailers %v", size, stream.Header(), stream.Trailer())
+			}
+		}
+		var group sync.WaitGroup
+		for caller := range 32 {
+			group.Go(func() {
+				for i := range 50 {
+					message := fmt.Sprint(caller, " ", strings.Repeat("z", i*i*20))
+					if got, _, err := ask(t.Context(), channel, message); err != nil || got != message {
+						t.Errorf("caller %d: %d bytes come back as %d, %v", caller, len(message), len(got), err)
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+	})
 }
 
 func TestStream_BackpressureInBothDirections(t *testing.T) {
-	channel := channelTo(t, echo(t), config())
-	stream := open(t, channel)
-	const messages, size = 200, 10_000 // much more than the windows, and the receiver does not read at first
-	sent := make(chan error, 1)
-	go func() {
-		for i := range messages {
-			if err := stream.Send(t.Context(), bytes.Repeat([]byte{byte(i)}, size), false); err != nil {
-				sent <- err
-				return
+	eachClient(t, func(t *testing.T, to connecting) {
+		channel := to(t, echo(t), config())
+		stream := open(t, channel)
+		const messages, size = 200, 10_000 // much more than the windows, and the receiver does not read at first
+		sent := make(chan error, 1)
+		go func() {
+			for i := range messages {
+				if err := stream.Send(t.Context(), bytes.Repeat([]byte{byte(i)}, size), false); err != nil {
+					sent <- err
+					return
+				}
 			}
+			stream.CloseSend()
+			sent <- nil
+		}()
+		// The stream that waits for its reader does not block other streams.
+		if got, _, err := ask(t.Context(), channel, "beside"); got != "beside" {
+			t.Fatal(got, err)
 		}
-		stream.CloseSend()
-		sent <- nil
-	}()
-	// The stream that waits for its reader does not block other streams.
-	if got, _, err := ask(t.Context(), channel, "beside"); got != "beside" {
-		t.Fatal(got, err)
-	}
-	for i := range messages {
-		buffer, err := stream.Receive(t.Context())
-		if err != nil || !bytes.Equal(buffer.ReadOnlyData(), bytes.Repeat([]byte{byte(i)}, size)) {
-			t.Fatalf("message %d is another, %v", i, err)
+		for i := range messages {
+			buffer, err := stream.Receive(t.Context())
+			if err != nil || !bytes.Equal(buffer.ReadOnlyData(), bytes.Repeat([]byte{byte(i)}, size)) {
+				t.Fatalf("message %d is another, %v", i, err)
+			}
+			buffer.Free()
 		}
-		buffer.Free()
-	}
-	if _, err := stream.Receive(t.Context()); err != io.EOF { //nolint:errorlint // it is that itself
-		t.Errorf("after the last: %v", err)
-	}
-	if err := <-sent; err != nil {
-		t.Error(err)
-	}
-	if err := stream.Send(t.Context(), nil, true); !errors.Is(err, io.EOF) {
-		t.Errorf("to send after the end: %v", err)
-	}
+		if _, err := stream.Receive(t.Context()); err != io.EOF { //nolint:errorlint // it is that itself
+			t.Errorf("after the last: %v", err)
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+		if err := stream.Send(t.Context(), nil, true); !errors.Is(err, io.EOF) {
+			t.Errorf("to send after the end: %v", err)
+		}
+	})
 }
 
 func TestHeaders_ArriveUnchanged(t *testing.T) {
-	channel := channelTo(t, echo(t), config())
-	long := strings.Repeat("v", 3*firstFrame) // takes a CONTINUATION
-	for _, value := range []string{"a", "b", "b", "b", "a", "", "with spaces and ~", long, "a"} {
-		stream, err := channel.Open(t.Context(), Request{
-			Path:       "/s/m",
-			Fields:     []hpack.HeaderField{{Name: "sent", Value: value}},
-			Last:       true,
-			HasMessage: true,
-			Whole:      true,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		buffer, err := stream.Receive(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		buffer.Free()
-		for _, field := range stream.Header() {
-			if field.Name == "got" && field.Value != value {
-				t.Errorf("of %d bytes %d arrive", len(value), len(field.Value))
+	eachClient(t, func(t *testing.T, to connecting) {
+		channel := to(t, echo(t), config())
+		long := strings.Repeat("v", 3*firstFrame) // takes a CONTINUATION
+		for _, value := range []string{"a", "b", "b", "b", "a", "", "with spaces and ~", long, "a"} {
+			stream, err := channel.Open(t.Context(), channels.Request{
+				Path:       "/s/m",
+				Fields:     []hpack.HeaderField{{Name: "sent", Value: value}},
+				Last:       true,
+				HasMessage: true,
+				Whole:      true,
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
+			buffer, err := stream.Receive(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			buffer.Free()
+			for _, field := range stream.Header() {
+				if field.Name == "got" && field.Value != value {
+					t.Errorf("of %d bytes %d arrive", len(value), len(field.Value))
+				}
+			}
+			stream.Close()
 		}
-		stream.Close()
-	}
+	})
 }
 
 func TestHeaders_RequestHasGRPCFields(t *testing.T) {
@@ -244,115 +253,133 @@ func TestAppendTimeout_RoundsUpToEightDigits(t *testing.T) {
 }
 
 func TestPeer_FailuresMapToErrors(t *testing.T) {
-	refused := func(err error) bool {
-		broken, ok := errors.AsType[*BrokenError](err)
-		return ok && broken.Refused
-	}
-	brokenOff := func(err error) bool {
-		broken, ok := errors.AsType[*BrokenError](err)
-		return ok && !broken.Refused && !broken.Unreached
-	}
-	because := func(cause error) func(error) bool {
-		return func(err error) bool { return brokenOff(err) && errors.Is(err, cause) }
-	}
-	for name, row := range map[string]struct {
-		does func(p *peer, stream uint32) error
-		want func(error) bool
-	}{
-		"it refuses the stream": {
-			func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }, refused,
-		},
-		"it leaves before it": {
-			func(p *peer, _ uint32) error { return p.WriteGoAway(0, http2.ErrCodeNo, nil) }, refused,
-		},
-		"it resets the stream": {
-			func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeInternal) }, brokenOff,
-		},
-		"it closes the connection": {func(p *peer, _ uint32) error {
-			tcp, _ := p.Conn.(*net.TCPConn)
-			return tcp.CloseWrite()
-		}, func(err error) bool {
-			return brokenOff(err) && !errors.Is(err, io.EOF)
-		}},
-		"it ends without trailers": {func(p *peer, stream uint32) error {
-			return errors.Join(p.begin(stream), p.WriteData(stream, true, framed("yes")))
-		}, because(errNoStatus)},
-		"it ends within a message": {func(p *peer, stream uint32) error {
-			return errors.Join(p.begin(stream), p.WriteData(stream, false, framed("yes")[:6]), p.end(stream))
-		}, because(io.ErrUnexpectedEOF)},
-		"it sends data first": {
-			func(p *peer, stream uint32) error { return p.WriteData(stream, false, framed("yes")) }, brokenOff,
-		},
-		"it sends headers thrice": {func(p *peer, stream uint32) error {
-			return errors.Join(p.begin(stream), p.begin(stream))
-		}, brokenOff},
-		"it compresses": {func(p *peer, stream uint32) error {
-			return errors.Join(p.begin(stream), p.WriteData(stream, false, []byte{1, 0, 0, 0, 1, 0}))
-		}, because(ErrCompressed)},
-		"its message is too large": {func(p *peer, stream uint32) error {
-			return errors.Join(p.begin(stream), p.WriteData(stream, false, []byte{0, 0x7f, 0xff, 0xff, 0xff}))
-		}, because(ErrTooLarge)},
-		"its headers are too large": {func(p *peer, stream uint32) error {
-			return p.headers(stream, false, ":status", "200", "a", strings.Repeat("x", maxHeaderBytes/2), "b",
-				strings.Repeat("y", maxHeaderBytes/2))
-		}, because(ErrTooLarge)},
-		"its headers do not end": {func(p *peer, stream uint32) error {
-			err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: nil})
-			for err == nil {
-				err = p.WriteContinuation(stream, false, make([]byte, firstFrame))
-			}
-			return nil // the client has left
-		}, brokenOff},
-		"it sends more than it may": {func(p *peer, stream uint32) error {
-			err := errors.Join(p.begin(stream), p.WriteData(stream, false, framed("received next")))
-			for rest := framed(strings.Repeat("x", 100<<10)); err == nil &&
-				len(rest) > 0; rest = rest[min(len(rest), firstFrame):] {
-				err = p.WriteData(stream, false, rest[:min(len(rest), firstFrame)])
-			}
-			reset, failed := frame[*http2.RSTStreamFrame](p)
-			if failed == nil && reset.ErrCode != http2.ErrCodeFlowControl {
-				failed = fmt.Errorf("the stream is reset for %v", reset.ErrCode)
-			}
-			return errors.Join(err, failed)
-		}, brokenOff},
-		"it sends answers without a request": {func(p *peer, _ uint32) error {
-			return errors.Join(p.begin(99), p.accused(http2.ErrCodeProtocol))
-		}, brokenOff},
-		"its headers are no headers": {func(p *peer, stream uint32) error {
-			block := http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0xff, 0xff}, EndHeaders: true}
-			return errors.Join(p.WriteHeaders(block), p.accused(http2.ErrCodeCompression))
-		}, brokenOff},
-		"it pushes": {func(p *peer, stream uint32) error {
-			push := http2.PushPromiseParam{StreamID: stream, PromiseID: 2, EndHeaders: true}
-			return errors.Join(p.WritePushPromise(push), p.accused(http2.ErrCodeProtocol))
-		}, brokenOff},
-		"it grants too much": {func(p *peer, _ uint32) error {
-			return errors.Join(p.WriteWindowUpdate(0, math.MaxInt32), p.accused(http2.ErrCodeFlowControl))
-		}, brokenOff},
-		"it grants a stream too much": {
-			func(p *peer, stream uint32) error { return p.WriteWindowUpdate(stream, math.MaxInt32) }, brokenOff,
-		},
-		"its settings are wrong": {func(p *peer, _ uint32) error {
-			return errors.Join(p.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}),
-				p.accused(http2.ErrCodeProtocol))
-		}, brokenOff},
-	} {
-		t.Run(name, func(t *testing.T) {
-			done := make(chan struct{})
-			channel := channelTo(t, script(t, nil, func(p *peer) error {
-				stream, _, err := p.call()
-				if err == nil {
-					err = row.does(p, stream)
+	eachClient(t, func(t *testing.T, to connecting) {
+		plainly := isPlain(t, to)
+		refused := func(err error) bool {
+			broken, ok := errors.AsType[*channels.BrokenError](err)
+			return ok && broken.Refused
+		}
+		brokenOff := func(err error) bool {
+			broken, ok := errors.AsType[*channels.BrokenError](err)
+			return ok && !broken.Refused && !broken.Unreached
+		}
+		because := func(cause error) func(error) bool {
+			return func(err error) bool { return brokenOff(err) && errors.Is(err, cause) }
+		}
+		for name, row := range map[string]struct {
+			does func(p *peer, stream uint32) error
+			want func(error) bool
+		}{
+			"it refuses the stream": {
+				func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeRefusedStream) },
+				refused,
+			},
+			"it leaves before it": {
+				func(p *peer, _ uint32) error { return p.WriteGoAway(0, http2.ErrCodeNo, nil) }, refused,
+			},
+			"it resets the stream": {
+				func(p *peer, stream uint32) error { return p.WriteRSTStream(stream, http2.ErrCodeInternal) },
+				brokenOff,
+			},
+			"it closes the connection": {func(p *peer, _ uint32) error {
+				tcp, _ := p.Conn.(*net.TCPConn)
+				return tcp.CloseWrite()
+			}, func(err error) bool {
+				return brokenOff(err) && !errors.Is(err, io.EOF)
+			}},
+			"it ends without trailers": {func(p *peer, stream uint32) error {
+				return errors.Join(p.begin(stream), p.WriteData(stream, true, framed("yes")))
+			}, because(errNoStatus)},
+			"it ends within a message": {func(p *peer, stream uint32) error {
+				return errors.Join(p.begin(stream), p.WriteData(stream, false, framed("yes")[:6]), p.end(stream))
+			}, because(io.ErrUnexpectedEOF)},
+			"it sends data first": {
+				func(p *peer, stream uint32) error { return p.WriteData(stream, false, framed("yes")) }, brokenOff,
+			},
+			"it sends headers thrice": {func(p *peer, stream uint32) error {
+				return errors.Join(p.begin(stream), p.begin(stream))
+			}, brokenOff},
+			"it compresses": {func(p *peer, stream uint32) error {
+				return errors.Join(p.begin(stream), p.WriteData(stream, false, []byte{1, 0, 0, 0, 1, 0}))
+			}, because(channels.ErrCompressed)},
+			"its message is too large": {func(p *peer, stream uint32) error {
+				return errors.Join(p.begin(stream), p.WriteData(stream, false, []byte{0, 0x7f, 0xff, 0xff, 0xff}))
+			}, because(channels.ErrTooLarge)},
+			"its headers are too large": {func(p *peer, stream uint32) error {
+				return p.headers(
+					stream, false, ":status", "200", "a", strings.Repeat("x", channels.MaxHeaderBytes/2), "b",
+					strings.Repeat("y", channels.MaxHeaderBytes/2),
+				)
+			}, because(channels.ErrTooLarge)},
+			"its headers do not end": {func(p *peer, stream uint32) error {
+				err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: nil})
+				for err == nil {
+					err = p.WriteContinuation(stream, false, make([]byte, firstFrame))
 				}
-				close(done)
-				return errors.Join(err, p.left())
-			}), config())
-			if _, _, err := ask(t.Context(), channel, "?"); !row.want(err) {
-				t.Errorf("the call ends with %v", err)
+				return nil // the client has left
+			}, brokenOff},
+			"it sends more than it may": {func(p *peer, stream uint32) error {
+				err := errors.Join(p.begin(stream), p.WriteData(stream, false, framed("received next")))
+				for rest := framed(strings.Repeat("x", 100<<10)); err == nil &&
+					len(rest) > 0; rest = rest[min(len(rest), firstFrame):] {
+					err = p.WriteData(stream, false, rest[:min(len(rest), firstFrame)])
+				}
+				reset, failed := frame[*http2.RSTStreamFrame](p)
+				if failed == nil && reset.ErrCode != http2.ErrCodeFlowControl {
+					failed = fmt.Errorf("the stream is reset for %v", reset.ErrCode)
+				}
+				return errors.Join(err, failed)
+			}, brokenOff},
+			"it sends answers without a request": {func(p *peer, _ uint32) error {
+				return errors.Join(p.begin(99), p.accused(http2.ErrCodeProtocol))
+			}, brokenOff},
+			"its headers are no headers": {func(p *peer, stream uint32) error {
+				block := http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0xff, 0xff}, EndHeaders: true}
+				return errors.Join(p.WriteHeaders(block), p.accused(http2.ErrCodeCompression))
+			}, brokenOff},
+			"it pushes": {func(p *peer, stream uint32) error {
+				push := http2.PushPromiseParam{StreamID: stream, PromiseID: 2, EndHeaders: true}
+				return errors.Join(p.WritePushPromise(push), p.accused(http2.ErrCodeProtocol))
+			}, brokenOff},
+			"it grants too much": {func(p *peer, _ uint32) error {
+				return errors.Join(p.WriteWindowUpdate(0, math.MaxInt32), p.accused(http2.ErrCodeFlowControl))
+			}, brokenOff},
+			"it grants a stream too much": {
+				func(p *peer, stream uint32) error { return p.WriteWindowUpdate(stream, math.MaxInt32) }, brokenOff,
+			},
+			"its settings are wrong": {func(p *peer, _ uint32) error {
+				return errors.Join(p.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}),
+					p.accused(http2.ErrCodeProtocol))
+			}, brokenOff},
+		} {
+			if only := []string{
+				"it resets the stream", "it closes the connection", "it ends without trailers",
+				"it ends within a message",
+				"it compresses", "its message is too large", "its headers are too large",
+			}; plainly && !slices.Contains(only, name) {
+				continue // the others are the wire format of the own client
 			}
-			<-done
-		})
-	}
+			t.Run(name, func(t *testing.T) {
+				done := make(chan struct{})
+				channel := to(t, script(t, nil, func(p *peer) error {
+					stream, _, err := p.call()
+					if err == nil {
+						err = row.does(p, stream)
+					}
+					close(done)
+					return errors.Join(err, p.left())
+				}), config())
+				want := row.want
+				if plainly && name == "it ends without trailers" {
+					want = brokenOff // with a text of grpc-go's
+				}
+				if _, _, err := ask(t.Context(), channel, "?"); !want(err) {
+					t.Errorf("the call ends with %v", err)
+				}
+				<-done
+			})
+		}
+	})
 }
 
 func TestPeer_OtherFramesAreAccepted(t *testing.T) {
@@ -404,42 +431,47 @@ func TestPeer_OtherFramesAreAccepted(t *testing.T) {
 }
 
 func TestStream_TrailersOnlyAnswerHasNoHeaders(t *testing.T) {
-	channel := channelTo(t, script(t, nil, func(p *peer) error {
-		stream, _, err := p.call()
-		if err != nil {
-			return err
+	eachClient(t, func(t *testing.T, to connecting) {
+		channel := to(t, script(t, nil, func(p *peer) error {
+			stream, _, err := p.call()
+			if err != nil {
+				return err
+			}
+			return errors.Join(
+				p.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "5"),
+				p.left(),
+			)
+		}), config())
+		_, stream, err := ask(t.Context(), channel, "?")
+		if !errors.Is(err, io.EOF) || len(stream.Header()) != 0 || len(stream.Trailer()) != 3 {
+			t.Errorf("%v, headers %v, trailers %v", err, stream.Header(), stream.Trailer())
 		}
-		return errors.Join(
-			p.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "5"), p.left(),
-		)
-	}), config())
-	_, stream, err := ask(t.Context(), channel, "?")
-	if !errors.Is(err, io.EOF) || len(stream.Header()) != 0 || len(stream.Trailer()) != 3 {
-		t.Errorf("%v, headers %v, trailers %v", err, stream.Header(), stream.Trailer())
-	}
-	channel.Close()
+		channel.Close()
+	})
 }
 
 func TestGoAway_PeerCompletesItsStreams(t *testing.T) {
-	channel := channelTo(t, script(t, nil, func(p *peer) error {
-		stream, _, err := p.call()
-		if err != nil {
-			return err
+	eachClient(t, func(t *testing.T, to connecting) {
+		channel := to(t, script(t, nil, func(p *peer) error {
+			stream, _, err := p.call()
+			if err != nil {
+				return err
+			}
+			return errors.Join(p.WriteGoAway(stream, http2.ErrCodeNo, nil), p.answer(stream, "the last"), p.left())
+		}, func(p *peer) error {
+			stream, _, err := p.call()
+			if err != nil {
+				return err
+			}
+			return errors.Join(p.answer(stream, "the first"), p.left())
+		}), config())
+		for _, want := range []string{"the last", "the first"} { // on another connection
+			if got, _, err := ask(t.Context(), channel, "?"); got != want {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
 		}
-		return errors.Join(p.WriteGoAway(stream, http2.ErrCodeNo, nil), p.answer(stream, "the last"), p.left())
-	}, func(p *peer) error {
-		stream, _, err := p.call()
-		if err != nil {
-			return err
-		}
-		return errors.Join(p.answer(stream, "the first"), p.left())
-	}), config())
-	for _, want := range []string{"the last", "the first"} { // on another connection
-		if got, _, err := ask(t.Context(), channel, "?"); got != want {
-			t.Errorf("%q, %v, want %q", got, err, want)
-		}
-	}
-	channel.Close()
+		channel.Close()
+	})
 }
 
 func TestGoAway_TooManyPingsSlowsPings(t *testing.T) {
@@ -450,7 +482,7 @@ func TestGoAway_TooManyPingsSlowsPings(t *testing.T) {
 		return errors.Join(p.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, []byte(tooManyPings)), p.left())
 	}), config())
 	_, _, err := ask(t.Context(), channel, "?")
-	if broken, ok := errors.AsType[*BrokenError](err); !ok || !broken.Refused {
+	if broken, ok := errors.AsType[*channels.BrokenError](err); !ok || !broken.Refused {
 		t.Errorf("%v", err)
 	}
 	channel.mu.Lock()
@@ -461,77 +493,81 @@ func TestGoAway_TooManyPingsSlowsPings(t *testing.T) {
 }
 
 func TestChannel_CallsWaitForFreeStream(t *testing.T) {
-	first, second := make(chan uint32, 1), make(chan uint32, 1)
-	answer := make(chan struct{})
-	channel := channelTo(
-		t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
-			stream, _, err := p.call()
-			if err != nil {
-				return err
+	eachClient(t, func(t *testing.T, to connecting) {
+		first, second := make(chan uint32, 1), make(chan uint32, 1)
+		answer := make(chan struct{})
+		channel := to(
+			t, script(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, func(p *peer) error {
+				stream, _, err := p.call()
+				if err != nil {
+					return err
+				}
+				first <- stream
+				<-answer
+				if err := p.answer(stream, "one"); err != nil {
+					return err
+				}
+				if stream, _, err = p.call(); err != nil {
+					return err
+				}
+				second <- stream
+				return errors.Join(p.answer(stream, "two"), p.left())
+			}), config(),
+		)
+		var group sync.WaitGroup
+		defer group.Wait()
+		group.Go(func() {
+			if got, _, err := ask(t.Context(), channel, "?"); got != "one" {
+				t.Error(got, err)
 			}
-			first <- stream
-			<-answer
-			if err := p.answer(stream, "one"); err != nil {
-				return err
-			}
-			if stream, _, err = p.call(); err != nil {
-				return err
-			}
-			second <- stream
-			return errors.Join(p.answer(stream, "two"), p.left())
-		}), config(),
-	)
-	var group sync.WaitGroup
-	defer group.Wait()
-	group.Go(func() {
-		if got, _, err := ask(t.Context(), channel, "?"); got != "one" {
-			t.Error(got, err)
+		})
+		<-first
+		hasty, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, _, err := ask(hasty, channel, "?"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("without a place and without time: %v", err)
 		}
+		group.Go(func() {
+			if got, _, err := ask(t.Context(), channel, "?"); got != "two" {
+				t.Error(got, err)
+			}
+		})
+		close(answer)
+		<-second
+		group.Wait()
+		channel.Close()
 	})
-	<-first
-	hasty, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if _, _, err := ask(hasty, channel, "?"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("without a place and without time: %v", err)
-	}
-	group.Go(func() {
-		if got, _, err := ask(t.Context(), channel, "?"); got != "two" {
-			t.Error(got, err)
-		}
-	})
-	close(answer)
-	<-second
-	group.Wait()
-	channel.Close()
 }
 
 func TestStream_CanceledCallIsReset(t *testing.T) {
-	began := make(chan struct{})
-	codes := make(chan http2.ErrCode, 1)
-	channel := channelTo(t, script(t, nil, func(p *peer) error {
-		if _, _, err := p.call(); err != nil {
-			return err
+	eachClient(t, func(t *testing.T, to connecting) {
+		began := make(chan struct{})
+		codes := make(chan http2.ErrCode, 1)
+		channel := to(t, script(t, nil, func(p *peer) error {
+			if _, _, err := p.call(); err != nil {
+				return err
+			}
+			close(began)
+			reset, err := frame[*http2.RSTStreamFrame](p)
+			if err != nil {
+				return err
+			}
+			codes <- reset.ErrCode
+			return p.left()
+		}), config())
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-began
+			cancel()
+		}()
+		if _, _, err := ask(ctx, channel, "?"); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
 		}
-		close(began)
-		reset, err := frame[*http2.RSTStreamFrame](p)
-		if err != nil {
-			return err
+		if code := <-codes; code != http2.ErrCodeCancel {
+			t.Errorf("the peer hears %v", code)
 		}
-		codes <- reset.ErrCode
-		return p.left()
-	}), config())
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-began
-		cancel()
-	}()
-	if _, _, err := ask(ctx, channel, "?"); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
-	}
-	if code := <-codes; code != http2.ErrCodeCancel {
-		t.Errorf("the peer hears %v", code)
-	}
-	channel.Close()
+		channel.Close()
+	})
 }
 
 func TestStream_QueuedMessageEndsWithItsCall(t *testing.T) {
@@ -556,36 +592,41 @@ func TestStream_QueuedMessageEndsWithItsCall(t *testing.T) {
 }
 
 func TestChannel_UnreachablePeerIsUnreached(t *testing.T) {
-	silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	closed, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
-	short := config()
-	short.ConnectTimeout = 50 * time.Millisecond
-	short.FirstBackoff, short.MaxBackoff = time.Hour, time.Hour
-	for name, address := range map[string]string{
-		"nobody listens": closed.Addr().String(), "it is connected to and says nothing": silent.Addr().String(),
-	} {
-		channel := NewChannel(address, short)
-		for range 2 { // the second fails immediately, with the first one's error
-			_, _, err := ask(t.Context(), channel, "?")
-			if broken, ok := errors.AsType[*BrokenError](err); !ok || !broken.Unreached {
-				t.Errorf("%s: %v", name, err)
+	eachClient(t, func(t *testing.T, to connecting) {
+		silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		closed, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := closed.Close(); err != nil {
+			t.Fatal(err)
+		}
+		short := config()
+		short.ConnectTimeout = 50 * time.Millisecond
+		short.FirstBackoff, short.MaxBackoff = time.Hour, time.Hour
+		if isPlain(t, to) { // grpc-go takes at least the backoff for an attempt
+			short.FirstBackoff, short.MaxBackoff = short.ConnectTimeout, short.ConnectTimeout
+		}
+		for name, address := range map[string]string{
+			"nobody listens": closed.Addr().String(), "it is connected to and says nothing": silent.Addr().String(),
+		} {
+			channel := to(t, address, short)
+			for range 2 { // the second fails immediately, with the first one's error
+				_, _, err := ask(t.Context(), channel, "?")
+				if broken, ok := errors.AsType[*channels.BrokenError](err); !ok || !broken.Unreached {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			channel.Close()
+			if _, _, err := ask(t.Context(), channel, "?"); !errors.Is(err, channels.ErrClosed) {
+				t.Errorf("%s: a closed channel is called: %v", name, err)
 			}
 		}
-		channel.Close()
-		if _, _, err := ask(t.Context(), channel, "?"); !errors.Is(err, ErrClosed) {
-			t.Errorf("%s: a closed channel is called: %v", name, err)
-		}
-	}
+	})
 }
 
 func TestPing_IdlePeerIsPinged(t *testing.T) {
@@ -603,7 +644,7 @@ func TestPing_IdlePeerIsPinged(t *testing.T) {
 		return p.left()
 	}), short)
 	_, _, err := ask(t.Context(), channel, "?")
-	if broken, ok := errors.AsType[*BrokenError](err); !ok || broken.Refused {
+	if broken, ok := errors.AsType[*channels.BrokenError](err); !ok || broken.Refused {
 		t.Errorf("%v", err)
 	}
 	<-pinged
@@ -611,22 +652,24 @@ func TestPing_IdlePeerIsPinged(t *testing.T) {
 }
 
 func TestChannel_CloseEndsCalls(t *testing.T) {
-	began := make(chan struct{})
-	channel := channelTo(t, script(t, nil, func(p *peer) error {
-		if _, _, err := p.call(); err != nil {
-			return err
+	eachClient(t, func(t *testing.T, to connecting) {
+		began := make(chan struct{})
+		channel := to(t, script(t, nil, func(p *peer) error {
+			if _, _, err := p.call(); err != nil {
+				return err
+			}
+			close(began)
+			return p.left()
+		}), config())
+		go func() {
+			<-began
+			channel.Close()
+		}()
+		if _, _, err := ask(t.Context(), channel, "?"); !errors.Is(err, channels.ErrClosed) {
+			t.Errorf("%v", err)
 		}
-		close(began)
-		return p.left()
-	}), config())
-	go func() {
 		<-began
-		channel.Close()
-	}()
-	if _, _, err := ask(t.Context(), channel, "?"); !errors.Is(err, ErrClosed) {
-		t.Errorf("%v", err)
-	}
-	<-began
+	})
 }
 
 func TestChannel_ExhaustedStreamIDsReconnect(t *testing.T) {
@@ -650,77 +693,81 @@ func TestChannel_ExhaustedStreamIDsReconnect(t *testing.T) {
 }
 
 func TestHeaders_BeyondPeersBoundAreNotSent(t *testing.T) {
-	channel := channelTo(t, echo(t, grpc.MaxHeaderListSize(1000)), config())
-	request := Request{
-		Path:       "/s/m",
-		Fields:     []hpack.HeaderField{{Name: "sent", Value: strings.Repeat("x", 1000)}},
-		HasMessage: true,
-		Last:       true,
-		Whole:      true,
-	}
-	if _, err := channel.Open(t.Context(), request); !errors.Is(err, ErrHeadersTooLarge) {
-		t.Errorf("%v", err)
-	}
-	if got, _, err := ask(t.Context(), channel, "on"); got != "on" {
-		t.Errorf("afterwards: %q, %v", got, err)
-	}
+	eachClient(t, func(t *testing.T, to connecting) {
+		channel := to(t, echo(t, grpc.MaxHeaderListSize(1000)), config())
+		request := channels.Request{
+			Path:       "/s/m",
+			Fields:     []hpack.HeaderField{{Name: "sent", Value: strings.Repeat("x", 1000)}},
+			HasMessage: true,
+			Last:       true,
+			Whole:      true,
+		}
+		if _, err := channel.Open(t.Context(), request); !errors.Is(err, channels.ErrHeadersTooLarge) {
+			t.Errorf("%v", err)
+		}
+		if got, _, err := ask(t.Context(), channel, "on"); got != "on" {
+			t.Errorf("afterwards: %q, %v", got, err)
+		}
+	})
 }
 
 func TestTLS_PeerIsVerified(t *testing.T) {
-	authority := tlstest.NewAuthority(t)
-	files := authority.Issue(t, t.TempDir(), "node")
-	report := func(err error) { t.Error(err) }
-	material, err := tlsfiles.Open(files, report)
-	if err != nil {
-		t.Fatal(err)
-	}
-	strangers, err := tlsfiles.Open(tlstest.NewAuthority(t).Issue(t, t.TempDir(), "node"), report)
-	if err != nil {
-		t.Fatal(err)
-	}
-	node := echo(
-		t,
-		grpc.Creds(
-			credentials.NewTLS(
-				&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: material.Server().GetConfigForClient},
+	eachClient(t, func(t *testing.T, to connecting) {
+		authority := tlstest.NewAuthority(t)
+		files := authority.Issue(t, t.TempDir(), "node")
+		report := func(err error) { t.Error(err) }
+		material, err := tlsfiles.Open(files, report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		strangers, err := tlsfiles.Open(tlstest.NewAuthority(t).Issue(t, t.TempDir(), "node"), report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := echo(
+			t,
+			grpc.Creds(
+				credentials.NewTLS(
+					&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: material.Server().GetConfigForClient},
+				),
 			),
-		),
-	)
-	old := tlsServer(
-		t,
-		&tls.Config{
-			MinVersion: tls.VersionTLS12,
-			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				config, err := material.Server().GetConfigForClient(hello)
-				if config != nil {
-					config = config.Clone()
-					config.NextProtos = []string{"http/1.1"}
-				}
-				return config, err
+		)
+		old := tlsServer(
+			t,
+			&tls.Config{
+				MinVersion: tls.VersionTLS12,
+				GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+					config, err := material.Server().GetConfigForClient(hello)
+					if config != nil {
+						config = config.Clone()
+						config.NextProtos = []string{"http/1.1"}
+					}
+					return config, err
+				},
 			},
-		},
-	)
-	for name, row := range map[string]struct {
-		address string
-		client  func() *tls.Config
-		reached bool
-	}{
-		"a node with a name of ours":        {node, func() *tls.Config { return material.Client("node") }, true},
-		"a node with another name":          {node, func() *tls.Config { return material.Client("other") }, false},
-		"a node of an authority not ours":   {node, func() *tls.Config { return strangers.Client("node") }, false},
-		"a server that speaks HTTP/1 alone": {old, func() *tls.Config { return material.Client("node") }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			secured := config()
-			secured.TLS = row.client
-			got, _, err := ask(t.Context(), channelTo(t, row.address, secured), "who?")
-			broken, failed := errors.AsType[*BrokenError](err)
-			if reached := err == nil &&
-				got == "who?"; reached != row.reached || !reached && (!failed || !broken.Unreached) {
-				t.Errorf("%q, %v", got, err)
-			}
-		})
-	}
+		)
+		for name, row := range map[string]struct {
+			address string
+			client  func() *tls.Config
+			reached bool
+		}{
+			"a node with a name of ours":        {node, func() *tls.Config { return material.Client("node") }, true},
+			"a node with another name":          {node, func() *tls.Config { return material.Client("other") }, false},
+			"a node of an authority not ours":   {node, func() *tls.Config { return strangers.Client("node") }, false},
+			"a server that speaks HTTP/1 alone": {old, func() *tls.Config { return material.Client("node") }, false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				secured := config()
+				secured.TLS = row.client
+				got, _, err := ask(t.Context(), to(t, row.address, secured), "who?")
+				broken, failed := errors.AsType[*channels.BrokenError](err)
+				if reached := err == nil &&
+					got == "who?"; reached != row.reached || !reached && (!failed || !broken.Unreached) {
+					t.Errorf("%q, %v", got, err)
+				}
+			})
+		}
+	})
 }
 
 // tlsServer only makes TLS handshakes.
@@ -913,7 +960,7 @@ func FuzzPeer(f *testing.F) {
 				return nil
 			}), conn.Close())
 		}()
-		channel := NewChannel(listener.Addr().String(), config())
+		channel := fast{NewChannel(listener.Addr().String(), config())}
 		if got, _, err := ask(t.Context(), channel, "?"); err == nil && len(got) > len(says) {
 			t.Errorf("%d bytes make a message of %d", len(says), len(got))
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/headgate/headgate/gateway/upstream/channels"
 )
 
 // outbound encodes header blocks. A field whose value differs from call to call would evict useful
@@ -38,7 +40,7 @@ const (
 	pathAt = 2
 )
 
-func (h *outbound) init(config *Config, authority string) {
+func (h *outbound) init(config *channels.Config, authority string) {
 	h.encoder = hpack.NewEncoder(&h.block)
 	h.before, h.begun = map[string]string{}, map[string]beginning{}
 	scheme := "http"
@@ -161,11 +163,11 @@ type inbound struct {
 
 func (f *inbound) init() {
 	f.decoder = hpack.NewDecoder(firstTable, func(field hpack.HeaderField) {
-		if f.size += len(field.Name) + len(field.Value) + fieldOverhead; f.size <= maxHeaderBytes {
+		if f.size += len(field.Name) + len(field.Value) + fieldOverhead; f.size <= channels.MaxHeaderBytes {
 			f.list = append(f.list, field)
 		}
 	})
-	f.decoder.SetMaxStringLength(maxHeaderBytes)
+	f.decoder.SetMaxStringLength(channels.MaxHeaderBytes)
 }
 
 // begin starts a stream's block.
@@ -176,7 +178,7 @@ func (f *inbound) begin(stream uint32, last bool) {
 
 // add decodes a part of the block.
 func (f *inbound) add(part []byte, end bool) error {
-	if f.read += len(part); f.read > maxHeaderBytes {
+	if f.read += len(part); f.read > channels.MaxHeaderBytes {
 		return errors.New("the peer's headers do not end")
 	}
 	if _, err := f.decoder.Write(part); err != nil {

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
+
+	"github.com/headgate/headgate/gateway/upstream/channels"
 )
 
 // counted is a pool that counts its buffers in use. Small ones do not count: package mem leaves
@@ -47,7 +49,7 @@ func (c *counted) count(buffer *[]byte, n int64) {
 }
 
 // countedConfig is [config] with memory that is counted.
-func countedConfig() (Config, *counted) {
+func countedConfig() (channels.Config, *counted) {
 	c := config()
 	memory := &counted{BufferPool: c.Memory}
 	c.Memory = memory
@@ -56,7 +58,7 @@ func countedConfig() (Config, *counted) {
 
 // idle checks that nothing is left of the calls on a channel: the streams, reservations and
 // messages of each connection, and their memory.
-func idle(t *testing.T, channel *Channel, memory *counted) {
+func idle(t *testing.T, channel fast, memory *counted) {
 	t.Helper()
 	channel.mu.Lock()
 	defer channel.mu.Unlock()
@@ -145,7 +147,7 @@ func behave(w http.ResponseWriter, r *http.Request) {
 }
 
 // do makes a call of a behaviour, and ends it at random: by reading it, or by closing it.
-func do(channel *Channel, r *rand.Rand, path string) error {
+func do(channel fast, r *rand.Rand, path string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if leaves := r.IntN(3); path == "/silent" || leaves == 0 {
@@ -154,7 +156,7 @@ func do(channel *Channel, r *rand.Rand, path string) error {
 		defer stop()
 	}
 	message := bytes.Repeat([]byte("m"), r.IntN(3)*r.IntN(40<<10))
-	request := Request{
+	request := channels.Request{
 		Path:       path,
 		Message:    message,
 		HasMessage: true,
@@ -217,8 +219,8 @@ func TestChannel_ReleasesEverythingAfterCalls(t *testing.T) {
 }
 
 // channelAs is an opener with a fixed path.
-func channelAs(channel *Channel, path string) opener {
-	return func(ctx context.Context, request Request) (*Stream, error) {
+func channelAs(channel fast, path string) opener {
+	return func(ctx context.Context, request channels.Request) (stream, error) {
 		request.Path = path
 		return channel.Open(ctx, request)
 	}
@@ -294,15 +296,18 @@ func TestChannel_RejectedAnswersRestoreWindow(t *testing.T) {
 }
 
 func TestChannel_UnusedReservationGoesToNextCall(t *testing.T) {
-	for name, fail := range map[string]func(ctx context.Context, channel *Channel) error{
-		"its headers are too large": func(ctx context.Context, channel *Channel) error {
+	for name, fail := range map[string]func(ctx context.Context, channel fast) error{
+		"its headers are too large": func(ctx context.Context, channel fast) error {
 			_, err := channel.Open(ctx,
-				Request{Path: "/large", Fields: []hpack.HeaderField{{Name: "x", Value: strings.Repeat("x", 4000)}}})
+				channels.Request{
+					Path:   "/large",
+					Fields: []hpack.HeaderField{{Name: "x", Value: strings.Repeat("x", 4000)}},
+				})
 			return err
 		},
-		"it has no time left": func(ctx context.Context, channel *Channel) error {
+		"it has no time left": func(ctx context.Context, channel fast) error {
 			late := past{ctx}
-			_, err := channel.Open(late, Request{Path: "/late"})
+			_, err := channel.Open(late, channels.Request{Path: "/late"})
 			return err
 		},
 	} {
@@ -428,7 +433,7 @@ func TestChannel_CanceledReservationGoesToNextCall(t *testing.T) {
 }
 
 // waits returns when a number of calls wait for a free stream.
-func waits(channel *Channel, calls int) {
+func waits(channel fast, calls int) {
 	for {
 		c := channel.live.Load()
 		c.mu.Lock()

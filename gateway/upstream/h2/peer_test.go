@@ -15,13 +15,15 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
+
+	"github.com/headgate/headgate/gateway/upstream/channels"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // config has windows that are small enough to be filled.
-func config() Config {
-	return Config{
+func config() channels.Config {
+	return channels.Config{
 		StreamWindow:    64 << 10,
 		ConnWindow:      256 << 10,
 		MaxMessageBytes: 4 << 20,
@@ -182,19 +184,16 @@ func framed(message string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
 }
 
-// calling begins calls: a [Channel], or one of a path.
-type calling interface {
-	Open(ctx context.Context, request Request) (*Stream, error)
+// opener is a function that begins calls.
+type opener func(ctx context.Context, request channels.Request) (stream, error)
+
+func (o opener) Open(ctx context.Context, request channels.Request) (stream, error) {
+	return o(ctx, request)
 }
 
-// opener is a function that begins calls.
-type opener func(ctx context.Context, request Request) (*Stream, error)
-
-func (o opener) Open(ctx context.Context, request Request) (*Stream, error) { return o(ctx, request) }
-
 // ask makes a unary call.
-func ask(ctx context.Context, channel calling, message string) (string, *Stream, error) {
-	stream, err := channel.Open(ctx, Request{
+func ask(ctx context.Context, channel calling, message string) (string, stream, error) {
+	call, err := channel.Open(ctx, channels.Request{
 		Path:       "/any.Service/Call",
 		Message:    []byte(message),
 		HasMessage: true,
@@ -204,22 +203,22 @@ func ask(ctx context.Context, channel calling, message string) (string, *Stream,
 	if err != nil {
 		return "", nil, err
 	}
-	defer stream.Close()
-	buffer, err := stream.Receive(ctx)
+	defer call.Close()
+	buffer, err := call.Receive(ctx)
 	if err != nil {
-		return "", stream, err
+		return "", call, err
 	}
 	defer buffer.Free()
-	return string(buffer.ReadOnlyData()), stream, nil
+	return string(buffer.ReadOnlyData()), call, nil
 }
 
 // open begins a call that streams both ways.
-func open(t *testing.T, channel *Channel) *Stream {
+func open(t *testing.T, channel calling) stream {
 	t.Helper()
-	stream, err := channel.Open(t.Context(), Request{Path: "/any.Service/Call"})
+	call, err := channel.Open(t.Context(), channels.Request{Path: "/any.Service/Call"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(stream.Close)
-	return stream
+	t.Cleanup(call.Close)
+	return call
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/mem"
 
+	"github.com/headgate/headgate/gateway/upstream/channels"
 	"github.com/headgate/headgate/internal/lazydeadline"
 )
 
@@ -39,11 +40,11 @@ type Stream struct {
 	fieldSpace [8]hpack.HeaderField // the usual storage of fields
 	messages   []message            // complete; those before next have been received
 	next       int
-	first      [1]message // the usual storage of messages
-	partial    message    // not yet complete
-	room       int        // bytes that the peer may still send
-	credit     int        // bytes that may be granted again
-	memory     memory     // of messages
+	first      [1]message      // the usual storage of messages
+	partial    message         // not yet complete
+	room       int             // bytes that the peer may still send
+	credit     int             // bytes that may be granted again
+	memory     channels.Memory // of messages
 }
 
 // message is a message of the peer.
@@ -56,7 +57,7 @@ type message struct {
 	credit   int // bytes to grant again when the message is received
 }
 
-func newStream(c *conn, id uint32, request *Request) *Stream {
+func newStream(c *conn, id uint32, request *channels.Request) *Stream {
 	s := &Stream{
 		conn:   c,
 		id:     id,
@@ -66,7 +67,7 @@ func newStream(c *conn, id uint32, request *Request) *Stream {
 		room:   c.channel.config.StreamWindow,
 	}
 	s.fields, s.messages = s.fieldSpace[:0], s.first[:0]
-	s.memory = memory{pool: c.channel.config.Memory, meter: request.Meter}
+	s.memory = channels.Memory{Pool: c.channel.config.Memory, Meter: request.Meter}
 	return s
 }
 
@@ -124,7 +125,7 @@ func (s *Stream) sent() {
 }
 
 // Receive returns the next message; its buffer is pooled and must be freed. Errors: [io.EOF] after
-// the peer's trailers; [*BrokenError]; that of ctx, which ends the stream.
+// the peer's trailers; [*channels.BrokenError]; that of ctx, which ends the stream.
 func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
 	for {
 		next, done, err := s.take()
@@ -182,14 +183,11 @@ func (s *Stream) push(m message) {
 }
 
 // buffer returns the message's bytes in a buffer that returns to memory.
-func (m *message) buffer(memory *memory) mem.Buffer {
+func (m *message) buffer(memory *channels.Memory) mem.Buffer {
 	if m.bytes == nil {
 		return mem.SliceBuffer(nil)
 	}
-	if mem.IsBelowBufferPoolingThreshold(cap(*m.bytes)) {
-		memory.received(len(*m.bytes)) // its release is not reported
-	}
-	return mem.NewBuffer(m.bytes, memory)
+	return memory.Buffer(m.bytes)
 }
 
 // Header returns the answer's header fields, after the first message or the end. It is empty for a
@@ -223,7 +221,7 @@ func (s *Stream) Close() {
 	s.messages, s.next = nil, 0
 }
 
-func (m *message) free(memory *memory) {
+func (m *message) free(memory *channels.Memory) {
 	if m.bytes != nil {
 		memory.Put(m.bytes)
 		m.bytes = nil
@@ -276,7 +274,7 @@ func (s *Stream) headers(fields []hpack.HeaderField, last, foreign bool) error {
 	s.begun = true
 	switch {
 	case last && s.partial.prefixed > 0:
-		s.endLocked(&BrokenError{Malformed: true, Cause: io.ErrUnexpectedEOF})
+		s.endLocked(&channels.BrokenError{Malformed: true, Cause: io.ErrUnexpectedEOF})
 	case last, foreign:
 		s.endLocked(io.EOF)
 	}
@@ -288,7 +286,7 @@ func (s *Stream) headers(fields []hpack.HeaderField, last, foreign bool) error {
 func (s *Stream) foreign(fields []hpack.HeaderField) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.begun && !informational(fields) && !SpeaksGRPC(fields)
+	return !s.begun && !informational(fields) && !channels.SpeaksGRPC(fields)
 }
 
 // answered reports whether the answer has begun.
@@ -296,24 +294,6 @@ func (s *Stream) answered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun
-}
-
-// SpeaksGRPC reports whether an answer with these header fields is gRPC: by its gRPC status, or
-// else by its HTTP status and content type. Source: grpc/doc/http-grpc-status-mapping.md.
-func SpeaksGRPC(fields []hpack.HeaderField) bool {
-	ok, grpc := false, false
-	for i := range fields {
-		switch f := &fields[i]; f.Name {
-		case ":status":
-			ok = f.Value == "200"
-		case "content-type":
-			rest, named := strings.CutPrefix(f.Value, "application/grpc")
-			grpc = named && (rest == "" || rest[0] == '+' || rest[0] == ';')
-		case "grpc-status":
-			return true
-		}
-	}
-	return ok && grpc
 }
 
 // informational reports whether the fields are those of an informational response (RFC 9110 §15.2).
@@ -375,30 +355,30 @@ func (s *Stream) grant() int {
 const firstAllocation = 1 << 20
 
 // add appends the leading bytes of part that belong to the message, and returns their number.
-// Errors: [ErrTooLarge] for a message of more than most bytes, and those of memory.
-func (m *message) add(part []byte, most int, memory *memory) (int, error) {
+// Errors: [channels.ErrTooLarge] for a message of more than most bytes, and those of memory.
+func (m *message) add(part []byte, most int, memory *channels.Memory) (int, error) {
 	if m.prefixed < prefixBytes {
 		n := copy(m.prefix[m.prefixed:], part)
 		if m.prefixed += n; m.prefixed < prefixBytes {
 			return n, nil
 		}
 		if m.prefix[0] != 0 {
-			return 0, ErrCompressed
+			return 0, channels.ErrCompressed
 		}
 		size := binary.BigEndian.Uint32(m.prefix[1:])
 		if uint64(size) > uint64(most) {
-			return 0, ErrTooLarge
+			return 0, channels.ErrTooLarge
 		}
 		if m.size = int(size); m.size > 0 {
 			var err error
-			if m.bytes, err = memory.take(min(m.size, firstAllocation)); err != nil {
+			if m.bytes, err = memory.Take(min(m.size, firstAllocation)); err != nil {
 				return 0, err
 			}
 		}
 		return n, nil
 	}
 	if m.filled == len(*m.bytes) {
-		larger, err := memory.take(min(m.size, 2*m.filled))
+		larger, err := memory.Take(min(m.size, 2*m.filled))
 		if err != nil {
 			return 0, err
 		}

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 )
 
 // Bounds of the growth of the heap before a collection, in percent of the live data. A process with small messages
@@ -26,30 +27,59 @@ func growth(live uint64) int {
 	return int(min(max(growthBytes*100/max(live, 1), minGrowth), maxGrowth))
 }
 
-// Adapt sets the percentage now and after each collection, for the lifetime of the process. It does nothing if GOGC
-// is set; GOMEMLIMIT is respected in either case.
-func Adapt() {
+// Adapt sets the percentage now and after each collection, until stop is called, which restores the former one. It does
+// nothing if GOGC is set; GOMEMLIMIT is respected in either case. It applies to the whole process: two that overlap set
+// the same percentage, and the last stop counts.
+func Adapt() (stop func()) {
 	if os.Getenv("GOGC") != "" {
-		return
+		return func() {}
 	}
-	percent := maxGrowth
-	debug.SetGCPercent(percent)
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	afterCollections(func() {
-		metrics.Read(live)
-		// Setting it stops the world, so avoid small changes.
-		if now := growth(live[0].Value.Uint64()); now > percent+percent/8 || now < percent-percent/8 {
-			percent = now
-			debug.SetGCPercent(percent)
-		}
-	})
+	a := &adaption{percent: maxGrowth, live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}}
+	a.former = debug.SetGCPercent(maxGrowth)
+	afterCollections(a.adapt)
+	return a.stop
 }
 
-// afterCollections calls do after every collection, on a goroutine of the runtime. Calls do not overlap: a collection
-// that ends while do runs is skipped.
-func afterCollections(do func()) {
-	runtime.AddCleanup(new([64]byte), func(do func()) {
-		do()
-		afterCollections(do)
+// adaption adapts the percentage to the live data.
+type adaption struct {
+	live []metrics.Sample
+
+	mu      sync.Mutex
+	percent int
+	former  int
+	stopped bool
+}
+
+// adapt sets the percentage if it differs enough: to set it stops the world. It reports whether to continue.
+func (a *adaption) adapt() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopped {
+		return false
+	}
+	metrics.Read(a.live)
+	if now := growth(a.live[0].Value.Uint64()); now > a.percent+a.percent/8 || now < a.percent-a.percent/8 {
+		a.percent = now
+		debug.SetGCPercent(now)
+	}
+	return true
+}
+
+func (a *adaption) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.stopped {
+		a.stopped = true
+		debug.SetGCPercent(a.former)
+	}
+}
+
+// afterCollections calls do after every collection, on a goroutine of the runtime, until it returns false. Calls do not
+// overlap: a collection that ends while do runs is skipped.
+func afterCollections(do func() bool) {
+	runtime.AddCleanup(new([64]byte), func(do func() bool) {
+		if do() {
+			afterCollections(do)
+		}
 	}, do)
 }

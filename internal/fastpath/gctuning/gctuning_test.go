@@ -20,11 +20,12 @@ func TestGrowth_IsLargerForSmallHeaps(t *testing.T) {
 
 func TestAfterCollections_RunsAfterEachCollection(t *testing.T) {
 	collected := make(chan struct{}, 1)
-	afterCollections(func() {
+	afterCollections(func() bool {
 		select {
 		case collected <- struct{}{}:
 		default:
 		}
+		return t.Context().Err() == nil
 	})
 	for n := range 3 {
 		for deadline, notified := time.Now().Add(20*time.Second), false; !notified; {
@@ -44,7 +45,7 @@ func TestAfterCollections_RunsAfterEachCollection(t *testing.T) {
 func TestAdapt_FollowsLiveHeap(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
-	Adapt()
+	stop := Adapt()
 	percent := func() uint64 {
 		sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 		metrics.Read(sample)
@@ -63,4 +64,9 @@ func TestAdapt_FollowsLiveHeap(t *testing.T) {
 	reaches(minGrowth)
 	runtime.KeepAlive(much)
 	reaches(maxGrowth)
+	stop()
+	stop()
+	if got := percent(); got != 100 {
+		t.Errorf("%d %% once it is stopped, want the former 100", got)
+	}
 }
