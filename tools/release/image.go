@@ -156,6 +156,7 @@ func (r *release) image() error {
 	if err != nil {
 		return err
 	}
+	r.imageDigest = index.Digest
 	index.Annotations = map[string]string{
 		"org.opencontainers.image.ref.name": r.version,
 		"io.containerd.image.name":          "headgate:" + r.version,

@@ -3,7 +3,8 @@
 //	go run ./release -version v0.1.0 -out ../dist
 //
 // For linux and darwin on amd64 and arm64, a static binary in an archive and its SBOM (CycloneDX 1.x, JSON); a
-// container image for linux on both, as an OCI layout in an archive, with the SBOM in it; and SHA256SUMS. The same
+// container image for linux on both, as an OCI layout in an archive, with the SBOM in it; the provenance of these files
+// as an in-toto statement; and SHA256SUMS. The digest of the image, which pins it in manifests, is printed. The same
 // commit gives the same files: times are those of the commit.
 package main
 
@@ -74,6 +75,10 @@ func build(version, out, roots string) error {
 	if err := r.image(); err != nil {
 		return err
 	}
+	if err := r.provenance(); err != nil {
+		return err
+	}
+	fmt.Println("image", r.imageDigest)
 	return r.sums()
 }
 
@@ -84,6 +89,7 @@ type release struct {
 	roots        []byte
 	layers       []layer
 	files        []string
+	imageDigest  string // of the image's index
 }
 
 // platform builds the binary, the archive and the SBOM of a platform.
