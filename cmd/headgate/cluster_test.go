@@ -350,6 +350,12 @@ func (c *cluster) connect(t *testing.T) *nats.Conn {
 // that are given, or in temporary ones.
 func startCluster(t *testing.T, natsServers int, files *tlsfiles.Files, stores ...string) *cluster {
 	t.Helper()
+	return startClusterOf(t, binary, natsServers, files, stores...)
+}
+
+// startClusterOf is [startCluster] for the program at a path, which may be of an earlier version.
+func startClusterOf(t *testing.T, program string, natsServers int, files *tlsfiles.Files, stores ...string) *cluster {
+	t.Helper()
 	c := &cluster{dir: t.TempDir(), stores: stores, roles: map[string]*process{}}
 	c.startNATS(t, natsServers)
 
@@ -396,7 +402,11 @@ runner:
 		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server,
 		addr["gateway"], credential, client))
 	for _, role := range []string{"aggregate", "projection", "gateway", "runner"} {
-		c.roles[role] = &process{path: binary, ready: "listens on", args: []string{"serve", role, "--config", c.config}}
+		c.roles[role] = &process{
+			path:  program,
+			ready: "listens on",
+			args:  []string{"serve", role, "--config", c.config},
+		}
 		c.roles[role].start(t)
 	}
 	c.gateway, c.admin = scheme+"://"+addr["gateway"], "http://"+addr["admin"]

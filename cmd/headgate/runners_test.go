@@ -20,7 +20,7 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// beforeVariable names the program of an earlier version, from which is upgraded.
+// beforeVariable names the program of an earlier version, or its tag or commit, see [earlierProgram].
 const beforeVariable = "HEADGATE_BEFORE"
 
 // bank moves money between wallets of many tenants by workflows.
@@ -256,10 +256,7 @@ func TestRunners_EachTriggerTakesEffectOnceWhateverHappensToThem(t *testing.T) {
 
 func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 	t.Parallel()
-	before := os.Getenv(beforeVariable)
-	if before == "" {
-		t.Skip("set " + beforeVariable + " to the program of an earlier version")
-	}
+	before := earlierProgram(t)
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
