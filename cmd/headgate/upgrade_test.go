@@ -52,7 +52,8 @@ func earlierProgram(t *testing.T) string {
 }
 
 // balanced are clients of several gateways. As a load balancer and clients do, a call goes to the next gateway while
-// one is UNAVAILABLE, or has closed the connection on which the call was sent: reads and keyed commands may be repeated.
+// one is UNAVAILABLE, or has closed the connection on which the call was sent: reads and keyed commands may be
+// repeated.
 type balanced []api
 
 // try makes a call at up to each gateway twice, beginning with the n-th.

@@ -157,7 +157,8 @@ func NodeKey(kind contextkit.Kind, id string) string { return kind.String() + ".
 // announced. Its tenants are written when they change, and their number and digest announced; while
 // a node of an earlier version is announced, all of them are.
 //
-// An announcement is stored under [NodeKey], and that of a foreign node published to [ForeignSubject]. A connection without a NATS user also
+// An announcement is stored under [NodeKey], and that of a foreign node published to [ForeignSubject].
+// A connection without a NATS user also
 // publishes it under the id, the key of the previous release.
 func Announce(ctx context.Context, js jetstream.JetStream, node Node, now func(context.Context, *Node) error) error {
 	if err := CheckNode(node.Kind, node.ID); err != nil {

@@ -83,7 +83,8 @@ func (r *release) statement(commit, goVersion string) (statement, error) {
 		}
 		s.Subject = append(s.Subject, resource{Name: name, Digest: sha256Of(digest(data))})
 	}
-	s.Subject = append(s.Subject, resource{Name: "ghcr.io/headgate/headgate:" + r.version, Digest: sha256Of(r.imageDigest)})
+	image := resource{Name: "ghcr.io/headgate/headgate:" + r.version, Digest: sha256Of(r.imageDigest)}
+	s.Subject = append(s.Subject, image)
 	build := &s.Predicate.BuildDefinition
 	build.BuildType = buildType
 	build.ExternalParameters = map[string]string{"version": r.version, "command": "task release VERSION=" + r.version}

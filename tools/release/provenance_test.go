@@ -17,7 +17,12 @@ import (
 // commit.
 func TestStatement_NamesWhatWasBuiltFromWhat(t *testing.T) {
 	out := t.TempDir()
-	r := release{version: "v1.2.3", out: out, time: time.Unix(1, 0), roots: []byte("roots")}
+	r := release{
+		version: "v1.2.3",
+		out:     out,
+		time:    time.Unix(1, 0),
+		roots:   []byte("roots"),
+	}
 	made, err := newLayer(platform{"linux", "amd64"}, r.time, []file{{"headgate", 0o755, []byte("program")}})
 	if err != nil {
 		t.Fatal(err)
