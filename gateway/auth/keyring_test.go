@@ -324,7 +324,7 @@ func TestURL_OnlyASuccessIsADocument(t *testing.T) {
 			w.WriteHeader(status)
 			_, _ = w.Write(set)
 		}))
-		data, err := auth.URL(server.URL)(t.Context())
+		data, err := auth.URL(server.URL, nil)(t.Context())
 		http.DefaultClient.CloseIdleConnections()
 		server.Close()
 		if ok := err == nil && bytes.Equal(data, set); ok != (status == http.StatusOK) {

@@ -31,7 +31,8 @@ func TestTable_HoldsMethodsOfDescriptors(t *testing.T) {
 	}
 	names := slices.Sorted(slices.Values(table.Names()))
 	if want := []string{
-		"aggregate.gateway.v1.CommandService", "projection.gateway.v1.QueryService", "runner.admin.v1.RunnerAdmin",
+		"aggregate.gateway.v1.CommandService", "aggregate.gateway.v1.EventService",
+		"projection.gateway.v1.QueryService", "runner.admin.v1.RunnerAdmin",
 	}; !slices.Equal(names, want) {
 		t.Errorf("services %v, want %v: the health service has no policy and is not served", names, want)
 	}
