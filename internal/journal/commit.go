@@ -29,6 +29,8 @@ const (
 type committer struct {
 	publish func(ctx context.Context, messages []*nats.Msg) committed
 	grouped func(appends int) // called with the number of appends of each stored group
+	// maxAlone and minGroup are the constants; an exploration of all interleavings needs smaller ones.
+	maxAlone, minGroup int
 
 	mu      sync.Mutex
 	alone   int  // in flight as single messages
@@ -57,7 +59,7 @@ type committed struct {
 // commit publishes the messages, all or none.
 func (c *committer) commit(ctx context.Context, messages []*nats.Msg) committed {
 	c.mu.Lock()
-	if c.alone < maxAlone && !c.busy {
+	if c.alone < c.maxAlone && !c.busy {
 		c.alone++
 		c.mu.Unlock()
 		return c.publishAlone(ctx, messages)
@@ -119,14 +121,14 @@ func (c *committer) next() {
 	if c.busy {
 		return
 	}
-	if n := c.group(); n >= minGroup && len(c.refused) == 0 {
+	if n := c.group(); n >= c.minGroup && len(c.refused) == 0 {
 		c.busy = true
 		go c.publishGroup(slices.Clone(c.waiting[:n]))
 		c.waiting = slices.Delete(c.waiting, 0, n)
 		return
 	}
 	for _, queue := range []*[]*commit{&c.refused, &c.waiting} {
-		for c.alone < maxAlone && len(*queue) > 0 {
+		for c.alone < c.maxAlone && len(*queue) > 0 {
 			c.alone++
 			(*queue)[0].turn <- struct{}{}
 			*queue = slices.Delete(*queue, 0, 1)

@@ -31,7 +31,13 @@ func (j *Journal) Publish(ctx context.Context, messages []*nats.Msg) error {
 
 // PublishGroup publishes appends in one group commit, and returns the outcome of each.
 func (j *Journal) PublishGroup(ctx context.Context, appends [][]*nats.Msg) []error {
-	c := &committer{publish: j.publish, grouped: func(int) {}, busy: true}
+	c := &committer{
+		publish:  j.publish,
+		grouped:  func(int) {},
+		maxAlone: maxAlone,
+		minGroup: minGroup,
+		busy:     true,
+	}
 	group := make([]*commit, len(appends))
 	for n, messages := range appends {
 		group[n] = &commit{messages: messages, turn: make(chan struct{}, 1), done: make(chan committed, 1)}

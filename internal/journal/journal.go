@@ -50,10 +50,12 @@ const batchHeaders = 512
 type Journal struct {
 	js      jetstream.JetStream
 	health  *Integrity
-	commits *committer          // nil: every append goes by itself
-	link    func() *link        // of the connection
-	batches chan struct{}       // holds a value for each batch in flight
-	storage *natshealth.Storage // the state of EVENTS' storage; may be nil
+	commits *committer    // nil: every append goes by itself
+	link    func() *link  // of the connection
+	batches chan struct{} // holds a value for each batch in flight
+	// confirmed is the last confirmation of the leader.
+	confirmed confirmation
+	storage   *natshealth.Storage // the state of EVENTS' storage; may be nil
 }
 
 // Open opens the journal that [setup.Ensure] made, and checks whether it is whole.
@@ -72,8 +74,9 @@ func Open(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
 			storage.WhenDeclared(l.interrupt)
 			return l
 		}),
-		batches: make(chan struct{}, maxBatches),
-		storage: storage,
+		confirmed: confirmation{turn: make(chan struct{}, 1)},
+		batches:   make(chan struct{}, maxBatches),
+		storage:   storage,
 	}, nil
 }
 
@@ -89,7 +92,12 @@ func (j *Journal) Integrity() *Integrity { return j.health }
 // more than single messages. It is called before the first append; grouped is called with the
 // number of appends that shared each write.
 func (j *Journal) GroupCommit(grouped func(appends int)) {
-	j.commits = &committer{publish: j.publish, grouped: grouped}
+	j.commits = &committer{
+		publish:  j.publish,
+		grouped:  grouped,
+		maxAlone: maxAlone,
+		minGroup: minGroup,
+	}
 }
 
 // Epoch identifies this journal: a sequence is meaningful only together with it. It changes when an

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
@@ -162,6 +163,34 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 	if kept, err := bucket.Get(ctx, "acme"); err != nil || kept.Value.Reason != "kept" {
 		t.Errorf("what was put a moment ago is read as %+v, %v", kept, err)
 	}
+	if name == streams.Events {
+		confirmNeedsAMajority(tenant, t, eventLog, js, servers)
+	}
+}
+
+// confirmNeedsAMajority shuts one of the two remaining servers down, which does not lead the journal.
+func confirmNeedsAMajority(
+	ctx context.Context, t *testing.T, eventLog *journal.Journal, js jetstream.JetStream, servers []*server.Server,
+) {
+	t.Helper()
+	if err := eventLog.Confirm(ctx); err != nil {
+		t.Errorf("the leader of two of three servers is not confirmed: %v", err)
+	}
+	stream, err := js.Stream(ctx, streams.Events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range servers {
+		if s.Running() && s.Name() != stream.CachedInfo().Cluster.Leader {
+			s.Shutdown()
+			s.WaitForShutdown()
+		}
+	}
+	natstest.Eventually(t, "one of three servers is not confirmed", func() bool {
+		attempt, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return eventLog.Confirm(attempt) != nil
+	})
 }
 
 var errGap = errors.New("a gap")

@@ -84,6 +84,44 @@ func CountMessages(ctx context.Context, js jetstream.JetStream, stream, subject 
 	return answer.State.Subjects[subject], nil
 }
 
+// ElectionTimeout is Raft's shortest election timeout in NATS: a replica that has received a message of the leader
+// within it does not start an election.
+const ElectionTimeout = 4 * time.Second
+
+// LeaderInContact reports whether the server that leads a stream has received messages from a majority of the stream's
+// replicas, itself included, within [ElectionTimeout].
+func LeaderInContact(ctx context.Context, js jetstream.JetStream, stream string) (bool, error) {
+	text, err := requestLeader(ctx, js, "$JS.API.STREAM.INFO."+stream, struct{}{})
+	if err != nil {
+		return false, fmt.Errorf("natsclient: ask the leader of %s: %w", stream, err)
+	}
+	var answer struct {
+		Error   *jetstream.APIError    `json:"error"`
+		Cluster *jetstream.ClusterInfo `json:"cluster"`
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return false, fmt.Errorf("natsclient: the leader of %s answers: %w", stream, err)
+	}
+	if answer.Error != nil {
+		return false, fmt.Errorf("natsclient: the leader of %s answers: %w", stream, answer.Error)
+	}
+	return InContact(answer.Cluster), nil
+}
+
+// InContact is [LeaderInContact] of a leader's description of its replicas.
+func InContact(cluster *jetstream.ClusterInfo) bool {
+	if cluster == nil {
+		return true // the stream has one replica
+	}
+	inTouch := 1
+	for _, peer := range cluster.Replicas {
+		if peer.Active > 0 && peer.Active <= ElectionTimeout { // 0: never
+			inTouch++
+		}
+	}
+	return 2*inTouch > len(cluster.Replicas)+1
+}
+
 // leaderAnswer is a leader's answer.
 type leaderAnswer struct {
 	Error   *jetstream.APIError `json:"error"`

@@ -26,6 +26,12 @@ const (
 	// counts as away. An answer with that error counts immediately.
 	monitorSilences = 2
 
+	// leaveAfter is how long JetStream must not have answered before a process whose server is reachable connects to
+	// another one: the server may be cut off from the others, which elect another leader within ten seconds. While
+	// no server's JetStream answers, the wait doubles up to leaveAtMost.
+	leaveAfter  = 10 * time.Second
+	leaveAtMost = 80 * time.Second
+
 	// faultQuiet is how long an error of the client must not occur before it is logged again,
 	// and maxFaults bounds the errors that are remembered for this.
 	faultQuiet = time.Minute
@@ -64,6 +70,8 @@ type Monitor struct {
 	answered time.Time // when JetStream answered last
 	cause    string    // of the outage; "": none
 	silences int
+	left     time.Time            // when the process has left a server last
+	patience time.Duration        // without an answer, before it leaves the next one
 	faults   map[string]time.Time // error of the client → when it occurred last
 	refused  time.Time            // when NATS refused the user a subject last
 	lastSeq  uint64               // of the journal, and its bytes, by the last answer
@@ -81,6 +89,7 @@ func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
 		js:       js,
 		log:      log,
 		answered: time.Now(),
+		patience: leaveAfter,
 		faults:   map[string]time.Time{},
 		again:    make(chan struct{}, 1),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -223,20 +232,51 @@ func (m *Monitor) check(ctx context.Context) {
 	stream, err := m.js.Stream(attempt, streams.Events)
 	switch {
 	case ctx.Err() != nil:
-	case err == nil:
+	case err == nil && natsclient.InContact(stream.CachedInfo().Cluster):
 		m.answers(stream.CachedInfo().State, time.Now())
+	case err == nil: // or it has just been elected
+		m.silent("is cut off from its replicas")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		m.mu.Lock()
-		m.silences++
-		silent := m.silences >= monitorSilences
-		m.mu.Unlock()
-		if silent {
-			m.lose(fmt.Errorf("the leader of %s does not answer", streams.Events))
-		}
+		m.silent("does not answer")
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected):
 		m.set(natsAway, false)
 	default:
 		m.lose(err)
+	}
+	m.leave(time.Now())
+}
+
+// silent records that the journal's leader gives no answer that counts.
+func (m *Monitor) silent(why string) {
+	m.mu.Lock()
+	m.silences++
+	silent := m.silences >= monitorSilences
+	m.mu.Unlock()
+	if silent {
+		m.lose(fmt.Errorf("the leader of %s %s", streams.Events, why))
+	}
+}
+
+// leave connects to another server if JetStream has not answered for long, although the process is connected to one.
+func (m *Monitor) leave(now time.Time) {
+	conn := m.js.Conn()
+	m.mu.Lock()
+	since := m.answered
+	if m.left.After(since) {
+		since = m.left
+	}
+	leaves := m.cause == jetStreamAway && now.Sub(since) >= m.patience && conn.IsConnected() && len(conn.Servers()) > 1
+	if leaves {
+		m.left, m.patience = now, min(2*m.patience, leaveAtMost)
+	}
+	m.mu.Unlock()
+	if !leaves {
+		return
+	}
+	m.log.Warn().Str("server",
+		conn.ConnectedUrlRedacted()).Msg("JetStream does not answer at this server; connecting to another one")
+	if err := conn.ForceReconnect(); err != nil {
+		m.log.Warn().Err(err).Msg("connecting to another server of NATS failed; retrying")
 	}
 }
 
@@ -244,7 +284,7 @@ func (m *Monitor) check(ctx context.Context) {
 func (m *Monitor) answers(state jetstream.StreamState, now time.Time) {
 	m.mu.Lock()
 	cause, since := m.cause, m.answered
-	m.cause, m.silences, m.answered = "", 0, now
+	m.cause, m.silences, m.answered, m.patience = "", 0, now, leaveAfter
 	m.lastSeq, m.bytes = state.LastSeq, state.Bytes
 	m.mu.Unlock()
 	if cause != "" {

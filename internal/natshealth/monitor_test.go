@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/natshealth"
 	"github.com/headgate/headgate/internal/natstest"
 )
@@ -183,4 +185,39 @@ func TestMonitor_ASlowConsumerIsOneLine(t *testing.T) {
 	if n := testutil.CollectAndCount(m, "headgate_nats_errors_total"); n != 3 {
 		t.Errorf("%d kinds of errors are counted, want 3 from the start", n)
 	}
+}
+
+// A server that is reachable, and whose JetStream does not answer for the journal, is left for another one: the others
+// may have elected a leader without it.
+func TestMonitor_LeavesAServerWithoutJetStream(t *testing.T) {
+	t.Parallel()
+	whole, apart := natstest.Server(t, &server.Options{}), natstest.Server(t, &server.Options{})
+	natstest.Connect(t, whole) // makes the streams
+	conn, err := natsclient.Connect(apart.ClientURL()+","+whole.ClientURL(), t.Name(), nats.DontRandomize())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored := conn.StatusChanged(nats.CONNECTED)
+	monitor := natshealth.NewMonitor(js, zerolog.Nop())
+	monitor.LeaveAfter(time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = monitor.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	natstest.Await(t, restored, "it connects to another server")
+	if url := conn.ConnectedUrl(); url != whole.ClientURL() {
+		t.Errorf("it is connected to %s, want %s", url, whole.ClientURL())
+	}
+	natstest.Eventually(t, "JetStream answers", func() bool {
+		_, away := monitor.Outage()
+		return !away
+	})
 }

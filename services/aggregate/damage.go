@@ -65,6 +65,15 @@ func (s *Service) recheckDamage(ctx context.Context, attempt int) bool {
 	}
 }
 
+// verifyNewest returns an error if an instance that has caught up may lack events of the aggregate: those of
+// [Service.verifyAbsent] and of [journal.Journal.Confirm].
+func (s *Service) verifyNewest(ctx context.Context, key aggregateKey, by rules, i *instance) error {
+	if err := s.verifyAbsent(ctx, key, by, i); err != nil {
+		return err
+	}
+	return s.journal.Confirm(ctx)
+}
+
 // verifyAbsent returns a [*damagedError] if an instance that has caught up has no events although the journal has
 // messages of the aggregate.
 func (s *Service) verifyAbsent(ctx context.Context, key aggregateKey, by rules, i *instance) error {

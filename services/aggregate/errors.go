@@ -128,6 +128,9 @@ func asConnectError(err error) error {
 				errUncertain.Error()+": retry with the same idempotency key to learn the outcome").WithCause(err),
 			retryInfo(),
 		)
+	case errors.Is(err, journal.ErrUnconfirmed):
+		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, err.Error()+": retry").WithCause(err),
+			retryInfo())
 	case errors.Is(err, journal.ErrTooLarge):
 		return connect.NewError(connect.CodeInvalidArgument,
 			"an event of the command exceeds the journal's size limit").WithCause(err)

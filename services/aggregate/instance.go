@@ -201,7 +201,7 @@ func (s *Service) state(ctx context.Context, key aggregateKey, by rules, version
 	if err := s.catchUp(ctx, key, by, i); err != nil {
 		return nil, 0, err
 	}
-	return i.state, i.version, s.verifyAbsent(ctx, key, by, i)
+	return i.state, i.version, s.verifyNewest(ctx, key, by, i)
 }
 
 // errReached stops reading once the requested version is passed.

@@ -51,7 +51,7 @@ type Service struct {
 	tenants   *rpc.Tenants
 	models    *model.Registry
 	decidedBy atomic.Pointer[namedModel]
-	journal   *journal.Journal
+	journal   eventLog
 	conn      *nats.Conn
 	positions *position.Codec
 	loaded    prometheus.Counter
@@ -62,8 +62,36 @@ type Service struct {
 	memory    cacheMetrics
 	timeline  *timeline.Recorder
 	limiter   *response.Limiter // bounds the bytes of responses
-	usage     *usage.Meter
+	usage     meter
 	events    *events.Service
+}
+
+// eventLog is what the service needs of a [journal.Journal].
+type eventLog interface {
+	Append(ctx context.Context, tenant contextkit.TenantID, lastSequence uint64, events []journal.Event) error
+	Load(
+		ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int,
+		each func(journal.Event) error, pass ...func(*journal.UnreadableError),
+	) error
+	LoadAll(
+		ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64,
+		each func(journal.Event) error, pass ...func(*journal.UnreadableError),
+	) (last uint64, version int64, err error)
+	Count(ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string) (uint64, error)
+	Declared(ctx context.Context, e *journal.UnreadableError) (bool, error)
+	Confirm(ctx context.Context) error
+	While(ctx context.Context, do func(ctx context.Context) error) error
+	Epoch() int64
+	Replicated() bool
+	Integrity() *journal.Integrity
+}
+
+// meter is what the service needs of a [usage.Meter].
+type meter interface {
+	prometheus.Collector
+	Admit(tenant contextkit.TenantID, add usage.Counts, platform bool) (usage.Held, error)
+	Add(tenant contextkit.TenantID, add usage.Counts)
+	Run(ctx context.Context) error
 }
 
 // Config configures a [Service].

@@ -124,7 +124,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 			// A cached state may be older than the appends of other nodes. An append checks that, so the cached state
 			// is good enough to try one. Any other outcome is only returned after the state has been caught up once.
 			if caughtUp || ctx.Err() != nil {
-				if err := s.verifyAbsent(ctx, sub.key, sub.rules, i); err != nil {
+				if err := s.verifyNewest(ctx, sub.key, sub.rules, i); err != nil {
 					return nil, err
 				}
 				return out, refused
