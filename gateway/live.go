@@ -81,14 +81,48 @@ func (g *Gateway) liveContext(ctx context.Context, call *Call) (_ context.Contex
 	leave := g.live.add(stream)
 	g.endSuspended(stream) // in case the tenant was suspended after its stage
 	g.endRevoked(stream)
-	expires := func() bool { return true }
+	expires := func() {}
 	if until := call.Principal.Until; !until.IsZero() {
-		expires = time.AfterFunc(time.Until(until), func() { end(auth.ErrExpired) }).Stop
+		expires = atTime(until, time.Now, func() { end(auth.ErrExpired) })
 	}
 	return ctx, func() {
 		expires()
 		leave()
 		end(nil)
+	}
+}
+
+// clockCheck is the interval at which a wait for a time compares it with the clock, which may have been set.
+const clockCheck = 30 * time.Second
+
+// atTime calls do once the clock, which may be set at any time, shows a time, or up to clockCheck later. The returned
+// function ends the wait; do may be running then.
+func atTime(at time.Time, clock func() time.Time, do func()) (stop func()) {
+	var (
+		mu      sync.Mutex
+		timer   *time.Timer
+		stopped bool
+	)
+	check := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		left := at.Sub(clock().Round(0)) // by the wall clock
+		switch {
+		case stopped:
+		case left <= 0:
+			do()
+		default:
+			timer.Reset(min(left, clockCheck))
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(min(max(at.Sub(clock().Round(0)), 0), clockCheck), check)
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
 	}
 }
 

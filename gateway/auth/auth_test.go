@@ -249,6 +249,27 @@ func TestAuthenticate_TokenTimesHaveLeeway(t *testing.T) {
 	})
 }
 
+// A clock that is set forward or back, by minutes or hours, accepts a token exactly while it shows a time at which the
+// token is valid, with the leeway; a token that was verified before is no exception.
+func TestAuthenticate_ClockThatIsSetAcceptsNoExpiredToken(t *testing.T) {
+	issuer, verifier := open(t)
+	token, err := issuer.Issue(principal(t), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expires := time.Now().Add(time.Hour)
+	for _, left := range []time.Duration{
+		time.Minute, -time.Minute, 30 * time.Minute, -auth.DefaultLeeway + 2*time.Second,
+		-auth.DefaultLeeway - 2*time.Second, -3 * time.Hour,
+		59 * time.Minute, -time.Hour, time.Second,
+	} {
+		_, err := verifier.Authenticate(t.Context(), expires.Add(-left), []string{"Bearer " + token})
+		if accepted := err == nil; accepted != (left > -auth.DefaultLeeway) {
+			t.Errorf("%v before it expires: %v", left, err)
+		}
+	}
+}
+
 func TestRight_CoversItsResources(t *testing.T) {
 	for _, bad := range []string{
 		"", "query", "Query.read", "query.read:", "query.read:a*b", "query.read:**", "query read",

@@ -44,6 +44,19 @@ type counting struct {
 	Done time.Time `json:"done"`
 }
 
+// claimed reports whether a node counts the journal. A claim that ends later than any does is of a node whose clock was
+// ahead, and does not count.
+func (c *counting) claimed(now time.Time) bool {
+	left := c.Until.Sub(now)
+	return left > 0 && left <= 2*claim
+}
+
+// recent reports whether the last complete count ended a short time ago; one in the future has another clock's time.
+func (c *counting) recent(now time.Time) bool {
+	since := now.Sub(c.Done)
+	return since >= 0 && since < recountPause
+}
+
 // recount counts the journal whenever the stored counts differ from it, until ctx ends.
 func (m *Meter) recount(ctx context.Context) {
 	var bucket *kv.Bucket[counting]
@@ -69,10 +82,10 @@ func (m *Meter) recount(ctx context.Context) {
 		now, epoch := time.Now(), m.journal.Epoch()
 		never := kept.Value.Epoch != epoch || kept.Value.Done.IsZero()
 		drifts++
-		if !never && (now.Sub(kept.Value.Done) < recountPause || !m.drifts(ctx)) {
+		if !never && (kept.Value.recent(now) || !m.drifts(ctx)) {
 			drifts = 0
 		}
-		if (!never && drifts < 2) || kept.Value.Epoch == epoch && now.Before(kept.Value.Until) {
+		if (!never && drifts < 2) || kept.Value.Epoch == epoch && kept.Value.claimed(now) {
 			continue
 		}
 		if err := m.count(ctx, bucket, kept); err != nil && ctx.Err() == nil && !errors.Is(err, kv.ErrChanged) {

@@ -52,7 +52,7 @@ func (s *Service) driveAll(ctx context.Context) {
 		}
 		for id, kept := range s.knownMoves() {
 			m := kept.Value
-			if m.ended() || m.Owner != s.id && time.Now().Before(m.Lease) || !s.claim(id) {
+			if m.ended() || m.drivenByOther(s.id, time.Now()) || !s.claim(id) {
 				continue
 			}
 			driving.Go(func() {
@@ -95,7 +95,7 @@ func (s *Service) drive(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		if m := kept.Value; m.ended() || m.Owner != s.id && time.Now().Before(m.Lease) {
+		if m := kept.Value; m.ended() || m.drivenByOther(s.id, time.Now()) {
 			return nil
 		}
 		reason := s.abandoned(&kept.Value, &away)
@@ -143,7 +143,8 @@ func (s *Service) advance(ctx context.Context, kept kv.Entry[move], reason strin
 		waiting = "retrying: " + err.Error()
 	}
 	before := kept.Value
-	if waiting == before.Waiting && m.Checkpoint == before.Checkpoint && time.Until(before.Lease) > lease*2/3 {
+	if left := time.Until(before.Lease); waiting == before.Waiting && m.Checkpoint == before.Checkpoint &&
+		left > lease*2/3 && left <= lease {
 		return false, nil
 	}
 	m.Waiting = waiting
@@ -155,7 +156,17 @@ func (s *Service) advance(ctx context.Context, kept kv.Entry[move], reason strin
 }
 
 // own records that this node drives the move.
-func (s *Service) own(m *move) { m.Owner, m.Lease = s.id, time.Now().Add(lease) }
+func (s *Service) own(m *move) { m.own(s.id, time.Now()) }
+
+func (m *move) own(node string, now time.Time) { m.Owner, m.Lease = node, now.Add(lease) }
+
+// drivenByOther reports whether another control node drives the move. Clocks of nodes differ, and are set: a lease that
+// ends later than any lease of a clock that is nearly right does not count, so that a control node whose clock was
+// ahead when it died delays its moves by two leases at most.
+func (m *move) drivenByOther(node string, now time.Time) bool {
+	left := m.Lease.Sub(now)
+	return m.Owner != node && left > 0 && left <= 2*lease
+}
 
 // act executes the next write of the move if its gate is open, and reports whether it did, or what the move waits
 // for. It records the target's progress in m.
