@@ -51,10 +51,11 @@ type cluster struct {
 	dir     string
 	config  string
 	nats    []*process
-	wires   []*wire  // between the roles and each of these
-	stores  []string // directories of the servers; nil: in dir
-	bus     string   // the settings of NATS
-	users   string   // the directory of the users of NATS; "": it is open
+	wires   []*wire   // between the roles and each of these
+	routes  [][]*wire // between these: from one to the other
+	stores  []string  // directories of the servers; nil: in dir
+	bus     string    // the settings of NATS
+	users   string    // the directory of the users of NATS; "": it is open
 	roles   map[string]*process
 	gateway string // URL
 	admin   string // URL
@@ -206,64 +207,6 @@ func (c *cluster) write(t *testing.T, name, text string) string {
 	return path
 }
 
-// wire is a proxy whose connections the test can cut.
-type wire struct {
-	addr string
-
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-}
-
-func startWire(t *testing.T, to string) *wire {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{addr: listener.Addr().String(), conns: map[net.Conn]struct{}{}}
-	var running sync.WaitGroup
-	pipe := func(to, from net.Conn) {
-		_, _ = io.Copy(to, from)
-		_, _ = to.Close(), from.Close()
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.conns, from)
-	}
-	running.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			w.mu.Lock()
-			w.conns[client], w.conns[server] = struct{}{}, struct{}{}
-			w.mu.Unlock()
-			running.Go(func() { pipe(server, client) })
-			running.Go(func() { pipe(client, server) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		w.cut()
-		running.Wait()
-	})
-	return w
-}
-
-// cut closes all connections.
-func (w *wire) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for conn := range w.conns {
-		_ = conn.Close()
-	}
-}
-
 // startNATS starts one NATS server, or several that are one cluster. One syncs every write;
 // of several, which have a copy each, none does.
 func (c *cluster) startNATS(t *testing.T, servers int) {
@@ -282,6 +225,7 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 	for range servers {
 		routes = append(routes, freePort(t))
 	}
+	c.startRoutes(t, routes)
 	for n, route := range routes {
 		listen := freePort(t)
 		store := filepath.Join(c.dir, fmt.Sprintf("nats-%d", n))
@@ -291,9 +235,11 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 		text := fmt.Sprintf("server_name: n%d\nlisten: %q\njetstream {store_dir: %q", n, listen, store)
 		if servers == 1 {
 			text += ", sync_interval: always}\n"
-		} else { // clients stay with the addresses that they were given, which are the wires'
-			text += fmt.Sprintf("}\ncluster {name: test, listen: %q, no_advertise: true, routes: [\"nats://%s\"]}\n",
-				route, strings.Join(routes, `", "nats://`))
+		} else { // clients and servers stay with the addresses that they were given, which are the wires'
+			text += fmt.Sprintf(
+				"}\ncluster {name: test, listen: %q, no_advertise: true, advertise: \"127.0.0.1:1\", routes: [%s]}\n",
+				route, c.routesOf(n),
+			)
 		}
 		if secured {
 			text += "include \"users/users.conf\"\n"

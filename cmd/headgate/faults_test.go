@@ -9,10 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,8 +28,6 @@ import (
 )
 
 const (
-	// faultsVariable asks for a longer run, with that number of random faults.
-	faultsVariable = "HEADGATE_FAULTS"
 	// progress is how many commands must be answered between two faults.
 	progress = 40
 	// pools hold the money that transfers move.
@@ -42,71 +38,6 @@ const (
 	crowd        = 64
 	waveCommands = 4
 )
-
-// fault is what is done to the cluster while it works.
-type fault struct {
-	kind   string // "kill", "pause", "freeze" or "cut"
-	target string // a role, or a NATS server by its number, "nats-0"
-}
-
-// faults returns the given ones, or, if more are asked for, random ones.
-func faults(t *testing.T, natsServers int, usual []fault) []fault {
-	n, err := strconv.Atoi(os.Getenv(faultsVariable))
-	if err != nil || n < 1 {
-		return usual
-	}
-	targets := []string{"aggregate", "projection", "gateway", "runner"}
-	for server := range natsServers {
-		targets = append(targets, fmt.Sprintf("nats-%d", server))
-	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
-	var out []fault
-	kinds := []string{"kill", "kill", "pause", "cut"}
-	if natsServers > 1 {
-		kinds = append(kinds, "freeze")
-	}
-	for kills := 0; kills < n; {
-		f := fault{kinds[random.IntN(len(kinds))], targets[random.IntN(len(targets))]}
-		if f.kind == "kill" {
-			kills++
-		}
-		out = append(out, f)
-	}
-	return out
-}
-
-// inflict does it, and undoes it.
-func (c *cluster) inflict(t *testing.T, f fault) {
-	t.Helper()
-	target, server := c.roles[f.target], 0
-	if _, err := fmt.Sscanf(f.target, "nats-%d", &server); err == nil {
-		target = c.nats[server]
-	}
-	switch f.kind {
-	case "kill":
-		target.kill()
-		target.start(t)
-	case "pause": // a disk, or a host, that stands still for a while
-		target.standStill(t, 700*time.Millisecond)
-	case "freeze": // for so long that others lead in its place, of which it knows nothing
-		target.standStill(t, 10*time.Second)
-	case "cut":
-		c.wires[server].cut()
-	}
-}
-
-func (p *process) standStill(t *testing.T, long time.Duration) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	<-time.After(long)
-	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {
 	t.Parallel()
@@ -123,7 +54,7 @@ func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {
 		}},
 		"three NATS servers": {3, []fault{
 			{"kill", "nats-0"}, {"kill", "aggregate"}, {"kill", "nats-1"}, {"freeze", "nats-2"}, {"kill", "nats-2"},
-			{"cut", "nats-0"}, {"kill", "runner"},
+			{"cut", "nats-0"}, {"step down", leading}, {"kill", "runner"},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) { nothingIsLost(t, of.natsServers, of.usual) })
@@ -215,6 +146,12 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 		}
 	})
 
+	// Further clients record a history of wallets of globex.
+	recorded := newHistory()
+	if natsServers > 1 {
+		recorded.follow(globex, clients, stop, 1, moneyGRPC, map[string]api{"json": moneyJSON, "grpc": moneyGRPC})
+	}
+
 	var crowded atomic.Int64
 	many := make([]*walk, crowd)
 	for n := range many {
@@ -241,7 +178,8 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 			wave.Go(func() error { return w.deposits(waveCtx, waveCommands) })
 		}
 		began := time.Now()
-		c.inflict(t, f)
+		c.inflict(ctx, t, f)
+		recorded.noteFault(f)
 		if f.kind == "kill" {
 			kills++
 		}
@@ -286,12 +224,15 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 			t.Fatal(err)
 		}
 		for _, row := range wallets {
-			total += int64(row["balance"].(float64))
+			if !historyWallet(row["wallet_id"].(string)) {
+				total += int64(row["balance"].(float64))
+			}
 		}
 		if total != pools*poolAmount {
 			t.Errorf("%d in all, want %d", total, pools*poolAmount)
 		}
 	})
+	t.Run("the history is linearizable", func(t *testing.T) { recorded.check(ctx, t, c, "globex") })
 	t.Run("the journal has each command once", func(t *testing.T) { c.checkJournal(ctx, t) })
 	t.Run("the views are a fresh replay of the journal", func(t *testing.T) {
 		c.checkReplay(ctx, t,
