@@ -46,7 +46,7 @@ func wanted(t *testing.T) (number int, seed uint64) {
 		return 0, 0
 	}
 	if seed, err = strconv.ParseUint(os.Getenv(seedVariable), 10, 64); err != nil {
-		seed = uint64(time.Now().UnixNano()) //nolint:gosec // a seed
+		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("%s=%d", seedVariable, seed)
 	return number, seed

@@ -48,7 +48,7 @@ func (h *history) follow(
 			queries: queries,
 			history: h,
 			random:  rand.New(rand.NewPCG(seed, uint64(n))),
-		} //nolint:gosec // small
+		}
 		clients.Go(func() error { return client.run(ctx, stop) })
 	}
 }

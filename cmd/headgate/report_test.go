@@ -110,7 +110,8 @@ func (r report) markdown() string {
 		r.Took.Round(time.Second), r.Operations, r.Wallets, len(r.Faults))
 	fmt.Fprintf(
 		&out,
-		"Reads of states and refusals: %d, of which %d were answered from a state that had been replaced, for %v at most (bound: %v).\n\n",
+		"Reads of states and refusals: %d, of which %d were answered from a state that had been replaced, "+
+			"for %v at most (bound: %v).\n\n",
 		r.Stale.Checked, r.Stale.Stale, r.Stale.Oldest.Round(time.Millisecond), r.StaleBound,
 	)
 	out.WriteString("| outcome | operations |\n|---|---|\n")

@@ -13,7 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// groupedAppend is an append of the exploration: of a separate aggregate; a wrong one is of an aggregate that has changed.
+// groupedAppend is an append of the exploration, of a separate aggregate; a wrong one is of an aggregate that has
+// changed.
 type groupedAppend struct {
 	name   string
 	wrong  bool // the expected sequence is not the last one

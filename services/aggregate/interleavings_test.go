@@ -278,7 +278,7 @@ func (x *execution) wrong() string {
 		case "", "accepted":
 			if c.outcome != "" && !stored {
 				return fmt.Sprintf(
-					"an acknowledged command is in the journal, at the version that its answer names: client %d, version %d",
+					"an acknowledged command is in the journal, at its answer's version: client %d, version %d",
 					n, c.version,
 				)
 			}

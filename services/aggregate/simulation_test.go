@@ -158,7 +158,7 @@ func (j *simulatedJournal) Load(
 	_ ...func(*journal.UnreadableError),
 ) error {
 	j.mu.Lock()
-	found := slices.Clone(j.events[from-1 : min(int(from)-1+most, len(j.events))]) //nolint:gosec // small
+	found := slices.Clone(j.events[from-1 : min(int(from)-1+most, len(j.events))])
 	j.mu.Unlock()
 	for _, event := range found {
 		if err := each(event); err != nil {
