@@ -452,6 +452,7 @@ func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.S
 		calls.Begin()
 		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
 		defer call.use.ReleaseAll()
+		call.until.Plain = g.config.Listen.FastPaths.Deadlines.IsPlain()
 		ctx, call.clientDeadline = rpc.HandlerContext(ctx, &call.until, call.end.Started, limit, deadlineMargin)
 		defer call.until.Cancel()
 		var err error

@@ -6,7 +6,6 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -30,13 +29,7 @@ type cli struct {
 	Version    versionCommand    `cmd:"" help:"Print the release and its source revision."`
 }
 
-// memProfileRate is the bytes allocated for each allocation whose stack is noted for
-// the heap's profile. At Go's default, four times as often, walking the stacks takes a
-// hundredth of a busy gateway's time.
-const memProfileRate = 2 << 20
-
 func main() {
-	runtime.MemProfileRate = memProfileRate
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	parsed := kong.Parse(&cli{}, kong.Name("headgate"), kong.UsageOnError(),

@@ -95,7 +95,8 @@ func TestReset_MapsToGRPCCodes(t *testing.T) {
 						}
 						wantAgain := code == http2.ErrCodeRefusedStream && point == "before the headers" &&
 							streamType == connect.StreamTypeUnary
-						if config.FastPaths.Upstream.IsPlain() { // grpc-go sends each refused call again until it has a message
+						if config.FastPaths.Upstream.IsPlain() {
+							// grpc-go sends each refused call again until it has a message.
 							wantAgain = code == http2.ErrCodeRefusedStream && point != "after a message"
 						}
 						if again := asked.Load() > 1; again != wantAgain {

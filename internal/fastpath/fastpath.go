@@ -2,7 +2,8 @@
 // replaces because it costs CPU time in every call. Each has the plain implementation beside it, with the same
 // behaviour; a setting selects one of the two when the process is assembled.
 //
-// The fast path of calls to nodes is in gateway/upstream; the others are in the folders below this package.
+// The fast path of calls to nodes is in gateway/upstream, that of deadlines in internal/lazydeadline; the others are in
+// the folders below this package.
 package fastpath
 
 import (
@@ -14,7 +15,6 @@ import (
 
 	"github.com/headgate/headgate/internal/config"
 	"github.com/headgate/headgate/internal/fastpath/gctuning"
-	"github.com/headgate/headgate/internal/fastpath/latedeadline"
 	"github.com/headgate/headgate/internal/fastpath/rawtcp"
 	"github.com/headgate/headgate/internal/fastpath/stackgrow"
 )
@@ -37,8 +37,9 @@ type Paths struct {
 	Upstream Path `yaml:"upstream"`
 	// Sockets are read and written by raw system calls (ADR-0013), or by package net.
 	Sockets Path `yaml:"sockets"`
-	// ReadDeadlines of a listener's connections are applied when a read waits (ADR-0019), or when they are set.
-	ReadDeadlines Path `yaml:"read_deadlines"`
+	// Deadlines of calls take a timer and a channel when something waits for them (ADR-0024), or from the
+	// start, as package context does.
+	Deadlines Path `yaml:"deadlines"`
 	// Stacks of HTTP/2 calls grow once (ADR-0020), or as the runtime decides.
 	Stacks Path `yaml:"stacks"`
 	// GC is how much a heap grows before a collection: by its size (ADR-0021), or by the runtime's default.
@@ -48,11 +49,11 @@ type Paths struct {
 // AllPlain selects the plain implementation of every part.
 func AllPlain() Paths {
 	return Paths{
-		Upstream:      Plain,
-		Sockets:       Plain,
-		ReadDeadlines: Plain,
-		Stacks:        Plain,
-		GC:            Plain,
+		Upstream:  Plain,
+		Sockets:   Plain,
+		Deadlines: Plain,
+		Stacks:    Plain,
+		GC:        Plain,
 	}
 }
 
@@ -67,7 +68,7 @@ func (p Paths) Choices() []Choice {
 	choices := []Choice{
 		{"upstream", p.Upstream},
 		{"sockets", p.Sockets},
-		{"read_deadlines", p.ReadDeadlines},
+		{"deadlines", p.Deadlines},
 		{"stacks", p.Stacks},
 		{"gc", p.GC},
 	}
@@ -113,14 +114,6 @@ func (p Paths) Listener(l net.Listener) net.Listener {
 		return l
 	}
 	return rawtcp.Listener(l)
-}
-
-// Deadlines returns a listener like l whose connections apply read deadlines as selected.
-func (p Paths) Deadlines(l net.Listener) net.Listener {
-	if p.ReadDeadlines.IsPlain() {
-		return l
-	}
-	return latedeadline.Listener(l)
 }
 
 // Handler returns a handler like next whose stack grows as selected.

@@ -16,6 +16,9 @@ import (
 type Context struct {
 	context.Context //nolint:containedctx // its parent
 
+	// Plain is set before Begin to take the timer and the channel from the start, as [context.WithDeadline] does.
+	Plain bool
+
 	deadline time.Time
 
 	watched atomic.Pointer[watched] // nil until Done is asked for; set under mu
@@ -39,6 +42,9 @@ func (u *Context) Begin(parent context.Context, deadline time.Time) {
 		deadline = sooner
 	}
 	u.Context, u.deadline = parent, deadline
+	if u.Plain {
+		u.Done()
+	}
 }
 
 // contextKey finds a Context below contexts that carry values.

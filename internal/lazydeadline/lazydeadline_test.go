@@ -12,6 +12,12 @@ import (
 type testKey struct{}
 
 func TestContext_EndsLikeOtherContexts(t *testing.T) {
+	t.Run("lazy", func(t *testing.T) { endsLikeOtherContexts(t, false) })
+	t.Run("plain", func(t *testing.T) { endsLikeOtherContexts(t, true) })
+}
+
+func endsLikeOtherContexts(t *testing.T, plain bool) {
+	t.Helper()
 	for name, row := range map[string]struct {
 		within time.Duration
 		end    func(parent context.CancelFunc, until *Context)
@@ -52,7 +58,7 @@ func TestContext_EndsLikeOtherContexts(t *testing.T) {
 			t.Run(name+", waited for "+way, func(t *testing.T) {
 				parent, cancel := context.WithCancel(context.WithValue(t.Context(), testKey{}, "carried"))
 				defer cancel()
-				until := &Context{}
+				until := &Context{Plain: plain}
 				until.Begin(parent, time.Now().Add(row.within))
 				defer until.Cancel()
 				result := make(chan error, 1)

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
 
-	"github.com/headgate/headgate/internal/fastpath/latedeadline"
 	"github.com/headgate/headgate/internal/rpc/flood"
 	"github.com/headgate/headgate/internal/rpc/proxies"
 )
@@ -244,14 +243,8 @@ func (c *clientConn) Close() error {
 // writer returns the connection below conn that writes: net/http writes each frame of HTTP/2
 // on a separate goroutine, whose small stack grows with each layer above it.
 func writer(conn net.Conn) net.Conn {
-	for {
-		switch c := conn.(type) {
-		case *latedeadline.Conn:
-			conn = c.Conn
-		case *clientConn:
-			conn = c.Conn
-		default:
-			return conn
-		}
+	if c, ok := conn.(*clientConn); ok {
+		return c.Conn
 	}
+	return conn
 }

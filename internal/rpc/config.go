@@ -69,7 +69,7 @@ type Config struct {
 	Ended func(contextkit.RequestContext, Ended) `yaml:"-"`
 	// Direct is called for each call of a service that has not passed a gateway; nil: it is not.
 	Direct DirectFunc `yaml:"-"`
-	// FastPaths selects the implementations of sockets, read deadlines and stacks.
+	// FastPaths selects the implementations of sockets, deadlines and stacks.
 	FastPaths fastpath.Paths `yaml:"-"`
 	// Degraded returns the parts that /ready reports as degraded; nil: the server has none. The degraded parts of an
 	// edge are those of its [Edge].

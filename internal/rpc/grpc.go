@@ -210,6 +210,7 @@ func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, 
 			longestMethod)
 	}
 	call := admitted{header: info.Header, arriving: &grpcArrival{}}
+	call.arriving.Plain = p.config.FastPaths.Deadlines.IsPlain()
 	longest := p.timeout(ctx, p.surface.Load().specs[info.FullMethodName])
 	deadline, given := ctx.Deadline()
 	switch {

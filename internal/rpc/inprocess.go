@@ -94,6 +94,7 @@ func (c *inProcessCall) serve(stream connect.ServerStream) error {
 			c.server.config.Name)
 	}
 	defer c.server.within.Release(1)
+	c.until.Plain = c.server.config.FastPaths.Deadlines.IsPlain()
 	ctx, cancel := lazydeadline.Detach(c.ctx, &c.until)
 	defer cancel()
 	err := surface.rpc.Call(ctx, c.info.Spec.Procedure, &c.served, stream)

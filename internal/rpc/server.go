@@ -359,7 +359,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	protocols.SetUnencryptedHTTP2(true)
 	protocols.SetHTTP2(true)
 	accepted := s.clients.listener(s.config.FastPaths.Listener(s.accepting.listener(listener)), s.config.MaxConnections)
-	watched := watchedListener{Listener: s.config.FastPaths.Deadlines(accepted), server: s}
+	watched := watchedListener{Listener: accepted, server: s}
 	if s.config.TLS != nil {
 		watched.tls = s.config.TLS.Server()
 	}

@@ -1,13 +1,13 @@
-// Package grpcgo is the plain client of calls to nodes: a channel to one peer by grpc-go's client, with the behaviour of
-// [github.com/headgate/headgate/gateway/upstream/h2], the fast path.
+// Package grpcgo is the plain client of calls to nodes: a channel to one peer by grpc-go's client, with the behaviour
+// of [github.com/headgate/headgate/gateway/upstream/h2], the fast path.
 //
 // grpc-go reports the end of a call as a status. Whether the status is the peer's comes from its stats handler; what
 // ended a call without the peer's status, only from its text, which the tests check against the
 // current version. It differs from the fast path in this:
 //   - grpc-go itself sends a call again, once, that the peer reports as not processed: streams too, and until the first
 //     message of the answer has been received.
-//   - A message is metered when it has arrived completely. Until then the flow control windows and MaxMessageBytes bound
-//     it.
+//   - A message is metered when it has arrived completely. Until then the flow control windows and MaxMessageBytes
+//     bound it.
 //   - An answer that is not gRPC ends the call when its body has ended, or has more than 1 KiB.
 //   - An answer without a status is the peer's UNKNOWN, and one with an invalid binary header is INTERNAL.
 //   - A channel whose peer cannot be reached tries to connect also while there are no calls.

@@ -157,7 +157,8 @@ func (s *Stream) next(ctx context.Context) (mem.Buffer, error) {
 	return nil, s.err
 }
 
-// Header returns the answer's header fields, after the first message or the end. It is empty for a trailers-only answer.
+// Header returns the answer's header fields, after the first message or the end. It is empty for a trailers-only
+// answer.
 func (s *Stream) Header() []hpack.HeaderField {
 	if s.header == nil {
 		s.header = s.answerHeader()
