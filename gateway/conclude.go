@@ -18,6 +18,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/timeline"
+	"github.com/headgate/headgate/internal/traffic"
 )
 
 // conclude ends a call: it writes the access log line, calls Config.OnEnd, records a span in the
@@ -32,6 +33,7 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 		subject = excerpt.Text(call.Principal.Subject, excerpt.Name)
 	}
 	call.end.Took, call.end.Err = time.Since(call.end.Started), err
+	g.countTraffic(rc, call)
 	if event := log.WithLevel(rpc.LineLevel(zerolog.InfoLevel, err)); event.Enabled() {
 		event = rpc.Took(rpc.Identify(event, rc),
 			call.end.Took).Str("protocol", call.Info.Protocol).Str("codec", call.Info.Codec).
@@ -69,6 +71,24 @@ func (g *Gateway) conclude(ctx context.Context, log *zerolog.Logger, call *Call,
 	case g.isOperatorCall(call):
 		g.recordOperation(rc, call, err)
 	}
+}
+
+// countTraffic counts the call in the series of the platform and of the tenant that pays for it.
+func (g *Gateway) countTraffic(rc *contextkit.RequestContext, call *Call) {
+	counted := traffic.Call{
+		Ended:   call.end.Started.Add(call.end.Took),
+		Took:    call.end.Took,
+		Stream:  call.Method.Spec.StreamType != connect.StreamTypeUnary,
+		Failed:  call.end.OwnFault(),
+		Limited: call.limited,
+		Command: call.Method.Upstream == contextkit.KindAggregate &&
+			call.Method.Spec.IdempotencyLevel == connect.IdempotencyUnknown,
+		Query: call.Method.Upstream == contextkit.KindProjection,
+	}
+	if !rc.TenantID.IsZero() && call.Principal != nil && call.Principal.ActsFor(rc.TenantID) {
+		counted.Tenant = rc.TenantID.String()
+	}
+	g.traffic.Observe(counted)
 }
 
 // isOperatorCall reports whether the call is an operator's, whose audit records are bounded in

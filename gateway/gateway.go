@@ -34,6 +34,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/compression"
 	"github.com/headgate/headgate/internal/timeline"
+	"github.com/headgate/headgate/internal/traffic"
 )
 
 // Config describes a gateway.
@@ -157,6 +158,7 @@ type Gateway struct {
 	retries   *limit.Retries
 	breakers  *breaker.Set
 	counters  *counters
+	traffic   traffic.Recorder
 	platform  map[string]bool // by the principal's subject
 	standings fleet.Tenants
 	live      liveStreams
@@ -352,6 +354,9 @@ func (g *Gateway) Ready(ctx context.Context) error { return g.server.Ready(ctx) 
 
 // Load returns the gateway's load of the last seconds.
 func (g *Gateway) Load() rpc.Load { return g.server.Metrics.Load() }
+
+// Traffic returns windows of the gateway's calls to announce, see [traffic.Recorder.Announce].
+func (g *Gateway) Traffic() []traffic.Window { return g.traffic.Announce(time.Now()) }
 
 // Serve answers calls until ctx ends and the calls in flight have been answered.
 func (g *Gateway) Serve(ctx context.Context) error {

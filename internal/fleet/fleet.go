@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/traffic"
 )
 
 const (
@@ -93,6 +94,8 @@ type Node struct {
 	// the calls of one method.
 	Routing uint64   `json:"routing,omitempty"`
 	Open    []string `json:"open,omitempty"`
+	// Traffic are windows of a gateway's calls, see [traffic.Recorder.Announce].
+	Traffic []traffic.Window `json:"traffic,omitempty"`
 }
 
 // MaxFailingViews bounds the views in [Node.FailingViews].

@@ -7,7 +7,7 @@ var groups = map[string][]string{
 		"internal/backoff", "internal/config", "internal/descriptors", "internal/disk", "internal/excerpt",
 		"internal/fairqueue",
 		"internal/fanout", "internal/format", "internal/lazydeadline", "internal/tlsfiles", "internal/token",
-		"internal/tracing", "internal/version",
+		"internal/tracing", "internal/traffic", "internal/version",
 	},
 	// access to NATS: no concept of the platform
 	"nats": {"internal/natsclient", "internal/streams", "internal/natshealth", "internal/kv"},
@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"internal/oidctest":     nil,
 	"internal/tlsfiles":     nil,
 	"internal/token":        nil,
+	"internal/traffic":      nil,
 	"internal/tracing":      {"contextkit", "internal/config"},
 	"internal/version":      nil,
 	"internal/wordlist":     nil,

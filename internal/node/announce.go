@@ -15,13 +15,15 @@ import (
 const devTokenTTL = 24 * time.Hour
 
 var (
-	applicationRights = []string{"command.submit", "aggregate.read", "query.read", "workflow.read"}
+	applicationRights = []string{
+		"command.submit", "aggregate.read", "events.read", "query.read", "workflow.read", "metrics.read",
+	}
 	// transferRights are the rights of an application that requests transfers of the demo model, and changes nothing
 	// else.
 	transferRights = []string{"command.submit:transfer.request", "aggregate.read:transfer", "query.read:transfers"}
 	operatorRights = []string{
 		"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit",
-		"fleet.read", "fleet.admin", "audit.read",
+		"fleet.read", "fleet.admin", "audit.read", "events.read", "metrics.read",
 	}
 )
 

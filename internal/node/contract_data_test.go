@@ -143,6 +143,8 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 			return &controlv1.FollowAuditRequest{TenantId: tenant}
 		case "control.v1.PlacementService.PlanMove":
 			return &controlv1.PlanMoveRequest{TenantId: tenant, Kind: "projection", Target: "projection-2"}
+		case "control.v1.MetricsService.QuerySeries":
+			return &controlv1.QuerySeriesRequest{TenantId: tenant}
 		case "control.v1.ViewService.ListSkips":
 			return &controlv1.ListSkipsRequest{TenantId: tenant}
 		case "runner.admin.v1.RunnerAdmin.GetWorkflow":

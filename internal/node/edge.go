@@ -139,6 +139,7 @@ func (e *edge) layers(node fleet.Node) []rpc.Layer {
 	announce := func(ctx context.Context) error {
 		return ended(ctx, fleet.Announce(ctx, e.js, node, func(ctx context.Context, now *fleet.Node) error {
 			now.Load, now.Routing = loadOf(e.gateway.Load()), e.router.PlacementRevision()
+			now.Traffic = e.gateway.Traffic()
 			now.Open, now.Degraded = e.gateway.OpenBreakers(), nil
 			for _, kind := range e.gateway.Degraded(ctx) {
 				now.Degraded = append(now.Degraded, kind.String())

@@ -36,6 +36,11 @@ func (s *Service) setFleet(nodes fleet.Fleet) {
 	slices.SortFunc(nodes.Nodes, byName)
 	slices.SortFunc(nodes.Lost, func(a, b fleet.LostNode) int { return byName(a.Node, b.Node) })
 	s.counts.Set(nodes)
+	for _, node := range nodes.Nodes {
+		if len(node.Traffic) > 0 {
+			s.history.Add(node.ID, node.Traffic, time.Now())
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fleet = nodes

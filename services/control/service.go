@@ -23,6 +23,7 @@ import (
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/skips"
 	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/traffic"
 	"github.com/headgate/headgate/model"
 )
 
@@ -65,6 +66,8 @@ type Service struct {
 	driven  map[string]bool           // moves that this node drives
 	known   map[string]kv.Entry[move] // moves as they are followed; nil: not known yet; replaced, never changed
 	counts  fleet.Metrics
+	history traffic.History // of gateways' calls
+	gauges  gauges
 }
 
 // Config configures a control node.
@@ -147,6 +150,7 @@ func (s *Service) Register(server *connect.Server) {
 	controlv1connect.RegisterTimelineServiceHandler(server, timelineService{Service: s})
 	controlv1connect.RegisterViewServiceHandler(server, viewService{Service: s})
 	controlv1connect.RegisterJournalServiceHandler(server, journalService{Service: s})
+	controlv1connect.RegisterMetricsServiceHandler(server, metricsService{Service: s})
 }
 
 // Ready returns nil. Without NATS the node returns the last known state, which operators need during an outage.
@@ -166,6 +170,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer running.Wait()
 	running.Go(func() { s.followNodes(ctx) })
 	running.Go(func() { s.driveAll(ctx) })
+	running.Go(func() { s.measureAll(ctx) })
 	<-ctx.Done()
 	return nil
 }
