@@ -47,7 +47,7 @@ type groupResult struct {
 	result committed
 }
 
-func newGroupExecution(ctx context.Context, appends []groupedAppend, faults int, flaw string) *groupExecution {
+func newGroupExecution(appends []groupedAppend, faults int, flaw string) *groupExecution {
 	x := &groupExecution{
 		arrived: make(chan *publishing, 2*len(appends)),
 		results: make(chan groupResult, len(appends)),
@@ -203,7 +203,7 @@ func exploreGroups(t *testing.T, faults int, flaw string, appends ...groupedAppe
 			path := open[len(open)-1]
 			open = open[:len(open)-1]
 			ctx, cancel := context.WithCancel(t.Context())
-			x := newGroupExecution(ctx, appends, faults, flaw)
+			x := newGroupExecution(appends, faults, flaw)
 			for depth := 0; ; depth++ {
 				x.settle()
 				texts, do := x.choices(ctx)

@@ -3,7 +3,6 @@ package layout
 import (
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -29,17 +28,18 @@ func TestGuarantees_EachNamesTestsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := map[string]bool{}
-	err = filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+	root := os.DirFS("../..")
+	err = fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {
 		name := entry.Name()
 		switch {
 		case err != nil:
 			return err
 		case entry.IsDir() && (name == "node_modules" || name == "testdata" || len(name) > 2 && name[0] == '.'):
-			return filepath.SkipDir
+			return fs.SkipDir
 		case !strings.HasSuffix(name, "_test.go"):
 			return nil
 		}
-		text, err := os.ReadFile(path)
+		text, err := fs.ReadFile(root, path)
 		for _, found := range declared.FindAllSubmatch(text, -1) {
 			tests[string(found[1])] = true
 		}
