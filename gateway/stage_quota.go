@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// quota enforces the tenant's rate limit. Admission limits its calls in flight.
+// quota enforces the tenant's rate limit of calls. Admission limits its calls in flight.
 func (g *Gateway) quota(ctx context.Context, call *Call) (context.Context, error) {
 	call.admittedAfter = time.Since(call.end.Started)
 	if call.Tenant.IsZero() || call.scope != scopeTenant {

@@ -1,4 +1,5 @@
-// Package fleet announces nodes and follows what is known of nodes, placements and tenants.
+// Package fleet stores and follows the nodes, placements and tenants of the platform in NATS: what every process
+// shares. Package gateway/fleet applies it to the routing table of a gateway; both have the name of what they follow.
 //
 // A node announces itself each second ([Announce]); a node that misses [MissedHeartbeats]
 // heartbeats is silent, and is removed if a probe finds that it does not answer ([FollowNodes]).

@@ -37,8 +37,8 @@ func (s *Service) RetryWorkflow(
 		switch {
 		case i.State == stateFailed:
 			i.reopen()
-		case i.Attempts == nil:
-			return refuse("the instance has no failed step: it is running or waits")
+		case i.Attempts == nil || i.State.ended():
+			return errDone
 		}
 		i.Attempts, i.Asked = nil, true
 		return nil
@@ -58,8 +58,7 @@ func (s *Service) CancelWorkflow(
 	ctx context.Context, req *adminv1.CancelWorkflowRequest,
 ) (*adminv1.CancelWorkflowResponse, error) {
 	state, err := s.operate(ctx, "cancel", req, func(i *instance) error {
-		i.cancel(by(ctx, req.GetReason()))
-		return nil
+		return i.cancel(by(ctx, req.GetReason()))
 	})
 	return &adminv1.CancelWorkflowResponse{State: state}, err
 }
@@ -81,7 +80,10 @@ type operation interface {
 	GetReason() string
 }
 
-// operate changes an instance that has not ended, and makes it continue.
+// errDone reports that an earlier request of the operation had its effect on the instance: operations can be repeated.
+var errDone = errors.New("the operation has no further effect")
+
+// operate changes an instance, and makes it continue unless it has ended.
 func (s *Service) operate(
 	ctx context.Context, name string, req operation, change func(*instance) error,
 ) (adminv1.WorkflowState, error) {
@@ -94,10 +96,15 @@ func (s *Service) operate(
 		if err != nil {
 			return 0, err
 		}
-		if i.State.ended() {
-			return 0, refuse("the instance has ended: " + string(i.State))
+		err = change(i)
+		if errors.Is(err, errDone) {
+			// The first request may have failed after it had stored the change.
+			if !i.State.ended() && i.Attempts != nil {
+				return i.message(), nil
+			}
+			return i.message(), s.wakeStored(ctx, tenant, i)
 		}
-		if err := change(i); err != nil {
+		if err != nil {
 			return 0, err
 		}
 		err = s.instances.save(ctx, i)
@@ -110,15 +117,20 @@ func (s *Service) operate(
 		s.log.Info().Str("tenant",
 			tenant.String()).Str("workflow", i.Workflow).Str("instance", i.ID).Str("operation", name).
 			Str("reason", by(ctx, req.GetReason())).Msg("an operator changes a workflow's instance")
-		if err := s.wake(ctx, tenant, i); err != nil {
-			return 0, connect.NewError(
-				connect.CodeUnavailable,
-				"the change is stored and the instance continues within minutes: the journal is unavailable",
-			).WithCause(err)
-		}
-		return i.message(), nil
+		return i.message(), s.wakeStored(ctx, tenant, i)
 	}
 	return 0, connect.NewError(connect.CodeAborted, "a runner is driving the instance: retry")
+}
+
+// wakeStored is wake after a change of the record. UNAVAILABLE: the instance continues later.
+func (s *Service) wakeStored(ctx context.Context, tenant contextkit.TenantID, i *instance) error {
+	if err := s.wake(ctx, tenant, i); err != nil {
+		return connect.NewError(
+			connect.CodeUnavailable,
+			"the change is stored and the instance continues within minutes: the journal is unavailable",
+		).WithCause(err)
+	}
+	return nil
 }
 
 // wake removes the schedule and the dead letters of an instance, and makes it due unless it has ended.
@@ -162,6 +174,9 @@ func by(ctx context.Context, reason string) string {
 // refuse returns the error of an operation for which the instance is in the wrong state.
 func refuse(why string) error { return connect.NewError(connect.CodeFailedPrecondition, why) }
 
+// refuseEnded returns the error of an operation on an instance that has ended.
+func refuseEnded(i *instance) error { return refuse("the instance has ended: " + string(i.State)) }
+
 // skip makes the instance continue without a step.
 func (i *instance) skip(name, reason string, now time.Time) error {
 	skipped := step{
@@ -171,6 +186,10 @@ func (i *instance) skip(name, reason string, now time.Time) error {
 		Time:    now.UTC(),
 	}
 	switch {
+	case slices.ContainsFunc(i.Steps, func(s step) bool { return s.Name == name && s.Outcome == outcomeSkipped }):
+		return errDone
+	case i.State.ended():
+		return refuseEnded(i)
 	case i.State == stateUndecided:
 		return refuse("it is undecided whether the event starts the instance, so it has no step: retry or cancel it")
 	case i.State == stateFailed:
@@ -196,20 +215,31 @@ func (i *instance) skip(name, reason string, now time.Time) error {
 }
 
 // cancel ends the instance without compensation.
-func (i *instance) cancel(reason string) {
+func (i *instance) cancel(reason string) error {
+	switch {
+	case i.State == stateCancelled:
+		return errDone
+	case i.State.ended():
+		return refuseEnded(i)
+	}
 	i.State, i.Waiting, i.Attempts, i.Requests = stateCancelled, nil, nil, nil
 	if i.Failure.Message == "" {
 		i.Failure.Message = "cancelled by " + reason
 	}
+	return nil
 }
 
 // compensate makes the instance compensate its completed steps.
 func (i *instance) compensate(reason string, now time.Time) error {
 	switch {
+	case i.State == stateCompensating, i.State == stateCompensated:
+		return errDone
+	case i.State.ended():
+		return refuseEnded(i)
 	case i.State == stateFailed:
 		return refuse("the instance could not be compensated: retry it, or skip the refused step")
 	case i.State != stateRunning:
-		return refuse("the instance has no steps to compensate, or is being compensated")
+		return refuse("the instance has no steps to compensate")
 	case i.inWork(now):
 		return refuseInWork()
 	}

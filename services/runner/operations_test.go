@@ -128,10 +128,60 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 	if left := f.letters(t); len(left) != 0 {
 		t.Errorf("letters of decided instances are left: %v", left)
 	}
-	if _, err := f.admin.RetryWorkflow(
-		as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "undone", Reason: "r"},
-	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("an instance that has ended is retried: %v", err)
+	f.repeatOperations(t)
+}
+
+// repeatOperations: a repeated operation succeeds without a further effect, also once the instance has ended; another
+// operation on it is rejected.
+func (f *fixture) repeatOperations(t *testing.T) {
+	t.Helper()
+	operate := func(operation, id string) (adminv1.WorkflowState, error) {
+		switch operation {
+		case "retry":
+			res, err := f.admin.RetryWorkflow(as(t, "acme"),
+				&adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: id, Reason: "r"})
+			return res.GetState(), err
+		case "skip":
+			res, err := f.admin.SkipStep(as(t, "acme"),
+				&adminv1.SkipStepRequest{
+					Workflow:   "transfer",
+					InstanceId: id,
+					Step:       "tell",
+					Reason:     "r",
+				})
+			return res.GetState(), err
+		case "cancel":
+			res, err := f.admin.CancelWorkflow(as(t, "acme"),
+				&adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: id, Reason: "r"})
+			return res.GetState(), err
+		default:
+			res, err := f.admin.CompensateWorkflow(as(t, "acme"),
+				&adminv1.CompensateWorkflowRequest{Workflow: "transfer", InstanceId: id, Reason: "r"})
+			return res.GetState(), err
+		}
+	}
+	for id, repeated := range map[string]struct {
+		operation string
+		state     adminv1.WorkflowState
+	}{
+		"retried":   {"retry", adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED},
+		"skipped":   {"skip", adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED},
+		"cancelled": {"cancel", adminv1.WorkflowState_WORKFLOW_STATE_CANCELLED},
+		"undone":    {"compensate", adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED},
+	} {
+		before := steps(f.inState(t, id, repeated.state))
+		for _, operation := range []string{"retry", "skip", "cancel", "compensate"} {
+			state, err := operate(operation, id)
+			if done := operation == repeated.operation ||
+				operation == "retry"; done && (err != nil || state != repeated.state) {
+				t.Errorf("%s of %s is repeated: %v, %v", operation, id, state, err)
+			} else if !done && connect.CodeOf(err) != connect.CodeFailedPrecondition {
+				t.Errorf("%s of %s, which has ended: %v", operation, id, err)
+			}
+		}
+		if after := steps(f.inState(t, id, repeated.state)); after != before {
+			t.Errorf("%s has the steps %s, want %s", id, after, before)
+		}
 	}
 }
 

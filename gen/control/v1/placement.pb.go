@@ -551,8 +551,8 @@ type PlanMoveResponse struct {
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// The node that calls would go to.
 	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
-	// The number of the tenant's events that the target must read; absent: unknown, or the kind reads
-	// none.
+	// An upper bound of the number of events that the target must read: the sequences of the journal that it
+	// has not read, which tenants share. Absent: unknown, or the kind reads none.
 	Events *int64 `protobuf:"varint,3,opt,name=events,proto3,oneof" json:"events,omitempty"`
 	// A description of each step.
 	Steps []string `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`

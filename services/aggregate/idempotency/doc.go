@@ -1,5 +1,5 @@
-// Package idempotency deduplicates commands: it stores which command of an aggregate each idempotency
-// key belongs to, so that a repeated command gets its first answer and takes effect once.
+// Package idempotency deduplicates commands (dedupe by idempotency key): it stores which command of an
+// aggregate each key belongs to, so that a repeated command gets its first answer and takes effect once.
 //
 // A [Log] belongs to one aggregate. It holds the answers of the aggregate's newest commands. Older
 // answers move, in the journal's order, into answer blocks of 64 answers, and blocks into a block

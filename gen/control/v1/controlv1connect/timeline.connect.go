@@ -43,10 +43,9 @@ var (
 
 // TimelineServiceClient is a client for the control.v1.TimelineService service.
 type TimelineServiceClient interface {
-	// GetTimeline returns the spans of everything that shares a correlation id with the
-	// one that id is the correlation, trace or request id of: calls, commands, events,
-	// projections, workflow steps. NOT_FOUND: no span is stored for it; spans are stored
-	// for a day, reads that succeed are not recorded.
+	// GetTimeline returns the spans (calls, commands, events, projections, workflow steps) that
+	// have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
+	// stored for the id. Spans are stored for a day; reads that succeed are not recorded.
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
 }
 
@@ -58,10 +57,9 @@ func NewTimelineServiceClient(client *connect.Client) TimelineServiceClient {
 
 // TimelineServiceHandler is an implementation of the control.v1.TimelineService service.
 type TimelineServiceHandler interface {
-	// GetTimeline returns the spans of everything that shares a correlation id with the
-	// one that id is the correlation, trace or request id of: calls, commands, events,
-	// projections, workflow steps. NOT_FOUND: no span is stored for it; spans are stored
-	// for a day, reads that succeed are not recorded.
+	// GetTimeline returns the spans (calls, commands, events, projections, workflow steps) that
+	// have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
+	// stored for the id. Spans are stored for a day; reads that succeed are not recorded.
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
 }
 

@@ -217,17 +217,18 @@ type RunnerAdminClient interface {
 	// exist are ignored.
 	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
 	// RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
-	// FAILED_PRECONDITION: it has ended, waits for a time, or is running.
+	// An instance without a failed step does not change: the response has its state.
 	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
 	// SkipStep continues an instance without its current step: one that waits, has failed, or could not be
 	// undone. The step counts as done, and is not undone.
-	// FAILED_PRECONDITION: the instance is at no such step.
+	// A step that has been skipped before is no error. FAILED_PRECONDITION: the instance is at no such step.
 	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
 	// CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
-	// effect. FAILED_PRECONDITION: it has ended.
+	// effect. An instance that is cancelled already does not change. FAILED_PRECONDITION: it has ended otherwise.
 	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
 	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
-	// undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is in flight.
+	// undone. An instance that is being undone, or was, does not change. FAILED_PRECONDITION: it has ended
+	// otherwise, or a step is in flight.
 	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 
@@ -270,17 +271,18 @@ type RunnerAdminHandler interface {
 	// exist are ignored.
 	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
 	// RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
-	// FAILED_PRECONDITION: it has ended, waits for a time, or is running.
+	// An instance without a failed step does not change: the response has its state.
 	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
 	// SkipStep continues an instance without its current step: one that waits, has failed, or could not be
 	// undone. The step counts as done, and is not undone.
-	// FAILED_PRECONDITION: the instance is at no such step.
+	// A step that has been skipped before is no error. FAILED_PRECONDITION: the instance is at no such step.
 	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
 	// CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
-	// effect. FAILED_PRECONDITION: it has ended.
+	// effect. An instance that is cancelled already does not change. FAILED_PRECONDITION: it has ended otherwise.
 	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
 	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
-	// undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is in flight.
+	// undone. An instance that is being undone, or was, does not change. FAILED_PRECONDITION: it has ended
+	// otherwise, or a step is in flight.
 	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 

@@ -260,8 +260,8 @@ export type PlanMoveResponse = Message<"control.v1.PlanMoveResponse"> & {
   target: string;
 
   /**
-   * The number of the tenant's events that the target must read; absent: unknown, or the kind reads
-   * none.
+   * An upper bound of the number of events that the target must read: the sequences of the journal that it
+   * has not read, which tenants share. Absent: unknown, or the kind reads none.
    *
    * @generated from field: optional int64 events = 3;
    */

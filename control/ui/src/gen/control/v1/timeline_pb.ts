@@ -187,10 +187,9 @@ export const SpanSchema: GenMessage<Span> = /*@__PURE__*/
  */
 export const TimelineService: GenService<{
   /**
-   * GetTimeline returns the spans of everything that shares a correlation id with the
-   * one that id is the correlation, trace or request id of: calls, commands, events,
-   * projections, workflow steps. NOT_FOUND: no span is stored for it; spans are stored
-   * for a day, reads that succeed are not recorded.
+   * GetTimeline returns the spans (calls, commands, events, projections, workflow steps) that
+   * have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
+   * stored for the id. Spans are stored for a day; reads that succeed are not recorded.
    *
    * @generated from rpc control.v1.TimelineService.GetTimeline
    */

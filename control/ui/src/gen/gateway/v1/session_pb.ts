@@ -369,7 +369,7 @@ export const SessionService: GenService<{
    * authorization header, which EventSource of browsers cannot send. The ticket is bound to the
    * caller, the tenant, and the path with its query. It opens the stream within 30 seconds; when the
    * stream is interrupted it opens it again, with the Last-Event-ID that EventSource sends, until the
-   * credential ends or is withdrawn. At each gateway it has one stream: a further one ends the former.
+   * credential expires or is revoked. A session has one stream per gateway: a new stream ends the previous one.
    *
    * @generated from rpc gateway.v1.SessionService.CreateTicket
    */

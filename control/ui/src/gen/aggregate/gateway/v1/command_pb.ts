@@ -437,7 +437,7 @@ export const CommandService: GenService<{
   /**
    * Submit decides one command. All of its events are appended or none is.
    *
-   * Errors: INVALID_ARGUMENT (the payload does not fit the command's schema),
+   * Errors: INVALID_ARGUMENT (the payload does not match the command's schema),
    * NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
    * of the model rejects it; the details name it), ABORTED (expected_version is
    * not the aggregate's version), ALREADY_EXISTS (the idempotency key was used

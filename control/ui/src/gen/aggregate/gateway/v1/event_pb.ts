@@ -210,7 +210,7 @@ export type ListEventsRequest = Message<"aggregate.gateway.v1.ListEventsRequest"
   tenantId: string;
 
   /**
-   * The aggregate's type. It may be one that the model does not have any more.
+   * The aggregate's type. The current model may lack it.
    *
    * @generated from field: string aggregate_type = 2;
    */

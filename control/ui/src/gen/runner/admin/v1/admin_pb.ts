@@ -1669,7 +1669,7 @@ export const RunnerAdmin: GenService<{
   },
   /**
    * RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
-   * FAILED_PRECONDITION: it has ended, waits for a time, or is running.
+   * An instance without a failed step does not change: the response has its state.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.RetryWorkflow
    */
@@ -1681,7 +1681,7 @@ export const RunnerAdmin: GenService<{
   /**
    * SkipStep continues an instance without its current step: one that waits, has failed, or could not be
    * undone. The step counts as done, and is not undone.
-   * FAILED_PRECONDITION: the instance is at no such step.
+   * A step that has been skipped before is no error. FAILED_PRECONDITION: the instance is at no such step.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.SkipStep
    */
@@ -1692,7 +1692,7 @@ export const RunnerAdmin: GenService<{
   },
   /**
    * CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
-   * effect. FAILED_PRECONDITION: it has ended.
+   * effect. An instance that is cancelled already does not change. FAILED_PRECONDITION: it has ended otherwise.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.CancelWorkflow
    */
@@ -1703,7 +1703,8 @@ export const RunnerAdmin: GenService<{
   },
   /**
    * CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
-   * undone. FAILED_PRECONDITION: it has ended, is being undone, or a step is in flight.
+   * undone. An instance that is being undone, or was, does not change. FAILED_PRECONDITION: it has ended
+   * otherwise, or a step is in flight.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.CompensateWorkflow
    */
