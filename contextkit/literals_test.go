@@ -24,7 +24,7 @@ var contractNames = map[string]bool{
 }
 
 func TestHeaderNames_AreDefinedInThisPackageOnly(t *testing.T) {
-	eachFile(t, func(path string, set *token.FileSet, file *ast.File) {
+	eachFile(t, func(_ string, set *token.FileSet, file *ast.File) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			if text, literal := textOf(n); contractNames[strings.ToLower(text)] {
 				t.Errorf("%s writes %s: use contextkit's constant", set.Position(literal.Pos()), literal.Value)

@@ -74,7 +74,7 @@ const ReasonWrongRole = "WRONG_ROLE"
 const ReasonTooLarge = "RESPONSE_TOO_LARGE"
 
 // ReasonNoCredential is the reason of a denial of a call without a credential.
-const ReasonNoCredential = "NO_CREDENTIAL"
+const ReasonNoCredential = "NO_CREDENTIAL" //nolint:gosec // a reason, not a credential
 
 // Challenge returns the value of WWW-Authenticate (RFC 6750 §3) for a denial of a credential: with an
 // error if the call has one.
