@@ -4,7 +4,13 @@ import { defineConfig } from "@playwright/test";
 // built), in Debian's Chromium or the one that CHROMIUM names.
 export default defineConfig({
   testDir: "e2e",
-  workers: 1,
+  // The tests of "alone" run one after the other, beside the others.
+  workers: 2,
+  fullyParallel: true,
+  projects: [
+    { name: "alone", testMatch: "alone.spec.ts", fullyParallel: false },
+    { name: "shared", testIgnore: "alone.spec.ts" },
+  ],
   timeout: 60_000,
   expect: { timeout: 10_000 },
   reporter: [["list"]],

@@ -10,6 +10,6 @@ export default defineConfig({
   plugins: [react(), tailwindcss()],
   resolve: { alias: [{ find: /^.*\/buf\/validate\/validate_pb$/, replacement: fileURLToPath(new URL("src/app/validate.ts", import.meta.url)) }] },
   build: { outDir: "dist", emptyOutDir: true, target: "es2023", chunkSizeWarningLimit: 800 },
-  server: { proxy: { "^/(?!ui/)": "http://127.0.0.1:8080" } },
+  server: { proxy: { "^/(?!ui/)": process.env["HEADGATE_URL"] ?? "http://127.0.0.1:8080" } },
   test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"] },
 });

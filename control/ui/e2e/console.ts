@@ -1,17 +1,21 @@
 import { execFileSync } from "node:child_process";
 import AxeBuilder from "@axe-core/playwright";
-import { expect, type Page } from "@playwright/test";
+import { expect, test, type Page } from "@playwright/test";
 
-export const gateway = () => process.env["HEADGATE_URL"] ?? "";
-export const operator = () => process.env["HEADGATE_OPERATOR"] ?? "";
-export const application = () => process.env["HEADGATE_APPLICATION"] ?? "";
+/** A value of the platform of the running test: the project "alone" has one that no other test uses. */
+const of = (name: string) => process.env[`${test.info().project.name === "alone" ? "ALONE" : "SHARED"}_${name}`] ?? "";
+
+export const gateway = () => of("URL");
+export const operator = () => of("OPERATOR");
+export const application = () => of("APPLICATION");
+export const platformProcess = () => Number(of("PID"));
 
 export const url = (path: string) => `${gateway()}/ui${path}`;
 
 /** Issues a token of the platform's own issuer. */
 export function issue(subject: string, tenants: string[], rights: string[], ttl = "1h"): string {
   const flags = [...tenants.flatMap((tenant) => ["--tenant", tenant]), ...rights.flatMap((right) => ["--right", right])];
-  return execFileSync(process.env["HEADGATE_ISSUER"] ?? "", ["token", "--data", process.env["HEADGATE_DATA"] ?? "", "--subject", subject, "--ttl", ttl, ...flags], { encoding: "utf8" }).trim();
+  return execFileSync(of("ISSUER"), ["token", "--data", of("DATA"), "--subject", subject, "--ttl", ttl, ...flags], { encoding: "utf8" }).trim();
 }
 
 /** Opens a page with a token in its session, as after a reload. */
@@ -35,6 +39,21 @@ export async function look(page: Page, name: string): Promise<void> {
 }
 
 /** Calls the gateway as a client does. */
-export async function post(path: string, body: object, token = application()): Promise<Response> {
-  return fetch(gateway() + path, { method: "POST", headers: { authorization: `Bearer ${token}`, "content-type": "application/json" }, body: JSON.stringify(body) });
+export async function post(path: string, body: object, token = application(), headers: Record<string, string> = {}): Promise<Response> {
+  return fetch(gateway() + path, { method: "POST", headers: { authorization: `Bearer ${token}`, "content-type": "application/json", ...headers }, body: JSON.stringify(body) });
+}
+
+/** Counts the pointer's clicks on a page from now on, until it is loaded again. */
+export async function clicks(page: Page): Promise<() => Promise<number>> {
+  const clicked = () =>
+    page.evaluate(() => {
+      const counted = window as unknown as { clicked?: number };
+      if (counted.clicked === undefined) {
+        counted.clicked = 0;
+        addEventListener("pointerdown", () => (counted.clicked = (counted.clicked ?? 0) + 1), { capture: true });
+      }
+      return counted.clicked;
+    });
+  const before = await clicked();
+  return async () => (await clicked()) - before;
 }

@@ -3,7 +3,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** Starts the whole platform on ports that the system chooses, and gives it some history. */
+/**
+ * Starts the whole platform twice, on ports that the system chooses, and gives each some history: one for
+ * tests that run beside others, one for those that stop it or change what all share.
+ */
 export default async function setup(): Promise<() => Promise<void>> {
   const dir = mkdtempSync(join(tmpdir(), "headgate-ui-"));
   const root = join(import.meta.dirname, "../../..");
@@ -12,27 +15,38 @@ export default async function setup(): Promise<() => Promise<void>> {
     binary = join(dir, "headgate");
     execFileSync("go", ["build", "-o", binary, "./cmd/headgate"], { cwd: root, stdio: "inherit" });
   }
-  const any = "127.0.0.1:0";
-  const flags = ["listen", "grpc-listen", "admin-listen", "aggregate-listen", "projection-listen", "runner-listen", "control-listen"].flatMap((flag) => [`--${flag}`, any]);
-  const platform = spawn(binary, ["dev", "--data", join(dir, "data"), "--webhook", "127.0.0.1", ...flags], { stdio: ["ignore", "pipe", "inherit"] });
-  const output = await ready(platform);
-  const gateway = /Control UI\s+(http:\S+)\/ui\//.exec(output)?.[1] ?? "";
-  const operator = /OPERATOR=(\S+)/.exec(output)?.[1] ?? "";
-  const acme = /ACME=(\S+)/.exec(output)?.[1] ?? "";
-  process.env["HEADGATE_URL"] = gateway;
-  process.env["HEADGATE_OPERATOR"] = operator;
-  process.env["HEADGATE_APPLICATION"] = acme;
-  // What tests need to issue tokens, and to suspend the platform.
-  process.env["HEADGATE_ISSUER"] = binary;
-  process.env["HEADGATE_DATA"] = join(dir, "data");
-  process.env["HEADGATE_PID"] = String(platform.pid);
-  await history(gateway, acme);
+  const started = await Promise.all(["SHARED", "ALONE"].map((name) => start(binary, join(dir, name), name)));
   return async () => {
-    const ended = new Promise((resolve) => platform.once("exit", resolve));
-    platform.kill("SIGTERM");
-    await ended;
+    await Promise.all(
+      started.map((platform) => {
+        const ended = new Promise((resolve) => platform.once("exit", resolve));
+        platform.kill("SIGTERM");
+        return ended;
+      }),
+    );
     rmSync(dir, { recursive: true });
   };
+}
+
+async function start(binary: string, data: string, name: string): Promise<ChildProcess> {
+  const any = "127.0.0.1:0";
+  const flags = ["listen", "grpc-listen", "admin-listen", "aggregate-listen", "projection-listen", "runner-listen", "control-listen"].flatMap((flag) => [`--${flag}`, any]);
+  const platform = spawn(binary, ["dev", "--data", data, "--webhook", "127.0.0.1", ...flags], { stdio: ["ignore", "pipe", "inherit"] });
+  const output = await ready(platform);
+  const gateway = /Control UI\s+(http:\S+)\/ui\//.exec(output)?.[1] ?? "";
+  const acme = /ACME=(\S+)/.exec(output)?.[1] ?? "";
+  const values = {
+    URL: gateway,
+    OPERATOR: /OPERATOR=(\S+)/.exec(output)?.[1] ?? "",
+    APPLICATION: acme,
+    // What tests need to issue tokens, and to suspend the platform.
+    ISSUER: binary,
+    DATA: data,
+    PID: String(platform.pid),
+  };
+  for (const [key, value] of Object.entries(values)) process.env[`${name}_${key}`] = value;
+  await history(gateway, acme);
+  return platform;
 }
 
 function ready(platform: ChildProcess): Promise<string> {
@@ -61,6 +75,6 @@ async function history(gateway: string, token: string): Promise<void> {
     await post(`/v1/commands/wallet/${name}/deposit`, { amount: 1000 });
   }
   await post("/v1/commands/transfer/good/request", { from: "ada", to: "bob", amount: 250 }, "the-transfer");
-  await post("/v1/commands/transfer/bad/request", { from: "ada", to: "missing", amount: 10 });
+  await post("/v1/commands/transfer/bad/request", { from: "ada", to: "missing", amount: 10 }, "the-failure");
   await fetch(`${gateway}/admin/runner/drain`, { method: "POST", headers: { authorization: `Bearer ${token}`, "content-type": "application/json" }, body: "{}" });
 }

@@ -31,22 +31,6 @@ test("Fleet: every node with its state, narrowed by a filter that the address ke
   await accessible(page);
 });
 
-test("Fleet: a runner is drained and brought back, by two clicks and a confirmation each", async ({ page }) => {
-  await signIn(page, "/fleet?tenant=acme");
-  await page.getByRole("button", { name: "runner-1" }).click();
-  const detail = page.getByRole("complementary", { name: "Node runner-1" });
-  await detail.getByRole("button", { name: "Drain…" }).click();
-  const dialog = page.getByRole("dialog");
-  await expect(dialog).toContainText("No other runner takes work: workflows wait until this one is resumed");
-  await accessible(page);
-  await dialog.getByRole("button", { name: "Drain" }).click();
-  await expect(detail.getByText("the node is drained")).toBeVisible();
-  await detail.getByRole("button", { name: "Resume…" }).click();
-  await dialog.getByRole("button", { name: "Resume" }).click();
-  await expect(detail.getByRole("button", { name: "Drain…" })).toBeVisible();
-  await expect(detail.getByText("ready", { exact: true })).toBeVisible();
-});
-
 test("Lists of times show them whole at 1280 pixels", async ({ page }) => {
   await signIn(page, "/workflows?tenant=acme");
   for (const [path, list] of [["/workflows", "Workflow instances"], ["/audit", "Audit records"], ["/views?view=wallets", "Rows of wallets"]] as const) {
@@ -58,29 +42,6 @@ test("Lists of times show them whole at 1280 pixels", async ({ page }) => {
     expect((box?.x ?? 0) + (box?.width ?? 0), list).toBeLessThanOrEqual((frame?.x ?? 0) + (frame?.width ?? 0));
     expect(await time.locator("xpath=ancestor::td").evaluate((cell) => cell.scrollWidth <= cell.clientWidth), list).toBe(true);
   }
-});
-
-test("Tenants: created, bounded, suspended with a reason, resumed", async ({ page }) => {
-  await signIn(page, "/tenants");
-  await page.getByLabel("New tenant").fill("initech");
-  await page.getByRole("button", { name: "Create" }).click();
-  await page.getByRole("button", { name: "initech" }).click();
-  const detail = page.getByRole("complementary", { name: "Tenant initech" });
-  await detail.getByLabel("Calls per second").fill("50");
-  await detail.getByRole("button", { name: "Save limits" }).click();
-  await expect(page.getByText("The limits of initech are saved.").first()).toBeVisible();
-  await detail.getByRole("button", { name: "Suspend…" }).click();
-  const dialog = page.getByRole("dialog", { name: "Suspend" });
-  await expect(dialog.getByRole("button", { name: "Suspend" })).toBeDisabled();
-  await dialog.getByLabel("Reason").fill("unpaid");
-  await accessible(page);
-  await dialog.getByRole("button", { name: "Suspend" }).click();
-  await expect(detail.getByText("Its calls are refused: unpaid.")).toBeVisible();
-  await detail.getByRole("button", { name: "Resume", exact: true }).click();
-  await expect(detail.getByText("Its calls are refused")).toBeHidden();
-  await page.getByRole("button", { name: "acme", exact: true }).click();
-  await expect(page.getByRole("complementary", { name: "Tenant acme" }).getByRole("link", { name: "projection-1" })).toBeVisible();
-  await look(page, "tenant");
 });
 
 test("Views: filtered, ordered, live, exported, and copied as curl", async ({ page, request }) => {
@@ -134,67 +95,11 @@ test("Workflows: counts by state, an instance with its steps in time, no dead le
   await accessible(page);
 });
 
-test("Moves: planned, started, watched to its end", async ({ page }) => {
-  await signIn(page, "/moves?tenant=globex&kind=projection");
-  await page.getByRole("button", { name: "Plan" }).click();
-  await expect(page.getByText("globex moves from all nodes to projection-1")).toBeVisible();
-  await page.getByRole("button", { name: "Start…" }).click();
-  await page.getByRole("dialog").getByRole("button", { name: "Start" }).click();
-  await expect(page.getByRole("complementary", { name: "Move of globex" }).getByText("done").first()).toBeVisible();
-  await look(page, "moves");
-  await page.getByRole("button", { name: "Close the detail" }).click();
-  await page.getByRole("button", { name: "Plan" }).click();
-  await expect(page.getByText("Obstacle: tenant globex is already on node projection-1")).toBeVisible();
-});
-
-test("Models: mistakes with their lines, the difference, applied by typing the revision", async ({ page }) => {
-  await signIn(page, "/models");
-  const document = page.getByLabel("Document (YAML)");
-  const text = await document.inputValue();
-  await document.fill(text.replace("model: wallet", "modell: wallet"));
-  await page.getByRole("button", { name: "Check" }).click();
-  await expect(page.getByText(/Line 3: unknown key "modell"/)).toBeVisible();
-  await document.fill(text.replace("the wallet is open already", "it is open already"));
-  await page.getByRole("button", { name: "Check" }).click();
-  await expect(page.getByRole("region", { name: "Differences" })).toContainText("+            else: it is open already");
-  await look(page, "models");
-  await page.getByRole("button", { name: "Apply…" }).click();
-  const dialog = page.getByRole("dialog");
-  await dialog.getByRole("textbox").fill((await dialog.locator("code").textContent()) ?? "");
-  await dialog.getByRole("button", { name: "Apply" }).click();
-  await expect(page.getByText("applied by operator")).toBeVisible();
-  // The views are rebuilt beside those shown, and then shown.
-  await page.goto(url("/views?tenant=acme&view=wallets"));
-  await expect(page.getByRole("cell", { name: "ada" }).first()).toBeVisible();
-});
-
-test("Timeline: everything that a transfer caused, by its correlation id", async ({ page }) => {
-  await signIn(page, "/timeline?tenant=acme");
-  await page.getByLabel("Correlation, trace or request id").fill("the-transfer");
-  await page.getByRole("button", { name: "Show" }).click();
-  const spans = page.getByRole("list", { name: "Spans" });
-  for (const name of ["Submit", "request", "requested", "transfer debit", "transfer credit", "withdrawn"]) await expect(spans.getByRole("button", { name }).first()).toBeVisible();
-  await spans.getByRole("button", { name: "transfer credit" }).click();
-  await expect(page.getByRole("complementary", { name: "Span" })).toContainText("runner-1");
-  await look(page, "timeline");
-});
-
 test("Audit: who was denied what", async ({ page }) => {
   await signIn(page, "/audit?decision=denied");
   await expect(page.getByRole("cell", { name: "acme-app" }).first()).toBeVisible();
   await expect(page.getByRole("cell", { name: "Drain" }).first()).toBeVisible();
   await look(page, "audit");
-});
-
-test("Access: who can call this?", async ({ page }) => {
-  await signIn(page, "/access");
-  await page.getByLabel("Method", { exact: true }).fill("/projection.gateway.v1.QueryService/Query");
-  await page.getByRole("button", { name: "Decide" }).click();
-  await expect(page.getByText("allowed", { exact: true })).toBeVisible();
-  await page.getByLabel("The caller's tenants").fill("globex");
-  await page.getByRole("button", { name: "Decide" }).click();
-  await expect(page.getByText("the credential is not for tenant acme")).toBeVisible();
-  await look(page, "access");
 });
 
 test("API: an operation is tried", async ({ page }) => {

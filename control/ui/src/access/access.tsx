@@ -1,7 +1,9 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
+import { Lock } from "lucide-react";
 import { useState } from "react";
 import { SessionService, type MethodPolicy } from "../gen/gateway/v1/session_pb";
 import { ms } from "../app/format";
+import { refusal, useWhoAmI } from "../app/session";
 import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
 import { FilterBox, matches, Text } from "../parts/field";
@@ -14,28 +16,33 @@ export function Access() {
   const [get, set] = useUrl();
   const methods = useQuery(SessionService.method.listMethods, {});
   const filter = get("q");
+  const right = get("right");
+  const who = useWhoAmI().data;
+  const mine = (method: MethodPolicy) => (method.right === "" ? "" : refusal(who, method.right, method.tenantScoped ? "tenant" : "platform"));
   return (
     <Page title="Access" summary="The methods that the gateway serves, the right that each needs, and who could call one.">
       <Answered of={methods}>
         {(data) => (
           <>
             <Tester methods={data.methods} />
+            <Rights methods={data.methods} held={who?.rights ?? []} />
             <Table
               label="Methods"
               tools={<FilterBox />}
-              rows={data.methods.filter((method) => matches(filter, method.procedure, method.right, method.upstream, ...method.http))}
+              rows={data.methods.filter((method) => (right === "" || method.right === right) && matches(filter, method.procedure, method.right, method.upstream, ...method.http))}
               id={(method) => method.procedure}
               selected={get("procedure")}
               onSelect={(method) => set({ procedure: method.procedure })}
               empty={<Empty title="No method matches the filter." />}
               columns={[
-                { name: "Method", width: 330, value: (method) => method.procedure.slice(1) },
+                { name: "Method", width: 300, value: (method) => method.procedure.slice(1) },
                 { name: "Right", width: 130, value: (method) => method.right || "open to all" },
+                { name: "You", width: 104, value: (method) => mine(method) || "allowed", cell: (method) => (mine(method) === "" ? <Badge tone="ok">allowed</Badge> : <span title={mine(method)}><Badge tone="muted">denied</Badge></span>) },
                 { name: "Scope", width: 90, value: (method) => (method.tenantScoped ? "tenant" : "platform") },
                 { name: "Upstream", width: 100, value: (method) => method.upstream },
                 { name: "Timeout", width: 90, number: true, value: (method) => method.timeoutMs, cell: (method) => ms(Number(method.timeoutMs)) },
                 { name: "Audited", width: 90, value: (method) => (method.audit ? "each call" : "denials") },
-                { name: "HTTP", width: 300, value: (method) => method.http.join(", ") },
+                { name: "HTTP", width: 260, value: (method) => method.http.join(", ") },
               ]}
             />
           </>
@@ -45,10 +52,32 @@ export function Access() {
   );
 }
 
+/** The rights, and how many methods each opens: pressed, it narrows the methods. */
+function Rights({ methods, held }: { methods: MethodPolicy[]; held: string[] }) {
+  const [get, set] = useUrl();
+  const names = [...new Set(methods.map((method) => method.right))].filter((right) => right !== "").sort();
+  return (
+    <div className="flex flex-wrap items-center gap-2" role="group" aria-label="Rights">
+      <span className="text-muted text-sm">Methods of a right</span>
+      {names.map((right) => {
+        const pressed = get("right") === right;
+        const parts = held.filter((one) => one === right || one.startsWith(`${right}:`));
+        return (
+          <button key={right} type="button" className={`button h-7 rounded-full px-3 ${pressed ? "border-accent bg-accent-soft" : ""}`} aria-pressed={pressed} title={parts.length === 0 ? "You lack this right" : `You hold ${parts.join(", ")}`} onClick={() => set({ right: pressed ? "" : right })}>
+            {parts.length === 0 ? <Lock className="text-muted size-3" aria-hidden /> : null}
+            <code>{right}</code> <span className="text-muted">{methods.filter((method) => method.right === right).length}</span>
+          </button>
+        );
+      })}
+    </div>
+  );
+}
+
 const list = (text: string) => text.split(/[\s,]+/).filter((word) => word !== "");
 
 function Tester({ methods }: { methods: MethodPolicy[] }) {
   const [get, set] = useUrl();
+  const who = useWhoAmI().data;
   const [rights, setRights] = useState("query.read");
   const tenant = useTenant();
   // The console's tenant, until another one is typed.
@@ -75,6 +104,15 @@ function Tester({ methods }: { methods: MethodPolicy[] }) {
         <Text label="Resource of the call" value={resource} onChange={setResource} placeholder="a view" />
         <Button type="submit" strong disabled={get("procedure") === ""}>
           Decide
+        </Button>
+        <Button
+          disabled={!who}
+          onClick={() => {
+            setRights(who?.rights.join(" ") ?? "");
+            setTenants(who?.tenants.join(" ") ?? "");
+          }}
+        >
+          Use my credential
         </Button>
       </form>
       {decide.error ? <Problem error={decide.error} /> : null}

@@ -13,7 +13,7 @@ const root = createRootRoute({
 const start = createRoute({ getParentRoute: () => root, path: "/", component: Landing });
 
 /** A screen, loaded when it is first shown. */
-function screen<P extends string, K extends string>(path: P, load: () => Promise<Record<K, RouteComponent>>, name: K) {
+function screen<P extends string, K extends string>(path: P, load: () => Promise<Record<K, RouteComponent>>, name: K, beforeLoad: (at: { search: Search }) => void = () => undefined) {
   const importer = async () => {
     try {
       const module = await load();
@@ -23,7 +23,7 @@ function screen<P extends string, K extends string>(path: P, load: () => Promise
       return { [name]: () => <Crashed error={err} missing /> } as unknown as Record<K, RouteComponent>;
     }
   };
-  return createRoute({ getParentRoute: () => root, path, component: lazyRouteComponent(importer, name) });
+  return createRoute({ getParentRoute: () => root, path, component: lazyRouteComponent(importer, name), beforeLoad });
 }
 
 /** An address of before that leads to the present one. */
@@ -39,7 +39,11 @@ function moved<P extends string>(path: P, to: "/moves" | "/access") {
 
 const routes = [
   screen("/fleet", () => import("../fleet/fleet"), "Fleet"),
-  screen("/tenants", () => import("../tenants/tenants"), "Tenants"),
+  screen("/tenants", () => import("../tenants/tenants"), "Tenants", ({ search: { open } }) => {
+    // An address of before: the detail is a page of its own.
+    if (open) throw redirect({ to: "/tenants/detail", search: { tenant: open } });
+  }),
+  screen("/tenants/detail", () => import("../tenants/tenant"), "Tenant"),
   screen("/views", () => import("../views/views"), "Views"),
   screen("/commands", () => import("../commands/commands"), "Commands"),
   screen("/workflows", () => import("../workflows/workflows"), "Workflows"),

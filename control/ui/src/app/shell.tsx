@@ -5,7 +5,7 @@ import { Dialog } from "radix-ui";
 import { lazy, Suspense, useEffect, useState } from "react";
 import { Answered, Notice } from "../parts/state";
 import { useTenant, useTenants } from "../parts/tenant";
-import { later } from "../parts/later";
+import { later, whenIdle } from "../parts/later";
 import { useCounts, type Counts } from "./counts";
 import { duration } from "./format";
 import { Logo } from "./logo";
@@ -20,7 +20,8 @@ import { setZone, useZone, zoneName } from "./zone";
 
 const Account = later(() => import("./account"));
 const Toasts = later(() => import("../parts/toasts"));
-const Palette = lazy(() => import("./palette").then((module) => ({ default: module.Palette })));
+const loadPalette = () => import("./palette").then((module) => ({ default: module.Palette }));
+const Palette = lazy(loadPalette);
 
 export function Shell() {
   const { status, epoch } = useSession();
@@ -55,6 +56,10 @@ function Signed() {
   useEffect(() => {
     if (status === "in") void queries.invalidateQueries();
   }, [status, token, queries]);
+  useEffect(() => {
+    // What is typed right after Ctrl K would get lost while it loads.
+    void whenIdle().then(loadPalette);
+  }, []);
   useEffect(() => {
     const go = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() === "k" && (event.metaKey || event.ctrlKey)) {

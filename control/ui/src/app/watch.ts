@@ -12,13 +12,13 @@ export interface Watched<T> {
 
 /**
  * Follows a stream while the component is shown and the tab is visible, and reconnects when it ends;
- * take receives each message, the last one is returned. Nothing is followed while input is undefined.
+ * take receives each message, the last one is returned; resume says what to ask for after an interruption. Nothing is followed while input is undefined.
  * A hidden tab has no stream: browsers open six connections to a plain HTTP origin for all tabs together.
  */
 export function useWatch<I extends DescMessage, O extends DescMessage>(
   method: DescMethodServerStreaming<I, O>,
   input: MessageInitShape<I> | undefined,
-  options: { take?: (message: MessageShape<O>) => void; once?: boolean } = {},
+  options: { take?: (message: MessageShape<O>) => void; once?: boolean; resume?: (last: MessageShape<O>) => Partial<MessageInitShape<I>> } = {},
 ): Watched<MessageShape<O>> {
   const [state, setState] = useState<Watched<MessageShape<O>>>({ last: undefined, error: undefined });
   const { status, token } = useSession();
@@ -29,14 +29,16 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
     const ended = new AbortController();
     const follow = async () => {
       let wait = 500;
+      let asked = input;
       while (!ended.signal.aborted) {
         try {
           // A stream has no deadline of the browser's: 0 is none.
-          const call = await transport.stream(method, ended.signal, 0, undefined, one(input));
+          const call = await transport.stream(method, ended.signal, 0, undefined, one(asked));
           for await (const message of call.message) {
             wait = 500;
             answerReceived();
             options.take?.(message);
+            if (options.resume) asked = { ...asked, ...options.resume(message) };
             setState({ last: message, error: undefined });
           }
           if (options.once) return;

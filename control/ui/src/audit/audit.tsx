@@ -1,21 +1,31 @@
-import { useQuery } from "@connectrpc/connect-query";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { useInfiniteQuery } from "@connectrpc/connect-query";
+import { keepPreviousData } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { AuditService, type AuditRecord } from "../gen/control/v1/audit_pb";
-import { instant, ms } from "../app/format";
+import { instant, ms, number } from "../app/format";
 import { useUrl } from "../app/url";
 import { useWatch } from "../app/watch";
 import { Button } from "../parts/action";
 import { Copy } from "../parts/copy";
-import { Check, Choice, matches, UrlText } from "../parts/field";
+import { Check, Choice, FilterBox, matches, UrlText } from "../parts/field";
 import { Drawer, Facts, Page } from "../parts/page";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenants } from "../parts/tenant";
 import { Time } from "../parts/time";
 import { timeWidth } from "../parts/time-width";
+import { isRead } from "./reads";
+import { SavedFilters } from "./saved";
 
-const clears = ["page", "open"] as const;
+const clears = ["open"] as const;
+
+/** What the address says of the records to show; follow is how they are shown. */
+const filters = ["of", "decision", "principal", "procedure", "id", "range", "reads"] as const;
+
+const hour = 3_600_000;
+const ranges: Record<string, number> = { "1h": hour, "24h": 24 * hour, "7d": 7 * 24 * hour, "30d": 30 * 24 * hour };
 
 export function Audit() {
   const [get, set] = useUrl();
@@ -24,33 +34,66 @@ export function Audit() {
   return (
     <Page title="Audit" summary="Denied calls, calls that change something, and what operators have read of tenants.">
       <div className="flex flex-wrap items-end gap-3">
-        <Choice label="Records of" value={get("of")} options={[["", "all tenants"], ["_platform", "the platform"], ["_unauthenticated", "unauthenticated"], ...tenants.map((name): [string, string] => [name, name])]} onChange={(of) => set({ of, page: "" })} />
-        <Choice label="Decision" value={get("decision")} options={[["", "both"], "denied", "allowed"]} onChange={(decision) => set({ decision, page: "" })} />
+        <Choice label="Records of" value={get("of")} options={[["", "all tenants"], ["_platform", "the platform"], ["_unauthenticated", "unauthenticated"], ...tenants.map((name): [string, string] => [name, name])]} onChange={(of) => set({ of, open: "" })} />
+        <Choice label="Decision" value={get("decision")} options={[["", "both"], "denied", "allowed"]} onChange={(decision) => set({ decision, open: "" })} />
+        {following ? null : <Choice label="Time" value={get("range")} options={[["", "all that is stored"], ["1h", "last hour"], ["24h", "last 24 hours"], ["7d", "last 7 days"], ["30d", "last 30 days"]]} onChange={(range) => set({ range, open: "" })} />}
         <UrlText label="Principal" name="principal" clears={clears} />
-        <UrlText label="Procedure contains" name="procedure" clears={clears} />
         <UrlText label="Correlation, trace or request id" name="id" clears={clears} />
-        <Check label="Follow" checked={following} onChange={(on) => set({ follow: on ? "yes" : "", page: "" })} />
+        <Check label="Show reads" checked={get("reads") === "yes"} onChange={(on) => set({ reads: on ? "yes" : "", open: "" })} />
+        <Check label="Follow" checked={following} onChange={(on) => set({ follow: on ? "yes" : "", open: "" })} />
       </div>
-      {following ? <Followed key={`${get("of")} ${get("decision")}`} /> : <Stored />}
+      <SavedFilters names={filters} />
+      {following ? <Followed key={`${get("of")} ${get("decision")}`} /> : <Stored key={get("range")} />}
     </Page>
   );
 }
 
+/** Allowed calls that only read, such as the console's own, are hidden until they are asked for. */
+function useShown(): (record: AuditRecord) => boolean {
+  const [get] = useUrl();
+  const reads = get("reads") === "yes";
+  return (record) => reads || record.decision === "denied" || !isRead(record.procedure);
+}
+
+/** Records of a page, and how far a search goes back by itself. */
+const pageSize = 200;
+const searchedPages = 10;
+const enough = 50;
+
 function Stored() {
-  const [get, set] = useUrl();
-  const records = useQuery(AuditService.method.queryAudit, { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), pageToken: get("page"), pageSize: 100 });
+  const [get] = useUrl();
+  const isShown = useShown();
+  const [now] = useState(() => Date.now());
+  const range = ranges[get("range")];
+  const listed = useInfiniteQuery(
+    AuditService.method.queryAudit,
+    { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), pageSize, pageToken: "", ...(range ? { since: timestampFromMs(now - range) } : {}) },
+    { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData },
+  );
+  const { data, hasNextPage, isFetching, fetchNextPage, error } = listed;
+  const loaded = data?.pages.flatMap((page) => page.records) ?? [];
+  const shown = loaded.filter(isShown);
+  const searches = hasNextPage && !error && (data?.pages.length ?? 0) < searchedPages && shown.length < enough;
+  useEffect(() => {
+    if (searches && !isFetching) void fetchNextPage();
+  }, [searches, isFetching, fetchNextPage]);
+  const hidden = loaded.length - shown.length;
   return (
-    <Answered of={records}>
-      {(data) => (
+    <Answered of={listed}>
+      {() => (
         <>
-          <Records records={data.records} />
-          <div className="flex gap-2">
-            <Button disabled={get("page") === ""} onClick={() => set({ page: "", open: "" })}>
-              Newest
+          <Records records={shown} searching={searches} />
+          <div className="flex flex-wrap items-center gap-3">
+            <Button disabled={isFetching} onClick={() => void listed.refetch()}>
+              Refresh
             </Button>
-            <Button disabled={data.nextPageToken === ""} onClick={() => set({ page: data.nextPageToken, open: "" })}>
-              Older
+            <Button disabled={!hasNextPage || isFetching} onClick={() => void fetchNextPage()}>
+              Load older
             </Button>
+            <p className="text-muted" role="status">
+              {number(loaded.length)} records are loaded{hasNextPage ? "; there are older ones" : ": these are all"}
+              {hidden > 0 ? `. ${number(hidden)} of them are not shown: allowed calls that only read` : ""}.
+            </p>
           </div>
         </>
       )}
@@ -63,6 +106,7 @@ const most = 500;
 /** The records as they are made. The server narrows them by account and decision; the other filters are applied here. */
 function Followed() {
   const [get] = useUrl();
+  const isShown = useShown();
   const [records, setRecords] = useState<AuditRecord[]>([]);
   const watched = useWatch(AuditService.method.followAudit, { tenantId: get("of"), decision: get("decision") }, {
     take: ({ record }) => {
@@ -72,6 +116,7 @@ function Followed() {
   const [principal, procedure, id] = [get("principal"), get("procedure"), get("id")];
   const shown = records.filter(
     (record) =>
+      isShown(record) &&
       (principal === "" || record.principal === principal) &&
       (procedure === "" || matches(procedure, record.procedure)) &&
       (id === "" || [record.correlationId, record.traceId, record.requestId].includes(id)),
@@ -89,18 +134,19 @@ function identify(record: AuditRecord): string {
   return `${record.requestId} ${record.procedure} ${instant(record.time)}`;
 }
 
-function Records({ records }: { records: AuditRecord[] }) {
+function Records({ records, searching = false }: { records: AuditRecord[]; searching?: boolean }) {
   const [get, set] = useUrl();
   const open = records.find((record) => identify(record) === get("open"));
   return (
     <>
       <Table
         label="Audit records"
+        tools={<FilterBox name="procedure" label="Procedure contains" clears={clears} />}
         rows={records}
         id={identify}
         selected={get("open")}
         onSelect={(record) => set({ open: identify(record) })}
-        empty={<Empty title="No record matches.">Remove a filter to see more.</Empty>}
+        empty={searching ? <Empty title="Searching older records…" /> : <Empty title="No record matches.">Remove a filter to see more.</Empty>}
         columns={[
           { name: "Time", width: timeWidth, value: (record) => instant(record.time), cell: (record) => <Time of={record.time} /> },
           { name: "Decision", width: 98, value: (record) => record.decision, cell: (record) => <Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge> },
@@ -108,11 +154,11 @@ function Records({ records }: { records: AuditRecord[] }) {
           { name: "Procedure", width: 136, value: (record) => record.procedure, cell: (record) => record.procedure.split("/").at(-1) },
           { name: "Tenant", width: 80, value: (record) => record.tenantId || "platform" },
           { name: "Resource", width: 88, value: (record) => record.resource },
-          { name: "Reason", width: 108, value: (record) => record.reason + (record.suppressed > 0n ? ` (and ${record.suppressed} more that came too fast to be stored)` : "") },
-          { name: "Code", width: 92, value: (record) => record.code },
+          { name: "Reason", width: 100, value: (record) => record.reason + (record.suppressed > 0n ? ` (and ${record.suppressed} more that came too fast to be stored)` : "") },
+          { name: "Client", width: 96, value: (record) => record.client },
+          { name: "Code", hidden: true, value: (record) => record.code },
           { name: "Node", width: 104, value: (record) => record.node },
           { name: "Took", width: 80, number: true, hidden: true, value: (record) => record.ms, cell: (record) => ms(record.ms) },
-          { name: "Client", hidden: true, value: (record) => record.client },
           { name: "Right", hidden: true, value: (record) => record.right },
           { name: "Correlation id", hidden: true, value: (record) => record.correlationId },
           { name: "Trace id", hidden: true, value: (record) => record.traceId },

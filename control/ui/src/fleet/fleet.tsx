@@ -2,18 +2,18 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { useQuery } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
 import { Suspense } from "react";
-import { FleetService, NodeState, type Fleet as FleetMessage, type Node } from "../gen/control/v1/fleet_pb";
+import { FleetService, NodeState, type Fleet as FleetMessage } from "../gen/control/v1/fleet_pb";
 import { bytes, duration, ms, number, since, unknown } from "../app/format";
 import { silence, useSecondsSince } from "../app/pulse";
 import { useUrl } from "../app/url";
 import { Choice, FilterBox, matches } from "../parts/field";
 import { later } from "../parts/later";
-import { Drawer, Facts, Page } from "../parts/page";
+import { Page } from "../parts/page";
 import { Answered, Badge, Empty, LastUpdate, Notice } from "../parts/state";
 import { Table } from "../parts/table";
-import { Time } from "../parts/time";
 import { useHistory } from "./history";
-import { RunnerActions } from "./runner";
+import { NodeDetail, NoNode } from "./node";
+import { State, stateOf } from "./state";
 
 const Chart = later(() => import("./chart"));
 
@@ -28,7 +28,7 @@ export function Fleet() {
       title="Fleet"
       summary={fleet.data?.fleet ? <Summary fleet={fleet.data.fleet} at={fleet.dataUpdatedAt} /> : null}
       actions={<Filters fleet={fleet.data?.fleet} />}
-      detail={chosen ? <Detail node={chosen} others={fleet.data?.fleet?.nodes.filter((node) => node.kind === chosen.kind && node.id !== chosen.id && node.state === NodeState.READY).length ?? 0} onClose={() => set({ open: "" })} /> : null}
+      detail={chosen && fleet.data?.fleet ? <NodeDetail node={chosen} fleet={fleet.data.fleet} history={history} onClose={() => set({ open: "" })} /> : fleet.data && get("open") !== "" ? <NoNode id={get("open")} onClose={() => set({ open: "" })} /> : null}
     >
       <Answered of={fleet}>{(data) => (data.fleet ? <Nodes fleet={data.fleet} at={fleet.dataUpdatedAt} /> : <Empty title="Control knows no fleet." />)}</Answered>
       <Suspense>
@@ -127,78 +127,5 @@ function Nodes({ fleet, at }: { fleet: FleetMessage; at: number }) {
         />
       </div>
     </>
-  );
-}
-
-/** A node's state: tone, word, and what else there is to say. */
-function stateOf(node: Node): ["ok" | "warn" | "bad", string, string] {
-  if (node.state === NodeState.LOST) return ["bad", "lost", `last announcement ${since(node.lastAnnounced)} ago`];
-  if (!node.answered) return ["bad", "no answer", node.error];
-  if (node.lastAnnounced) return ["warn", "no announcements", `answers${node.state === NodeState.NOT_READY ? ", takes no calls" : ""}; last announcement ${since(node.lastAnnounced)} ago`];
-  if (node.state === NodeState.READY && node.degraded.length > 0) return ["warn", "degraded", node.kind === "gateway" ? `no ready ${node.degraded.join(", ")}` : node.degraded.join(", ")];
-  if (node.state === NodeState.READY) return ["ok", "ready", ""];
-  return ["warn", "takes no calls", node.reason];
-}
-
-function State({ node }: { node: Node }) {
-  const [tone, word, more] = stateOf(node);
-  return (
-    <>
-      <Badge tone={tone}>{word}</Badge> <span className="text-muted">{more}</span>
-    </>
-  );
-}
-
-function Detail({ node, others, onClose }: { node: Node; others: number; onClose: () => void }) {
-  return (
-    <Drawer title={node.id} label={`Node ${node.id}`} badge={<State node={node} />} onClose={onClose} actions={node.kind === "runner" ? <RunnerActions id={node.id} others={others} /> : null}>
-      <Facts
-        of={[
-          ["Kind", node.kind],
-          ["Endpoint", <code key="e">{node.endpoint}</code>],
-          ["Version", node.version || unknown],
-          ["Started", <Time key="t" of={node.started} />],
-          ["Answer took", ms(node.answerMs)],
-          ["Model", node.modelRevision],
-          ["Model to come", node.modelPending],
-          ["Model's problem", node.modelProblem],
-        ]}
-      />
-      <section>
-        <h3>Load of the last seconds</h3>
-        {node.load ? (
-          <Facts
-            of={[
-              ["Calls per second", number(node.load.callsPerSecond, 1)],
-              ["Errors per second", number(node.load.errorsPerSecond, 1)],
-              ["p50, p95, p99", `${ms(node.load.p50Ms)}, ${ms(node.load.p95Ms)}, ${ms(node.load.p99Ms)}`],
-              ["Calls in flight", number(node.load.inFlight)],
-              ["Lag, in events", number(node.lag)],
-              ["Memory", bytes(node.load.memoryBytes)],
-              ["Goroutines", number(node.load.goroutines)],
-            ]}
-          />
-        ) : (
-          <p className="text-muted">The node reports no load.</p>
-        )}
-      </section>
-      <section>
-        <h3>Tenants ({node.tenants.length})</h3>
-        <p className="break-words">{node.tenants.join(", ") || "It serves none."}</p>
-      </section>
-      {node.failingViews.map((view) => (
-        <section key={`${view.tenantId}/${view.view}`}>
-          <h3>
-            Failed view{" "}
-            <Link to="/views" search={{ tenant: view.tenantId, view: view.view }}>
-              {view.tenantId}/{view.view}
-            </Link>
-          </h3>
-          <p>
-            {view.eventType} of {view.aggregate}: {view.reason}
-          </p>
-        </section>
-      ))}
-    </Drawer>
   );
 }

@@ -1,23 +1,34 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
-import { useState } from "react";
-import { ModelService, type ModelDocument } from "../gen/control/v1/model_pb";
+import { Suspense, lazy, useEffect, useState } from "react";
+import { ModelService, type ModelDocument, type ModelMistake } from "../gen/control/v1/model_pb";
 import { instant } from "../app/format";
 import { useRefusal } from "../app/session";
-import { Button, Confirm } from "../parts/action";
+import { useUrl } from "../app/url";
+import { Confirm } from "../parts/action";
+import { Card } from "../parts/card";
 import { Text } from "../parts/field";
-import { Page } from "../parts/page";
-import { Answered, Empty, Problem } from "../parts/state";
+import { Drawer, Facts, Page } from "../parts/page";
+import { Answered, Badge, Empty, Notice, Problem, Skeleton } from "../parts/state";
 import { Table } from "../parts/table";
 import { Time } from "../parts/time";
 import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
+import { Progress } from "./progress";
 
+const Editor = lazy(() => import("./editor").then((module) => ({ default: module.Editor })));
+const SideBySide = lazy(() => import("./editor").then((module) => ({ default: module.SideBySide })));
+
+/** The model in use: changed, checked and applied here, and what was applied before. */
 export function Models() {
+  const [get, set] = useUrl();
   const model = useQuery(ModelService.method.getModel, {});
   const history = useQuery(ModelService.method.listModels, {});
-  const [from, setFrom] = useState<ModelDocument>();
-  const start = from ?? model.data?.document;
   const used = model.data?.document;
+  const again = () => {
+    void model.refetch();
+    void history.refetch();
+  };
+  const earlier = history.data?.documents.find((one) => identify(one) === get("open"));
   return (
     <Page
       title="Models"
@@ -35,12 +46,10 @@ export function Models() {
           </span>
         ) : null
       }
+      detail={earlier && used ? <Earlier key={identify(earlier)} document={earlier} current={used} onApplied={again} onClose={() => set({ open: "" })} /> : null}
     >
-      <Answered of={model}>
-        {(data) =>
-          data.document && start ? <Editor key={start.revision + data.document.revision} text={start.text} current={data.document} onApplied={() => { setFrom(undefined); void model.refetch(); void history.refetch(); }} /> : <Empty title="There is no model." />
-        }
-      </Answered>
+      <Answered of={model}>{(data) => (data.document ? <Change key={data.document.revision} current={data.document} onApplied={again} /> : <Empty title="There is no model." />)}</Answered>
+      <Progress applied={used?.applied} />
       <section aria-label="History" className="flex flex-col gap-2">
         <h2>History</h2>
         <Answered of={history}>
@@ -48,12 +57,14 @@ export function Models() {
             <Table
               label="Applied models"
               rows={data.documents}
-              id={(one) => one.revision + instant(one.applied)}
-              onSelect={setFrom}
-              empty={<Empty title="No model has been applied.">The model in use is the one that the nodes started with. Change the document above, check it, and apply it.</Empty>}
+              id={identify}
+              selected={get("open")}
+              onSelect={(one) => set({ open: identify(one) })}
+              empty={<Empty title="No model has been applied.">The model in use is the one that the nodes started with. Change the document above, and apply it.</Empty>}
               columns={[
-                { name: "Revision", width: 200, value: (one) => one.revision },
-                { name: "Applied", width: timeWidth, value: (one) => instant(one.applied), cell: (one) => <Time of={one.applied} /> },
+                { name: "Revision", width: 180, value: (one) => one.revision },
+                { name: "State", width: 110, value: (one) => (one.revision === used?.revision ? "in use" : ""), cell: (one) => (one.revision === used?.revision ? <Badge tone="ok">in use</Badge> : "") },
+                { name: "Applied", width: timeWidth, value: (one) => instant(one.applied), cell: (one) => (one.by === "" ? "the first model" : <Time of={one.applied} />) },
                 { name: "By", value: (one) => one.by },
                 { name: "Note", width: 300, value: (one) => one.note },
               ]}
@@ -65,74 +76,146 @@ export function Models() {
   );
 }
 
-function Editor({ text: start, current, onApplied }: { text: string; current: ModelDocument; onApplied: () => void }) {
-  const [text, setText] = useState(start);
-  const [note, setNote] = useState("");
-  const refusal = useRefusal("fleet.admin");
-  const check = useMutation(ModelService.method.checkModel);
-  const apply = useMutation(ModelService.method.applyModel);
-  const checked = check.data && check.variables?.text === text ? check.data : undefined;
+function identify(document: ModelDocument): string {
+  return `${document.revision} ${instant(document.applied)}`;
+}
+
+/** Milliseconds after the last key when the server checks the document. */
+const pause = 500;
+
+const none: ModelMistake[] = [];
+
+/** What the server says of a text, some time after it was last changed; nothing of the text in use. */
+function useCheck(text: string, current: string) {
+  const [asked, setAsked] = useState(text);
+  useEffect(() => {
+    const timer = setTimeout(() => setAsked(text), pause);
+    return () => clearTimeout(timer);
+  }, [text]);
+  const check = useQuery(ModelService.method.checkModel, { text: asked }, { enabled: asked !== current && asked.trim() !== "", staleTime: 60_000 });
+  return { data: asked === text && text !== current ? check.data : undefined, error: check.error };
+}
+
+function Change({ current, onApplied }: { current: ModelDocument; onApplied: () => void }) {
+  const [text, setText] = useState(current.text);
+  const [jump, setJump] = useState<{ line: number }>();
+  const { data: checked, error } = useCheck(text, current.text);
+  const mistakes = checked?.mistakes ?? none;
+  const changed = text !== current.text;
   return (
-    <div className="grid gap-4 xl:grid-cols-2">
-      <label className="flex flex-col gap-1">
-        <span className="text-muted">Document (YAML)</span>
-        <textarea className="field h-96 font-mono text-xs whitespace-pre" spellCheck={false} value={text} onChange={(event) => setText(event.target.value)} />
-      </label>
-      <div className="flex flex-col gap-2">
-        <div className="flex flex-wrap items-end gap-2">
-          <Button strong disabled={check.isPending} onClick={() => check.mutate({ text })}>
-            Check
-          </Button>
-          <Text label="Note" value={note} onChange={setNote} />
-          <Confirm
-            title="Apply"
-            name={current.revision}
-            refusal={refusal}
-            disabled={!checked || checked.mistakes.length > 0 || checked.diff === ""}
-            what={`All nodes use the new model instead of ${current.revision}. Changed views are rebuilt while the current ones stay available.`}
-            run={async () => {
-              await apply.mutateAsync({ text, expectedRevision: current.revision, note });
-              onApplied();
-              toast("The model is applied.");
-            }}
-          >
-            Apply…
-          </Confirm>
-        </div>
-        {check.error ? <Problem error={check.error} /> : null}
-        {checked ? (
-          checked.mistakes.length > 0 ? (
-            <ul role="alert" className="text-bad">
-              {checked.mistakes.map((mistake) => (
+    <div className={`grid gap-4 ${changed ? "xl:grid-cols-2" : ""}`}>
+      <Suspense fallback={<Skeleton lines={12} />}>
+        <Editor text={text} mistakes={mistakes} jump={jump} onChange={setText} />
+      </Suspense>
+      {changed ? (
+        <div className="flex min-w-0 flex-col gap-3">
+          {error ? <Problem error={error} /> : null}
+          {checked === undefined ? (
+            <p role="status" className="text-muted">
+              Checking…
+            </p>
+          ) : mistakes.length > 0 ? (
+            <ul role="alert" className="border-bad bg-surface flex flex-col gap-1 rounded-lg border border-l-4 p-3">
+              {mistakes.map((mistake) => (
                 <li key={mistake.line + mistake.message}>
-                  Line {mistake.line}: {mistake.message}
+                  <button type="button" className="text-bad cursor-pointer text-left break-words hover:underline" onClick={() => setJump({ line: mistake.line })}>
+                    Line {mistake.line}: {mistake.message}
+                  </button>
                 </li>
               ))}
             </ul>
           ) : (
             <>
-              <p role="status">{checked.diff === "" ? "It is the model in use." : `No mistakes. Views to rebuild: ${checked.rebuiltViews.join(", ") || "none"}.`}</p>
-              {checked.diff === "" ? null : <Diff text={checked.diff} />}
+              <p role="status">{checked.diff === "" ? "It means the same as the model in use." : `No mistakes. Views to rebuild: ${checked.rebuiltViews.join(", ") || "none"}.`}</p>
+              <Apply text={text} revision={checked.diff === "" ? "" : current.revision} rebuilt={checked.rebuiltViews} onApplied={onApplied} />
             </>
-          )
-        ) : (
-          <p className="text-muted">Check the document first: it shows mistakes with their lines, and what would change.</p>
-        )}
-      </div>
+          )}
+          <section aria-label="Differences" className="min-w-0">
+            <Suspense fallback={<Skeleton lines={8} />}>
+              <SideBySide before={current.text} after={text} />
+            </Suspense>
+          </section>
+          <div>
+            <button type="button" className="button" onClick={() => setText(current.text)}>
+              Discard the changes
+            </button>
+          </div>
+        </div>
+      ) : (
+        <p className="text-muted">Change the document: it is checked as you type, and what differs is shown beside it.</p>
+      )}
     </div>
   );
 }
 
-function Diff({ text }: { text: string }) {
+/** Applies a text in the place of the model with a revision; "" is nothing to apply. */
+function Apply({ text, revision, rebuilt, note: given = "", onApplied, label = "Apply…" }: { text: string; revision: string; rebuilt: string[]; note?: string; onApplied: () => void; label?: string }) {
+  const [note, setNote] = useState(given);
+  const refusal = useRefusal("fleet.admin");
+  const apply = useMutation(ModelService.method.applyModel);
   return (
-    // What scrolls can be reached by the keyboard.
-    <pre className="panel max-h-80 overflow-auto" tabIndex={0} role="region" aria-label="Differences">
-      {text.split("\n").map((line, n) => (
-        <span key={n} className={line.startsWith("+") ? "text-ok" : line.startsWith("-") ? "text-bad" : "text-muted"}>
-          {line}
-          {"\n"}
-        </span>
-      ))}
-    </pre>
+    <div className="flex flex-wrap items-end gap-2">
+      <Text label="Note" value={note} onChange={setNote} placeholder="why" />
+      <Confirm
+        title="Apply"
+        name={revision}
+        refusal={refusal}
+        disabled={revision === ""}
+        what={`All nodes use this model instead of ${revision}. ${rebuilt.length > 0 ? `The views ${rebuilt.join(", ")} are rebuilt for every tenant while the current ones stay available.` : "No view is rebuilt."}`}
+        run={async () => {
+          const { nodes } = await apply.mutateAsync({ text, expectedRevision: revision, note });
+          const behind = nodes.filter((node) => node.problem !== "");
+          if (behind.length > 0) toast(`The model is applied; ${behind.map((node) => `${node.node}: ${node.problem}`).join("; ")}`, "bad");
+          else toast("The model is applied.");
+          onApplied();
+        }}
+      >
+        {label}
+      </Confirm>
+    </div>
+  );
+}
+
+/** A model of before: what differs from the one in use, and the way back to it. */
+function Earlier({ document, current, onApplied, onClose }: { document: ModelDocument; current: ModelDocument; onApplied: () => void; onClose: () => void }) {
+  const same = document.revision === current.revision;
+  const check = useQuery(ModelService.method.checkModel, { text: document.text }, { enabled: !same && document.text !== "", staleTime: 60_000 });
+  return (
+    <Drawer
+      title={document.revision}
+      label={`Model ${document.revision}`}
+      badge={same ? <Badge tone="ok">in use</Badge> : <Badge tone="muted">earlier</Badge>}
+      onClose={onClose}
+      actions={
+        same || document.text === "" ? null : (
+          <Answered of={check}>
+            {(data) =>
+              data.mistakes.length > 0 ? (
+                <Notice tone="bad">It cannot be applied any more: line {data.mistakes[0]?.line}: {data.mistakes[0]?.message}</Notice>
+              ) : (
+                <Apply text={document.text} revision={data.diff === "" ? "" : current.revision} rebuilt={data.rebuiltViews} note={`back to ${document.revision}`} label="Roll back to it…" onApplied={onApplied} />
+              )
+            }
+          </Answered>
+        )
+      }
+    >
+      <Facts
+        of={[
+          ["Applied", document.by === "" ? "it is the model that the platform started with" : <Time key="t" of={document.applied} />],
+          ["By", document.by],
+          ["Note", document.note],
+        ]}
+      />
+      {document.text === "" ? (
+        <p className="text-muted">Its text is not in the list, which is too long: the audit records name who applied it.</p>
+      ) : same ? null : (
+        <Card title="From the model in use to this one">
+          <Suspense fallback={<Skeleton />}>
+            <SideBySide before={current.text} after={document.text} />
+          </Suspense>
+        </Card>
+      )}
+    </Drawer>
   );
 }

@@ -16,6 +16,7 @@ import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
 import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
+import { Placements } from "./placements";
 
 export function Moves() {
   const [get, set] = useUrl();
@@ -51,6 +52,7 @@ export function Moves() {
           />
         )}
       </Answered>
+      <Placements />
     </Page>
   );
 }

@@ -14,11 +14,16 @@ function loaded(): Promise<void> {
   });
 }
 
+/** Resolves once the page is there and the browser idle. */
+export async function whenIdle(): Promise<void> {
+  await loaded();
+  await idle();
+}
+
 /** A component that the first view does without: it is loaded once the page is there and the browser idle. */
 export function later<P extends object>(load: () => Promise<{ default: ComponentType<P> }>) {
   return lazy(async () => {
-    await loaded();
-    await idle();
+    await whenIdle();
     return load();
   });
 }

@@ -8,7 +8,7 @@ interface Props {
   save: (kind: "csv" | "json") => void;
 }
 
-/** A table's menus: the columns to show, and the export of what is shown. */
+/** A table's menus: the columns to show, and the export: CSV of what is shown, JSON of all columns. */
 export default function TableMenus({ label, rows, columns, save }: Props) {
   const shown = columns.filter((column) => column.shown).length;
   const count = `${rows.toLocaleString("en")} ${rows === 1 ? "row" : "rows"}`;
@@ -41,7 +41,7 @@ export default function TableMenus({ label, rows, columns, save }: Props) {
               {count} as CSV
             </DropdownMenu.Item>
             <DropdownMenu.Item className="menu-item" onSelect={() => save("json")}>
-              {count} as JSON
+              {count} as JSON, with all columns
             </DropdownMenu.Item>
           </DropdownMenu.Content>
         </DropdownMenu.Portal>

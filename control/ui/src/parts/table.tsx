@@ -111,12 +111,11 @@ export function Table<T extends RowData>({ label, columns, rows, id, empty, sele
   const inSight = isVirtual ? items.flatMap((item) => sorted[item.index] ?? []) : sorted;
   const before = isVirtual ? (items[0]?.start ?? 0) : 0;
   const after = isVirtual ? virtualizer.getTotalSize() - (items.at(-1)?.end ?? 0) : 0;
-  const exported = () => ({ columns: shown.flatMap((column) => byName.get(column.id) ?? []), rows: sorted.map((row) => row.original) });
   const save = (kind: "csv" | "json") => {
-    const { columns: chosen, rows: all } = exported();
+    const all = sorted.map((row) => row.original);
     const file = `${label.toLowerCase().replaceAll(/\W+/g, "-")}.${kind}`;
-    if (kind === "csv") download(file, "text/csv", csv(chosen, all));
-    else download(file, "application/json", json(chosen, all));
+    if (kind === "csv") download(file, "text/csv", csv(shown.flatMap((column) => byName.get(column.id) ?? []), all));
+    else download(file, "application/json", json(columns, all));
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const at = event.target as HTMLElement;
@@ -133,7 +132,8 @@ export function Table<T extends RowData>({ label, columns, rows, id, empty, sele
   const width = (onMark ? 36 : 0) + table.getTotalSize();
   return (
     <div className="border-border bg-surface flex min-w-0 flex-col rounded-lg border">
-      <div className="border-border flex flex-wrap items-center gap-2 border-b px-3 py-1.5">
+      {/* An empty table has nothing to choose columns of or to export. */}
+      <div className={`border-border flex flex-wrap items-center gap-2 border-b px-3 py-1.5 ${rows.length === 0 && !tools ? "hidden" : ""}`}>
         {tools}
         <span className="text-muted ml-auto text-sm whitespace-nowrap">
           {sorted.length.toLocaleString("en")} {sorted.length === 1 ? "row" : "rows"}

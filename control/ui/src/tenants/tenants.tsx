@@ -1,50 +1,63 @@
 import { createConnectQueryKey, useMutation, useQuery } from "@connectrpc/connect-query";
+import { useNavigate } from "@tanstack/react-router";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
+import { FleetService, type Node } from "../gen/control/v1/fleet_pb";
 import { TenantService, type Tenant } from "../gen/control/v1/tenant_pb";
-import { bytes, number, unknown } from "../app/format";
+import { bytes, number } from "../app/format";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
-import { Button, Confirm } from "../parts/action";
+import { Button } from "../parts/action";
 import { FilterBox, matches, Text } from "../parts/field";
-import { Drawer, Facts, Page } from "../parts/page";
-import { Answered, Badge, Empty, Problem } from "../parts/state";
+import { Page } from "../parts/page";
+import { Answered, Badge, Empty, Problem, type Tone } from "../parts/state";
 import { Table } from "../parts/table";
 import { toast } from "../parts/toast";
-import { Denials, Placements, Work } from "./parts";
-import { Quota } from "./quota";
 
+/** Every tenant, with what it stores and whether something of it needs an operator. */
 export function Tenants() {
-  const [get, set] = useUrl();
+  const [get] = useUrl();
+  const navigate = useNavigate();
   const tenants = useQuery(TenantService.method.listTenants, {}, { refetchInterval: 5_000 });
+  const fleet = useQuery(FleetService.method.getFleet, {}, { refetchInterval: 5_000 });
+  const nodes = fleet.data?.fleet?.nodes ?? [];
   const all = tenants.data?.tenants ?? [];
-  const selected = all.find((tenant) => tenant.tenantId === get("open"));
   const suspended = all.filter((tenant) => tenant.suspended).length;
+  const failing = all.filter((tenant) => failedViews(nodes, tenant.tenantId).length > 0).length;
   return (
     <Page
       title="Tenants"
-      summary={tenants.data ? `${number(all.length)} tenants${suspended > 0 ? `, ${number(suspended)} of them suspended` : ""}` : null}
-      actions={<FilterBox />}
-      detail={selected ? <Detail key={selected.tenantId} tenant={selected} onClose={() => set({ open: "" })} /> : null}
+      summary={tenants.data ? [`${number(all.length)} ${all.length === 1 ? "tenant" : "tenants"}`, ...(suspended > 0 ? [`${number(suspended)} suspended`] : []), failing > 0 ? `${number(failing)} with failed views` : "no view has failed"].join(", ") : null}
+      actions={<Create />}
     >
-      <Create />
       <Answered of={tenants}>
         {(data) => (
           <Table
             label="Tenants"
+            tools={<FilterBox />}
             rows={data.tenants.filter((tenant) => matches(get("q"), tenant.tenantId, ...tenant.nodes))}
             id={(tenant) => tenant.tenantId}
-            selected={get("open")}
-            onSelect={(tenant) => set({ open: tenant.tenantId })}
+            onSelect={(tenant) => void navigate({ to: "/tenants/detail", search: { tenant: tenant.tenantId } })}
             empty={data.tenants.length === 0 ? <Empty title="There is no tenant yet.">Create one above: every node without placements serves it.</Empty> : <Empty title="No tenant matches the filter." />}
             columns={[
-              { name: "Tenant", value: (tenant) => tenant.tenantId },
+              { name: "Tenant", width: 140, value: (tenant) => tenant.tenantId },
               { name: "State", width: 120, value: (tenant) => stateOf(tenant)[1], cell: (tenant) => <Badge tone={stateOf(tenant)[0]}>{stateOf(tenant)[1]}</Badge> },
-              { name: "Nodes", width: 240, value: (tenant) => tenant.nodes.join(", "), cell: (tenant) => tenant.nodes.join(", ") || unknown },
-              { name: "Rate limit", width: 110, number: true, value: (tenant) => tenant.quota?.rate, cell: (tenant) => (tenant.quota?.rate ? `${number(tenant.quota.rate)}/s` : "default") },
+              {
+                name: "Failed views",
+                width: 110,
+                number: true,
+                value: (tenant) => failedViews(nodes, tenant.tenantId).length,
+                cell: (tenant) => {
+                  const failed = failedViews(nodes, tenant.tenantId).length;
+                  return <span className={failed > 0 ? "text-bad" : "text-muted"}>{failed}</span>;
+                },
+              },
               { name: "Events", width: 100, number: true, value: (tenant) => tenant.storageUse?.events, cell: (tenant) => number(tenant.storageUse?.events) },
               { name: "Stored", width: 100, number: true, value: (tenant) => tenant.storageUse?.bytes, cell: (tenant) => bytes(tenant.storageUse?.bytes) },
               { name: "Aggregates", width: 110, number: true, value: (tenant) => tenant.storageUse?.aggregates, cell: (tenant) => number(tenant.storageUse?.aggregates) },
+              { name: "Storage limit used", width: 140, number: true, value: (tenant) => storageUsed(tenant), cell: (tenant) => <Used part={storageUsed(tenant)} /> },
+              { name: "Rate limit", width: 100, number: true, value: (tenant) => tenant.quota?.rate, cell: (tenant) => (tenant.quota?.rate ? `${number(tenant.quota.rate)}/s` : <span className="text-muted">default</span>) },
+              { name: "Nodes", width: 70, number: true, value: (tenant) => tenant.nodes.length, cell: (tenant) => <span title={tenant.nodes.join(", ")}>{tenant.nodes.length}</span> },
             ]}
           />
         )}
@@ -53,13 +66,30 @@ export function Tenants() {
   );
 }
 
-function stateOf(tenant: Tenant): ["ok" | "warn" | "bad", string] {
+/** The views of a tenant that cannot apply an event, at any node. */
+export function failedViews(nodes: readonly Node[], tenant: string): string[] {
+  return [...new Set(nodes.flatMap((node) => node.failingViews.filter((view) => view.tenantId === tenant).map((view) => view.view)))];
+}
+
+/** The largest used part of a tenant's own storage limits; undefined without one. */
+export function storageUsed({ storageUse: use, storageQuota: quota }: Tenant): number | undefined {
+  if (!use || !quota) return undefined;
+  const parts = (["events", "bytes", "aggregates", "keys"] as const).filter((key) => quota[key] > 0n).map((key) => Number(use[key]) / Number(quota[key]));
+  return parts.length > 0 ? Math.max(...parts) : undefined;
+}
+
+function Used({ part }: { part: number | undefined }) {
+  if (part === undefined) return <span className="text-muted">default</span>;
+  return <span className={part >= 1 ? "text-bad" : part >= 0.8 ? "text-warn" : ""}>{Math.floor(part * 100)} %</span>;
+}
+
+export function stateOf(tenant: Tenant): [Tone, string] {
   if (tenant.suspended) return ["bad", "suspended"];
   return tenant.nodes.length > 0 ? ["ok", "served"] : ["warn", "no node yet"];
 }
 
 /** Loads the lists of tenants again. */
-function useReload() {
+export function useReload() {
   const queries = useQueryClient();
   return () => queries.invalidateQueries({ queryKey: createConnectQueryKey({ schema: TenantService.method.listTenants, cardinality: "finite" }) });
 }
@@ -70,7 +100,7 @@ function Create() {
   const reload = useReload();
   const create = useMutation(TenantService.method.createTenant, { onSuccess: () => void reload() });
   return (
-    <>
+    <div className="flex flex-col gap-2">
       <form
         className="flex items-end gap-2"
         onSubmit={(event) => {
@@ -92,80 +122,6 @@ function Create() {
         </Button>
       </form>
       {create.error ? <Problem error={create.error} /> : null}
-    </>
+    </div>
   );
-}
-
-function Detail({ tenant, onClose }: { tenant: Tenant; onClose: () => void }) {
-  const id = tenant.tenantId;
-  const refusal = useRefusal("fleet.admin");
-  const reload = useReload();
-  const suspend = useMutation(TenantService.method.suspendTenant);
-  const resume = useMutation(TenantService.method.resumeTenant, {
-    onSuccess: () => {
-      toast(`Tenant ${id} is resumed.`);
-      void reload();
-    },
-  });
-  const [tone, word] = stateOf(tenant);
-  return (
-    <Drawer
-      title={id}
-      label={`Tenant ${id}`}
-      badge={<Badge tone={tone}>{word}</Badge>}
-      onClose={onClose}
-      actions={
-        tenant.suspended ? (
-          <Button refusal={refusal} strong disabled={resume.isPending} onClick={() => resume.mutate({ tenantId: id })}>
-            Resume
-          </Button>
-        ) : (
-          <Confirm
-            title="Suspend"
-            danger
-            refusal={refusal}
-            reason
-            what={
-              <>
-                Every call of {id} is refused and its workflows stop until it is resumed. Nothing is lost. Its callers see the reason.
-              </>
-            }
-            run={async (reason) => {
-              await suspend.mutateAsync({ tenantId: id, reason });
-              await reload();
-              toast(`Tenant ${id} is suspended.`);
-            }}
-          >
-            Suspend…
-          </Confirm>
-        )
-      }
-    >
-      {tenant.suspended ? <p>Its calls are refused{tenant.reason ? `: ${tenant.reason}` : ""}.</p> : null}
-      {resume.error ? <Problem error={resume.error} /> : null}
-      <section className="flex flex-col gap-1">
-        <h3>Stored</h3>
-        {tenant.storageUse ? (
-          <Facts
-            of={[
-              ["Events", used(tenant.storageUse.events, tenant.storageQuota?.events)],
-              ["Size", tenant.storageQuota?.bytes ? `${bytes(tenant.storageUse.bytes)} of ${bytes(tenant.storageQuota.bytes)}` : bytes(tenant.storageUse.bytes)],
-              ["Aggregates", used(tenant.storageUse.aggregates, tenant.storageQuota?.aggregates)],
-              ["Idempotency keys of 7 days", used(tenant.storageUse.keys, tenant.storageQuota?.keys)],
-            ]}
-          />
-        ) : (
-          <p className="text-muted">Not counted yet: the tenant has stored nothing.</p>
-        )}
-      </section>
-      <Quota tenant={tenant} reload={reload} />
-      <Placements tenant={id} />
-      <Work tenant={id} />
-      <Denials tenant={id} />
-    </Drawer>
-  );
-}
-
-function used(use: bigint, quota: bigint | undefined): string {
-  return quota ? `${number(use)} of ${number(quota)}` : number(use);
 }

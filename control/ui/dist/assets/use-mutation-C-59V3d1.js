@@ -1,1 +1,0 @@
-import{E as e,X as t}from"./session-CtRrgYuX.js";import{t as n}from"./useMutation-BjcGg0QR.js";import{a as r,t as i}from"./react-27uegfQt.js";var a=r(i(),1);function o(r,{transport:i,...o}={}){let s=e(),c=i??s,l=(0,a.useCallback)(async e=>t(c,r,e),[c,r]);return n({...o,mutationFn:l})}export{o as t};

@@ -1,0 +1,153 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "@playwright/test";
+import { accessible, clicks, look, operator, post, signIn, url } from "./console";
+
+// What operators do, each with the clicks that it takes: a job that takes more has become harder.
+
+test("job 01: why a transfer failed, from a customer's correlation id: 2 clicks", async ({ page }) => {
+  await signIn(page, "/fleet?tenant=acme");
+  await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
+  const count = await clicks(page);
+  await page.getByRole("button", { name: "Search or jump to" }).click();
+  await page.getByRole("combobox", { name: "Search or jump to" }).fill("the-failure");
+  await page.getByRole("option", { name: "Timeline of the-failure at acme" }).click();
+  const failures = page.getByRole("region", { name: "Failures" });
+  await expect(failures).toContainText("command deposit on wallet/missing ended as failed_precondition: the wallet is not open");
+  expect(await count()).toBe(2);
+  await expect(failures).toContainText("It made fail: call Submit at gateway-1, step transfer credit at runner-1");
+  // Nested by causation: the step is below the event that caused it, and its call below it.
+  const spans = page.getByRole("list", { name: "Spans" }).getByRole("listitem");
+  const depth = async (text: string | RegExp) => Number(await spans.filter({ hasText: text }).first().getAttribute("data-depth"));
+  expect(await depth("transfer credit")).toBe((await depth("requested")) + 1);
+  expect(await depth("deposit")).toBe((await depth("transfer credit")) + 2);
+  await page.getByRole("button", { name: "What command request has caused" }).click();
+  await expect(spans.filter({ hasText: "transfer credit" })).toBeHidden();
+  await page.getByRole("button", { name: "What command request has caused" }).click();
+  await look(page, "timeline");
+  await failures.getByRole("link", { name: "Workflow instance" }).click();
+  await expect(page.getByRole("complementary", { name: "Instance transfer/bad" })).toBeVisible();
+});
+
+test("job 04: who drained which node: 1 click", async ({ page }) => {
+  expect((await post("/admin/runner/resume", { node: "runner-1" }, operator())).ok).toBe(true);
+  await signIn(page, "/fleet?tenant=acme");
+  await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
+  const count = await clicks(page);
+  await page.getByRole("link", { name: "Audit", exact: true }).click();
+  await page.keyboard.press("/");
+  await page.keyboard.type("RunnerAdmin/Resume");
+  const row = page.getByRole("region", { name: "Audit records" }).getByRole("row").filter({ hasText: "Resume" }).first();
+  await expect(row).toContainText("operator");
+  await expect(row).toContainText("runner-1");
+  expect(await count()).toBe(1);
+});
+
+test("job 06: move a tenant: 3 clicks", async ({ page }) => {
+  await signIn(page, "/moves?tenant=globex&kind=projection");
+  const plan = page.getByRole("button", { name: "Plan" });
+  await expect(plan).toBeEnabled();
+  const count = await clicks(page);
+  await plan.click();
+  await expect(page.getByText("globex moves from all nodes to projection-1")).toBeVisible();
+  await page.getByRole("button", { name: "Start…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Start" }).click();
+  await expect(page.getByRole("complementary", { name: "Move of globex" }).getByText("done").first()).toBeVisible();
+  expect(await count()).toBe(3);
+  await look(page, "moves");
+  await page.getByRole("button", { name: "Close the detail" }).click();
+  await page.getByRole("button", { name: "Plan" }).click();
+  await expect(page.getByText("Obstacle: tenant globex is already on node projection-1")).toBeVisible();
+  // Released again: all nodes serve it.
+  await page.getByRole("button", { name: "Release placement…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Release" }).click();
+  await expect(page.getByText("No tenant is placed.")).toBeVisible();
+});
+
+test("job 10: who can call this: 1 click", async ({ page }) => {
+  await signIn(page, "/access?tenant=acme");
+  const method = page.getByLabel("Method", { exact: true });
+  await method.fill("/projection.gateway.v1.QueryService/Query");
+  const count = await clicks(page);
+  await page.getByRole("button", { name: "Decide" }).click();
+  const decision = page.getByRole("region", { name: "Who can call this?" }).getByRole("status");
+  await expect(decision).toContainText("allowed");
+  expect(await count()).toBe(1);
+  await page.getByLabel("The caller's tenants").fill("globex");
+  await page.getByRole("button", { name: "Decide" }).click();
+  await expect(page.getByText("the credential is not for tenant acme")).toBeVisible();
+  await page.getByRole("button", { name: "Use my credential" }).click();
+  await page.getByRole("button", { name: "Decide" }).click();
+  await expect(decision).toContainText("allowed");
+  const methods = page.getByRole("region", { name: "Methods" });
+  await page.getByRole("group", { name: "Rights" }).getByRole("button", { name: "workflow.read" }).click();
+  await expect(methods.getByRole("cell", { name: "workflow.read" }).first()).toBeVisible();
+  await expect(methods.getByRole("cell", { name: "fleet.admin" })).toHaveCount(0);
+  await look(page, "access");
+});
+
+test("job 11: suspend a tenant, 3 clicks, and resume it, 1", async ({ page }) => {
+  await signIn(page, "/tenants");
+  await page.getByLabel("New tenant").fill("initech");
+  await page.getByRole("button", { name: "Create" }).click();
+  await expect(page.getByRole("button", { name: "initech" })).toBeVisible();
+  await accessible(page);
+  const count = await clicks(page);
+  await page.getByRole("button", { name: "initech" }).click();
+  await page.getByRole("button", { name: "Suspend…" }).click();
+  const dialog = page.getByRole("dialog", { name: "Suspend" });
+  await expect(dialog.getByRole("button", { name: "Suspend" })).toBeDisabled();
+  await page.keyboard.type("unpaid");
+  await dialog.getByRole("button", { name: "Suspend" }).click();
+  await expect(page.getByText("Its calls are refused: unpaid.")).toBeVisible();
+  expect(await count()).toBe(3);
+  await page.getByRole("button", { name: "Resume", exact: true }).click();
+  await expect(page.getByText("Its calls are refused")).toBeHidden();
+  expect(await count()).toBe(4);
+});
+
+test("job 12: set quotas and see them used: 2 clicks", async ({ page }) => {
+  await signIn(page, "/tenants/detail?tenant=acme");
+  const limits = page.getByRole("form", { name: "Limits of what is stored" });
+  const events = limits.getByLabel("Events");
+  const count = await clicks(page);
+  await events.click();
+  await events.fill("1000");
+  await limits.getByRole("button", { name: "Save storage limits" }).click();
+  await expect(page.getByRole("meter", { name: "Events" })).toHaveAttribute("aria-valuetext", /^\d+ of 1,000$/);
+  expect(await count()).toBe(2);
+  const calls = page.getByRole("form", { name: "Limits at each gateway" });
+  await calls.getByLabel("Calls per second").fill("5000");
+  await calls.getByRole("button", { name: "Save limits" }).click();
+  await expect(page.getByText("The limits of acme are saved.").first()).toBeVisible();
+  await expect(page.getByRole("region", { name: "Placement" }).getByRole("link", { name: "projection-1" })).toBeVisible();
+  await expect(page.getByRole("region", { name: "Views" }).getByText("current").first()).toBeVisible();
+  await look(page, "tenant");
+  await page.getByRole("button", { name: /^(Light|Dark) theme$/ }).click();
+  await accessible(page);
+});
+
+test("job 13: export audit records: 2 clicks", async ({ page }) => {
+  await signIn(page, "/audit?decision=denied");
+  const region = page.getByRole("region", { name: "Audit records" });
+  await expect(region.getByRole("row").nth(1)).toBeVisible();
+  const count = await clicks(page);
+  await page.getByRole("button", { name: "Export Audit records" }).click();
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("menuitem", { name: /as JSON/ }).click()]);
+  expect(await count()).toBe(2);
+  const records = JSON.parse(readFileSync(await file.path(), "utf8")) as Record<string, string>[];
+  expect(records.length).toBeGreaterThan(0);
+  for (const name of ["Time", "Decision", "Principal", "Procedure", "Client", "Right", "Correlation id", "Trace id", "Request id"]) expect(records[0]).toHaveProperty(name);
+  expect(records[0]?.["Decision"]).toBe("denied");
+  // The filters are stored under a name, and used again.
+  await page.getByRole("button", { name: "Save these filters" }).click();
+  await page.keyboard.type("denials");
+  await page.keyboard.press("Enter");
+  await page.getByLabel("Decision").selectOption("");
+  await page.getByLabel("Time").selectOption("1h");
+  await page.getByRole("button", { name: "denials", exact: true }).click();
+  await expect(page).toHaveURL(/decision=denied/);
+  await expect(page).not.toHaveURL(/range=/);
+  await page.goto(url("/fleet?open=gateway-9"));
+  await expect(page.getByRole("complementary", { name: "Node gateway-9" })).toContainText("not in the fleet");
+  await accessible(page);
+});
