@@ -151,3 +151,56 @@ test("job 13: export audit records: 2 clicks", async ({ page }) => {
   await expect(page.getByRole("complementary", { name: "Node gateway-9" })).toContainText("not in the fleet");
   await accessible(page);
 });
+
+test("job 14: an aggregate's events from a row: 1 click; its state at a version, and what changed between two", async ({ page }) => {
+  for (const amount of [1, 2]) expect((await post("/v1/commands/wallet/hal/" + (amount === 1 ? "open" : "deposit"), { payload: amount === 1 ? { owner: "hal" } : { amount: 40 } })).ok).toBe(true);
+  expect((await post("/v1/commands/wallet/hal/deposit", { payload: { amount: 2 } }, undefined, { "x-correlation-id": "hal-deposit" })).ok).toBe(true);
+  await signIn(page, `/views?tenant=acme&view=wallets&filter=${encodeURIComponent('owner = "hal"')}`);
+  const link = page.getByRole("link", { name: "History of wallet/hal" });
+  await expect(link).toBeVisible();
+  const count = await clicks(page);
+  await link.click();
+  const history = page.getByRole("region", { name: "History" });
+  await expect(history.getByRole("listitem")).toHaveCount(3);
+  expect(await count()).toBe(1);
+  const changed = page.getByRole("table", { name: "What changed" });
+  await expect(changed.getByRole("row", { name: /balance/ })).toContainText("4042");
+  await look(page, "aggregate");
+  // Between the first and the last version.
+  await page.getByLabel("Compared with version").fill("1");
+  await expect(changed.getByRole("row", { name: /balance/ })).toContainText("042");
+  await history.getByRole("button", { name: /opened/ }).click();
+  await page.getByRole("tab", { name: "State" }).click();
+  await expect(page.getByRole("region", { name: "State at version 1" })).toContainText('"balance": 0');
+  await page.getByRole("button", { name: "Next" }).click();
+  await page.getByRole("button", { name: "Next" }).click();
+  await page.getByRole("tab", { name: "Event" }).click();
+  await expect(page.getByRole("region", { name: "Data of the event" })).toContainText('"amount": 2');
+  await accessible(page);
+  await page.getByRole("link", { name: "Timeline" }).last().click();
+  await expect(page).toHaveURL(/timeline.*id=hal-deposit/);
+});
+
+test("Aggregates are searched by the beginning of the id; events are read, and followed as they are appended", async ({ page }) => {
+  await signIn(page, "/aggregates?tenant=acme&type=wallet");
+  const list = page.getByRole("region", { name: "Aggregates", exact: true });
+  await expect(list.getByRole("button", { name: "bob" })).toBeVisible();
+  await accessible(page);
+  await page.getByLabel("Id begins with").fill("cy");
+  await expect(list.getByRole("button", { name: "bob" })).toBeHidden();
+  await expect(list.getByRole("button", { name: "cyd" })).toBeVisible();
+  await page.goto(url("/aggregates?tenant=acme&id=ada"));
+  await expect(page.getByRole("heading", { name: "wallet/ada" })).toBeVisible();
+
+  await page.goto(url("/events?tenant=acme&type=wallet&events=opened"));
+  const events = page.getByRole("region", { name: "Events" });
+  await expect(events.getByRole("cell", { name: "ada" }).first()).toBeVisible();
+  await expect(events.getByRole("cell", { name: "wallet.deposited" })).toHaveCount(0);
+  await page.getByLabel("Live").check();
+  await expect(page.getByText("live", { exact: true })).toBeVisible();
+  expect((await post("/v1/commands/wallet/followed/open", { payload: { owner: "fay" } })).ok).toBe(true);
+  await expect(events.getByRole("cell", { name: "followed" })).toBeVisible();
+  await events.getByRole("button", { name: "wallet.opened" }).first().click();
+  await expect(page.getByRole("complementary", { name: "Event" })).toContainText("wallet/followed, version 1");
+  await look(page, "events");
+});

@@ -1,4 +1,4 @@
-import { Boxes, ClipboardList, Container, FileStack, Inbox, KeyRound, LayoutList, MoveRight, Route, SquareTerminal, Users, Workflow, type LucideIcon } from "lucide-react";
+import { Box, Boxes, ClipboardList, Container, FileStack, Inbox, KeyRound, LayoutList, ListTree, MoveRight, Route, SquareTerminal, Users, Workflow, type LucideIcon } from "lucide-react";
 import type { WhoAmIResponse } from "../gen/gateway/v1/session_pb";
 import { refusal } from "./session";
 
@@ -28,6 +28,8 @@ export const groups: readonly { name: string; screens: readonly Screen[] }[] = [
   {
     name: "Data",
     screens: [
+      { to: "/aggregates", name: "Aggregates", icon: Box, needs: [["aggregate.read", "tenant"], ["events.read", "tenant"]] },
+      { to: "/events", name: "Events", icon: ListTree, needs: [["events.read", "tenant"]] },
       { to: "/views", name: "Views", icon: LayoutList, needs: [["query.read", "tenant"]], count: "failing" },
       { to: "/commands", name: "Commands", icon: SquareTerminal, needs: [["command.submit", "tenant"], fleet] },
     ],

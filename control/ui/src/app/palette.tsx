@@ -24,6 +24,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const [typed, setTyped] = useState("");
   const noFleet = useRefusal("fleet.read");
   const noQuery = useRefusal("query.read", "tenant");
+  const noEvents = useRefusal("events.read", "tenant");
   const noWork = useRefusal("workflow.read", "tenant");
   const fleet = useQuery(FleetService.method.getFleet, {}, { enabled: noFleet === "" });
   const model = useQuery(ModelService.method.getModel, {}, { enabled: noFleet === "", staleTime: 30_000 });
@@ -118,6 +119,11 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
                   <Item value={`timeline ${id}`} forceMount onSelect={() => go("/timeline", { id })}>
                     Timeline of {id} at {tenant}
                   </Item>
+                  {noEvents === "" && /^[A-Za-z0-9_-]{1,128}$/.test(aggregate || id) ? (
+                    <Item value={`aggregate ${id}`} forceMount onSelect={() => go("/aggregates", aggregate === "" ? { id } : { type: workflow, id: aggregate })}>
+                      Aggregate {id} of {tenant}
+                    </Item>
+                  ) : null}
                   {aggregate !== "" ? (
                     <Item value={`instance ${id}`} forceMount onSelect={() => go("/workflows", { instance: `${workflow}/${aggregate}` })}>
                       Workflow instance {id}

@@ -44,6 +44,8 @@ const routes = [
     if (open) throw redirect({ to: "/tenants/detail", search: { tenant: open } });
   }),
   screen("/tenants/detail", () => import("../tenants/tenant"), "Tenant"),
+  screen("/aggregates", () => import("../data/aggregates"), "Aggregates"),
+  screen("/events", () => import("../data/events"), "Events"),
   screen("/views", () => import("../views/views"), "Views"),
   screen("/commands", () => import("../commands/commands"), "Commands"),
   screen("/workflows", () => import("../workflows/workflows"), "Workflows"),

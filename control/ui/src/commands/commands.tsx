@@ -99,7 +99,7 @@ function Form({ tenant, type, command, form }: { tenant: string; type: string; c
         {wrong ? <p role="alert" className="text-bad">{wrong}</p> : null}
       </form>
       {submit.error ? <Problem error={submit.error} /> : null}
-      {answered ? <Answer {...answered} tenant={tenant} /> : null}
+      {answered ? <Answer {...answered} tenant={tenant} type={type} id={id} /> : null}
     </>
   );
 }
@@ -113,7 +113,7 @@ function Input({ field, value, onChange }: { field: Field; value: string; onChan
   return <Text label={field.kind === "json" ? `${label}, JSON` : label} value={value} onChange={onChange} placeholder={field.description || field.kind} />;
 }
 
-function Answer({ dryRun, response, usedKey, tenant }: { dryRun: boolean; response: SubmitResponse; usedKey: string; tenant: string }) {
+function Answer({ dryRun, response, usedKey, tenant, type, id }: { dryRun: boolean; response: SubmitResponse; usedKey: string; tenant: string; type: string; id: string }) {
   return (
     <section className="panel flex flex-col gap-2" aria-label="Answer">
       <p role="status" className="flex flex-wrap items-center gap-2">
@@ -137,6 +137,9 @@ function Answer({ dryRun, response, usedKey, tenant }: { dryRun: boolean; respon
       {response.position ? (
         <p className="flex flex-wrap items-center gap-2">
           Position <code className="break-all">{response.position}</code> <Copy text={response.position} label="Copy the position" />
+          <Link to="/aggregates" search={{ tenant, type, id }}>
+            History of {type}/{id}
+          </Link>
           <Link to="/views" search={{ tenant }}>
             Views of {tenant}
           </Link>

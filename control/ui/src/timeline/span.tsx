@@ -21,14 +21,14 @@ export function Links({ tenant, node }: { tenant: string; node: Node }) {
           Workflow instance
         </Link>
       ) : null}
+      {isAggregate ? (
+        <Link to="/aggregates" search={{ tenant, type, id }}>
+          History of {span.subject}
+        </Link>
+      ) : null}
       {span.kind === "command" && id !== "" ? (
         <Link to="/commands" search={{ tenant, type, command: span.name, id }}>
           Send the command again…
-        </Link>
-      ) : null}
-      {isAggregate ? (
-        <Link to="/dead-letters" search={{ tenant, q: id }}>
-          Dead letters of {id}
         </Link>
       ) : null}
       {span.requestId === "" ? null : (

@@ -3,7 +3,11 @@ import { useQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { useState } from "react";
 import { QueryService, ViewState, type View } from "../gen/projection/gateway/v1/query_pb";
+import { Link } from "@tanstack/react-router";
+import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
+import { useTypes } from "../data/types";
+import { aggregateColumn } from "./source";
 import { useWatch } from "../app/watch";
 import { Button } from "../parts/action";
 import { Copy } from "../parts/copy";
@@ -130,8 +134,22 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
   );
 }
 
+/** Leads from a row to the events of the aggregate that one of its columns names. */
+function History({ row, column, type }: { row: Row; column: string; type: string }) {
+  const id = text(row[column]);
+  if (!/^[A-Za-z0-9_-]{1,128}$/.test(id)) return null;
+  return (
+    <Link to="/aggregates" search={{ type, id }} aria-label={`History of ${type === "" ? "" : `${type}/`}${id}`}>
+      History
+    </Link>
+  );
+}
+
 function Rows({ view, rows }: { view: View; rows: Row[] }) {
   const [get, set] = useUrl();
+  const refusal = useRefusal("events.read", "tenant");
+  const types = useTypes();
+  const source = refusal === "" ? aggregateColumn(view.columns, types ?? []) : undefined;
   const open = get("open") === "" ? undefined : rows[Number(get("open"))];
   return (
     <>
@@ -142,12 +160,12 @@ function Rows({ view, rows }: { view: View; rows: Row[] }) {
         selected={get("open")}
         onSelect={([n]) => set({ open: String(n) })}
         empty={<Empty title="No row matches.">{get("filter") === "" ? "The view has no rows: none of its events have happened yet." : "Change the filter and run it again."}</Empty>}
-        columns={view.columns.map((column): Column<[number, Row]> => ({
+        columns={[...view.columns.map((column): Column<[number, Row]> => ({
           name: column.name,
           number: column.type === "int" || column.type === "double",
           value: ([, row]) => scalar(row[column.name]),
           ...(column.type === "timestamp" ? { width: timeWidth, cell: ([, row]: [number, Row]) => (typeof row[column.name] === "string" ? <Time of={new Date(String(row[column.name]))} /> : "") } : {}),
-        }))}
+        })), ...(source ? [{ name: "History", width: 90, value: () => "", cell: ([, row]: [number, Row]) => <History row={row} {...source} /> }] : [])]}
       />
       {open ? (
         <Drawer title={text(open[view.columns[0]?.name ?? ""])} label={`Row of ${view.name}`} onClose={() => set({ open: "" })}>

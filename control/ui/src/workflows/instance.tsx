@@ -84,6 +84,11 @@ function Body({ instance }: { instance: GetWorkflowResponse }) {
         <h3>Data of the event</h3>
         <Code label="Data of the event">{JSON.stringify(instance.trigger ?? {}, null, 2)}</Code>
       </section>
+      {instance.subject ? (
+        <Link to="/aggregates" search={{ type: instance.subject.aggregateType, id: instance.subject.aggregateId, version: String(instance.subject.version) }}>
+          History of {instance.subject.aggregateType}/{instance.subject.aggregateId}
+        </Link>
+      ) : null}
       <Link to="/dead-letters" search={{ q: instance.subject?.aggregateId ?? instance.instanceId }}>
         Dead letters of {instance.subject?.aggregateId ?? "the instance"}
       </Link>
