@@ -102,12 +102,21 @@ test("Audit: who was denied what", async ({ page }) => {
   await look(page, "audit");
 });
 
-test("API: an operation is tried", async ({ page }) => {
+test("API: an operation is tried and shown as code; a call that changes something is confirmed", async ({ page }) => {
   await signIn(page, "/api?q=control/fleet");
   await page.getByRole("button", { name: "GET /v1/control/fleet", exact: true }).click();
   await page.getByRole("button", { name: "Send" }).click();
   await expect(page.getByText("200", { exact: true })).toBeVisible();
+  await page.getByRole("button", { name: "Python" }).click();
+  await expect(page.getByRole("region", { name: "Code", exact: true })).toContainText("urllib.request");
   await look(page, "api");
+  await page.goto(url(`/api?tenant=acme&operation=${encodeURIComponent("POST /v1/control/tenants")}`));
+  await expect(page.getByText("It changes something")).toBeVisible();
+  await expect(page.getByText("Its name, a DNS label.")).toBeVisible();
+  await page.getByLabel("Body (JSON)").fill(`{"tenantId":"from-the-explorer"}`);
+  await page.getByRole("button", { name: "Send…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Send" }).click();
+  await expect(page.getByText("200", { exact: true })).toBeVisible();
 });
 
 test("What the principal may not do is locked, with the reason", async ({ page }) => {

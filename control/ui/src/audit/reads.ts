@@ -1,6 +1,7 @@
 import type { DescService } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { CommandService } from "../gen/aggregate/gateway/v1/command_pb";
+import { EventService } from "../gen/aggregate/gateway/v1/event_pb";
 import { AuditService } from "../gen/control/v1/audit_pb";
 import { FleetService } from "../gen/control/v1/fleet_pb";
 import { JournalService } from "../gen/control/v1/journal_pb";
@@ -13,7 +14,7 @@ import { SessionService } from "../gen/gateway/v1/session_pb";
 import { QueryService } from "../gen/projection/gateway/v1/query_pb";
 import { RunnerAdmin } from "../gen/runner/admin/v1/admin_pb";
 
-const services: DescService[] = [CommandService, AuditService, FleetService, JournalService, ModelService, PlacementService, TenantService, TimelineService, ViewService, SessionService, QueryService, RunnerAdmin];
+const services: DescService[] = [CommandService, EventService, AuditService, FleetService, JournalService, ModelService, PlacementService, TenantService, TimelineService, ViewService, SessionService, QueryService, RunnerAdmin];
 
 const reads = new Set(services.flatMap((service) => service.methods.filter((method) => method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS).map((method) => `/${service.typeName}/${method.name}`)));
 

@@ -2,13 +2,16 @@ import { useMutation, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { token } from "../app/session";
 import { useUrl } from "../app/url";
-import { Button } from "../parts/action";
+import { isRead } from "../audit/reads";
+import { Button, Confirm } from "../parts/action";
 import { Copy } from "../parts/copy";
 import { FilterBox, matches, Text } from "../parts/field";
-import { Code, Page } from "../parts/page";
+import { Code, Facts, Page } from "../parts/page";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
-import { filled, operations, type Operation } from "./openapi";
+import { useTenant } from "../parts/tenant";
+import { filled, operations, type Document, type Field, type Operation } from "./openapi";
+import { message, snippets } from "./snippets";
 
 async function ask(path: string, init: RequestInit = {}): Promise<{ status: number; text: string }> {
   const res = await fetch(path, { ...init, headers: { ...init.headers, authorization: `Bearer ${token()}` } });
@@ -22,7 +25,7 @@ export function Explorer() {
     queryFn: async () => {
       const { status, text } = await ask("/openapi.json");
       if (status !== 200) throw new Error(`/openapi.json answers ${status}`);
-      return operations(JSON.parse(text) as Parameters<typeof operations>[0]);
+      return operations(JSON.parse(text) as Document);
     },
   });
   const filter = get("q");
@@ -62,54 +65,107 @@ export function Explorer() {
   );
 }
 
+/** What the fields of a request are. */
+function Fields({ of }: { of: Field[] }) {
+  if (of.length === 0) return <p className="text-muted">The body has no fields.</p>;
+  return (
+    <details open>
+      <summary className="cursor-pointer">Fields of the body ({of.length})</summary>
+      <dl className="mt-2 grid grid-cols-[max-content_minmax(0,1fr)] gap-x-4 gap-y-1">
+        {of.map((field) => (
+          <div key={field.name} className="contents">
+            <dt>
+              <code>{field.name}</code>
+              {field.required ? " *" : ""}
+            </dt>
+            <dd className="min-w-0 break-words">
+              <span className="text-muted">{field.type}.</span> {field.description}
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </details>
+  );
+}
+
 function Try({ operation }: { operation: Operation }) {
   const [values, setValues] = useState<Record<string, string>>({});
-  const [query, setQuery] = useState("");
-  const [tenant, setTenant] = useState("");
-  const [body, setBody] = useState("{}");
+  const chosen = useTenant();
+  const [typedTenant, setTenant] = useState<string>();
+  const tenant = typedTenant ?? chosen;
+  const [typed, setBody] = useState("{}");
+  const [language, setLanguage] = useState("curl");
+  const body = operation.body ? typed : undefined;
+  const of = (place: string) => operation.parameters.filter((one) => one.in === place);
+  const query = new URLSearchParams(of("query").flatMap(({ name }) => (values[name] ? [[name, values[name]]] : []))).toString();
   const path = filled(operation.path, values) + (query === "" ? "" : `?${query}`);
+  const headers = Object.fromEntries(of("header").flatMap(({ name }) => (values[name] ? [[name, values[name]]] : [])));
   const send = useMutation({
     mutationFn: () =>
       ask(path, {
         method: operation.verb,
-        headers: { ...(operation.hasBody ? { "content-type": "application/json" } : {}), ...(tenant === "" ? {} : { "x-tenant-id": tenant }) },
-        ...(operation.hasBody ? { body } : {}),
+        headers: { ...headers, ...(body === undefined ? {} : { "content-type": "application/json" }), ...(tenant === "" ? {} : { "x-tenant-id": tenant }) },
+        ...(body === undefined ? {} : { body }),
       }),
   });
-  const curl = `curl -s -X ${operation.verb} ${location.origin}${path} -H "authorization: Bearer $TOKEN"${tenant === "" ? "" : ` -H 'x-tenant-id: ${tenant}'`}${operation.hasBody ? ` --json '${body.replaceAll("'", `'\\''`)}'` : ""}`;
+  const procedure = operation.method === "" ? "" : `/${operation.service}/${operation.method}`;
+  const changes = operation.verb !== "GET" && !isRead(procedure);
+  const named = Object.fromEntries([...of("path"), ...of("query")].map(({ name }) => [name, values[name] ?? ""]));
+  const made = snippets({ origin: location.origin, verb: operation.verb, path, tenant, body, procedure, message: message(body, named) });
+  const missing = of("path").some(({ name }) => !values[name]);
   return (
     <section className="panel flex flex-col gap-3" aria-label="Try it">
-      <h2>
+      <h2 className="break-words">
         {operation.verb} {operation.path}
       </h2>
-      <p className="whitespace-pre-wrap">{operation.summary}</p>
-      <form
-        className="flex flex-col gap-2"
-        onSubmit={(event) => {
-          event.preventDefault();
-          send.mutate();
-        }}
-      >
-        <div className="flex flex-wrap gap-3">
-          {operation.parameters.map((name) => (
-            <Text key={name} label={name} value={values[name] ?? ""} onChange={(next) => setValues((before) => ({ ...before, [name]: next }))} />
-          ))}
-          <Text label="x-tenant-id" value={tenant} onChange={setTenant} />
-          <Text label="Query string" value={query} onChange={setQuery} />
-        </div>
-        {operation.hasBody ? (
+      <p className="whitespace-pre-wrap">{operation.description || operation.summary}</p>
+      <Facts
+        of={[
+          ["Method", procedure && <code key="m" className="break-all">{procedure}</code>],
+          ["Right", operation.right],
+          ["Time limit", operation.timeout],
+          ["Effect", changes ? "It changes something: sending it is confirmed first." : "It only reads."],
+        ]}
+      />
+      <div className="flex flex-wrap gap-3">
+        {operation.parameters.map((one) => (
+          <Text key={`${one.in} ${one.name}`} label={one.in === "path" ? one.name : `${one.name} (${one.in})`} placeholder={one.description} value={values[one.name] ?? ""} onChange={(next) => setValues((before) => ({ ...before, [one.name]: next }))} />
+        ))}
+        <Text label="x-tenant-id" value={tenant} onChange={setTenant} />
+      </div>
+      {operation.body ? (
+        <>
+          <Fields of={operation.body} />
           <label className="flex flex-col gap-1">
             <span className="text-muted">Body (JSON)</span>
-            <textarea className="field h-24 font-mono text-xs" value={body} spellCheck={false} onChange={(event) => setBody(event.target.value)} />
+            <textarea className="field h-24 font-mono text-xs" value={typed} spellCheck={false} onChange={(event) => setBody(event.target.value)} />
           </label>
-        ) : null}
-        <div className="flex gap-2">
-          <Button type="submit" strong disabled={send.isPending}>
+        </>
+      ) : null}
+      <div className="flex gap-2">
+        {changes ? (
+          <Confirm
+            title="Send"
+            strong
+            disabled={missing || send.isPending}
+            what={
+              <>
+                <code className="break-all">
+                  {operation.verb} {path}
+                </code>{" "}
+                is sent under your credential{tenant === "" ? "" : `, for the tenant ${tenant}`}. {operation.summary}
+              </>
+            }
+            run={() => send.mutateAsync()}
+          >
+            Send…
+          </Confirm>
+        ) : (
+          <Button strong disabled={missing || send.isPending} onClick={() => send.mutate()}>
             Send
           </Button>
-          <Copy text={curl}>Copy as curl</Copy>
-        </div>
-      </form>
+        )}
+      </div>
       {send.error ? <Problem error={send.error} /> : null}
       {send.data ? (
         <div role="status" className="flex flex-col gap-2">
@@ -117,6 +173,18 @@ function Try({ operation }: { operation: Operation }) {
           <Code label="Answer">{pretty(send.data.text)}</Code>
         </div>
       ) : null}
+      <section aria-label="As code" className="flex flex-col gap-2">
+        <div className="flex flex-wrap items-center gap-2">
+          <h3 className="mr-2">As code</h3>
+          {Object.keys(made).map((name) => (
+            <button key={name} type="button" className={`button h-7 ${name === language ? "border-accent bg-accent-soft" : ""}`} aria-pressed={name === language} onClick={() => setLanguage(name)}>
+              {name}
+            </button>
+          ))}
+          <Copy text={made[language] ?? made["curl"] ?? ""}>Copy</Copy>
+        </div>
+        <Code label="Code">{made[language] ?? made["curl"] ?? ""}</Code>
+      </section>
     </section>
   );
 }

@@ -81,7 +81,7 @@ export function Editor({ text, mistakes, jump, onChange }: { text: string; mista
           autocompletion({ override: [complete] }),
           // Tab indents; Escape, then Tab leaves the editor (WCAG 2.1.2).
           keymap.of([...completionKeymap, ...defaultKeymap, ...historyKeymap, ...searchKeymap, indentWithTab]),
-          EditorView.contentAttributes.of({ "aria-label": "Document (YAML)", "aria-description": "Press Escape, then Tab to leave the editor." }),
+          EditorView.contentAttributes.of({ "aria-label": "Document (YAML)", tabindex: "0", "aria-description": "Press Escape, then Tab to leave the editor." }),
           EditorView.updateListener.of((update) => {
             if (update.docChanged) change.current(update.state.doc.toString());
           }),

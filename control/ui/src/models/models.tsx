@@ -115,7 +115,8 @@ function Change({ current, onApplied }: { current: ModelDocument; onApplied: () 
               Checking…
             </p>
           ) : mistakes.length > 0 ? (
-            <ul role="alert" className="border-bad bg-surface flex flex-col gap-1 rounded-lg border border-l-4 p-3">
+            <div role="alert" className="border-bad bg-surface rounded-lg border border-l-4 p-3">
+              <ul className="flex flex-col gap-1">
               {mistakes.map((mistake) => (
                 <li key={mistake.line + mistake.message}>
                   <button type="button" className="text-bad cursor-pointer text-left break-words hover:underline" onClick={() => setJump({ line: mistake.line })}>
@@ -123,7 +124,8 @@ function Change({ current, onApplied }: { current: ModelDocument; onApplied: () 
                   </button>
                 </li>
               ))}
-            </ul>
+              </ul>
+            </div>
           ) : (
             <>
               <p role="status">{checked.diff === "" ? "It means the same as the model in use." : `No mistakes. Views to rebuild: ${checked.rebuiltViews.join(", ") || "none"}.`}</p>
