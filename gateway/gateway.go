@@ -364,7 +364,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	// records of the last calls are published.
 	return rpc.RunLayers(ctx,
 		rpc.Layer{g.server.Serve},
-		rpc.Layer{g.prober.Run, g.refreshKeys, g.followAPIKeys, g.admin.Serve},
+		rpc.Layer{g.prober.Run, g.refreshKeys, g.followAPIKeys, g.followRevocations, g.admin.Serve},
 		rpc.Layer{g.closePool},
 		rpc.Layer{g.audit.Run},
 	)
@@ -404,6 +404,34 @@ func (g *Gateway) followAPIKeys(ctx context.Context) error {
 		g.endRevoked(g.live.all()...)
 	}, func(err error) {
 		g.log.Error().Err(err).Msg("reloading the API keys failed; the current keys stay in use")
+	})
+	return nil
+}
+
+// SetRevocations replaces the platform's revocations of tokens, and ends the streams that revoked
+// tokens have admitted.
+func (g *Gateway) SetRevocations(set *auth.Revocations) { g.revoke(auth.RevocationsPlatform, set) }
+
+// RevocationsAway reports that the platform's revocations are not received: the known ones apply.
+func (g *Gateway) RevocationsAway() { g.verifier.RevocationsAway(auth.RevocationsPlatform) }
+
+func (g *Gateway) revoke(source string, set *auth.Revocations) {
+	g.verifier.SetRevocations(source, set)
+	g.endRevoked(g.live.all()...)
+}
+
+// followRevocations reloads the list of revocations of the settings until ctx ends.
+func (g *Gateway) followRevocations(ctx context.Context) error {
+	if g.config.Auth.Revocations == nil {
+		<-ctx.Done()
+		return nil
+	}
+	g.config.Auth.Revocations.Run(ctx, func(set *auth.Revocations) {
+		g.log.Info().Msg("the list of revoked tokens has changed")
+		g.revoke(auth.RevocationsFile, set)
+	}, func(err error) {
+		g.verifier.RevocationsAway(auth.RevocationsFile)
+		g.log.Error().Err(err).Msg("reloading the list of revoked tokens failed; the former list stays in use")
 	})
 	return nil
 }

@@ -100,7 +100,7 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 }
 
 // degradedParts returns what /ready shows as degraded: the kinds of nodes whose calls are rejected,
-// the issuers whose keys cannot be read, and the other parts of the platform (see Config.Degraded).
+// the issuers and sources of revocations that cannot be read, and the other parts of the platform (see Config.Degraded).
 func (g *Gateway) degradedParts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 	parts := map[string]string{}
 	if g.config.Degraded != nil {
@@ -108,6 +108,9 @@ func (g *Gateway) degradedParts(ctx context.Context, tenant contextkit.TenantID)
 	}
 	for name, reason := range g.verifier.DegradedIssuers() {
 		parts["issuer "+name] = reason
+	}
+	for source, reason := range g.verifier.DegradedRevocations() {
+		parts["revocations of "+source] = reason
 	}
 	for kind, reason := range g.degraded(ctx, tenant) {
 		parts[kind.String()] = reason

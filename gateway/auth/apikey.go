@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -107,50 +106,26 @@ func NewPrincipal(subject string, tenants, rights []string) (*Principal, error) 
 	return p, nil
 }
 
-// pollInterval is the interval at which the source of API keys is read. A change applies when two
-// consecutive reads are equal: a file may be read while it is being written.
-const pollInterval = 2 * time.Second
-
 // APIKeyRing holds the valid API keys, reloaded from their source. It is safe for concurrent use.
 type APIKeyRing struct {
-	source  Source
-	current atomic.Pointer[apiKeys]
-	raw     []byte // the document of current
-	seen    []byte // the document of the last read
+	document document
+	current  atomic.Pointer[apiKeys]
 }
 
 // OpenAPIKeys reads a YAML list of stored keys; it returns an error if they are invalid.
 func OpenAPIKeys(ctx context.Context, source Source) (*APIKeyRing, error) {
-	r := &APIKeyRing{source: source}
-	document, err := r.read(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("auth: read API keys: %w", err)
-	}
-	r.raw, r.seen = document, document
+	r := &APIKeyRing{document: document{source: source, what: "API keys"}}
 	r.current.Store(&apiKeys{})
-	return r, r.use(document)
+	if err := r.document.open(ctx, r.use); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Run reloads the keys from the source until ctx ends. It calls changed after every change, and
 // report after failures: the current keys then stay in use.
 func (r *APIKeyRing) Run(ctx context.Context, changed func(), report func(error)) {
-	repeat(ctx, pollInterval, func() {
-		document, err := r.read(ctx)
-		again := bytes.Equal(document, r.seen)
-		r.seen = document
-		switch {
-		case err != nil:
-			report(fmt.Errorf("auth: read API keys: %w", err))
-		case !again || bytes.Equal(document, r.raw):
-		default:
-			r.raw = document // an invalid document is reported once
-			if err := r.use(document); err != nil {
-				report(err)
-			} else {
-				changed()
-			}
-		}
-	})
+	r.document.follow(ctx, r.use, changed, report)
 }
 
 // Rights returns the rights of the valid keys, by key id.
@@ -160,31 +135,6 @@ func (r *APIKeyRing) Rights() map[string][]Right {
 		rights[id] = key.principal.Rights
 	}
 	return rights
-}
-
-// read reads the source within 5 s.
-func (r *APIKeyRing) read(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	document, err := r.source(ctx)
-	if err == nil && len(document) > maxKeysBytes {
-		err = fmt.Errorf("larger than %d bytes", maxKeysBytes)
-	}
-	return document, err
-}
-
-// repeat calls do after each period until ctx ends.
-func repeat(ctx context.Context, period time.Duration, do func()) {
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			do()
-		}
-	}
 }
 
 // use replaces the keys with those of the document. Unchanged keys retain their principals.

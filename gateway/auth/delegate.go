@@ -25,6 +25,9 @@ type Delegate struct {
 	// Issuer is the iss of the token; "": that of the issuer without a name, as written by earlier
 	// versions.
 	Issuer string `json:"iss,omitempty"`
+	// TokenID is the jti and Issued the iat (in Unix milliseconds) of the token, for its revocation.
+	TokenID string `json:"jti,omitempty"`
+	Issued  int64  `json:"iat,omitempty"`
 	// Key is the id of the API key or the kid of the signing key, and Print the fingerprint of that
 	// key.
 	APIKey bool   `json:"api,omitempty"`
@@ -51,6 +54,7 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 		d.APIKey, d.Key, d.Print = true, p.apiKey, v.apiKeys()[p.apiKey].print()
 	case p.signer != nil:
 		d.Issuer, d.Key, d.Print = p.issuer.Issuer, p.signer.id, p.signer.print()
+		d.TokenID, d.Issued = p.tokenID, p.issued
 	default:
 		return d, ErrNoCredential
 	}
@@ -94,6 +98,10 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	}
 	p.signer = p.issuer.Keys.current.Load().byID[d.Key]
 	if p.signer == nil || p.signer.print() != d.Print {
+		return nil, ErrRevoked
+	}
+	p.tokenID, p.issued = d.TokenID, d.Issued
+	if v.revoked.covers(p) {
 		return nil, ErrRevoked
 	}
 	return p, nil

@@ -106,6 +106,7 @@ func (i *Issuer) Issue(p *Principal, lifetime time.Duration) (string, error) {
 		"iss":        i.name,
 		"aud":        []string{i.audience},
 		"sub":        p.Subject,
+		"jti":        rand.Text(),
 		"iat":        now.Unix(),
 		"nbf":        now.Unix(),
 		"exp":        now.Add(lifetime).Unix(),

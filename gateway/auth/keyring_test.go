@@ -314,7 +314,7 @@ func TestKeyRing_RotatesWithoutRestart(t *testing.T) {
 	}
 }
 
-// What a key server answers with an error is no key set, whatever it contains.
+// What a key server answers with an error is no key set, even if it reads like one.
 func TestURL_OnlyASuccessIsADocument(t *testing.T) {
 	set := newSigner(t).named(t, "key")
 	for _, status := range []int{

@@ -3,6 +3,10 @@ package auth
 import "github.com/prometheus/client_golang/prometheus"
 
 var (
+	revocationsDesc = prometheus.NewDesc("headgate_auth_revocations", "Revocations of tokens in use, by source.",
+		[]string{"source"}, nil)
+	revocationsAwayDesc = prometheus.NewDesc("headgate_auth_revocations_away",
+		"1 if the source of revocations cannot be read, else 0.", []string{"source"}, nil)
 	cachedTokensDesc = prometheus.NewDesc("headgate_auth_cached_tokens", "Verified tokens in the cache.", nil, nil)
 	cachedBytesDesc  = prometheus.NewDesc("headgate_auth_cached_bytes",
 		"Memory of the verified tokens in the cache, estimated.", nil, nil)
@@ -21,6 +25,8 @@ func (v *Verifier) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- keyReadsDesc
 	descriptions <- keyWaitersDesc
 	descriptions <- keysAwayDesc
+	descriptions <- revocationsDesc
+	descriptions <- revocationsAwayDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -47,5 +53,15 @@ func (v *Verifier) Collect(metrics chan<- prometheus.Metric) {
 			metrics <- prometheus.MustNewConstMetric(keyReadsDesc, prometheus.CounterValue, float64(reads),
 				issuer.label(), outcome)
 		}
+	}
+	v.revoked.mu.Lock()
+	defer v.revoked.mu.Unlock()
+	for source, set := range v.revoked.sources {
+		away := 0
+		if _, unread := v.revoked.away[source]; unread {
+			away = 1
+		}
+		gauge(revocationsDesc, set.size, source)
+		gauge(revocationsAwayDesc, away, source)
 	}
 }

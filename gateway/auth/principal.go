@@ -45,6 +45,9 @@ type Principal struct {
 	origin *Principal  // the principal of the API key, if this one is restored from a [Delegate]; else nil
 	issuer *trusted    // the issuer of the token, and
 	signer *signingKey // the key that signed it; nil for other credentials
+
+	tokenID string // the jti of the token; "": none
+	issued  int64  // when the token was issued, in Unix milliseconds; 0: not known
 }
 
 // ActionInternal is the action of the right to send commands that a model declares internal. It is

@@ -41,7 +41,9 @@ type token struct {
 type claims struct {
 	issuer, subject    string
 	audience           []string
+	id                 string    // jti; "": it is absent
 	notBefore, expires time.Time // notBefore is the zero time if it is absent
+	issued             int64     // iat in Unix milliseconds; 0: it is absent
 }
 
 // parseToken parses a JWT in the JWS compact serialization (RFC 7515 §3.1). It accepts one text for
@@ -155,7 +157,16 @@ func (c *claims) read(body members) (err error) {
 	if c.notBefore, _, err = body.date("nbf"); err != nil {
 		return err
 	}
-	_, _, err = body.date("iat")
+	issued, known, err := body.date("iat")
+	if err != nil {
+		return err
+	}
+	if known {
+		c.issued = issued.UnixMilli()
+	}
+	if c.id, err = body.text("jti"); err == nil && len(c.id) > maxTokenID {
+		err = fmt.Errorf("jti has more than %d bytes", maxTokenID)
+	}
 	return err
 }
 

@@ -60,6 +60,8 @@ type Config struct {
 	APIKeys *APIKeyRing
 	// Leeway is the permitted difference of clocks. 0: [DefaultLeeway].
 	Leeway time.Duration
+	// Revocations is the list of revoked tokens of the settings; nil: there is none.
+	Revocations *RevocationList
 	// MaxLifetime bounds the time for which a token is valid from now on, so that its revocation
 	// need not be stored longer. 0: [MaxTokenLifetime].
 	MaxLifetime time.Duration
@@ -70,6 +72,7 @@ type Verifier struct {
 	config  Config
 	issuers map[string]*trusted // by iss
 	known   *tokenCache
+	revoked revoked
 }
 
 // NewVerifier returns a verifier, or an error if the configuration is unsafe.
@@ -83,7 +86,12 @@ func NewVerifier(config Config) (*Verifier, error) {
 	}
 	config.Leeway = cmp.Or(config.Leeway, DefaultLeeway)
 	config.MaxLifetime = cmp.Or(config.MaxLifetime, MaxTokenLifetime)
-	return &Verifier{config: config, issuers: issuers, known: newTokenCache()}, nil
+	v := &Verifier{config: config, issuers: issuers, known: newTokenCache()}
+	v.revoked.sources, v.revoked.away = map[string]*Revocations{}, map[string]time.Time{}
+	if config.Revocations != nil {
+		v.SetRevocations(RevocationsFile, config.Revocations.current)
+	}
+	return v, nil
 }
 
 // Authenticate returns the principal of the Authorization header's values at the time now. It waits
@@ -119,6 +127,8 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 		return nil, known.refused
 	case now.After(known.principal.Until):
 		return nil, ErrExpired
+	case v.revoked.covers(known.principal):
+		return nil, ErrRevoked
 	case now.Before(known.notBefore.Add(-v.config.Leeway)):
 		return nil, ErrNotYetValid
 	case known.principal.Until.Sub(now) > v.config.MaxLifetime+2*v.config.Leeway:
@@ -136,7 +146,7 @@ func (v *Verifier) apiKeys() apiKeys {
 }
 
 // Revoked reports whether a principal's credential was revoked since it was admitted: its API key
-// was removed or changed, or the key that signed its token is no longer in use.
+// was removed or changed, its token was revoked, or the key that signed its token is no longer in use.
 func (v *Verifier) Revoked(principal *Principal) bool {
 	switch {
 	case principal.origin != nil:
@@ -144,7 +154,7 @@ func (v *Verifier) Revoked(principal *Principal) bool {
 	case principal.apiKey != "":
 		return v.apiKeys()[principal.apiKey].principal != principal
 	case principal.signer != nil:
-		return !principal.issuer.Keys.holds(principal.signer)
+		return !principal.issuer.Keys.holds(principal.signer) || v.revoked.covers(principal)
 	}
 	return false
 }
@@ -184,6 +194,7 @@ func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 		principal = &Principal{Subject: issuer.label() + ":" + token.claims.subject}
 	}
 	principal.Until, principal.issuer, principal.signer = token.claims.expires.Add(v.config.Leeway), issuer, key
+	principal.tokenID, principal.issued = token.claims.id, token.claims.issued
 	return verified{
 		principal: principal,
 		notBefore: token.claims.notBefore,

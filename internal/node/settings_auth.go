@@ -25,6 +25,7 @@ type authSettings struct {
 	KeysMaxAge  time.Duration `yaml:"keys_max_age"`
 	MaxLifetime time.Duration `yaml:"max_lifetime"`
 	APIKeys     string        `yaml:"api_keys"`
+	Revocations string        `yaml:"revocations"`
 	Leeway      time.Duration `yaml:"leeway"`
 	Platform    []string      `yaml:"platform"`
 }
@@ -242,7 +243,7 @@ func openKeys(
 	return out, nil
 }
 
-// credentials checks the times, and opens the API keys.
+// credentials checks the times, and opens the API keys and revocations.
 func (a authSettings) credentials(ctx context.Context) (auth.Config, error) {
 	out := auth.Config{Leeway: a.Leeway, MaxLifetime: a.MaxLifetime}
 	err := errors.Join(
@@ -250,14 +251,18 @@ func (a authSettings) credentials(ctx context.Context) (auth.Config, error) {
 		config.AtLeast("keys_max_age", a.KeysMaxAge, time.Minute),
 		config.Within("max_lifetime", a.MaxLifetime, time.Minute, auth.MaxTokenLifetime),
 	)
-	if a.APIKeys == "" {
-		return out, err
+	if a.APIKeys != "" {
+		keys, wrong := auth.OpenAPIKeys(ctx, auth.File(a.APIKeys))
+		if out.APIKeys = keys; wrong != nil {
+			err = errors.Join(err, config.Wrong("api_keys", "%v", wrong))
+		}
 	}
-	keys, keysErr := auth.OpenAPIKeys(ctx, auth.File(a.APIKeys))
-	if keysErr != nil {
-		return out, errors.Join(err, config.Wrong("api_keys", "%v", keysErr))
+	if a.Revocations != "" {
+		list, wrong := auth.OpenRevocations(ctx, auth.File(a.Revocations))
+		if out.Revocations = list; wrong != nil {
+			err = errors.Join(err, config.Wrong("revocations", "%v", wrong))
+		}
 	}
-	out.APIKeys = keys
 	return out, err
 }
 

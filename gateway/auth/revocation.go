@@ -1,0 +1,203 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Revocation revokes tokens before they expire: the token with an id, or all tokens of a subject or of
+// an issuer that were issued before a time. A token without the claim iat counts as issued before any
+// time.
+type Revocation struct {
+	// Issuer is the iss of the tokens. It is required except with Subject.
+	Issuer string `yaml:"issuer,omitempty"`
+	// TokenID is the jti of a token of Issuer; "": the revocation is not of a single token.
+	TokenID string `yaml:"token_id,omitempty"`
+	// Subject is the subject of a principal, as in audit records; "": the revocation is not of one.
+	Subject string `yaml:"subject,omitempty"`
+	// IssuedBefore is the time before which the tokens were issued; it is unused with TokenID.
+	IssuedBefore time.Time `yaml:"issued_before,omitempty"`
+	// Expires is when the last of the tokens has expired; the zero time: not known. An expired
+	// revocation has no effect.
+	Expires time.Time `yaml:"expires,omitempty"`
+}
+
+// MaxRevocations bounds the revocations of one source.
+const MaxRevocations = 10_000
+
+// maxTokenID bounds a token's jti in bytes.
+const maxTokenID = 255
+
+// Check returns an error if the revocation is of nothing, or of more than one kind.
+func (r Revocation) Check() error {
+	switch {
+	case r.TokenID != "" && (r.Issuer == "" || r.Subject != ""):
+		return errors.New("token_id needs issuer, and no subject: a token's id is unique for its issuer")
+	case len(r.TokenID) > maxTokenID:
+		return fmt.Errorf("token_id has more than %d bytes", maxTokenID)
+	case r.Subject != "" && r.Issuer != "":
+		return errors.New("subject needs no issuer: a principal's subject is unique")
+	case strings.HasPrefix(r.Subject, apiKeySubject):
+		return errors.New("subject is an API key: remove it from its file")
+	case r.TokenID == "" && r.Subject == "" && r.Issuer == "":
+		return errors.New("token_id, subject or issuer is missing")
+	case r.TokenID == "" && r.IssuedBefore.IsZero():
+		return errors.New("issued_before is missing")
+	}
+	return nil
+}
+
+// Revocations is an immutable set of revocations.
+type Revocations struct {
+	tokens            map[tokenID]bool
+	subjects, issuers map[string]int64 // the end of the time of issue, in Unix milliseconds
+	size              int
+}
+
+// tokenID identifies a token.
+type tokenID struct{ issuer, id string }
+
+// NewRevocations returns the set of the revocations that have not expired.
+func NewRevocations(list []Revocation) (*Revocations, error) {
+	if len(list) > MaxRevocations {
+		return nil, fmt.Errorf(
+			"auth: more than %d revocations: revoke all tokens of their issuer in place of single ones", MaxRevocations,
+		)
+	}
+	set := &Revocations{tokens: map[tokenID]bool{}, subjects: map[string]int64{}, issuers: map[string]int64{}}
+	now := time.Now()
+	for i, r := range list {
+		if err := r.Check(); err != nil {
+			return nil, fmt.Errorf("auth: revocation %d: %w", i+1, err)
+		}
+		before := r.IssuedBefore.UnixMilli()
+		switch {
+		case !r.Expires.IsZero() && now.After(r.Expires):
+			continue
+		case r.TokenID != "":
+			set.tokens[tokenID{r.Issuer, r.TokenID}] = true
+		case r.Subject != "":
+			set.subjects[r.Subject] = max(before, set.subjects[r.Subject])
+		default:
+			set.issuers[r.Issuer] = max(before, set.issuers[r.Issuer])
+		}
+		set.size++
+	}
+	return set, nil
+}
+
+// covers reports whether the principal's token is revoked.
+func (s *Revocations) covers(p *Principal) bool {
+	if s.tokens[tokenID{p.issuer.Issuer, p.tokenID}] {
+		return true
+	}
+	return p.issued < s.subjects[p.Subject] || p.issued < s.issuers[p.issuer.Issuer]
+}
+
+// Sources of revocations.
+const (
+	// RevocationsFile is the file of the settings.
+	RevocationsFile = "file"
+	// RevocationsPlatform is control.
+	RevocationsPlatform = "platform"
+)
+
+// revoked holds the revocations of all sources.
+type revoked struct {
+	mu      sync.Mutex
+	sources map[string]*Revocations
+	away    map[string]time.Time // sources that cannot be read, and since when
+	current atomic.Pointer[[]*Revocations]
+}
+
+// set replaces a source's revocations.
+func (r *revoked) set(source string, set *Revocations) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sources[source] = set
+	delete(r.away, source)
+	var all []*Revocations
+	for _, set := range r.sources {
+		if set.size > 0 {
+			all = append(all, set)
+		}
+	}
+	r.current.Store(&all)
+}
+
+// covers reports whether the principal's token is revoked.
+func (r *revoked) covers(p *Principal) bool {
+	all := r.current.Load()
+	return all != nil && p.issuer != nil &&
+		slices.ContainsFunc(*all, func(set *Revocations) bool { return set.covers(p) })
+}
+
+// SetRevocations replaces the revocations of a source, whose state is then known.
+func (v *Verifier) SetRevocations(source string, set *Revocations) { v.revoked.set(source, set) }
+
+// RevocationsAway reports that the revocations of a source cannot be read: the known ones apply.
+func (v *Verifier) RevocationsAway(source string) {
+	v.revoked.mu.Lock()
+	defer v.revoked.mu.Unlock()
+	if _, known := v.revoked.away[source]; !known {
+		v.revoked.away[source] = time.Now()
+	}
+}
+
+// DegradedRevocations returns a reason for each source of revocations that cannot be read.
+func (v *Verifier) DegradedRevocations() map[string]string {
+	v.revoked.mu.Lock()
+	defer v.revoked.mu.Unlock()
+	out := map[string]string{}
+	for source, since := range v.revoked.away {
+		out[source] = fmt.Sprintf("revocations of tokens are not received since %s: those known then apply",
+			since.UTC().Format(time.RFC3339))
+	}
+	return out
+}
+
+// RevocationList follows a YAML list of revocations.
+type RevocationList struct {
+	document document
+	current  *Revocations
+	valid    bool // the text in use is the one of current
+}
+
+// OpenRevocations reads a list of revocations; it returns an error if they are invalid.
+func OpenRevocations(ctx context.Context, source Source) (*RevocationList, error) {
+	l := &RevocationList{document: document{source: source, what: "revocations"}}
+	return l, l.document.open(ctx, l.use)
+}
+
+// Run reloads the list until ctx ends. It calls changed with the set after every change and when a
+// failure has ended, and report
+// after failures: the former set then stays in use.
+func (l *RevocationList) Run(ctx context.Context, changed func(*Revocations), report func(error)) {
+	l.document.recovered = func() {
+		if l.valid {
+			changed(l.current)
+		}
+	}
+	l.document.follow(ctx, l.use, func() { changed(l.current) }, report)
+}
+
+func (l *RevocationList) use(text []byte) error {
+	l.valid = false
+	var list []Revocation
+	if err := yaml.Unmarshal(text, &list); err != nil {
+		return fmt.Errorf("auth: revocations: %w", err)
+	}
+	set, err := NewRevocations(list)
+	if err == nil {
+		l.current, l.valid = set, true
+	}
+	return err
+}
