@@ -70,7 +70,7 @@ func NewChannel(address string, config channels.Config) *Channel {
 			grpc.ForceCodecV2(codec{}),
 			grpc.MaxCallRecvMsgSize(config.MaxMessageBytes),
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
-			experimental.AcceptCompressors(none{}.Name()),
+			experimental.AcceptCompressors(noneName),
 		),
 	)
 	return c
@@ -106,7 +106,11 @@ func (c *Channel) Answered() time.Time {
 // [experimental.AcceptCompressors] offers all that the process has registered.
 type none struct{}
 
-var _ = func() struct{} { encoding.RegisterCompressor(none{}); return struct{}{} }()
+// noneName is its name. It is registered before anything runs, as grpc-go requires.
+var noneName = func() string {
+	encoding.RegisterCompressor(none{})
+	return none{}.Name()
+}()
 
 // Name implements [encoding.Compressor].
 func (none) Name() string { return "headgate-none" }

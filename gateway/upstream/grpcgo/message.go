@@ -46,8 +46,8 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	bytes, err := message.memory.Take(data.Len())
 	if err != nil {
-		message.err = err // grpc-go would make it a text
-		return nil
+		message.err = err
+		return nil //nolint:nilerr // message has it: grpc-go would make it a text
 	}
 	data.CopyTo(*bytes)
 	message.buffer = message.memory.Buffer(bytes)

@@ -73,6 +73,7 @@ func (c *Channel) Open(ctx context.Context, request channels.Request) (*Stream, 
 	outgoing := metadata.NewOutgoingContext(context.WithValue(callee, streamKey{}, s), requestMetadata(request.Fields))
 	outgoing, s.cancel = context.WithCancel(outgoing)
 	var err error
+	//nolint:contextcheck // it derives from ctx
 	if s.grpc, err = c.conn.NewStream(outgoing, description, request.Path); err != nil {
 		s.cancel()
 		return nil, s.explain(ctx, err)
