@@ -32,9 +32,8 @@ func TestHistory_HasEachCallOnceAndGapsWhereNothingWasReported(t *testing.T) {
 		one, two traffic.Recorder
 		h        traffic.History
 	)
-	now := start
 	for second := range 60 {
-		now = start.Add(time.Duration(second) * time.Second)
+		now := start.Add(time.Duration(second) * time.Second)
 		if second < 30 {
 			one.Observe(traffic.Call{
 				Tenant:  "acme",
@@ -54,7 +53,7 @@ func TestHistory_HasEachCallOnceAndGapsWhereNothingWasReported(t *testing.T) {
 		announced(t, &h, "one", &one, now)
 		announced(t, &h, "two", &two, now)
 	}
-	now = start.Add(time.Minute)
+	now := start.Add(time.Minute)
 	announced(t, &h, "one", &one, now)
 	announced(t, &h, "two", &two, now)
 	points := h.Points(traffic.Selection{}, time.Time{}, now)
@@ -147,7 +146,7 @@ func TestHistory_RejectsWindowsOfOtherTimesAndForms(t *testing.T) {
 		{End: start.Unix(), Seconds: 7},
 		{},
 	} {
-		window.Counts.Calls = 1
+		window.Calls = 1
 		h.Add("one", []traffic.Window{window}, start)
 	}
 	odd := traffic.Window{

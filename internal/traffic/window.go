@@ -9,10 +9,12 @@ import (
 )
 
 const (
-	// Short and Long are the lengths of windows, and Shorts and Longs the number that is retained of each: an hour, and
-	// a day.
-	Short, Long   = 15 * time.Second, 5 * time.Minute
-	Shorts, Longs = 240, 288
+	// Short is the length of short windows, and Shorts the number of them that is retained: an hour.
+	Short  = 15 * time.Second
+	Shorts = 240
+	// Long is the length of long windows, and Longs the number of them that is retained: a day.
+	Long  = 5 * time.Minute
+	Longs = 288
 	// announcedTenants bounds the tenants of an announced window, and maxTenants the tenants that are counted in one.
 	announcedTenants, maxTenants = 16, 512
 	// firstStep is the least duration that is distinguished, step the factor between two, and steps their number: up to
@@ -130,7 +132,7 @@ func most(tenants map[string]Counts, n int) map[string]Counts {
 
 // merge adds other's calls to the window. It holds maxTenants tenants at most.
 func (w *Window) merge(other *Window) {
-	w.Counts.add(&other.Counts)
+	w.add(&other.Counts)
 	for name, counts := range other.Tenants {
 		sum, known := w.Tenants[name]
 		if !known && len(w.Tenants) >= maxTenants {

@@ -86,7 +86,7 @@ func (s *Service) measure(ctx context.Context) gauge {
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	if stream, err := s.js.Stream(ctx, streams.DeadLetters); err == nil {
-		letters := int64(min(stream.CachedInfo().State.Msgs, 1<<62)) //nolint:gosec // bounded
+		letters := int64(min(stream.CachedInfo().State.Msgs, 1<<62))
 		out.deadLetters = &letters
 	}
 	return out

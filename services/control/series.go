@@ -80,7 +80,7 @@ func (s *Service) points(selected traffic.Selection, now time.Time) ([]*controlv
 		}
 		out = append(out, message)
 	}
-	return out, int32(length / time.Second) //nolint:gosec // of the two lengths
+	return out, int32(length / time.Second)
 }
 
 // seriesPoint returns the values of a window of a length.

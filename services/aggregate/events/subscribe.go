@@ -52,6 +52,7 @@ func (s *Service) subscribe(
 		options.Accept = func(aggregateType string) bool { return aggregateType == name }
 	}
 	client := newSubscriber(after, req.GetEventTypes())
+	//nolint:contextcheck // the tail that streams share ends with Run, not with one of them
 	subscription, leave, err := s.feed.subscribe(tenant, client, options)
 	if err != nil {
 		return err
