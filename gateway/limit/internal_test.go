@@ -2,6 +2,7 @@ package limit
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -210,8 +211,11 @@ func TestNewCallers_BoundsFollowFromShares(t *testing.T) {
 		if limit := b.promptRejections.Limit(); limit != rate.Limit(bounds.rate)/10 {
 			t.Errorf("%v prompt rejections per second at a rate of %v", limit, bounds.rate)
 		}
-		bounds.rate = 50
+		bounds.rate, bounds.burst = 50, 70
 		b.setBounds(bounds)
+		if *b.bounds.Load() != bounds || b.limiter.Limit() != 50 || b.limiter.Burst() != 70 {
+			t.Errorf("%v calls per second with a burst of %d, want 50 and 70", b.limiter.Limit(), b.limiter.Burst())
+		}
 	}
 	for _, bad := range []Capacity{
 		{Calls: 0, Streams: 1, Bytes: 1}, {Calls: 1, Streams: 0, Bytes: 1}, {Calls: 1, Streams: 1, Bytes: 0},
@@ -251,4 +255,18 @@ func TestBounds_DelaysOfRejectionsHaveJitter(t *testing.T) {
 			t.Errorf("delays from %v to %v, want 50 to 150 ms", lowest, highest)
 		}
 	})
+}
+
+// The nodes' buckets restart when there are too many, all together and not again with the next node.
+func TestRetries_BucketsRestartOnce(t *testing.T) {
+	retries := NewRetries()
+	for n := range trackedEndpoints + 1 {
+		retries.Call(fmt.Sprint("node-", n))
+	}
+	for retries.Retry("failing") {
+	}
+	retries.Call("new")
+	if retries.Retry("failing") {
+		t.Error("a new node renews the budget of another")
+	}
 }

@@ -5,30 +5,29 @@
 //
 //	go run ./mutation -time 5m ../gateway/breaker ../gateway/limit
 //
-// It ends after the given time; mutants are tried in random order, so that a short run samples all of a package. It
-// exits with 1 if a mutant survives that the file of known survivors does not list.
+// A run ends after the given time per package; mutants are tried in random order, so that a short run samples all of a
+// package. The next run continues: it begins with the survivors of the last one and leaves out what was killed, until
+// -fresh. It exits with 1 if a mutant survives that the file of known survivors does not list.
+//
+// Most mutants are switches in one binary, which is linked once; the others (arithmetic, constants, minimum, maximum)
+// need a binary each.
 package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 )
 
 func main() {
-	budget := flag.Duration("time", 10*time.Minute, "time for all packages")
+	budget := flag.Duration("time", 5*time.Minute, "time per package")
 	only := flag.String("file", "", "regular expression of the files to change")
 	skip := flag.String("skip", `\b[lL]og\b|\.Msg\(|\.Inc\(\)|\.Observe\(|\.WithLabelValues\(|MustRegister|panic\(`,
 		"regular expression of source lines to leave out")
@@ -37,197 +36,98 @@ func main() {
 		"file with a known survivor per line, as this command prints them, and its reason")
 	short := flag.Bool("short", false, "run the tests with -short")
 	run := flag.String("run", "", "run these tests alone")
+	fresh := flag.Bool("fresh", false, "forget the outcomes of earlier runs")
+	state := flag.String("state", "", "directory of the outcomes (default: in the user's cache)")
 	flag.Parse()
-	ctx, cancel := context.WithTimeout(context.Background(), *budget)
-	defer cancel()
-	r := runner{
+	c := config{
 		only:  regexp.MustCompile(*only),
 		skip:  regexp.MustCompile(*skip),
 		seed:  *seed,
 		short: *short,
 		run:   *run,
+		fresh: *fresh,
+		state: *state,
 	}
-	if err := r.readKnown(*known); err != nil {
+	worst, err := c.all(*budget, *known, flag.Args())
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	for _, dir := range flag.Args() {
-		if err := r.mutate(ctx, dir); err != nil {
-			fmt.Fprintln(os.Stderr, dir+":", err)
-			os.Exit(2)
-		}
-	}
-	fmt.Printf("%d mutants killed, %d survived (%d of them known), %d did not compile, %d not tried for lack of time\n",
-		r.killed, r.survived, r.expected, r.invalid, r.left)
-	if r.survived > r.expected {
-		os.Exit(1)
-	}
+	os.Exit(worst)
 }
 
-// runner tries mutants and counts how they end.
-type runner struct {
+// config says what is changed and which tests run.
+type config struct {
 	only, skip *regexp.Regexp
 	seed       uint64
 	short      bool
 	run        string
+	fresh      bool
+	state      string
 	known      map[string]bool
-
-	killed, survived, expected, invalid, left int
 }
 
-// readKnown reads the known survivors: lines that begin with "- `file: change`".
-func (r *runner) readKnown(path string) error {
-	r.known = map[string]bool{}
+// all tries the mutants of packages, prints a table, and returns 1 if a mutant survives that is not known.
+func (c config) all(budget time.Duration, known string, dirs []string) (int, error) {
+	var err error
+	if c.known, err = readKnown(known); err != nil {
+		return 0, err
+	}
+	if c.state == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return 0, err
+		}
+		c.state = filepath.Join(cache, "headgate-mutation")
+	}
+	worst, rows := 0, []string{
+		"| package | mutants | killed | survived | known | not tried |", "|---|---|---|---|---|---|",
+	}
+	for _, dir := range dirs {
+		p, err := c.open(dir)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", dir, err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), budget)
+		err = p.mutate(ctx)
+		cancel()
+		if err := errors.Join(err, p.close()); err != nil {
+			return 0, fmt.Errorf("%s: %w", dir, err)
+		}
+		n := p.count()
+		if n.survived > n.known {
+			worst = 1
+		}
+		rows = append(
+			rows,
+			fmt.Sprintf("| %s | %d | %d | %d | %d | %d |", p.name, len(p.mutants), n.killed, n.survived, n.known,
+				n.left),
+		)
+	}
+	fmt.Println(strings.Join(rows, "\n"))
+	return worst, nil
+}
+
+// readKnown reads the known survivors: lines that begin with "- `package/file.go function: change`".
+func readKnown(path string) (map[string]bool, error) {
+	known := map[string]bool{}
 	if path == "" {
-		return nil
+		return known, nil
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer file.Close()
-	for scanner := bufio.NewScanner(file); scanner.Scan(); {
-		if _, rest, ok := strings.Cut(scanner.Text(), "- `"); ok {
-			name, _, _ := strings.Cut(rest, "`")
-			r.known[name] = true
-		}
-	}
-	return nil
-}
-
-// mutate tries the mutants of the package in a directory.
-func (r *runner) mutate(ctx context.Context, dir string) error {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
-	work, err := os.MkdirTemp("", "mutation")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	began := time.Now()
-	profile := filepath.Join(work, "cover")
-	if out, err := r.test(ctx, dir, "-coverprofile="+profile); err != nil {
-		return fmt.Errorf("the tests fail without a change: %w\n%s", err, out)
-	}
-	took := time.Since(began)
-	covered, err := coverage(profile)
-	if err != nil {
-		return err
-	}
-	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
-	if err != nil {
-		return err
-	}
-	var all []mutant
-	for _, path := range paths {
-		if strings.HasSuffix(path, "_test.go") || !r.only.MatchString(path) {
-			continue
-		}
-		found, err := mutants(path)
-		if err != nil {
-			return err
-		}
-		for _, m := range found {
-			if (m.constant || covered.has(path, m.line)) && !r.skip.MatchString(m.source) {
-				all = append(all, m)
+	scanner := bufio.NewScanner(file)
+	for scanner.Scan() {
+		for rest, ok := scanner.Text(), strings.HasPrefix(scanner.Text(), "- `"); ok; {
+			var name string
+			if _, rest, ok = strings.Cut(rest, "`"); ok {
+				name, rest, _ = strings.Cut(rest, "`")
+				known[name] = true
 			}
 		}
 	}
-	random := rand.New(rand.NewPCG(r.seed, 1))
-	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	fmt.Printf("%s: %d mutants, tests take %v\n", dir, len(all), took.Round(100*time.Millisecond))
-	for i, m := range all {
-		if err := r.try(ctx, dir, work, took, m); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			r.left += len(all) - i
-			return nil
-		}
-	}
-	return nil
-}
-
-// try runs the tests over one mutant.
-func (r *runner) try(ctx context.Context, dir, work string, took time.Duration, m mutant) error {
-	changed, overlay := filepath.Join(work, "mutant.go"), filepath.Join(work, "overlay.json")
-	if err := os.WriteFile(changed, m.text, 0o600); err != nil {
-		return err
-	}
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {m.path: changed}})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
-		return err
-	}
-	out, err := r.test(ctx, dir, "-overlay="+overlay, "-failfast",
-		fmt.Sprintf("-timeout=%v", max(10*time.Second, 3*took)))
-	switch {
-	case ctx.Err() != nil:
-	case err == nil:
-		r.survived++
-		name := filepath.Base(dir) + "/" + m.String()
-		note := ""
-		if r.known[name] {
-			r.expected++
-			note = " (known)"
-		}
-		fmt.Printf("survived%s: %s:%d: %s\n", note, m.path, m.line, name)
-	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
-		r.invalid++
-	default:
-		r.killed++
-	}
-	return nil
-}
-
-func (r *runner) test(ctx context.Context, dir string, flags ...string) ([]byte, error) {
-	args := append([]string{"test", "-vet=off", "-count=1"}, flags...)
-	if r.short {
-		args = append(args, "-short")
-	}
-	if r.run != "" {
-		args = append(args, "-run", r.run)
-	}
-	command := exec.CommandContext(ctx, "go", append(args, ".")...)
-	command.Dir = dir
-	return command.CombinedOutput()
-}
-
-// blocks are the covered lines of files, by their base names.
-type blocks map[string]map[int]bool
-
-func (b blocks) has(path string, line int) bool { return b[filepath.Base(path)][line] }
-
-// coverage reads a profile of covered statements.
-func coverage(path string) (blocks, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	covered := blocks{}
-	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n")[1:] {
-		// PATH:LINE.COLUMN,LINE.COLUMN STATEMENTS COUNT
-		file, rest, _ := strings.Cut(line, ":")
-		fields := strings.FieldsFunc(rest, func(c rune) bool { return strings.ContainsRune(",. ", c) })
-		if len(fields) != 6 {
-			return nil, errors.New("the coverage profile has the line " + strconv.Quote(line))
-		}
-		from, _ := strconv.Atoi(fields[0])
-		to, _ := strconv.Atoi(fields[2])
-		if fields[5] == "0" {
-			continue
-		}
-		name := filepath.Base(file)
-		if covered[name] == nil {
-			covered[name] = map[int]bool{}
-		}
-		for n := from; n <= to; n++ {
-			covered[name][n] = true
-		}
-	}
-	return covered, nil
+	return known, scanner.Err()
 }
