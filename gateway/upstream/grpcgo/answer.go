@@ -37,6 +37,7 @@ func (o observer) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	switch event.(type) {
 	case *stats.Begin: // of each attempt
 		s.sent.Store(false)
+		s.received.Store(false)
 		return
 	case *stats.OutHeader:
 		s.sent.Store(true)
@@ -93,6 +94,8 @@ func (s *Stream) explain(ctx context.Context, err error) error {
 		return &channels.BrokenError{Malformed: true, Cause: channels.ErrCompressed}
 	case verdict.Code() == codes.DeadlineExceeded:
 		return context.DeadlineExceeded // the peer's has passed
+	case errors.Is(err, io.EOF): // of an attempt that has ended before its request was sent
+		return &channels.BrokenError{Cause: io.ErrUnexpectedEOF}
 	case !s.sent.Load():
 		if failure := s.channel.failure.Load(); failure != nil {
 			err = *failure

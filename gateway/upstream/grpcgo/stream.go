@@ -147,7 +147,7 @@ func (s *Stream) next(ctx context.Context) (mem.Buffer, error) {
 		s.err = message.err
 		return nil, s.err
 	}
-	if !errors.Is(err, io.EOF) {
+	if !errors.Is(err, io.EOF) || !s.received.Load() {
 		if why := s.explain(ctx, err); why != nil {
 			s.err = why
 			return nil, s.err
