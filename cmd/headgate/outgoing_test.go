@@ -71,7 +71,8 @@ var outgoing = map[string]struct{ carries, shown string }{
 		"contextkit.TestNewClient_CallWithoutContextFails"},
 	"contextkit.roundTripper.RoundTrip http.RoundTrip": {
 		"it injects the contract or fails the request", "contextkit.TestNewClient_CallWithoutContextFails"},
-	"auth.URL http.Do": {
+	"auth.newClient net.DialContext": {"", ""},
+	"auth.fetch http.Do": {
 		"the client's transport is contextkit.HTTPTransport, under the platform's context",
 		"gateway/auth.TestKeyRing_RotatesWithoutRestart"},
 	"node.AcceptLoss http.Do": {
