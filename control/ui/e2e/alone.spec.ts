@@ -3,7 +3,7 @@ import type { AddressInfo } from "node:net";
 import { expect, test, type Page } from "@playwright/test";
 import { accessible, clicks, gateway, look, operator, platformProcess, post, signIn, url } from "./console";
 
-// These tests stop the platform, drain its runner or change its model: they have a platform of their own.
+// These tests stop the platform, drain its runner or change its model: they have a separate platform.
 
 test("A silent platform is said within seconds on every screen, and greys what is shown", async ({ page }) => {
   await signIn(page, "/fleet");

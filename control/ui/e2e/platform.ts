@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 /**
  * Starts the whole platform twice, on ports that the system chooses, and gives each some history: one for
- * tests that run beside others, one for those that stop it or change what all share.
+ * tests that run beside others, one for tests that stop it or change what all share.
  */
 export default async function setup(): Promise<() => Promise<void>> {
   const dir = mkdtempSync(join(tmpdir(), "headgate-ui-"));

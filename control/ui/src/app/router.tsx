@@ -40,7 +40,7 @@ function moved<P extends string>(path: P, to: "/moves" | "/access") {
 const routes = [
   screen("/fleet", () => import("../fleet/fleet"), "Fleet"),
   screen("/tenants", () => import("../tenants/tenants"), "Tenants", ({ search: { open } }) => {
-    // An address of before: the detail is a page of its own.
+    // An address of before: the detail is a separate page.
     if (open) throw redirect({ to: "/tenants/detail", search: { tenant: open } });
   }),
   screen("/tenants/detail", () => import("../tenants/tenant"), "Tenant"),

@@ -21,7 +21,7 @@ import { useTypes } from "./types";
 const hour = 3_600_000;
 const ranges: Record<string, number> = { "15m": hour / 4, "1h": hour, "24h": 24 * hour, "7d": 7 * 24 * hour };
 
-/** A tenant's journal, the newest events first, and each event as it is appended. */
+/** A tenant's journal, the newest events first, and each new event. */
 export function Events() {
   const tenant = useTenant();
   const [get, set] = useUrl();

@@ -62,7 +62,7 @@ export function message(body: string | undefined, values: Record<string, string>
   try {
     fields = JSON.parse(body ?? "{}");
   } catch {
-    // It is shown as it is typed.
+    // A body that is no JSON is left out.
   }
   const named = Object.entries(values).filter(([, value]) => value !== "");
   return JSON.stringify({ ...(typeof fields === "object" ? fields : {}), ...Object.fromEntries(named.map(([name, value]) => [name.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase()), value])) });

@@ -16,7 +16,7 @@ export function NoNode({ id, onClose }: { id: string; onClose: () => void }) {
   return (
     <Drawer title={id} label={`Node ${id}`} badge={<Badge tone="muted">not in the fleet</Badge>} onClose={onClose}>
       <p>
-        No node has the name <code>{id}</code> now. A node that is stopped in order deregisters and leaves the list at once; a lost one stays for a day, or until another of its kind takes its place.
+        No node has the name <code>{id}</code> now. A node that is stopped in order deregisters and leaves the list immediately; a lost one stays for a day, or until another of its kind takes its place.
       </p>
       <p>
         <Link to="/audit" search={{ procedure: "Drain" }}>

@@ -19,5 +19,5 @@ it.each([
 it("without a limit there is no bar", () => {
   render(<Meter name="Events" used={10} limit={0} show={String} />);
   expect(screen.queryByRole("meter")).toBeNull();
-  expect(screen.getByText("no limit of its own")).toBeTruthy();
+  expect(screen.getByText("default limit")).toBeTruthy();
 });

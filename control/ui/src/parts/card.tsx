@@ -1,6 +1,6 @@
 import type { ReactNode } from "react";
 
-/** A part of a page with a title of its own, and what leads on from it. */
+/** A titled part of a page, and what leads on from it. */
 export function Card({ title, more, children, wide = false }: { title: string; more?: ReactNode; children: ReactNode; wide?: boolean }) {
   return (
     <section aria-label={title} className={`panel flex min-w-0 flex-col gap-3 ${wide ? "lg:col-span-2" : ""}`}>
@@ -53,7 +53,7 @@ export function Meter({ name, used, limit, show }: { name: string; used: number;
       <div className="flex items-baseline gap-2">
         <span className="text-muted flex-1">{name}</span>
         <span>
-          {show(used)} {limit > 0 ? <span className="text-muted">of {show(limit)}</span> : <span className="text-muted">no limit of its own</span>}
+          {show(used)} {limit > 0 ? <span className="text-muted">of {show(limit)}</span> : <span className="text-muted">default limit</span>}
         </span>
         {limit > 0 ? <span className={`w-12 text-right text-sm ${part >= 1 ? "text-bad" : part >= near ? "text-warn" : "text-muted"}`}>{Math.floor(part * 100)} %</span> : null}
       </div>

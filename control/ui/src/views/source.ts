@@ -1,6 +1,6 @@
 /**
  * The column of a view that names an aggregate, and the aggregate's type: TYPE_id of a type of the model, else
- * the first text, whose type is looked for ("").
+ * the first text, whose type is searched ("").
  */
 export function aggregateColumn(columns: readonly { name: string; type: string }[], types: readonly string[]): { column: string; type: string } | undefined {
   for (const { name } of columns) {
