@@ -90,7 +90,7 @@ func FuzzParseTraceparent(f *testing.F) {
 	})
 }
 
-// Each half of each digit pair is checked, and the trace id of a header of its own as well.
+// Each half of each digit pair is checked, and so is a trace id in a separate header.
 func TestParseTraceID_IsLowerCaseHexadecimal(t *testing.T) {
 	good := strings.Repeat("0af7", 8)
 	if id, ok := contextkit.ParseTraceID(good); !ok || id.String() != good {

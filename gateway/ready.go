@@ -100,7 +100,8 @@ func (g *Gateway) degraded(ctx context.Context, tenant contextkit.TenantID) map[
 }
 
 // degradedParts returns what /ready shows as degraded: the kinds of nodes whose calls are rejected,
-// the issuers and sources of revocations that cannot be read, and the other parts of the platform (see Config.Degraded).
+// the issuers and sources of revocations that cannot be read, and the other parts of the platform (see
+// Config.Degraded).
 func (g *Gateway) degradedParts(ctx context.Context, tenant contextkit.TenantID) map[string]string {
 	parts := map[string]string{}
 	if g.config.Degraded != nil {

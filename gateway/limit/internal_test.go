@@ -35,7 +35,7 @@ func newCallers(t *testing.T, shared *Shared, share, together float64) *Budgets[
 }
 
 // A budget is pinned as long as a use is charged to it: a use that is refused or moved leaves no pin, which would keep
-// the budget in its table for ever.
+// the budget in its table indefinitely.
 func TestUse_RefusedOrMovedLeavesNoPin(t *testing.T) {
 	pins := func(b *Budgets[string], key string, want int64) {
 		t.Helper()

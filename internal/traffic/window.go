@@ -9,11 +9,13 @@ import (
 )
 
 const (
-	// Short is the length of short windows, and Shorts the number of them that is retained: an hour.
-	Short  = 15 * time.Second
+	// Short is the length of short windows.
+	Short = 15 * time.Second
+	// Shorts is the number of short windows that are retained: an hour.
 	Shorts = 240
-	// Long is the length of long windows, and Longs the number of them that is retained: a day.
-	Long  = 5 * time.Minute
+	// Long is the length of long windows.
+	Long = 5 * time.Minute
+	// Longs is the number of long windows that are retained: a day.
 	Longs = 288
 	// announcedTenants bounds the tenants of an announced window, and maxTenants the tenants that are counted in one.
 	announcedTenants, maxTenants = 16, 512

@@ -190,7 +190,9 @@ func (s *Service) giveUp(
 		case err != nil:
 			return err
 		case i.State == stateFailed, !i.State.ended() && i.Attempts != nil && i.Attempts.Stuck:
-			i.cancel(reason)
+			if err := i.cancel(reason); err != nil {
+				return err
+			}
 			if err := s.instances.save(ctx, i); err != nil {
 				return err
 			}

@@ -187,7 +187,7 @@ func (p *pack) find(profile string) ([]*mutant, error) {
 }
 
 // build compiles one binary with the mutants that can be switched. A mutant that does not compile as a switch gets a
-// binary of its own.
+// separate binary.
 func (p *pack) build(ctx context.Context, all []*mutant) error {
 	for i, m := range all {
 		m.number = i + 1
