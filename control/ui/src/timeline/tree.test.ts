@@ -26,6 +26,16 @@ describe("spans", () => {
     expect(nest(spans).map(({ depth, index }) => `${depth}:${index}`)).toEqual(["0:0", "1:1", "2:2", "3:3", "3:4", "4:5", "3:6", "4:7", "5:8"]);
   });
 
+  it("of a call are below the step whose time covers it, though starts are rounded and steps follow each other", () => {
+    const nested = nest([
+      span("step", 100, 2, { requestId: "r" }),
+      span("step", 102.4, 1.6, { requestId: "r" }),
+      span("call", 100.2, 1.7, { requestId: "r" }),
+      span("call", 102.1, 1.8, { requestId: "r" }),
+    ]);
+    expect(nested.map(({ depth, index }) => `${depth}:${index}`)).toEqual(["0:0", "1:2", "0:1", "1:3"]);
+  });
+
   it("that name each other as cause are still shown, once", () => {
     const circle = [span("event", 1, 0, { eventId: "a", requestId: "x", causationId: "b" }), span("event", 2, 0, { eventId: "b", requestId: "y", causationId: "a" })];
     expect(nest(circle)).toHaveLength(2);

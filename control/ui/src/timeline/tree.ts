@@ -26,13 +26,12 @@ export function shortName(span: Span): string {
 
 const started = (span: Span) => (span.started ? timestampMs(span.started) + (span.started.nanos % 1_000_000) / 1e6 : 0);
 
-/** How far a span's start lies outside of another's time. */
+/** How much of a span's time lies outside of another's, at both ends. */
 function distance(parent: Node, child: Node): number {
-  if (child.from < parent.from) return parent.from - child.from;
-  return Math.max(0, child.from - parent.to);
+  return Math.max(0, parent.from - child.from) + Math.max(0, child.to - parent.to);
 }
 
-/** Of several that may have caused a span, the one at the time of which it began; the clocks of nodes differ. */
+/** Of several that may have caused a span, the one whose time covers its own; starts are rounded, and the clocks of nodes differ. */
 function nearest(child: Node, candidates: Node[]): Node | undefined {
   let best: Node | undefined;
   for (const one of candidates) {
