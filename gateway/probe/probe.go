@@ -130,21 +130,20 @@ func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
 	began := time.Now()
 	err := p.client.CallUnary(ctx, checkSpec, &healthv1.HealthCheckRequest{}, &res)
 	switch {
-	case err != nil && upstream.Answered(err):
-		if connect.CodeOf(err) == connect.CodeUnavailable {
-			return notServing, nil
-		}
-		return unknown, nil
-	case err != nil && ctx.Err() != nil && p.nodes.Answered(node.Endpoint).After(began):
-		return answering, nil
-	case err != nil && ctx.Err() != nil && p.late(began):
-		return undecided, nil
-	case err != nil:
-		return "", err
-	case res.GetStatus() != healthv1.HealthCheckResponse_SERVING:
+	case err == nil && res.GetStatus() == healthv1.HealthCheckResponse_SERVING:
+		return serving, nil
+	case err == nil, upstream.Answered(err) && connect.CodeOf(err) == connect.CodeUnavailable:
 		return notServing, nil
+	case upstream.Answered(err):
+		return unknown, nil
+	case ctx.Err() == nil:
+		return "", err
+	case p.nodes.Answered(node.Endpoint).After(began):
+		return answering, nil
+	case p.late(began):
+		return undecided, nil
 	}
-	return serving, nil
+	return "", err
 }
 
 // lateness is the delay after a probe's deadline beyond which its result is ignored: the gateway
