@@ -1,7 +1,9 @@
 package events
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -38,7 +40,16 @@ func (s *Service) ListAggregates(
 	} else {
 		r.From = start
 	}
-	found, err := collect(ctx, s, tenant, r, back, req.GetPageSize(), selection[*aggregatev1.AggregateRef]{
+	room := cmp.Or(req.GetPageSize(), defaultPage) - int32(len(res.GetAggregates()))
+	if room == 0 { // the others begin on the next page
+		first := uint64(1)
+		if back {
+			first = math.MaxUint64
+		}
+		res.NextPageToken, err = s.pageToken(tenant, req, first)
+		return res, err
+	}
+	found, err := collect(ctx, s, tenant, r, back, room, selection[*aggregatev1.AggregateRef]{
 		item: func(m journal.Message) (*aggregatev1.AggregateRef, bool) {
 			_, _, id := m.Names()
 			if id == prefix || !strings.HasPrefix(id, prefix) || !journal.IsFirst(m.Header) {

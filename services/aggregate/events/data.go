@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/headgate/headgate/internal/journal"
 )
 
 const (
@@ -20,6 +22,29 @@ const (
 	// maxExact is the magnitude below which every integer is a double.
 	maxExact = 1 << 53
 )
+
+const (
+	// valueBytes and objectBytes bound the memory of a value of a Struct beside its text, and that of an object's members
+	// in addition.
+	valueBytes, objectBytes = 144, 384
+	// maxWeight bounds the memory of a Struct of maxStruct.
+	maxWeight = 16 * maxStruct
+)
+
+// weightOf bounds from above the memory that a message of the journal takes as an event in a response. A number in
+// JSON, of two bytes with its comma, is fifty times as large as a value of a Struct.
+func weightOf(m journal.Message) int {
+	made := valueBytes
+	for _, b := range m.Data {
+		switch b {
+		case ',', '[':
+			made += valueBytes
+		case '{':
+			made += valueBytes + objectBytes
+		}
+	}
+	return storedBytes + 2*len(m.Data) + min(made, maxWeight)
+}
 
 // structOf returns a JSON object as a Struct, and whether that represents it exactly.
 func structOf(data []byte) (*structpb.Struct, bool) {

@@ -322,18 +322,21 @@ func TestListAggregates_FindsThemByPrefix(t *testing.T) {
 		f.append(t, "acme", id, 1, 2)
 	}
 	f.append(t, "globex", "ada-9", 1, 1)
-	list := func(prefix string, back bool) string {
+	list := func(prefix string, back bool, size int32) string {
 		var out []string
 		req := &aggregatev1.ListAggregatesRequest{
 			AggregateType: "wallet",
 			IdPrefix:      prefix,
-			PageSize:      2,
+			PageSize:      size,
 			NewestFirst:   back,
 		}
 		for {
 			res, err := f.ListAggregates(as(t, "acme"), req)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if len(res.GetAggregates()) > int(size) {
+				t.Errorf("%q: a page of %d has %d aggregates", prefix, size, len(res.GetAggregates()))
 			}
 			for _, a := range res.GetAggregates() {
 				out = append(out, a.GetAggregateId())
@@ -354,8 +357,10 @@ func TestListAggregates_FindsThemByPrefix(t *testing.T) {
 		{"b", false, "bob"},
 		{"eve", false, ""},
 	} {
-		if got := list(c.prefix, c.back); got != c.want {
-			t.Errorf("%q, newest first %v: %q, want %q", c.prefix, c.back, got, c.want)
+		for _, size := range []int32{1, 2} {
+			if got := list(c.prefix, c.back, size); got != c.want {
+				t.Errorf("%q, newest first %v: %q, want %q", c.prefix, c.back, got, c.want)
+			}
 		}
 	}
 }

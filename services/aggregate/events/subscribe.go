@@ -5,8 +5,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/gen/aggregate/gateway/v1/gatewayv1connect"
@@ -133,17 +131,22 @@ func (f *following) send(ctx context.Context, due bool) error {
 		return err
 	}
 	f.caughtUp = caughtUp
-	message := &aggregatev1.SubscribeResponse{Position: f.Positions.Format(f.tenant, upTo), CaughtUp: caughtUp}
+	// The memory is reserved before it is used: the streams of a tenant that wait for others hold stored messages only.
+	weight := 0
 	for _, m := range taken {
-		message.Events = append(message.Events, f.message(f.tenant, m))
+		weight += weightOf(m)
 	}
 	waiting, cancel := context.WithTimeout(ctx, sendWait)
-	release, err := f.Answers.Wait(waiting, f.tenant, proto.Size(message))
+	release, err := f.Answers.Wait(waiting, f.tenant, weight)
 	cancel()
 	if err != nil {
 		return cmp.Or(ctx.Err(), err)
 	}
 	defer release()
+	message := &aggregatev1.SubscribeResponse{Position: f.Positions.Format(f.tenant, upTo), CaughtUp: caughtUp}
+	for _, m := range taken {
+		message.Events = append(message.Events, f.message(f.tenant, m))
+	}
 	began := time.Now()
 	if err := f.stream.Send(message); err != nil {
 		return err

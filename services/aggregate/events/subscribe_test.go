@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/journal"
@@ -125,6 +126,30 @@ func TestSubscribe_SlowClientMissesNothing(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the slow client receives %d events, not those in order", len(got))
+	}
+}
+
+// A number of two bytes is fifty times as large in memory: messages are bounded by that size, not by the stored one.
+func TestSubscribe_MessageIsBoundedInBytes(t *testing.T) {
+	const page = 64 << 10
+	f := start(t, page)
+	large := natstest.Events("ada", 1, 12, "")
+	for n := range large {
+		large[n].Data = []byte(`{"a":[` + strings.TrimSuffix(strings.Repeat("0,", 1000), ",") + `]}`)
+	}
+	if err := f.journal.Append(as(t, "acme"), natstest.Tenant(t, "acme"), 0, large); err != nil {
+		t.Fatal(err)
+	}
+	c := f.subscribe(t, "acme", &aggregatev1.SubscribeRequest{FromBeginning: true})
+	for received := 0; received < len(large); {
+		message, err := c.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := proto.Size(message); size > page {
+			t.Errorf("a message of %d events has %d bytes, want at most %d", len(message.GetEvents()), size, page)
+		}
+		received += len(message.GetEvents())
 	}
 }
 

@@ -120,8 +120,8 @@ func (s *subscriber) attach(sub *tail.Subscription) {
 	s.sub = sub
 }
 
-// take returns queued messages of at most a number of bytes, but one at least, with what is known when they have been
-// sent: the sequence up to which the client then has all messages, and whether it has the messages from before the
+// take returns queued messages whose weights are at most a number of bytes, but one at least, with what is known when
+// they have been sent: the sequence up to which the client then has all messages, and whether it has the messages from before the
 // subscription. behind reports that messages wait that do not fit the queue.
 func (s *subscriber) take(most int) (taken []journal.Message, upTo uint64, caughtUp, behind bool, err error) {
 	delivered := s.sub.Delivered() // what was passed over counts; what was queued before is in the queue
@@ -130,19 +130,17 @@ func (s *subscriber) take(most int) (taken []journal.Message, upTo uint64, caugh
 	if behind = s.full; s.err != nil {
 		return nil, 0, false, behind, s.err
 	}
-	count, bytes := 0, 0
-	for count < len(s.queue) && count < queuedEvents {
-		size := len(s.queue[count].Data) + storedBytes
-		if bytes += size; count > 0 && bytes > most {
+	for count, weight := 0, 0; count < len(s.queue) && count < queuedEvents; count++ {
+		m := s.queue[count]
+		if weight += weightOf(m); count > 0 && weight > most {
 			break
 		}
-		s.bytes -= size
-		count++
+		s.bytes -= len(m.Data) + storedBytes
+		taken = append(taken, m)
 	}
-	taken = slices.Clone(s.queue[:count])
-	s.queue = slices.Delete(s.queue, 0, count)
+	s.queue = slices.Delete(s.queue, 0, len(taken))
 	if len(s.queue) > 0 {
-		upTo = taken[count-1].Sequence
+		upTo = taken[len(taken)-1].Sequence
 		s.wake()
 	} else {
 		upTo = max(s.last, delivered)
