@@ -62,15 +62,15 @@ func TestDirect_RecordsArePerPeerBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := NewDirect(nil, zerolog.Nop())
 		for range 10_000 {
-			d.Record(contextkit.RequestContext{}, streams.AccountPlatform,
+			d.Record(contextkit.RequestContext{}, streams.AccountPlatform, DirectRead,
 				Record{Principal: "spiffe://example.com/role/projection"})
 		}
-		d.Record(contextkit.RequestContext{}, streams.AccountPlatform, Record{Client: "192.0.2.1"})
+		d.Record(contextkit.RequestContext{}, streams.AccountPlatform, DirectRead, Record{Client: "192.0.2.1"})
 		if got := d.out.queue.Stats().Items; got != callerBurst+1 {
 			t.Errorf("%d records are queued, want %d of one peer and 1 of the other", got, callerBurst)
 		}
 		time.Sleep(time.Second)
-		d.Record(contextkit.RequestContext{}, streams.AccountPlatform,
+		d.Record(contextkit.RequestContext{}, streams.AccountPlatform, DirectRead,
 			Record{Principal: "spiffe://example.com/role/projection"})
 		last := ""
 		for item, ok := d.out.queue.TryTake(); ok; item, ok = d.out.queue.TryTake() {
@@ -80,6 +80,23 @@ func TestDirect_RecordsArePerPeerBounded(t *testing.T) {
 		}
 		if want := fmt.Sprint(10_000 - callerBurst); last != want {
 			t.Errorf("%s records are counted as suppressed, want %s", last, want)
+		}
+	})
+}
+
+// A peer whose denials and reads exceed their rates has its changes recorded.
+func TestDirect_DenialsAndReadsSuppressNoChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDirect(nil, zerolog.Nop())
+		for range 2 * callerBurst {
+			for _, kind := range []DirectKind{DirectDenial, DirectRead} {
+				d.Record(contextkit.RequestContext{}, streams.AccountPlatform, kind, Record{Client: "192.0.2.1"})
+			}
+		}
+		before := d.out.queue.Stats().Items
+		d.Record(contextkit.RequestContext{}, streams.AccountPlatform, DirectChange, Record{Client: "192.0.2.1"})
+		if got := d.out.queue.Stats().Items; before != 2*callerBurst || got != before+1 {
+			t.Errorf("%d records, and %d with that of a change", before, got)
 		}
 	})
 }

@@ -15,12 +15,24 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
+// DirectKind is a kind of direct call. Each kind has separate rates, so that denials and reads, which are cheap to
+// make, suppress no record of a change.
+type DirectKind int
+
+// Kinds of direct calls.
+const (
+	DirectDenial DirectKind = iota
+	DirectRead
+	DirectChange
+	directKinds
+)
+
 // Direct publishes the audit records of a node: calls that reached it without passing a gateway. Its queue
-// and its bounds per peer are those of denials. It is safe for concurrent use.
+// and its bounds per peer and kind are those of denials. It is safe for concurrent use.
 type Direct struct {
 	log        zerolog.Logger
 	out        *outbox
-	peers      *callers
+	peers      [directKinds]*callers
 	suppressed prometheus.Counter
 	collectors []prometheus.Collector
 }
@@ -33,7 +45,7 @@ func NewDirect(js jetstream.JetStream, log zerolog.Logger) *Direct {
 	return &Direct{
 		log:        log,
 		out:        out,
-		peers:      newCallers(1),
+		peers:      [...]*callers{newCallers(1), newCallers(1), newCallers(1)},
 		suppressed: counters.suppressed,
 		collectors: append(counters.collectors(), states{out}),
 	}
@@ -42,15 +54,20 @@ func NewDirect(js jetstream.JetStream, log zerolog.Logger) *Direct {
 // Collectors returns the recorder's metrics.
 func (d *Direct) Collectors() []prometheus.Collector { return d.collectors }
 
-// Record records a call under an account, unless its peer exceeds the rate: the peer's next record has the
-// number of suppressed ones. A peer is identified by the record's principal, or by its client without one.
-// The records of all peers of the node have one bound per second.
-func (d *Direct) Record(rc contextkit.RequestContext, account streams.Account, record Record) {
+// Record records a call under an account, unless its peer exceeds the kind's rate: the peer's next record of the kind
+// has the number of suppressed ones. A peer is identified by the record's principal, or by its client without one.
+// The records of a kind of all peers of the node have one bound per second.
+func (d *Direct) Record(
+	rc contextkit.RequestContext,
+	account streams.Account,
+	kind DirectKind,
+	record Record,
+) {
 	peer := record.Principal
 	if peer == "" {
 		peer = record.Client
 	}
-	caller, ok := d.peers.admit(streams.AccountPlatform, peer, time.Now())
+	caller, ok := d.peers[kind].admit(streams.AccountPlatform, peer, time.Now())
 	if !ok {
 		caller.suppressed.Add(1)
 		d.suppressed.Inc()

@@ -150,6 +150,7 @@ func TestCallers_CertificateOfAnotherRoleIsRejected(t *testing.T) {
 					}).String()
 				}
 				if call.Procedure != "/control.v1.TenantService/SuspendTenant" || call.Principal != principal ||
+					call.ReadOnly ||
 					connect.CodeOf(call.Err) != c.want ||
 					(call.Refusal != nil) != (c.want == connect.CodePermissionDenied) || rpc.HostOf(
 					call.Client,

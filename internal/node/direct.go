@@ -44,5 +44,12 @@ func (d *directCalls) record(rc contextkit.RequestContext, call rpc.Direct) {
 	case !rc.TenantID.IsZero() && d.member.tenants.Serves(rc.TenantID):
 		account = streams.AccountOf(rc.TenantID)
 	}
-	d.recorder.Record(rc, account, record)
+	kind := audit.DirectChange
+	switch {
+	case call.Refusal != nil:
+		kind = audit.DirectDenial
+	case call.ReadOnly:
+		kind = audit.DirectRead
+	}
+	d.recorder.Record(rc, account, kind, record)
 }

@@ -17,6 +17,8 @@ type Direct struct {
 	// Principal names the caller: the SPIFFE id, DNS name or common name of its certificate; "" if it
 	// has none.
 	Principal string
+	// ReadOnly reports that the method has no side effects.
+	ReadOnly bool
 	// Refusal is why the certificate may not call the method; nil: it may.
 	Refusal error
 }
@@ -87,6 +89,7 @@ func reportDirect(
 			Err:       err,
 		}},
 		Principal: nameOf(cert),
+		ReadOnly:  spec.IdempotencyLevel == connect.IdempotencyNoSideEffects,
 		Refusal:   refusal,
 	}
 	call.Server, call.Client = Ends(ctx, info)
