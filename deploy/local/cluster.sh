@@ -102,8 +102,10 @@ for name in $names; do "$dir/start" "$name"; done
 gateway=http://127.0.0.1:$(port 10)
 operator=$("$headgate" token --data "$dir" --subject operator --tenant '*' --ttl 24h \
 	--right fleet.read --right fleet.admin --right audit.read --right runner.admin --right workflow.read \
-	--right query.read --right aggregate.read --right command.submit --right gateway.explain)
-acme=$("$headgate" token --data "$dir" --subject acme-app --tenant acme --ttl 24h --right command.submit --right query.read --right aggregate.read --right workflow.read)
+	--right query.read --right aggregate.read --right events.read --right metrics.read --right command.submit \
+	--right gateway.explain)
+acme=$("$headgate" token --data "$dir" --subject acme-app --tenant acme --ttl 24h \
+	--right command.submit --right query.read --right aggregate.read --right events.read --right workflow.read --right metrics.read)
 until curl -sf "$gateway/v1/control/fleet" -H "authorization: Bearer $operator" | grep -o '"answered":true' | grep -c . | grep -qx 11; do
 	for name in $names; do
 		kill -0 "$(cat "$dir/pids/$name")" 2>/dev/null || { echo "$name has ended:" >&2; tail -5 "$dir/logs/$name.log" >&2; exit 1; }

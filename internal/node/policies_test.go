@@ -1,6 +1,10 @@
 package node
 
 import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -40,16 +44,56 @@ func TestPolicies_OperationsHaveTenantResourceAndReason(t *testing.T) {
 			}
 		}
 	}
+	eachMethod(check)
+	if tenants < 9 || reasons < 9 {
+		t.Errorf("%d operations on tenants and %d with a reason were found", tenants, reasons)
+	}
+}
+
+// eachMethod calls do for each method of every service.
+func eachMethod(do func(protoreflect.MethodDescriptor)) {
 	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
 		for i := range f.Services().Len() {
 			methods := f.Services().Get(i).Methods()
 			for j := range methods.Len() {
-				check(methods.Get(j))
+				do(methods.Get(j))
 			}
 		}
 		return true
 	})
-	if tenants < 9 || reasons < 9 {
-		t.Errorf("%d operations on tenants and %d with a reason were found", tenants, reasons)
+}
+
+// What can be granted is documented, and what is printed for operators to try everything has all of it.
+func TestRights_OfPoliciesAreDocumentedAndPrinted(t *testing.T) {
+	var rights []string
+	eachMethod(func(m protoreflect.MethodDescriptor) {
+		policy, _ := proto.GetExtension(m.Options(), policyv1.E_Policy).(*policyv1.Policy)
+		if policy.GetRight() != "" {
+			rights = append(rights, policy.GetRight())
+		}
+	})
+	slices.Sort(rights)
+	if rights = slices.Compact(rights); len(rights) < 9 {
+		t.Fatalf("the policies have the rights %v", rights)
+	}
+	page, err := os.ReadFile("../../docs/secure.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile("../../deploy/local/cluster.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := regexp.MustCompile(`(?s)\noperator=.*?\)\n`).FindString(string(script))
+	for _, right := range rights {
+		if !regexp.MustCompile("(?m)^\\| .*`" + regexp.QuoteMeta(right) + "`.* \\|").Match(page) {
+			t.Errorf("docs/secure.md has no row for the right %s", right)
+		}
+		if !strings.Contains(operator, "--right "+right+" ") && !strings.Contains(operator, "--right "+right+")") {
+			t.Errorf("the operator's token of deploy/local/cluster.sh lacks %s", right)
+		}
+		if !slices.Contains(operatorRights, right) {
+			t.Errorf("the operator's token of dev lacks %s", right)
+		}
 	}
 }

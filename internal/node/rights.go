@@ -48,7 +48,7 @@ func matchesModel(m *model.Model, right auth.Right) bool {
 				}
 			}
 		}
-	case "aggregate.read":
+	case "aggregate.read", "events.read":
 		for _, aggregate := range m.Aggregates() {
 			if holder.Allows(right.Action, aggregate.Name) {
 				return true

@@ -129,6 +129,7 @@ func TestRights_ThatMatchNothingInTheModel(t *testing.T) {
 		"command.internal:transfer": false,
 		"command.internal:wallet":   true, "command.internal:transfer.request": true,
 		"aggregate.read:wallet": false, "aggregate.read:wallet.open": true, "query.read:wallets": false,
+		"events.read:wallet": false, "events.read:w*": false, "events.read:wallets": true,
 		"query.read:wallet": true, "query.read:w*": false,
 		"workflow.read:transfer": false, "workflow.read:transfers": true, "fleet.admin:acme": false,
 		"thing.read:x": false,
