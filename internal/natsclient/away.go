@@ -3,6 +3,7 @@ package natsclient
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -12,7 +13,7 @@ import (
 )
 
 // Away reports whether err is a temporary failure of NATS or JetStream: no server is reached, a
-// server refuses the connection, a stream has no leader, or there is no room. It is false for an
+// server (or a proxy in front of it) refuses or closes the connection, a stream has no leader, or there is no room. It is false for an
 // error that lasts until a setting or the program changes.
 func Away(err error) bool {
 	for _, known := range []error{
@@ -21,7 +22,7 @@ func Away(err error) bool {
 		nats.ErrStaleConnection, nats.ErrNoResponders, nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked,
 		nats.ErrMaxConnectionsExceeded,
 		nats.ErrMaxAccountConnectionsExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrServerShutdown,
-		context.DeadlineExceeded,
+		context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF,
 	} {
 		if errors.Is(err, known) {
 			return true
