@@ -67,10 +67,15 @@ type denial struct {
 type failure struct {
 	StorageError
 
-	counts bool          // it is known to fail; before that it is under suspicion
-	last   time.Time     // of the newest failure
-	pause  time.Duration // until the trial after the next
-	trial  time.Time     // when the next one begins
+	counts bool      // it is known to fail; before that it is under suspicion
+	last   time.Time // of the newest failure
+	began  time.Time // when the last of the publishes began that have failed
+	// answered is when the stream has first answered another request since; zero: it has not. asked reports that it is
+	// about to be asked.
+	answered time.Time
+	asked    bool
+	pause    time.Duration // until the trial after the next
+	trial    time.Time     // when the next one begins
 }
 
 // NewStorage returns a Storage that logs each change of a stream's state once.
@@ -221,14 +226,16 @@ func (s *Storage) succeed(stream string, began time.Time) {
 // fail takes in a publish that was not stored. The lock is held.
 func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause error) {
 	now, f := time.Now(), s.failing[stream]
-	first := f == nil
-	if first {
+	if f == nil {
 		f = &failure{StorageError: StorageError{Stream: stream, Since: now}, pause: trialDelays.First}
 		s.failing[stream] = f
 		s.troubled()
 	}
 	before := f.Refusal
 	f.Refusal, f.Cause, f.last = refusal, cause, now
+	if began.After(f.began) {
+		f.began = began
+	}
 	f.trial = now.Add(f.pause)
 	switch {
 	case f.counts && before != refusal:
@@ -238,9 +245,10 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 		now.Sub(f.Since) >= persistentRefusal:
 		f.counts = true
 		s.logFailure(f)
-	case refusal == RefusalNoAck && !first && began.After(f.Since):
+	case refusal == RefusalNoAck && !f.asked:
 		select {
 		case s.suspects <- stream:
+			f.asked = true
 		default: // the next failure asks again
 		}
 	}
@@ -255,9 +263,9 @@ func (s *Storage) logFailure(f *failure) {
 	line.Msg(f.Error() + "; it is tried again until it stores messages")
 }
 
-// examine decides whether a stream that has not acknowledged two publishes in a row stores
-// nothing: it then answers other requests. Where it does not answer, NATS is away, which [Monitor]
-// reports.
+// examine decides whether a stream that does not acknowledge publishes stores nothing: it then answers other
+// requests, and does not acknowledge a publish that began after it has answered. A publish from before that may have
+// been sent to a leader that was replaced. Where it does not answer, NATS is away, which [Monitor] reports.
 func (s *Storage) examine(conn *nats.Conn, stream string) {
 	reply, err := conn.Request("$JS.API.STREAM.INFO."+stream, nil, suspicionTimeout)
 	var answer struct {
@@ -269,12 +277,17 @@ func (s *Storage) examine(conn *nats.Conn, stream string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.failing[stream]
+	if f != nil {
+		f.asked = false
+	}
 	switch {
 	case f == nil || f.counts || f.Refusal != RefusalNoAck:
 	case err != nil || answer.Error != nil:
 		delete(s.failing, stream)
 		s.troubled()
-	default:
+	case f.answered.IsZero():
+		f.answered = time.Now()
+	case f.began.After(f.answered):
 		f.counts = true
 		s.logFailure(f)
 	}
