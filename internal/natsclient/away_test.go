@@ -13,12 +13,9 @@ import (
 func TestAway_ConnectionThatIsClosedBeforeItIsReady(t *testing.T) {
 	t.Parallel()
 	const info = `INFO {"server_id":"x","version":"2.15.0","proto":1,"max_payload":1048576}`
-	for name, serve := range map[string]func(*net.TCPConn) error{
-		"immediately":            func(*net.TCPConn) error { return nil },
-		"by a reset":             func(conn *net.TCPConn) error { return conn.SetLinger(0) },
-		"within the first line":  func(conn *net.TCPConn) error { _, err := io.WriteString(conn, info[:9]); return err },
-		"after the first line":   func(conn *net.TCPConn) error { _, err := io.WriteString(conn, info+"\r\n"); return err },
-		"after an answer's part": func(conn *net.TCPConn) error { _, err := io.WriteString(conn, info+"\r\n+O"); return err },
+	for name, text := range map[string]string{
+		"immediately": "", "within the first line": info[:9], "after the first line": info + "\r\n",
+		"within an answer": info + "\r\n+O",
 	} {
 		listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
@@ -28,7 +25,7 @@ func TestAway_ConnectionThatIsClosedBeforeItIsReady(t *testing.T) {
 		go func() {
 			conn, err := listener.AcceptTCP()
 			if err == nil {
-				err = serve(conn)
+				_, err = io.WriteString(conn, text)
 				_ = conn.Close()
 			}
 			served <- err

@@ -17,11 +17,16 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-// While a leader that does not answer is replaced, publishes are lost, and the next leader answers questions as soon as
-// it is one. That is no full disk; publishes after its answer that are not acknowledged are.
+// While a leader that does not answer is replaced, publishes are lost, and the next leader answers questions
+// immediately. That is no full disk; publishes after its answer that are not acknowledged are.
 func TestStorage_ReplacedLeaderIsNoFullDisk(t *testing.T) {
 	t.Parallel()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
+	s, err := server.NewServer(&server.Options{
+		Host:   "127.0.0.1",
+		Port:   server.RANDOM_PORT,
+		NoSigs: true,
+		NoLog:  true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +41,7 @@ func TestStorage_ReplacedLeaderIsNoFullDisk(t *testing.T) {
 		return conn
 	}
 	conn := dial()
-	// The test is JetStream: a stream whose leader is replaced once two messages are lost, and which acknowledges or not.
+	// The test is JetStream: a stream whose leader is replaced once two messages are lost.
 	var acknowledges, replaced atomic.Bool
 	var received atomic.Int64
 	asked := make(chan struct{}, 16)
