@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -191,6 +192,9 @@ func freePort(t *testing.T) string {
 func headgate(t *testing.T, args ...string) string {
 	t.Helper()
 	output, err := exec.CommandContext(t.Context(), binary, args...).Output()
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+		t.Fatalf("headgate %v: %v: %s", args, err, failed.Stderr)
+	}
 	if err != nil {
 		t.Fatalf("headgate %v: %v", args, err)
 	}

@@ -98,6 +98,8 @@ func localError(ctx context.Context, err error) error {
 	}
 	broken, _ := errors.AsType[*channels.BrokenError](err)
 	switch {
+	case broken == nil && errors.Is(err, context.DeadlineExceeded): // a moment before that of ctx
+		return context.DeadlineExceeded
 	case broken == nil:
 	case broken.Unreached && descriptors.Exhausted(err):
 		return connect.NewError(connect.CodeUnavailable,

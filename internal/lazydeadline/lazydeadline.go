@@ -16,9 +16,6 @@ import (
 type Context struct {
 	context.Context //nolint:containedctx // its parent
 
-	// Plain is set before Begin to take the timer and the channel from the start, as [context.WithDeadline] does.
-	Plain bool
-
 	deadline time.Time
 
 	watched atomic.Pointer[watched] // nil until Done is asked for; set under mu
@@ -26,6 +23,9 @@ type Context struct {
 	mu     sync.Mutex
 	waiter *waiter // in Await; nil: there is none
 	ended  bool    // by Cancel
+
+	// Plain is set before Begin to take the timer and the channel from the start, as [context.WithDeadline] does.
+	Plain bool
 }
 
 // watched is the equivalent context of package context.

@@ -157,10 +157,9 @@ func TestBackfill_ContinuesWithNextOwner(t *testing.T) {
 	f.stop()
 	f.run(t)
 	wait(t, "the rest is not done", func() bool { return f.balance(t, "acme", "b") == events })
-	f.stop()
-	cursor, err := kv.Read(contextkit.PlatformContext(t.Context()), f.js, streams.BucketCursors, "acme")
-	if err != nil || strings.Contains(string(cursor.Value), "backfills") ||
-		!strings.Contains(string(cursor.Value), "all@transfer.requested") {
-		t.Errorf("the cursor is %s, %v", cursor.Value, err)
-	}
+	wait(t, "the stored cursor has no end of the backfill", func() bool {
+		cursor, err := kv.Read(contextkit.PlatformContext(t.Context()), f.js, streams.BucketCursors, "acme")
+		return err == nil && !strings.Contains(string(cursor.Value), "backfills") &&
+			strings.Contains(string(cursor.Value), "all@transfer.requested")
+	})
 }
