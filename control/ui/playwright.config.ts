@@ -11,7 +11,7 @@ export default defineConfig({
     { name: "alone", testMatch: "alone.spec.ts", fullyParallel: false },
     { name: "shared", testIgnore: "alone.spec.ts" },
   ],
-  timeout: 60_000,
+  timeout: 120_000,
   expect: { timeout: 10_000 },
   reporter: [["list"]],
   globalSetup: "./e2e/platform.ts",
@@ -21,6 +21,9 @@ export default defineConfig({
       executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
       args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP console.example 127.0.0.1"],
     },
+    // A step that cannot be done fails by its name, not as the end of the test.
+    actionTimeout: 15_000,
+    navigationTimeout: 20_000,
     permissions: ["clipboard-read", "clipboard-write"],
   },
 });

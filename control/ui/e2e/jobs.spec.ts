@@ -28,6 +28,39 @@ test("job 01: why a transfer failed, from a customer's correlation id: 2 clicks"
   await expect(page.getByRole("complementary", { name: "Instance transfer/bad" })).toBeVisible();
 });
 
+test("job 03: which tenant is noisy, and job 09: lag and throughput of the last hour: 1 click", async ({ page }) => {
+  await signIn(page, "/fleet?tenant=acme");
+  await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
+  const count = await clicks(page);
+  await page.getByRole("link", { name: "Overview", exact: true }).click();
+  // A gateway announces its counts every 15 seconds.
+  const rejected = page.getByRole("list", { name: "Most rejected by limits (429)" });
+  await expect(rejected.getByRole("listitem").first()).toContainText("hooli", { timeout: 20_000 });
+  await expect(page.getByRole("list", { name: "Most calls" }).getByRole("link", { name: "acme" })).toBeVisible();
+  for (const [chart, line] of [["Throughput", /calls [\d.]+commands [\d.]+queries [\d.]+/], ["Latency", /p99 [\d.]+p95 [\d.]+p50 [\d.]+/], ["Lag", /not yet processed \d+/], ["Failed and rejected calls", /failed [\d.]+rejected by limits [\d.]+/]] as const) {
+    const region = page.getByRole("region", { name: chart, exact: true });
+    await expect(region.locator("canvas")).toBeVisible();
+    await expect(region.getByRole("list", { name: `Last values of ${chart}` })).toHaveText(line);
+  }
+  expect(await count()).toBe(1);
+  const tiles = page.locator("dl[aria-label='Numbers of the platform'] > div");
+  await expect(tiles).toHaveCount(8);
+  await expect(tiles.filter({ hasText: "Availability" })).toContainText(/[\d.]+ %/);
+  await expect(tiles.filter({ hasText: "Failed views" })).toContainText(/Failed views\d/);
+  const changes = page.getByRole("region", { name: "What changed lately" });
+  await expect(changes.getByText("operator set call limits of hooli")).toBeVisible();
+  await look(page, "overview");
+  await page.getByRole("button", { name: /^(Light|Dark) theme$/ }).click();
+  await look(page, "overview-dark");
+  await page.getByRole("combobox", { name: "Time", exact: true }).selectOption("day");
+  await expect(page).toHaveURL(/range=day/);
+  await changes.getByRole("link", { name: "Audit record: operator set call limits of hooli" }).click();
+  await expect(page.getByRole("cell", { name: "SetQuota" })).toBeVisible();
+  await page.goto(url("/overview"));
+  await rejected.getByRole("link", { name: "hooli" }).click();
+  await expect(page.getByRole("region", { name: "Load of hooli" }).getByRole("list", { name: "Last values of Failed and rejected calls" })).toHaveText(/rejected by limits [\d.]+/);
+});
+
 test("job 04: who drained which node: 1 click", async ({ page }) => {
   expect((await post("/admin/runner/resume", { node: "runner-1" }, operator())).ok).toBe(true);
   await signIn(page, "/fleet?tenant=acme");

@@ -45,7 +45,7 @@ async function start(binary: string, data: string, name: string): Promise<ChildP
     PID: String(platform.pid),
   };
   for (const [key, value] of Object.entries(values)) process.env[`${name}_${key}`] = value;
-  await history(gateway, acme);
+  await Promise.all([history(gateway, acme), ...(name === "SHARED" ? [noisy(gateway, values)] : [])]);
   return platform;
 }
 
@@ -77,4 +77,22 @@ async function history(gateway: string, token: string): Promise<void> {
   await post("/v1/commands/transfer/good/request", { from: "ada", to: "bob", amount: 250 }, "the-transfer");
   await post("/v1/commands/transfer/bad/request", { from: "ada", to: "missing", amount: 10 }, "the-failure");
   await fetch(`${gateway}/admin/runner/drain`, { method: "POST", headers: { authorization: `Bearer ${token}`, "content-type": "application/json" }, body: "{}" });
+}
+
+/** A tenant that calls more than its limit allows. */
+async function noisy(gateway: string, { OPERATOR, ISSUER, DATA }: { OPERATOR: string; ISSUER: string; DATA: string }): Promise<void> {
+  const token = execFileSync(ISSUER, ["token", "--data", DATA, "--subject", "hooli-app", "--tenant", "hooli", "--right", "query.read"], { encoding: "utf8" }).trim();
+  const send = (path: string, bearer: string, body: object) => fetch(gateway + path, { method: "POST", headers: { authorization: `Bearer ${bearer}`, "content-type": "application/json" }, body: JSON.stringify(body) });
+  await send("/v1/control/tenants", OPERATOR, { tenantId: "hooli" });
+  const until = Date.now() + 15_000;
+  const isServed = async () => {
+    const { tenants } = (await (await fetch(`${gateway}/v1/control/tenants`, { headers: { authorization: `Bearer ${OPERATOR}` } })).json()) as { tenants: { tenantId: string; nodes?: string[] }[] };
+    return tenants.some((tenant) => tenant.tenantId === "hooli" && tenant.nodes?.includes("projection-1"));
+  };
+  while (!(await isServed()) && Date.now() < until);
+  await send("/v1/control/tenants/hooli/quota", OPERATOR, { quota: { rate: 1, burst: 1 } });
+  const call = async () => (await send("/projection.gateway.v1.QueryService/ListViews", token, {})).status;
+  // The limit is in force once the gateway has it.
+  while ((await call()) !== 429 && Date.now() < until);
+  await Promise.all(Array.from({ length: 40 }, call));
 }

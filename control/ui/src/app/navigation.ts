@@ -1,4 +1,4 @@
-import { Box, Boxes, ClipboardList, Container, FileStack, Inbox, KeyRound, LayoutList, ListTree, MoveRight, Route, SquareTerminal, Users, Workflow, type LucideIcon } from "lucide-react";
+import { Box, Boxes, ClipboardList, Container, FileStack, Gauge, Inbox, KeyRound, LayoutList, ListTree, MoveRight, Route, SquareTerminal, Users, Workflow, type LucideIcon } from "lucide-react";
 import type { WhoAmIResponse } from "../gen/gateway/v1/session_pb";
 import { refusal } from "./session";
 
@@ -10,6 +10,8 @@ export interface Screen {
   icon: LucideIcon;
   /** The rights without which the screen shows nothing. */
   needs: readonly Need[];
+  /** Whether one of the rights is enough: the screen shows what each allows. */
+  any?: true;
   /** Which number stands beside its name. */
   count?: "failing" | "letters" | "silent";
 }
@@ -21,6 +23,7 @@ export const groups: readonly { name: string; screens: readonly Screen[] }[] = [
   {
     name: "Observe",
     screens: [
+      { to: "/overview", name: "Overview", icon: Gauge, needs: [fleet, ["metrics.read", "tenant"]], any: true },
       { to: "/timeline", name: "Timeline", icon: Route, needs: [["audit.read", "tenant"]] },
       { to: "/audit", name: "Audit", icon: ClipboardList, needs: [["audit.read", "platform"]] },
     ],
@@ -58,10 +61,12 @@ export const screens: readonly Screen[] = groups.flatMap((group) => group.screen
 
 /** Why the principal cannot use a screen; "" when it can. */
 export function locked(who: WhoAmIResponse | undefined, screen: Screen): string {
-  return screen.needs.map(([right, scope]) => refusal(who, right, scope)).find((why) => why !== "") ?? "";
+  const refusals = screen.needs.map(([right, scope]) => refusal(who, right, scope));
+  if (screen.any && refusals.includes("")) return "";
+  return refusals.find((why) => why !== "") ?? "";
 }
 
-/** The first screen for a principal: the fleet for operators, else the first of what the rights are for. */
+/** The first screen for a principal: the overview, else the first of what the rights are for. */
 export function landing(who: WhoAmIResponse): string {
-  return ["/fleet", "/workflows", "/views", "/timeline"].find((to) => screens.some((screen) => screen.to === to && locked(who, screen) === "")) ?? "/access";
+  return ["/overview", "/workflows", "/views", "/timeline"].find((to) => screens.some((screen) => screen.to === to && locked(who, screen) === "")) ?? "/access";
 }

@@ -14,12 +14,17 @@ const start = createRoute({ getParentRoute: () => root, path: "/", component: La
 
 /** A screen, loaded when it is first shown. */
 function screen<P extends string, K extends string>(path: P, load: () => Promise<Record<K, RouteComponent>>, name: K, beforeLoad: (at: { search: Search }) => void = () => undefined) {
-  const importer = async () => {
+  const importer = async (): Promise<Record<K, RouteComponent>> => {
     try {
       const module = await load();
       loaded();
       return module;
     } catch (err) {
+      // Reloading while the browser is offline would lose the page: the screen is loaded once it is online.
+      if (!navigator.onLine) {
+        await new Promise((resolve) => addEventListener("online", resolve, { once: true }));
+        return importer();
+      }
       return { [name]: () => <Crashed error={err} missing /> } as unknown as Record<K, RouteComponent>;
     }
   };
@@ -38,6 +43,7 @@ function moved<P extends string>(path: P, to: "/moves" | "/access") {
 }
 
 const routes = [
+  screen("/overview", () => import("../overview/overview"), "Overview"),
   screen("/fleet", () => import("../fleet/fleet"), "Fleet"),
   screen("/tenants", () => import("../tenants/tenants"), "Tenants", ({ search: { open } }) => {
     // An address of before: the detail is a separate page.

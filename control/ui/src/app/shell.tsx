@@ -125,7 +125,7 @@ function Silence() {
   const seconds = useSecondsSinceAnswer();
   return (
     <div className="px-4 pt-4 md:px-6">
-      <Notice tone="warn">The platform has not answered for {duration(seconds * 1000)}. What is shown is from before that. The console keeps trying.</Notice>
+      <Notice tone="warn">The platform has not answered for {duration(seconds * 1000)}{navigator.onLine ? "" : ", and this browser is offline"}. What is shown is from before that. The console keeps trying.</Notice>
     </div>
   );
 }
@@ -177,7 +177,7 @@ function Theme() {
 function Navigation({ stale }: { stale: boolean }) {
   const [sheet, setSheet] = useState(false);
   const counts = useCounts(useTenant());
-  const bar = screens.filter((screen) => ["/fleet", "/workflows", "/dead-letters", "/views"].includes(screen.to));
+  const bar = screens.filter((screen) => ["/overview", "/fleet", "/workflows", "/dead-letters"].includes(screen.to));
   return (
     <>
       <nav aria-label="Screens" className={`${stale ? "stale" : ""} border-border bg-surface sticky top-0 hidden h-dvh w-14 shrink-0 flex-col gap-4 overflow-y-auto border-r px-2 py-3 md:flex min-[1100px]:w-52`}>

@@ -48,7 +48,7 @@ function Summary({ fleet, at }: { fleet: FleetMessage; at: number }) {
     <span className="flex flex-wrap items-center gap-2">
       {fleet.silent > 0 ? <Badge tone="bad">{fleet.silent} did not answer</Badge> : old ? <Badge tone="muted">all answered {duration(seconds * 1000)} ago</Badge> : <Badge tone="ok">all answered</Badge>}
       <span>
-        {ready} of {fleet.nodes.length} nodes take calls, as of {seconds < 1 ? "now" : `${duration(seconds * 1000)} ago`}
+        {ready} of {fleet.nodes.length} nodes are ready, as of {seconds < 1 ? "now" : `${duration(seconds * 1000)} ago`}
       </span>
     </span>
   );

@@ -6,10 +6,10 @@ import { Badge } from "../parts/state";
 export function stateOf(node: Node): ["ok" | "warn" | "bad", string, string] {
   if (node.state === NodeState.LOST) return ["bad", "lost", `last announcement ${since(node.lastAnnounced)} ago`];
   if (!node.answered) return ["bad", "no answer", node.error];
-  if (node.lastAnnounced) return ["warn", "no announcements", `answers${node.state === NodeState.NOT_READY ? ", takes no calls" : ""}; last announcement ${since(node.lastAnnounced)} ago`];
+  if (node.lastAnnounced) return ["warn", "no announcements", `answers${node.state === NodeState.NOT_READY ? ", not ready" : ""}; last announcement ${since(node.lastAnnounced)} ago`];
   if (node.state === NodeState.READY && node.degraded.length > 0) return ["warn", "degraded", node.kind === "gateway" ? `no ready ${node.degraded.join(", ")}` : node.degraded.join(", ")];
   if (node.state === NodeState.READY) return ["ok", "ready", ""];
-  return ["warn", "takes no calls", node.reason];
+  return ["warn", "not ready", node.reason];
 }
 
 export function State({ node }: { node: Node }) {

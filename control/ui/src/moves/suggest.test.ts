@@ -7,7 +7,7 @@ import { suggestions } from "./suggest";
 const node = (id: string, state = NodeState.READY) => create(NodeSchema, { id, kind: "projection", state, answered: state === NodeState.READY });
 const placed = (tenantId: string, at: string, move = "") => create(PlacementSchema, { tenantId, kind: "projection", node: at, move });
 
-it("a tenant on a node that takes no calls is suggested to move to the emptiest", () => {
+it("a tenant on a node that is not ready is suggested to move to the emptiest", () => {
   const found = suggestions([placed("a", "p1"), placed("b", "p2"), placed("c", "p3")], [node("p1", NodeState.LOST), node("p2"), node("p3"), node("p4")]);
   expect(found.map(({ tenant, target }) => [tenant, target])).toEqual([["a", "p4"]]);
 });

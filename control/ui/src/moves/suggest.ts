@@ -14,7 +14,7 @@ export interface Suggestion {
 const uneven = 2;
 
 /**
- * Suggests moves: of tenants whose node takes no calls, and of one tenant where a node has at least two
+ * Suggests moves: of tenants whose node is not ready, and of one tenant where a node has at least two
  * more placed tenants than another of its kind. Tenants that are moving are left out.
  */
 export function suggestions(placements: readonly Placement[], nodes: readonly Node[]): Suggestion[] {
@@ -27,7 +27,7 @@ export function suggestions(placements: readonly Placement[], nodes: readonly No
     for (const { tenantId, node, move } of placed) {
       const target = byCount()[0]?.[0];
       if (count.has(node) || move !== "" || target === undefined) continue;
-      out.push({ tenant: tenantId, kind, source: node, target, why: `${node} takes no calls now` });
+      out.push({ tenant: tenantId, kind, source: node, target, why: `${node} is not ready` });
       count.set(target, (count.get(target) ?? 0) + 1);
     }
     const [least, most] = [byCount()[0], byCount().at(-1)];

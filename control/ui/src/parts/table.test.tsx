@@ -1,4 +1,4 @@
-import { cleanup, render, screen, within } from "@testing-library/react";
+import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { csv, json } from "./export";
@@ -61,6 +61,25 @@ describe("a table", () => {
     await user.click(screen.getByRole("menuitemcheckbox", { name: /Calls/ }));
     await user.keyboard("{Escape}");
     expect(screen.queryByRole("columnheader", { name: "Calls" })).toBeNull();
+  });
+
+  it("has only the rows in sight in the document, of ten thousand", async () => {
+    // jsdom lays nothing out: the scroller is as high as sixteen rows.
+    vi.spyOn(Element.prototype, "clientHeight", "get").mockReturnValue(576);
+    vi.spyOn(Element.prototype, "clientWidth", "get").mockReturnValue(800);
+    const many = Array.from({ length: 10_000 }, (_, n) => ({ name: `node-${n}`, calls: n }));
+    const { container } = render(<Table label="Nodes" columns={columns} rows={many} id={(row) => row.name} empty="none" />);
+    const inDocument = () => [...container.querySelectorAll("tbody tr:not([aria-hidden])")].map((row) => row.querySelector("td")?.textContent);
+    expect(container.querySelector("table")?.getAttribute("aria-rowcount")).toBe("10001");
+    expect(inDocument().slice(0, 16)).toEqual(many.slice(0, 16).map((row) => row.name));
+    expect(inDocument().length).toBeLessThan(60);
+    const scroller = screen.getByRole("region", { name: "Nodes" });
+    scroller.scrollTop = 5_000 * 36;
+    fireEvent.scroll(scroller);
+    await waitFor(() => expect(inDocument()).toContain("node-5000"));
+    expect(inDocument()).not.toContain("node-0");
+    expect(inDocument().length).toBeLessThan(60);
+    vi.restoreAllMocks();
   });
 
   it("says why it is empty", () => {

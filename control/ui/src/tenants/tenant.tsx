@@ -9,6 +9,7 @@ import { Page } from "../parts/page";
 import { Answered, Badge, Empty, Notice, Problem } from "../parts/state";
 import { useTenant } from "../parts/tenant";
 import { toast } from "../parts/toast";
+import { TenantLoad } from "./load";
 import { Denials, Letters, Numbers, Placements, Views, Work } from "./parts";
 import { CallLimits, StorageLimits } from "./quota";
 import { stateOf, useReload } from "./tenants";
@@ -86,6 +87,7 @@ function Body({ tenant }: { tenant: TenantMessage }) {
     <>
       {tenant.suspended ? <Notice tone="bad">Its calls are refused{tenant.reason ? `: ${tenant.reason}` : ""}.</Notice> : null}
       <Numbers tenant={tenant} />
+      <TenantLoad tenant={id} />
       <Cards>
         <Views tenant={id} />
         <Placements tenant={id} />

@@ -3,13 +3,16 @@ import { useNavigate } from "@tanstack/react-router";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { FleetService, type Node } from "../gen/control/v1/fleet_pb";
+import { MetricsService } from "../gen/control/v1/metrics_pb";
 import { TenantService, type Tenant } from "../gen/control/v1/tenant_pb";
 import { bytes, number } from "../app/format";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
+import { values } from "../overview/series";
 import { Button } from "../parts/action";
 import { FilterBox, matches, Text } from "../parts/field";
 import { Page } from "../parts/page";
+import { Spark } from "../parts/spark";
 import { Answered, Badge, Empty, Problem, type Tone } from "../parts/state";
 import { Table } from "../parts/table";
 import { toast } from "../parts/toast";
@@ -20,6 +23,8 @@ export function Tenants() {
   const navigate = useNavigate();
   const tenants = useQuery(TenantService.method.listTenants, {}, { refetchInterval: 5_000 });
   const fleet = useQuery(FleetService.method.getFleet, {}, { refetchInterval: 5_000 });
+  const top = useQuery(MetricsService.method.listTopTenants, { minutes: 60, limit: 100 }, { refetchInterval: 15_000 });
+  const loads = new Map(top.data?.tenants.map((load, place) => [load.tenantId, { load, place }]));
   const nodes = fleet.data?.fleet?.nodes ?? [];
   const all = tenants.data?.tenants ?? [];
   const suspended = all.filter((tenant) => tenant.suspended).length;
@@ -43,6 +48,23 @@ export function Tenants() {
               { name: "Tenant", width: 140, value: (tenant) => tenant.tenantId },
               { name: "State", width: 120, value: (tenant) => stateOf(tenant)[1], cell: (tenant) => <Badge tone={stateOf(tenant)[0]}>{stateOf(tenant)[1]}</Badge> },
               {
+                name: "Calls, last hour",
+                width: 170,
+                number: true,
+                value: (tenant) => loads.get(tenant.tenantId)?.load.calls,
+                cell: (tenant) => <Calls tenant={tenant.tenantId} calls={loads.get(tenant.tenantId)?.load.calls} drawn={(loads.get(tenant.tenantId)?.place ?? drawn) < drawn} />,
+              },
+              {
+                name: "429s, last hour",
+                width: 110,
+                number: true,
+                value: (tenant) => loads.get(tenant.tenantId)?.load.limited,
+                cell: (tenant) => {
+                  const limited = loads.get(tenant.tenantId)?.load.limited;
+                  return <span className={limited ? "text-warn" : "text-muted"}>{number(limited)}</span>;
+                },
+              },
+              {
                 name: "Failed views",
                 width: 110,
                 number: true,
@@ -54,15 +76,29 @@ export function Tenants() {
               },
               { name: "Events", width: 100, number: true, value: (tenant) => tenant.storageUse?.events, cell: (tenant) => number(tenant.storageUse?.events) },
               { name: "Stored", width: 100, number: true, value: (tenant) => tenant.storageUse?.bytes, cell: (tenant) => bytes(tenant.storageUse?.bytes) },
-              { name: "Aggregates", width: 110, number: true, value: (tenant) => tenant.storageUse?.aggregates, cell: (tenant) => number(tenant.storageUse?.aggregates) },
+              { name: "Aggregates", width: 110, number: true, hidden: true, value: (tenant) => tenant.storageUse?.aggregates, cell: (tenant) => number(tenant.storageUse?.aggregates) },
               { name: "Storage limit used", width: 140, number: true, value: (tenant) => storageUsed(tenant), cell: (tenant) => <Used part={storageUsed(tenant)} /> },
-              { name: "Rate limit", width: 100, number: true, value: (tenant) => tenant.quota?.rate, cell: (tenant) => (tenant.quota?.rate ? `${number(tenant.quota.rate)}/s` : <span className="text-muted">default</span>) },
+              { name: "Rate limit", width: 100, number: true, hidden: true, value: (tenant) => tenant.quota?.rate, cell: (tenant) => (tenant.quota?.rate ? `${number(tenant.quota.rate)}/s` : <span className="text-muted">default</span>) },
               { name: "Nodes", width: 70, number: true, value: (tenant) => tenant.nodes.length, cell: (tenant) => <span title={tenant.nodes.join(", ")}>{tenant.nodes.length}</span> },
             ]}
           />
         )}
       </Answered>
     </Page>
+  );
+}
+
+/** The tenants with the most calls have a line: each costs a call. */
+const drawn = 20;
+
+/** A tenant's calls of the last hour, and their course. */
+function Calls({ tenant, calls, drawn: isDrawn }: { tenant: string; calls: bigint | undefined; drawn: boolean }) {
+  const series = useQuery(MetricsService.method.querySeries, { tenantId: tenant }, { enabled: isDrawn, staleTime: 15_000, refetchInterval: 30_000 });
+  return (
+    <span className="flex items-center justify-end gap-2">
+      {series.data ? <Spark values={series.data.points.map(values.calls)} label={`Calls of ${tenant} in the last hour`} width={72} /> : null}
+      {number(calls)}
+    </span>
   );
 }
 

@@ -1,0 +1,91 @@
+import type { ReactNode } from "react";
+import type { SeriesPoint } from "../gen/control/v1/metrics_pb";
+import { ms, number } from "../app/format";
+import { useZone } from "../app/zone";
+import type { StatTone } from "../parts/card";
+import { Spark } from "../parts/spark";
+import { Chart, type Line, type Mark } from "./chart";
+import { availability, column, ends, latest, percent, values, windowName, type Read } from "./series";
+
+export interface Series {
+  seconds: number;
+  points: SeriesPoint[];
+}
+
+/** A number of now or of the whole range, with its course below it. */
+export function Tile({ name, value, note, tone = "plain", spark }: { name: string; value: ReactNode; note: string; tone?: StatTone; spark?: ReactNode }) {
+  const color = { plain: "", warn: "text-warn", bad: "text-bad" }[tone];
+  return (
+    <div className="border-border bg-surface flex min-w-0 flex-col rounded-lg border px-4 py-3">
+      <dt className="text-muted truncate text-sm">{name}</dt>
+      <dd className="flex items-center justify-between gap-2">
+        <span className={`text-xl font-semibold whitespace-nowrap ${color}`}>{value}</span>
+        {spark}
+      </dd>
+      <dd className="text-muted truncate text-sm" title={note}>
+        {note}
+      </dd>
+    </div>
+  );
+}
+
+/** Tiles in rows of four, or of five. */
+export function Tiles({ label, five = false, children }: { label: string; five?: boolean; children: ReactNode }) {
+  return (
+    <dl aria-label={label} className={`grid grid-cols-2 gap-3 ${five ? "md:grid-cols-3 xl:grid-cols-5" : "lg:grid-cols-4"}`}>
+      {children}
+    </dl>
+  );
+}
+
+const course = ({ points }: Series, read: Read, name: string) => <Spark values={points.map(read)} label={`${name} over the range`} width={72} />;
+
+/** Availability, calls, latency and what was rejected: of the platform or of a tenant. */
+export function CallTiles({ series, range }: { series: Series; range: string }) {
+  const { points, seconds } = series;
+  const now = (read: Read) => latest(points, read);
+  const within = `per second, last ${windowName(seconds)}`;
+  const share = availability(points);
+  const errors = now(values.errors) ?? 0;
+  const limited = now(values.limited) ?? 0;
+  return (
+    <>
+      <Tile name="Availability" value={percent(share)} note={share === undefined ? `no calls in the ${range}` : `of calls, ${range}`} tone={share !== undefined && share < 0.999 ? (share < 0.99 ? "bad" : "warn") : "plain"} />
+      <Tile name="Calls" value={`${number(now(values.calls), 1)}/s`} note={`${number(now(values.commands), 1)} commands, ${number(now(values.queries), 1)} queries/s`} spark={course(series, values.calls, "Calls")} />
+      <Tile name="p99" value={ms(now(values.p99))} note={`p50 ${ms(now(values.p50))}, p95 ${ms(now(values.p95))}`} spark={course(series, values.p99, "p99")} />
+      <Tile name="Failed by the platform" value={`${number(now(values.errors), 2)}/s`} note={within} tone={errors > 0 ? "bad" : "plain"} spark={course(series, values.errors, "Failed calls")} />
+      <Tile name="Rejected by limits" value={`${number(now(values.limited), 2)}/s`} note={within} tone={limited > 0 ? "warn" : "plain"} spark={course(series, values.limited, "Rejected calls")} />
+    </>
+  );
+}
+
+/** What only the whole platform has: lag, dead letters, failed views. */
+export function PlatformTiles({ series }: { series: Series }) {
+  const now = (read: Read) => latest(series.points, read);
+  const [letters, failed] = [now(values.letters), now(values.failed)];
+  return (
+    <>
+      <Tile name="Lag" value={number(now(values.lag))} note="events not yet processed" spark={course(series, values.lag, "Lag")} />
+      <Tile name="Dead letters" value={number(letters)} note="of all tenants" tone={letters ? "bad" : "plain"} spark={course(series, values.letters, "Dead letters")} />
+      <Tile name="Failed views" value={number(failed)} note="of all tenants" tone={failed ? "bad" : "plain"} spark={course(series, values.failed, "Failed views")} />
+    </>
+  );
+}
+
+/** The charts of calls, latency and rejected calls; of the platform, lag too. */
+export function Charts({ series, marks = [], lag = false }: { series: Series; marks?: readonly Mark[]; lag?: boolean }) {
+  // Times on the charts follow the console's zone.
+  useZone();
+  const { points, seconds } = series;
+  const at = ends(points);
+  const line = (name: string, color: string, read: Read): Line => ({ name, color, values: column(points, read) });
+  const shared = { at, marks, window: seconds };
+  return (
+    <div className={`grid gap-4 ${lag ? "lg:grid-cols-2" : "lg:grid-cols-3"}`}>
+      <Chart title="Throughput" unit="per second" lines={[line("calls", "--series-2", values.calls), line("commands", "--series-1", values.commands), line("queries", "--series-3", values.queries)]} {...shared} />
+      <Chart title="Latency" unit="ms" lines={[line("p99", "--series-1", values.p99), line("p95", "--series-2", values.p95), line("p50", "--series-3", values.p50)]} {...shared} />
+      <Chart title="Failed and rejected calls" unit="per second" lines={[line("failed", "--bad", values.errors), line("rejected by limits", "--series-1", values.limited)]} {...shared} />
+      {lag ? <Chart title="Lag" unit="events" lines={[line("not yet processed", "--series-4", values.lag)]} {...shared} /> : null}
+    </div>
+  );
+}
