@@ -45,7 +45,7 @@ func TestBreaker_TrialThatTheNodeRejectsIsWithdrawn(t *testing.T) {
 	})
 }
 
-// The pause starts anew once a breaker has closed, and Open reports false at the moment at which a trial is admitted.
+// The pause starts again once a breaker has closed, and Open reports false at the moment at which a trial is admitted.
 func TestBreaker_PauseStartsAnewAfterAnAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		fail := func() (wait time.Duration) {
@@ -82,8 +82,8 @@ func TestBreaker_PauseStartsAnewAfterAnAnswer(t *testing.T) {
 	})
 }
 
-// A trial that fails prolongs the rejection of those who were rejected, no more; and which tenants are rejected is
-// decided anew each time that a breaker opens.
+// A trial that fails prolongs the rejection of the rejected tenants only; and which tenants are rejected is
+// decided again each time that a breaker opens.
 func TestBreaker_FailedTrialRejectsTheSameTenants(t *testing.T) {
 	bubble(t, func(t *testing.T, s *breaker.Set) {
 		id := tenants(t, "noisy", "quiet", "third")

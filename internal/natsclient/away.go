@@ -13,8 +13,8 @@ import (
 )
 
 // Away reports whether err is a temporary failure of NATS or JetStream: no server is reached, a
-// server (or a proxy in front of it) refuses or closes the connection, a stream has no leader, or there is no room. It is false for an
-// error that lasts until a setting or the program changes.
+// server (or a proxy in front of it) refuses or closes the connection, a stream has no leader, or there is
+// no room. It is false for an error that lasts until a setting or the program changes.
 func Away(err error) bool {
 	for _, known := range []error{
 		nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, nats.ErrDisconnected,

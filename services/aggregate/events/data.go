@@ -24,8 +24,8 @@ const (
 )
 
 const (
-	// valueBytes and objectBytes bound the memory of a value of a Struct beside its text, and that of an object's members
-	// in addition.
+	// valueBytes and objectBytes bound the memory of a value of a Struct beside its text, and that of an object's
+	// members in addition.
 	valueBytes, objectBytes = 144, 384
 	// maxWeight bounds the memory of a Struct of maxStruct.
 	maxWeight = 16 * maxStruct

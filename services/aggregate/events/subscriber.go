@@ -121,8 +121,8 @@ func (s *subscriber) attach(sub *tail.Subscription) {
 }
 
 // take returns queued messages whose weights are at most a number of bytes, but one at least, with what is known when
-// they have been sent: the sequence up to which the client then has all messages, and whether it has the messages from before the
-// subscription. behind reports that messages wait that do not fit the queue.
+// they have been sent: the sequence up to which the client then has all messages, and whether it has the messages from
+// before the subscription. behind reports that messages wait that do not fit the queue.
 func (s *subscriber) take(most int) (taken []journal.Message, upTo uint64, caughtUp, behind bool, err error) {
 	delivered := s.sub.Delivered() // what was passed over counts; what was queued before is in the queue
 	s.mu.Lock()
