@@ -289,7 +289,8 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 		}
 		for _, name := range names {
 			all, known := exported[name[1]]
-			if !known && (slices.Contains(notFromStart, name[1]) || name[1] == "headgate_ticket") { // a parameter of URLs
+			if !known &&
+				(slices.Contains(notFromStart, name[1]) || name[1] == "headgate_ticket") { // a parameter of URLs
 				continue
 			}
 			if !known {
