@@ -193,7 +193,7 @@ export function Work({ tenant }: { tenant: string }) {
                 .filter((state) => (data.of.get(state) ?? 0) > 0)
                 .map((state) => (
                   <li key={state}>
-                    <Link to="/workflows" search={{ state: String(state) }}>
+                    <Link to="/workflows" search={{ state: String(state) }} className="inline-block py-1">
                       {number(data.of.get(state))} {stateName(state)}
                     </Link>
                   </li>

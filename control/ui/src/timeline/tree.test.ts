@@ -36,6 +36,11 @@ describe("spans", () => {
     expect(nested.map(({ depth, index }) => `${depth}:${index}`)).toEqual(["0:0", "1:2", "0:1", "1:3"]);
   });
 
+  it("begin at their time to the microsecond, on both sides of half a millisecond", () => {
+    const at = (nanos: number) => create(SpanSchema, { kind: "step", code: "ok", started: { seconds: 7n, nanos } });
+    expect(nest([at(1_400_000), at(1_600_000)]).map((node) => node.from)).toEqual([7001.4, 7001.6]);
+  });
+
   it("that name each other as cause are still shown, once", () => {
     const circle = [span("event", 1, 0, { eventId: "a", requestId: "x", causationId: "b" }), span("event", 2, 0, { eventId: "b", requestId: "y", causationId: "a" })];
     expect(nest(circle)).toHaveLength(2);

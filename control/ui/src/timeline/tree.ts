@@ -1,4 +1,3 @@
-import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Span } from "../gen/control/v1/timeline_pb";
 
 /** A span with what it has caused. */
@@ -24,7 +23,7 @@ export function shortName(span: Span): string {
   return span.name.split("/").at(-1) || span.name;
 }
 
-const started = (span: Span) => (span.started ? timestampMs(span.started) + (span.started.nanos % 1_000_000) / 1e6 : 0);
+const started = (span: Span) => (span.started ? Number(span.started.seconds) * 1000 + span.started.nanos / 1e6 : 0);
 
 /** How much of a span's time lies outside of another's, at both ends. */
 function distance(parent: Node, child: Node): number {
