@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/natstest"
@@ -33,15 +34,29 @@ func TestFollow_ForeignNodesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	publish("nodes.gateway.forged", `{"id":"forged","kind":"gateway","endpoint":"127.0.0.1:1","ready":true}`)
-	for n := range 1100 {
-		id := fmt.Sprint("thing-", n)
-		publish(fleet.ForeignSubject("thing", id),
-			fmt.Sprintf(`{"id":%q,"kind":"thing","endpoint":"127.0.0.1:1","ready":true}`, id))
+	announce := func() {
+		publish("nodes.gateway.forged", `{"id":"forged","kind":"gateway","endpoint":"127.0.0.1:1","ready":true}`)
+		for n := range 1100 {
+			id := fmt.Sprint("thing-", n)
+			publish(fleet.ForeignSubject("thing", id),
+				fmt.Sprintf(`{"id":%q,"kind":"thing","endpoint":"127.0.0.1:1","ready":true}`, id))
+		}
 	}
+	announce()
 	publish("$KV.nodes.runner.runner-1", `{"id":"runner-1","kind":"runner","endpoint":"127.0.0.1:2","ready":true}`)
+	// Nodes announce themselves again and again: a busy follower drops announcements.
+	again := time.NewTicker(500 * time.Millisecond)
+	defer again.Stop()
 	for foreign, platform := 0, 0; foreign < 1024 || platform < 1; {
-		f := natstest.Await(t, fleets, "the last nodes are known")
+		var f fleet.Fleet
+		select {
+		case f = <-fleets:
+		case <-again.C:
+			announce()
+			continue
+		case <-t.Context().Done():
+			t.Fatal("the last nodes are not known")
+		}
 		foreign, platform = 0, 0
 		for _, node := range f.Nodes {
 			switch node.Kind {
