@@ -38,6 +38,9 @@ func heapInUse() int64 {
 // own tenant's share of the memory: its further calls are refused, and the other tenants
 // lose none, also at the node that answers both.
 func TestAnswers_UnreadOnesDoNotAffectOtherTenants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures memory, for a minute under the race detector; other tests run the same code there")
+	}
 	everyUpstream(t, func(t *testing.T, start starter) {
 		for name, url := range map[string]func(*edge) string{
 			"main port": func(e *edge) string { return e.url },
