@@ -16,7 +16,7 @@ import (
 type fastPathsCommand struct {
 	Rounds  int           `default:"40" help:"Rounds, in which the gateways alternate."`
 	Length  time.Duration `default:"200ms" help:"Length of a gateway's turn."`
-	Callers int           `default:"16" help:"Callers at once."`
+	Callers int           `default:"16" help:"Concurrent callers."`
 	Only    []string      `help:"Parts to compare, such as sockets; all if none is named."`
 	Match   string        `help:"Part of the protocols' names, such as gRPC; all if there is none."`
 }

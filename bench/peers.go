@@ -22,7 +22,7 @@ import (
 type peersCommand struct {
 	Rounds  int           `default:"15" help:"Rounds, in which the contenders alternate."`
 	Length  time.Duration `default:"500ms" help:"Length of a contender's turn."`
-	Callers int           `default:"32" help:"Callers at once."`
+	Callers int           `default:"32" help:"Concurrent callers."`
 	Plots   string        `type:"path" help:"Directory for plots (PNG)."`
 	Match   string        `help:"Part of the titles of the tables to make, such as gRPC; all if there is none."`
 	Only    []string      `help:"Contenders to run, such as headgate and vanguard; all if none is named."`

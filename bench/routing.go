@@ -32,7 +32,7 @@ import (
 type routingCommand struct {
 	Tenants   int           `default:"100000" help:"Tenants, each placed."`
 	Endpoints int           `default:"1000" help:"Endpoints that they are placed on."`
-	Callers   int           `default:"32" help:"Callers at once."`
+	Callers   int           `default:"32" help:"Concurrent callers."`
 	Rounds    int           `default:"5" help:"Rounds of each number of tenants."`
 	Length    time.Duration `default:"2s" help:"Length of a turn."`
 	Churn     int           `default:"200" help:"Placements changed a second while one is timed."`

@@ -39,7 +39,7 @@ import (
 )
 
 type submitCommand struct {
-	Callers int           `default:"64" help:"Callers at once."`
+	Callers int           `default:"64" help:"Concurrent callers."`
 	Rounds  int           `default:"5" help:"Rounds of each."`
 	Length  time.Duration `default:"3s" help:"Length of a round."`
 	Only    string        `enum:",submit,apart,raw,hop,hops" default:"" help:"Run one of them alone, for a profile."`

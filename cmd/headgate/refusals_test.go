@@ -237,7 +237,7 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 			issue(t, data, "--subject", "runner", "--tenant", "acme", "--right", "command.submit", "--right",
 				"command.submit:*", "--right", "command.submit:transfer.complete")
 		if status, text := post(
-			"/v1/commands/transfer/t1/request", `{"payload":{"from":"ada","to":"nobody","amount":1}}`, "Authorization",
+			"/v1/commands/transfer/t1/request", `{"payload":{"from":"ada","to":"missing","amount":1}}`, "Authorization",
 			transfers,
 		); status != http.StatusOK {
 			t.Fatalf("%d %s", status, text)

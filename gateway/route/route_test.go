@@ -113,7 +113,7 @@ func TestLookup_UnreadyNodeIsSkipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, _ := table.Lookup(contextkit.KindProjection, tenant(t, "acme"))
-	if !table.SetReady(first.ID, false) || table.SetReady(first.ID, false) || table.SetReady("nobody", false) {
+	if !table.SetReady(first.ID, false) || table.SetReady(first.ID, false) || table.SetReady("absent", false) {
 		t.Error("a change is what changes a known node")
 	}
 	second, ok := table.Lookup(contextkit.KindProjection, tenant(t, "acme"))

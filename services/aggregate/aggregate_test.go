@@ -361,7 +361,7 @@ func TestGetAggregate_ReturnsStateAtVersion(t *testing.T) {
 	}
 	_, err := read("w", 4)
 	refused(t, err, connect.CodeOutOfRange, "version 4 does not exist yet")
-	_, err = read("nobody", 0)
+	_, err = read("absent", 0)
 	refused(t, err, connect.CodeNotFound, "has no events")
 }
 

@@ -140,7 +140,7 @@ func TestDamage_UnreadableAggregateIsNotEmpty(t *testing.T) {
 	refusedAll(t, client, "w", `wallet "w" cannot be read`)
 	_, err := client.Submit(as(t, "acme"), command("w", "open", "", map[string]any{"owner": "eve"}))
 	refused(t, err, connect.CodeDataLoss, `wallet "w" cannot be read`)
-	if _, err := get(t, client, "nobody"); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := get(t, client, "absent"); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("a wallet without events: %v", err)
 	}
 	fill(t, client, 1, "new")

@@ -630,7 +630,7 @@ func TestTenants_CreateSuspendAndSetQuota(t *testing.T) {
 		t.Errorf("a tenant twice: %v", err)
 	}
 	if _, err := c.tenants.SuspendTenant(
-		ctx, &controlv1.SuspendTenantRequest{TenantId: "nobody"},
+		ctx, &controlv1.SuspendTenantRequest{TenantId: "absent"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("a tenant that does not exist: %v", err)
 	}

@@ -37,7 +37,7 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 		t.Errorf("the tenant is %v", got)
 	}
 	if _, err := c.tenants.SetStorageQuota(
-		ctx, &controlv1.SetStorageQuotaRequest{TenantId: "nobody"},
+		ctx, &controlv1.SetStorageQuotaRequest{TenantId: "absent"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("a tenant that does not exist: %v", err)
 	}

@@ -156,7 +156,7 @@ func TestListEvents_ReturnsHistoryInBothDirections(t *testing.T) {
 		"of the past": {func(r *aggregatev1.ListEventsRequest) {
 			r.Until, r.NewestFirst = timestamppb.New(time.Now().Add(-time.Hour)), true
 		}, ""},
-		"none": {func(r *aggregatev1.ListEventsRequest) { r.AggregateId = "nobody" }, ""},
+		"none": {func(r *aggregatev1.ListEventsRequest) { r.AggregateId = "absent" }, ""},
 	} {
 		if got := f.listed(t, ada(c.change)); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
