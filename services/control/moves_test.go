@@ -146,6 +146,12 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 				return err
 			},
 			"moved": func() error {
+				// The nodes announce what they serve after they have seen the placement.
+				eventually(t, "the tenant can be moved", func() bool {
+					plan, err := c.placements.PlanMove(platform(t),
+						&controlv1.PlanMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"})
+					return err == nil && len(plan.GetObstacles()) == 0
+				})
 				if m := c.end(t, c.start(t, "p2")); m.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
 					t.Errorf("the move ends as %v", m)
 				}
