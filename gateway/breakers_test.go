@@ -496,7 +496,7 @@ func TestDeadline_NodesIsEarlierThanGateways(t *testing.T) {
 				e.node.set(nil)
 				message := e.rawQuery(t, protocol, token, timeout)
 				calls, _, _, left, _ := e.node.seen()
-				if calls == 0 && timeout < time.Second {
+				if (calls == 0 || left <= 0) && timeout < time.Second {
 					continue // the machine was slower than the deadline
 				}
 				gateways := min(timeout, 5*time.Second) - contextkit.DeadlineMargin // the policy's at most
