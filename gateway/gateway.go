@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -33,97 +32,8 @@ import (
 	"github.com/headgate/headgate/gen/gateway/v1/gatewayv1connect"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/rpc/compression"
-	"github.com/headgate/headgate/internal/timeline"
 	"github.com/headgate/headgate/internal/traffic"
 )
-
-// Config describes a gateway.
-type Config struct {
-	// Listen configures the server for clients.
-	Listen rpc.Config
-	// Admin is the address of the server for operators: metrics, nodes, profiles. "": a loopback
-	// port that the system chooses.
-	Admin string
-	// LocalAdmin makes that server reject requests whose Host is another machine's DNS name.
-	LocalAdmin bool
-	// Auth configures the accepted credentials.
-	Auth auth.Config
-	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are the
-	// platform's own, such as the runner's commands: they are audited only if they are denied or
-	// the method's policy requires it, and nodes receive [contextkit.HeaderPlatform]. A principal
-	// counts only if it acts for every tenant. Calls for tenants by all other principals that act
-	// for every tenant are audited as operators' calls.
-	Platform []string
-	// Upstream bounds the connections to nodes.
-	Upstream upstream.PoolConfig
-	// Breakers configures when calls are diverted from a failing node.
-	Breakers breaker.Config
-	// Probes configures the health checks of nodes.
-	Probes probe.Config
-	// MaxTimeout bounds the duration of every call and MaxStreamTimeout that of every server
-	// stream, even if the method's policy allows more. 0: 30 s and 1 h.
-	MaxTimeout, MaxStreamTimeout time.Duration
-	// MaxConcurrent bounds the calls in flight, including those whose request is still arriving.
-	// Further calls are rejected, those of low priority first. 0: 4096.
-	MaxConcurrent int
-	// MaxStreams bounds the server streams in flight, which MaxConcurrent does not count. 0: 16384.
-	MaxStreams int
-	// MaxBytes bounds the bytes of messages in memory. 0: 512 MiB.
-	MaxBytes int64
-	// TenantShare is the share of these three bounds that one tenant may use, above 0 and at most
-	// 1. 0: one half.
-	TenantShare float64
-	// CallerShare is the share of these bounds that one principal may use for calls whose tenant is
-	// not known yet and for calls of the platform, and one client address for calls without a
-	// credential. 0: one sixteenth.
-	CallerShare float64
-	// Limits is the default quota of a tenant.
-	Limits limit.Config
-	// Origins are the origins whose pages may call the gateway from a browser. Default: none.
-	Origins []Origin
-	// HSTS is the Strict-Transport-Security policy for clients that use TLS.
-	HSTS HSTS
-	// TicketSecret is the secret of tickets, shared by all gateways of a platform; nil: the gateway
-	// issues no tickets.
-	TicketSecret []byte
-	// Query configures how the query strings of REST calls are parsed.
-	Query edge.Query
-	// KeepAlive is the idle time after which a REST server stream sends a keep-alive. 0:
-	// [edge.DefaultKeepAlive]; below 0: never.
-	KeepAlive time.Duration
-	// ForeignOnly serves only the services of descriptor sets and of nodes that describe
-	// themselves, and not the platform's own services.
-	ForeignOnly bool
-	// Optional lists kinds of nodes that serve operators only: a tenant is ready without them
-	// (/ready?tenant=), and they are reported as degraded.
-	Optional []contextkit.Kind
-	// Degraded returns the degraded parts of the platform other than kinds of nodes, each with the
-	// reason, which /ready shows; nil: none. The gateway owns the returned map.
-	Degraded func() map[string]string
-	// UI serves the pages of the Control UI under /ui/; nil: no UI.
-	UI http.Handler
-	// Timeline records calls that change state or fail; nil: no calls are recorded.
-	Timeline *timeline.Recorder
-	// OnEnd is called when a call has ended, including calls that the pipeline rejected; nil: no
-	// function is called. It must not block.
-	OnEnd func(contextkit.RequestContext, Ended)
-	// OnUpstreamCall is called when an upstream call of a sampled trace has ended, for each
-	// attempt; nil: no function is called. It must not block.
-	OnUpstreamCall rpc.AskedFunc
-}
-
-// Ended describes a call that has ended, with the gateway's decisions on it.
-type Ended struct {
-	rpc.Ended
-
-	// Principal is the subject of the caller, and Node the id of the node that answered; "":
-	// unknown.
-	Principal, Node string
-	// Attempts counts the upstream calls.
-	Attempts int
-	// Request is the HTTP request of a call over REST, zero for any other call.
-	Request edge.Request
-}
 
 const (
 	defaultMaxTimeout       = 30 * time.Second
@@ -172,17 +82,6 @@ type Gateway struct {
 	described []description // sorted by start, the newest first
 
 	undescribed sync.Map // node → kind, of nodes that have not described their services
-}
-
-func (c Config) withDefaults() Config {
-	c.MaxTimeout = cmp.Or(c.MaxTimeout, defaultMaxTimeout)
-	c.MaxStreamTimeout = cmp.Or(c.MaxStreamTimeout, defaultMaxStreamTimeout)
-	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, defaultMaxConcurrent)
-	c.MaxStreams = cmp.Or(c.MaxStreams, defaultMaxStreams)
-	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultMaxBytes)
-	c.TenantShare = cmp.Or(c.TenantShare, DefaultTenantShare)
-	c.CallerShare = cmp.Or(c.CallerShare, DefaultCallerShare)
-	return c
 }
 
 // New returns a gateway that forwards the methods of the catalog to the nodes of routes, and
@@ -311,22 +210,6 @@ func (g *Gateway) register(server *rpc.Server, catalog *policy.Catalog) (*policy
 	return table, rest, nil
 }
 
-// timeout returns the maximum duration of a call of the procedure.
-func (g *Gateway) timeout(procedure string) time.Duration {
-	if method, ok := g.table.Load().Method(procedure); ok {
-		return min(method.Timeout, g.maxTimeout(method))
-	}
-	return g.config.MaxTimeout
-}
-
-// maxTimeout returns the maximum duration of any call of the method's kind: unary or server stream.
-func (g *Gateway) maxTimeout(method *policy.Method) time.Duration {
-	if method.Spec.StreamType&connect.StreamTypeServer != 0 {
-		return g.config.MaxStreamTimeout
-	}
-	return g.config.MaxTimeout
-}
-
 // Listen binds the addresses for clients and operators.
 func (g *Gateway) Listen(ctx context.Context) error {
 	return errors.Join(g.server.Listen(ctx), g.admin.Listen(ctx))
@@ -370,141 +253,9 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	)
 }
 
-// refreshKeys refreshes the signing keys of tokens until ctx ends, and ends the streams that were
-// admitted by a revoked key.
-func (g *Gateway) refreshKeys(ctx context.Context) error {
-	var running sync.WaitGroup
-	for _, issuer := range g.config.Auth.Issuers {
-		log := g.log.With().Str("issuer", issuer.Issuer).Logger()
-		running.Go(func() {
-			issuer.Keys.Run(ctx, func() {
-				log.Info().Msg("the signing keys of tokens have changed")
-				g.endRevoked(g.live.all()...)
-			}, func(err error) {
-				log.Error().Err(err).Msg(
-					"refreshing the signing keys of tokens failed; the current keys stay in use, until they are too old",
-				)
-			})
-		})
-	}
-	running.Wait()
-	<-ctx.Done()
-	return nil
-}
-
-// followAPIKeys reloads the API keys from their source until ctx ends, and ends the streams that
-// were admitted by a revoked key.
-func (g *Gateway) followAPIKeys(ctx context.Context) error {
-	if g.config.Auth.APIKeys == nil {
-		<-ctx.Done()
-		return nil
-	}
-	g.config.Auth.APIKeys.Run(ctx, func() {
-		g.log.Info().Msg("the API keys have changed")
-		g.endRevoked(g.live.all()...)
-	}, func(err error) {
-		g.log.Error().Err(err).Msg("reloading the API keys failed; the current keys stay in use")
-	})
-	return nil
-}
-
-// SetRevocations replaces the platform's revocations of tokens, and ends the streams that revoked
-// tokens have admitted.
-func (g *Gateway) SetRevocations(set *auth.Revocations) { g.revoke(auth.RevocationsPlatform, set) }
-
-// RevocationsAway reports that the platform's revocations are not received: the known ones apply.
-func (g *Gateway) RevocationsAway() { g.verifier.RevocationsAway(auth.RevocationsPlatform) }
-
-func (g *Gateway) revoke(source string, set *auth.Revocations) {
-	g.verifier.SetRevocations(source, set)
-	g.endRevoked(g.live.all()...)
-}
-
-// followRevocations reloads the list of revocations of the settings until ctx ends.
-func (g *Gateway) followRevocations(ctx context.Context) error {
-	if g.config.Auth.Revocations == nil {
-		<-ctx.Done()
-		return nil
-	}
-	g.config.Auth.Revocations.Run(ctx, func(set *auth.Revocations) {
-		g.log.Info().Msg("the list of revoked tokens has changed")
-		g.revoke(auth.RevocationsFile, set)
-	}, func(err error) {
-		g.verifier.RevocationsAway(auth.RevocationsFile)
-		g.log.Error().Err(err).Msg("reloading the list of revoked tokens failed; the former list stays in use")
-	})
-	return nil
-}
-
 // closePool closes the connections to nodes when ctx ends.
 func (g *Gateway) closePool(ctx context.Context) error {
 	<-ctx.Done()
 	g.pool.Close()
 	return nil
-}
-
-// stage adds its results to a call, or rejects it.
-type stage func(ctx context.Context, call *Call) (context.Context, error)
-
-// stages returns the pipeline between the transport contract, which an interceptor extracts, and
-// forward. Stage x is in the file stage_x.go.
-func (g *Gateway) stages() []stage {
-	return []stage{
-		g.authenticate,
-		g.right,
-		g.standing,
-		g.admission,
-		g.deadline,
-		g.headers,
-		g.receive,
-		g.tenant,
-		g.authorize,
-		g.quota,
-		g.route,
-	}
-}
-
-// handler returns the handler of a method: it runs the stages, then forward.
-func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.ServerFunc {
-	stages, calls := g.stages(), metrics.Calls(method.Spec.Procedure)
-	log := g.log.With().Str("procedure", method.Spec.Procedure).Logger()
-	limit := min(method.Timeout, g.maxTimeout(method))
-	return func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-		info, _ := connect.CallInfoForServerContext(ctx)
-		call := &Call{
-			Method: method,
-			Info:   info,
-			Stream: stream,
-			end: rpc.Outcome{
-				Procedure: method.Spec.Procedure,
-				Protocol:  info.Protocol,
-				Started:   contextkit.In(ctx).Began(),
-				Err:       rpc.ErrUnfinished,
-			},
-		}
-		calls.Begin()
-		defer func() { calls.End(&call.end, method.Spec.StreamType, contextkit.In(ctx).TraceID) }()
-		defer call.use.ReleaseAll()
-		call.until.Plain = g.config.Listen.FastPaths.Deadlines.IsPlain()
-		ctx, call.clientDeadline = rpc.HandlerContext(ctx, &call.until, call.end.Started, limit, deadlineMargin)
-		defer call.until.Cancel()
-		var err error
-		for _, stage := range stages {
-			if ctx, err = stage(ctx, call); err != nil {
-				g.accountRefusal(ctx, call)
-				break
-			}
-		}
-		if err == nil && method.Spec.StreamType != connect.StreamTypeUnary && g.isOperatorCall(call) {
-			g.recordOperation(contextkit.In(ctx), call, nil) // now, because a stream transfers data long before it ends
-		}
-		if err == nil {
-			if err = g.forward(ctx, call); err != nil {
-				call.noteNodeDenial(err)
-			}
-		}
-		err = rpc.Bounded(err)
-		g.conclude(ctx, &log, call, err)
-		return err
-	}
 }
