@@ -159,7 +159,9 @@ func TestReflect_NodesMaySendFilesTogetherOrByName(t *testing.T) {
 			},
 			[]string{"bottom", "left", "right", "top"}, "",
 		},
-		"an import is missing": {one([]string{"top"}, map[string][]string{"left": {"left"}}, diamond), nil, "bottom"},
+		"an import is missing": {
+			one([]string{"top"}, map[string][]string{"left": {"left"}}, diamond), nil, "the node does not know bottom",
+		},
 		"another file than the import": {
 			one([]string{"top"}, map[string][]string{"left": {"other"}}, diamond), nil, "does not describe left",
 		},

@@ -50,6 +50,9 @@ func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 		"answers other calls": {
 			{"miss", true, true, false, 0}, {answering, true, false, true, 0}, {"miss", true, true, true, 0},
 		},
+		"says that it does not, then is late": {
+			{notServing, false, false, true, 0}, {undecided, false, false, true, 0},
+		},
 		"says nothing": {{unknown, true, false, true, 0}, {undecided, true, true, true, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,4 +131,24 @@ func TestBounds_LatenessOfAProbe(t *testing.T) {
 			t.Error("more than half a second is not late")
 		}
 	})
+}
+
+// The calls to a node that answers again and leaves the table go on, although it missed the probe before.
+func TestProbe_NodeThatAnsweredAndLeftIsNotAbandoned(t *testing.T) {
+	table, nodes := route.NewTable(), &abandoned{}
+	p := New(Config{}, table, nil, nodes, zerolog.Nop())
+	node := route.Node{
+		ID:       "node",
+		Kind:     "thing",
+		Endpoint: "a:1",
+		Ready:    true,
+	}
+	for _, answer := range []fanout.Answer[route.Node, string]{
+		{Node: node, Err: errors.New("no answer")}, {Node: node, Value: serving},
+	} {
+		p.apply(&fanout.Snapshot[route.Node, string]{Answers: []fanout.Answer[route.Node, string]{answer}})
+	}
+	if len(nodes.endpoints) != 0 {
+		t.Errorf("calls to %v end", nodes.endpoints)
+	}
 }

@@ -1,0 +1,31 @@
+package rpc
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// A process has at most 1024 streams of Health/Watch, an address 64 of them, each for half an hour. At the port for gRPC
+// a stream's request may take 10 s to arrive, and other calls have the bound of their procedure.
+func TestBounds_HealthWatches(t *testing.T) {
+	w := newWatches(prometheus.NewRegistry())
+	if w.total != 1024 || w.perAddress != 64 || w.life != 30*time.Minute {
+		t.Errorf("%d streams, %d per address, %v", w.total, w.perAddress, w.life)
+	}
+	for range 100 {
+		if life := w.lasts(); life <= 27*time.Minute || life > 30*time.Minute {
+			t.Errorf("a stream lasts %v, want above 27 and at most 30 minutes", life)
+		}
+	}
+	for procedure, want := range map[string]time.Duration{
+		healthv1.Health_Watch_FullMethodName: 30*time.Minute + 10*time.Second,
+		healthv1.Health_Check_FullMethodName: time.Second,
+	} {
+		if got := w.grpcTime(procedure, time.Second); got != want {
+			t.Errorf("%s: %v, want %v", procedure, got, want)
+		}
+	}
+}
