@@ -123,7 +123,7 @@ func attack(
 		select {
 		case <-over:
 		case <-time.After(30 * time.Second):
-			t.Fatalf("of %d calls %d have ended, want all but %d", attackCalls, n, held)
+			t.Fatalf("%d calls: %d ended, want all except %d", attackCalls, n, held)
 		}
 	}
 	return conns
@@ -138,7 +138,7 @@ func losesNothing(t *testing.T, e *edge, when string) {
 			if got := e.query(
 				t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
 			); got.err != nil {
-				t.Errorf("%s: another tenant's call by %s: %v", when, protocol, got.err)
+				t.Errorf("%s: call of another tenant over %s: %v", when, protocol, got.err)
 			}
 		}
 	}
@@ -173,43 +173,43 @@ func TestAdmission_UnfinishedBodiesDoNotAffectOtherTenants(t *testing.T) {
 		held    int // calls that the edge holds
 		body    func(r *raw, id uint32) error
 	}{
-		"of a tenant by gRPC":           {form: "grpc", tenants: "acme", held: tenantsPart},
-		"of a tenant by gRPC-Web":       {form: "grpc-web", tenants: "acme", held: tenantsPart},
-		"of a tenant by Connect":        {form: "connect", tenants: "acme", held: tenantsPart},
-		"of a tenant by REST":           {form: "rest", tenants: "acme", held: tenantsPart},
-		"of a tenant's streams by gRPC": {form: "stream", tenants: "acme", held: tenantsPart},
-		"of a tenant's streams":         {form: "connectstream", tenants: "acme", held: tenantsPart},
-		"that have begun":               {form: "grpc", tenants: "acme", held: tenantsPart, body: one},
-		"of a suspended tenant":         {form: "grpc", tenants: "acme", arrange: suspended},
-		"of a suspended tenant by REST": {form: "rest", tenants: "acme", arrange: suspended},
-		"of a tenant over its quota":    {form: "grpc", tenants: "acme", arrange: overQuota, held: 3},
-		"that name another tenant":      {form: "grpc", tenants: "acme", header: []string{"x-tenant-id", "globex"}},
-		"without the right":             {form: "grpc", tenants: "acme", rights: []string{"command.submit"}},
-		"whose tenant is not known":     {form: "grpc", tenants: "acme,initech", held: callersPart},
-		"whose header names the tenant": {
+		"tenant over gRPC":           {form: "grpc", tenants: "acme", held: tenantsPart},
+		"tenant over gRPC-Web":       {form: "grpc-web", tenants: "acme", held: tenantsPart},
+		"tenant over Connect":        {form: "connect", tenants: "acme", held: tenantsPart},
+		"tenant over REST":           {form: "rest", tenants: "acme", held: tenantsPart},
+		"tenant's streams over gRPC": {form: "stream", tenants: "acme", held: tenantsPart},
+		"tenant's streams":           {form: "connectstream", tenants: "acme", held: tenantsPart},
+		"streams already open":       {form: "grpc", tenants: "acme", held: tenantsPart, body: one},
+		"suspended tenant":           {form: "grpc", tenants: "acme", arrange: suspended},
+		"suspended tenant over REST": {form: "rest", tenants: "acme", arrange: suspended},
+		"tenant over its quota":      {form: "grpc", tenants: "acme", arrange: overQuota, held: 3},
+		"foreign tenant id":          {form: "grpc", tenants: "acme", header: []string{"x-tenant-id", "globex"}},
+		"missing right":              {form: "grpc", tenants: "acme", rights: []string{"command.submit"}},
+		"unknown tenant":             {form: "grpc", tenants: "acme,initech", held: callersPart},
+		"tenant in the header": {
 			form:    "grpc",
 			tenants: "acme,initech",
 			header:  []string{"x-tenant-id", "acme"},
 			held:    tenantsPart,
 		},
-		"of an operator": {
+		"operator": {
 			form:    "operator",
 			tenants: "*",
 			rights:  []string{"fleet.admin"},
 			held:    callersPart,
 		},
-		"without a credential":            {form: "grpc"},
-		"without a credential by Connect": {form: "connect"},
-		"of health checks":                {form: "health", held: callersPart},
-		"of the session service":          {form: "session", tenants: "acme", held: tenantsPart},
-		"of the session service for more": {form: "session", tenants: "acme,initech", held: callersPart},
+		"no credential":                     {form: "grpc"},
+		"no credential over Connect":        {form: "connect"},
+		"health checks":                     {form: "health", held: callersPart},
+		"session service":                   {form: "session", tenants: "acme", held: tenantsPart},
+		"session service for other tenants": {form: "session", tenants: "acme,initech", held: callersPart},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, port := range []string{"main", "grpc"} {
 				t.Run(port, func(t *testing.T) {
 					form := forms[tc.form]
 					if port == "grpc" && form[1] != "application/grpc+proto" {
-						t.Skip("the port speaks gRPC alone")
+						t.Skip("the port serves gRPC only")
 					}
 					e := start(t, attacked)
 					if tc.arrange != nil {
@@ -224,7 +224,7 @@ func TestAdmission_UnfinishedBodiesDoNotAffectOtherTenants(t *testing.T) {
 						header = append(header, "authorization", e.token(t, tc.tenants, rights...))
 					}
 					attack(t, map[string]string{"main": e.url, "grpc": e.grpc}[port], tc.held, form, tc.body, header...)
-					losesNothing(t, e, "while the bodies do not end")
+					losesNothing(t, e, "during unfinished bodies")
 				})
 			}
 		})
@@ -257,8 +257,8 @@ func TestAdmission_TricklesAreCutOff(t *testing.T) {
 				}
 			})
 		}
-		losesNothing(t, e, "while the bodies trickle")
-		eventually(t, "no call of the attack is left", func() bool {
+		losesNothing(t, e, "during trickled bodies")
+		eventually(t, "all calls of the attack have ended", func() bool {
 			_, text := e.adminGet(t, "/metrics")
 			return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) &&
 				strings.Contains(text, `headgate_message_bytes{process="gateway"} 0`) &&
@@ -290,7 +290,7 @@ func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 		)
 		conns = append(conns, conn)
 	}
-	eventually(t, "the tenant has as many as it may", func() bool {
+	eventually(t, "the tenant has reached its limit", func() bool {
 		_, text := e.adminGet(t, "/metrics")
 		return strings.Contains(text, fmt.Sprintf(`headgate_in_flight{process="gateway"} %d`, tenantsPart)) &&
 			strings.Contains(
@@ -299,7 +299,7 @@ func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 					2*tenantsPart),
 			)
 	})
-	losesNothing(t, e, "while the bodies do not end")
+	losesNothing(t, e, "during unfinished bodies")
 	for _, conn := range conns { // each is answered and closed in the end
 		if _, err := io.Copy(io.Discard, conn); err != nil {
 			t.Error(err)
@@ -311,11 +311,11 @@ func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 	t.Parallel()
 	for name, credential := range map[string]func(e *edge) string{
-		"without the right":      func(e *edge) string { return e.token(t, "acme", "command.submit") },
-		"for another tenant":     func(e *edge) string { return e.token(t, "initech", "query.read") },
-		"without a credential":   func(*edge) string { return "" },
-		"with a forged one":      func(e *edge) string { return e.token(t, "acme", "query.read") + "x" },
-		"more often than it may": func(e *edge) string { return e.token(t, "acme", "query.read") },
+		"missing right":       func(e *edge) string { return e.token(t, "acme", "command.submit") },
+		"foreign tenant":      func(e *edge) string { return e.token(t, "initech", "query.read") },
+		"no credential":       func(*edge) string { return "" },
+		"forged credential":   func(e *edge) string { return e.token(t, "acme", "query.read") + "x" },
+		"over the rate limit": func(e *edge) string { return e.token(t, "acme", "query.read") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothPorts(t, func(c *gateway.Config) {
@@ -339,12 +339,12 @@ func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 						}
 					})
 				}
-				eventually(t, "refusals are held back", func() bool {
+				eventually(t, "rejections are delayed", func() bool {
 					_, text := e.adminGet(t, "/metrics")
 					return strings.Contains(text, "headgate_rejections_delayed_total") &&
 						!strings.Contains(text, `headgate_rejections_delayed_total{process="gateway"} 0`)
 				})
-				losesNothing(t, e, "while others are refused")
+				losesNothing(t, e, "during rejections of others")
 				close(stop)
 				attacking.Wait()
 			})
@@ -361,14 +361,14 @@ func TestAdmission_DenialsCountAgainstTenantsRate(t *testing.T) {
 	}
 	for range 5 {
 		if code := query("acme", "query.read:other"); code != connect.CodePermissionDenied {
-			t.Fatalf("a call that is denied: %v", code)
+			t.Fatalf("denied call: %v", code)
 		}
 	}
 	if code := query("acme", "query.read"); code != connect.CodeResourceExhausted {
-		t.Errorf("after as many denials as it may make calls: %v", code)
+		t.Errorf("after as many denials as the limit of calls: %v", code)
 	}
 	if code := query("globex", "query.read"); code != 0 {
-		t.Errorf("another tenant: %v", code)
+		t.Errorf("call of another tenant: %v", code)
 	}
 }
 
@@ -399,26 +399,26 @@ func TestAdmission_TenantsBytesAreBounded(t *testing.T) {
 				begin()
 				if err := <-results; connect.CodeOf(err) != connect.CodeResourceExhausted ||
 					!strings.Contains(err.Error(), "too many bytes in memory") {
-					t.Errorf("a call beyond the tenant's bytes: %v", err)
+					t.Errorf("call over the tenant's byte limit: %v", err)
 				}
 			}
 			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
 				text, `headgate_limited_total{process="gateway",reason="BYTES_LIMIT",scope="tenant"} 3`,
 			) {
-				t.Error("the metrics do not show it")
+				t.Error("the metrics lack the rejection")
 			}
 			go func() { other <- say("globex", strings.Repeat("x", size)) }()
 			<-came
 			close(release)
 			if err := <-other; err != nil {
-				t.Errorf("another tenant: %v", err)
+				t.Errorf("call of another tenant: %v", err)
 			}
 			for range 3 {
 				if err := <-results; err != nil {
-					t.Errorf("a call that fits: %v", err)
+					t.Errorf("call within the limit: %v", err)
 				}
 			}
-			eventually(t, "nothing is held", func() bool {
+			eventually(t, "all bytes are released", func() bool {
 				_, text := e.adminGet(t, "/metrics")
 				return strings.Contains(text, `headgate_message_bytes{process="gateway"} 0`)
 			})
@@ -451,15 +451,15 @@ func TestAdmission_UnreadAnswersAreBounded(t *testing.T) {
 				break // it has been closed
 			}
 			if n == 45 {
-				losesNothing(t, e, "while the client is within the bound")
+				losesNothing(t, e, "client within the limit")
 			}
 		}
 		<-closed
-		losesNothing(t, e, "when the connection is closed")
+		losesNothing(t, e, "after the connection closed")
 		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
 			text, `headgate_flood_connections_total{frame="HEADERS",process="gateway"} 1`,
 		) {
-			t.Error("the metrics do not show it")
+			t.Error("the metrics lack the rejection")
 		}
 	})
 }
@@ -478,16 +478,16 @@ func TestAdmission_ClientsConnectionsAreBounded(t *testing.T) {
 			first, second, third := dial(), dial(), dial()
 			_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
 			if _, err := third.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
-				t.Errorf("a third connection: %v", err)
+				t.Errorf("third connection: %v", err)
 			}
 			_, _ = first, second
 			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
 				text, `headgate_client_connections_refused_total{process="gateway"} 1`,
 			) {
-				t.Error("the metrics do not show it")
+				t.Error("the metrics lack the rejection")
 			}
 			first.Close()
-			eventually(t, "another one takes its place", func() bool {
+			eventually(t, "another connection is admitted", func() bool {
 				conn := dial()
 				_, _ = io.WriteString(conn, http2.ClientPreface)
 				framer := http2.NewFramer(conn, conn)
@@ -513,7 +513,7 @@ func TestAdmission_TenantIsChargedForItsOwnCallersOnly(t *testing.T) {
 					t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", hostile,
 					"X-Tenant-Id", "globex",
 				); got.err == nil {
-					t.Error("it is admitted")
+					t.Error("the connection is admitted")
 				}
 			}
 		})
@@ -523,7 +523,7 @@ func TestAdmission_TenantIsChargedForItsOwnCallersOnly(t *testing.T) {
 		t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
 		e.token(t, "globex", "query.read"),
 	); got.err != nil {
-		t.Errorf("the tenant whose name it used: %v", got.err)
+		t.Errorf("call of the tenant named by the attacker: %v", got.err)
 	}
 }
 
@@ -544,7 +544,7 @@ func TestHealthWatch_DoesNotAffectOtherTenants(t *testing.T) {
 				return nil, err
 			}
 			if res.GetStatus() != healthv1.HealthCheckResponse_SERVING {
-				t.Errorf("the gateway is %v", res.GetStatus())
+				t.Errorf("gateway state %v", res.GetStatus())
 			}
 			return stream, nil
 		}
@@ -558,12 +558,12 @@ func TestHealthWatch_DoesNotAffectOtherTenants(t *testing.T) {
 		}
 		for range attackCalls {
 			if _, err := watch(); connect.CodeOf(err) != connect.CodeResourceExhausted {
-				t.Fatalf("a watch beyond the address's part: %v", err)
+				t.Fatalf("watch over the address's limit: %v", err)
 			}
 		}
-		losesNothing(t, e, "while the address watches")
+		losesNothing(t, e, "while the address holds watches")
 		_ = open[0].Close()
-		eventually(t, "a watch takes the place of one that has ended", func() bool {
+		eventually(t, "a new watch is admitted after one ended", func() bool {
 			stream, err := watch()
 			if err == nil {
 				open[0] = stream

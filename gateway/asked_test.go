@@ -51,16 +51,16 @@ func TestOnUpstreamCall_EachAttemptHasSpan(t *testing.T) {
 			}
 			mu.Lock()
 			if len(asked) != 2 || len(parents) != 2 || own[0] != own[1] {
-				t.Fatalf("%s: %d attempts are recorded, the node saw %d", protocol, len(asked), len(parents))
+				t.Fatalf("%s: %d attempts recorded, the node received %d", protocol, len(asked), len(parents))
 			}
 			for n, call := range asked {
 				if span := hex.EncodeToString(call.Span[:]); span != parents[n] ||
 					span == hex.EncodeToString(own[n][:]) {
-					t.Errorf("%s: attempt %d has the span %s, its node the parent %s", protocol, n+1, span, parents[n])
+					t.Errorf("%s: attempt %d has span %s, the node received parent %s", protocol, n+1, span, parents[n])
 				}
 				if want := map[int]connect.Code{0: connect.CodeUnavailable, 1: 0}[n]; call.Code() != want ||
 					call.Server == "" || !strings.HasSuffix(call.Procedure, "QueryService/Query") {
-					t.Errorf("%s: attempt %d is %+v, want code %v", protocol, n+1, call, want)
+					t.Errorf("%s: attempt %d: got %+v, want code %v", protocol, n+1, call, want)
 				}
 			}
 			asked = nil
@@ -74,7 +74,7 @@ func TestOnUpstreamCall_EachAttemptHasSpan(t *testing.T) {
 			}
 			mu.Lock()
 			if len(asked) != 0 {
-				t.Errorf("%s: calls of a trace that is not sampled are recorded", protocol)
+				t.Errorf("%s: calls of an unsampled trace are recorded", protocol)
 			}
 			mu.Unlock()
 		}

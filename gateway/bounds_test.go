@@ -48,7 +48,8 @@ func TestBounds_TimeoutsOfEdgeAndMethodHoldOverEveryProtocol(t *testing.T) {
 				}
 				got := w.do(t, e, m, map[string][]string{"Authorization": {token}})
 				if left := m.remaining(); got.err != nil || left <= 0 || left > bound-deadlineMargin {
-					t.Errorf("%s: %v; the node has %v, want at most %v less the margin", w, got.err, left, bound)
+					t.Errorf("%s: %v; the node's deadline is in %v, want at most %v minus the margin", w, got.err, left,
+						bound)
 				}
 			}
 		})
@@ -90,7 +91,7 @@ func TestBounds_NodesRetryBudgetAloneBoundsRetries(t *testing.T) {
 		e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, name, "query.read"))
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls != tenants+saved {
-		t.Errorf("%d calls of %d tenants reach the node, want %d repeated ones", calls, tenants, saved)
+		t.Errorf("%d calls of %d tenants reach the node, want %d retries", calls, tenants, saved)
 	}
 }
 
@@ -113,7 +114,7 @@ func TestBounds_TenantsRetryBudgetAloneBoundsRetries(t *testing.T) {
 		e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls != requests+repeated {
-		t.Errorf("%d calls reach the nodes for %d requests, want %d repeated ones", calls, requests, repeated)
+		t.Errorf("%d calls reach the nodes for %d requests, want %d retries", calls, requests, repeated)
 	}
 }
 

@@ -53,7 +53,7 @@ func (e *edge) beside(t *testing.T, r *room) *bystander {
 		if err := errors.Join(
 			stream.Send(r.note("acme", "hall", "hello")), stream.Receive(dynamicpb.NewMessage(r.desc.Output())),
 		); err != nil {
-			t.Errorf("the other tenant's stream ends: %v", err)
+			t.Errorf("the other tenant's stream ended: %v", err)
 		}
 	}}
 	b.echo()
@@ -69,7 +69,7 @@ func (e *edge) beside(t *testing.T, r *room) *bystander {
 			if res := e.query(
 				t, "native grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
 			); res.err != nil {
-				t.Errorf("the other tenant's call %d: %v", b.calls.Load(), res.err)
+				t.Errorf("call %d of the other tenant: %v", b.calls.Load(), res.err)
 				return
 			}
 			b.calls.Add(1)
@@ -81,7 +81,7 @@ func (e *edge) beside(t *testing.T, r *room) *bystander {
 		calls.Wait()
 		b.echo()
 		if b.calls.Load() == 0 {
-			t.Error("the other tenant has not called")
+			t.Error("the other tenant made no call")
 		}
 	}
 	return b
@@ -99,7 +99,7 @@ func quietly(ctx context.Context, _ int) error {
 func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("its nodes have deadlines that are short for a process under the race detector")
+		t.Skip("its nodes' deadlines are too short under the race detector")
 	}
 	query := func(header ...string) func(*testing.T, *edge) {
 		return func(t *testing.T, e *edge) {
@@ -115,13 +115,13 @@ func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 		call   func(*testing.T, *edge)
 		rounds int
 	}{
-		"deadlines of its choice":      {nil, quietly, query("Connect-Timeout-Ms", "1100"), 1},
-		"tiny deadlines of its choice": {nil, quietly, query("Connect-Timeout-Ms", "40"), 3},
-		"calls that pass the policy's deadline": {
+		"short client deadlines": {nil, quietly, query("Connect-Timeout-Ms", "1100"), 1},
+		"tiny client deadlines":  {nil, quietly, query("Connect-Timeout-Ms", "40"), 3},
+		"calls past the policy's deadline": {
 			func(c *gateway.Config) { c.MaxTimeout, c.Breakers.FirstPause = 300*time.Millisecond, time.Hour }, quietly,
 			query(), 3,
 		},
-		"clients that leave": {nil, quietly, func(t *testing.T, e *edge) {
+		"clients cancel": {nil, quietly, func(t *testing.T, e *edge) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
@@ -136,7 +136,7 @@ func TestBreaker_OneTenantsCallsDoNotAffectAnother(t *testing.T) {
 				_ = res.Body.Close()
 			}
 		}, 3},
-		"calls that its node refuses": {
+		"calls rejected by the node": {
 			func(c *gateway.Config) { c.Breakers.FirstPause = time.Hour }, func(ctx context.Context, _ int) error {
 				if tenantOf(ctx) == "globex" {
 					return connect.NewError(connect.CodeUnavailable, "the views are being built")
@@ -193,10 +193,10 @@ func TestBreaker_OpenedByOneTenantRejectsOnlyThatTenant(t *testing.T) {
 			if got := e.query(
 				t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", globex,
 			); got.err == nil || !strings.Contains(got.err.Message(), "does not answer") {
-				t.Errorf("the tenant's own next call: %v", got.err)
+				t.Errorf("next call of the same tenant: %v", got.err)
 			}
 			if open := e.edge.OpenBreakers(); len(open) > 0 {
-				t.Errorf("open to all: %v", open)
+				t.Errorf("breaker open for all tenants: %v", open)
 			}
 			if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
 				text, `headgate_single_tenant_breakers_open{process="gateway"} 1`,
@@ -204,13 +204,13 @@ func TestBreaker_OpenedByOneTenantRejectsOnlyThatTenant(t *testing.T) {
 				t.Errorf("the metrics do not show the tenant's breaker:\n%s", text)
 			}
 			if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"tenant":"globex"`) {
-				t.Errorf("/nodes does not say whose calls are refused: %s", text)
+				t.Errorf("/nodes does not name the tenant whose calls are rejected: %s", text)
 			}
 			if got := e.query(
 				t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
 				e.token(t, "acme", "query.read"),
 			); got.err != nil {
-				t.Errorf("another tenant's call: %v", got.err)
+				t.Errorf("call of another tenant: %v", got.err)
 			}
 		})
 	}
@@ -271,16 +271,16 @@ func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 	group.Wait()
 	e.node.set(nil)
 	if err := talk(); err != nil {
-		t.Errorf("the breaker has cut a stream of the same node: %v", err)
+		t.Errorf("the breaker ended a stream of the same node: %v", err)
 	}
 	got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
 		e.token(t, "initech", "query.read"))
 	if got.code != connect.CodeUnavailable || !strings.Contains(got.err.Message(), "does not answer") {
-		t.Errorf("the method is called all the same: %v", got.err)
+		t.Errorf("the method is still called: %v", got.err)
 	}
 	open := e.edge.OpenBreakers()
 	if len(open) != 1 || !strings.HasSuffix(open[0], " /projection.gateway.v1.QueryService/Query") {
-		t.Errorf("open breakers: %q, want the method's", open)
+		t.Errorf("open breakers: got %q, want the method's", open)
 	}
 	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(text, `headgate_method_breaker_open{`) ||
 		!strings.Contains(text, `procedure="/projection.gateway.v1.QueryService/Query",process="gateway"} 1`) {
@@ -297,7 +297,7 @@ func TestBreaker_TimeoutsOfTwoTenantsDivertMethodAndEndNoStream(t *testing.T) {
 		if got := e.query(
 			t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", e.token(t, tenant, "query.read"),
 		); got.err != nil {
-			t.Errorf("%s is not diverted to the other node: %v", tenant, got.err)
+			t.Errorf("%s is not routed to the other node: %v", tenant, got.err)
 		}
 	}
 }
@@ -354,10 +354,10 @@ func TestBreaker_IdleStreamDoesNotExcludeNode(t *testing.T) {
 		return strings.Contains(text, `"breakers":`)
 	}
 	if !opens() {
-		t.Fatal("refusals open no breaker")
+		t.Fatal("rejections open no breaker")
 	}
 	well.Store(true)
-	eventually(t, "a quiet stream is the trial", func() bool {
+	eventually(t, "idle stream as the trial", func() bool {
 		_, end := talk("quiet")
 		t.Cleanup(end)
 		select {
@@ -367,13 +367,13 @@ func TestBreaker_IdleStreamDoesNotExcludeNode(t *testing.T) {
 			return false // it is refused
 		}
 	})
-	eventually(t, "the node is called again beside the quiet stream", func() bool {
+	eventually(t, "the node is called concurrently with the idle stream", func() bool {
 		receive, end := talk("hello")
 		defer end()
 		return receive() == nil
 	})
 	if opens() {
-		t.Error("the answer closes no breaker")
+		t.Error("the answer does not close the breaker")
 	}
 }
 
@@ -396,7 +396,7 @@ func TestDeadline_NodesVerdictArrives(t *testing.T) {
 						return
 					}
 				}
-				t.Errorf("%d of 20 verdicts arrive: %v", verdicts[verdict], verdicts)
+				t.Errorf("%d of 20 outcomes recorded: %v", verdicts[verdict], verdicts)
 			})
 		}
 	})
@@ -501,8 +501,10 @@ func TestDeadline_NodesIsEarlierThanGateways(t *testing.T) {
 				}
 				gateways := min(timeout, 5*time.Second) - contextkit.DeadlineMargin // the policy's at most
 				if want := contextkit.CalleeTime(gateways); calls != 1 || left <= 0 || left > want {
-					t.Errorf("%s, %v: the node is given %v of the gateway's %v, want %v at most: %s", protocol, timeout,
-						left, gateways, want, message)
+					t.Errorf(
+						"%s, %v: the node's timeout is %v of the gateway's %v, want at most %v: %s", protocol, timeout,
+						left, gateways, want, message,
+					)
 				}
 			}
 		}
@@ -516,7 +518,7 @@ func TestDeadline_TinyClientDeadlineIsNeverNegative(t *testing.T) {
 	e.node.set(func(ctx context.Context, _ int) error {
 		deadline, ok := ctx.Deadline()
 		if !ok {
-			t.Error("the node has no deadline")
+			t.Error("the node received no deadline")
 		}
 		lefts = append(lefts, time.Until(deadline))
 		return nil
@@ -525,7 +527,7 @@ func TestDeadline_TinyClientDeadlineIsNeverNegative(t *testing.T) {
 		e.rawQuery(t, "connect+json", token, time.Duration(ms+1)*time.Millisecond)
 	}
 	if len(lefts) > 0 && slices.Max(lefts) > 60*time.Millisecond {
-		t.Errorf("the node is given %v", slices.Max(lefts))
+		t.Errorf("the node's timeout is %v", slices.Max(lefts))
 	}
 }
 
@@ -558,7 +560,7 @@ func TestStream_EndAndDenialDoNotRace(t *testing.T) {
 				_ = stream.Send(r.note("acme", "attic", "two"))
 				err = stream.Receive(dynamicpb.NewMessage(r.desc.Output()))
 				if code := connect.CodeOf(err); err == nil || code == connect.CodeInternal {
-					t.Errorf("the stream ends with %v", err)
+					t.Errorf("stream ended with %v", err)
 				}
 				_ = stream.Close()
 			}

@@ -57,21 +57,21 @@ func TestCORS_HeadersArePerOrigin(t *testing.T) {
 			"POST", "Access-Control-Request-Headers", tc.headers)
 		origin, headers := res.Header.Get("Access-Control-Allow-Origin"), res.Header.Get("Access-Control-Allow-Headers")
 		if tc.allowed != (origin == tc.origin && headers == tc.headers) || !tc.allowed && origin != "" {
-			t.Errorf("%s may send %s: %q, %q, want %v", tc.origin, tc.headers, origin, headers, tc.allowed)
+			t.Errorf("%s may send %s: got %q, %q, want %v", tc.origin, tc.headers, origin, headers, tc.allowed)
 		}
 		if tc.allowed && res.Header.Get("Access-Control-Max-Age") != "600" {
-			t.Errorf("%s: the answer may be cached for %q seconds", tc.origin, res.Header.Get("Access-Control-Max-Age"))
+			t.Errorf("%s: max age of the preflight is %q seconds", tc.origin, res.Header.Get("Access-Control-Max-Age"))
 		}
 		if !strings.Contains(res.Header.Get("Vary"), "Origin") ||
 			res.Header.Get("Access-Control-Allow-Credentials") != "" {
-			t.Errorf("%s: the preflight is answered %v", tc.origin, res.Header)
+			t.Errorf("%s: preflight response %v", tc.origin, res.Header)
 		}
 	}
 	for origin, exposed := range map[string]bool{app: true, shop: false, evil: false, "": false} {
 		res := e.fromPage(t, http.MethodPost, "/v1/query/wallets", origin, "Authorization",
 			e.token(t, "acme", "query.read"))
 		if got := strings.Contains(res.Header.Get("Access-Control-Expose-Headers"), "X-Total"); got != exposed {
-			t.Errorf("%s: the page may read %q", origin, res.Header.Get("Access-Control-Expose-Headers"))
+			t.Errorf("%s: exposed headers %q", origin, res.Header.Get("Access-Control-Expose-Headers"))
 		}
 		if allows := res.Header.Get("Access-Control-Allow-Origin"); (allows == origin) != (origin != evil) ||
 			!slices.Contains(res.Header.Values("Vary"), "Origin") {
@@ -102,7 +102,7 @@ func TestCORS_OnlyGatewaysRulesApply(t *testing.T) {
 			}
 			if w.protocol == "native grpc" {
 				if origins := got.fields.Values("Access-Control-Allow-Origin"); len(origins) > 0 {
-					t.Errorf("%v: the port for gRPC alone, which browsers cannot call, answers %q", w, origins)
+					t.Errorf("%v: the gRPC-only port answers CORS with %q", w, origins)
 				}
 				continue
 			}
@@ -145,7 +145,7 @@ func TestCheckOrigins_RejectsOriginsThatNoBrowserSends(t *testing.T) {
 		{{Origin: "https://a.example", Exposed: make([]string, 65)}}, make([]gateway.Origin, 1025),
 	} {
 		if gateway.CheckOrigins(bad...) == nil {
-			t.Errorf("%.100v is accepted", bad)
+			t.Errorf("%.100v is valid, want an error", bad)
 		}
 	}
 	if err := gateway.CheckOrigins(
@@ -173,7 +173,7 @@ func TestHSTS_IsSentOverTLSOnly(t *testing.T) {
 			res := e.fromPage(t, http.MethodGet, path, "", "X-Forwarded-Proto", proto, "Forwarded",
 				"for=203.0.113.9;proto=https")
 			if got := res.Header.Get("Strict-Transport-Security"); got != want {
-				t.Errorf("%s by %q: %q, want %q", path, proto, got, want)
+				t.Errorf("%s over %q: got %q, want %q", path, proto, got, want)
 			}
 		}
 	}
@@ -181,7 +181,7 @@ func TestHSTS_IsSentOverTLSOnly(t *testing.T) {
 	if res := untrusted.fromPage(
 		t, http.MethodGet, "/health", "", "X-Forwarded-Proto", "https",
 	); res.Header.Get("Strict-Transport-Security") != "" {
-		t.Errorf("a client without TLS that says https gets %v", res.Header)
+		t.Errorf("client without TLS, forwarded as https: got %v", res.Header)
 	}
 }
 
@@ -192,7 +192,7 @@ func TestHSTS_InvalidPolicyIsRejected(t *testing.T) {
 		{MaxAge: time.Hour, IncludeSubdomains: true, Preload: true}, {Preload: true},
 	} {
 		if bad.Validate() == nil {
-			t.Errorf("%+v is accepted", bad)
+			t.Errorf("%+v is valid, want an error", bad)
 		}
 	}
 	for _, good := range []gateway.HSTS{{}, {MaxAge: time.Second}, {MaxAge: time.Hour, IncludeSubdomains: true}} {

@@ -48,10 +48,10 @@ func TestAuthenticate_DenialsHaveAChallenge(t *testing.T) {
 	const invalid = `Bearer error="invalid_token"`
 	for _, tc := range []struct{ name, credential, challenge, reason string }{
 		{"none", "", "Bearer", "NO_CREDENTIAL: "},
-		{"another scheme", "Basic YTpi", "Bearer", "NO_CREDENTIAL: "},
+		{"other scheme", "Basic YTpi", "Bearer", "NO_CREDENTIAL: "},
 		{"junk", "Bearer x", invalid, "BAD_CREDENTIAL: "},
 		{"expired", "Bearer " + provider.Token(claims), invalid, "EXPIRED_CREDENTIAL: "},
-		{"claims that are not mapped", unmapped, invalid, "claims.rights: the token has no claim realm_access"},
+		{"unmapped claims", unmapped, invalid, "claims.rights: the token has no claim realm_access"},
 	} {
 		for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb"} {
 			ctx := bearing(t, tc.credential)
@@ -65,7 +65,7 @@ func TestAuthenticate_DenialsHaveAChallenge(t *testing.T) {
 			}
 			if record, _ := audited.next(t); !strings.Contains(record.Reason, tc.reason) ||
 				strings.Contains(record.Reason, "s3cret") {
-				t.Errorf("%s over %s: the record is %+v", tc.name, protocol, record)
+				t.Errorf("%s over %s: audit record %+v", tc.name, protocol, record)
 			}
 		}
 		for _, path := range []string{
@@ -95,7 +95,7 @@ func TestAuthenticate_DenialsHaveAChallenge(t *testing.T) {
 		t.Error(err)
 	}
 	if record, _ := audited.next(t); record.Principal != "corp:ada" {
-		t.Errorf("the record is %+v", record)
+		t.Errorf("audit record %+v", record)
 	}
 }
 

@@ -73,13 +73,13 @@ func TestClient_AddressOfTrustedProxyHeader(t *testing.T) {
 		proxies      *proxies.Set
 		want, scheme string
 	}{
-		"no proxies": {nil, "127.0.0.1", "http"},
-		"an untrusted peer": {
+		"no proxies configured": {nil, "127.0.0.1", "http"},
+		"untrusted peer": {
 			behind(t, "", "10.0.0.0/8", "203.0.113.9", "2001:db8::/32"), "127.0.0.1", "http",
 		},
-		"X-Forwarded-For":                    {behind(t, "", "127.0.0.0/8"), "203.0.113.9", "https"},
-		"Forwarded":                          {behind(t, "forwarded", "127.0.0.0/8"), "2001:db8::9", "https"},
-		"a nearer proxy that is not trusted": {behind(t, "", "127.0.0.1"), "127.0.0.2", "https"},
+		"X-Forwarded-For":        {behind(t, "", "127.0.0.0/8"), "203.0.113.9", "https"},
+		"Forwarded":              {behind(t, "forwarded", "127.0.0.0/8"), "2001:db8::9", "https"},
+		"untrusted nearer proxy": {behind(t, "", "127.0.0.1"), "127.0.0.2", "https"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended := &ends{}
@@ -97,25 +97,25 @@ func TestClient_AddressOfTrustedProxyHeader(t *testing.T) {
 					t.Fatalf("%v: %v", w, got.err)
 				}
 				if values := seen.Values(contextkit.HeaderClient); !slices.Equal(values, []string{tc.want}) {
-					t.Errorf("%v: the node gets %q, want %s", w, values, tc.want)
+					t.Errorf("%v: the node received %q, want %s", w, values, tc.want)
 				}
 				for name := range seen {
 					if strings.Contains(strings.ToLower(name), "forwarded") || name == "X-Real-Ip" ||
 						name == "True-Client-Ip" || name == "X_headgate_client" {
-						t.Errorf("%v: the node gets %s", w, name)
+						t.Errorf("%v: the node received %s", w, name)
 					}
 				}
 				var record auditlog.Record
 				if err := json.Unmarshal([]byte(got.fields.Get(contextkit.HeaderDecision)), &record); err != nil ||
 					record.Client != tc.want {
-					t.Errorf("%v: the record has the client %q (%v), want %s", w, record.Client, err, tc.want)
+					t.Errorf("%v: the audit record's client is %q (%v), want %s", w, record.Client, err, tc.want)
 				}
 				last := ended.last()
 				if addr, err := netip.ParseAddrPort(last.Client); err != nil || addr.Addr().String() != tc.want {
-					t.Errorf("%v: the span has the client %q, want %s", w, last.Client, tc.want)
+					t.Errorf("%v: the span's client is %q, want %s", w, last.Client, tc.want)
 				}
 				if w.protocol == "rest" && last.Request.Scheme != tc.scheme {
-					t.Errorf("%v: the scheme is %q, want %s", w, last.Request.Scheme, tc.scheme)
+					t.Errorf("%v: scheme %q, want %s", w, last.Request.Scheme, tc.scheme)
 				}
 			}
 		})
@@ -179,7 +179,7 @@ func TestClient_AddressIsInLogAuditAndTimeline(t *testing.T) {
 			t.Fatalf("%s: %v", protocol, got.err)
 		}
 		if record, _ := audited.next(t); record.Client != client || record.CorrelationID != id {
-			t.Errorf("%s: the audit record is %+v", protocol, record)
+			t.Errorf("%s: audit record %+v", protocol, record)
 		}
 		if !log.has(`"client":"`+client+`"`, `"correlation_id":"`+id+`"`) {
 			t.Errorf("%s: no line of the access log has the client %s", protocol, client)
@@ -192,7 +192,7 @@ func TestClient_AddressIsInLogAuditAndTimeline(t *testing.T) {
 	}
 	spans, _, err := timeline.Read(t.Context(), e.js, natstest.Tenant(t, "acme"), "call-rest")
 	if err != nil || len(spans) != 1 || spans[0].Client != "203.0.113.1" {
-		t.Errorf("the timeline has %+v, %v", spans, err)
+		t.Errorf("timeline: %+v, %v", spans, err)
 	}
 }
 
@@ -223,10 +223,10 @@ func TestClient_AddressBoundsApplyToProxysClients(t *testing.T) {
 	}
 	for _, protocol := range []string{"grpc", "native grpc", "grpcweb"} {
 		if err := watch(protocol, "[2001:db8::3]:80"); connect.CodeOf(err) != connect.CodeResourceExhausted {
-			t.Errorf("%s: the third stream of a client: %v", protocol, err)
+			t.Errorf("%s: third stream of a client: %v", protocol, err)
 		}
 		if err := watch(protocol, "203.0.113.9"); err != nil && protocol != "grpcweb" {
-			t.Errorf("%s: another client: %v", protocol, err)
+			t.Errorf("%s: call of another client: %v", protocol, err)
 		}
 	}
 }
@@ -271,21 +271,21 @@ func TestClient_ConnectionsOfTrustedProxyAreNotBounded(t *testing.T) {
 		err := watch(protocol, "203.0.113.1")
 		if connect.CodeOf(err) != connect.CodeResourceExhausted ||
 			!strings.Contains(err.Error(), "too many calls in flight") {
-			t.Errorf("%s: a call beyond the client's bound: %v", protocol, err)
+			t.Errorf("%s: call over the client's limit: %v", protocol, err)
 		}
 	}
 	if status, text := e.http(
 		t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.1",
 	); status != http.StatusTooManyRequests || !strings.HasPrefix(text, `{"code":"resource_exhausted"`) {
-		t.Errorf("plain HTTP beyond the client's bound: %d %s", status, text)
+		t.Errorf("plain HTTP over the client's limit: %d %s", status, text)
 	}
 	if status, _ := e.http(
 		t, http.MethodGet, "/health", "", "X-Forwarded-For", "203.0.113.4",
 	); status != http.StatusOK {
-		t.Errorf("another client: %d", status)
+		t.Errorf("another client: status %d", status)
 	}
 	if lines := e.series(t, "headgate_client_calls_refused_total"); len(lines) != 1 ||
 		!strings.HasSuffix(lines[0], " 5") {
-		t.Errorf("the refusals are counted as %q", lines)
+		t.Errorf("rejections counted as %q", lines)
 	}
 }

@@ -29,13 +29,13 @@ func TestLiveStreams_EndByTheClockAlthoughItIsSet(t *testing.T) {
 					due = set
 				}
 				if at := <-ended; at.Before(due) || at.After(due.Add(clockCheck)) {
-					t.Errorf("set by %v after %v: it ends %v after it was due", step, after, at.Sub(due))
+					t.Errorf("clock set by %v after %v: the timer fired %v late", step, after, at.Sub(due))
 				}
 			})
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		stop := atTime(time.Now().Add(time.Hour), time.Now, func() { t.Error("it ends after it was stopped") })
+		stop := atTime(time.Now().Add(time.Hour), time.Now, func() { t.Error("the timer fired after Stop") })
 		stop()
 		time.Sleep(2 * time.Hour)
 	})

@@ -51,7 +51,7 @@ func TestCompression_GRPCStreamUsesRequestsEncoding(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := <-requested; got != asked && (asked != "" || got != "identity") {
-			t.Errorf("a request compressed by %q is answered by %q", asked, got)
+			t.Errorf("request encoding %q: response encoding %q", asked, got)
 		}
 		cancel()
 		<-ticks.done

@@ -82,8 +82,8 @@ func TestGateway_PassesConformanceSuite(t *testing.T) {
 	}
 	// gRPC is served at both ports, other protocols at the main one.
 	for name, port := range map[string]struct{ name, conf string }{
-		"every protocol, gRPC at its own port": {"", "testdata/conformance.yaml"},
-		"gRPC at the main port":                {"main", "testdata/conformance-grpc.yaml"},
+		"all protocols, gRPC on its own port": {"", "testdata/conformance.yaml"},
+		"gRPC on the main port":               {"main", "testdata/conformance-grpc.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			suite := exec.CommandContext(

@@ -39,6 +39,6 @@ func TestCounters_SeriesStartAtZero(t *testing.T) {
 		}
 	}
 	if len(found) != 4 {
-		t.Errorf("labels are only found for %v", found)
+		t.Errorf("labels found for %v only", found)
 	}
 }

@@ -99,7 +99,7 @@ func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 		flood(t, token, 320, e)
 	}()
 	for more := true; more; {
-		losesNothing(t, e, "while denials flood the audit")
+		losesNothing(t, e, "while denials flood the audit log")
 		select {
 		case <-flooded:
 			more = false
@@ -107,7 +107,7 @@ func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 		}
 	}
 	if grown := heapInUse() - before; grown > 32<<20 {
-		t.Errorf("the heap has grown by %d MiB", grown>>20)
+		t.Errorf("the heap grew by %d MiB", grown>>20)
 	}
 	e.http(t, http.MethodPost, "/v1/query/secrets", "{}", "Authorization", e.token(t, "globex", "query.read:wallets"))
 	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "X-Tenant-Id", "globex")
@@ -199,7 +199,7 @@ func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 			}
 		}
 		if found != 2 {
-			t.Errorf("%s the flood: %d of 2 calls are in the timeline", id, found)
+			t.Errorf("%s the flood: %d of 2 calls in the timeline", id, found)
 		}
 	}
 	stream, err := js.Stream(t.Context(), streams.Timeline)
@@ -215,6 +215,6 @@ func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
 		accounts[strings.Split(subject, ".")[1]] += messages
 	}
 	if accounts["globex"] != 4 || accounts["_unauthenticated"] != 50 || accounts["acme"] != made {
-		t.Errorf("%v spans are stored", accounts)
+		t.Errorf("%v spans stored", accounts)
 	}
 }

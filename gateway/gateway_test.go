@@ -486,36 +486,36 @@ func theContractReachesTheNodeAndComesBackOverEveryProtocol(t *testing.T, start 
 				"x-custom": "passes", "x-custom-bin": connect.EncodeBinaryHeader([]byte{0, 255}),
 			} {
 				if values := header[name]; len(values) != 1 || values[0] != want {
-					t.Errorf("the node gets %s = %q, want %q", name, values, want)
+					t.Errorf("the node received %s = %q, want %q", name, values, want)
 				}
 			}
 			for _, name := range []string{"authorization", "cookie"} {
 				if len(header[name]) > 0 {
-					t.Errorf("%s reaches the node", name)
+					t.Errorf("the node received %s", name)
 				}
 			}
 			if rc.Traceparent.TraceID.String() != traceparent[3:35] ||
 				strings.Contains(rc.Traceparent.String(), traceparent[36:52]) {
-				t.Errorf("the node gets traceparent %s: want the same trace under the gateway's own parent id",
+				t.Errorf("the node received traceparent %s, want the same trace under the gateway's parent id",
 					rc.Traceparent)
 			}
 			if query.GetTenantId() != "acme" || query.GetView() != "wallets" {
-				t.Errorf("the node is asked %v", query)
+				t.Errorf("the node received %v", query)
 			}
 			if left <= 0 || left > 5*time.Second {
-				t.Errorf("the node has %v, want what is left of the method's 5 s", left)
+				t.Errorf("the node's deadline is in %v, want the remainder of the method's 5 s", left)
 			}
 			row := got.res.GetRows()[0].AsMap()
 			if row["tenant"] != "acme" || row["none"] != nil || fmt.Sprint(row["list"]) != "[1.5 true]" ||
 				got.res.GetPosition() != "p" {
-				t.Errorf("answer %v", got.res)
+				t.Errorf("response %v", got.res)
 			}
 			for name, want := range map[string]string{
 				"x-correlation-id": "corr-1", "x-request-id": "req-1", "trace-id": traceparent[3:35], "x-node": "one",
 				"x-node-bin": connect.EncodeBinaryHeader([]byte{0, 1, 254}), "x-cost": "7",
 			} {
 				if value := got.header(name); value != want {
-					t.Errorf("the client gets %s = %q, want %q", name, value, want)
+					t.Errorf("the client received %s = %q, want %q", name, value, want)
 				}
 			}
 		})
@@ -530,13 +530,14 @@ func TestHeaders_InvalidHeaderIsRejectedByName(t *testing.T) {
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, header...)
 			if calls, _, _, _, _ := e.node.seen(); got.code != connect.CodeInvalidArgument ||
 				!strings.Contains(got.err.Error(), `"x-custom"`) || calls != 0 {
-				t.Errorf("%s: %v after %d calls of the node, want that the header is named", protocol, got.err, calls)
+				t.Errorf("%s: %v after %d calls of the node, want an error that names the header", protocol, got.err,
+					calls)
 			}
 		}
 		if status, text := e.http(
 			t, http.MethodGet, "/v1/watch/wallets", "", header...,
 		); status != http.StatusBadRequest || !strings.Contains(text, "x-custom") {
-			t.Errorf("a stream: %d %s, want that the header is named", status, text)
+			t.Errorf("stream: %d %s, want an error that names the header", status, text)
 		}
 	})
 }
@@ -566,7 +567,7 @@ func aNodesErrorSurvivesEveryProtocol(t *testing.T, start starter) {
 				t.Errorf("detail %v, %v", detail, err)
 			}
 			if got.header("x-cost") != "7" {
-				t.Errorf("the trailer is lost: %q", got.header("x-cost"))
+				t.Errorf("trailer %q", got.header("x-cost"))
 			}
 		})
 	}
@@ -583,15 +584,21 @@ func TestTenant_MustAgreeWithCredential(t *testing.T) {
 		{"nowhere", one, "", "", "acme", 0},
 		{"in the header", one, "acme", "", "acme", 0},
 		{"in the message", one, "", "acme", "acme", 0},
-		{"another in the header", one, "globex", "", "", connect.CodePermissionDenied},
-		{"another in the message", one, "", "globex", "", connect.CodePermissionDenied},
-		{"the own in the header, another in the message", one, "acme", "globex", "", connect.CodePermissionDenied},
-		{"another in the header, the own in the message", one, "globex", "acme", "", connect.CodePermissionDenied},
-		{"nowhere, credential for two", both, "", "", "", connect.CodeInvalidArgument},
+		{"foreign tenant in the header", one, "globex", "", "", connect.CodePermissionDenied},
+		{"foreign tenant in the message", one, "", "globex", "", connect.CodePermissionDenied},
+		{
+			"own tenant in the header, foreign tenant in the message", one, "acme", "globex", "",
+			connect.CodePermissionDenied,
+		},
+		{
+			"foreign tenant in the header, own tenant in the message", one, "globex", "acme", "",
+			connect.CodePermissionDenied,
+		},
+		{"no tenant, credential for two", both, "", "", "", connect.CodeInvalidArgument},
 		{"in the header, credential for two", both, "globex", "", "globex", 0},
 		{"in the message, credential for two", both, "", "globex", "globex", 0},
-		{"two that are both the credential's", both, "acme", "globex", "", connect.CodePermissionDenied},
-		{"none at all", one, "*", "", "", connect.CodeInvalidArgument},
+		{"two tenants of the credential", both, "acme", "globex", "", connect.CodePermissionDenied},
+		{"no tenant", one, "*", "", "", connect.CodeInvalidArgument},
 	}
 	for _, protocol := range protocols {
 		for _, tc := range cases {
@@ -605,7 +612,7 @@ func TestTenant_MustAgreeWithCredential(t *testing.T) {
 				calls, _, rc, _, _ := e.node.seen()
 				if got.code != tc.code || (calls > 0) != (tc.want != "") ||
 					(tc.want != "" && rc.TenantID.String() != tc.want) {
-					t.Fatalf("code %v, %d calls reach the node for %q; want %v and %q", got.code, calls, rc.TenantID,
+					t.Fatalf("code %v, %d calls of the node for %q; want %v and %q", got.code, calls, rc.TenantID,
 						tc.code, tc.want)
 				}
 			})
@@ -615,7 +622,7 @@ func TestTenant_MustAgreeWithCredential(t *testing.T) {
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", one,
 				"X-Tenant-Id", "acme", "X-Tenant-Id", "acme")
 			if calls, _, _, _, _ := e.node.seen(); got.code != connect.CodeInvalidArgument || calls != 0 {
-				t.Fatalf("code %v, %d calls reach the node", got.code, calls)
+				t.Fatalf("code %v, %d calls of the node", got.code, calls)
 			}
 		})
 	}
@@ -649,16 +656,16 @@ func TestTenant_IgnoredPlacesAreNotForwarded(t *testing.T) {
 		}
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls != 0 {
-		t.Fatalf("%d calls reach the node", calls)
+		t.Fatalf("%d calls of the node", calls)
 	}
 	// A place that does not count changes nothing.
 	for _, protocol := range protocols {
 		for name, header := range map[string][]string{
-			"the header of NATS":   {"Tenant-Id", "globex"},
-			"a header like it":     {"X_Tenant_Id", "globex"},
-			"a binary header":      {"X-Tenant-Id-Bin", connect.EncodeBinaryHeader([]byte("globex"))},
-			"a gRPC-like prefix":   {"Grpc-X-Tenant-Id", "globex"},
-			"a forwarded identity": {"X-Forwarded-User", "globex"},
+			"NATS header":        {"Tenant-Id", "globex"},
+			"similar header":     {"X_Tenant_Id", "globex"},
+			"binary header":      {"X-Tenant-Id-Bin", connect.EncodeBinaryHeader([]byte("globex"))},
+			"gRPC-like prefix":   {"Grpc-X-Tenant-Id", "globex"},
+			"forwarded identity": {"X-Forwarded-User", "globex"},
 		} {
 			t.Run(protocol+"/"+name, func(t *testing.T) {
 				e.node.set(nil)
@@ -671,7 +678,7 @@ func TestTenant_IgnoredPlacesAreNotForwarded(t *testing.T) {
 				got := e.query(t, protocol, req, append(header, "Authorization", one)...)
 				if _, seen, rc, _, query := e.node.seen(); got.err != nil || rc.TenantID.String() != "acme" ||
 					query.GetTenantId() != "acme" || len(seen["x-tenant-id"]) != 1 {
-					t.Errorf("%v; the node works for %q, x-tenant-id %q", got.err, rc.TenantID, seen["x-tenant-id"])
+					t.Errorf("%v; the node's tenant is %q, x-tenant-id %q", got.err, rc.TenantID, seen["x-tenant-id"])
 				}
 			})
 		}
@@ -685,12 +692,12 @@ func TestAuthorize_MissingRightIsDenied(t *testing.T) {
 			token string
 			code  connect.Code
 		}{
-			"no credential":       {"", connect.CodeUnauthenticated},
-			"no rights":           {e.token(t, "acme"), connect.CodePermissionDenied},
-			"another right":       {e.token(t, "acme", "command.submit"), connect.CodePermissionDenied},
-			"another view":        {e.token(t, "acme", "query.read:orders*"), connect.CodePermissionDenied},
-			"the view":            {e.token(t, "acme", "query.read:wallets"), 0},
-			"views that begin so": {e.token(t, "acme", "query.read:wal*"), 0},
+			"no credential":   {"", connect.CodeUnauthenticated},
+			"no rights":       {e.token(t, "acme"), connect.CodePermissionDenied},
+			"other right":     {e.token(t, "acme", "command.submit"), connect.CodePermissionDenied},
+			"other view":      {e.token(t, "acme", "query.read:orders*"), connect.CodePermissionDenied},
+			"the view":        {e.token(t, "acme", "query.read:wallets"), 0},
+			"views by prefix": {e.token(t, "acme", "query.read:wal*"), 0},
 		} {
 			t.Run(protocol+"/"+name, func(t *testing.T) {
 				e.node.set(nil)
@@ -700,7 +707,7 @@ func TestAuthorize_MissingRightIsDenied(t *testing.T) {
 				}
 				got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, header...)
 				if calls, _, _, _, _ := e.node.seen(); got.code != tc.code || (calls > 0) != (tc.code == 0) {
-					t.Fatalf("code %v, %d calls reach the node; want %v", got.code, calls, tc.code)
+					t.Fatalf("code %v, %d calls of the node; want %v", got.code, calls, tc.code)
 				}
 			})
 		}
@@ -786,10 +793,10 @@ func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
 		calls  int
 		failed bool
 	}{
-		{"a query, twice", 2, query, 3, false},
-		{"a query, for good", 9, query, 3, true},
-		{"a command without a key", 1, func() error { return submit("") }, 1, true},
-		{"a command with a key", 1, func() error { return submit("key") }, 2, false},
+		{"query, transient failure", 2, query, 3, false},
+		{"query, permanent failure", 9, query, 3, true},
+		{"command without a key", 1, func() error { return submit("") }, 1, true},
+		{"command with a key", 1, func() error { return submit("key") }, 2, false},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -800,7 +807,7 @@ func onlyWhatIsSafeToRepeatIsTriedAgain(t *testing.T, start starter) {
 			}
 		})
 	}
-	t.Run("another error", func(t *testing.T) {
+	t.Run("non-retryable error", func(t *testing.T) {
 		e.node.set(func(context.Context, int) error { return connect.NewError(connect.CodeInternal, "broken") })
 		err := query()
 		if calls, _, _, _, _ := e.node.seen(); err == nil || calls != 1 {
@@ -837,10 +844,10 @@ func aDeadlineTravelsAndEndsTheNodesWork(t *testing.T, start starter) {
 			select {
 			case <-ended:
 			case <-time.After(5 * time.Second):
-				t.Fatal("the node still works on a canceled call")
+				t.Fatal("the node's call was not canceled")
 			}
 			if _, _, _, left, _ := e.node.seen(); left <= 0 || left > 240*time.Millisecond {
-				t.Errorf("the node was given %v, want the client's 250 ms less the gateway's margin", left)
+				t.Errorf("the node's timeout is %v, want the client's 250 ms minus the gateway's margin", left)
 			}
 		})
 	}
@@ -873,11 +880,11 @@ func TestAdmission_CallsBeyondBoundAreRejectedImmediately(t *testing.T) {
 	if got := e.query(
 		t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
 	); got.code != connect.CodeResourceExhausted {
-		t.Errorf("beyond the bound: %v", got.err)
+		t.Errorf("over the limit: %v", got.err)
 	}
 	close(release)
 	if got := <-first; got.err != nil {
-		t.Errorf("within the bound: %v", got.err)
+		t.Errorf("within the limit: %v", got.err)
 	}
 }
 
@@ -899,14 +906,14 @@ func TestQuota_NoisyTenantDoesNotAffectOthers(t *testing.T) {
 	<-entered
 	got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", noisy)
 	if got.code != connect.CodeResourceExhausted || len(got.err.Details()) != 2 {
-		t.Errorf("beyond the tenant's bound: %v", got.err)
+		t.Errorf("over the tenant's limit: %v", got.err)
 	}
 	if got := e.query(t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", quiet); got.err != nil {
-		t.Errorf("another tenant: %v", got.err)
+		t.Errorf("call of another tenant: %v", got.err)
 	}
 	close(release)
 	if got := <-first; got.err != nil {
-		t.Errorf("within the bound: %v", got.err)
+		t.Errorf("within the limit: %v", got.err)
 	}
 }
 
@@ -920,7 +927,7 @@ func TestRejections_ImpatientClientIsDelayed(t *testing.T) {
 		if got := e.query(
 			t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
 		); got.code != connect.CodeResourceExhausted || len(got.err.Details()) != 2 {
-			t.Errorf("refusal %d: %v", n, got.err)
+			t.Errorf("rejection %d: %v", n, got.err)
 		}
 		if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
 			text, fmt.Sprintf(`headgate_rejections_delayed_total{process="gateway"} %d`, n),
@@ -943,19 +950,19 @@ func TestBreaker_SilentNodeIsNotCalled(t *testing.T) {
 		}
 	}
 	if !strings.Contains(text, "CIRCUIT_BREAKER_OPEN") || !strings.Contains(text, "RetryInfo") {
-		t.Errorf("the node is called all the same: %s", text)
+		t.Errorf("the node is still called: %s", text)
 	}
 	query := func() *connect.Error {
 		return e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization",
 			e.token(t, "acme", "query.read")).err
 	}
-	refusal := connect.NewError(connect.CodeUnavailable, "says the node")
+	refusal := connect.NewError(connect.CodeUnavailable, "rejected by the node")
 	e.node.set(func(context.Context, int) error {
 		return rpc.WithDetails(refusal, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Millisecond)})
 	})
 	for range 10 {
-		if err := query(); err == nil || err.Message() != "says the node" {
-			t.Fatalf("a node that says when to come back is not called: %v", err)
+		if err := query(); err == nil || err.Message() != "rejected by the node" {
+			t.Fatalf("a node that sent RetryInfo is not called: %v", err)
 		}
 	}
 	e.node.set(func(context.Context, int) error { return refusal })
@@ -963,10 +970,10 @@ func TestBreaker_SilentNodeIsNotCalled(t *testing.T) {
 		_ = query()
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls > 7 {
-		t.Errorf("a node that refuses everybody is called %d times", calls)
+		t.Errorf("a node that rejects all calls is called %d times", calls)
 	}
 	if err := query(); err == nil || !strings.Contains(err.Message(), "does not answer") {
-		t.Errorf("a node that refuses everybody is called: %v", err)
+		t.Errorf("a node that rejects all calls is called: %v", err)
 	}
 }
 
@@ -979,7 +986,7 @@ func TestRetry_StaysWithinBudget(t *testing.T) {
 		e.query(t, "connect+proto", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token)
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls > requests+requests/10+10 {
-		t.Errorf("%d calls reach a node in trouble for %d requests, want a tenth more and the savings of 10", calls,
+		t.Errorf("%d calls reach a failing node for %d requests, want a tenth more and the initial 10", calls,
 			requests)
 	}
 }
@@ -1011,17 +1018,17 @@ func TestREST_SupportsEveryEncoding(t *testing.T) {
 			t.Fatalf("%s: status %d: %s", c.Name(), status, text)
 		}
 		if _, _, _, _, query := e.node.seen(); len(query.GetMetadata()["k"]) != 200 {
-			t.Errorf("%s: the node is asked %v", c.Name(), query)
+			t.Errorf("%s: the node received %v", c.Name(), query)
 		}
 		if status, text := send("not compressed", c.Name()); status != http.StatusBadRequest {
-			t.Errorf("%s: a body that is not compressed: status %d: %s", c.Name(), status, text)
+			t.Errorf("%s: uncompressed body: status %d: %s", c.Name(), status, text)
 		}
 		if status, text := send("{}", "rot13"); status != http.StatusUnsupportedMediaType ||
 			!strings.Contains(text, "supported: gzip, zstd, br") {
-			t.Errorf("an unknown encoding: status %d: %s", status, text)
+			t.Errorf("unknown encoding: status %d: %s", status, text)
 		}
 	}
-	t.Run("a bomb is refused", func(t *testing.T) {
+	t.Run("decompression bomb is rejected", func(t *testing.T) {
 		var bomb strings.Builder
 		c := compression.All()[0]
 		w, err := c.Compress(&bomb)
@@ -1033,7 +1040,7 @@ func TestREST_SupportsEveryEncoding(t *testing.T) {
 		status, text := e.http(t, http.MethodPost, "/v1/query/wallets", bomb.String(), "Authorization", token,
 			"Content-Encoding", c.Name())
 		if status != http.StatusRequestEntityTooLarge {
-			t.Errorf("%d bytes that become 8 MiB: status %d: %s", bomb.Len(), status, text)
+			t.Errorf("%d bytes that decompress to 8 MiB: status %d: %s", bomb.Len(), status, text)
 		}
 	})
 }
@@ -1063,23 +1070,23 @@ func TestCORS_OnlyListedOriginsAreAllowed(t *testing.T) {
 		"authorization,connect-protocol-version,content-type,last-event-id,x-tenant-id",
 	); header.Get("Access-Control-Allow-Origin") != "https://app.example.com" ||
 		header.Get("Access-Control-Allow-Headers") == "" {
-		t.Errorf("the named origin is answered %v", header)
+		t.Errorf("response to the allowed origin: %v", header)
 	}
 	if header := preflight(
 		"https://app.example.com", "HEAD", "authorization,idempotency-key,if-none-match",
 	); header.Get("Access-Control-Allow-Methods") != "HEAD" || header.Get("Access-Control-Allow-Headers") == "" {
-		t.Errorf("HEAD with the headers of REST is answered %v", header)
+		t.Errorf("response to HEAD with REST headers: %v", header)
 	}
 	if exposed := preflight(
 		"https://app.example.com", "", "",
 	).Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Etag") ||
 		!strings.Contains(exposed, "Retry-After") {
-		t.Errorf("pages may read %q", exposed)
+		t.Errorf("exposed headers %q", exposed)
 	}
 	if header := preflight(
 		"https://evil.example.com", "POST", "content-type",
 	); header.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("another origin is answered %v", header)
+		t.Errorf("response to another origin: %v", header)
 	}
 	for _, bad := range []string{
 		"*", "app.example.com", "https://*.example.com", "https://app.example.com/", "file://x",
@@ -1096,7 +1103,7 @@ func TestCORS_OnlyListedOriginsAreAllowed(t *testing.T) {
 			gateway.Config{Auth: accepted, Origins: []gateway.Origin{{Origin: bad}}}, catalog, route.NewTable(), e.js,
 			zerolog.Nop(),
 		); err == nil {
-			t.Errorf("the origin %q is accepted", bad)
+			t.Errorf("origin %q is valid, want an error", bad)
 		}
 	}
 }
@@ -1120,15 +1127,15 @@ func TestExplain_NeedsRight(t *testing.T) {
 		return record, text != ""
 	}
 	if _, given := explained(other, ""); given {
-		t.Error("it is explained to a principal without the right")
+		t.Error("Explain answers a principal without the right")
 	}
 	if r, _ := explained(asker, ""); r.Decision != "allowed" || r.Node != "p" || r.Attempts != 1 || r.Routing != 1 ||
 		r.Code != "ok" {
-		t.Errorf("an answered call: %+v", r)
+		t.Errorf("successful call: %+v", r)
 	}
 	if r, _ := explained(asker, "globex"); r.Decision != "denied" ||
 		!strings.HasPrefix(r.Reason, "TENANT_MISMATCH: ") || r.Node != "" {
-		t.Errorf("a denied call: %+v", r)
+		t.Errorf("denied call: %+v", r)
 	}
 }
 
@@ -1155,7 +1162,7 @@ func TestReflection_NeedsCredential(t *testing.T) {
 		return fmt.Sprint(names), err
 	}
 	if names, err := list(""); connect.CodeOf(err) != connect.CodeUnauthenticated {
-		t.Errorf("without a credential: %s, %v", names, err)
+		t.Errorf("no credential: %s, %v", names, err)
 	}
 	names, err := list(e.token(t, "acme"))
 	if err != nil || !strings.Contains(names, "projection.gateway.v1.QueryService") ||
@@ -1200,7 +1207,7 @@ func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 		denied.CorrelationID != "spoof" || !strings.HasSuffix(
 		denied.Procedure, "/Query",
 	) || msg.Headers().Get("x-correlation-id") != "spoof" {
-		t.Errorf("record %s with %v", msg.Data(), msg.Headers())
+		t.Errorf("audit record %s with %v", msg.Data(), msg.Headers())
 	}
 
 	e.http(t, http.MethodPost, "/admin/runner/drain", "{}", "Authorization", e.token(t, "*", "runner.admin"))
@@ -1208,7 +1215,7 @@ func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 	if operation.Decision != "allowed" || operation.Right != "runner.admin" ||
 		!strings.HasSuffix(operation.Procedure, "/Drain") ||
 		operation.Code != "unavailable" || msg.Subject() != "audit._platform.operator" {
-		t.Errorf("record %s on %s", msg.Data(), msg.Subject())
+		t.Errorf("audit record %s on %s", msg.Data(), msg.Subject())
 	}
 
 	// The record has the operator's reason, whether or not the node answers; a denial has the
@@ -1223,7 +1230,7 @@ func TestAudit_DenialsAndOperationsAreRecorded(t *testing.T) {
 		if r.Decision != tc.decision || !strings.HasPrefix(r.Reason, tc.reason) ||
 			tc.decision == "allowed" && r.Reason != tc.reason ||
 			r.Code != tc.code || !strings.HasSuffix(r.Procedure, "/CancelWorkflow") || msg.Subject() != tc.subject {
-			t.Errorf("%s: record %s on %s", tc.right, msg.Data(), msg.Subject())
+			t.Errorf("%s: audit record %s on %s", tc.right, msg.Data(), msg.Subject())
 		}
 	}
 }

@@ -35,7 +35,7 @@ func TestOwnedHeaders_EachHasExactlyOneValue(t *testing.T) {
 		},
 	} {
 		for _, w := range everyWay() {
-			m.set(nil, http.Header{"X-Correlation-Id": {"a trailer"}, "Trace-Id": {"a trailer"}})
+			m.set(nil, http.Header{"X-Correlation-Id": {"trailer"}, "Trace-Id": {"trailer"}})
 			header := sent.Clone()
 			header.Set("Authorization", token)
 			got, seen := w.do(t, e, m, header), m.received()
@@ -47,16 +47,16 @@ func TestOwnedHeaders_EachHasExactlyOneValue(t *testing.T) {
 				values := seen.Values(owned.Name)
 				switch {
 				case slices.Contains(always, owned.Name) && (len(values) != 1 || values[0] == ""):
-					t.Errorf("%s, %s: the node receives %s %q, want one value", w, what, owned.Name, values)
+					t.Errorf("%s, %s: the node received %s %q, want one value", w, what, owned.Name, values)
 				case owned.Request == contextkit.FromGateway && len(values) > 1:
-					t.Errorf("%s, %s: the node receives %s %q", w, what, owned.Name, values)
+					t.Errorf("%s, %s: the node received %s %q", w, what, owned.Name, values)
 				case owned.Request == contextkit.FromNone && len(values) > 0:
-					t.Errorf("%s, %s: the node receives %s %q, want none", w, what, owned.Name, values)
+					t.Errorf("%s, %s: the node received %s %q, want none", w, what, owned.Name, values)
 				}
 			}
 			for _, name := range answered {
 				if values := got.fields.Values(name); len(values) != 1 || values[0] == "" {
-					t.Errorf("%s, %s: the client receives %s %q, want one value", w, what, name, values)
+					t.Errorf("%s, %s: the client received %s %q, want one value", w, what, name, values)
 				}
 			}
 		}

@@ -289,18 +289,18 @@ func checkForged(t *testing.T, e *edge, m *mirror, w way, token, what string, he
 	got, seen := w.do(t, e, m, header), m.received()
 	if got.err != nil || seen == nil {
 		if succeeds {
-			t.Errorf("%s: the call fails: %v", what, got.err)
+			t.Errorf("%s: %v", what, got.err)
 		}
 		return
 	}
 	if names := holdsForged(seen); len(names) > 0 {
-		t.Errorf("%s: the node gets %q", what, names)
+		t.Errorf("%s: the node received %q", what, names)
 	}
 	if principal := seen.Values(contextkit.HeaderPrincipal); !slices.Equal(principal, []string{"app"}) {
-		t.Errorf("%s: the principal is %q, want that of the credential, once", what, principal)
+		t.Errorf("%s: principal %q, want the credential's, once", what, principal)
 	}
 	if tenant := seen.Values(contextkit.HeaderTenantID); !slices.Equal(tenant, []string{"acme"}) {
-		t.Errorf("%s: the tenant is %q", what, tenant)
+		t.Errorf("%s: tenant %q", what, tenant)
 	}
 }
 
@@ -338,11 +338,11 @@ func TestPlatformHeader_IsSetForPlatformOnly(t *testing.T) {
 				})
 				seen := m.received()
 				if got.err != nil || seen == nil {
-					t.Errorf("%s of %s, %v: the call fails: %v", caller.subject, caller.tenant, w, got.err)
+					t.Errorf("%s of %s, %v: %v", caller.subject, caller.tenant, w, got.err)
 					continue
 				}
 				if values := seen.Values(contextkit.HeaderPlatform); !slices.Equal(values, caller.want) {
-					t.Errorf("%s of %s, %v: the node gets %q, want %q", caller.subject, caller.tenant, w, values,
+					t.Errorf("%s of %s, %v: the node received %q, want %q", caller.subject, caller.tenant, w, values,
 						caller.want)
 				}
 			}
@@ -377,21 +377,21 @@ func TestOwnedHeaders_NodesCannotForge(t *testing.T) {
 						},
 					)
 					if got.err != nil || m.received() == nil {
-						t.Fatalf("the call ends with %v", got.err)
+						t.Fatalf("call ended with %v", got.err)
 					}
 					if names := holdsForged(got.fields); len(names) > 0 {
-						t.Errorf("the client gets %q, of %d that the node has sent", names, len(owns))
+						t.Errorf("the client received %q of the node's %d", names, len(owns))
 					}
 					for _, name := range []string{"X-Own", "X-Own-Trailer"} {
 						if w.protocol == "rest" && w.stream && name == "X-Own-Trailer" {
 							continue // a stream of events has no trailers
 						}
 						if got.fields.Get(name) != "passes" {
-							t.Errorf("the node's own %s is lost", name)
+							t.Errorf("the node's %s is lost", name)
 						}
 					}
 					if decisions := got.fields.Values(contextkit.HeaderDecision); len(decisions) != len(explain) {
-						t.Errorf("%d decisions %q are answered, want %d", len(decisions), decisions, len(explain))
+						t.Errorf("%d decisions %q, want %d", len(decisions), decisions, len(explain))
 					}
 				})
 			}
@@ -421,7 +421,7 @@ func TestOwnedHeaders_NodesCannotForgeInErrors(t *testing.T) {
 			got := w.do(t, e, m, http.Header{"Authorization": {e.tokenOf(t, "app", mirrorRights...)}})
 			if names := holdsForged(got.fields); got.err == nil || len(names) > 0 ||
 				got.fields.Get("X-Own") != "passes" {
-				t.Errorf("%v: %v; the client gets %q, and X-Own %q", w, got.err, names, got.fields["X-Own"])
+				t.Errorf("%v: %v; the client received %q and X-Own %q", w, got.err, names, got.fields["X-Own"])
 			}
 		}
 	})
@@ -448,7 +448,7 @@ func TestOwnedHeaders_RequestTrailersAreDropped(t *testing.T) {
 		res.Body.Close()
 		if seen := m.received(); res.StatusCode != http.StatusOK || len(holdsForged(seen)) > 0 ||
 			seen.Get(contextkit.HeaderPrincipal) != "app" {
-			t.Errorf("%s: status %d, the node gets %v", name, res.StatusCode, seen)
+			t.Errorf("%s: status %d, the node received %v", name, res.StatusCode, seen)
 		}
 	}
 }
@@ -483,11 +483,11 @@ func TestConnection_ListedHeadersAreNotForwarded(t *testing.T) {
 			seen := m.received()
 			if res.StatusCode != http.StatusOK || seen.Get("X-Four") != "4" ||
 				seen.Get(contextkit.HeaderTraceparent) == "" {
-				t.Errorf("%s: status %d, the node gets %v", request, res.StatusCode, seen)
+				t.Errorf("%s: status %d, the node received %v", request, res.StatusCode, seen)
 			}
 			for _, name := range []string{"X-One", "X-Two", "X-Three", "Connection"} {
 				if seen.Get(name) != "" {
-					t.Errorf("%s: the node gets %s", request, name)
+					t.Errorf("%s: the node received %s", request, name)
 				}
 			}
 		}
@@ -513,12 +513,12 @@ func TestPrincipal_AnySubjectReachesNode(t *testing.T) {
 				)
 				seen := m.received()
 				if got.err != nil || seen == nil || contextkit.Principal(fields{seen}) != want {
-					t.Errorf("%v: the subject %q reaches the node as %q: %v", w, subject,
+					t.Errorf("%v: subject %q, the node received %q: %v", w, subject,
 						seen[http.CanonicalHeaderKey(contextkit.HeaderPrincipal)], got.err)
 				}
 				if decision := got.fields.Get(contextkit.HeaderDecision); !strings.Contains(decision, "principal") ||
 					strings.ContainsFunc(decision, func(r rune) bool { return r < ' ' || r > '~' }) {
-					t.Errorf("%v: the decision on %q is %q, want JSON in ASCII", w, subject, decision)
+					t.Errorf("%v: decision on %q is %q, want ASCII JSON", w, subject, decision)
 				}
 			}
 		}

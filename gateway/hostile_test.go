@@ -54,7 +54,7 @@ func (b bomb) Name() string { return b.name }
 
 func (b bomb) Compress(dst io.Writer) (io.WriteCloser, error) { return bombWriter{b, dst}, nil }
 
-func (b bomb) Decompress(io.Reader) (io.ReadCloser, error) { return nil, errors.New("not asked for") }
+func (b bomb) Decompress(io.Reader) (io.ReadCloser, error) { return nil, errors.New("not accepted") }
 
 type bombWriter struct {
 	bomb
@@ -118,7 +118,7 @@ func refusesBomb(t *testing.T, b bomb, err error) {
 
 func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 	if testing.Short() {
-		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+		t.Skip("not concurrent, and takes a minute under the race detector")
 	}
 	ticks := newTicker(t)
 	e := startWith(t, nil, ticks.register, ticks.set(t))
@@ -150,14 +150,14 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 						_ = stream.CloseSend()
 						refusesBomb(t, b, stream.Receive(&frame.Frame{}))
 					}); n > grown {
-						t.Errorf("%s of %d bytes: %d MiB are allocated", b.name, len(b.packed), n>>20)
+						t.Errorf("%s of %d bytes: %d MiB allocated", b.name, len(b.packed), n>>20)
 					}
 				})
 			}
 		}
 		t.Run("connect+get "+b.name, func(t *testing.T) {
 			if len(b.packed) > 16<<10 {
-				t.Skip("it does not fit into a URL")
+				t.Skip("does not fit into a URL")
 			}
 			query := url.Values{
 				"connect": {"v1"}, "encoding": {"proto"}, "base64": {"1"}, "compression": {b.name},
@@ -172,7 +172,7 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 						t.Errorf("%s of %d bytes: %d %s", b.name, len(b.packed), status, text)
 					}
 				}); n > grown {
-					t.Errorf("%s of %d bytes: %d MiB are allocated", b.name, len(b.packed), n>>20)
+					t.Errorf("%s of %d bytes: %d MiB allocated", b.name, len(b.packed), n>>20)
 				}
 			}
 		})
@@ -184,7 +184,7 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 					t.Errorf("%s of %d bytes: %d %s", b.name, len(b.packed), status, text)
 				}
 			}); n > grown {
-				t.Errorf("%s of %d bytes: %d MiB are allocated", b.name, len(b.packed), n>>20)
+				t.Errorf("%s of %d bytes: %d MiB allocated", b.name, len(b.packed), n>>20)
 			}
 		})
 	}
@@ -193,7 +193,7 @@ func TestCompression_BombIsRejectedOverEveryProtocol(t *testing.T) {
 		if got := e.query(
 			t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
 		); got.err != nil {
-			t.Errorf("afterwards, by %s: %v", protocol, got.err)
+			t.Errorf("after the attack, over %s: %v", protocol, got.err)
 		}
 	}
 }
@@ -205,30 +205,30 @@ func malformed() map[string][]byte {
 		return append(protowire.AppendVarint(nil, number<<3|uint64(wireType)), rest...)
 	}
 	return map[string][]byte{
-		"a field number of 2^29":      tag(1<<29, protowire.VarintType, "\x01"),
-		"a field number of 2^31-1":    tag(1<<31-1, protowire.BytesType, "\x00"),
-		"a field number of 0":         tag(0, protowire.VarintType, "\x01"),
-		"a text that is not UTF-8":    tag(2, protowire.BytesType, "\x02\xc3\x28"),
-		"a value cut off":             tag(2, protowire.BytesType, "\x05a"),
-		"a varint of 11 bytes":        tag(9, protowire.VarintType, strings.Repeat("\xff", 10)+"\x01"),
-		"a group that does not end":   tag(9, protowire.StartGroupType, ""),
-		"a group that has not begun":  tag(9, protowire.EndGroupType, ""),
-		"a group ended as another":    tag(9, protowire.StartGroupType, "\x54"),
-		"an unknown wire type":        tag(9, 7, "\x00"),
-		"a field number cut off":      []byte("\x80"),
-		"groups 12,000 deep":          bytes.Repeat(tag(9, protowire.StartGroupType, ""), 12_000),
-		"a repeat of a text, damaged": []byte("\x12\x01a\x12\x01\xff"),
+		"field number 2^29":             tag(1<<29, protowire.VarintType, "\x01"),
+		"field number 2^31-1":           tag(1<<31-1, protowire.BytesType, "\x00"),
+		"field number 0":                tag(0, protowire.VarintType, "\x01"),
+		"string that is not UTF-8":      tag(2, protowire.BytesType, "\x02\xc3\x28"),
+		"truncated value":               tag(2, protowire.BytesType, "\x05a"),
+		"varint of 11 bytes":            tag(9, protowire.VarintType, strings.Repeat("\xff", 10)+"\x01"),
+		"group without an end":          tag(9, protowire.StartGroupType, ""),
+		"group end without a start":     tag(9, protowire.EndGroupType, ""),
+		"group ended by another number": tag(9, protowire.StartGroupType, "\x54"),
+		"unknown wire type":             tag(9, 7, "\x00"),
+		"truncated field number":        []byte("\x80"),
+		"groups 12,000 deep":            bytes.Repeat(tag(9, protowire.StartGroupType, ""), 12_000),
+		"malformed repeated string":     []byte("\x12\x01a\x12\x01\xff"),
 	}
 }
 
 // malformedQueries are malformed in QueryRequest only: in its messages and its map.
 func malformedQueries() map[string][]byte {
 	return map[string][]byte{
-		"a map's key that is not UTF-8":   []byte("\x22\x03\x0a\x01\xff"),
-		"a map's value that is not UTF-8": []byte("\x22\x06\x0a\x01a\x12\x01\xff"),
-		"a map's entry cut off":           []byte("\x22\x02\x0a\x05"),
-		"a message inside, cut off":       []byte("\x1a\x02\x0a\x05"),
-		"a message inside, damaged": append(protowire.AppendVarint([]byte("\x1a\x06"), 1<<32),
+		"map key that is not UTF-8":   []byte("\x22\x03\x0a\x01\xff"),
+		"map value that is not UTF-8": []byte("\x22\x06\x0a\x01a\x12\x01\xff"),
+		"truncated map entry":         []byte("\x22\x02\x0a\x05"),
+		"truncated nested message":    []byte("\x1a\x02\x0a\x05"),
+		"malformed nested message": append(protowire.AppendVarint([]byte("\x1a\x06"), 1<<32),
 			1), // a field number of 2^29
 	}
 }
@@ -302,16 +302,16 @@ func TestMalformedProtobuf_IsInvalidArgument(t *testing.T) {
 			status, text := e.http(t, http.MethodGet, queriesconnect.QueryServiceQueryProcedure+"?"+query.Encode(), "",
 				"Authorization", token)
 			if status != http.StatusBadRequest || !strings.Contains(text, "malformed protobuf") {
-				t.Errorf("by GET, %s: %d %s", name, status, text)
+				t.Errorf("GET, %s: %d %s", name, status, text)
 			}
 		}
 		status, text := e.http(t, http.MethodGet, "/v1/ticks/rooms/hall", "", "Authorization", token, "Last-Event-Id",
 			"\xff\xfe")
 		if status != http.StatusBadRequest {
-			t.Errorf("a Last-Event-Id that is not UTF-8: %d %s", status, text)
+			t.Errorf("Last-Event-Id that is not UTF-8: %d %s", status, text)
 		}
 		if calls, _, _, _, _ := e.node.seen(); calls != 0 {
-			t.Errorf("the node has seen %d calls", calls)
+			t.Errorf("the node received %d calls", calls)
 		}
 	})
 }

@@ -43,15 +43,15 @@ func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 			headers []string
 			want    string // "": refused
 		}{
-			"a key":             {"", []string{"abc"}, "abc"},
-			"a key in quotes":   {"", []string{`"a\"b"`}, `a"b`},
-			"the same in both":  {"abc", []string{"abc"}, "abc"},
-			"the same twice":    {"", []string{"abc", `"abc"`}, "abc"},
-			"another in each":   {"abc", []string{"abd"}, ""},
-			"two":               {"", []string{"abc", "abd"}, ""},
-			"an empty one":      {"", []string{`""`}, ""},
-			"an open quote":     {"", []string{`"abc`}, ""},
-			"none but the body": {"abc", nil, "abc"},
+			"key":                         {"", []string{"abc"}, "abc"},
+			"quoted key":                  {"", []string{`"a\"b"`}, `a"b`},
+			"same key in header and body": {"abc", []string{"abc"}, "abc"},
+			"same header twice":           {"", []string{"abc", `"abc"`}, "abc"},
+			"different headers":           {"abc", []string{"abd"}, ""},
+			"two":                         {"", []string{"abc", "abd"}, ""},
+			"empty header":                {"", []string{`""`}, ""},
+			"unclosed quote":              {"", []string{`"abc`}, ""},
+			"body only":                   {"abc", nil, "abc"},
 		} {
 			got, err := call(protocol, tc.key, tc.headers...)
 			if tc.want == "" &&
@@ -67,12 +67,14 @@ func TestIdempotencyKey_HeaderFillsField(t *testing.T) {
 		t.Errorf("rest: %d %s", answer.status, answer.text)
 	}
 	s.refuses(
-		t, "another in the body",
+		t, "different key in the body",
 		s.send(t, http.MethodPost, "/shapes/v1/once", `{"key":"abd"}`, "Idempotency-Key", "abc"), http.StatusBadRequest,
 		"invalid_argument", "the header Idempotency-Key is",
 	)
-	s.refuses(t, "another in the path", s.send(t, http.MethodPost, "/shapes/v1/once/abd", "", "Idempotency-Key", "abc"),
-		http.StatusBadRequest, "invalid_argument", "the header Idempotency-Key is")
+	s.refuses(
+		t, "different key in the path", s.send(t, http.MethodPost, "/shapes/v1/once/abd", "", "Idempotency-Key", "abc"),
+		http.StatusBadRequest, "invalid_argument", "the header Idempotency-Key is",
+	)
 }
 
 // The node is unavailable once.
@@ -88,10 +90,10 @@ func TestIdempotencyKey_HeaderPermitsRetries(t *testing.T) {
 	if answer := s.send(
 		t, http.MethodPost, "/shapes/v1/once", `{}`, "Idempotency-Key", "abc",
 	); answer.status != http.StatusOK || calls != 2 {
-		t.Errorf("with a key: %d after %d calls", answer.status, calls)
+		t.Errorf("with a key: status %d after %d calls", answer.status, calls)
 	}
 	if answer := s.send(t, http.MethodPost, "/shapes/v1/once", `{}`); answer.status != http.StatusServiceUnavailable ||
 		calls != 3 {
-		t.Errorf("without: %d after %d calls", answer.status, calls)
+		t.Errorf("without a key: status %d after %d calls", answer.status, calls)
 	}
 }

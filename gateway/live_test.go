@@ -240,7 +240,7 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 				if test.code == 0 {
 					ticks.next <- 1
 					if err := receive(); err != nil {
-						t.Errorf("it ends: %v", err)
+						t.Errorf("stream ended: %v", err)
 					}
 					close(ticks.next)
 					<-ticks.done
@@ -253,7 +253,7 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 				select {
 				case <-ticks.done:
 				case <-time.After(10 * time.Second):
-					t.Error("the node goes on")
+					t.Error("the node's stream continues")
 				}
 				msg, err := denials.Next(jetstream.FetchMaxWait(10 * time.Second))
 				if err != nil {
@@ -262,14 +262,14 @@ func TestLiveStreams_EndWithCredentialOrTenant(t *testing.T) {
 				var record struct{ Decision, Reason, Principal string }
 				if err := json.Unmarshal(msg.Data(), &record); err != nil || record.Decision != "denied" ||
 					!strings.HasPrefix(record.Reason, test.denied) || record.Principal != caller {
-					t.Errorf("the audit record is %s, %v", msg.Data(), err)
+					t.Errorf("audit record %s, %v", msg.Data(), err)
 				}
 				reason := "credential"
 				if test.denied == "TENANT_SUSPENDED" {
 					reason = "suspended"
 				}
 				want := fmt.Sprintf(`headgate_streams_ended_total{process="gateway",reason=%q} 1`, reason)
-				eventually(t, "the end is counted",
+				eventually(t, "the end of the stream is counted",
 					func() bool { return slices.Contains(e.series(t, "headgate_streams_ended_total"), want) })
 			})
 		}

@@ -55,7 +55,7 @@ func TestAnswers_UnreadOnesDoNotAffectOtherTenants(t *testing.T) {
 				// This includes the memory of the node and of the client's sockets. Without a bound
 				// it is that of all answers: 240 MiB.
 				if grown := heapInUse() - before; grown > 10*memoryShare {
-					t.Errorf("%d calls for %d bytes each take %d MiB of memory", unreadCalls(), largeBytes, grown>>20)
+					t.Errorf("%d calls of %d bytes each use %d MiB of memory", unreadCalls(), largeBytes, grown>>20)
 				}
 			})
 		}
@@ -107,7 +107,7 @@ func unread(t *testing.T, url, token string, calls int) {
 		select {
 		case <-refused:
 		case <-time.After(30 * time.Second):
-			t.Fatalf("%d of %d calls are refused, want %d at least", n, calls, want)
+			t.Fatalf("%d of %d calls rejected, want at least %d", n, calls, want)
 		}
 	}
 }

@@ -146,11 +146,11 @@ func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 			code    connect.Code
 			message string
 		}{
-			"that is allowed": {[]string{"acme", "hall", "hello"}, 0, ""},
-			"that names another tenant": {
+			"allowed": {[]string{"acme", "hall", "hello"}, 0, ""},
+			"foreign tenant": {
 				[]string{"globex", "hall", "hello"}, connect.CodePermissionDenied, "another tenant",
 			},
-			"that names another resource": {
+			"foreign resource": {
 				[]string{"", "attic", "hello"}, connect.CodePermissionDenied, `"room.talk:attic"`,
 			},
 		} {
@@ -182,7 +182,7 @@ func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 				if test.code == 0 {
 					want = append(want, strings.Join(test.last, " "))
 					if err != nil {
-						t.Errorf("it is refused: %v", err)
+						t.Errorf("rejected: %v", err)
 					}
 				} else if connect.CodeOf(err) != test.code || !strings.Contains(err.Error(), test.message) {
 					t.Errorf("%v, want %v with %q", err, test.code, test.message)
@@ -190,7 +190,7 @@ func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				if got := strings.Join(r.received, ", "); got != strings.Join(want, ", ") {
-					t.Errorf("the node hears %q, want %q", got, want)
+					t.Errorf("the node received %q, want %q", got, want)
 				}
 			})
 		}

@@ -23,33 +23,33 @@ func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 					name, value string
 					fine        bool
 				}{
-					"not base64":                       {"X-Custom-Bin", "!", false},
-					"base64 of an alphabet for URLs":   {"X-Custom-Bin", "_-8", false},
-					"base64 that is cut off":           {"X-Custom-Bin", "AAECA", false},
-					"base64 with padding inside":       {"X-Custom-Bin", "AA==AA==", false},
-					"base64 with bits left over":       {"X-Custom-Bin", "AB", false},
-					"base64 with a space inside":       {"X-Custom-Bin", "AA AA", false},
-					"one of two is not base64":         {"X-Custom-Bin", "AAEC,%", false},
-					"a text under a binary name":       {"-Bin", "grün", false},
-					"bytes beyond ASCII":               {"X-Custom", "gr\xfcn", false},
-					"UTF-8":                            {"X-Custom", "grün", false},
-					"a tab inside":                     {"X-Custom", "a\tb", false},
-					"a name with another character":    {"X!Custom", "a", false},
-					"a name that is too long":          {longest + "N", "a", false},
-					"a name of the greatest length":    {longest, "a", true},
-					"a name with dots and underscores": {"X_custom.name", "a", true},
-					"an empty value":                   {"X-Custom", "", true},
-					"an empty binary value":            {"X-Custom-Bin", "", true},
+					"not base64":                     {"X-Custom-Bin", "!", false},
+					"URL-safe base64":                {"X-Custom-Bin", "_-8", false},
+					"truncated base64":               {"X-Custom-Bin", "AAECA", false},
+					"base64 with inner padding":      {"X-Custom-Bin", "AA==AA==", false},
+					"base64 with trailing bits":      {"X-Custom-Bin", "AB", false},
+					"base64 with a space":            {"X-Custom-Bin", "AA AA", false},
+					"invalid base64 in a list":       {"X-Custom-Bin", "AAEC,%", false},
+					"text in a binary header":        {"-Bin", "grün", false},
+					"non-ASCII bytes":                {"X-Custom", "gr\xfcn", false},
+					"UTF-8":                          {"X-Custom", "grün", false},
+					"tab in the value":               {"X-Custom", "a\tb", false},
+					"invalid character in the name":  {"X!Custom", "a", false},
+					"name over the maximum length":   {longest + "N", "a", false},
+					"name of the maximum length":     {longest, "a", true},
+					"name with dots and underscores": {"X_custom.name", "a", true},
+					"empty value":                    {"X-Custom", "", true},
+					"empty binary value":             {"X-Custom-Bin", "", true},
 				} {
 					m.set(nil, nil)
 					got := w.do(t, e, m, http.Header{"Authorization": {token}, row.name: {row.value}})
 					switch seen := m.received(); {
 					case row.fine &&
 						(got.err != nil || !slices.Equal(seen[http.CanonicalHeaderKey(row.name)], []string{row.value})):
-						t.Errorf("%s: the node gets %q: %v", what, seen[http.CanonicalHeaderKey(row.name)], got.err)
+						t.Errorf("%s: the node received %q: %v", what, seen[http.CanonicalHeaderKey(row.name)], got.err)
 					case row.fine:
 					case connect.CodeOf(got.err) != connect.CodeInvalidArgument || seen != nil:
-						t.Errorf("%s: %v, the node is called: %v; want INVALID_ARGUMENT before", what, got.err,
+						t.Errorf("%s: %v, node called: %v; want INVALID_ARGUMENT without a call", what, got.err,
 							seen != nil)
 					case !strings.Contains(got.err.Error(), strings.ToLower(row.name)[:min(len(row.name), 60)]):
 						t.Errorf("%s: %v does not name the header", what, got.err)
@@ -58,7 +58,7 @@ func TestMetadata_InvalidInGRPCIsRejected(t *testing.T) {
 			})
 		}
 		if open := e.edge.OpenBreakers(); len(open) > 0 {
-			t.Errorf("the breakers of %q are open", open)
+			t.Errorf("open breakers: %q", open)
 		}
 	})
 }
@@ -70,24 +70,24 @@ func TestMetadata_BinaryValuesPassBothWays(t *testing.T) {
 		token := e.tokenOf(t, "app", mirrorRights...)
 		for _, w := range everyWay() {
 			for what, values := range map[string][]string{
-				"without padding":  {"AA", "AAE", "AAEC"},
-				"with padding":     {"AA==", "AAE=", "AAEC"},
-				"joined by commas": {"AA==,AAE, AAEC"},
-				"joined and apart": {"AA,AAE=", "AAEC"},
+				"without padding":     {"AA", "AAE", "AAEC"},
+				"with padding":        {"AA==", "AAE=", "AAEC"},
+				"joined by commas":    {"AA==,AAE, AAEC"},
+				"joined and separate": {"AA,AAE=", "AAEC"},
 			} {
 				sent := http.Header{"X-Some-Bin": values}
 				m.set(sent, http.Header{"X-Other-Bin": values})
 				got := w.do(t, e, m, http.Header{"Authorization": {token}, "X-Some-Bin": values})
 				want := []string{"AA", "AAE", "AAEC"}
 				if seen := m.received(); got.err != nil || !slices.Equal(seen["X-Some-Bin"], want) {
-					t.Errorf("%v, %s: the node gets %q, want %q: %v", w, what, seen["X-Some-Bin"], want, got.err)
+					t.Errorf("%v, %s: the node received %q, want %q: %v", w, what, seen["X-Some-Bin"], want, got.err)
 				}
 				for _, name := range []string{"X-Some-Bin", "X-Other-Bin"} {
 					if w.protocol == "rest" && w.stream && name == "X-Other-Bin" {
 						continue // a stream of events has no trailers
 					}
 					if !slices.Equal(got.fields[name], want) {
-						t.Errorf("%v, %s: the client gets %s %q, want %q", w, what, name, got.fields[name], want)
+						t.Errorf("%v, %s: the client received %s %q, want %q", w, what, name, got.fields[name], want)
 					}
 				}
 			}
@@ -109,11 +109,11 @@ func TestMetadata_NodesInvalidHeadersAreDropped(t *testing.T) {
 			got := w.do(t, e, m, http.Header{"Authorization": {token}})
 			if got.err != nil || !slices.Contains(got.fields["X-Own"], "passes") ||
 				!slices.Contains(got.fields["X-Some-Bin"], "AA") || !slices.Contains(got.fields["X-Text"], "green") {
-				t.Errorf("%v: the client gets %v: %v", w, got.fields, got.err)
+				t.Errorf("%v: the client received %v: %v", w, got.fields, got.err)
 			}
 			for name, values := range got.fields {
 				if strings.HasPrefix(name, "X-") && grpcmeta.Invalid(name, values) != "" {
-					t.Errorf("%v: the client gets %s %q", w, name, values)
+					t.Errorf("%v: the client received %s %q", w, name, values)
 				}
 			}
 		}

@@ -205,7 +205,7 @@ func TestBreaker_IgnoredWhenMostNodesAreSilent(t *testing.T) {
 		m.set(nil)
 	}
 	if got := e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token); got.err != nil {
-		t.Errorf("all nodes answer again, and none is called: %v", got.err)
+		t.Errorf("all nodes are healthy, and none is called: %v", got.err)
 	}
 }
 
@@ -220,13 +220,13 @@ func aNodesPushbackIsHonoured(t *testing.T, start starter) {
 		calls    int
 		atLeast  time.Duration
 	}{
-		"do not try again":      {pushback: "-1", calls: 1},
-		"not a number":          {pushback: "soon", calls: 1},
-		"after a while":         {pushback: "150", calls: 2, atLeast: 150 * time.Millisecond},
-		"RetryInfo":             {detail: 150 * time.Millisecond, calls: 2, atLeast: 150 * time.Millisecond},
-		"after the deadline":    {pushback: "60000", calls: 1},
-		"RetryInfo, much later": {detail: time.Minute, calls: 1},
-		"the client's to wait":  {detail: 1500 * time.Millisecond, calls: 1},
+		"do not try again":            {pushback: "-1", calls: 1},
+		"not a number":                {pushback: "soon", calls: 1},
+		"after a delay":               {pushback: "150", calls: 2, atLeast: 150 * time.Millisecond},
+		"RetryInfo":                   {detail: 150 * time.Millisecond, calls: 2, atLeast: 150 * time.Millisecond},
+		"after the deadline":          {pushback: "60000", calls: 1},
+		"RetryInfo past the deadline": {detail: time.Minute, calls: 1},
+		"wait is left to the client":  {detail: 1500 * time.Millisecond, calls: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.node.set(func(ctx context.Context, call int) error {
@@ -249,7 +249,7 @@ func aNodesPushbackIsHonoured(t *testing.T, start starter) {
 				t.Errorf("%d calls, want %d; %v", calls, rule.calls, got.err)
 			}
 			if took := time.Since(began); took < rule.atLeast {
-				t.Errorf("tried again after %v, asked for %v", took, rule.atLeast)
+				t.Errorf("retried after %v, want after %v", took, rule.atLeast)
 			}
 			if got.header("Grpc-Retry-Pushback-Ms") != "" {
 				t.Error("the pushback is passed on to the client")
@@ -283,10 +283,10 @@ func TestProbes_TenantsLeaveUnreadyNode(t *testing.T) {
 	eventually(t, "the tenant is moved", func() bool { return answers() != first })
 	if _, text := e.adminGet(t, "/nodes"); !strings.Contains(text, `"answer":"NOT_SERVING"`) ||
 		!strings.Contains(text, `"answer":"SERVING"`) {
-		t.Errorf("/nodes says %s", text)
+		t.Errorf("/nodes: %s", text)
 	}
 	first.unready.Store(false)
-	eventually(t, "the tenant is back", func() bool { return answers() == first })
+	eventually(t, "the tenant is moved back", func() bool { return answers() == first })
 }
 
 // checkPlatformContract compares a call's headers with the transport contract of a platform call.
@@ -298,7 +298,7 @@ func checkPlatformContract(t *testing.T, header http.Header) {
 		}
 	}
 	if _, there := header["X-Tenant-Id"]; there {
-		t.Error("a call for the platform names a tenant")
+		t.Error("a platform call names a tenant")
 	}
 	if header.Get("Grpc-Timeout") == "" {
 		t.Error("the call has no deadline")
@@ -311,7 +311,7 @@ func TestProbes_CarryContract(t *testing.T) {
 	})
 	m := startMember(t, contextkit.KindProjection, "one")
 	e.replace(t, m)
-	eventually(t, "the node is asked", func() bool { return m.lastProbe() != nil })
+	eventually(t, "the node receives the call", func() bool { return m.lastProbe() != nil })
 	checkPlatformContract(t, m.lastProbe())
 }
 
@@ -333,7 +333,7 @@ func TestNodes_ListsNodesThatDoNotAnswer(t *testing.T) {
 	var asked []http.Header // what the two that answer were asked with
 	at := *e
 	at.url = e.admin
-	eventually(t, "the snapshot is made for the question and has the nodes", func() bool {
+	eventually(t, "the snapshot is made for the request and lists the nodes", func() bool {
 		_, text := at.http(t, http.MethodGet, "/nodes", "", "X-Correlation-Id", "fleet-1", "Traceparent", traceparent)
 		view = fleet{}
 		if err := json.Unmarshal([]byte(text), &view); err != nil {
@@ -352,7 +352,7 @@ func TestNodes_ListsNodesThatDoNotAnswer(t *testing.T) {
 	for _, header := range asked {
 		checkPlatformContract(t, header)
 		if !strings.HasPrefix(header.Get("Traceparent"), traceparent[:36]) {
-			t.Errorf("the question's trace is lost: %q", header.Get("Traceparent"))
+			t.Errorf("trace of the request: %q", header.Get("Traceparent"))
 		}
 	}
 }
@@ -367,22 +367,22 @@ func TestRoute_NamedNodeNeedNotBeReady(t *testing.T) {
 		return e.http(t, http.MethodGet, "/admin/runner/status"+query, "", "Authorization", token)
 	}
 	if code, text := status("?node=one"); code != http.StatusOK || one.statuses.Load() != 1 {
-		t.Errorf("the node that is not ready: %d %s", code, text)
+		t.Errorf("node that is not ready: %d %s", code, text)
 	}
 	if code, text := status("?node=two"); code != http.StatusOK || two.statuses.Load() != 1 {
-		t.Errorf("the other: %d %s", code, text)
+		t.Errorf("ready node: %d %s", code, text)
 	}
 	if code, text := status("?node=three"); code != http.StatusNotFound ||
 		!strings.Contains(text, `no runner node is called \"three\"`) {
-		t.Errorf("a node that is not there: %d %s", code, text)
+		t.Errorf("unknown node: %d %s", code, text)
 	}
 	if code, text := status(""); code != http.StatusBadRequest ||
 		!strings.Contains(text, "name one of them (one, two)") {
-		t.Errorf("no node named, of two: %d %s", code, text)
+		t.Errorf("no node named, two nodes: %d %s", code, text)
 	}
 	e.replace(t, one)
 	if code, text := status(""); code != http.StatusOK || one.statuses.Load() != 2 {
-		t.Errorf("the only node: %d %s", code, text)
+		t.Errorf("no node named, one node: %d %s", code, text)
 	}
 }
 
@@ -414,12 +414,12 @@ func TestAdmission_OperatorsAreAdmittedWhenFull(t *testing.T) {
 	if got := e.query(
 		t, "connect+json", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token, "X-Tenant-Id", "acme",
 	); got.code != connect.CodeResourceExhausted {
-		t.Errorf("a tenth query: %v", got.err)
+		t.Errorf("tenth query: %v", got.err)
 	}
 	if code, text := e.http(
 		t, http.MethodGet, "/admin/runner/status", "", "Authorization", token,
 	); code != http.StatusOK {
-		t.Errorf("the operator: %d %s", code, text)
+		t.Errorf("operator: %d %s", code, text)
 	}
 	if _, text := e.adminGet(t, "/metrics"); !strings.Contains(
 		text, `headgate_shed_total{priority="normal",process="gateway"} 1`,
@@ -433,14 +433,14 @@ func TestAdmission_OperatorsAreAdmittedWhenFull(t *testing.T) {
 func TestAdmin_HasSeparateServer(t *testing.T) {
 	e := start(t, nil)
 	if !strings.HasPrefix(e.admin, "http://127.0.0.1:") || e.admin == e.url {
-		t.Errorf("the operators' server is %s, want one of this machine's own", e.admin)
+		t.Errorf("the operators' server listens on %s, want a loopback address", e.admin)
 	}
 	for _, path := range []string{"/metrics", "/nodes", "/debug/pprof/"} {
 		if code, text := e.http(t, http.MethodGet, path, ""); code != http.StatusNotFound {
-			t.Errorf("the edge shows %s: %d %s", path, code, text)
+			t.Errorf("the public port serves %s: %d %s", path, code, text)
 		}
 		if code, _ := e.adminGet(t, path); code != http.StatusOK {
-			t.Errorf("the operators' server does not show %s: %d", path, code)
+			t.Errorf("the operators' server does not serve %s: %d", path, code)
 		}
 	}
 	_, text := e.adminGet(t, "/metrics")
@@ -451,7 +451,7 @@ func TestAdmin_HasSeparateServer(t *testing.T) {
 		"headgate_probes_total",
 	} {
 		if !strings.Contains(text, "\n"+name+"{") {
-			t.Errorf("there is no metric %s", name)
+			t.Errorf("missing metric %s", name)
 		}
 	}
 }
@@ -467,7 +467,7 @@ func TestMetrics_LostNodeIsNotReady(t *testing.T) {
 			`headgate_node_ready\{kind="projection",node="(?:one|two)",process="gateway"\} \d`,
 		).FindAllString(text, -1); len(got) != len(want) || !strings.HasSuffix(got[0], want[0]) ||
 			!strings.HasSuffix(got[len(got)-1], want[len(want)-1]) {
-			t.Errorf("%q, want %q", got, want)
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 	e.replace(t, one)
@@ -482,14 +482,14 @@ func TestMetrics_LostNodeIsNotReady(t *testing.T) {
 
 func TestProbes_CallsOfSilentNodeAreDiverted(t *testing.T) {
 	for name, change := range map[string]func(*gateway.Config){
-		"probes find it": func(c *gateway.Config) {
+		"probes find the node": func(c *gateway.Config) {
 			c.Probes = probe.Config{
 				Every:  10 * time.Millisecond,
 				FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 50 * time.Millisecond},
 			}
 		},
 		// One probe is unanswered when the table loses the node.
-		"its announcements end": func(c *gateway.Config) {
+		"the node's announcements end": func(c *gateway.Config) {
 			c.Probes = probe.Config{
 				Every:  10 * time.Millisecond,
 				FanOut: fanout.Config{TTL: time.Millisecond, Timeout: 300 * time.Millisecond},
@@ -522,7 +522,7 @@ func TestProbes_CallsOfSilentNodeAreDiverted(t *testing.T) {
 					}
 				})
 			}
-			if name == "its announcements end" {
+			if name == "the node's announcements end" {
 				eventually(t, "calls and a probe wait", func() bool {
 					made, _, _, _, _ := silent.seen()
 					return made == calls && silent.waits.Load()

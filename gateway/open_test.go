@@ -238,7 +238,7 @@ func TestStream_NodeMaySendFirst(t *testing.T) {
 		_ = stream.Send(h.word("globex", "hello"))
 		if err := stream.Receive(h.word()); connect.CodeOf(err) != connect.CodePermissionDenied ||
 			!strings.Contains(err.Error(), "another tenant") {
-			t.Errorf("a message for another tenant: %v", err)
+			t.Errorf("message for another tenant: %v", err)
 		}
 	})
 }
@@ -252,7 +252,7 @@ func TestStream_MayCloseWithoutMessage(t *testing.T) {
 		}
 		h.hears(t, talk, " farewell")
 		if err := talk.Receive(h.word()); !errors.Is(err, io.EOF) {
-			t.Errorf("the end is %v", err)
+			t.Errorf("stream ended with %v", err)
 		}
 		count := h.begin(t, e, client, "Count")
 		if err := count.CloseSend(); err != nil {
@@ -260,7 +260,7 @@ func TestStream_MayCloseWithoutMessage(t *testing.T) {
 		}
 		h.hears(t, count, " 0")
 		if err := count.Receive(h.word()); !errors.Is(err, io.EOF) {
-			t.Errorf("the end is %v", err)
+			t.Errorf("stream ended with %v", err)
 		}
 		count = h.begin(t, e, client, "Count")
 		for range 3 {
@@ -332,7 +332,7 @@ func TestStream_PolicyFieldNeedsMessage(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := closed.Receive(r.note()); connect.CodeOf(err) != connect.CodeInvalidArgument {
-				t.Errorf("without a message: %v", err)
+				t.Errorf("no message: %v", err)
 			}
 			slow := connectRaw(t, e.grpc)
 			if err := slow.open(1, e.token(t, "acme", "query.read")); err != nil {
@@ -344,7 +344,7 @@ func TestStream_PolicyFieldNeedsMessage(t *testing.T) {
 			}
 			answer := r.note()
 			if err := late.Receive(answer); err != nil || r.fields(answer) != "acme hall one" {
-				t.Errorf("a first message that comes late: %q, %v", r.fields(answer), err)
+				t.Errorf("late first message: %q, %v", r.fields(answer), err)
 			}
 		})
 	}

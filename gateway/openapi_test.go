@@ -21,7 +21,7 @@ func (p listed) sample(t *testing.T) (name, value string) {
 	schema := p.Schema
 	if media, ok := p.Content["application/json"]; ok {
 		if media.Schema["type"] != "object" {
-			t.Errorf("%s has the schema %v", p.Name, media.Schema)
+			t.Errorf("%s: schema %v", p.Name, media.Schema)
 		}
 		return p.Name, `{"@type":"type.googleapis.com/google.protobuf.Empty"}`
 	}
@@ -87,7 +87,7 @@ func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
 				}
 			}
 			if strings.ContainsAny(filled, "{}") {
-				t.Errorf("%s has parameters that are not listed", path)
+				t.Errorf("%s: undocumented parameters", path)
 			}
 			if _, stream := operation.Responses["200"].Content["application/x-ndjson"]; stream && verb == "post" {
 				continue // a stream of requests
@@ -110,26 +110,26 @@ func TestOpenAPI_EveryListedParameterIsAccepted(t *testing.T) {
 		}
 	}
 	if sent < 100 {
-		t.Errorf("%d parameters are listed", sent)
+		t.Errorf("%d parameters documented", sent)
 	}
 	for _, path := range []string{
 		"/shapes/v1/shelves/{shelves}/books/{books}", "/shapes/v1/files/{name}:peek", "/shapes/v1/wild/{wild}/end",
 		"/shapes/v1/inner/{inner.text}/{inner.number}",
 	} {
 		if document.Paths[path] == nil {
-			t.Errorf("%s is not described", path)
+			t.Errorf("%s is not documented", path)
 		}
 	}
 	if patch := document.Paths["/shapes/v1/items/{name}"]["patch"]; len(patch.Parameters) == 0 ||
 		patch.Parameters[0].Name != "name" {
-		t.Errorf("a path has several names: %v", patch.Parameters)
+		t.Errorf("one path under several names: %v", patch.Parameters)
 	}
 	for path, media := range map[string]string{
 		"/shapes/v1/items:watch": "text/event-stream", "/shapes/v1/downloads/{name}": "*/*",
 		"/shapes/v1/parts/{name}": "*/*",
 	} {
 		if document.Paths[path]["get"].Responses["200"].Content[media] == nil {
-			t.Errorf("%s does not answer %s", path, media)
+			t.Errorf("%s documents no response %s", path, media)
 		}
 	}
 }
@@ -185,6 +185,6 @@ func TestOpenAPI_EveryListedParameterOfBuiltInServicesIsRead(t *testing.T) {
 		}
 	}
 	if sent < 15 {
-		t.Errorf("%d parameters are listed", sent)
+		t.Errorf("%d parameters documented", sent)
 	}
 }

@@ -104,7 +104,7 @@ func TestLocalMethods_DenialsAreAudited(t *testing.T) {
 					if record.Decision != "denied" || !strings.Contains(record.Reason, "_CREDENTIAL: ") ||
 						record.Procedure != procedure || record.Code != "unauthenticated" ||
 						subject != "audit._unauthenticated.denied" {
-						t.Errorf("%s: the record is %+v on %s", procedure, record, subject)
+						t.Errorf("%s: audit record %+v on %s", procedure, record, subject)
 					}
 				}
 			}
@@ -122,12 +122,12 @@ func TestOpenAPI_DenialIsAudited(t *testing.T) {
 	if record, _ := audited.next(t); record.Decision != "denied" ||
 		!strings.HasPrefix(record.Reason, "BAD_CREDENTIAL: ") || record.Procedure != "/openapi.json" ||
 		record.TraceID == "" {
-		t.Errorf("the record is %+v", record)
+		t.Errorf("audit record %+v", record)
 	}
 	if status, _ := e.http(
 		t, http.MethodGet, "/openapi.json", "", "authorization", e.token(t, "acme", "query.read"),
 	); status != http.StatusOK {
-		t.Errorf("with a credential: %d", status)
+		t.Errorf("with a credential: status %d", status)
 	}
 }
 
@@ -139,12 +139,12 @@ func TestLocalCalls_CountAgainstTenantsRate(t *testing.T) {
 				&gatewayv1.WhoAmIRequest{})
 			return connect.CodeOf(err) == connect.CodeResourceExhausted
 		},
-		"a denial of SessionService": func(e *edge, token string) bool {
+		"denial of SessionService": func(e *edge, token string) bool {
 			_, err := gatewayv1connect.NewSessionServiceClient(e.client("grpc")).Decide(bearing(t, token),
 				&gatewayv1.DecideRequest{Procedure: "/x", TenantId: "globex"})
 			return connect.CodeOf(err) == connect.CodeResourceExhausted
 		},
-		"a page": func(e *edge, token string) bool {
+		"page request": func(e *edge, token string) bool {
 			status, _ := e.http(t, http.MethodGet, "/openapi.json", "", "authorization", token)
 			return status == http.StatusTooManyRequests
 		},
@@ -164,10 +164,10 @@ func TestLocalCalls_CountAgainstTenantsRate(t *testing.T) {
 				}
 			}
 			if limited < 2 {
-				t.Errorf("%d of 4 calls are beyond the rate, want at least 2", limited)
+				t.Errorf("%d of 4 calls rejected, want at least 2", limited)
 			}
 			if ask(e, e.token(t, "globex", "query.read")) {
-				t.Error("another tenant is refused")
+				t.Error("another tenant is rejected")
 			}
 		})
 	}
@@ -203,7 +203,7 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 				!strings.HasPrefix(record.Reason, "TENANT_MISMATCH: ") ||
 				record.Procedure != "/gateway.v1.SessionService/Decide" || record.Principal != "app" ||
 				record.Resource != tenant {
-				t.Errorf("%s: the record is %+v", tenant, record)
+				t.Errorf("%s: audit record %+v", tenant, record)
 			}
 		}
 	}
@@ -216,15 +216,15 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 			Resource:  "v",
 		})
 		if res != nil || connect.CodeOf(err) != connect.CodePermissionDenied {
-			t.Errorf("%s as the principal's: %v, %v", tenant, res, err)
+			t.Errorf("%s for the principal: %v, %v", tenant, res, err)
 		}
 		if record, _ := audited.next(t); record.Decision != "denied" || record.Resource != tenant {
-			t.Errorf("%s as the principal's: the record is %+v", tenant, record)
+			t.Errorf("%s for the principal: audit record %+v", tenant, record)
 		}
 	}
 	for _, answer := range answers {
 		if answer != answers[0] {
-			t.Errorf("answers differ: %q, %q", answer, answers[0])
+			t.Errorf("responses differ: %q, %q", answer, answers[0])
 		}
 	}
 	for _, tc := range []struct {
@@ -232,10 +232,10 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 		node                bool
 		reason              string
 	}{
-		{"the caller's own tenant", attacker, "acme", true, "is held"},
+		{"caller's tenant", attacker, "acme", true, "is held"},
 		{"no tenant", attacker, "", false, "none is named"},
-		{"another's, with fleet.read", e.token(t, "acme", "fleet.read"), "globex", true, "suspended"},
-		{"any, for all tenants", e.token(t, "*", "query.read"), "globex", true, "suspended"},
+		{"other tenant, with fleet.read", e.token(t, "acme", "fleet.read"), "globex", true, "suspended"},
+		{"any tenant, credential for all tenants", e.token(t, "*", "query.read"), "globex", true, "suspended"},
 		{"no tenant, with fleet.read", e.token(t, "acme", "fleet.read"), "", true, "none is named"},
 	} {
 		res, err := ask(tc.token, tc.tenant, procedure)
@@ -246,13 +246,13 @@ func TestDecide_OtherTenantsAreForFleetReaders(t *testing.T) {
 	if _, err := ask(
 		e.token(t, "acme", "fleet.read:x"), "globex", procedure,
 	); connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("a narrowed right: %v", err)
+		t.Errorf("narrowed right: %v", err)
 	}
 	long := strings.Repeat("x", 100_000)
 	if _, err := client.Decide(
 		bearing(t, attacker), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{long}},
 	); connect.CodeOf(err) != connect.CodeInvalidArgument || len(err.Error()) > 5000 {
-		t.Errorf("a long right is answered with %d bytes", len(err.Error()))
+		t.Errorf("response to a long right has %d bytes", len(err.Error()))
 	}
 }
 
@@ -297,7 +297,7 @@ func TestAudit_OperatorsCallsForTenantsAreRecorded(t *testing.T) {
 		record, on := audited.next(t)
 		if record.Decision != "allowed" || record.Procedure != procedure || record.Principal != principal ||
 			record.Tenant != "acme" || on != subject {
-			t.Errorf("the record is %+v on %s, want %s by %s on %s", record, on, procedure, principal, subject)
+			t.Errorf("audit record %+v on %s, want %s by %s on %s", record, on, procedure, principal, subject)
 		}
 	}
 	// Calls of a tenant's principals, and of the platform, leave no record.
@@ -371,7 +371,7 @@ func TestTenant_DenialRevealsNothingAboutTenant(t *testing.T) {
 				first = text
 			}
 			if text != first {
-				t.Errorf("%s for %s: %s; for another: %s", request.path, tenant, text, first)
+				t.Errorf("%s for %s: %s; for another tenant: %s", request.path, tenant, text, first)
 			}
 		}
 	}
@@ -419,10 +419,10 @@ func TestCredential_LogHasReasonOfRejection(t *testing.T) {
 		for _, protocol := range []string{"rest", "native grpc"} {
 			got := e.query(t, protocol, &projectionv1.QueryRequest{View: "wallets"}, "Authorization", "Bearer "+token)
 			if got.code != connect.CodeUnauthenticated || got.err.Message() != auth.ErrBadToken.Error() {
-				t.Errorf("%s, by %s: the client receives %v", reason, protocol, got.err)
+				t.Errorf("%s, over %s: the client received %v", reason, protocol, got.err)
 			}
 		}
-		eventually(t, "the log says: "+reason,
+		eventually(t, "log line: "+reason,
 			func() bool { return log.holds(queriesconnect.QueryServiceQueryProcedure, reason) })
 	}
 }

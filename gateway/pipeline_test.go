@@ -37,7 +37,7 @@ import (
 func BenchmarkPipeline(b *testing.B) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	for name, call := range map[string]func(context.Context) error{
-		"gateway": pipeline(b), "transports alone": transports(b),
+		"gateway": pipeline(b), "transports only": transports(b),
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -59,7 +59,7 @@ const maxPipelineObjects = 5
 func whole(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("-short goes with the race detector")
+		t.Skip("-short runs with the race detector")
 	}
 }
 
@@ -73,7 +73,7 @@ func TestPipeline_Allocations(t *testing.T) {
 		})
 	}
 	if got := count(pipeline(t)) - count(transports(t)); got > maxPipelineObjects {
-		t.Errorf("a call allocates %v objects in the pipeline, at most %d are allowed", got, maxPipelineObjects)
+		t.Errorf("%v allocations per call in the pipeline, want at most %d", got, maxPipelineObjects)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestPipeline_Allocations(t *testing.T) {
 // with pointers. A larger one takes 768.
 func TestCall_FitsItsSizeClass(t *testing.T) {
 	if size := unsafe.Sizeof(Call{}); size > 704-8 {
-		t.Errorf("a call takes %d bytes, at most %d fit", size, 704-8)
+		t.Errorf("%d bytes per call, want at most %d", size, 704-8)
 	}
 }
 
@@ -112,7 +112,7 @@ func TestREST_Allocations(t *testing.T) {
 		}
 	})
 	if got > maxRESTObjects {
-		t.Errorf("a call allocates %v objects, at most %d are allowed", got, maxRESTObjects)
+		t.Errorf("%v allocations per call, want at most %d", got, maxRESTObjects)
 	}
 }
 
@@ -123,8 +123,8 @@ func TestMetrics_EveryCallIsCounted(t *testing.T) {
 		code    connect.Code
 		fault   bool // of the gateway's own
 	}{
-		"a panic": {func(g *Gateway) { g.opener = panicking{} }, connect.CodeInternal, true},
-		"a full gateway": {func(g *Gateway) {
+		"handler panics": {func(g *Gateway) { g.opener = panicking{} }, connect.CodeInternal, true},
+		"gateway at its limit": {func(g *Gateway) {
 			for range g.config.MaxConcurrent {
 				g.shared.Calls().Acquire(1, limit.High)
 			}
@@ -137,10 +137,10 @@ func TestMetrics_EveryCallIsCounted(t *testing.T) {
 			err := g.server.RPC.Call(t.Context(), queriesconnect.QueryServiceQueryProcedure, incoming(token),
 				&stillStream{request: request})
 			if connect.CodeOf(err) != tc.code {
-				t.Fatalf("the call ends with %v, want %v", err, tc.code)
+				t.Fatalf("call ended with %v, want %v", err, tc.code)
 			}
 			if load := g.Load(); load.InFlight != 0 || load.Calls == 0 || (load.Errors > 0) != tc.fault {
-				t.Errorf("the load is %+v", load)
+				t.Errorf("load %+v", load)
 			}
 		})
 	}

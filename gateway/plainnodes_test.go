@@ -317,7 +317,7 @@ func (e *edge) callsPlain(t *testing.T, p *plain, protocol string) {
 	// Five calls of a method that the node lacks do not open a breaker.
 	for range 6 {
 		if _, err := call("Missing", connect.StreamTypeUnary, "?"); connect.CodeOf(err) != connect.CodeUnimplemented {
-			t.Errorf("a method that the node lacks: %v", err)
+			t.Errorf("unimplemented method: %v", err)
 		}
 	}
 	for _, row := range []struct {
@@ -348,6 +348,6 @@ func (e *edge) callsPlain(t *testing.T, p *plain, protocol string) {
 	detail := p.note("")
 	if err := proto.Unmarshal(verdict.Details()[0].Value, detail); err != nil || p.text(detail) != "the detail" ||
 		verdict.Details()[0].Type != "test.Note" {
-		t.Errorf("the detail is %s %q, %v", verdict.Details()[0].Type, p.text(detail), err)
+		t.Errorf("detail %s %q, %v", verdict.Details()[0].Type, p.text(detail), err)
 	}
 }

@@ -77,10 +77,10 @@ func TestReady_KindWithoutReadyNodeIsDegraded(t *testing.T) {
 		status   int
 		degraded []string
 	}{
-		{"every kind", []string{"a", "p", "gone"}, 200, nil},
+		{"all kinds ready", []string{"a", "p", "gone"}, 200, nil},
 		{"the last runner drains", []string{"a", "p"}, 200, []string{"runner"}},
-		{"the last aggregate goes", []string{"p"}, 200, []string{"aggregate", "runner"}},
-		{"no node takes calls", nil, 503, all},
+		{"the last aggregate leaves", []string{"p"}, 200, []string{"aggregate", "runner"}},
+		{"no node is ready", nil, 503, all},
 	} {
 		e.setReady(tc.ready...)
 		missing := func(body readiness) (out []string) {
@@ -110,12 +110,12 @@ func TestReady_KindWithoutReadyNodeIsDegraded(t *testing.T) {
 			t.Errorf("%s: gRPC health is %v, want %v", tc.name, got, want)
 		}
 		if err := e.edge.Ready(t.Context()); (err == nil) != (tc.status == 200) {
-			t.Errorf("%s: the gateway announces %v", tc.name, err)
+			t.Errorf("%s: the gateway announced %v", tc.name, err)
 		}
 		if got := e.edge.Degraded(
 			t.Context(),
 		); slices.Contains(got, contextkit.KindRunner) != slices.Contains(tc.degraded, "runner") {
-			t.Errorf("%s: the gateway announces %v as degraded", tc.name, got)
+			t.Errorf("%s: the gateway announced %v as degraded", tc.name, got)
 		}
 		_, metrics := e.adminGet(t, "/metrics")
 		for _, kind := range all {
@@ -237,7 +237,7 @@ func TestReady_TenantsReadinessEqualsItsCalls(t *testing.T) {
 					tc.gateway, tc.reason)
 			}
 			if tc.tenant != suspended.String() && body.Degraded["runner"] != "no runner node is ready" {
-				t.Errorf("%s at the gateway's %s port does not tell what is degraded: %+v", tc.tenant, port, body)
+				t.Errorf("%s on the gateway's %s port does not name the degraded kinds: %+v", tc.tenant, port, body)
 			}
 		}
 		at := *e
@@ -250,7 +250,7 @@ func TestReady_TenantsReadinessEqualsItsCalls(t *testing.T) {
 	e.edge.SetTenants(nil)
 	if status, body := e.adminReady(t, "/ready?tenant="+suspended.String()); status != 503 ||
 		!strings.Contains(body.Reason, "projection: no projection node is ready") {
-		t.Errorf("without a projection: %d %+v", status, body)
+		t.Errorf("no projection node: %d %+v", status, body)
 	}
 }
 
@@ -259,24 +259,24 @@ func TestReady_TenantsReadinessNeedsItsCredential(t *testing.T) {
 	e := start(t, nil)
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{ids[1]: {Suspended: true, Reason: "unpaid"}})
 	strangers := map[string][]string{
-		"no credential": nil, "another tenant's": {"Authorization", e.token(t, "acme", "query.read")},
-		"a bad one": {"Authorization", "Bearer x"},
+		"no credential": nil, "foreign tenant": {"Authorization", e.token(t, "acme", "query.read")},
+		"invalid credential": {"Authorization", "Bearer x"},
 	}
 	for name, header := range strangers {
 		want := http.StatusUnauthorized
-		if name == "another tenant's" {
+		if name == "foreign tenant" {
 			want = http.StatusForbidden
 		}
 		var bodies []string
 		for _, tenant := range []string{"globex", "unknown"} {
 			status, text := e.http(t, http.MethodGet, "/ready?tenant="+tenant, "", header...)
 			if status != want || strings.Contains(text, "suspended") || strings.Contains(text, "unpaid") {
-				t.Errorf("%s asks for %s: %d %s, want %d", name, tenant, status, text, want)
+				t.Errorf("credential of %s, tenant %s: %d %s, want %d", name, tenant, status, text, want)
 			}
 			bodies = append(bodies, strings.ReplaceAll(text, tenant, "T"))
 		}
 		if bodies[0] != bodies[1] {
-			t.Errorf("%s can tell a suspended tenant from an unknown one: %q", name, bodies)
+			t.Errorf("%s can distinguish a suspended from an unknown tenant: %q", name, bodies)
 		}
 	}
 	// The health protocol, which needs no credential, does not show it either.
@@ -306,7 +306,7 @@ func TestReady_TenantChecksAreRateLimited(t *testing.T) {
 	}
 	// Each check reads the node's readiness at most twice.
 	if asked := node.asked.Load(); asked == 0 || refused == 0 || asked > 2*int64(500-refused) {
-		t.Errorf("of 500 tenants %d were refused, and the node was asked %d times", refused, asked)
+		t.Errorf("of 500 tenants %d were rejected, and the node received %d calls", refused, asked)
 	}
 }
 
@@ -337,7 +337,7 @@ func TestReady_ForeignOnlyNeedsNoPlatformNode(t *testing.T) {
 	if got := e.query(
 		t, "rest", &projectionv1.QueryRequest{View: "wallets"}, "Authorization", token,
 	); got.code != connect.CodeNotFound {
-		t.Errorf("a query of the platform's own: %v", got.err)
+		t.Errorf("platform query: %v", got.err)
 	}
 	ctx, info := connect.NewClientContext(t.Context())
 	info.RequestHeader().Set("Authorization", token)

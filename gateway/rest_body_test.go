@@ -37,13 +37,13 @@ func TestHTTPBody_IsBody(t *testing.T) {
 	}
 	if none := s.send(t, http.MethodPost, "/shapes/v1/raw", ""); none.status != http.StatusOK || none.text != "" ||
 		none.header.Get("Content-Type") != "application/octet-stream" {
-		t.Errorf("an empty body: %d %v %q", none.status, none.header, none.text)
+		t.Errorf("empty body: %d %v %q", none.status, none.header, none.text)
 	}
 	echoed := s.send(t, http.MethodPost, "/shapes/v1/uploads/a%2Fb:echo?part=7", data, "Content-Type",
 		"application/json")
 	if echoed.status != http.StatusOK || echoed.text != data ||
 		echoed.header.Get("Content-Type") != "application/json" {
-		t.Errorf("a field: %d %v %q", echoed.status, echoed.header, echoed.text)
+		t.Errorf("field as body: %d %v %q", echoed.status, echoed.header, echoed.text)
 	}
 	field := s.send(t, http.MethodPut, "/shapes/v1/uploads/a", data, "Content-Type", "text/csv")
 	if want := `{"name":"a","file":{"contentType":"text/csv","data":"AP9ub3QgSlNPTiB7"}}`; field.status != http.StatusOK || !s.same(t, s.message(t, "shapes.v1.FileResponse"), field.text, want) {
@@ -69,7 +69,7 @@ func TestHTTPBody_IsBody(t *testing.T) {
 	answer := s.send(t, http.MethodGet, "/shapes/v1/downloads/a/b%20c", "")
 	if answer.text != "a/b c" || answer.header.Get("Content-Type") != "application/octet-stream" ||
 		answer.header.Get("Set-Cookie") != "" {
-		t.Errorf("a content type that cannot be one: %v %q", answer.header, answer.text)
+		t.Errorf("invalid content type: %v %q", answer.header, answer.text)
 	}
 }
 
@@ -104,7 +104,7 @@ func TestHTTPBody_IsStreamed(t *testing.T) {
 	text, err := io.ReadAll(res.Body)
 	_ = res.Body.Close()
 	if err == nil || string(text) != "one two " {
-		t.Errorf("a file that is cut off looks whole: %q, %v", text, err)
+		t.Errorf("truncated file looks complete: %q, %v", text, err)
 	}
 	for _, size := range []int{0, 1, 64 << 10, 3<<20 + 1} { // beyond the bound of one message
 		up := s.sendBody(t, http.MethodPut, "/shapes/v1/parts/a?part=7", strings.NewReader(strings.Repeat("x", size)),

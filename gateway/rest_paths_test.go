@@ -55,7 +55,8 @@ func TestREST_PathsAreDecodedByHTTPRules(t *testing.T) {
 	s.gets(t, "nested variables", s.send(t, http.MethodGet, "/shapes/v1/inner/a%2Fb/7", ""),
 		`{"inner":{"text":"a/b","number":7}}`)
 	s.refuses(
-		t, "a wrong variable", s.send(t, http.MethodGet, "/shapes/v1/inner/a/many", ""), http.StatusBadRequest,
+		t, "variable that does not match", s.send(t, http.MethodGet, "/shapes/v1/inner/a/many", ""),
+		http.StatusBadRequest,
 		"invalid_argument",
 		`path: inner.number: \"many\" is not a 32-bit integer`,
 	)

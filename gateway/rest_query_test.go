@@ -108,27 +108,27 @@ func TestREST_QueryIsAsStrictAsJSON(t *testing.T) {
 	}
 	long := "labels[a" + strings.Repeat("%C3%A9", 500) + "]" // an excerpt of it ends between two letters
 	answer := s.send(t, http.MethodGet, "/shapes/v1/items?"+long+"=1&"+long+"=2", "")
-	s.refuses(t, "a long name", answer, http.StatusBadRequest, "invalid_argument", "it is given more than once")
+	s.refuses(t, "long name", answer, http.StatusBadRequest, "invalid_argument", "it is given more than once")
 	if !strings.Contains(answer.text, "google.rpc.BadRequest") || strings.Contains(answer.text, "\ufffd") ||
 		strings.Contains(answer.text, `\ufffd`) {
-		t.Errorf("a long name: %s", answer.text)
+		t.Errorf("long name: %s", answer.text)
 	}
 	deep := strings.Repeat("inner.", 5000) + "text=x"
-	s.refuses(t, "a deep name", s.send(t, http.MethodGet, "/shapes/v1/items?"+deep, ""), http.StatusBadRequest,
+	s.refuses(t, "deep name", s.send(t, http.MethodGet, "/shapes/v1/items?"+deep, ""), http.StatusBadRequest,
 		"invalid_argument", "leads through more than 100 messages")
 	// A field of a body and of the path has the same message.
 	s.refuses(
-		t, "a body", s.send(t, http.MethodPost, "/shapes/v1/items", `{"inner":{"number":"many"}}`),
+		t, "body", s.send(t, http.MethodPost, "/shapes/v1/items", `{"inner":{"number":"many"}}`),
 		http.StatusBadRequest, "invalid_argument",
 		`inner.number: \"many\" is not a 32-bit integer`,
 	)
 	s.refuses(
-		t, "a path", s.send(t, http.MethodGet, "/shapes/v1/typed/yes/1/COLOR_RED/2026-01-31T12:00:00Z", ""),
+		t, "path", s.send(t, http.MethodGet, "/shapes/v1/typed/yes/1/COLOR_RED/2026-01-31T12:00:00Z", ""),
 		http.StatusBadRequest, "invalid_argument",
 		`path: a_bool: \"yes\" is not true or false`,
 	)
 	s.refuses(
-		t, "a path", s.send(t, http.MethodGet, "/shapes/v1/typed/true/1/red/2026-01-31T12:00:00Z?a_string=x", ""),
+		t, "path", s.send(t, http.MethodGet, "/shapes/v1/typed/true/1/red/2026-01-31T12:00:00Z?a_string=x", ""),
 		http.StatusBadRequest, "invalid_argument",
 		`path: color: \"red\" is not one of COLOR_UNSPECIFIED`,
 	)
@@ -192,13 +192,13 @@ func TestREST_IgnoredParametersAreDropped(t *testing.T) {
 	for _, query := range []string{"utm_source=a&utm_=b&fbclid=%FF&a_bool=true", "a_bool=true&fbclid"} {
 		s.gets(t, query, s.send(t, http.MethodGet, "/shapes/v1/items?"+query, ""), `{"aBool":true}`)
 	}
-	s.gets(t, "of a path without parameters",
+	s.gets(t, "path without parameters",
 		s.send(t, http.MethodPost, "/shapes/v1/items?utm_source=a", `{"aBool":true}`), `{"aBool":true}`)
 	s.refuses(t, "another", s.send(t, http.MethodGet, "/shapes/v1/items?fbclid2=a", ""), http.StatusBadRequest,
 		"invalid_argument", "is not a field")
 	for _, bad := range []string{"", "*", "a*b", "*a"} {
 		if err := (rest.Query{Ignored: []string{bad}}).Validate(); err == nil {
-			t.Errorf("%q is accepted", bad)
+			t.Errorf("%q is valid, want an error", bad)
 		}
 	}
 }

@@ -33,14 +33,14 @@ func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 		code, message      string
 		header, value      string
 	}{
-		"a body too large": {
+		"body over the limit": {
 			http.MethodPost, "items", large, nil, 413, "resource_exhausted", "the body is larger than", "", "",
 		},
-		"another media type": {
+		"unsupported media type": {
 			http.MethodPost, "items", "a=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415,
 			"invalid_argument", "send application/json", "Accept", "application/json",
 		},
-		"another encoding": {
+		"unsupported encoding": {
 			http.MethodPost, "items", "{}", []string{"Content-Encoding", "rot13"}, 415, "unimplemented",
 			"supported: gzip", "Accept-Encoding", "gzip, zstd, br",
 		},
@@ -48,25 +48,25 @@ func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 			http.MethodPost, "items", "{}", []string{"Content-Encoding", "gzip, br"}, 415, "unimplemented",
 			"supported: gzip", "Accept-Encoding", "gzip, zstd, br",
 		},
-		"another method": {
+		"unsupported method": {
 			http.MethodPatch, "items", "{}", nil, 405, "unimplemented", "PATCH is not allowed", "Allow",
 			"GET, HEAD, SEARCH, POST",
 		},
-		"HEAD where there is no GET": {
+		"HEAD without a GET": {
 			http.MethodDelete, "once", "", nil, 405, "unimplemented", "DELETE is not allowed", "Allow", "POST",
 		},
-		"no path": {
+		"unknown path": {
 			http.MethodGet, "nothing", "", nil, 404, "not_found", "nothing is served", "", "",
 		},
-		"no path, of gRPC's type": {
+		"unknown path, gRPC content type": {
 			http.MethodGet, "nothing", "", []string{"Content-Type", "application/grpc"}, 404, "unimplemented",
 			"is not served", "", "",
 		},
-		"no path, of gRPC-Web's": {
+		"unknown path, gRPC-Web content type": {
 			http.MethodDelete, "nothing", "", []string{"Content-Type", "application/grpc-web-text"}, 404,
 			"unimplemented", "is not served", "", "",
 		},
-		"another method, of gRPC's": {
+		"unsupported method, gRPC content type": {
 			http.MethodPatch, "items", "", []string{"Content-Type", "application/grpc-web"}, 405, "unimplemented",
 			"PATCH is not allowed", "Allow", "GET, HEAD, SEARCH, POST",
 		},
@@ -74,18 +74,18 @@ func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 			http.MethodGet, "items", "", []string{"Authorization", ""}, 401, "unauthenticated", "no credential",
 			"WWW-Authenticate", "Bearer",
 		},
-		"a bad credential": {
+		"invalid credential": {
 			http.MethodGet, "items", "", []string{"Authorization", "Bearer x"}, 401, "unauthenticated", "",
 			"WWW-Authenticate", `Bearer error="invalid_token"`,
 		},
-		"a timeout that is not one": {
+		"invalid timeout": {
 			http.MethodGet, "items", "", []string{"Connect-Timeout-Ms", "soon"}, 400, "invalid_argument",
 			"send milliseconds", "", "",
 		},
-		"a body that is not JSON": {
+		"body that is not JSON": {
 			http.MethodPost, "items", "{", nil, 400, "invalid_argument", "unexpected end of the text", "", "",
 		},
-		"a stream by HEAD": {http.MethodHead, "items:watch", "", nil, 405, "", "", "Allow", "GET"},
+		"HEAD of a stream": {http.MethodHead, "items:watch", "", nil, 405, "", "", "Allow", "GET"},
 	} {
 		answer := s.send(t, tc.method, "/shapes/v1/"+tc.path, tc.body, tc.send...)
 		if tc.method == http.MethodHead {
@@ -106,18 +106,18 @@ func TestREST_ErrorsHaveHTTPStatusAndHeaders(t *testing.T) {
 	for _, contentType := range []string{
 		"text/plain", "application/xml", "not a type", "application/json; charset=utf-8",
 	} {
-		s.gets(t, "an empty body of "+contentType,
+		s.gets(t, "empty body of "+contentType,
 			s.send(t, http.MethodPost, "/shapes/v1/items/a", "", "Content-Type", contentType), `{"name":"a"}`)
 		chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items/a", io.MultiReader(strings.NewReader("")),
 			"Content-Type", contentType, "Content-Encoding", "gzip")
-		s.gets(t, "an empty chunked body of "+contentType, chunked, `{"name":"a"}`)
+		s.gets(t, "empty chunked body of "+contentType, chunked, `{"name":"a"}`)
 	}
 	chunked := s.sendBody(t, http.MethodPost, "/shapes/v1/items", io.MultiReader(strings.NewReader("<a/>")),
 		"Content-Type", "application/xml")
-	s.refuses(t, "a chunked body", chunked, http.StatusUnsupportedMediaType, "invalid_argument",
+	s.refuses(t, "chunked body", chunked, http.StatusUnsupportedMediaType, "invalid_argument",
 		"send application/json")
 	chunked = s.sendBody(t, http.MethodGet, "/shapes/v1/items", io.MultiReader(strings.NewReader("{}")))
-	s.refuses(t, "a chunked body of a GET", chunked, http.StatusBadRequest, "invalid_argument",
+	s.refuses(t, "chunked body of a GET", chunked, http.StatusBadRequest, "invalid_argument",
 		"the path takes no body")
 	for _, c := range compression.All() {
 		answer := s.sendBody(t, http.MethodPost, "/shapes/v1/items", compressed(t, c, `{"aString":"x"}`),
@@ -190,16 +190,18 @@ func TestREST_NodesErrorsHaveHTTPHeaders(t *testing.T) {
 		status     int
 		retryAfter string
 	}{
-		"exhausted":            {wait(connect.CodeResourceExhausted, 50*time.Millisecond), 429, "1"},
-		"exhausted for longer": {wait(connect.CodeResourceExhausted, 61*time.Second+time.Millisecond), 429, "62"},
-		"unavailable":          {wait(connect.CodeUnavailable, 2*time.Second), 503, "2"},
-		"exhausted, who knows": {connect.NewError(connect.CodeResourceExhausted, "not now"), 429, ""},
-		"an answer too large": {
+		"exhausted": {wait(connect.CodeResourceExhausted, 50*time.Millisecond), 429, "1"},
+		"resource exhausted, RetryInfo": {
+			wait(connect.CodeResourceExhausted, 61*time.Second+time.Millisecond), 429, "62",
+		},
+		"unavailable":                      {wait(connect.CodeUnavailable, 2*time.Second), 503, "2"},
+		"resource exhausted, no RetryInfo": {connect.NewError(connect.CodeResourceExhausted, "not now"), 429, ""},
+		"response over the limit": {
 			rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "too large"),
 				rpc.Reason(rpc.ReasonTooLarge)),
 			500, "",
 		},
-		"a deadline of the node": {connect.NewError(connect.CodeDeadlineExceeded, "too slow"), 504, ""},
+		"node deadline exceeded": {connect.NewError(connect.CodeDeadlineExceeded, "too slow"), 504, ""},
 	} {
 		s.setAnswer(func(context.Context, string, *dynamicpb.Message, *dynamicpb.Message) error { return tc.err })
 		answer := s.send(t, http.MethodPost, "/shapes/v1/items", `{}`)
@@ -218,7 +220,7 @@ func TestREST_TooLargeNodeAnswerIs500(t *testing.T) {
 			protoreflect.ValueOfString(strings.Repeat("x", 100<<10)))
 		return nil
 	})
-	s.refuses(t, "an answer too large", s.send(t, http.MethodGet, "/shapes/v1/items", ""),
+	s.refuses(t, "response over the limit", s.send(t, http.MethodGet, "/shapes/v1/items", ""),
 		http.StatusInternalServerError, "resource_exhausted", "the upstream's answer is too large")
 }
 
@@ -232,13 +234,13 @@ func TestREST_HEADIsGETWithoutBody(t *testing.T) {
 	}
 	for _, name := range []string{"Content-Type", "Content-Length", "Cache-Control", "Vary"} {
 		if head.header.Get(name) == "" || head.header.Get(name) != get.header.Get(name) {
-			t.Errorf("%s: %q, of the GET %q", name, head.header.Get(name), get.header.Get(name))
+			t.Errorf("%s: %q, GET %q", name, head.header.Get(name), get.header.Get(name))
 		}
 	}
 	if answer := s.send(
 		t, http.MethodHead, "/shapes/v1/items/a", "", "Authorization", "",
 	); answer.status != http.StatusUnauthorized || answer.text != "" {
-		t.Errorf("without a credential: %d %q", answer.status, answer.text)
+		t.Errorf("no credential: %d %q", answer.status, answer.text)
 	}
 }
 
@@ -279,16 +281,16 @@ func TestREST_EntityTagIsNotModified(t *testing.T) {
 	value = "v2"
 	changed := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", tag)
 	if changed.status != http.StatusOK || changed.header.Get("ETag") == tag {
-		t.Errorf("a changed answer: %d, ETag %q", changed.status, changed.header.Get("ETag"))
+		t.Errorf("changed response: %d, ETag %q", changed.status, changed.header.Get("ETag"))
 	}
 	if other := s.send(
 		t, http.MethodGet, "/shapes/v1/items/a", "", "If-None-Match", "*",
 	); other.status != http.StatusOK || other.header.Get("ETag") != "" {
-		t.Errorf("a method whose policy does not ask for it: %d, ETag %q", other.status, other.header.Get("ETag"))
+		t.Errorf("method without the policy's ETag: %d, ETag %q", other.status, other.header.Get("ETag"))
 	}
 	denied := s.send(t, http.MethodGet, "/shapes/v1/tagged/a", "", "If-None-Match", tag, "Authorization",
 		s.token(t, "acme", "query.read"))
 	if denied.status != http.StatusForbidden || denied.header.Get("ETag") != "" {
-		t.Errorf("without the right: %d, ETag %q", denied.status, denied.header.Get("ETag"))
+		t.Errorf("missing right: %d, ETag %q", denied.status, denied.header.Get("ETag"))
 	}
 }

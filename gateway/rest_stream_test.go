@@ -146,19 +146,22 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 		`{"name":"a","aString":"3","aUint32":3}`,
 	)
 	if answer := collect(nil); answer.status != http.StatusOK || answer.text != "{}" {
-		t.Errorf("none: %d %s", answer.status, answer.text)
+		t.Errorf("no message: %d %s", answer.status, answer.text)
 	}
 	s.refuses(t, "not JSON", collect(strings.NewReader("{}\n{")), http.StatusBadRequest, "invalid_argument",
 		"not a sequence of JSON values")
-	s.refuses(t, "an unknown field", collect(strings.NewReader("{}\n{\"colour\":1}")), http.StatusBadRequest,
+	s.refuses(t, "unknown field", collect(strings.NewReader("{}\n{\"colour\":1}")), http.StatusBadRequest,
 		"invalid_argument", "colour: it is not a field of")
-	s.refuses(t, "another name", collect(strings.NewReader(`{"name":"b"}`)), http.StatusBadRequest, "invalid_argument",
-		"the body sets it to another value")
+	s.refuses(
+		t, "other value in the body", collect(strings.NewReader(`{"name":"b"}`)), http.StatusBadRequest,
+		"invalid_argument",
+		"the body sets it to another value",
+	)
 	s.refuses(t, "too large", collect(strings.NewReader(`{"aString":"`+strings.Repeat("x", 1<<20)+`"}`)),
 		http.StatusRequestEntityTooLarge, "resource_exhausted", "larger than")
 	s.refuses(t, "compressed", collect(strings.NewReader("{}"), "Content-Encoding", "gzip"),
 		http.StatusUnsupportedMediaType, "unimplemented", "cannot have a content encoding")
-	s.refuses(t, "another type", collect(strings.NewReader("{}"), "Content-Type", "text/csv"),
+	s.refuses(t, "unsupported content type", collect(strings.NewReader("{}"), "Content-Type", "text/csv"),
 		http.StatusUnsupportedMediaType, "invalid_argument", "send application/x-ndjson")
 
 	// Bidirectional: each request is answered before the next one is sent.
@@ -185,7 +188,7 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	}
 	_ = writer.Close()
 	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
-		t.Errorf("at the end: %q, %v", rest, err)
+		t.Errorf("end of the stream: %q, %v", rest, err)
 	}
 }
 
@@ -227,7 +230,7 @@ func TestStream_LateRESTValueIsAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, `"code":"deadline_exceeded"`) {
-		t.Fatalf("a value that stops halfway: %q, %v", line, err)
+		t.Fatalf("truncated value: %q, %v", line, err)
 	}
 	_ = writer.Close()
 }
@@ -265,7 +268,7 @@ func TestGRPCWeb_UnknownMethodIsUnimplemented(t *testing.T) {
 			}
 		}
 	}
-	s.refuses(t, "a GET", s.send(t, http.MethodGet, "/shapes.v1.Shapes/Nothing", ""), http.StatusNotFound,
+	s.refuses(t, "GET", s.send(t, http.MethodGet, "/shapes.v1.Shapes/Nothing", ""), http.StatusNotFound,
 		"unimplemented", "is not served")
 }
 
@@ -282,7 +285,7 @@ func TestGRPCWebText_IsGRPCWebInBase64(t *testing.T) {
 				return err
 			}
 		}
-		return connect.NewError(connect.CodeAborted, "the end")
+		return connect.NewError(connect.CodeAborted, "end of the stream")
 	})
 	for method, tc := range map[string]struct {
 		messages int
@@ -338,7 +341,7 @@ func TestGRPCWebText_IsGRPCWebInBase64(t *testing.T) {
 func decodeParts(text string) ([]byte, error) {
 	var out []byte
 	if len(text)%4 != 0 {
-		return nil, errors.New("a part is cut off")
+		return nil, errors.New("truncated part")
 	}
 	for ; text != ""; text = text[4:] {
 		plain, err := base64.StdEncoding.DecodeString(text[:4])

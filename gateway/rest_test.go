@@ -14,37 +14,37 @@ func TestREST_ErrorsSayWhatToDo(t *testing.T) {
 		status                          int
 		want                            string
 	}{
-		"an HTTP method that the path does not have": {
+		"unsupported HTTP method": {
 			http.MethodDelete, "/v1/query/wallets/w1", "", "",
 			http.StatusMethodNotAllowed,
 			`{"code":"unimplemented","message":"DELETE is not allowed at /v1/query/wallets/w1: use GET or HEAD"}`,
 		},
-		"another content type": {
+		"unsupported content type": {
 			http.MethodPost, "/v1/query/wallets", "view=wallets", "application/x-www-form-urlencoded",
 			http.StatusUnsupportedMediaType,
 			`the content type is \"application/x-www-form-urlencoded\": send application/json`,
 		},
-		"an unknown parameter": {
+		"unknown parameter": {
 			http.MethodGet, "/v1/query/wallets?colour=red", "", "",
 			http.StatusBadRequest, `query parameter: colour: it is not a field of projection.gateway.v1.QueryRequest`,
 		},
-		"a parameter of another type": {
+		"parameter of a wrong type": {
 			http.MethodGet, "/v1/query/wallets?query.page_size=many", "", "",
 			http.StatusBadRequest, `query parameter: query.page_size: \"many\" is not a 32-bit integer`,
 		},
-		"a single value given twice": {
+		"singular parameter given twice": {
 			http.MethodGet, "/v1/query/wallets?query.page_size=1&query.page_size=2", "", "",
 			http.StatusBadRequest, `query parameter: query.page_size: it is given more than once, and takes one value`,
 		},
-		"a query string that is malformed": {
+		"malformed query string": {
 			http.MethodGet, "/v1/query/wallets?query.filter=%zz", "", "",
 			http.StatusBadRequest, `the query string is malformed`,
 		},
-		"a parameter that is not UTF-8": {
+		"parameter that is not UTF-8": {
 			http.MethodGet, "/v1/query/wallets?query.filter=%ff", "", "",
 			http.StatusBadRequest, `query parameter: query.filter: the text is not valid UTF-8`,
 		},
-		"a path that is not UTF-8": {
+		"path that is not UTF-8": {
 			http.MethodGet, "/v1/query/wallets/%ff", "", "",
 			http.StatusBadRequest, `path: key: the text is not valid UTF-8`,
 		},

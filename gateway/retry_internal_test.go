@@ -28,11 +28,11 @@ func TestBounds_WaitsBetweenAttemptsHaveJitter(t *testing.T) {
 				call := &Call{Method: method, Attempts: attempts, BypassBreaker: true}
 				began := time.Now()
 				if !g.retry(t.Context(), call, unavailable) {
-					t.Fatal("the call is not repeated")
+					t.Fatal("the call is not retried")
 				}
 				wait := time.Since(began)
 				if call.Waited != wait {
-					t.Errorf("the call has waited for %v, and reports %v", wait, call.Waited)
+					t.Errorf("the call waited for %v, reported %v", wait, call.Waited)
 				}
 				seen[wait] = true
 				lowest, highest = min(lowest, wait), max(highest, wait)

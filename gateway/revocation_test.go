@@ -73,7 +73,7 @@ func TestRevocations_EndStreamsOfAllProtocols(t *testing.T) {
 	select {
 	case ticks.next <- 1: // the other subject's stream takes it
 	case <-ticks.done:
-		t.Error("another subject's stream has ended")
+		t.Error("the stream of another subject ended")
 	case <-t.Context().Done():
 	}
 	close(ticks.next)
@@ -81,7 +81,7 @@ func TestRevocations_EndStreamsOfAllProtocols(t *testing.T) {
 	if _, text := e.http(
 		t, "GET", hallPath, "", "authorization", "Bearer "+revoked,
 	); !strings.Contains(text, "revoked") {
-		t.Errorf("a call with the token: %s", text)
+		t.Errorf("call with the revoked token: %s", text)
 	}
 	if _, text := e.http(t, "GET", "/ready", ""); strings.Contains(text, "revocations") {
 		t.Errorf("%s", text)

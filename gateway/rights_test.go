@@ -150,7 +150,7 @@ func TestNodeRights_OnlyGatewaySetsThem(t *testing.T) {
 				_, header, _, _, _ := e.node.seen()
 				if got := header[contextkit.HeaderRights]; code != 0 || !slices.Equal(got, tc.want) ||
 					len(header["x_headgate_rights"]) > 0 {
-					t.Errorf("%s: rights %q: code %v, the node gets %q, want %q", protocol, tc.rights, code, got,
+					t.Errorf("%s: rights %q: code %v, the node received %q, want %q", protocol, tc.rights, code, got,
 						tc.want)
 				}
 			}
@@ -158,7 +158,7 @@ func TestNodeRights_OnlyGatewaySetsThem(t *testing.T) {
 		e.query(t, "grpc", &projectionv1.QueryRequest{View: "wallets", TenantId: "acme"}, "Authorization",
 			e.token(t, "acme", "query.read", "command.internal"))
 		if _, header, _, _, _ := e.node.seen(); len(header[contextkit.HeaderRights]) > 0 {
-			t.Errorf("a method without rights of its node's gets %q", header[contextkit.HeaderRights])
+			t.Errorf("method without node rights: the node received %q", header[contextkit.HeaderRights])
 		}
 	})
 }
@@ -202,6 +202,6 @@ func TestNodeRights_NodesDenialIsAudited(t *testing.T) {
 	}
 	if record.Decision != "denied" || record.Right != auth.ActionInternal || record.Resource != "transfer.complete" ||
 		record.Code != "permission_denied" || record.Node == "" {
-		t.Fatalf("record %s", msg.Data())
+		t.Fatalf("audit record %s", msg.Data())
 	}
 }

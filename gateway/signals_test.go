@@ -51,17 +51,17 @@ func TestMetrics_BreakersOfRemovedNodesAreDropped(t *testing.T) {
 	}
 	if got := open(); !strings.Contains(got, `endpoint="127.0.0.1:1"`) || !strings.Contains(got, " 1") ||
 		len(e.edge.OpenBreakers()) == 0 {
-		t.Fatalf("while the node is there: %q, %v", got, e.edge.OpenBreakers())
+		t.Fatalf("node present: %q, %v", got, e.edge.OpenBreakers())
 	}
 	live := startMember(t, contextkit.KindProjection, "live")
 	e.replace(t, live)
 	if got := open(); strings.Contains(got, `endpoint="127.0.0.1:1"`) || len(e.edge.OpenBreakers()) > 0 {
-		t.Errorf("after it has left: %q, %v", got, e.edge.OpenBreakers())
+		t.Errorf("node removed: %q, %v", got, e.edge.OpenBreakers())
 	}
 	if got := e.series(
 		t, "headgate_upstream_latency_seconds",
 	); strings.Contains(strings.Join(got, ""), "127.0.0.1:1\"") {
-		t.Errorf("its latency stays: %q", got)
+		t.Errorf("latency series of the removed node: %q", got)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestMetrics_MostLimitedTenantsAreListed(t *testing.T) {
 	}
 	got := e.series(t, "headgate_tenant_limited{")
 	if len(got) != 10 {
-		t.Fatalf("%d tenants are named, want 10: %q", len(got), got)
+		t.Fatalf("%d tenants labelled, want 10: %q", len(got), got)
 	}
 	all := strings.Join(got, "\n")
 	if !strings.Contains(all, `tenant="tl"} 12`) || strings.Contains(all, `tenant="ta"`) {

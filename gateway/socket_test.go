@@ -135,7 +135,7 @@ func rapidResets(t *testing.T, e *edge, url string) {
 		}
 	}
 	attacking.Wait()
-	eventually(t, "no call stays behind", func() bool {
+	eventually(t, "all calls have ended", func() bool {
 		_, text := e.adminGet(t, "/metrics")
 		return strings.Contains(text, `headgate_in_flight{process="gateway"} 0`) &&
 			strings.Contains(text, `headgate_upstream_in_flight{process="gateway"} 0`) &&
@@ -150,7 +150,7 @@ func TestConnection_StreamsAreBounded(t *testing.T) {
 func tooManyStreams(t *testing.T, e *edge, url string) {
 	token := e.token(t, "acme", "query.read")
 	r := connectRaw(t, url)
-	r.until(t, "the edge says its bound", func(f http2.Frame) bool {
+	r.until(t, "the server sends its SETTINGS", func(f http2.Frame) bool {
 		settings, ok := f.(*http2.SettingsFrame)
 		if !ok || settings.IsAck() {
 			return false
@@ -163,7 +163,7 @@ func tooManyStreams(t *testing.T, e *edge, url string) {
 			t.Fatal(err)
 		}
 	}
-	r.until(t, "the sixth is refused", func(f http2.Frame) bool {
+	r.until(t, "the sixth stream is refused", func(f http2.Frame) bool {
 		switch f := f.(type) {
 		case *http2.RSTStreamFrame:
 			return f.StreamID == 11
@@ -260,20 +260,20 @@ func TestConnections_AreBounded(t *testing.T) {
 	}
 	first, lines := dial()
 	if !served(lines) {
-		t.Fatal("the first is not served")
+		t.Fatal("the first connection is not served")
 	}
 	if _, lines := dial(); !served(lines) {
-		t.Fatal("the second is not served")
+		t.Fatal("the second connection is not served")
 	}
 	third, lines := dial()
 	_ = third.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	if _, err := lines.Peek(1); err == nil {
-		t.Error("the third is served beside two")
+		t.Error("a third connection is served, want a limit of two")
 	}
 	_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
 	first.Close()
 	if !served(bufio.NewReader(third)) {
-		t.Error("the third is not served when there is room")
+		t.Error("the third connection is not served after one closed")
 	}
 }
 
@@ -304,12 +304,12 @@ func TestBounds_TooLargeIsRejected(t *testing.T) {
 		header   string
 		status   int
 	}{
-		"a body":                 {body: large, status: http.StatusTooManyRequests},
-		"a nesting":              {body: deep, status: http.StatusBadRequest},
-		"a bomb of gzip":         {body: packed("gzip"), encoding: "gzip", status: http.StatusTooManyRequests},
-		"a bomb of br":           {body: packed("br"), encoding: "br", status: http.StatusTooManyRequests},
-		"a bomb of zstd":         {body: packed("zstd"), encoding: "zstd", status: http.StatusTooManyRequests},
-		"a header that still is": {body: "{}", header: strings.Repeat("x", 20_000), status: http.StatusOK},
+		"body":                {body: large, status: http.StatusTooManyRequests},
+		"deep nesting":        {body: deep, status: http.StatusBadRequest},
+		"gzip bomb":           {body: packed("gzip"), encoding: "gzip", status: http.StatusTooManyRequests},
+		"br bomb":             {body: packed("br"), encoding: "br", status: http.StatusTooManyRequests},
+		"zstd bomb":           {body: packed("zstd"), encoding: "zstd", status: http.StatusTooManyRequests},
+		"header at the limit": {body: "{}", header: strings.Repeat("x", 20_000), status: http.StatusOK},
 	} {
 		for _, path := range []string{"/v1/query/wallets", "/projection.gateway.v1.QueryService/Query"} {
 			t.Run(name+" "+path, func(t *testing.T) {
@@ -344,11 +344,11 @@ func TestBounds_TooLargeIsRejected(t *testing.T) {
 	if res, err := e.plain.Do(req); err == nil {
 		res.Body.Close()
 		if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-			t.Errorf("a header of 100,000 bytes: %d", res.StatusCode)
+			t.Errorf("header of 100,000 bytes: status %d", res.StatusCode)
 		}
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls != 2 {
-		t.Errorf("%d calls reach the node, want the two that are not too large", calls)
+		t.Errorf("%d calls of the node, want the two within the limits", calls)
 	}
 }
 
@@ -356,9 +356,9 @@ func TestCaching_AnswersToGETArePrivate(t *testing.T) {
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
 	for name, rule := range map[string]struct{ says, want string }{
-		"the node says nothing": {"", "no-store"},
-		"cacheable for a time":  {"max-age=60", "private, max-age=60"},
-		"by everybody":          {"public, max-age=60, s-maxage=600", "private, max-age=60"},
+		"no Cache-Control from the node": {"", "no-store"},
+		"private with max-age":           {"max-age=60", "private, max-age=60"},
+		"public":                         {"public, max-age=60, s-maxage=600", "private, max-age=60"},
 	} {
 		for _, path := range []string{
 			"/v1/query/wallets",
@@ -389,7 +389,7 @@ func TestCaching_AnswersToGETArePrivate(t *testing.T) {
 		}
 	}
 	if status, _ := e.http(t, http.MethodGet, "/v1/query/wallets", ""); status != http.StatusUnauthorized {
-		t.Errorf("without a credential: %d", status)
+		t.Errorf("no credential: status %d", status)
 	}
 }
 
@@ -441,6 +441,6 @@ func TestPaths_HaveOneMeaning(t *testing.T) {
 		conn.Close()
 	}
 	if calls, _, _, _, _ := e.node.seen(); calls != 1 {
-		t.Errorf("%d calls reach the node, want one", calls)
+		t.Errorf("%d calls of the node, want 1", calls)
 	}
 }

@@ -37,7 +37,7 @@ func TestStages_PackageCommentAndFilesAgree(t *testing.T) {
 	for line := range strings.Lines(doc.Doc.Text()) {
 		if strings.HasPrefix(line, "\t") {
 			if listed := strings.Split(strings.TrimSpace(line), " → "); !slices.Equal(listed, stages) {
-				t.Errorf("the package comment lists %v, want %v", listed, stages)
+				t.Errorf("package comment lists %v, want %v", listed, stages)
 			}
 		}
 	}

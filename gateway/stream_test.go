@@ -190,7 +190,7 @@ func TestStream_RESTSendsEventsOrLinesImmediately(t *testing.T) {
 				"Last-Event-ID", "41")
 			<-opened
 			if got := <-ticks.ask; got != "acme rooms/hall after 41" {
-				t.Errorf("the node is asked for %q", got)
+				t.Errorf("the node received %q", got)
 			}
 			if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != tc.media {
 				t.Fatalf("status %d, %s", res.StatusCode, res.Header.Get("Content-Type"))
@@ -209,7 +209,7 @@ func TestStream_RESTSendsEventsOrLinesImmediately(t *testing.T) {
 			close(ticks.next)
 			expect(tc.failure)
 			if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
-				t.Errorf("after the end: %q, %v", rest, err)
+				t.Errorf("after the end of the stream: %q, %v", rest, err)
 			}
 		})
 	}
@@ -244,7 +244,7 @@ func TestRule_ResponseBodyIsOneField(t *testing.T) {
 	}
 	answers := doc.Paths["/v1/positions/rooms/{rooms}"]["get"].Responses
 	if schema := answers["200"].Content["application/x-ndjson"].Schema; schema["type"] != "string" {
-		t.Errorf("the response is described as %v", schema)
+		t.Errorf("documented response: %v", schema)
 	}
 }
 
@@ -269,7 +269,7 @@ func TestRule_BodyIsOneField(t *testing.T) {
 		default:
 		}
 		if asked != want || (want == "") != (status == http.StatusBadRequest) {
-			t.Errorf("%s: %d %s, the node is asked for %q, want %q", body, status, text, asked, want)
+			t.Errorf("%s: %d %s, the node received %q, want %q", body, status, text, asked, want)
 		}
 	}
 }
@@ -291,7 +291,7 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	if status, _ := e.http(
 		t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", token,
 	); status != http.StatusNotFound {
-		t.Fatalf("before: %d", status)
+		t.Fatalf("before the service is known: status %d", status)
 	}
 	// A call in flight during the change ends as it began.
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -310,7 +310,7 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	}
 	close(release)
 	if got := <-flying; got.err != nil {
-		t.Errorf("the call in flight: %v", got.err)
+		t.Errorf("call in flight: %v", got.err)
 	}
 	sent := make(chan struct{})
 	go func() {
@@ -321,7 +321,7 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	status, text := e.http(t, http.MethodGet, "/v1/positions/rooms/hall", "", "Authorization", token)
 	<-sent
 	if status != http.StatusOK || text != "\"1\"\n" {
-		t.Errorf("after: %d %q", status, text)
+		t.Errorf("after the service is known: %d %q", status, text)
 	}
 	e.node.set(nil)
 	for _, protocol := range protocols { // what was served still is
@@ -334,16 +334,16 @@ func TestDescribe_ServiceIsServedImmediately(t *testing.T) {
 	if _, document := e.http(
 		t, http.MethodGet, "/openapi.json", "", "Authorization", token,
 	); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
-		t.Error("the new service is not described")
+		t.Error("the new service is not documented")
 	}
 	// An invalid description changes nothing; another description of the same node replaces the
 	// first.
 	if err := e.edge.Describe("other", "ticker", time.Now(), []byte("no descriptor set")); err == nil {
-		t.Error("nonsense is accepted")
+		t.Error("malformed descriptor set is valid, want an error")
 	}
 	ticks.file.MessageType[1].Field[1].JsonName = proto.String("place")
 	if err := e.edge.Describe("t", "ticker", time.Time{}, ticks.set(t)); err != nil {
-		t.Errorf("a node that comes back with another version: %v", err)
+		t.Errorf("node restarted with another version: %v", err)
 	}
 }
 
@@ -368,13 +368,13 @@ func TestDescribe_TwoVersionsOfService(t *testing.T) {
 		set        []byte
 		want       string
 	}{
-		{"two nodes of a version", "a", at(1), old, "test.Tick position"},
-		{"two nodes of a version", "b", at(2), old, "test.Tick position"},
-		{"one is upgraded", "b", at(3), renamed, "test.Tick place"},
-		{"the other restarts unchanged, and is announced last", "a", at(2), old, "test.Tick place"},
-		{"the other is upgraded too", "a", at(4), renamed, "test.Tick place"},
-		{"one moves to another package", "b", at(5), moved, "test.v2.Tick place"},
-		{"one is taken back", "b", at(6), old, "test.Tick position"},
+		{"two nodes of one version", "a", at(1), old, "test.Tick position"},
+		{"two nodes of one version", "b", at(2), old, "test.Tick position"},
+		{"one node upgraded", "b", at(3), renamed, "test.Tick place"},
+		{"other node restarted unchanged", "a", at(2), old, "test.Tick place"},
+		{"both nodes upgraded", "a", at(4), renamed, "test.Tick place"},
+		{"one node with another package", "b", at(5), moved, "test.v2.Tick place"},
+		{"one node rolled back", "b", at(6), old, "test.Tick position"},
 	} {
 		if err := e.edge.Describe(step.node, "ticker", step.started, step.set); err != nil {
 			t.Fatalf("%s: %v", step.what, err)
@@ -392,7 +392,7 @@ func TestDescribe_TwoVersionsOfService(t *testing.T) {
 		name, field, _ := strings.Cut(step.want, " ")
 		if _, ok := document.Components.Schemas[name].Properties[field]; !ok ||
 			document.Paths["/v1/ticks/rooms/{rooms}"] == nil {
-			t.Errorf("%s: %s is described as %v", step.what, name, document.Components.Schemas[name])
+			t.Errorf("%s: documentation of %s: %v", step.what, name, document.Components.Schemas[name])
 		}
 	}
 }
@@ -408,24 +408,24 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 		kind   contextkit.Kind
 		change func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy)
 	}{
-		"a policy of another kind's upstream": {
+		"policy with another kind's upstream": {
 			"thing", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
 				file.Name, file.Package = proto.String("thing.proto"), proto.String("thing")
 			},
 		},
-		"the service of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
+		"service of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
 			file.Name, policy.Upstream = proto.String("thing.proto"), "thing"
 		}},
-		"the file of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
+		"file of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
 			file.Service[0].Name, policy.Upstream = proto.String("Thing"), "thing"
 		}},
-		"the paths of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
+		"paths of another kind": {"thing", func(file *descriptorpb.FileDescriptorProto, policy *policyv1.Policy) {
 			file.Name, file.Package, policy.Upstream = proto.String("thing.proto"), proto.String("thing"), "thing"
 			file.Service[0].Method[0].InputType, file.Service[0].Method[0].OutputType = proto.String(
 				".thing.WatchRequest",
 			), proto.String(".thing.Tick")
 		}},
-		"a service of the platform": {"ticker", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
+		"platform service": {"ticker", func(file *descriptorpb.FileDescriptorProto, _ *policyv1.Policy) {
 			file.Name, file.Package, file.Service[0].Name = proto.String(
 				"mine.proto",
 			), proto.String("projection.gateway.v1"), proto.String("QueryService")
@@ -444,7 +444,7 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 			file.Service[0].Method[0].Options = changed
 			set := (&ticker{file: file}).set(t)
 			if err := e.edge.Describe("mine", change.kind, time.Now(), set); err == nil {
-				t.Error("it is served")
+				t.Error("the service is served")
 			}
 		})
 	}
@@ -452,7 +452,7 @@ func TestDescribe_NodeDescribesServicesOfItsOwnKindAlone(t *testing.T) {
 	if _, document := e.http(
 		t, http.MethodGet, "/openapi.json", "", "Authorization", token,
 	); !strings.Contains(document, "/v1/ticks/rooms/{rooms}") {
-		t.Error("the service of the first node is not served any more")
+		t.Error("the first node's service is no longer served")
 	}
 }
 
@@ -496,16 +496,16 @@ func aStreamOfADescriptorSetsServiceTakesEveryProtocol(t *testing.T, start start
 				}
 			}
 			if got := <-ticks.ask; got != "acme  after 7" {
-				t.Errorf("the node is asked for %q", got)
+				t.Errorf("the node received %q", got)
 			}
 			cancel()
 			if err := stream.Receive(dynamicpb.NewMessage(ticks.desc.Output())); err == nil || errors.Is(err, io.EOF) {
-				t.Errorf("after the client left: %v", err)
+				t.Errorf("after the client canceled: %v", err)
 			}
 			select {
 			case <-ticks.done:
 			case <-time.After(5 * time.Second):
-				t.Fatal("the node still sends to a client that left")
+				t.Fatal("the node's stream outlives the client's")
 			}
 		})
 	}

@@ -33,17 +33,17 @@ func TestSuspension_RejectsCallsExceptOperators(t *testing.T) {
 	e.edge.SetTenants(map[contextkit.TenantID]gateway.TenantState{acme: {Suspended: true, Reason: "unpaid"}})
 	if err := query(token, ""); connect.CodeOf(err) != connect.CodePermissionDenied ||
 		!strings.Contains(err.Error(), "unpaid") {
-		t.Errorf("the tenant's own call: %v", err)
+		t.Errorf("call of the tenant: %v", err)
 	}
 	if err := query(helper, "acme"); err != nil {
-		t.Errorf("an operator's call: %v", err)
+		t.Errorf("call of an operator: %v", err)
 	}
 	if err := query(e.token(t, "globex", "query.read"), ""); err != nil {
-		t.Errorf("another tenant's call: %v", err)
+		t.Errorf("call of another tenant: %v", err)
 	}
 	e.edge.SetTenants(nil)
 	if err := query(token, ""); err != nil {
-		t.Errorf("after it was resumed: %v", err)
+		t.Errorf("after the tenant was resumed: %v", err)
 	}
 }
 
@@ -64,7 +64,7 @@ func TestQuota_AppliesPerTenant(t *testing.T) {
 		return answered
 	}
 	if acme, globex := count("acme"), count("globex"); acme != 2 || globex != 5 {
-		t.Errorf("acme has %d of 5 calls, globex %d; want 2 and 5", acme, globex)
+		t.Errorf("acme made %d of 5 calls, globex %d; want 2 and 5", acme, globex)
 	}
 }
 
@@ -99,7 +99,7 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 		}
 	}
 	if !listed {
-		t.Errorf("%s is not listed correctly: %v", procedure, methods)
+		t.Errorf("wrong entry of %s: %v", procedure, methods)
 	}
 
 	// Every decision equals that of the pipeline.
@@ -130,7 +130,7 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 		called := e.query(t, "connect+proto", &projectionv1.QueryRequest{View: c.view, TenantId: c.tenant},
 			"authorization", e.token(t, strings.Join(c.tenants, ","), c.rights...)).err
 		if (called == nil) != c.allowed {
-			t.Errorf("%+v: the pipeline says %v", c, called)
+			t.Errorf("%+v: result of the pipeline %v", c, called)
 		}
 	}
 	// The reason lists the missing rights that the node checks.
@@ -171,7 +171,7 @@ func TestSession_ReportsPrincipalAndPolicies(t *testing.T) {
 	if _, err := client.Decide(
 		as(), &gatewayv1.DecideRequest{Procedure: procedure, Rights: []string{"?"}},
 	); connect.CodeOf(err) != connect.CodeInvalidArgument {
-		t.Errorf("no right: %v", err)
+		t.Errorf("missing right: %v", err)
 	}
 }
 

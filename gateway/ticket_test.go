@@ -129,7 +129,7 @@ func (e *ticketEdge) send(t *testing.T, s *eventSource, n int) {
 	t.Helper()
 	go func() { e.ticks.next <- n }()
 	if data, err := s.next(); err != nil || data != fmt.Sprintf(`{"position":"%d"}`, n) {
-		t.Fatalf("the event is %q, %v", data, err)
+		t.Fatalf("event %q, %v", data, err)
 	}
 }
 
@@ -144,7 +144,7 @@ func (e *ticketEdge) began(t *testing.T, path, lastID string, n int) *eventSourc
 	}
 	s.asked = <-e.ticks.ask
 	if data, err := s.next(); err != nil || data != fmt.Sprintf(`{"position":"%d"}`, n) {
-		t.Fatalf("the event is %q, %v", data, err)
+		t.Fatalf("event %q, %v", data, err)
 	}
 	return s
 }
@@ -164,10 +164,10 @@ func TestTicket_OpensStreamAndReconnections(t *testing.T) {
 			want += "40"
 		}
 		if s.asked != want {
-			t.Errorf("the node is asked for %q, want %q", s.asked, want)
+			t.Errorf("the node received %q, want %q", s.asked, want)
 		}
 		if !strings.HasPrefix(s.lastID, "41~") {
-			t.Errorf("the event's id is %q", s.lastID)
+			t.Errorf("event id %q", s.lastID)
 		}
 		e.send(t, s, 42)
 		lastID := s.lastID
@@ -178,7 +178,7 @@ func TestTicket_OpensStreamAndReconnections(t *testing.T) {
 		}
 		again := e.began(t, opens, lastID, 43)
 		if again.asked != "acme rooms/hall after 42" {
-			t.Errorf("the node is asked for %q", again.asked)
+			t.Errorf("the node received %q", again.asked)
 		}
 		again.close()
 		<-e.ticks.done
@@ -193,13 +193,13 @@ func TestTicket_FirstLineIsID(t *testing.T) {
 	<-e.ticks.ask
 	line, err := s.lines.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "id: ~") {
-		t.Fatalf("the first line is %q, %v", line, err)
+		t.Fatalf("first line %q, %v", line, err)
 	}
 	s.close()
 	<-e.ticks.done
 	again := e.openEvents(t, opens, strings.TrimSpace(strings.TrimPrefix(line, "id: ")))
 	if got := <-e.ticks.ask; again.status != http.StatusOK || got != "acme rooms/hall after " {
-		t.Errorf("%d %s; the node is asked for %q", again.status, again.body, got)
+		t.Errorf("%d %s; the node received %q", again.status, again.body, got)
 	}
 	again.close()
 	<-e.ticks.done
@@ -264,57 +264,57 @@ func TestTicket_IsBoundToItsStream(t *testing.T) {
 		status       int
 		message      string
 	}{
-		"another path":                  {"/v1/ticks/rooms/attic?" + query, "", nil, 401, "for another path"},
-		"another binding of the method": {"/v1/positions/rooms/hall?" + query, "", nil, 401, "for another path"},
-		"no query":                      {hallPath + "?" + parameter, "", nil, 401, "for another path"},
-		"another value": {
+		"other path":                  {"/v1/ticks/rooms/attic?" + query, "", nil, 401, "for another path"},
+		"other binding of the method": {"/v1/positions/rooms/hall?" + query, "", nil, 401, "for another path"},
+		"missing query":               {hallPath + "?" + parameter, "", nil, 401, "for another path"},
+		"other query value": {
 			hallPath + "?utm_a=1&utm_b=3&" + parameter, "", nil, 401, "for another path",
 		},
-		"another parameter": {
+		"additional parameter": {
 			hallPath + "?utm_a=1&utm_b=2&utm_c=3&" + parameter, "", nil, 401, "for another path",
 		},
-		"another order": {
+		"other parameter order": {
 			hallPath + "?utm_b=2&utm_a=1&" + parameter, "", nil, 401, "for another path",
 		},
-		"a tenant in the query": {
+		"tenant in the query": {
 			hallPath + "?utm_a=1&utm_b=2&tenant_id=globex&" + parameter, "", nil, 401, "for another path",
 		},
-		"another tenant in a header": {opens, "", []string{contextkit.HeaderTenantID, "globex"}, 401, "invalid"},
-		"an altered ticket":          {altered, "", nil, 401, "invalid"},
-		"a ticket that is cut":       {opens[:len(opens)-8], "", nil, 401, "invalid"},
-		"an empty ticket":            {hallPath + "?" + rest.TicketParameter + "=", "", nil, 401, "invalid"},
-		"a ticket that is too long":  {opens + strings.Repeat("A", 4000), "", nil, 401, "invalid"},
-		"a ticket of another text":   {opens + "%0a", "", nil, 401, "invalid"},
-		"two tickets":                {opens + "&" + parameter, "", nil, 400, "given more than once"},
-		"a name in another form": {
+		"foreign tenant in a header":     {opens, "", []string{contextkit.HeaderTenantID, "globex"}, 401, "invalid"},
+		"altered ticket":                 {altered, "", nil, 401, "invalid"},
+		"truncated ticket":               {opens[:len(opens)-8], "", nil, 401, "invalid"},
+		"empty ticket":                   {hallPath + "?" + rest.TicketParameter + "=", "", nil, 401, "invalid"},
+		"ticket over the maximum length": {opens + strings.Repeat("A", 4000), "", nil, 401, "invalid"},
+		"ticket of another type":         {opens + "%0a", "", nil, 401, "invalid"},
+		"two tickets":                    {opens + "&" + parameter, "", nil, 400, "given more than once"},
+		"escaped parameter name": {
 			hallPath + "?utm_a=1&utm_b=2&headgate%5Fticket=x&" + parameter, "", nil, 400, "given more than once",
 		},
-		"a credential too":       {opens, "", []string{"Authorization", bearer}, 401, "send one of them"},
-		"an id without a proof":  {opens, "42", nil, 401, "invalid"},
-		"a forged proof":         {opens, "42~AAAAAAAAAAAAAAAAAAAAAA", nil, 401, "invalid"},
-		"another event's proof":  {opens, "2" + s.lastID, nil, 401, "invalid"},
-		"another ticket's proof": {opens, o.lastID, nil, 401, "invalid"},
-		"no proof":               {opens, "~", nil, 401, "invalid"},
-		"too late":               {late, "", nil, 401, "within 30 seconds"},
-		"another version": {
+		"ticket and credential":        {opens, "", []string{"Authorization", bearer}, 401, "send one of them"},
+		"event id without a signature": {opens, "42", nil, 401, "invalid"},
+		"forged event signature":       {opens, "42~AAAAAAAAAAAAAAAAAAAAAA", nil, 401, "invalid"},
+		"signature of another event":   {opens, "2" + s.lastID, nil, 401, "invalid"},
+		"signature of another ticket":  {opens, o.lastID, nil, 401, "invalid"},
+		"missing signature":            {opens, "~", nil, 401, "invalid"},
+		"expired ticket":               {late, "", nil, 401, "within 30 seconds"},
+		"other ticket version": {
 			resealed(t, plain, hallPath, func(c map[string]any) { c["v"] = 2 }), "", nil, 401, "invalid",
 		},
-		"another method": {
+		"other method": {
 			resealed(t, plain, hallPath, func(c map[string]any) { c["proc"] = "/x/Y" }), "", nil, 401, "invalid",
 		},
-		"a credential that has ended": {
+		"expired credential": {
 			resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["until"] = 1 }), "", nil,
 			401, "expired",
 		},
-		"a credential whose key is revoked": {
+		"revoked signing key": {
 			resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["print"] = "x" }), "", nil,
 			401, "revoked",
 		},
-		"an API key that is revoked": {
+		"revoked API key": {
 			resealed(t, plain, hallPath, func(c map[string]any) { c["for"].(map[string]any)["api"] = true }), "", nil,
 			401, "revoked",
 		},
-		"rights that were taken away": {
+		"removed rights": {
 			resealed(t, plain, hallPath, func(c map[string]any) { delete(c["for"].(map[string]any), "rights") }), "",
 			nil, 403, "tick.read",
 		},
@@ -324,7 +324,7 @@ func TestTicket_IsBoundToItsStream(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d with %q", name, got.status, got.body, tc.status, tc.message)
 		}
 		if strings.Contains(got.body, parameter[len(rest.TicketParameter)+1:][:40]) {
-			t.Errorf("%s: the answer has the ticket: %s", name, got.body)
+			t.Errorf("%s: response contains the ticket: %s", name, got.body)
 		}
 	}
 	for method, path := range map[string]string{http.MethodPost: "/v1/query/wallets", http.MethodGet: "/v1/nothing"} {
@@ -347,10 +347,10 @@ func TestTicket_HasOneStream(t *testing.T) {
 	first := e.began(t, opens, "", 1)
 	second := e.openEvents(t, opens, first.lastID)
 	if got := <-e.ticks.ask; second.status != http.StatusOK || got != "acme rooms/hall after 1" {
-		t.Fatalf("%d %s; the node is asked for %q", second.status, second.body, got)
+		t.Fatalf("%d %s; the node received %q", second.status, second.body, got)
 	}
 	if data, err := first.next(); err != nil || !strings.Contains(data, `"code":"aborted"`) {
-		t.Fatalf("the first stream has %q, %v", data, err)
+		t.Fatalf("first stream: %q, %v", data, err)
 	}
 	<-e.ticks.done
 	e.send(t, second, 2)
@@ -373,27 +373,27 @@ func TestCreateTicket_NeedsRightToStream(t *testing.T) {
 		"no tenant": {
 			e.token(t, "acme,globex", "tick.read"), hallPath, "invalid_argument tenant_id: missing", nil,
 		},
-		"a unary method": {
+		"unary method": {
 			bearer, "/v1/query/wallets", "invalid_argument path: GET does not open a stream", nil,
 		},
-		"no method": {bearer, "/v1/nothing", "invalid_argument path: GET does not open a stream", nil},
-		"the procedure": {
+		"unknown method": {bearer, "/v1/nothing", "invalid_argument path: GET does not open a stream", nil},
+		"procedure path": {
 			bearer, "/test.Ticker/Watch", "invalid_argument path: GET does not open a stream", nil,
 		},
-		"another origin": {
+		"other origin": {
 			bearer, "https://evil.example.com" + hallPath, "invalid_argument path: not a path", nil,
 		},
-		"another host":    {bearer, "//evil.example.com" + hallPath, "invalid_argument path: not a path", nil},
-		"a backslash":     {bearer, "/\\evil.example.com", "invalid_argument path: not a path", nil},
-		"a relative path": {bearer, "v1/ticks/rooms/hall", "invalid_argument path: not a path", nil},
-		"a fragment":      {bearer, hallPath + "#x", "invalid_argument path: not a path", nil},
-		"a ticket in it": {
+		"other host":    {bearer, "//evil.example.com" + hallPath, "invalid_argument path: not a path", nil},
+		"backslash":     {bearer, "/\\evil.example.com", "invalid_argument path: not a path", nil},
+		"relative path": {bearer, "v1/ticks/rooms/hall", "invalid_argument path: not a path", nil},
+		"fragment":      {bearer, hallPath + "#x", "invalid_argument path: not a path", nil},
+		"path with a ticket": {
 			bearer, hallPath + "?headgate_ticket=x", "invalid_argument path: has a ticket already", nil,
 		},
-		"a line break": {bearer, hallPath + "\r\nX: y", "invalid_argument path: not a path", nil},
-		"bad escapes":  {bearer, hallPath + "%zz", "invalid_argument path: not a path", nil},
-		"too long":     {bearer, hallPath + strings.Repeat("a", 4096), "invalid_argument", nil},
-		"empty":        {bearer, "", "invalid_argument", nil},
+		"line break":                   {bearer, hallPath + "\r\nX: y", "invalid_argument path: not a path", nil},
+		"malformed escapes":            {bearer, hallPath + "%zz", "invalid_argument path: not a path", nil},
+		"path over the maximum length": {bearer, hallPath + strings.Repeat("a", 4096), "invalid_argument", nil},
+		"empty":                        {bearer, "", "invalid_argument", nil},
 		"dot segments": {
 			bearer, "/v1/x/../ticks/rooms/hall", "invalid_argument path: GET does not open a stream", nil,
 		},
@@ -411,7 +411,7 @@ func TestCreateTicket_NeedsRightToStream(t *testing.T) {
 	} else {
 		s := e.began(t, opens, "", 1)
 		if s.asked != "globex rooms/hall after " {
-			t.Errorf("the node is asked for %q", s.asked)
+			t.Errorf("the node received %q", s.asked)
 		}
 		s.close()
 		<-e.ticks.done
@@ -420,7 +420,7 @@ func TestCreateTicket_NeedsRightToStream(t *testing.T) {
 	if opens, got := (&ticketEdge{without, e.ticks}).createTicket(
 		t, without.token(t, "acme", "tick.read"), hallPath,
 	); opens != "" || !strings.HasPrefix(got, "unimplemented") {
-		t.Errorf("a gateway without a secret: %q, %s", opens, got)
+		t.Errorf("gateway without a secret: %q, %s", opens, got)
 	}
 }
 
@@ -457,13 +457,13 @@ func TestCreateTicket_IsChargedToTenant(t *testing.T) {
 			}
 		}
 		if limited < 2 {
-			t.Errorf("%s: %d of 4 tickets are beyond the rate, want at least 2", name, limited)
+			t.Errorf("%s: %d of 4 tickets rejected, want at least 2", name, limited)
 		}
 		if name == "one tenant" {
 			continue
 		}
 		if opens, got := e.createTicket(t, token, hallPath, contextkit.HeaderTenantID, "globex"); opens == "" {
-			t.Errorf("%s: a ticket for another tenant: %s", name, got)
+			t.Errorf("%s: ticket for another tenant: %s", name, got)
 		}
 	}
 }
@@ -534,10 +534,10 @@ func TestTicket_IsNeverLogged(t *testing.T) {
 		record, _ = audited.next(t)
 	}
 	if text, _ := json.Marshal(record); strings.Contains(string(text), secret) {
-		t.Errorf("the audit has the ticket: %s", text)
+		t.Errorf("the audit log contains the ticket: %s", text)
 	}
 	if log.has(secret) {
-		t.Error("the log has the ticket")
+		t.Error("the log contains the ticket")
 	}
 	if !log.has(`"procedure":"/test.Ticker/Watch"`, `"principal":"app"`) {
 		t.Error("the access log lacks the stream")
@@ -545,11 +545,11 @@ func TestTicket_IsNeverLogged(t *testing.T) {
 	ended.mu.Lock()
 	defer ended.mu.Unlock()
 	if text := fmt.Sprintf("%+v", ended.list); len(ended.list) == 0 || strings.Contains(text, secret) {
-		t.Errorf("the spans have the ticket, or there are none: %s", text)
+		t.Errorf("no spans, or spans with the ticket: %s", text)
 	}
 	for _, line := range e.series(t, "") {
 		if strings.Contains(line, secret) {
-			t.Errorf("the metrics have the ticket: %s", line)
+			t.Errorf("the metrics contain the ticket: %s", line)
 		}
 	}
 }

@@ -249,7 +249,7 @@ func (e *edge) sendRaw(t *testing.T, token string, headers [][2]string) error {
 
 func TestTraceContext_W3CLevel2(t *testing.T) {
 	if len(traceCases) != 41 {
-		t.Fatalf("%d cases, the suite has 41", len(traceCases))
+		t.Fatalf("%d cases, want the suite's 41", len(traceCases))
 	}
 	everyUpstream(t, func(t *testing.T, start starter) {
 		e, m := startMirror(t, start)
@@ -291,7 +291,7 @@ func TestTraceContext_W3CLevel2(t *testing.T) {
 						checkTrace(t, m.received(), step, traces, spans)
 					}
 					if len(spans) != len(tc.steps) {
-						t.Errorf("%d requests have %d spans", len(tc.steps), len(spans))
+						t.Errorf("%d requests, %d spans", len(tc.steps), len(spans))
 					}
 				})
 			}
@@ -306,22 +306,22 @@ func checkTrace(
 	t.Helper()
 	positions, states := seen.Values(contextkit.HeaderTraceparent), seen.Values(contextkit.HeaderTracestate)
 	if len(positions) != 1 || len(states) > 1 {
-		t.Fatalf("%q: the node gets traceparent %q and tracestate %q", step.send, positions, states)
+		t.Fatalf("%q: the node received traceparent %q and tracestate %q", step.send, positions, states)
 	}
 	position, err := contextkit.ParseTraceparent(positions[0])
 	if err != nil || positions[0][:3] != "00-" {
-		t.Fatalf("%q: the node gets traceparent %q: %v", step.send, positions[0], err)
+		t.Fatalf("%q: the node received traceparent %q: %v", step.send, positions[0], err)
 	}
 	if (position.TraceID.String() == w3cTrace) != step.same || positions[0][36:52] == w3cParent ||
 		position.Flags&step.flags != step.flags {
-		t.Errorf("%q: the node gets traceparent %q, want the same trace: %v, flags %x", step.send, positions[0],
+		t.Errorf("%q: the node received traceparent %q, want the same trace: %v, flags %x", step.send, positions[0],
 			step.same, step.flags)
 	}
 	if got := strings.Join(states, ""); got != step.state {
-		t.Errorf("%q: the node gets tracestate %q, want %q", step.send, got, step.state)
+		t.Errorf("%q: the node received tracestate %q, want %q", step.send, got, step.state)
 	}
 	if !step.same && traces[position.TraceID.String()] {
-		t.Errorf("%q: the new trace %s is not new", step.send, position.TraceID)
+		t.Errorf("%q: trace %s was not restarted", step.send, position.TraceID)
 	}
 	traces[position.TraceID.String()], spans[position.ParentID] = true, true
 }

@@ -59,26 +59,26 @@ func doubling(levels int) string {
 func TestParse_HostileDocumentIsRejectedWithinBounds(t *testing.T) {
 	const megabyte = 1 << 20
 	for name, tc := range map[string]struct{ document, want string }{
-		"an alias in itself": {
+		"recursive alias": {
 			demo("&s [{name: x, parallel: *s}]", "true", "{}"), ":16: column 36: the alias *s is within its own anchor",
 		},
-		"an alias in itself, by a mapping": {
+		"recursive alias in a mapping": {
 			"model: m\naggregates: &a\n  x: *a\n", ":3: column 6: the alias *a is within",
 		},
-		"an alias in itself, by a merge": {
+		"recursive alias in a merge": {
 			"model: m\naggregates: &a\n  <<: *a\n", ":3: column 7: the alias *a is within",
 		},
-		"aliases of aliases": {laughs(9), ":7: column 25: the document has more than 100000 values"},
-		"aliases of a long text": {
+		"nested aliases": {laughs(9), ":7: column 25: the document has more than 100000 values"},
+		"aliases of a long string": {
 			"model: m\nx: &a " + strings.Repeat("a", 100_000) + "\ny: [" + strings.Repeat("*a,", 1000) + "]\n",
 			":3: column",
 		},
-		"aliases of depth": {
+		"aliases of deep values": {
 			"model: m\nx: &a " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\ny: " + strings.Repeat("[", 40) +
 				"*a" + strings.Repeat("]", 40) + "\n",
 			":3: column 44: the nesting is deeper",
 		},
-		"a merge of merges": {
+		"nested merges": {
 			demo(
 				"", "true",
 				`{a0: &a0 {x: 1}, a1: &a1 {<<: [*a0, *a0]}, a2: &a2 {<<: [`+strings.Repeat("*a1, ", 9000)+
@@ -86,48 +86,48 @@ func TestParse_HostileDocumentIsRejectedWithinBounds(t *testing.T) {
 			),
 			":6: column",
 		},
-		"lists in lists": {
+		"nested lists": {
 			"model: m\nx: " + strings.Repeat("[", 5_000) + strings.Repeat("]", 5_000) + "\n",
 			":2: column 67: the nesting is deeper than 64",
 		},
-		"lists that do not end":    {strings.Repeat("[", megabyte), "exceeded max depth"},
-		"mappings in mappings":     {strings.Repeat("{a: ", megabyte/4), "exceeded max depth"},
-		"list items in list items": {strings.Repeat("- ", megabyte/2), "exceeded max depth"},
-		"very many values":         {"x: [" + strings.Repeat("a,", 500_000) + "]", ":1: column"},
-		"very many mistakes":       {strings.Repeat("? [x]\n", 30_000), ":1:"},
-		"a key of a megabyte": {
+		"unclosed lists":    {strings.Repeat("[", megabyte), "exceeded max depth"},
+		"nested mappings":   {strings.Repeat("{a: ", megabyte/4), "exceeded max depth"},
+		"nested list items": {strings.Repeat("- ", megabyte/2), "exceeded max depth"},
+		"too many values":   {"x: [" + strings.Repeat("a,", 500_000) + "]", ":1: column"},
+		"too many errors":   {strings.Repeat("? [x]\n", 30_000), ":1:"},
+		"key of 1 MiB": {
 			"model: m\n? " + strings.Repeat("k", megabyte-20) + "\n: 1", "unknown key",
 		},
-		"comments":             {"model: m\n" + strings.Repeat("x: #\n", 40_000), `:2: unknown key "x"`},
-		"a text of a megabyte": {"model: " + strings.Repeat("x", megabyte-10), ":1: model: "},
-		"more than a megabyte": {strings.Repeat("x", megabyte+1), "larger than 1 MiB"},
-		"a long expression": {
+		"comments":            {"model: m\n" + strings.Repeat("x: #\n", 40_000), `:2: unknown key "x"`},
+		"string of 1 MiB":     {"model: " + strings.Repeat("x", megabyte-10), ":1: model: "},
+		"document over 1 MiB": {strings.Repeat("x", megabyte+1), "larger than 1 MiB"},
+		"long expression": {
 			demo("", `"`+strings.Repeat("true || ", 2000)+`true"`, "{}"),
 			":15: workflows.flow.when: the expression has 16004 bytes",
 		},
-		"lists in an expression": {
+		"nested lists in an expression": {
 			demo("", `"size(`+strings.Repeat("[", 200)+strings.Repeat("]", 200)+`) > 0"`, "{}"),
 			":15: workflows.flow.when: ",
 		},
-		"mappings in an expression": {
+		"nested mappings in an expression": {
 			demo("", `"size(`+strings.Repeat("{'a': ", 100)+`1`+strings.Repeat("}", 100)+`) > 0"`, "{}"),
 			":15: workflows.flow.when: ",
 		},
-		"brackets in an expression": {
+		"nested parentheses in an expression": {
 			demo("", `"`+strings.Repeat("(", 4000)+"true"+strings.Repeat(")", 4000)+`"`, "{}"),
 			":15: workflows.flow.when: ",
 		},
-		"an expression of nots": {
+		"expression of negations": {
 			demo("", `"`+strings.Repeat("!", 20_000)+`true"`, "{}"), ":15: workflows.flow.when: ",
 		},
-		"a regular expression": {
+		"large regular expression": {
 			demo("", `"'a'.matches('(`+strings.Repeat("ab", 1000)+`){1000}')"`, "{}"),
 			":15: workflows.flow.when: the regular expression has more than 10000 steps",
 		},
-		"repeats of repeats": {
+		"nested repetitions": {
 			demo("", `"matches('a', '(((((a{10}){10}){10})b{100}){9}){9}')"`, "{}"), ":15: workflows.flow.when: ",
 		},
-		"a schema's pattern": {
+		"pattern of a schema": {
 			demo("", "true", `{"properties": {"a": {"pattern": "(`+strings.Repeat("ab", 1000)+`){1000}"}}}`),
 			":6: aggregates.thing.commands.make.payload: ",
 		},
@@ -135,7 +135,7 @@ func TestParse_HostileDocumentIsRejectedWithinBounds(t *testing.T) {
 			demo("", "true", doubling(30)),
 			":6: aggregates.thing.commands.make.payload: the schema has more than 10000 subschemas",
 		},
-		"a reference elsewhere": {demo("", "true", `{"$ref": "http://127.0.0.1:1/x"}`), ":6: "},
+		"external reference": {demo("", "true", `{"$ref": "http://127.0.0.1:1/x"}`), ":6: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -146,10 +146,10 @@ func TestParse_HostileDocumentIsRejectedWithinBounds(t *testing.T) {
 			if !errors.As(err, &mistakes) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%.300v\nwant %s", err, tc.want)
 			} else if len(mistakes.Issues) > 200 || len(err.Error()) > 1<<19 {
-				t.Errorf("%d mistakes in %d bytes", len(mistakes.Issues), len(err.Error()))
+				t.Errorf("%d errors in %d bytes", len(mistakes.Issues), len(err.Error()))
 			}
 			if made := (after.TotalAlloc - before.TotalAlloc) >> 20; made > 400 {
-				t.Errorf("%d bytes allocate %d MiB", len(tc.document), made)
+				t.Errorf("%d bytes allocated %d MiB", len(tc.document), made)
 			}
 		})
 	}
@@ -167,11 +167,11 @@ func TestParse_AliasesOfOneExpressionAreBounded(t *testing.T) {
 
 func TestParse_RecursiveSchemasAndSharedAnchorsAreValid(t *testing.T) {
 	for name, schema := range map[string]string{
-		"a tree": `{"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}`,
-		"a definition used often": `{"$defs": {"m": {"type": "integer"}}, "properties": {` +
+		"schema tree": `{"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}`,
+		"definition used often": `{"$defs": {"m": {"type": "integer"}}, "properties": {` +
 			strings.Repeat(`"a": {"$ref": "#/$defs/m"}, `, 1) + `"b": {"$ref": "#/$defs/m"}}}`,
-		"an anchor that is shared": `{"properties": {"a": &s {"type": "string"}, "b": *s, "c": *s}}`,
-		"a pattern":                `{"properties": {"a": {"type": "string", "pattern": "^[a-z0-9]{1,64}$"}}}`,
+		"shared anchor": `{"properties": {"a": &s {"type": "string"}, "b": *s, "c": *s}}`,
+		"pattern":       `{"properties": {"a": {"type": "string", "pattern": "^[a-z0-9]{1,64}$"}}}`,
 	} {
 		var mistakes *model.Error
 		_, err := model.Parse("m.yaml",

@@ -103,7 +103,7 @@ func TestExpression_OrdinaryUseIsNotBounded(t *testing.T) {
 		}
 	}
 	if _, err := evaluated(t, "event.list.matches('x')", data); !errors.Is(err, model.ErrEvaluation) {
-		t.Errorf("a list matches: %v", err)
+		t.Errorf("list matches: %v", err)
 	}
 }
 
@@ -126,11 +126,11 @@ func TestPayload_TextTooLongForPatternIsRejected(t *testing.T) {
 	if _, err := c.Decide(
 		t.Context(), model.Object{}, model.Object{"s": long}, model.Meta{},
 	); !errors.As(err, &refused) || !strings.Contains(err.Error(), "too long for its regular expression") {
-		t.Errorf("a long text: %v", err)
+		t.Errorf("long string: %v", err)
 	}
 	if _, err := c.Decide(
 		t.Context(), model.Object{}, model.Object{"s": strings.Repeat("a", 900), "t": long}, model.Meta{},
 	); err != nil {
-		t.Errorf("texts that are matched in time: %v", err)
+		t.Errorf("strings within the limit: %v", err)
 	}
 }

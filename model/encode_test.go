@@ -90,7 +90,7 @@ func TestDecodeObject_NotationsOfNumberAreEqual(t *testing.T) {
 			values = append(values, object["n"])
 		}
 		if values[0] != values[1] || values[1] != values[2] {
-			t.Errorf("%v is read as %v", f, values)
+			t.Errorf("%v decoded as %v", f, values)
 		}
 	})
 }

@@ -34,32 +34,32 @@ func TestFingerprint_DependsOnlyOnView(t *testing.T) {
 		change  []string
 		changes bool
 	}{
-		"another description": {[]string{"some words", "others"}, false},
-		"another name":        {[]string{"model: m", "model: n"}, false},
-		"an index":            {[]string{"n: int,", "n: {type: int, index: true, description: the number},"}, false},
-		"another order":       {[]string{"{n: int, s: string}", "{s: string, n: int}"}, false},
-		"another command": {
+		"other description": {[]string{"some words", "others"}, false},
+		"other name":        {[]string{"model: m", "model: n"}, false},
+		"index":             {[]string{"n: int,", "n: {type: int, index: true, description: the number},"}, false},
+		"other order":       {[]string{"{n: int, s: string}", "{s: string, n: int}"}, false},
+		"other command": {
 			[]string{"commands: {", "commands: {again: {emit: [{event: made, data: {n: '1'}}]}, "}, false,
 		},
-		"another evolve rule": {[]string{"evolve: {made: {n: event.n}}", "evolve: {made: {n: event.n + 1}}"}, false},
-		"another view": {
+		"other evolve rule": {[]string{"evolve: {made: {n: event.n}}", "evolve: {made: {n: event.n + 1}}"}, false},
+		"other view": {
 			[]string{"views:\n", "views:\n  w: {columns: {n: int}, on: {a.made: {upsert: {n: event.n}}}}\n"}, false,
 		},
-		"a key":                 {[]string{"    on:", "    key: event.s\n    on:"}, true},
-		"another type":          {[]string{"s: string", "s: json"}, true},
-		"another column":        {[]string{"s: string", "s: string, z: string"}, true},
-		"another value":         {[]string{`"'x'"`, `"'y'"`}, true},
+		"key column":            {[]string{"    on:", "    key: event.s\n    on:"}, true},
+		"other column type":     {[]string{"s: string", "s: json"}, true},
+		"additional column":     {[]string{"s: string", "s: string, z: string"}, true},
+		"other value":           {[]string{`"'x'"`, `"'y'"`}, true},
 		"patch for upsert":      {[]string{"upsert", "patch"}, true},
 		"fold for upsert":       {[]string{`{upsert: {n: event.n, s: "'x'"}}`, "{fold: {n: count}}"}, true},
-		"another upcast":        {[]string{"event.n * 2", "event.n * 3"}, true},
-		"a dropped member":      {[]string{"set: {n: event.n * 2}", "set: {n: event.n * 2}, drop: [s]"}, true},
+		"other upcast":          {[]string{"event.n * 2", "event.n * 3"}, true},
+		"dropped member":        {[]string{"set: {n: event.n * 2}", "set: {n: event.n * 2}, drop: [s]"}, true},
 		"without an expression": {[]string{`, s: "'x'"`, ""}, true},
 	} {
 		if changed := fingerprint(t, tc.change...) != base; changed != tc.changes {
-			t.Errorf("%s: changed is %v", name, changed)
+			t.Errorf("%s: changed: %v", name, changed)
 		}
 	}
 	if again := fingerprint(t); again != base {
-		t.Errorf("the same view is %x and %x", base, again)
+		t.Errorf("fingerprints of the same view: %x and %x", base, again)
 	}
 }

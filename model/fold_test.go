@@ -50,7 +50,7 @@ func TestFold_GroupsAggregateTheirEvents(t *testing.T) {
 				model.Object{"shop": "north", "cents": c},
 				model.Meta{Time: times[i%len(times)]}, func(key string) (model.Object, error) {
 					if key != "north" {
-						t.Errorf("the group is %q", key)
+						t.Errorf("group %q", key)
 					}
 					return row, nil
 				},

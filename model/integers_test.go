@@ -44,7 +44,7 @@ func TestRounded_OtherIntegersSurviveFloat64(t *testing.T) {
 			t.Fatal(err)
 		}
 		if again := Normalize(read); again != any(n) && int64(read) != n {
-			t.Fatalf("%d is read as %v", n, again)
+			t.Fatalf("%d decoded as %v", n, again)
 		}
 	})
 }

@@ -41,7 +41,7 @@ func TestMember_EqualsEvaluatedValue(t *testing.T) {
 			t.Fatal(err)
 		}
 		if (e.member != nil) != direct {
-			t.Errorf("%s: taken as the member %v", source, e.member)
+			t.Errorf("%s: parsed as the member %v", source, e.member)
 		}
 		slow := *e
 		slow.member = nil
@@ -57,7 +57,7 @@ func TestMember_EqualsEvaluatedValue(t *testing.T) {
 			return outcome{Value: value}
 		}
 		if diff := cmp.Diff(yields(&slow), yields(e)); diff != "" {
-			t.Errorf("%s: the evaluator and the short way: %s", source, diff)
+			t.Errorf("%s (-evaluator +direct access): %s", source, diff)
 		}
 	}
 }
@@ -105,7 +105,7 @@ func TestExpression_OnlyLoopsCheckContext(t *testing.T) {
 			t.Errorf("%s: %v, %v", source, yes, err)
 		}
 		if _, err := e.boolean(ended, vars); errors.Is(err, context.Canceled) != loops {
-			t.Errorf("%s, once the context has ended: %v", source, err)
+			t.Errorf("%s, canceled context: %v", source, err)
 		}
 	}
 }

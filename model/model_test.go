@@ -37,7 +37,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 	cases := []struct{ name, document, want string }{
 		{"not YAML", "model: [", "broken.yaml:1: "},
 		{"empty", "", "broken.yaml:1: the document is empty"},
-		{"a list", "- a", "broken.yaml:1: expected a mapping"},
+		{"list", "- a", "broken.yaml:1: expected a mapping"},
 		{"unknown section", head + "veiws: {}\n", `broken.yaml:8: unknown key "veiws"`},
 		{"no aggregates", "model: demo", "declares no aggregate"},
 		{
@@ -45,7 +45,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			`broken.yaml:3: aggregates.Thing: "Thing" is not a name`,
 		},
 		{
-			"expression that does not parse", strings.Replace(head, "n: 1", "n: 1 +", 1),
+			"malformed expression", strings.Replace(head, "n: 1", "n: 1 +", 1),
 			"broken.yaml:5: aggregates.thing.commands.make.emit[0].data.n: column",
 		},
 		{
@@ -53,11 +53,11 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			"broken.yaml:7: aggregates.thing.evolve.made.n: column 1 of the expression: undeclared reference to 'cmd'",
 		},
 		{
-			"rule that is no question", strings.Replace(head, "{emit", "{require: [{that: 1 + 1, else: x}], emit", 1),
+			"rule that is not a bool", strings.Replace(head, "{emit", "{require: [{that: 1 + 1, else: x}], emit", 1),
 			"broken.yaml:5: aggregates.thing.commands.make.require[0].that: the expression yields int, want bool",
 		},
 		{
-			"rule without words", strings.Replace(head, "{emit", "{require: [{that: 'true'}], emit", 1),
+			"rule without a message", strings.Replace(head, "{emit", "{require: [{that: 'true'}], emit", 1),
 			"broken.yaml:5: aggregates.thing.commands.make.require[0]: a rule needs",
 		},
 		{
@@ -69,7 +69,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			"broken.yaml:5: aggregates.thing.commands.make.payload: not a JSON Schema",
 		},
 		{
-			"schema that reaches out",
+			"schema with an external reference",
 			strings.Replace(head, "{emit", "{payload: {$ref: 'http://localhost/x'}, emit", 1),
 			"may not refer to another document",
 		},
@@ -89,7 +89,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			`broken.yaml:10: views.v.columns.n: "money" is not a column type`,
 		},
 		{
-			"two changes",
+			"two actions",
 			head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {upsert: {n: 1}, delete: true}\n",
 			"exactly one of upsert, patch, fold and delete",
 		},
@@ -99,12 +99,12 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			`broken.yaml:12: views.v.on.thing.made.fold.m: the view has no column "m"`,
 		},
 		{
-			"fold of no kind",
+			"fold without a kind",
 			head + "views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {n: average}}\n",
 			"is not `count`",
 		},
 		{
-			"sum of texts",
+			"sum of strings",
 			head + "views:\n  v:\n    columns: {n: string}\n    on:\n      thing.made: {fold: {n: {sum: event.n}}}\n",
 			"a column of type string has no sum",
 		},
@@ -116,7 +116,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			`broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake"`,
 		},
 		{
-			"two steps of one name",
+			"duplicate step name",
 			head +
 				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - {name: s, submit: {aggregate: thing, id: " +
 				"meta.aggregate_id, command: make}}\n      - {name: s, submit: {aggregate: thing, id: " +
@@ -138,11 +138,11 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			"broken.yaml:9: aggregates.thing.events.made.upcasts[0].from: upcasts must be in order: expected from: 1",
 		},
 		{
-			"upcast that knows no state",
+			"upcast that reads the state",
 			head + "    events:\n      made: {version: 2, upcasts: [{from: 1, set: {n: state.n}}]}\n",
 			"undeclared reference to 'state'",
 		},
-		{"key twice", head + "views: {}\nviews: {}\n", "broken.yaml:9: "},
+		{"duplicate key", head + "views: {}\nviews: {}\n", "broken.yaml:9: "},
 		{"too large", strings.Repeat("#", 1<<20+1), "larger than 1 MiB"},
 	}
 	for _, tc := range cases {
@@ -154,7 +154,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			}
 		})
 	}
-	t.Run("all of them, by line", func(t *testing.T) {
+	t.Run("all errors, by line", func(t *testing.T) {
 		_, err := model.Parse("broken.yaml",
 			[]byte(strings.NewReplacer("n: 1", "n: 1 +", "event.n", "cmd.n").Replace(head)))
 		var invalid *model.Error
@@ -281,7 +281,7 @@ func TestView_ProjectsEvents(t *testing.T) {
 		return change
 	}
 	if project("deposited", model.Object{"amount": int64(1)}) != nil {
-		t.Error("a patch without a row changed something")
+		t.Error("a patch without a row changed the view")
 	}
 	project("opened", model.Object{"owner": "ada"})
 	project("deposited", model.Object{"amount": int64(70)})
@@ -292,7 +292,7 @@ func TestView_ProjectsEvents(t *testing.T) {
 		t.Fatalf("row = %v", row)
 	}
 	if project("unknown", nil) != nil {
-		t.Error("an event that the view does not know changed something")
+		t.Error("an event unknown to the view changed it")
 	}
 }
 
@@ -347,15 +347,15 @@ func TestReload_InvalidDocumentLeavesModelInUse(t *testing.T) {
 	first := registry.Current()
 	write(head + "oops")
 	if _, err := registry.Reload(t.Context()); err == nil || registry.Current() != first {
-		t.Fatalf("a broken document: err = %v, model changed: %v", err, registry.Current() != first)
+		t.Fatalf("invalid document: err = %v, model changed: %v", err, registry.Current() != first)
 	}
 	write(head)
 	if changed, err := registry.Reload(t.Context()); err != nil || changed {
-		t.Fatalf("the same document: changed %v, %v", changed, err)
+		t.Fatalf("same document: changed %v, %v", changed, err)
 	}
 	write(head + "# another\n")
 	if changed, err := registry.Reload(t.Context()); err != nil || !changed {
-		t.Fatalf("another document: changed %v, %v", changed, err)
+		t.Fatalf("other document: changed %v, %v", changed, err)
 	}
 }
 
@@ -370,7 +370,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("err = %v, want an *Error", err)
 		}
 		if err == nil && m.Name == "" {
-			t.Fatal("accepted a document without a name")
+			t.Fatal("a document without a name is valid, want an error")
 		}
 	})
 }

@@ -29,27 +29,27 @@ func TestCheckProjections_RejectsEventsThatFailForAnyRow(t *testing.T) {
 	}
 	list := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]" }
 	for name, tc := range map[string]struct{ change, rule string }{
-		"nothing wrong":              {``, ""},
-		"a price without a fraction": {`"price":2`, ""}, // whether it fits depends on the row
+		"valid event":                {``, ""},
+		"price without a fraction":   {`"price":2`, ""}, // whether it fits depends on the row
 		"no address":                 {`"address":null`, "views.cities.on.order.placed"},
 		"no city":                    {`"address":{}`, "views.cities.on.order.placed"},
-		"a city that is a number":    {`"address":{"city":7}`, "views.cities.on.order.placed"},
-		"a price that is no number":  {`"price":"much"`, "views.totals.on.order.placed"},
-		"a key that is no text":      {`"shop":7`, "views.totals.key"},
-		"a long key": {
+		"city that is a number":      {`"address":{"city":7}`, "views.cities.on.order.placed"},
+		"price that is not a number": {`"price":"much"`, "views.totals.on.order.placed"},
+		"key that is not a string":   {`"shop":7`, "views.totals.key"},
+		"key over the limit": {
 			`"shop":"` + strings.Repeat("s", model.MaxKeyBytes+1) + `"`, "views.totals.key",
 		},
-		"a key within the bound":      {`"shop":"` + strings.Repeat("s", model.MaxKeyBytes) + `"`, ""},
-		"a count with a fraction":     {`"count":1.5`, "views.counts.on.order.placed"},
-		"a large list":                {`"list":` + list(8000), "views.doubled.on.order.placed"},
-		"a list":                      {`"list":` + list(100), ""},
-		"no time":                     {`"at":"soon"`, "views.times.on.order.placed"},
-		"a time in lower case":        {`"at":"2030-05-01t10:00:00z"`, ""},
-		"a leap second":               {`"at":"2016-12-31T23:59:60Z"`, ""},
-		"a leap second in an offset":  {`"at":"2017-01-01T00:59:60.5+01:00"`, ""},
-		"a second that no minute has": {`"at":"2016-12-31T12:59:60Z"`, "views.times.on.order.placed"},
-		"a year after 9999":           {`"at":"9999-12-31T23:59:59-01:00"`, "views.times.on.order.placed"},
-		"a time that is missing":      {`"at":null`, ""},
+		"key at the limit":           {`"shop":"` + strings.Repeat("s", model.MaxKeyBytes) + `"`, ""},
+		"count with a fraction":      {`"count":1.5`, "views.counts.on.order.placed"},
+		"large list":                 {`"list":` + list(8000), "views.doubled.on.order.placed"},
+		"list":                       {`"list":` + list(100), ""},
+		"no time":                    {`"at":"soon"`, "views.times.on.order.placed"},
+		"lower-case time":            {`"at":"2030-05-01t10:00:00z"`, ""},
+		"leap second":                {`"at":"2016-12-31T23:59:60Z"`, ""},
+		"leap second with an offset": {`"at":"2017-01-01T00:59:60.5+01:00"`, ""},
+		"second 61":                  {`"at":"2016-12-31T12:59:60Z"`, "views.times.on.order.placed"},
+		"year after 9999":            {`"at":"9999-12-31T23:59:59-01:00"`, "views.times.on.order.placed"},
+		"missing time":               {`"at":null`, ""},
 	} {
 		data, err := model.DecodeObject(
 			[]byte(`{"address":{"city":"Ulm"},"shop":"s","price":1.5,"at":"2030-05-01T10:00:00Z","list":[],"count":1}`),

@@ -33,12 +33,12 @@ func TestRegistry_ApplyFollowsTheOrderOfModels(t *testing.T) {
 		want    string
 		at      uint64
 	}{
-		{"an older one", text("older"), 2, false, false, "first", 3},
-		{"the same one, applied later", text("first"), 5, false, false, "first", 5},
-		{"another one", text("second"), 7, true, false, "second", 7},
-		{"one with mistakes", "model: 3", 9, false, true, "second", 7},
-		{"the one before, applied again", text("first"), 11, true, false, "first", 11},
-		{"one that arrives late", text("second"), 7, false, false, "first", 11},
+		{"older model", text("older"), 2, false, false, "first", 3},
+		{"same model, applied later", text("first"), 5, false, false, "first", 5},
+		{"other model", text("second"), 7, true, false, "second", 7},
+		{"invalid model", "model: 3", 9, false, true, "second", 7},
+		{"earlier model, applied again", text("first"), 11, true, false, "first", 11},
+		{"model that arrives late", text("second"), 7, false, false, "first", 11},
 	} {
 		next := registry.Changed()
 		changed, err := registry.Apply(t.Context(), "applied", []byte(step.text), step.order)
@@ -49,11 +49,11 @@ func TestRegistry_ApplyFollowsTheOrderOfModels(t *testing.T) {
 		select {
 		case <-next:
 			if !step.changed {
-				t.Errorf("%s is announced as a change", step.name)
+				t.Errorf("%s: change announced", step.name)
 			}
 		default:
 			if step.changed {
-				t.Errorf("%s is not announced", step.name)
+				t.Errorf("%s: no change announced", step.name)
 			}
 		}
 		if m := registry.Current(); m.Name != step.want || m.Order != step.at || m.FromFile && step.at != 3 {

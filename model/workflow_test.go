@@ -31,7 +31,7 @@ func TestParseDuration_AcceptsGoDaysAndISO8601(t *testing.T) {
 		"PT99999999999999H", "9999w9999d2540000h", "P1S", "p1d",
 	} {
 		if d, err := model.ParseDuration(text); err == nil {
-			t.Errorf("%q is accepted as %v", text, d)
+			t.Errorf("%q parsed as %v, want an error", text, d)
 		}
 	}
 }
@@ -56,10 +56,10 @@ func TestParse_RejectsConstantWaitsThatCannotEnd(t *testing.T) {
 		var mistakes *model.Error
 		if _, err := model.Parse("m", waits(text)); !errors.As(err, &mistakes) ||
 			!strings.Contains(err.Error(), "wait") {
-			t.Errorf("%s: %v, want a mistake", text, err)
+			t.Errorf("%s: %v, want an error", text, err)
 		}
 		if _, err := model.ParseStored(t.Context(), "m", waits(text)); err != nil {
-			t.Errorf("%s, as it was stored: %v", text, err)
+			t.Errorf("%s, stored: %v", text, err)
 		}
 	}
 	for _, text := range []string{
@@ -96,7 +96,7 @@ func TestParse_ChecksFromAndMigrations(t *testing.T) {
 	}
 	w, _ := m.Workflow("w")
 	if !w.Migration.Covers("0123456789ab") || w.Migration.Covers("0123456789ac") {
-		t.Error("the migration covers other revisions than it says")
+		t.Error("the migration covers other revisions than it names")
 	}
 	for old, want := range map[string]string{"a": "a", "old": "a", "gone": "", "other": "?"} {
 		name, ok := w.Migration.Step(w, old)
@@ -104,7 +104,7 @@ func TestParse_ChecksFromAndMigrations(t *testing.T) {
 			name = "?"
 		}
 		if want != name && ok || ok == (want == "?") {
-			t.Errorf("%s becomes %q, %v; want %q", old, name, ok, want)
+			t.Errorf("%s: got %q, %v; want %q", old, name, ok, want)
 		}
 	}
 }

@@ -124,7 +124,7 @@ func fire(t *testing.T, before, during samples, alerts ...string) {
 		t.Fatal(err)
 	}
 	if output, err := exec.CommandContext(t.Context(), promtool, "test", "rules", path).CombinedOutput(); err != nil {
-		t.Errorf("of %v not all fire on the series of real processes in their fault: %s", alerts, output)
+		t.Errorf("not all of %v fire on the series of faulty processes: %s", alerts, output)
 	}
 }
 
@@ -133,7 +133,7 @@ func fire(t *testing.T, before, during samples, alerts ...string) {
 func TestAlerts_FireOnDeadProcesses(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs every role as a process, as others do under the race detector")
+		t.Skip("runs every role as a process; other tests cover this under the race detector")
 	}
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -164,16 +164,16 @@ func TestAlerts_FireOnDeadProcesses(t *testing.T) {
 		`headgate_nodes{instance="gateway",kind="projection",process="gateway",state="ready"}`, 1)
 
 	c.roles["projection"].kill()
-	until("the gateway counts it as lost",
+	until("the gateway counts the projection as lost",
 		`headgate_nodes{instance="gateway",kind="projection",process="gateway",state="lost"}`, 1)
-	dead := until("its calls are refused", `headgate_kind_degraded{instance="gateway",kind="projection"`, 1)
+	dead := until("calls of the lost node are rejected", `headgate_kind_degraded{instance="gateway",kind="projection"`, 1)
 	if _, there := dead[`headgate_nats_connected{instance="projection",process="projection"}`]; there {
-		t.Fatal("a killed process has series")
+		t.Fatal("a killed process exports series")
 	}
 	fire(t, healthy, dead, "HeadgateNodeLost", "HeadgateNodeAway")
 
 	c.roles["projection"].start(t)
-	until("it is back", `headgate_nodes{instance="gateway",kind="projection",process="gateway",state="lost"}`, 0)
+	until("the node is back", `headgate_nodes{instance="gateway",kind="projection",process="gateway",state="lost"}`, 0)
 	c.nats[0].kill()
 	away := until("the gateway has lost NATS", `headgate_nats_connected{instance="gateway"`, 0)
 	fire(t, healthy, away, "HeadgateNATSAway")
@@ -198,7 +198,7 @@ workflows:
 func TestAlerts_FireOnFailingViewsAndWorkflows(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs the whole platform, as others do under the race detector")
+		t.Skip("runs the whole platform; other tests cover this under the race detector")
 	}
 	model := filepath.Join(t.TempDir(), "broken.yaml")
 	if err := os.WriteFile(model, []byte(broken), 0o600); err != nil {
@@ -229,7 +229,7 @@ func TestAlerts_FireOnFailingViewsAndWorkflows(t *testing.T) {
 	}
 	put("zero", 0)
 	var broken samples
-	if err := eventually(ctx, "the metrics show it", func() (bool, error) {
+	if err := eventually(ctx, "the metrics report the failures", func() (bool, error) {
 		broken = scrape(ctx, t, urls)
 		failing, stopped, letters := broken[`headgate_workflows_failing{instance="runner",process="runner"}`], broken[`headgate_projection_tenants{instance="projection",process="projection",state="failing"}`], broken[`headgate_dead_letters{instance="runner",process="runner"}`]
 		return failing == 11 && stopped == 1 &&

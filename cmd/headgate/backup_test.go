@@ -99,7 +99,7 @@ func (r *rehearsed) states() (map[string]int, error) {
 func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it takes half a minute")
+		t.Skip("takes half a minute")
 	}
 	c := startCluster(t, 1, nil)
 	c.useModel(t)
@@ -168,7 +168,7 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := int(r.sent.Load()) + movers
-	t.Logf("%d transfers before the backup, %d in all", before, r.sent.Load())
+	t.Logf("%d transfers before the backup, %d in total", before, r.sent.Load())
 
 	// The disaster: everything ends, and NATS's disk is lost. The views stay, ahead of the backup.
 	for _, role := range []string{"runner", "gateway", "aggregate", "projection"} {
@@ -185,7 +185,7 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 	if text, err := exec.CommandContext(
 		ctx, binary, "restore", dir, "--config", c.config,
 	).CombinedOutput(); err == nil {
-		t.Errorf("it is restored over existing data without being asked to: %s", text)
+		t.Errorf("restored over existing data without --replace: %s", text)
 	}
 
 	// A transfer that was rejected before could be accepted now: an undone one must not continue.
@@ -205,7 +205,7 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 		}
 	}
 	if int64(replayed) < before {
-		t.Errorf("%d of %d transfers from before the backup are remembered", replayed, before)
+		t.Errorf("%d of %d transfers from before the backup are found by their key", replayed, before)
 	}
 	waiting, cancelWait := context.WithTimeout(r.ctx, 3*time.Minute)
 	defer cancelWait()
@@ -218,12 +218,12 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 		t.Fatalf("%v: %v of %d\n%s", err, states, last, c.roles["runner"].log())
 	}
 	if total := r.wallets(t); total != pools*poolAmount {
-		t.Errorf("there is %d in all, want %d (transfers: %v)", total, pools*poolAmount, states)
+		t.Errorf("total balance %d, want %d (transfers: %v)", total, pools*poolAmount, states)
 	}
 	if states["failed"] == 0 || states["completed"] == 0 {
-		t.Errorf("the transfers are %v", states)
+		t.Errorf("transfers %v", states)
 	}
-	t.Logf("%d of %d remembered; then %v", replayed, last, states)
+	t.Logf("%d of %d found by their key; then %v", replayed, last, states)
 	c.checkJournal(ctx, t)
 	c.stop(t)
 }
@@ -231,7 +231,7 @@ func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 func TestBackup_OfDevIsRestoredIntoAnotherDirectory(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	data := t.TempDir()
 	p := start(t, data, nil)
@@ -246,7 +246,7 @@ func TestBackup_OfDevIsRestoredIntoAnotherDirectory(t *testing.T) {
 	if text, err := exec.CommandContext(
 		t.Context(), binary, "backup", dir, "--data", data,
 	).CombinedOutput(); err == nil || !strings.Contains(string(text), "stop 'headgate dev' first") {
-		t.Errorf("while dev runs it answers %v: %s", err, text)
+		t.Errorf("backup while dev runs: %v: %s", err, text)
 	}
 	p.stop(t)
 	headgate(t, "backup", dir, "--data", data)
@@ -257,11 +257,11 @@ func TestBackup_OfDevIsRestoredIntoAnotherDirectory(t *testing.T) {
 	_, acme = dial(t, again.gateway, again.tokens["ACME"])
 	res, err := acme.commands.Submit(ctx, request("wallet", "a", "open", "k1", map[string]any{"owner": "ada"}))
 	if err != nil || !res.GetReplayed() {
-		t.Errorf("the key is not remembered: %v, %v", res, err)
+		t.Errorf("replay under the key: %v, %v", res, err)
 	}
 	found, err := rows(ctx, acme.queries, "wallets", "", res.GetPosition())
 	if err != nil || len(found) != 1 {
-		t.Errorf("the view has %v (%v)", found, err)
+		t.Errorf("view: %v (%v)", found, err)
 	}
 	again.stop(t)
 }

@@ -362,7 +362,7 @@ runner:
 	c.gateway, c.admin = scheme+"://"+addr["gateway"], "http://"+addr["admin"]
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	if err := eventually(ctx, "the gateway hears of the nodes", func() (bool, error) {
+	if err := eventually(ctx, "the gateway receives the nodes' announcements", func() (bool, error) {
 		_, text, err := get(ctx, c.admin+"/ready")
 		if err != nil {
 			return false, err
@@ -452,7 +452,7 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 			t.Fatalf("%s: %d %s", step[0], status, text)
 		}
 	}
-	if err := eventually(ctx, "the workflow's commands came back through the gateway", func() (bool, error) {
+	if err := eventually(ctx, "the workflow's commands passed through the gateway", func() (bool, error) {
 		_, text := call("/v1/query/transfers", `{"query":{"filter":"state = \"completed\""}}`)
 		return strings.Contains(text, `"transfer_id":"t"`), nil
 	}); err != nil {
@@ -464,7 +464,7 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		fmt.Sprintf("  server: {listen: %q}\n  grpc: 127.0.0.1:0\n  tls: %s\n  nodes_tls: %s", freePort(t), pair, pair))
 	operator := c.token(t, "*", "fleet.read")
 	var fleet string
-	if err := eventually(ctx, "all nodes answer control", func() (bool, error) {
+	if err := eventually(ctx, "all nodes respond to control", func() (bool, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.gateway+"/v1/control/fleet", nil)
 		if err != nil {
 			return false, err
@@ -487,7 +487,7 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	if res, err := stranger.Get(strings.TrimSpace(node) + "/health"); err == nil {
 		res.Body.Close()
-		t.Error("a node answers a client without a certificate")
+		t.Error("a node accepts a client without a certificate")
 	}
 	_, rest, _ := strings.Cut(fleet, `"kind":"aggregate","endpoint":"`)
 	alone, _, _ := strings.Cut(rest, `"`)
@@ -500,7 +500,7 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		_ = conn.Close()
 	}
 	if err == nil || !strings.Contains(err.Error(), "certificate required") {
-		t.Errorf("a node's port for gRPC alone, %s, lets a client without a certificate in: %v", alone, err)
+		t.Errorf("gRPC-only port %s accepts a client without a certificate: %v", alone, err)
 	}
 
 	// Calls that bypass the gateway are recorded by the node, once each, and those before are not.
@@ -541,7 +541,7 @@ func (c *cluster) callDirectly(ctx context.Context, t *testing.T, authority *tls
 		t.Error(err)
 	}
 	if err := call("projection"); connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("with the certificate of a projection: %v", err)
+		t.Errorf("certificate of a projection: %v", err)
 	}
 	js, err := jetstream.New(c.connect(t))
 	if err != nil {
@@ -582,7 +582,7 @@ func (c *cluster) callDirectly(ctx context.Context, t *testing.T, authority *tls
 			record.Code != want.Code ||
 			record.Procedure != "/aggregate.gateway.v1.CommandService/GetAggregate" || record.Tenant != "acme" ||
 			record.Client != "127.0.0.1" {
-			t.Errorf("%s has %d records, the last %+v", subject, counts[subject], record)
+			t.Errorf("%s: %d records, last %+v", subject, counts[subject], record)
 		}
 	}
 }
@@ -613,11 +613,11 @@ func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {
 	}
 	until("the node is known", has("projection", true))
 	c.roles["projection"].kill()
-	took := until("a dead node is given up",
+	took := until("a dead node is removed from routing",
 		func(nodes string) bool { return !strings.Contains(nodes, `"kind":"projection"`) })
-	t.Logf("a dead node was given up after %v", took.Round(time.Millisecond))
+	t.Logf("the dead node was removed after %v", took.Round(time.Millisecond))
 	c.roles["projection"].start(t)
-	until("it is back", has("projection", true))
+	until("the node is back", has("projection", true))
 
 	operator := c.token(t, "*", "runner.admin")
 	post := func(path string) {
@@ -631,14 +631,14 @@ func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {
 		}
 	}
 	post("/admin/runner/drain")
-	until("a drained node is routed to no more", has("runner", false))
+	until("a drained node receives no calls", has("runner", false))
 	post("/admin/runner/resume")
-	until("it takes calls again", has("runner", true))
+	until("the node receives calls again", has("runner", true))
 	c.roles["aggregate"].stop(t)
-	until("a node that ends says goodbye",
+	until("a stopped node deregisters",
 		func(nodes string) bool { return !strings.Contains(nodes, `"kind":"aggregate"`) })
 	c.roles["aggregate"].start(t)
-	until("it is back", has("aggregate", true))
+	until("the node is back", has("aggregate", true))
 	c.stop(t)
 }
 
@@ -650,7 +650,7 @@ func TestServe_CheckReadsSettingsWithoutStarting(t *testing.T) {
 		"log: loud\n":                           path + ":1: log: is \"loud\"",
 		"tracing: {endpoint: collector}\n":      path + ":1: tracing.endpoint: \"collector\"",
 		"tracing: {share: 2}\n":                 path + ":1: tracing.share: is 2",
-		"nats: {url: \"nats://127.0.0.1:1\"}\n": "the settings of the aggregate can be used",
+		"nats: {url: \"nats://127.0.0.1:1\"}\n": "settings of the aggregate can be used",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

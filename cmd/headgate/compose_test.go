@@ -149,7 +149,7 @@ func (c *composition) url(addr string) string { return "http://" + c.addrs[addr]
 func TestCompose_RunsTheTour(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it starts a process per role, as others do under the race detector")
+		t.Skip("starts a process per role; other tests cover this under the race detector")
 	}
 	nats, err := natsBinary()
 	if err != nil {

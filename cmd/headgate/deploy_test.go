@@ -23,7 +23,7 @@ import (
 func TestDeploy_SettingsOfEveryDeploymentAreValid(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("a process a file and role")
+		t.Skip("one process per file and role")
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -94,7 +94,7 @@ func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
 		if !strings.Contains(head, "\nStartLimitIntervalSec=0\n") ||
 			!strings.Contains(string(text), "\nRestart=always\n") &&
 				!strings.Contains(string(text), "\nType=oneshot\nRemainAfterExit=yes\n") {
-			t.Errorf("%s: systemd gives it up after some failures", unit)
+			t.Errorf("%s: systemd stops restarting the unit after some failures", unit)
 		}
 	}
 }
@@ -192,7 +192,7 @@ func TestDeploy_SystemdRolesAreUsers(t *testing.T) {
 func TestDeploy_ImageIsBuilt(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it compiles the program")
+		t.Skip("compiles the program")
 	}
 	for _, builder := range []string{"docker", "podman"} {
 		if err := exec.CommandContext(t.Context(), builder, "info").Run(); err != nil {
@@ -211,7 +211,7 @@ func TestDeploy_ImageIsBuilt(t *testing.T) {
 		}
 		return
 	}
-	t.Skip("neither docker nor podman has a builder that runs")
+	t.Skip("neither docker nor podman has a working builder")
 }
 
 // notFromStart are metrics whose series name the tenants, or their views, that something happens to, or
@@ -226,7 +226,7 @@ var notFromStart = []string{
 func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs the whole platform, as others do under the race detector")
+		t.Skip("runs the whole platform; other tests cover this under the race detector")
 	}
 	collector := tracingtest.Start(t)
 	p := start(t, t.TempDir(), nil, "--otlp", collector.URL)
@@ -285,7 +285,7 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 		}
 		names := asked.FindAllStringSubmatch(string(text), -1)
 		if len(names) == 0 && i < len(deployed) {
-			t.Errorf("%s asks for nothing", path)
+			t.Errorf("%s requests no resources", path)
 		}
 		for _, name := range names {
 			all, known := exported[name[1]]
@@ -320,7 +320,7 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 func TestLocalCluster_RunsThePlaybooks(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it builds further programs")
+		t.Skip("builds further programs")
 	}
 	dir := filepath.Join(t.TempDir(), "cluster")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -355,11 +355,11 @@ func TestLocalCluster_RunsThePlaybooks(t *testing.T) {
 			}
 		}
 	}
-	if err := cmd.Wait(); err != nil || !ready || !strings.HasPrefix(lines[len(lines)-1], "all has stopped") {
+	if err := cmd.Wait(); err != nil || !ready || !strings.HasPrefix(lines[len(lines)-1], "all processes have stopped") {
 		t.Errorf("%v:\n%s", err, strings.Join(lines, "\n"))
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "pids", "*")); len(left) > 0 {
-		t.Errorf("%v still run", left)
+		t.Errorf("still running: %v", left)
 	}
 }
 
@@ -384,7 +384,7 @@ func restartNATS(ctx context.Context, t *testing.T, dir, admin string) {
 			return status == http.StatusOK && (body.Degraded["nats"] != "") == want, fmt.Errorf("%d %+v", status, body)
 		}
 	}
-	if err := eventually(ctx, "the gateway reports that NATS is away", outage(true)); err != nil {
+	if err := eventually(ctx, "the gateway reports NATS as unreachable", outage(true)); err != nil {
 		t.Error(err)
 	}
 	if output, err := exec.CommandContext(ctx, filepath.Join(dir, "start"), "nats").CombinedOutput(); err != nil {

@@ -70,7 +70,7 @@ func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
 		for _, conn := range open {
 			_ = conn.Close()
 		}
-		if err := eventually(ctx, "it is ready again", func() (bool, error) {
+		if err := eventually(ctx, "the process is ready again", func() (bool, error) {
 			status, _, err := get(ctx, "http://"+main+"/ready")
 			if err != nil {
 				return false, nil //nolint:nilerr // it may not accept yet
@@ -82,7 +82,7 @@ func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
 	}
 	if status, text, err := get(ctx, "http://"+main+"/metrics"); err != nil || status != http.StatusOK ||
 		strings.Contains(text, `headgate_accept_failures_total{process="aggregate"} 0`) {
-		t.Errorf("%d, %v: the failures are not counted", status, err)
+		t.Errorf("failures counted: %d, %v", status, err)
 	}
 	p.stop(t)
 }

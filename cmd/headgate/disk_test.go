@@ -42,7 +42,7 @@ func (d *depositor) fillsUp(ctx context.Context) {
 	for status = http.StatusOK; status == http.StatusOK; {
 		status, text = d.deposit(ctx)
 	}
-	if err := eventually(ctx, "commands are refused for the disk", func() (bool, error) {
+	if err := eventually(ctx, "commands are rejected for the full disk", func() (bool, error) {
 		status, text = d.deposit(ctx)
 		return strings.Contains(text, "disk"), fmt.Errorf("%d %s", status, text)
 	}); err != nil {
@@ -53,7 +53,7 @@ func (d *depositor) fillsUp(ctx context.Context) {
 	}
 	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK ||
 		!strings.Contains(text, "Ada") {
-		d.t.Errorf("a query on a full disk: %d %s", status, text)
+		d.t.Errorf("query with a full disk: %d %s", status, text)
 	}
 }
 
@@ -62,7 +62,7 @@ func (d *depositor) fillsUp(ctx context.Context) {
 func (d *depositor) goesOn(ctx context.Context) {
 	d.t.Helper()
 	var text string
-	if err := eventually(ctx, "commands are answered again", func() (bool, error) {
+	if err := eventually(ctx, "commands succeed again", func() (bool, error) {
 		var status int
 		status, text = d.deposit(ctx)
 		return status == http.StatusOK, fmt.Errorf("%d %s", status, text)
@@ -72,7 +72,7 @@ func (d *depositor) goesOn(ctx context.Context) {
 	_, rest, _ := strings.Cut(text, `"position":"`)
 	position, _, _ := strings.Cut(rest, `"`)
 	want := fmt.Sprintf(`"balance":%d,`, d.acknowledged)
-	if err := eventually(ctx, "the views go on", func() (bool, error) {
+	if err := eventually(ctx, "the views continue", func() (bool, error) {
 		status, text := d.post(ctx, "/v1/query/wallets", fmt.Sprintf(`{"minPosition":%q}`, position))
 		return status == http.StatusOK && strings.Contains(text, want), fmt.Errorf("%d %s: want %s", status, text, want)
 	}); err != nil {
@@ -88,7 +88,7 @@ func (d *depositor) open(ctx context.Context) {
 	); status != http.StatusOK {
 		d.t.Fatalf("%d %s", status, text)
 	}
-	if err := eventually(ctx, "the view has the wallet", func() (bool, error) {
+	if err := eventually(ctx, "the view contains the wallet", func() (bool, error) {
 		_, text := d.post(ctx, "/v1/query/wallets", `{}`)
 		return strings.Contains(text, "Ada"), nil
 	}); err != nil {
@@ -111,7 +111,7 @@ func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 		d.fillsUp(ctx)
 		if status, body := ready(ctx, t, p.aggregate); status != http.StatusServiceUnavailable ||
 			!strings.Contains(body.Reason, "disk") {
-			t.Errorf("the aggregate: %d %+v, want not ready for the disk", status, body)
+			t.Errorf("aggregate: %d %+v, want not ready for the disk", status, body)
 		}
 		if err := eventually(ctx, "the gateway is degraded for the disk", func() (bool, error) {
 			status, body := ready(ctx, t, p.gateway)
@@ -135,7 +135,7 @@ func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it fills a disk under load several times")
+		t.Skip("fills a disk under load several times")
 	}
 	for name, flags := range map[string][]string{"synced": nil, "lazy": {"--lazy-sync"}} {
 		t.Run(name, func(t *testing.T) {
@@ -192,7 +192,7 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 				defer close(ended)
 				for range 3 {
 					free := disktest.Fill(t, dir)
-					err := eventually(ctx, "commands are refused", func() (bool, error) {
+					err := eventually(ctx, "commands are rejected", func() (bool, error) {
 						status, body := ready(ctx, t, p.aggregate)
 						return status == http.StatusServiceUnavailable && strings.Contains(body.Reason, "disk"), nil
 					})
@@ -212,7 +212,7 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 			<-full
 			clients.Wait()
 			for n, want := range stored {
-				if err := eventually(ctx, "the view has every deposit once", func() (bool, error) {
+				if err := eventually(ctx, "the view contains every deposit once", func() (bool, error) {
 					_, text := acme.post(ctx, "/v1/query/wallets",
 						fmt.Sprintf(`{"query":{"filter":"wallet_id = \"w%d\""}}`, n))
 					return strings.Contains(text,
@@ -238,7 +238,7 @@ func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 	if err := os.Rename(data, data+"-moved"); err != nil {
 		t.Fatal(err)
 	}
-	if err := eventually(ctx, "commands are refused", func() (bool, error) {
+	if err := eventually(ctx, "commands are rejected", func() (bool, error) {
 		status, text := d.deposit(ctx)
 		return status == http.StatusServiceUnavailable &&
 			strings.Contains(text, "directory"), fmt.Errorf("%d %s", status, text)
@@ -253,7 +253,7 @@ func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(data); !os.IsNotExist(err) {
-		t.Errorf("%v: want nothing in the place of the directory", err)
+		t.Errorf("got %v, want no file in place of the directory", err)
 	}
 	if err := os.Rename(data+"-moved", data); err != nil {
 		t.Fatal(err)
@@ -269,7 +269,7 @@ func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 // server has been restarted with room.
 func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it runs every role as a process, as others do under the race detector")
+		t.Skip("runs every role as a process; other tests cover this under the race detector")
 	}
 	if _, err := natsBinary(); err != nil {
 		t.Fatal(err)
@@ -287,11 +287,11 @@ func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 		aggregate := c.roles["aggregate"].listens(t)
 		if status, body := ready(ctx, t, aggregate); status != http.StatusServiceUnavailable ||
 			!strings.Contains(body.Reason, "disk") {
-			t.Errorf("the aggregate: %d %+v, want not ready for the disk", status, body)
+			t.Errorf("aggregate: %d %+v, want not ready for the disk", status, body)
 		}
 		_, text, err := get(ctx, aggregate+"/metrics")
 		if err != nil || !strings.Contains(text, `headgate_stream_writable{process="aggregate",stream="EVENTS"} 0`) {
-			t.Errorf("%v: the metrics do not say that EVENTS stores nothing", err)
+			t.Errorf("%v: the metrics do not report that EVENTS stores nothing", err)
 		}
 		if log := c.roles["aggregate"].log(); strings.Count(log, "the journal stores nothing") != 1 {
 			t.Errorf("want one line of the change:\n%s", log)
@@ -309,7 +309,7 @@ func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 func TestDisk_FullDisksOfAClusterLoseAndDoubleNothing(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs every role as a process, as others do under the race detector")
+		t.Skip("runs every role as a process; other tests cover this under the race detector")
 	}
 	var dirs []string
 	for range 3 {
@@ -333,7 +333,7 @@ func TestDisk_FullDisksOfAClusterLoseAndDoubleNothing(t *testing.T) {
 			d.goesOn(ctx)
 		}
 	}
-	if err := eventually(ctx, "commands are refused", func() (bool, error) {
+	if err := eventually(ctx, "commands are rejected", func() (bool, error) {
 		status, _ := d.deposit(ctx)
 		return status != http.StatusOK, nil
 	}); err != nil {
@@ -341,7 +341,7 @@ func TestDisk_FullDisksOfAClusterLoseAndDoubleNothing(t *testing.T) {
 	}
 	if status, text := d.post(ctx, "/v1/query/wallets", `{}`); status != http.StatusOK ||
 		!strings.Contains(text, "Ada") {
-		t.Errorf("a query while all disks are full: %d %s", status, text)
+		t.Errorf("query while all disks are full: %d %s", status, text)
 	}
 	for n := range c.nats {
 		free[n]()

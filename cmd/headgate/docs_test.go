@@ -92,7 +92,7 @@ func runPlaybooks(ctx context.Context, t *testing.T, dir string, base int, token
 func TestDocs_ServePageStartsAPlatform(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it starts six processes")
+		t.Skip("starts six processes")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -107,7 +107,7 @@ func (c *cluster) inflict(ctx context.Context, t *testing.T, f fault) {
 	case "step down":
 		c.handOver(ctx, t)
 	default:
-		t.Fatalf("the fault %v is unknown", f)
+		t.Fatalf("unknown fault %v", f)
 	}
 }
 

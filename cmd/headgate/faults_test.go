@@ -42,7 +42,7 @@ const (
 func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it takes a minute, and several under the race detector")
+		t.Skip("takes a minute, and several under the race detector")
 	}
 	for name, of := range map[string]struct {
 		natsServers int
@@ -169,7 +169,7 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	for n, f := range faults(t, natsServers, usual) {
 		reached := acked.Load() + progress
 		if err := eventually(
-			clientCtx, "commands are answered", func() (bool, error) { return acked.Load() >= reached, nil },
+			clientCtx, "commands succeed", func() (bool, error) { return acked.Load() >= reached, nil },
 		); err != nil {
 			t.Fatalf("before fault %d: %v; %v", n, err, clients.Wait())
 		}
@@ -188,7 +188,7 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 		if err := wave.Wait(); err != nil {
 			t.Fatalf("during fault %d: %v", n, err)
 		}
-		t.Logf("     the crowd was answered after %v", time.Since(began).Round(time.Millisecond))
+		t.Logf("     the concurrent calls were answered after %v", time.Since(began).Round(time.Millisecond))
 	}
 	close(stop)
 	if err := clients.Wait(); err != nil {
@@ -216,8 +216,8 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	if err := eventually(waiting, "transfers end", ended); err != nil {
 		t.Fatalf("%v\n%s", err, c.roles["runner"].log())
 	}
-	t.Run("the views are the ledger", func(t *testing.T) { checkBooks(acme, t, books, json, grpc) })
-	t.Run("no money is lost or made", func(t *testing.T) {
+	t.Run("the views equal the ledger", func(t *testing.T) { checkBooks(acme, t, books, json, grpc) })
+	t.Run("no money is lost or created", func(t *testing.T) {
 		total := int64(0)
 		wallets, err := every(globex, moneyJSON.queries, "wallets", "wallet_id", "")
 		if err != nil {
@@ -229,12 +229,12 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 			}
 		}
 		if total != pools*poolAmount {
-			t.Errorf("%d in all, want %d", total, pools*poolAmount)
+			t.Errorf("total %d, want %d", total, pools*poolAmount)
 		}
 	})
 	t.Run("the history is linearizable", func(t *testing.T) { recorded.check(ctx, t, c, "globex") })
-	t.Run("the journal has each command once", func(t *testing.T) { c.checkJournal(ctx, t) })
-	t.Run("the views are a fresh replay of the journal", func(t *testing.T) {
+	t.Run("the journal contains each command once", func(t *testing.T) { c.checkJournal(ctx, t) })
+	t.Run("the views equal a fresh replay of the journal", func(t *testing.T) {
 		c.checkReplay(ctx, t,
 			map[string]queriesconnect.QueryServiceClient{"acme": json.queries, "globex": moneyJSON.queries})
 	})
@@ -318,7 +318,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 		if key := event.Command.IdempotencyKey; key != "" {
 			key = event.Context.TenantID.String() + "/" + key
 			if other, twice := keys[key]; twice {
-				t.Errorf("%s has taken effect twice: %s and %s", key, other, event.ID)
+				t.Errorf("%s took effect twice: %s and %s", key, other, event.ID)
 			}
 			keys[key] = event.ID
 		}
@@ -326,7 +326,7 @@ func (c *cluster) checkJournal(ctx context.Context, t *testing.T) {
 			t.Errorf("%s: version %d is event number %d", msg.Subject(), event.Version, versions[msg.Subject()])
 		}
 	}
-	t.Logf("%d events, %d of them committed with others or with more events of the same command", info.State.Msgs,
+	t.Logf("%d events, %d of them committed in groups or in a command of several events", info.State.Msgs,
 		grouped)
 }
 

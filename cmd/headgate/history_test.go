@@ -290,7 +290,7 @@ func (h *history) stale(t *testing.T, truth map[string]ledgerOf, bound time.Dura
 			version, found := o.from(balances, accepted, unknown)
 			if !found {
 				t.Errorf(
-					"%v, called at %v: the wallet never had such a state before the answer; its balances by version: %v",
+					"%v, called at %v: the wallet had no such state before the response; balances by version: %v",
 					o, o.Call, balances,
 				)
 				continue

@@ -51,7 +51,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	projected := func(balance int) {
 		t.Helper()
 		want := fmt.Sprintf(`"balance":%d`, balance)
-		if err := eventually(ctx, "the view has "+want, func() (bool, error) {
+		if err := eventually(ctx, "the view contains "+want, func() (bool, error) {
 			status, text := post("/v1/query/wallets", "ACME", `{}`)
 			return status == http.StatusOK && strings.Contains(text, want), fmt.Errorf("%d %s", status, text)
 		}); err != nil {
@@ -84,7 +84,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	p = start(t, data, nil)
 	if status, text := deposit(); status != http.StatusInternalServerError ||
 		!strings.Contains(text, "JOURNAL_END_MISSING") {
-		t.Errorf("a command: %d %s", status, text)
+		t.Errorf("command: %d %s", status, text)
 	}
 	projected(15) // reads go on, with what was lost
 	if status, text, err := get(ctx, p.aggregate+"/ready"); err != nil || status != http.StatusOK ||
@@ -113,7 +113,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	if status, text := post(
 		"/v1/control/journal:acceptLoss", "ACME", `{"reason":"mine"}`,
 	); status != http.StatusForbidden {
-		t.Errorf("a tenant accepts the loss: %d %s", status, text)
+		t.Errorf("loss accepted by a tenant: %d %s", status, text)
 	}
 	credential := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(credential, []byte(p.tokens["OPERATOR"]), 0o600); err != nil {
@@ -124,7 +124,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 	if !strings.Contains(accepted, "the disk is gone") || !strings.Contains(accepted, `"by":"operator"`) {
 		t.Errorf("%s", accepted)
 	}
-	if err := eventually(ctx, "commands are taken again", func() (bool, error) {
+	if err := eventually(ctx, "commands are accepted again", func() (bool, error) {
 		status, text := deposit()
 		return status == http.StatusOK, fmt.Errorf("%d %s", status, text)
 	}); err != nil {
@@ -157,7 +157,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	data := t.TempDir()
 	p := start(t, data, nil)
@@ -177,7 +177,7 @@ func TestJournal_NewOneBesideViewsIsRefused(t *testing.T) {
 	if status, text := send("/v1/commands/wallet/ada/open", `{"payload":{"owner":"Ada"}}`); status != http.StatusOK {
 		t.Fatal(status, text)
 	}
-	if err := eventually(ctx, "the view has the wallet", func() (bool, error) {
+	if err := eventually(ctx, "the view contains the wallet", func() (bool, error) {
 		status, text := send("/v1/query/wallets", `{}`)
 		return status == http.StatusOK && strings.Contains(text, "Ada"), fmt.Errorf("%d %s", status, text)
 	}); err != nil {

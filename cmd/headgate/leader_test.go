@@ -21,7 +21,7 @@ import (
 func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs every role as a process, as others do under the race detector")
+		t.Skip("runs every role as a process; other tests cover this under the race detector")
 	}
 	c := startCluster(t, 3, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -37,7 +37,7 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 	); status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
-	if err := eventually(ctx, "the view has it", func() (bool, error) {
+	if err := eventually(ctx, "the view contains the wallet", func() (bool, error) {
 		status, text := acme.post(ctx, "/v1/query/wallets", `{}`)
 		return status == http.StatusOK && strings.Contains(text, "Ada"), nil
 	}); err != nil {
@@ -75,7 +75,7 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 			queries++
 		}
 		if queries < 20 {
-			asked <- fmt.Errorf("only %d queries were answered", queries)
+			asked <- fmt.Errorf("only %d queries succeeded", queries)
 			return
 		}
 		asked <- nil
@@ -86,7 +86,7 @@ func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := eventually(ctx, "a command is taken, and seen", func() (bool, error) {
+		if err := eventually(ctx, "a command is accepted, and its row is visible", func() (bool, error) {
 			status, text := acme.post(ctx, "/v1/commands/wallet/a/deposit",
 				fmt.Sprintf(`{"payload":{"amount":1},"idempotencyKey":"d%d"}`, round))
 			_, rest, _ := strings.Cut(text, `"position":"`)

@@ -219,10 +219,10 @@ func (w *walk) step(ctx context.Context, key string) error {
 		}
 		again, err := w.submit(ctx, req)
 		if err != nil {
-			return fmt.Errorf("sent again: %w", err)
+			return fmt.Errorf("replay: %w", err)
 		}
 		if !again.GetReplayed() || again.GetVersion() != w.version[wallet] {
-			return fmt.Errorf("sent again, it answers version %d, replayed %v; want %d, true", again.GetVersion(),
+			return fmt.Errorf("replay: version %d, replayed %v; want %d, true", again.GetVersion(),
 				again.GetReplayed(), w.version[wallet])
 		}
 		return nil
@@ -299,7 +299,7 @@ func rows(
 func TestDev_NoAcknowledgedCommandIsLostOrDoubledByACrash(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it takes a quarter of a minute, and a whole one under the race detector")
+		t.Skip("takes 15 s, and a minute under the race detector")
 	}
 	data := t.TempDir()
 	p := start(t, data, nil)
@@ -365,7 +365,7 @@ func TestDev_NoAcknowledgedCommandIsLostOrDoubledByACrash(t *testing.T) {
 		})
 	}
 	if rest := p.stop(t); !strings.Contains(rest, "headgate has stopped") {
-		t.Errorf("at the end it prints %q", rest)
+		t.Errorf("last output %q", rest)
 	}
 }
 
@@ -415,7 +415,7 @@ func checkBooks(ctx context.Context, t *testing.T, l *ledger, json, grpc api) {
 	}
 	for wallet, sum := range sums {
 		if sum != l.balances[wallet] {
-			t.Errorf("the movements of %s sum up to %d, its balance is %d", wallet, sum, l.balances[wallet])
+			t.Errorf("sum of the movements of %s is %d, balance %d", wallet, sum, l.balances[wallet])
 		}
 	}
 }

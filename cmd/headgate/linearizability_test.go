@@ -156,7 +156,7 @@ func straight(t *testing.T, url string) api {
 func TestLinearizability_HoldsUnderFaults(t *testing.T) {
 	number, seed := wanted(t)
 	if number == 0 {
-		t.Skipf("it takes about ten seconds per fault: set %s to their number", faultsVariable)
+		t.Skipf("takes about ten seconds per fault: set %s to their number", faultsVariable)
 	}
 	c := startCluster(t, 3, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(number)*time.Minute+10*time.Minute)

@@ -104,7 +104,7 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	}
 	for n, target := range []string{"views-a", "views-b", "views-a", "views-b", "views-a"} {
 		var answer struct{ Move struct{ ID string } }
-		if err := eventually(ctx, "a move begins", func() (bool, error) {
+		if err := eventually(ctx, "the move starts", func() (bool, error) {
 			status, text, err := post(ctx, c.gateway+"/v1/control/moves", operator,
 				fmt.Sprintf(`{"tenantId":"acme","kind":"projection","target":%q}`, target))
 			if err != nil ||
@@ -132,7 +132,7 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 			t.Fatalf("move %d: %v\n%s", n, err, control.log())
 		}
 		if err := eventually(
-			ctx, "calls go on", func() (bool, error) { return written.Load() > before+20, nil },
+			ctx, "calls continue", func() (bool, error) { return written.Load() > before+20, nil },
 		); err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +157,7 @@ func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	if err := eventually(ctx, "the new gateway finds the tenant", func() (bool, error) {
 		status, text, err := get(ctx, "http://"+late+"/v1/query/wallets/w0", "Authorization", token)
 		if err == nil && status != http.StatusOK && status != http.StatusServiceUnavailable {
-			t.Fatalf("the new gateway answers %d %s", status, text)
+			t.Fatalf("new gateway: %d %s", status, text)
 		}
 		return status == http.StatusOK, err
 	}); err != nil {

@@ -59,7 +59,7 @@ func startEcho(t *testing.T) string {
 func TestREST_IsAsDescribed(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	data := t.TempDir()
 	p := start(t, data, nil, "--descriptors", "../../gateway/testdata/shapes.binpb", "--node", "ticker="+startEcho(t),
@@ -162,7 +162,7 @@ func (p *platform) sendsListedParameters(t *testing.T, text, operator, tenant st
 			}
 			if status, text := call(filled + "?not_listed=1"); status != http.StatusBadRequest ||
 				!strings.Contains(text, "not_listed") {
-				t.Errorf("%s %s has a parameter that is not listed: %d %s", verb, filled, status, text)
+				t.Errorf("%s %s: undocumented parameter: %d %s", verb, filled, status, text)
 			}
 			if verb != "get" {
 				continue // it would have an effect
@@ -188,7 +188,7 @@ func (p *platform) sendsListedParameters(t *testing.T, text, operator, tenant st
 		}
 	}
 	if sent < 500 {
-		t.Errorf("%d parameters are listed", sent)
+		t.Errorf("%d parameters documented", sent)
 	}
 }
 
@@ -263,7 +263,7 @@ func output(t *testing.T, dir, name string, args ...string) string {
 func (g *generators) npm(t *testing.T) string {
 	t.Helper()
 	if os.Getenv(generatorsGate) == "" {
-		t.Skipf("the generators are not asked for: set %s=1", generatorsGate)
+		t.Skipf("generators are off: set %s=1", generatorsGate)
 	}
 	if _, err := exec.LookPath("npm"); err != nil {
 		t.Skip("Node and npm are not installed")
@@ -305,7 +305,7 @@ shapes ["a/b c","9007199254740993",true,"COLOR_RED",["a,b","c&d"],{"a b":"c=d"}]
 // it.
 func (g *generators) goClient(t *testing.T, name, tool string, args []string, url, token string) {
 	if os.Getenv(generatorsGate) == "" {
-		t.Skipf("the generators are not asked for: set %s=1", generatorsGate)
+		t.Skipf("generators are off: set %s=1", generatorsGate)
 	}
 	dir := filepath.Join(g.dir, name)
 	if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(g.root, "testdata", name))); err != nil {

@@ -66,7 +66,7 @@ func (p *process) listens(t *testing.T) string {
 func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs every role as a process, as others do under the race detector")
+		t.Skip("runs every role as a process; other tests cover this under the race detector")
 	}
 	c := startCluster(t, 1, nil)
 	control := c.further(t, "control", "control-1", fmt.Sprintf("  server: {listen: %q}", freePort(t)))
@@ -89,7 +89,7 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	query := func(position string) (int, string) {
 		return acme.post(ctx, "/v1/query/wallets", fmt.Sprintf(`{"minPosition":%q}`, position))
 	}
-	if err := eventually(ctx, "the view has it, and control is known", func() (bool, error) {
+	if err := eventually(ctx, "the view contains the wallet, and control is announced", func() (bool, error) {
 		_, text := query("")
 		return strings.Contains(text, "Ada") && strings.Contains(fleet(), "control-1"), nil
 	}); err != nil {
@@ -116,16 +116,16 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 		}
 	}
 	if status, body := ready(ctx, t, c.admin); status != http.StatusOK || body.Degraded["projection"] != "" {
-		t.Errorf("the gateway: %d %+v", status, body)
+		t.Errorf("gateway: %d %+v", status, body)
 	}
 	if status, text := acme.post(
 		ctx, "/v1/commands/wallet/a/deposit", `{"payload":{"amount":1}}`,
 	); status != http.StatusServiceUnavailable {
-		t.Errorf("a command without a journal: %d %s", status, text)
+		t.Errorf("command without a journal: %d %s", status, text)
 	}
 	if text := fleet(); !strings.Contains(text, `"outage":"NATS is not reachable"`) ||
 		!strings.Contains(text, `"asOf":"`) || strings.Contains(text, "NODE_STATE_LOST") {
-		t.Errorf("the fleet does not say how old it is, or gives nodes up: %s", text)
+		t.Errorf("the fleet lacks its age, or lost nodes: %s", text)
 	}
 	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
 		if n := strings.Count(c.roles[role].log(), "the connection to NATS is lost"); n != 1 {
@@ -138,7 +138,7 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 
 	c.nats[0].start(t)
 	var position string
-	if err := eventually(ctx, "commands are answered again", func() (bool, error) {
+	if err := eventually(ctx, "commands succeed again", func() (bool, error) {
 		status, text := acme.post(ctx, "/v1/commands/wallet/a/deposit",
 			`{"payload":{"amount":1},"idempotencyKey":"d1"}`)
 		_, rest, _ := strings.Cut(text, `"position":"`)
@@ -148,7 +148,7 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, text := query(position); status != http.StatusOK {
-		t.Errorf("a query with the position of the command: %d %s", status, text)
+		t.Errorf("query with the position of the command: %d %s", status, text)
 	}
 	if err := eventually(ctx, "nothing is degraded", func() (bool, error) {
 		_, body := ready(ctx, t, c.admin)
@@ -159,25 +159,25 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 
 	// Beyond what is known, the answer says so; and a node that dies is noticed without NATS.
 	c.nats[0].kill()
-	if err := eventually(ctx, "the projection knows", func() (bool, error) {
+	if err := eventually(ctx, "the projection reports the outage", func() (bool, error) {
 		_, body := ready(ctx, t, projection)
 		return body.Degraded["nats"] != "", nil
 	}); err != nil {
 		t.Fatal(err)
 	}
 	c.roles["projection"].kill()
-	if err := eventually(ctx, "queries are refused", func() (bool, error) {
+	if err := eventually(ctx, "queries are rejected", func() (bool, error) {
 		_, body := ready(ctx, t, c.admin)
 		return body.Degraded["projection"] != "", nil
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if status, text := query(""); status != http.StatusServiceUnavailable {
-		t.Errorf("a query without a projection: %d %s", status, text)
+		t.Errorf("query without a projection: %d %s", status, text)
 	}
 	c.nats[0].start(t)
 	c.roles["projection"].start(t)
-	if err := eventually(ctx, "queries are answered again", func() (bool, error) {
+	if err := eventually(ctx, "queries succeed again", func() (bool, error) {
 		status, _ := query(position)
 		return status == http.StatusOK, nil
 	}); err != nil {

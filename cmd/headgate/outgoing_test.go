@@ -156,7 +156,7 @@ var outgoing = map[string]struct{ carries, shown string }{
 func TestOutgoing_EveryCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it reads the sources, which build flags do not change")
+		t.Skip("reads the sources, which build flags do not change")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -192,14 +192,14 @@ func TestOutgoing_EveryCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
 	}
 	for where, row := range outgoing {
 		if _, there := found[where]; !there {
-			t.Errorf("%s: nothing leaves the process there", where)
+			t.Errorf("%s: no outgoing call there", where)
 		}
 		if row.shown == "" {
 			continue
 		}
 		folder, test, _ := strings.Cut(row.shown, ".")
 		if !hasTest(t, filepath.Join(root, folder), test) {
-			t.Errorf("%s: there is no test %s", where, row.shown)
+			t.Errorf("%s: missing test %s", where, row.shown)
 		}
 	}
 }

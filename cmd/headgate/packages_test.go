@@ -54,6 +54,6 @@ func TestPackages_EachHasOneComment(t *testing.T) {
 		}
 	}
 	if len(found) < 40 {
-		t.Errorf("%d packages are found", len(found))
+		t.Errorf("%d packages found", len(found))
 	}
 }

@@ -55,7 +55,7 @@ func (c console) checkModelIsApplied(ctx context.Context, t *testing.T, subject 
 		"expectedRevision": now.Document.Revision,
 	}, &applied)
 	if applied.Document.By != subject {
-		t.Errorf("the model is stored as applied by %q, want %q", applied.Document.By, subject)
+		t.Errorf("model stored as applied by %q, want %q", applied.Document.By, subject)
 	}
 	c.checkAudited(ctx, t, "ApplyModel", subject)
 }
@@ -125,7 +125,7 @@ func TestPrincipal_StoredAndAuditedAsInTheCredentialOverGRPC(t *testing.T) {
 			&begun,
 		)
 		if begun.Move.By != subject {
-			t.Errorf("the move is stored as begun by %q, want %q", begun.Move.By, subject)
+			t.Errorf("move stored as started by %q, want %q", begun.Move.By, subject)
 		}
 		o.checkAudited(ctx, t, "StartMove", subject)
 		if err := eventually(ctx, "the move is done", func() (bool, error) {

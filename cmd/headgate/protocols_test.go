@@ -83,7 +83,7 @@ func TestProtocols_EveryProcessServesProbesReflectionAndProtocols(t *testing.T) 
 			}
 			if files, err := stream.FileContainingSymbol("runner.admin.v1.RunnerAdmin"); !found ||
 				(name == "runner" && (err != nil || len(files) == 0)) {
-				t.Errorf("reflection lists %v, %v", names, err)
+				t.Errorf("services by reflection: %v, %v", names, err)
 			}
 		})
 	}

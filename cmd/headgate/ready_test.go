@@ -32,7 +32,7 @@ views:
 func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs the whole platform, as others do under the race detector")
+		t.Skip("runs the whole platform; other tests cover this under the race detector")
 	}
 	model := filepath.Join(t.TempDir(), "fragile.yaml")
 	if err := os.WriteFile(model, []byte(fragile), 0o600); err != nil {
@@ -63,7 +63,7 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 				last = text
 				return status == want && strings.Contains(text, reason), err
 			}); err != nil {
-				t.Fatalf("%v: it answers %s", err, last)
+				t.Fatalf("%v: response %s", err, last)
 			}
 		}
 	}
@@ -80,7 +80,7 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 	}
 	reaches("acme", http.StatusOK, `"ready"`)
 	reaches("globex", http.StatusOK, `"ready"`)
-	if err := eventually(ctx, "control hears of the tenants", func() (bool, error) {
+	if err := eventually(ctx, "control receives the tenants", func() (bool, error) {
 		_, text, err := get(ctx, p.gateway+"/v1/control/tenants", "Authorization", "Bearer "+p.tokens["OPERATOR"])
 		return strings.Contains(text, `"globex"`), err
 	}); err != nil {
@@ -94,13 +94,13 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 	if err := eventually(ctx, "the gateway is ready and degraded", func() (bool, error) {
 		status, text, err := get(ctx, p.gateway+"/ready")
 		if status != http.StatusOK {
-			t.Fatalf("a gateway whose last runner drains is not ready: %d %s", status, text)
+			t.Fatalf("gateway with its last runner draining: %d %s, want ready", status, text)
 		}
 		return strings.Contains(text, `"degraded":{"runner":"no runner node is ready"}`), err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := eventually(ctx, "the fleet shows it", func() (bool, error) {
+	if err := eventually(ctx, "the fleet lists the failing view", func() (bool, error) {
 		_, text, err := get(ctx, p.gateway+"/v1/control/fleet", "Authorization", "Bearer "+p.tokens["OPERATOR"])
 		return strings.Contains(text, `"degraded":["runner"]`), err
 	}); err != nil {

@@ -159,7 +159,7 @@ func TestReflect_GatewayStartsWhileTheNodeIsAway(t *testing.T) {
 			last = fmt.Sprint(code, " ", body)
 			return code == want && strings.Contains(body, text), err
 		}); err != nil {
-			t.Fatalf("%v; last it answered %s", err, last)
+			t.Fatalf("%v; last response %s", err, last)
 		}
 	}
 	answers("/v1/things", http.StatusNotFound, "")

@@ -89,11 +89,11 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 			"expectedVersion: 1.5 is not a 64-bit integer",
 		},
 		{
-			"rule of the API broken", submit, `{"aggregateType":"wallet","aggregateId":"a.b","command":"deposit"}`, nil,
+			"violated API rule", submit, `{"aggregateType":"wallet","aggregateId":"a.b","command":"deposit"}`, nil,
 			400, "invalid_argument", "aggregate_id",
 		},
 		{
-			"payload that does not fit", rest, `{"payload":{"amount":"1"}}`, nil, 400, "invalid_argument",
+			"payload that violates the schema", rest, `{"payload":{"amount":"1"}}`, nil, 400, "invalid_argument",
 			"payload.amount: got string, want integer",
 		},
 		{
@@ -117,20 +117,20 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 			"invalid_argument", "invalid tenant id",
 		},
 		{
-			"tenant twice", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "acme", "X-Tenant-Id", "acme"},
+			"duplicate tenant", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "acme", "X-Tenant-Id", "acme"},
 			400, "invalid_argument", "the tenant is given more than once",
 		},
 		{"tenant a.b in the body", submit, `{"tenantId":"a.b"}`, nil, 400, "invalid_argument", "invalid tenant id"},
 		{
-			"another tenant in the header", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "globex"}, 403,
+			"foreign tenant in the header", rest, `{"payload":{"amount":1}}`, []string{"X-Tenant-Id", "globex"}, 403,
 			"permission_denied", "the credential is not for this tenant",
 		},
 		{
-			"another tenant in the body", submit, `{"tenantId":"globex"}`, nil, 403, "permission_denied",
+			"foreign tenant in the body", submit, `{"tenantId":"globex"}`, nil, 403, "permission_denied",
 			"the credential is not for this tenant",
 		},
 		{
-			"another tenant in the body, the own in the header", submit, `{"tenantId":"globex"}`,
+			"foreign tenant in the body, own tenant in the header", submit, `{"tenantId":"globex"}`,
 			[]string{"X-Tenant-Id", "acme"}, 403, "permission_denied", "name different tenants",
 		},
 		{
@@ -145,7 +145,7 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		},
 		{"unknown path", "/v1/nothing", `{}`, nil, 404, "not_found", "nothing is served at /v1/nothing"},
 		{
-			"filter that does not parse", "/v1/query/wallets", `{"query":{"filter":"balance >"}}`, nil, 400,
+			"malformed filter", "/v1/query/wallets", `{"query":{"filter":"balance >"}}`, nil, 400,
 			"invalid_argument", "the filter cannot be used",
 		},
 		{
@@ -157,11 +157,11 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 			"invalid_argument", `has no column \"color\"`,
 		},
 		{
-			"page token made by a client", query, `{"view":"wallets","query":{"pageToken":"AAAA"}}`, nil, 400,
+			"forged page token", query, `{"view":"wallets","query":{"pageToken":"AAAA"}}`, nil, 400,
 			"invalid_argument", "the page token cannot be used",
 		},
 		{
-			"position made by a client", query, `{"view":"wallets","minPosition":"AAAA"}`, nil, 400, "invalid_argument",
+			"forged position", query, `{"view":"wallets","minPosition":"AAAA"}`, nil, 400, "invalid_argument",
 			"not one that this platform gave",
 		},
 		{
@@ -174,11 +174,11 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		},
 		{"no right", "/admin/runner/drain", `{}`, nil, 403, "permission_denied", `needs the right \"runner.admin\"`},
 		{
-			"no time", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "1"}, 504, "deadline_exceeded",
+			"timeout of 1 ms", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "1"}, 504, "deadline_exceeded",
 			"",
 		},
 		{
-			"time that is none", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "soon"}, 400,
+			"malformed timeout", rest, `{"payload":{"amount":1}}`, []string{"Connect-Timeout-Ms", "soon"}, 400,
 			"invalid_argument", "send milliseconds",
 		},
 	}
@@ -206,17 +206,17 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 			"unauthenticated", "the token is invalid",
 		},
 		{
-			"signed elsewhere", submit, whole, []string{"Bearer " + elsewhere}, 401, "unauthenticated",
+			"signed with a foreign key", submit, whole, []string{"Bearer " + elsewhere}, 401, "unauthenticated",
 			"the token is invalid",
 		},
-		{"cut off", submit, whole, []string{acme[:len(acme)-4]}, 401, "unauthenticated", "the token is invalid"},
+		{"truncated", submit, whole, []string{acme[:len(acme)-4]}, 401, "unauthenticated", "the token is invalid"},
 		{"twice", submit, whole, []string{acme, acme}, 401, "unauthenticated", "given more than once"},
 		{
-			"without the right", rest, `{"payload":{"amount":1}}`, []string{"Bearer " + reader}, 403,
+			"missing right", rest, `{"payload":{"amount":1}}`, []string{"Bearer " + reader}, 403,
 			"permission_denied", `needs the right \"command.submit\"`,
 		},
 		{
-			"with the right for another view", "/v1/query/movements", `{}`, []string{"Bearer " + reader}, 403,
+			"right for another view", "/v1/query/movements", `{}`, []string{"Bearer " + reader}, 403,
 			"permission_denied", `query.read:movements`,
 		},
 	}
@@ -231,7 +231,7 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		})
 	}
 
-	t.Run("internal commands are the workflows' alone", func(t *testing.T) {
+	t.Run("internal commands are for workflows only", func(t *testing.T) {
 		transfers, operator := "Bearer "+p.tokens["ACME_TRANSFERS"], "Bearer "+p.tokens["OPERATOR"]
 		everything := "Bearer " +
 			issue(t, data, "--subject", "runner", "--tenant", "acme", "--right", "command.submit", "--right",
@@ -281,13 +281,13 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 		if out, err := exec.Command(
 			binary, "token", "--data", data, "--tenant", "acme", "--right", "command.submit:transfer.",
 		).CombinedOutput(); err == nil || !strings.Contains(string(out), "AGGREGATE.COMMAND") {
-			t.Errorf("a right with bad syntax is issued: %s", out)
+			t.Errorf("a malformed right was issued: %s", out)
 		}
 		warned := issue(t, data, "--tenant", "acme", "--right", "command.submit:transfer.complete", "--right",
 			"command.internal:transfer.complete", "--right", "query.read:wal*", "--model", "../../model/wallet.yaml")
 		if !strings.Contains(warned, `"command.submit:transfer.complete" matches nothing`) ||
 			strings.Contains(warned, `"command.internal`) || strings.Contains(warned, `"query.read`) {
-			t.Errorf("the warnings are %q", warned)
+			t.Errorf("warnings %q", warned)
 		}
 	})
 
@@ -307,24 +307,24 @@ func TestRefusals_BadInputGetsAClearErrorAndLosesNothing(t *testing.T) {
 			t.Fatalf("status %d, trace %q", res.StatusCode, res.Header.Get("Trace-Id"))
 		}
 	})
-	t.Run("another tenant is refused over gRPC", func(t *testing.T) {
+	t.Run("another tenant is rejected over gRPC", func(t *testing.T) {
 		_, grpc := dial(t, p.gateway, p.tokens["ACME"])
 		asGlobex := contextkit.TenantContext(ctx, parseTenant(t, "globex"))
 		_, err := grpc.queries.Query(asGlobex, &projectionv1.QueryRequest{View: "wallets"})
 		if connect.CodeOf(err) != connect.CodePermissionDenied {
-			t.Errorf("in the metadata: %v", err)
+			t.Errorf("tenant in the metadata: %v", err)
 		}
 		asAcme := contextkit.TenantContext(ctx, parseTenant(t, "acme"))
 		_, err = grpc.queries.Query(asAcme, &projectionv1.QueryRequest{TenantId: "globex", View: "wallets"})
 		if connect.CodeOf(err) != connect.CodePermissionDenied {
-			t.Errorf("in the message: %v", err)
+			t.Errorf("tenant in the message: %v", err)
 		}
 	})
-	t.Run("nothing is lost", func(t *testing.T) {
+	t.Run("no data is lost", func(t *testing.T) {
 		status, text, err := get(ctx, p.gateway+"/v1/aggregates/wallet/ada", "Authorization", acme)
 		if err != nil || status != http.StatusOK || !strings.Contains(text, `"version":"1"`) ||
 			!strings.Contains(text, `"balance":0`) {
-			t.Fatalf("%d %s %v: want the wallet as it was", status, text, err)
+			t.Fatalf("%d %s %v, want the unchanged wallet", status, text, err)
 		}
 	})
 	p.stop(t)
@@ -335,20 +335,20 @@ func checkRefusal(t *testing.T, status int, text string, wantStatus int, wantCod
 	t.Helper()
 	var refusal struct{ Code, Message string }
 	if err := json.Unmarshal([]byte(text), &refusal); err != nil {
-		t.Fatalf("status %d, no JSON error: %s", status, text)
+		t.Fatalf("status %d, not a JSON error: %s", status, text)
 	}
 	if status != wantStatus || refusal.Code != wantCode || !strings.Contains(text, wantMessage) {
 		t.Fatalf("%d %s\nwant %d %s %q", status, text, wantStatus, wantCode, wantMessage)
 	}
 	if strings.Contains(text, "127.0.0.1") || strings.Contains(text, ".go:") {
-		t.Fatalf("something internal leaks: %s", text)
+		t.Fatalf("internal details leak: %s", text)
 	}
 }
 
 func TestModel_BrokenOneIsRejectedAtStartAndReload(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	data := t.TempDir()
 	document, err := exec.Command(binary, "model", "show").Output()
@@ -370,7 +370,7 @@ func TestModel_BrokenOneIsRejectedAtStartAndReload(t *testing.T) {
 		t.Fatalf("at start: %v\n%s", err, out)
 	}
 	if entries, err := os.ReadDir(data); err != nil || len(entries) != 0 {
-		t.Fatalf("a start that was refused left %v in the data directory", entries)
+		t.Fatalf("a rejected start left %v in the data directory", entries)
 	}
 	if out, err := exec.Command(binary, "model", "check", path).CombinedOutput(); err == nil ||
 		!strings.Contains(string(out), "require[1].that") {
@@ -404,7 +404,7 @@ func TestModel_BrokenOneIsRejectedAtStartAndReload(t *testing.T) {
 	}
 	write(string(document) + "\n# a remark\n")
 	if status, after := reload(); status != http.StatusOK || !strings.Contains(after, `"changed":true`) {
-		t.Fatalf("another document: %d %s", status, after)
+		t.Fatalf("other document: %d %s", status, after)
 	}
 	p.stop(t)
 }
@@ -412,7 +412,7 @@ func TestModel_BrokenOneIsRejectedAtStartAndReload(t *testing.T) {
 func TestDev_SecondStartFindsDataAndTokens(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	data := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

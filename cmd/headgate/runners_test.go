@@ -134,7 +134,7 @@ func (b *bank) close(ctx context.Context, t *testing.T, logs func() string) {
 				}
 			}
 			if done != sent {
-				return false, fmt.Errorf("%d of %d transfers are completed", done, sent)
+				return false, fmt.Errorf("%d of %d transfers completed", done, sent)
 			}
 			return true, nil
 		}); err != nil {
@@ -150,7 +150,7 @@ func (b *bank) close(ctx context.Context, t *testing.T, logs func() string) {
 				want = 1_000_000 - want
 			}
 			if row["balance"] != want {
-				t.Errorf("%s: wallet %v has %v, want %v", tenant, row["wallet_id"], row["balance"], want)
+				t.Errorf("%s: balance of wallet %v is %v, want %v", tenant, row["wallet_id"], row["balance"], want)
 			}
 		}
 	}
@@ -184,7 +184,7 @@ func (b *bank) settle(ctx context.Context, t *testing.T, more int64) {
 	t.Helper()
 	reached := b.acked.Load() + more
 	if err := eventually(
-		ctx, "commands are answered", func() (bool, error) { return b.acked.Load() >= reached, nil },
+		ctx, "commands succeed", func() (bool, error) { return b.acked.Load() >= reached, nil },
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func (b *bank) settle(ctx context.Context, t *testing.T, more int64) {
 func TestRunners_EachTriggerTakesEffectOnceWhateverHappensToThem(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it takes a minute")
+		t.Skip("takes a minute")
 	}
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -301,7 +301,7 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 		return count
 	}
 	if n := consumers(); n != len(b.tenants) {
-		t.Errorf("earlier versions have %d consumers for %d tenants", n, len(b.tenants))
+		t.Errorf("%d consumers of earlier versions for %d tenants", n, len(b.tenants))
 	}
 	byCursors := func() bool {
 		_, err := kv.Read(ctx, js, streams.BucketRunner, "cursors")
@@ -318,12 +318,12 @@ func TestRunners_AreUpgradedOneByOne(t *testing.T) {
 		runners[n] = c.runner(t, path, ids[n])
 		runners[n].start(t)
 		if step < 4 && byCursors() {
-			t.Fatalf("step %d: triggers are taken by cursors while an earlier version runs", step)
+			t.Fatalf("step %d: triggers are read by cursors while an earlier version runs", step)
 		}
 		b.settle(ctx, t, 150)
 	}
 	if err := eventually(
-		ctx, "triggers are taken by cursors", func() (bool, error) { return byCursors(), nil },
+		ctx, "triggers are read by cursors", func() (bool, error) { return byCursors(), nil },
 	); err != nil {
 		t.Fatalf("%v\n%s", err, logs())
 	}

@@ -30,7 +30,7 @@ func paths(t *testing.T, spans []tracingtest.Span, trace, root string) []string 
 		case found:
 			return path(parent) + " / " + own
 		case s.Parent != root:
-			t.Errorf("%s is a child of %q, which no process has exported", own, s.Parent)
+			t.Errorf("%s is a child of %q, which no process exported", own, s.Parent)
 		}
 		return own
 	}
@@ -47,7 +47,7 @@ func paths(t *testing.T, spans []tracingtest.Span, trace, root string) []string 
 func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it runs the whole platform, as others do under the race detector")
+		t.Skip("runs the whole platform; other tests cover this under the race detector")
 	}
 	collector := tracingtest.Start(t)
 	p := start(t, t.TempDir(), nil, "--otlp", collector.URL)
@@ -97,7 +97,7 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 		query2 = query1 + " / headgate-gateway projection.gateway.v1.QueryService/Query"
 	)
 	if got := paths(t, spans, quiet, parent); len(got) > 0 {
-		t.Errorf("a trace that is not sampled is exported: %q", got)
+		t.Errorf("an unsampled trace was exported: %q", got)
 	}
 	if got, want := paths(t, spans, query, parent), []string{
 		query1, query2, query2 + " / headgate-projection projection.gateway.v1.QueryService/Query",
@@ -132,18 +132,18 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 		}
 		for _, a := range s.GetAttributes() {
 			if text, ok := a.GetValue().GetValue().(*commonv1.AnyValue_StringValue); ok && text.StringValue == "" {
-				t.Errorf("%s has an empty attribute %s", s.GetName(), a.GetKey())
+				t.Errorf("%s: empty attribute %s", s.GetName(), a.GetKey())
 			}
 		}
 		if strings.HasPrefix(s.GetName(), "POST ") &&
 			(s.Attribute("client.address") != "127.0.0.1" || s.Attribute("server.address") != "127.0.0.1" ||
 				s.Attribute("url.path") == "") {
-			t.Errorf("a REST call has the attributes %v", s.GetAttributes())
+			t.Errorf("attributes of a REST call: %v", s.GetAttributes())
 		}
 		if s.GetName() == "publish "+events &&
 			(s.Attribute("messaging.message.id") == "" ||
 				!strings.HasPrefix(s.Attribute("messaging.destination.name"), "events.acme.")) {
-			t.Errorf("an event has the attributes %v", s.GetAttributes())
+			t.Errorf("attributes of an event: %v", s.GetAttributes())
 		}
 	}
 	for _, kind := range []tracev1.Span_SpanKind{
@@ -151,7 +151,7 @@ func TestSpans_CoverEveryPartOfACall(t *testing.T) {
 		tracev1.Span_SPAN_KIND_CONSUMER, tracev1.Span_SPAN_KIND_INTERNAL,
 	} {
 		if kinds[kind] == 0 {
-			t.Errorf("there is no span of kind %v", kind)
+			t.Errorf("no span of kind %v", kind)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (p *platform) shell(t *testing.T, commands []string) []string {
 	t.Helper()
 	for _, program := range []string{"bash", "curl"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("the lines are for a shell with curl: %v", err)
+			t.Skipf("the lines need a shell with curl: %v", err)
 		}
 	}
 	const mark = "---headgate-tour---"
@@ -117,7 +117,7 @@ var buf = os.Getenv("HEADGATE_BUF") != ""
 func TestTour_OutputMatchesTheREADME(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	p := start(t, t.TempDir(), nil)
 	p.check(t, examples(t, "../../README.md", "console"))
@@ -131,7 +131,7 @@ func TestTour_OutputMatchesTheREADME(t *testing.T) {
 func TestDev_PrintedCommandsWork(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	p := start(t, t.TempDir(), nil)
 	var commands []string
@@ -153,7 +153,7 @@ func TestDev_PrintedCommandsWork(t *testing.T) {
 		}
 	}
 	if answers < 4 {
-		t.Errorf("%d lines were answered", answers)
+		t.Errorf("%d lines ran", answers)
 	}
 	p.stop(t)
 }

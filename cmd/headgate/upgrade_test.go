@@ -113,7 +113,7 @@ func (l *upgradeLoad) run(ctx context.Context, client int, stop <-chan struct{})
 				return err
 			}
 			if got := int64(res.GetRow().AsMap()["balance"].(float64)); got != l.accepted[client].Load() {
-				return fmt.Errorf("%s has %d after %d deposits", wallet, got, l.accepted[client].Load())
+				return fmt.Errorf("balance of %s is %d after %d deposits", wallet, got, l.accepted[client].Load())
 			}
 			l.reads.Add(1)
 			return nil
@@ -185,7 +185,7 @@ func TestUpgrade_RollingUnderLoadFailsNoCall(t *testing.T) {
 	settle := func() {
 		reached := load.reads.Load() + 60
 		if err := eventually(
-			working, "calls are answered", func() (bool, error) { return load.reads.Load() >= reached, nil },
+			working, "calls succeed", func() (bool, error) { return load.reads.Load() >= reached, nil },
 		); err != nil {
 			close(stop)
 			t.Fatal(clients.Wait())

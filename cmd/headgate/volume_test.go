@@ -16,7 +16,7 @@ import (
 func TestDev_LazySyncAcceptsWhatViewsProve(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("one client calls one process, as others do under the race detector")
+		t.Skip("one client calls one process; other tests cover this under the race detector")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -30,7 +30,7 @@ func TestDev_LazySyncAcceptsWhatViewsProve(t *testing.T) {
 	has := func(balance int) {
 		t.Helper()
 		want := fmt.Sprintf(`"balance":%d`, balance)
-		if err := eventually(ctx, "the view has "+want, func() (bool, error) {
+		if err := eventually(ctx, "the view contains "+want, func() (bool, error) {
 			status, text := post("/v1/query/wallets", `{}`)
 			return status == http.StatusOK && strings.Contains(text, want), fmt.Errorf("%d %s", status, text)
 		}); err != nil {
@@ -63,7 +63,7 @@ func TestDev_LazySyncAcceptsWhatViewsProve(t *testing.T) {
 	}
 	p = start(t, data, nil, "--lazy-sync")
 	has(0)
-	if err := eventually(ctx, "commands are taken", func() (bool, error) {
+	if err := eventually(ctx, "commands are accepted", func() (bool, error) {
 		status, text := deposit()
 		return status == http.StatusOK, fmt.Errorf("%d %s", status, text)
 	}); err != nil {

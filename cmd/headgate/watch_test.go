@@ -91,7 +91,7 @@ func TestWatch_ResumesOverEventsAndGRPC(t *testing.T) {
 	}
 	if gone, err := stream.Receive(); err != nil || len(gone.GetChanges()) != 1 ||
 		gone.GetChanges()[0].GetRow() != nil {
-		t.Errorf("a row that no longer fits: %v, %v", gone, err)
+		t.Errorf("row that no longer matches: %v, %v", gone, err)
 	}
 	_ = stream.Close()
 	p.stop(t) // and no stream holds the end up

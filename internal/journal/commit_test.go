@@ -76,9 +76,9 @@ func TestGroupCommit_WaitingAppendsShareAWrite(t *testing.T) {
 		name  string
 		wrong func(n int) bool // whether a caller appends what is refused
 	}{
-		{"all are right", func(int) bool { return false }},
-		{"one of a group has seen another last event", func(n int) bool { return n == 77 }},
-		{"many have", func(n int) bool { return n%3 == 0 }},
+		{"valid appends", func(int) bool { return false }},
+		{"wrong last sequence in a group", func(n int) bool { return n == 77 }},
+		{"many wrong last sequences", func(n int) bool { return n%3 == 0 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			js := natstest.Start(t)
@@ -104,7 +104,7 @@ func TestGroupCommit_WaitingAppendsShareAWrite(t *testing.T) {
 				}
 				var alone int
 				alone, grouped = stored(t, js, last)
-				t.Logf("%d events came alone and %d in groups", alone, grouped)
+				t.Logf("%d events appended singly, %d in groups", alone, grouped)
 			}
 		})
 	}
@@ -169,7 +169,7 @@ func TestGroupCommit_WaitingAppendEndsWithItsContext(t *testing.T) {
 			case err == nil:
 				stand.Add(1)
 				if len(natstest.Load(t, journal, acme, id)) != 1 {
-					t.Errorf("%s was appended and does not stand", id)
+					t.Errorf("%s was appended and is missing", id)
 				}
 			case errors.Is(err, context.DeadlineExceeded):
 				gone.Add(1)
@@ -179,7 +179,7 @@ func TestGroupCommit_WaitingAppendEndsWithItsContext(t *testing.T) {
 		})
 	}
 	all.Wait()
-	t.Logf("%d stand, %d were given up", stand.Load(), gone.Load())
+	t.Logf("%d stored, %d abandoned", stand.Load(), gone.Load())
 	// They leave no places occupied: more appends than may be in flight succeed.
 	for n := range 100 {
 		all.Go(func() {
@@ -251,7 +251,7 @@ func TestGroupCommit_LostConnectionLosesNothingAcknowledged(t *testing.T) {
 		}
 		// The append that was not acknowledged may stand or not.
 		if len(got) < want || len(got) > want+1 {
-			t.Errorf("%s has %d events, %d were acknowledged", id, len(got), want)
+			t.Errorf("%s: %d events, %d acknowledged", id, len(got), want)
 		} else if got[len(got)-1].Version != int64(len(got)) {
 			t.Errorf("%s: the last of %d events has version %d", id, len(got), got[len(got)-1].Version)
 		}

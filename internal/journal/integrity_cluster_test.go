@@ -21,7 +21,7 @@ import (
 func TestIntegrity_FaultsOfAClusterAreNoDamage(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it restarts three servers, which takes half a minute")
+		t.Skip("restarts three servers, takes half a minute")
 	}
 	servers, options := natsClusterOf(t)
 	js := natstest.Connect(t, servers...)
@@ -112,7 +112,7 @@ func TestIntegrity_FaultsOfAClusterAreNoDamage(t *testing.T) {
 		servers[n].WaitForShutdown()
 		checked(fmt.Sprintf("without server %d", n))
 		servers[n] = natstest.Server(t, options[n])
-		checked(fmt.Sprintf("with server %d again, which lags", n))
+		checked(fmt.Sprintf("with server %d back, lagging", n))
 		inStep(ctx, t, js)
 		checked(fmt.Sprintf("with server %d in step", n))
 	}

@@ -74,7 +74,7 @@ func copied(t *testing.T, dir string) string {
 func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+		t.Skip("not concurrent, and takes a minute under the race detector")
 	}
 	whole := wholeJournal(t)
 	block := func(t *testing.T, dir string, n int) string {
@@ -151,7 +151,7 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 			}
 			if tc.scrub {
 				if damage := eventLog.Integrity().Damage(); damage != nil {
-					t.Errorf("found without reading: %v", damage)
+					t.Errorf("found without a read: %v", damage)
 				}
 				if err := errors.Join(journal.Scrub(ctx, eventLog), journal.Check(ctx, eventLog)); err != nil {
 					t.Fatal(err)
@@ -161,7 +161,7 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 			t.Log(damage)
 			if damage == nil {
 				if tc.gap || tc.end {
-					t.Fatal("no damage is known")
+					t.Fatal("no damage is reported")
 				}
 				return
 			}
@@ -199,14 +199,14 @@ func TestIntegrity_DamageOfFilesIsFound(t *testing.T) {
 				t.Error(err)
 			}
 			if _, err := journal.AcceptLoss(ctx, js, "operator", "again"); !errors.Is(err, journal.ErrNoLoss) {
-				t.Errorf("a whole journal: %v", err)
+				t.Errorf("intact journal: %v", err)
 			}
 			if err := errors.Join(journal.Scrub(ctx, eventLog), journal.Check(ctx, eventLog)); err != nil {
 				t.Fatal(err)
 			}
 			again, err := journal.Open(ctx, js)
 			if err != nil || again.Integrity().Damage() != nil || again.Epoch() != loss.Epoch {
-				t.Errorf("opened again: %v, %v", again.Integrity().Damage(), err)
+				t.Errorf("reopened: %v, %v", again.Integrity().Damage(), err)
 			}
 		})
 	}
@@ -235,7 +235,7 @@ func TestIntegrity_OtherEventsAtTheEndAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	if damage := journal.Integrity().Damage(); damage == nil || damage.End == nil ||
-		!strings.Contains(damage.End.Why, "another event") {
+		!strings.Contains(damage.End.Why, "other event") {
 		t.Errorf("%v", damage)
 	}
 }
@@ -249,7 +249,7 @@ func TestIntegrity_ReportedSequenceIsRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed := eventLog.Integrity().Changed()
-	if err := eventLog.Integrity().Report(ctx, 7, "views have followed more"); err != nil {
+	if err := eventLog.Integrity().Report(ctx, 7, "a view is ahead of the journal"); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -342,7 +342,7 @@ func TestIntegrity_DerivedDataProvesALostEnd(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- journal.Integrity().Run(ctx, false, zerolog.Nop()) }()
 	changed := journal.Integrity().Changed()
-	journal.Integrity().Reached(journal.Epoch(), 9, "views have followed it further")
+	journal.Integrity().Reached(journal.Epoch(), 9, "a view is ahead of the journal")
 	natstest.Await(t, changed, "the damage is found")
 	cancel()
 	if err := natstest.Await(t, done, "the integrity ends"); err != nil {
@@ -406,7 +406,7 @@ func TestIntegrity_LostQuestionsAreAskedAgain(t *testing.T) {
 func TestIntegrity_CheckEndsWithoutAnswers(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it waits for answers that do not come")
+		t.Skip("the check waits for missing answers")
 	}
 	s := natstest.Server(t, &server.Options{})
 	js := natstest.Connect(t, s)
@@ -423,9 +423,9 @@ func TestIntegrity_CheckEndsWithoutAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := journal.Check(ctx, eventLog); !natsclient.Away(err) {
-		t.Errorf("%v, want an error of a server that is away", err)
+		t.Errorf("got %v, want an error of an unreachable server", err)
 	}
 	if asked, _, err := unanswered.Pending(); asked < 2 || err != nil {
-		t.Errorf("%d questions, %v: want that it was asked again", asked, err)
+		t.Errorf("%d requests, %v; want a retry", asked, err)
 	}
 }

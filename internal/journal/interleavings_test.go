@@ -244,8 +244,8 @@ func exploreGroups(t *testing.T, faults int, flaw string, appends ...groupedAppe
 // callers leave, and publications or their answers are lost.
 func TestCommit_EveryInterleavingOfAGroup(t *testing.T) {
 	for name, appends := range map[string][]groupedAppend{
-		"all are right":   {{name: "a"}, {name: "b"}, {name: "c"}},
-		"one has changed": {{name: "a"}, {name: "b", wrong: true}, {name: "c"}},
+		"valid appends":           {{name: "a"}, {name: "b"}, {name: "c"}},
+		"one wrong last sequence": {{name: "a"}, {name: "b", wrong: true}, {name: "c"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			broken, runs := exploreGroups(t, 1, "", appends...)

@@ -41,10 +41,10 @@ func TestAppend_IsAllOrNothingAndChecksTheLastEvent(t *testing.T) {
 		list []journal.Event
 		want error
 	}{
-		{"a batch after the wrong event", 0, natstest.Events("w", 1, 2, ""), journal.ErrConflict},
-		{"one event after the wrong event", 2, natstest.Events("w", 3, 1, ""), journal.ErrConflict},
-		{"a batch under a used key", 3, natstest.Events("w", 4, 2, "key-1"), journal.ErrDuplicate},
-		{"one event under a used key", 3, natstest.Events("w", 4, 1, "key-1"), journal.ErrDuplicate},
+		{"batch after the wrong event", 0, natstest.Events("w", 1, 2, ""), journal.ErrConflict},
+		{"single event after the wrong event", 2, natstest.Events("w", 3, 1, ""), journal.ErrConflict},
+		{"batch under a used key", 3, natstest.Events("w", 4, 2, "key-1"), journal.ErrDuplicate},
+		{"single event under a used key", 3, natstest.Events("w", 4, 1, "key-1"), journal.ErrDuplicate},
 	}
 	for _, tc := range refused {
 		t.Run(tc.name, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestAppend_IsAllOrNothingAndChecksTheLastEvent(t *testing.T) {
 				t.Fatalf("err = %v, want %v", err, tc.want)
 			}
 			if got := natstest.Load(t, eventLog, acme, "w"); len(got) != 3 {
-				t.Fatalf("%d events stand in the journal, want 3", len(got))
+				t.Fatalf("%d events in the journal, want 3", len(got))
 			}
 		})
 	}
@@ -66,19 +66,19 @@ func TestAppend_IsAllOrNothingAndChecksTheLastEvent(t *testing.T) {
 			t.Errorf("event %d is %+v", i, event)
 		}
 	}
-	t.Run("an event under another tenant's context is refused", func(t *testing.T) {
+	t.Run("an event under another tenant's context is rejected", func(t *testing.T) {
 		if err := eventLog.Append(ctx, natstest.Tenant(t, "globex"), 0, natstest.Events("w", 1, 1, "")); err == nil {
-			t.Fatal("it was appended")
+			t.Fatal("the event was appended")
 		}
 	})
-	t.Run("an event without context is refused", func(t *testing.T) {
+	t.Run("an event without context is rejected", func(t *testing.T) {
 		if err := eventLog.Append(
 			t.Context(), acme, 4, natstest.Events("w", 5, 1, ""),
 		); !errors.Is(err, contextkit.ErrNoContext) {
 			t.Fatalf("err = %v", err)
 		}
 	})
-	t.Run("an event that fits no message is refused", func(t *testing.T) {
+	t.Run("an event over the message limit is rejected", func(t *testing.T) {
 		huge := natstest.Events("w", 5, 1, "")
 		huge[0].Data = []byte(`"` + strings.Repeat("x", streams.MaxMessageBytes) + `"`)
 		if err := eventLog.Append(ctx, acme, 4, huge); !errors.Is(err, journal.ErrTooLarge) {
@@ -116,7 +116,7 @@ func TestAppend_RefusalByJetStreamIsDefinite(t *testing.T) {
 		}
 	}
 	if got := natstest.Load(t, eventLog, tenant, "b"); len(got) > 0 {
-		t.Errorf("%d refused events were stored", len(got))
+		t.Errorf("%d rejected events were stored", len(got))
 	}
 }
 
@@ -139,7 +139,7 @@ func TestAppend_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 			err := eventLog.Append(ctx, acme, 0, natstest.Events(fmt.Sprint("w", count), 1, count, ""))
 			if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, journal.ErrConflict) ||
 				ctx.Err() != nil {
-				t.Errorf("%d events: %v, want that there is no acknowledgement, within the call's time", count, err)
+				t.Errorf("%d events: %v, want a missing acknowledgement within the call's deadline", count, err)
 			}
 		})
 	}
@@ -170,11 +170,11 @@ func TestAppend_EventSizeIsTheServersLimit(t *testing.T) {
 			case err != nil:
 				t.Fatalf("%d bytes, %d events: %v", size, count, err)
 			case refused > 0:
-				t.Fatalf("%d bytes are taken, less were refused", size)
+				t.Fatalf("%d bytes accepted, fewer were rejected", size)
 			}
 		}
 		if refused == 0 {
-			t.Errorf("%d events: nothing is too large", count)
+			t.Errorf("%d events: no size was rejected", count)
 		}
 	}
 }
@@ -196,7 +196,7 @@ func TestAppend_WithoutAConnectionIsRefused(t *testing.T) {
 		if err := eventLog.Append(
 			ctx, acme, 0, natstest.Events("w", 1, count, ""),
 		); !errors.Is(err, journal.ErrRefused) || !natsclient.Away(err) {
-			t.Errorf("%d events: %v, want ErrRefused since NATS is away", count, err)
+			t.Errorf("%d events: %v, want ErrRefused while NATS is unreachable", count, err)
 		}
 	}
 }
@@ -213,7 +213,7 @@ func TestEvents_LargerMessagesThanRolesReadAreRefused(t *testing.T) {
 	js := natstest.Connect(t, natstest.Server(t, &server.Options{MaxPayload: 4 * streams.MaxMessageBytes}))
 	_, err := js.Publish(t.Context(), "events.acme.wallet.w", make([]byte, streams.MaxMessageBytes+1))
 	if reason := natsclient.Refused(err); reason != natsclient.RefusedTooLarge {
-		t.Errorf("%v (%v), want that it is too large", err, reason)
+		t.Errorf("%v (%v), want ErrTooLarge", err, reason)
 	}
 	if _, err := js.Publish(t.Context(), "events.acme.wallet.w", make([]byte, streams.MaxMessageBytes)); err != nil {
 		t.Error(err)
@@ -246,15 +246,15 @@ func TestAppend_MessageAboveMaxPayloadIsTooLarge(t *testing.T) {
 		}
 	}
 	if last, err := eventLog.Last(ctx, acme); last != 0 || err != nil {
-		t.Errorf("the last sequence is %d, %v: want none", last, err)
+		t.Errorf("last sequence %d, %v; want none", last, err)
 	}
 	outcomes := eventLog.PublishGroup(ctx,
 		[][]*nats.Msg{{message("a", 1)}, {message("b", most)}, {message("c", 1), message("c", 1)}})
 	if outcomes[0] != nil || !errors.Is(outcomes[1], journal.ErrTooLarge) || outcomes[2] != nil {
-		t.Errorf("%v: want that only the second of a group is too large", outcomes)
+		t.Errorf("%v, want ErrTooLarge for only the second of a group", outcomes)
 	}
 	if last, err := eventLog.Last(ctx, acme); last != 3 || err != nil {
-		t.Errorf("the last sequence is %d, %v: want 3", last, err)
+		t.Errorf("last sequence %d, %v; want 3", last, err)
 	}
 	for _, keyBytes := range []int{1, 700, 2000} { // JetStream's headers count too
 		for size := most - 4000; size <= most; size += 100 {
@@ -288,7 +288,7 @@ func TestAppend_EventAboveTheStreamsMaxMsgSizeIsTooLarge(t *testing.T) {
 		}
 	}
 	if last, err := eventLog.Last(ctx, acme); last != 0 || err != nil {
-		t.Errorf("the last sequence is %d, %v: want none", last, err)
+		t.Errorf("last sequence %d, %v; want none", last, err)
 	}
 }
 
@@ -318,11 +318,11 @@ func TestLoad_ReadsLongHistoriesCompletelyAndInOrder(t *testing.T) {
 			}
 			return nil
 		}); err != nil || read != min(most, total-1) {
-			t.Errorf("%d events at most: %d, %v", most, read, err)
+			t.Errorf("limit of %d events: %d, %v", most, read, err)
 		}
 	}
 	if none := natstest.Load(t, eventLog, acme, "other"); len(none) != 0 {
-		t.Fatalf("an unknown aggregate has %d events", len(none))
+		t.Fatalf("unknown aggregate: %d events", len(none))
 	}
 }
 
@@ -385,11 +385,11 @@ func TestRead_EndsWhenTheConnectionIsLost(t *testing.T) {
 				err := eventLog.Load(ctx, acme, "wallet", "w", 1, 0, func(journal.Event) error { read++; return nil })
 				switch {
 				case errors.Is(err, context.Canceled):
-					t.Errorf("a read that was cut off is as if its caller had left: %v", err)
+					t.Errorf("interrupted read: %v, want an error other than the caller's cancellation", err)
 				case err != nil:
 					cut.Add(1)
 				case read != stored:
-					t.Errorf("%d events are read as if they were all, of %d", read, stored)
+					t.Errorf("incomplete read without an error: %d of %d events", read, stored)
 				}
 			}
 		})
@@ -404,7 +404,7 @@ func TestRead_EndsWhenTheConnectionIsLost(t *testing.T) {
 		if read := 0; eventLog.Load(
 			ctx, acme, "wallet", "w", 1, 0, func(journal.Event) error { read++; return nil },
 		) == nil && read != stored {
-			t.Errorf("%d events are read as if they were all, of %d", read, stored)
+			t.Errorf("incomplete read without an error: %d of %d events", read, stored)
 		}
 	}
 	close(done)

@@ -51,10 +51,10 @@ func TestRead_AcknowledgedEventsDespiteAStaleReplica(t *testing.T) {
 	}
 	for range 40 { // who answers is up to NATS
 		if got := natstest.Load(t, journal, acme, "w"); len(got) != 3 || got[2].Version != 3 {
-			t.Fatalf("%d events are read, want 3", len(got))
+			t.Fatalf("%d events read, want 3", len(got))
 		}
 		if last, err := journal.Last(ctx, acme); err != nil || last != own[2].Sequence {
-			t.Fatalf("the last event is at %d, %v; want %d", last, err, own[2].Sequence)
+			t.Fatalf("last event at %d, %v; want %d", last, err, own[2].Sequence)
 		}
 	}
 }
@@ -64,10 +64,10 @@ func TestLast_TenantWithoutEventsHasNone(t *testing.T) {
 	acme := natstest.Tenant(t, "acme")
 	ctx, cancel := context.WithCancel(contextkit.TenantContext(t.Context(), acme))
 	if last, err := journal.Last(ctx, acme); err != nil || last != 0 {
-		t.Errorf("of a tenant without events the last is at %d, %v", last, err)
+		t.Errorf("tenant without events: last event at %d, %v", last, err)
 	}
 	cancel()
 	if _, err := journal.Last(ctx, acme); err == nil {
-		t.Error("a call that has ended gets an answer")
+		t.Error("a canceled call returned an answer")
 	}
 }

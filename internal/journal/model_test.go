@@ -52,7 +52,7 @@ func TestEvent_NamesTheModelThatDecidedIt(t *testing.T) {
 		"", "x", "x;", "x;applied", "x;applied=", "x;applied=-1", ";applied=1", "x;later=1", "x;applied=1;more",
 	} {
 		if ref := journal.ParseModelRef(text); ref.Revision != "" || ref.Order != 0 {
-			t.Errorf("%q is read as %+v", text, ref)
+			t.Errorf("%q parsed as %+v", text, ref)
 		}
 	}
 }

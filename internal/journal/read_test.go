@@ -80,7 +80,7 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 		fault   journal.Fault
 		check   func(journal.Event) bool // of an event
 	}{
-		"as this program writes it": {message: written(), check: func(e journal.Event) bool {
+		"written by this version": {message: written(), check: func(e journal.Event) bool {
 			return e.ID == "0190b3a1-0000-7000-8000-000000000001" && e.Type == "deposited" && e.Version == 3 &&
 				e.DataVersion == 2 && e.Sequence == 7 &&
 				e.Time.Equal(
@@ -94,13 +94,13 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			check:   func(e journal.Event) bool { return e.Version == 3 },
 		},
 
-		"no id":                 {message: with(header("ce-id")), check: placed},
-		"an empty id":           {message: with(header("ce-id", "")), check: placed},
-		"two ids":               {message: with(header("ce-id", "a", "a")), check: placed},
-		"an id that is no name": {message: with(header("ce-id", "a b\tc")), check: placed},
-		"a long id":             {message: with(header("ce-id", strings.Repeat("x", 129))), check: placed},
-		"an id like a place's":  {message: with(header("ce-id", "at-0000")), check: placed},
-		"another form of id": {
+		"no id":                      {message: with(header("ce-id")), check: placed},
+		"empty id":                   {message: with(header("ce-id", "")), check: placed},
+		"two ids":                    {message: with(header("ce-id", "a", "a")), check: placed},
+		"invalid id":                 {message: with(header("ce-id", "a b\tc")), check: placed},
+		"id over the maximum length": {message: with(header("ce-id", strings.Repeat("x", 129))), check: placed},
+		"id like a derived one":      {message: with(header("ce-id", "at-0000")), check: placed},
+		"other form of id": {
 			message: with(header("ce-id", "order:17")),
 			check:   func(e journal.Event) bool { return e.ID == "order:17" },
 		},
@@ -109,11 +109,11 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			message: with(header("ce-time")),
 			check:   func(e journal.Event) bool { return e.Time.Equal(stored) },
 		},
-		"an empty time": {
+		"empty time": {
 			message: with(header("ce-time", "")),
 			check:   func(e journal.Event) bool { return e.Time.Equal(stored) },
 		},
-		"no such time": {
+		"invalid time": {
 			message: with(header("ce-time", "yesterday")),
 			check:   func(e journal.Event) bool { return e.Time.Equal(stored) },
 		},
@@ -126,18 +126,18 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			message: with(header("tenant-id")),
 			check:   func(e journal.Event) bool { return e.Context.TenantID.String() == "acme" && !e.Context.Platform },
 		},
-		"an empty tenant": {
+		"empty tenant": {
 			message: with(header("tenant-id", "")),
 			check:   func(e journal.Event) bool { return e.Context.TenantID.String() == "acme" },
 		},
-		"another tenant": {message: with(header("tenant-id", "globex")), fault: journal.FaultTenant},
-		"no such tenant": {message: with(header("tenant-id", "AC ME")), fault: journal.FaultTenant},
-		"tenant twice":   {message: with(header("tenant-id", "acme", "acme")), fault: journal.FaultTenant},
-		"subject of none": {
+		"other tenant":     {message: with(header("tenant-id", "globex")), fault: journal.FaultTenant},
+		"invalid tenant":   {message: with(header("tenant-id", "AC ME")), fault: journal.FaultTenant},
+		"duplicate tenant": {message: with(header("tenant-id", "acme", "acme")), fault: journal.FaultTenant},
+		"subject without a tenant": {
 			message: with(func(m *journal.Message) { m.Subject = "events.ACME.wallet.w" }),
 			fault:   journal.FaultSubject,
 		},
-		"a short subject": {
+		"short subject": {
 			message: with(func(m *journal.Message) { m.Subject = "events.acme" }),
 			fault:   journal.FaultSubject,
 		},
@@ -145,15 +145,15 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet" }),
 			fault:   journal.FaultSubject,
 		},
-		"a long subject": {
+		"long subject": {
 			message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet.w.x" }),
 			fault:   journal.FaultSubject,
 		},
-		"a strange id": {
+		"invalid aggregate id": {
 			message: with(func(m *journal.Message) { m.Subject = "events.acme.wallet.w=3" }),
 			fault:   journal.FaultSubject,
 		},
-		"a strange type": {
+		"invalid aggregate type": {
 			message: with(func(m *journal.Message) { m.Subject = "events.acme.Wallet.w" }),
 			fault:   journal.FaultSubject,
 		},
@@ -165,15 +165,15 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			message: with(header("ce-aggregateid", "")),
 			check:   func(e journal.Event) bool { return e.AggregateID == "w" },
 		},
-		"same id twice": {
+		"equal duplicate id": {
 			message: with(header("ce-aggregateid", "w", "w")),
 			check:   func(e journal.Event) bool { return e.AggregateID == "w" },
 		},
-		"another id":    {message: with(header("ce-aggregateid", "v")), fault: journal.FaultAggregate},
-		"another type":  {message: with(header("ce-aggregatetype", "w", "wallet")), fault: journal.FaultAggregate},
-		"no type":       {message: with(header("ce-type")), fault: journal.FaultHeader},
-		"an empty type": {message: with(header("ce-type", "")), fault: journal.FaultHeader},
-		"two types":     {message: with(header("ce-type", "deposited", "withdrawn")), fault: journal.FaultHeader},
+		"other aggregate id": {message: with(header("ce-aggregateid", "v")), fault: journal.FaultAggregate},
+		"other type":         {message: with(header("ce-aggregatetype", "w", "wallet")), fault: journal.FaultAggregate},
+		"no type":            {message: with(header("ce-type")), fault: journal.FaultHeader},
+		"empty type":         {message: with(header("ce-type", "")), fault: journal.FaultHeader},
+		"two types":          {message: with(header("ce-type", "deposited", "withdrawn")), fault: journal.FaultHeader},
 		"unknown type": {
 			message: with(header("ce-type", "com.example/Deposited 2")),
 			check:   func(e journal.Event) bool { return e.Type == "com.example/Deposited 2" },
@@ -181,7 +181,7 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 		"no version": {message: with(header("ce-aggregateversion")), fault: journal.FaultHeader},
 		"version 0":  {message: with(header("ce-aggregateversion", "0")), fault: journal.FaultHeader},
 		"version x":  {message: with(header("ce-aggregateversion", "x")), fault: journal.FaultHeader},
-		"a large version": {
+		"version over 64 bits": {
 			message: with(header("ce-aggregateversion", "9223372036854775808")),
 			fault:   journal.FaultHeader,
 		},
@@ -199,7 +199,7 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			message: with(header("traceparent")),
 			check:   func(e journal.Event) bool { return !e.Context.Traceparent.IsZero() },
 		},
-		"a strange trace": {
+		"invalid trace": {
 			message: with(header("traceparent", "x")),
 			check:   func(e journal.Event) bool { return !e.Context.Traceparent.IsZero() },
 		},
@@ -214,20 +214,20 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 			message: with(data("")),
 			check:   func(e journal.Event) bool { return string(e.Data) == "{}" },
 		},
-		"an object": {
+		"object": {
 			message: with(data(" {\"a\":[1e400]}\n")),
 			check:   func(e journal.Event) bool { return e.Version == 3 },
 		},
 		"null":             {message: with(data("null")), fault: journal.FaultData},
-		"a scalar":         {message: with(data("17")), fault: journal.FaultData},
-		"an array":         {message: with(data("[{}]")), fault: journal.FaultData},
-		"a text":           {message: with(data("hello")), fault: journal.FaultData},
-		"half an object":   {message: with(data(`{"a":1`)), fault: journal.FaultData},
+		"scalar":           {message: with(data("17")), fault: journal.FaultData},
+		"array":            {message: with(data("[{}]")), fault: journal.FaultData},
+		"string":           {message: with(data("hello")), fault: journal.FaultData},
+		"truncated object": {message: with(data(`{"a":1`)), fault: journal.FaultData},
 		"two objects":      {message: with(data(`{"a":1}{"b":2}`)), fault: journal.FaultData},
-		"more than object": {message: with(data(`{"a":1} x`)), fault: journal.FaultData},
+		"trailing data":    {message: with(data(`{"a":1} x`)), fault: journal.FaultData},
 		"spaces":           {message: with(data("  ")), fault: journal.FaultData},
 		"bytes":            {message: with(data("\x00\xff")), fault: journal.FaultData},
-		"a deep object": {
+		"deep object": {
 			message: with(data(strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000))),
 			fault:   journal.FaultData,
 		},
@@ -246,7 +246,7 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 				(!unreadable || e.Fault != row.fault || e.Sequence != 7 || !errors.Is(err, journal.ErrMalformedEvent)):
 				t.Errorf("%+v, %v; want fault %s", event, err, row.fault)
 			case err != nil && len(err.Error()) > 1000:
-				t.Errorf("the error has %d bytes", len(err.Error()))
+				t.Errorf("error of %d bytes", len(err.Error()))
 			}
 		})
 	}
@@ -267,7 +267,7 @@ func TestReadEvent_PlacesMakeDifferentIDs(t *testing.T) {
 		m.Header["ce-id"] = []string{event.ID}
 		m.Sequence = 1000
 		if again, err := journal.ReadEvent(m); err != nil || seen[again.ID] {
-			t.Fatalf("a client's id is taken for that of a place: %s, %v", again.ID, err)
+			t.Fatalf("id of a client is parsed as a derived id: %s, %v", again.ID, err)
 		}
 	}
 }
@@ -329,7 +329,7 @@ func FuzzReadEvent(f *testing.F) {
 				event.AggregateID,
 			) || tenant != "" && tenant != rc.TenantID.String() ||
 			json.Unmarshal(event.Data, &object) != nil || object == nil {
-			t.Fatalf("accepted %+v", event)
+			t.Fatalf("%+v is valid, want an error", event)
 		}
 	})
 }

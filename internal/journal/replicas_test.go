@@ -56,7 +56,7 @@ func natsCluster(t *testing.T) []*server.Server {
 func TestReplicas_OneOfThreeServersLosesNothing(t *testing.T) {
 	t.Parallel()
 	for _, stream := range []string{streams.Events, streams.Timeline} {
-		t.Run("the one that leads "+stream, func(t *testing.T) { nothingIsLostWithTheLeaderOf(t, stream) })
+		t.Run("the leader "+stream, func(t *testing.T) { nothingIsLostWithTheLeaderOf(t, stream) })
 	}
 }
 
@@ -123,7 +123,7 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 		})
 	}
 	for range wallets / 2 {
-		natstest.Await(t, began, "half of the clients have begun")
+		natstest.Await(t, began, "half of the clients have started")
 	}
 	for _, s := range servers {
 		if s.Name() == leader {
@@ -161,7 +161,7 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	if kept, err := bucket.Get(ctx, "acme"); err != nil || kept.Value.Reason != "kept" {
-		t.Errorf("what was put a moment ago is read as %+v, %v", kept, err)
+		t.Errorf("read after put: %+v, %v", kept, err)
 	}
 	if name == streams.Events {
 		confirmNeedsAMajority(tenant, t, eventLog, js, servers)
@@ -174,7 +174,7 @@ func confirmNeedsAMajority(
 ) {
 	t.Helper()
 	if err := eventLog.Confirm(ctx); err != nil {
-		t.Errorf("the leader of two of three servers is not confirmed: %v", err)
+		t.Errorf("leader of two of three servers: %v", err)
 	}
 	stream, err := js.Stream(ctx, streams.Events)
 	if err != nil {
@@ -186,7 +186,7 @@ func confirmNeedsAMajority(
 			s.WaitForShutdown()
 		}
 	}
-	natstest.Eventually(t, "one of three servers is not confirmed", func() bool {
+	natstest.Eventually(t, "one of three servers does not confirm", func() bool {
 		attempt, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		return eventLog.Confirm(attempt) != nil

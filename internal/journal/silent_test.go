@@ -98,9 +98,9 @@ func TestConnection_SilentServerIsReplaced(t *testing.T) {
 	select {
 	case <-again:
 	case <-time.After(time.Minute):
-		t.Fatal("it waits for a server that is gone")
+		t.Fatal("the client waits for a stopped server")
 	}
 	if err := conn.FlushTimeout(10 * time.Second); err != nil || conn.ConnectedAddr() == first {
-		t.Errorf("it is connected to %s, %v", conn.ConnectedAddr(), err)
+		t.Errorf("connected to %s, %v", conn.ConnectedAddr(), err)
 	}
 }

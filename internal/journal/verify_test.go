@@ -24,7 +24,7 @@ func TestVerifyJournal_AcceptedLossIsNamedAndNoDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if before.Whole() || len(before.Gaps) != 1 || len(before.Accepted) != 0 || before.Damage == nil {
-		t.Errorf("before it is accepted: %+v", before)
+		t.Errorf("before the acceptance: %+v", before)
 	}
 	if _, err := journal.AcceptLoss(ctx, js, "ada", "a disk"); err != nil {
 		t.Fatal(err)
@@ -35,6 +35,6 @@ func TestVerifyJournal_AcceptedLossIsNamedAndNoDamage(t *testing.T) {
 	}
 	if !after.Whole() || len(after.Accepted) != 1 || after.Accepted[0] != before.Gaps[0] ||
 		after.Events != before.Events {
-		t.Errorf("once it is accepted: %+v", after)
+		t.Errorf("after the acceptance: %+v", after)
 	}
 }

@@ -191,7 +191,7 @@ func TestSubmit_AppendsEventsOrIsRejectedWithReason(t *testing.T) {
 		}
 	})
 	if got := submit(t, client, "acme", deposit("w", "", 5)); got.GetVersion() != 2 {
-		t.Fatalf("after the refusals the wallet is at version %d, want 2", got.GetVersion())
+		t.Fatalf("version after the rejections is %d, want 2", got.GetVersion())
 	}
 }
 
@@ -202,12 +202,12 @@ func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 	submit(t, first, "acme", command("v", "open", "open-v", map[string]any{"owner": "bob"}))
 	original := submit(t, first, "acme", deposit("w", "key", 5))
 	for name, client := range map[string]gatewayv1connect.CommandServiceClient{
-		"same node": first, "another node": second, "a node that just started": node(t, js),
+		"same node": first, "another node": second, "restarted node": node(t, js),
 	} {
 		again := submit(t, client, "acme", deposit("w", "key", 5))
 		if !again.GetReplayed() || again.GetVersion() != 2 || again.GetPosition() != original.GetPosition() ||
 			again.GetEvents()[0].GetId() != original.GetEvents()[0].GetId() {
-			t.Errorf("%s answers %v, want the first answer %v", name, again, original)
+			t.Errorf("%s: got %v, want the first answer %v", name, again, original)
 		}
 	}
 	_, err := second.Submit(as(t, "acme"), deposit("w", "key", 6))
@@ -217,16 +217,16 @@ func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 	if other := submit(
 		t, first, "globex", command("w", "open", "key", map[string]any{"owner": "eve"}),
 	); other.GetReplayed() {
-		t.Error("a key of another tenant was found")
+		t.Error("the key of another tenant was found")
 	}
-	t.Run("a rejected command does not use its key", func(t *testing.T) {
+	t.Run("a rejected command does not consume its key", func(t *testing.T) {
 		_, err := first.Submit(as(t, "acme"), command("w", "withdraw", "later", map[string]any{"amount": 50}))
 		refused(t, err, connect.CodeFailedPrecondition, "does not cover")
 		submit(t, first, "acme", deposit("w", "", 100))
 		if res := submit(
 			t, first, "acme", command("w", "withdraw", "later", map[string]any{"amount": 50}),
 		); res.GetReplayed() {
-			t.Error("the refusal was taken for an answer")
+			t.Error("the rejection was stored as an answer")
 		}
 	})
 	t.Run("a key survives the loss of the answer records", func(t *testing.T) {
@@ -238,7 +238,7 @@ func TestSubmit_RepeatedKeyReturnsStoredAnswer(t *testing.T) {
 		}
 		if again := submit(t, node(t, js), "acme", deposit("w", "key", 5)); !again.GetReplayed() ||
 			again.GetVersion() != 2 {
-			t.Errorf("answered %v", again)
+			t.Errorf("got %v", again)
 		}
 	})
 }
@@ -269,7 +269,7 @@ func TestSubmit_ConcurrentNodesLoseNoCommand(t *testing.T) {
 		res, err := client.GetAggregate(as(t, "acme"),
 			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 		if err != nil || res.GetState().AsMap()["balance"] != float64(3*each) || res.GetVersion() != 3*each+1 {
-			t.Errorf("node %d sees %v, %v; want a balance of %d", n, res, err, 3*each)
+			t.Errorf("node %d: got %v, %v; want a balance of %d", n, res, err, 3*each)
 		}
 	}
 }
@@ -318,15 +318,15 @@ func TestSubmit_StoresContextAndCloudEventsHeaders(t *testing.T) {
 		"content-type": "application/json", "ce-aggregateversion": "1", "ce-idempotencykey": "key-1",
 	} {
 		if got := msg.Header[name]; len(got) != 1 || got[0] != want {
-			t.Errorf("the journal holds %s = %q, want %q", name, got, want)
+			t.Errorf("journal header %s = %q, want %q", name, got, want)
 		}
 	}
 	if got := msg.Header.Get("traceparent"); !strings.HasPrefix(got, tp.String()[:36]) ||
 		strings.Contains(got, tp.String()[36:52]) {
-		t.Errorf("the journal holds traceparent %s: want the trace of %s with a new parent id", got, tp)
+		t.Errorf("traceparent in the journal: %s, want the trace of %s with a new parent id", got, tp)
 	}
 	if string(msg.Data) != `{"owner":"ada"}` {
-		t.Errorf("the journal holds %s", msg.Data)
+		t.Errorf("unexpected journal header %s", msg.Data)
 	}
 }
 
@@ -337,7 +337,7 @@ func TestSubmit_DryRunAppendsNothing(t *testing.T) {
 	req.DryRun = true
 	res := submit(t, client, "acme", req)
 	if len(res.GetEvents()) != 1 || res.GetVersion() != 2 || res.GetPosition() != "" {
-		t.Fatalf("a dry run answers %v", res)
+		t.Fatalf("dry run: %v", res)
 	}
 	req.DryRun = false
 	if res := submit(t, client, "acme", req); res.GetReplayed() || res.GetVersion() != 2 {
@@ -475,28 +475,28 @@ func TestIdempotency_NewKeyReadsNoRecord(t *testing.T) {
 		submit(t, warm, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 	}
 	if n := read(); n != 0 {
-		t.Errorf("%d records were read for new keys", n)
+		t.Errorf("%d records read for new keys", n)
 	}
 	cold := node(t, js) // reads the snapshot of version 400 and 100 events
 	submit(t, cold, "acme", deposit("w", "new", 1))
 	if n := read(); n != 0 {
-		t.Errorf("a node that just started read %d records for new keys", n)
+		t.Errorf("restarted node: %d records read for new keys", n)
 	}
 	for name, client := range map[string]gatewayv1connect.CommandServiceClient{
-		"the node": warm, "a node that just started": cold,
+		"the node": warm, "restarted node": cold,
 	} {
 		for n, key := range []string{"d-0", "d-63", "d-64", "d-319", "d-320", "d-371", "d-372", "d-499"} {
 			again := submit(t, client, "acme", deposit("w", key, 1))
 			if want := []int64{2, 65, 66, 321, 322, 373, 374, 501}[n]; !again.GetReplayed() ||
 				again.GetVersion() != want {
-				t.Errorf("%s answers %s with %v, want version %d again", name, key, again, want)
+				t.Errorf("%s: answer of %s is %v, want version %d again", name, key, again, want)
 			}
 		}
 		_, err = client.Submit(as(t, "acme"), deposit("w", "d-63", 2))
 		refused(t, err, connect.CodeAlreadyExists, "used for another command")
 	}
 	if n := read(); n < 8 { // at least four answers are in the bucket, for both nodes
-		t.Errorf("answers in the bucket are read %d times, want at least 8", n)
+		t.Errorf("%d reads of answers in the bucket, want at least 8", n)
 	}
 }
 
@@ -529,7 +529,7 @@ func TestIdempotency_NodesWriteIdenticalRecords(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the records are %q, want %q", keys, want)
+			t.Fatalf("records %q, want %q", keys, want)
 		}
 	}
 }
@@ -558,7 +558,7 @@ func TestSubmit_SyncedJournalGroupsCommits(t *testing.T) {
 				}
 				_, err := client.Submit(as(t, "acme"), command(id, "withdraw", "", map[string]any{"amount": 6}))
 				if connect.CodeOf(err) != connect.CodeFailedPrecondition {
-					t.Errorf("%s: want exactly two commands to take effect: %v", id, err)
+					t.Errorf("%s: effective commands %v, want exactly two", id, err)
 				}
 			})
 		}
@@ -573,7 +573,7 @@ func TestSubmit_SyncedJournalGroupsCommits(t *testing.T) {
 		sizes := measured(t, service, "headgate_aggregate_group_size").GetHistogram()
 		if groups := sizes.GetSampleCount(); groups > 0 {
 			if least := 24 * float64(groups); sizes.GetSampleSum() < least {
-				t.Errorf("%d groups of %v commands in all, want %v at least", groups, sizes.GetSampleSum(), least)
+				t.Errorf("%d groups of %v commands, want at least %v", groups, sizes.GetSampleSum(), least)
 			}
 			return
 		}

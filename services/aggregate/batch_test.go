@@ -91,17 +91,17 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 			"aborted, failed_precondition, aborted, v2", "0 at v3", "7 at v2",
 		},
 		{
-			"so does a command that is not in the model",
+			"an unknown command rejects the commands of the same aggregate only",
 			batch("k3", deposit("a", "", 10), command("a", "burn", "", nil), deposit("b", "", 1)),
 			"aborted, not_found, v3", "0 at v3", "8 at v3",
 		},
 		{"a dry run writes nothing", dry, "v4", "0 at v3", "8 at v3"},
 		{
-			"another command under a used key", batch("", keyed(deposit("a", "", 3), "k1#0")), "already_exists",
+			"other command under a used key", batch("", keyed(deposit("a", "", 3), "k1#0")), "already_exists",
 			"0 at v3", "8 at v3",
 		},
 		{
-			"a batch that grew: only the new command is decided",
+			"grown batch: only the new command is decided",
 			batch("k1", deposit("a", "", 10), version(withdraw("a", 10), 2),
 				command("b", "open", "", map[string]any{"owner": "bob"}), deposit("a", "", 2)),
 			"v2 replayed, v3 replayed, v1 replayed, v4", "2 at v4", "8 at v3",
@@ -112,8 +112,11 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 			t.Fatalf("%s: %v", step.name, err)
 		}
 		if got := outcomes(res); got != step.want || state("a") != step.a || state("b") != step.b {
-			t.Errorf("%s: %s, a is %s, b is %s; want %s, %s, %s", step.name, got, state("a"), state("b"), step.want,
-				step.a, step.b)
+			t.Errorf(
+				"%s: got %s, state of a %s, of b %s; want %s, %s, %s", step.name, got, state("a"), state("b"),
+				step.want,
+				step.a, step.b,
+			)
 		}
 	}
 	stream, err := js.Stream(t.Context(), streams.Events)
@@ -130,14 +133,14 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 			keyed(deposit("a", "", 1), "same")),
 		"of two aggregates": batch("", deposit("a", "", 1), keyed(deposit("b", "", 1), "same"),
 			keyed(deposit("a", "", 1), "same")),
-		"one by the batch's own key": batch("k9", keyed(deposit("a", "", 1), "k9#2"), deposit("a", "", 1),
+		"key equal to the batch's key": batch("k9", keyed(deposit("a", "", 1), "k9#2"), deposit("a", "", 1),
 			deposit("b", "", 1)),
 	} {
 		_, err := client.SubmitBatch(as(t, "acme"), req)
 		if refused(
 			t, err, connect.CodeInvalidArgument, "commands[2].idempotency_key is also used by commands[",
 		); state("a") != "2 at v4" || state("b") != "8 at v3" {
-			t.Errorf("%s: a is %s, b is %s after a batch with a duplicate key", name, state("a"), state("b"))
+			t.Errorf("%s: state of a is %s, of b %s after a batch with a duplicate key", name, state("a"), state("b"))
 		}
 	}
 }
@@ -174,6 +177,6 @@ func TestSubmitBatch_ConcurrentNodesDecideEachBatchOnce(t *testing.T) {
 	res, err := one.GetAggregate(as(t, "acme"),
 		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 	if err != nil || res.GetState().AsMap()["balance"] != 100.0 || res.GetVersion() != 101 {
-		t.Errorf("%v, %v; want 100 in 101 versions: 20 batches of 5, each once", res, err)
+		t.Errorf("got %v, %v; want 100 in 101 versions: 20 batches of 5, each once", res, err)
 	}
 }

@@ -253,7 +253,7 @@ func TestDamage_CommandsAreRejectedUntilLossIsAccepted(t *testing.T) {
 	for _, client := range []gatewayv1connect.CommandServiceClient{client, other} {
 		for _, id := range []string{"w", "last"} {
 			if _, err := get(t, client, id); err != nil {
-				t.Errorf("a read failed: %v", err)
+				t.Errorf("read: %v", err)
 			}
 			_, err := client.Submit(as(t, "acme"), deposit(id, "", 1))
 			refused(t, err, connect.CodeDataLoss, "until an operator accepts the loss")

@@ -22,7 +22,7 @@ func reference(t *testing.T, err error) string {
 	t.Helper()
 	known, ok := errors.AsType[*connect.Error](err)
 	if !ok || known.Code() != connect.CodeDataLoss {
-		t.Fatalf("%v, want DATA_LOSS", err)
+		t.Fatalf("got %v, want DATA_LOSS", err)
 	}
 	for _, detail := range known.Details() {
 		value, err := connectproto.UnmarshalErrorDetail(detail)
@@ -69,7 +69,7 @@ func TestForeignMessages_AreEventsOrDataLoss(t *testing.T) {
 			_, err := get(t, client, id)
 			named := reference(t, err)
 			if at, err := positions.Parse(acme, named); err != nil || at != sequence {
-				t.Errorf("the reference is of sequence %d, %v; want %d", at, err, sequence)
+				t.Errorf("sequence of the reference is %d, %v; want %d", at, err, sequence)
 			}
 			if early, err := client.GetAggregate(
 				as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: id, Version: 1},

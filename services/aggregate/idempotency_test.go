@@ -81,7 +81,7 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the block indexes are %q, want %q", stored, indexes)
+			t.Fatalf("block indexes %q, want %q", stored, indexes)
 		}
 	}
 	deposits(t, warm, "w", commands+1, commands+400) // two more snapshots, which contain the block indexes
@@ -98,27 +98,27 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no snapshot has the block indexes")
+			t.Fatal("no snapshot contains the block indexes")
 		}
 	}
 	cold, service := nodeOf(t, js, model.Wallet)
 	for name, client := range map[string]gatewayv1connect.CommandServiceClient{
-		"the node": warm, "a node that just started": cold,
+		"the node": warm, "restarted node": cold,
 	} {
 		for _, n := range []int{1, 64, 65, 4096, 4097, 8192, 8193, 8500, commands - 128, commands - 127, commands} {
 			again := submit(t, client, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1))
 			if !again.GetReplayed() || again.GetVersion() != int64(n+1) {
-				t.Errorf("%s answers d-%d with %v, want version %d again", name, n, again, n+1)
+				t.Errorf("%s: answer of d-%d is %v, want version %d again", name, n, again, n+1)
 			}
 		}
 		_, err := client.Submit(as(t, "acme"), deposit("w", "d-5000", 2))
 		refused(t, err, connect.CodeAlreadyExists, "used for another command")
 		if submit(t, client, "acme", deposit("w", fmt.Sprintf("new-%d", len(name)), 1)).GetReplayed() {
-			t.Errorf("%s finds an answer of a new key", name)
+			t.Errorf("%s found an answer for a new key", name)
 		}
 	}
 	if n := loaded(t, service); n > 1000 {
-		t.Errorf("%v events are read in addition to the snapshot", n)
+		t.Errorf("%v events read in addition to the snapshot", n)
 	}
 
 	// A node with another model revision folds all events, and writes the same records.
@@ -135,16 +135,16 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 	for _, n := range []int{1, 4096, 8193, commands} {
 		if again := submit(t, other, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1)); !again.GetReplayed() ||
 			again.GetVersion() != int64(n+1) {
-			t.Errorf("another model's node answers d-%d with %v, want version %d again", n, again, n+1)
+			t.Errorf("node with another model: answer of d-%d is %v, want version %d again", n, again, n+1)
 		}
 	}
 	if n := loaded(t, service); n < commands {
-		t.Errorf("%v events are folded by another model", n)
+		t.Errorf("%v events folded by another model", n)
 	}
 	for deadline := time.Now().Add(20 * time.Second); !slices.Equal(records(t, js), before); {
 		submit(t, other, "acme", deposit("w", "", 1))
 		if time.Now().After(deadline) {
-			t.Fatalf("folding makes the records %q, want %q", records(t, js), before)
+			t.Fatalf("records after folding: %q, want %q", records(t, js), before)
 		}
 	}
 
@@ -155,7 +155,7 @@ func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 	}
 	last, _ := nodeOf(t, js, doubled) // has its snapshot
 	if again := submit(t, last, "acme", deposit("w", "d-2", 1)); again.GetReplayed() {
-		t.Error("an expired key is found")
+		t.Error("an expired key was found")
 	}
 }
 
@@ -203,7 +203,7 @@ func TestIdempotency_EventsOlderThanTheTTLMakeNoRecords(t *testing.T) {
 	}
 	// Sequence 1 opens; the 128 newest old ones begin at 1+400-128+1.
 	if got, want := records(t, js), []string{"acme.wallet.w.274-64"}; !slices.Equal(got, want) {
-		t.Errorf("the records are %q, want %q", got, want)
+		t.Errorf("records %q, want %q", got, want)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestSubmit_WaitsForTheIdempotencyBacklog(t *testing.T) {
 	accepted--
 	// The 128 newest answers are in the events, and some blocks in the aggregate's log.
 	if least, most := 128+5*64, 128+6*64; accepted < least || accepted > most {
-		t.Errorf("%d commands are accepted without a record of any, want %d to %d", accepted, least, most)
+		t.Errorf("%d commands accepted without a record, want %d to %d", accepted, least, most)
 	}
 	if err := setup.Ensure(t.Context(), js, 1); err != nil {
 		t.Fatal(err)
@@ -239,12 +239,12 @@ func TestSubmit_WaitsForTheIdempotencyBacklog(t *testing.T) {
 	for _, n := range []int{0, 63, 64, accepted - 1} {
 		if again := submit(t, client, "acme", deposit("w", fmt.Sprintf("d-%d", n), 1)); !again.GetReplayed() ||
 			again.GetVersion() != int64(n+2) {
-			t.Errorf("d-%d is answered with %v, want version %d again", n, again, n+2)
+			t.Errorf("answer of d-%d is %v, want version %d again", n, again, n+2)
 		}
 	}
 	for got := records(t, js); len(got) < 5; got = records(t, js) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the records are %q, want 5 of them at least", got)
+			t.Fatalf("records %q, want at least 5", got)
 		}
 	}
 }
@@ -277,7 +277,7 @@ func TestSubmit_NodeBehindReplaysOtherNodesAnswers(t *testing.T) {
 	dry := deposit("w", "", 5)
 	dry.DryRun = true
 	if res := submit(t, behind, "acme", dry); res.GetVersion() != 14 {
-		t.Errorf("a dry run is decided on version %d, want on the newest, 13", res.GetVersion()-1)
+		t.Errorf("dry run was decided on version %d, want the newest, 13", res.GetVersion()-1)
 	}
 }
 
@@ -310,5 +310,5 @@ func TestCatchUp_FoldedEventsAreNotFoldedAgain(t *testing.T) {
 			return
 		}
 	}
-	t.Error("no call was cut off")
+	t.Error("no call was canceled")
 }

@@ -474,8 +474,8 @@ func TestSubmit_EveryInterleavingOfTwoNodes(t *testing.T) {
 		faults = n
 	}
 	for name, plans := range map[string][]plannedCommand{
-		"a command that is sent twice, and one that depends on it": {depositHere, depositThere, withdraw},
-		"a command, and another one under its key":                 {depositHere, reuse},
+		"command sent twice, and a command that depends on it": {depositHere, depositThere, withdraw},
+		"two commands under one key":                           {depositHere, reuse},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newSubmitExplorer(t, faults, flawNone, plans...)
@@ -498,11 +498,11 @@ func TestSubmit_ExplorationFindsFlaws(t *testing.T) {
 			e := newSubmitExplorer(t, 2, flaw, depositHere, depositThere, withdraw)
 			broken := e.explore(t)
 			if broken == "" {
-				t.Fatalf("nothing is found in %d states", len(e.seen))
+				t.Fatalf("no violation found in %d states", len(e.seen))
 			}
 			t.Logf("found: %s", broken)
 			if !strings.Contains(broken, invariant) {
-				t.Errorf("found, but not that %s", invariant)
+				t.Errorf("found, but not %s", invariant)
 			}
 		})
 	}

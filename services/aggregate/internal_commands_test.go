@@ -31,18 +31,18 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 	submit(t, client, "acme", transfer("request", "", map[string]any{"from": "a", "to": "b", "amount": 1}))
 	rights, platform := contextkit.HeaderRights, contextkit.HeaderPlatform
 	for name, headers := range map[string][]string{
-		"nothing is stated":                 {},
-		"no right":                          {rights, "none"},
-		"another command's right":           {rights, "command.internal:transfer.fail"},
-		"another aggregate's right":         {rights, "command.internal:wallet"},
-		"the right to submit":               {rights, "command.submit command.submit:transfer.complete"},
-		"a wildcard":                        {rights, "command.internal:*"},
-		"the platform without the right":    {rights, "none", platform, "1"},
-		"two statements":                    {rights, "command.internal", rights, "command.internal"},
-		"the platform, stated twice":        {platform, "1", platform, "1"},
-		"the platform and two statements":   {rights, "none", rights, "none", platform, "1"},
-		"a principal named as the runner":   {contextkit.HeaderPrincipal, "runner"},
-		"a statement in another upper case": {"X-HEADGATE-RIGHTS", "COMMAND.INTERNAL"},
+		"no statement":                    {},
+		"no right":                        {rights, "none"},
+		"right of another command":        {rights, "command.internal:transfer.fail"},
+		"right of another aggregate":      {rights, "command.internal:wallet"},
+		"right to submit":                 {rights, "command.submit command.submit:transfer.complete"},
+		"wildcard":                        {rights, "command.internal:*"},
+		"platform without the right":      {rights, "none", platform, "1"},
+		"two statements":                  {rights, "command.internal", rights, "command.internal"},
+		"platform, stated twice":          {platform, "1", platform, "1"},
+		"platform and two statements":     {rights, "none", rights, "none", platform, "1"},
+		"principal named like the runner": {contextkit.HeaderPrincipal, "runner"},
+		"statement in other letter case":  {"X-HEADGATE-RIGHTS", "COMMAND.INTERNAL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dry := transfer("complete", "", nil)
@@ -51,7 +51,7 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 				transfer("complete", "", nil), dry, transfer("complete", "k", nil),
 				transfer("fail", "", map[string]any{"wrong": true}),
 			} {
-				if req.GetCommand() == "fail" && name == "another command's right" {
+				if req.GetCommand() == "fail" && name == "right of another command" {
 					continue
 				}
 				_, err := client.Submit(stating(as(t, "acme"), headers...), req)
@@ -76,19 +76,19 @@ func TestInternalCommand_NeedsItsOwnRight(t *testing.T) {
 	if _, err := client.GetAggregate(
 		as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Fatalf("a rejected batch has opened the wallet: %v", err)
+		t.Fatalf("a rejected batch opened the wallet: %v", err)
 	}
 	got, err := client.GetAggregate(as(t, "acme"),
 		&aggregatev1.GetAggregateRequest{AggregateType: "transfer", AggregateId: "t"})
 	if err != nil || got.GetVersion() != 1 {
-		t.Fatalf("%v, %v: want the request alone", got, err)
+		t.Fatalf("got %v, %v; want the request only", got, err)
 	}
 
 	for name, headers := range map[string][]string{
-		"the right":                       {rights, "command.internal"},
-		"the aggregate's":                 {rights, "command.internal:transfer"},
-		"the command's":                   {rights, "command.internal:wallet.open command.internal:transfer.complete"},
-		"a gateway of an earlier version": {platform, "1"},
+		"right of all commands":         {rights, "command.internal"},
+		"right of the aggregate":        {rights, "command.internal:transfer"},
+		"right of the command":          {rights, "command.internal:wallet.open command.internal:transfer.complete"},
+		"gateway of an earlier version": {platform, "1"},
 	} {
 		dry := transfer("complete", "", nil)
 		dry.DryRun = true

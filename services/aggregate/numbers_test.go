@@ -47,7 +47,7 @@ func TestSubmit_AcceptedNumberFoldsEquallyOnEveryNode(t *testing.T) {
 			continue
 		}
 		if readErr != nil {
-			t.Errorf("%v was accepted, and another node answers %v", value, readErr)
+			t.Errorf("%v was accepted, another node returned %v", value, readErr)
 			continue
 		}
 		here, err := first.GetAggregate(as(t, "acme"),
@@ -85,6 +85,6 @@ func TestSubmitBatch_TooManyEventsIsInvalidArgument(t *testing.T) {
 	}
 	if res, err := client.SubmitBatch(as(t, "acme"), many(90)); err != nil ||
 		res.GetResults()[89].GetResponse().GetVersion() != 990 {
-		t.Errorf("a batch of 990 events: %v, %v", outcomes(res), err)
+		t.Errorf("batch of 990 events: %v, %v", outcomes(res), err)
 	}
 }

@@ -45,15 +45,15 @@ func walletCommand(t *testing.T, id, command, key string, payload map[string]any
 func exhausted(t *testing.T, err error, quota string, limit int64) {
 	t.Helper()
 	if connect.CodeOf(err) != connect.CodeResourceExhausted {
-		t.Fatalf("it answers %v, want resource_exhausted", err)
+		t.Fatalf("got %v, want resource_exhausted", err)
 	}
 	if text := err.Error(); !strings.Contains(text, "acme") ||
 		!strings.Contains(text, fmt.Sprintf("%d %s", limit, quota)) || !strings.Contains(text, "SetStorageQuota") {
-		t.Errorf("the error says %q: want tenant, quota and what to do", text)
+		t.Errorf("error %q, want tenant, quota and remedy", text)
 	}
 	var known *connect.Error
 	if !errors.As(err, &known) {
-		t.Fatalf("%v is no error of an RPC", err)
+		t.Fatalf("%v is not an RPC error", err)
 	}
 	var failure *errdetails.QuotaFailure
 	var info *errdetails.ErrorInfo
@@ -68,15 +68,15 @@ func exhausted(t *testing.T, err error, quota string, limit int64) {
 		case *errdetails.ErrorInfo:
 			info = value
 		case *errdetails.RetryInfo:
-			t.Error("it asks the client to try again")
+			t.Error("the error asks for a retry")
 		}
 	}
 	if v := failure.GetViolations(); len(v) != 1 || v[0].GetSubject() != "tenant:acme" || v[0].GetQuotaId() != quota ||
 		v[0].GetQuotaValue() != limit {
-		t.Errorf("the violations are %v", v)
+		t.Errorf("violations %v", v)
 	}
 	if info.GetReason() != "STORAGE_QUOTA" || info.GetMetadata()["quota"] != quota || info.GetMetadata()["use"] == "" {
-		t.Errorf("the reason is %v", info)
+		t.Errorf("reason %v", info)
 	}
 }
 
@@ -105,23 +105,23 @@ func TestQuota_RejectsCommandsBeyondLimit(t *testing.T) {
 	// Reads, dry runs and repeated commands succeed.
 	again, err := submit("a", "deposit", "d2", map[string]any{"amount": 1})
 	if err != nil || !again.GetReplayed() {
-		t.Errorf("a command that took effect before answers %v, %v", again, err)
+		t.Errorf("replay of an earlier command: %v, %v", again, err)
 	}
 	dry := walletCommand(t, "a", "deposit", "", map[string]any{"amount": 1})
 	dry.DryRun = true
 	if _, err := client.Submit(acme, dry); err != nil {
-		t.Errorf("a dry run answers %v", err)
+		t.Errorf("dry run: %v", err)
 	}
 	if got, err := client.GetAggregate(
 		acme, &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "a"},
 	); err != nil || got.GetVersion() != 4 {
-		t.Errorf("reading answers %v, %v", got, err)
+		t.Errorf("read: %v, %v", got, err)
 	}
 	// Another tenant has its own quota.
 	if _, err := client.Submit(
 		as(t, "globex"), walletCommand(t, "a", "open", "k0", map[string]any{"owner": "ada"}),
 	); err != nil {
-		t.Errorf("another tenant is refused: %v", err)
+		t.Errorf("another tenant is rejected: %v", err)
 	}
 	// A batch is rejected as single commands are.
 	object, _ := structpb.NewStruct(map[string]any{"amount": 1})
@@ -129,7 +129,7 @@ func TestQuota_RejectsCommandsBeyondLimit(t *testing.T) {
 		{AggregateType: "wallet", AggregateId: "b", Command: "deposit", Payload: object},
 	}})
 	if err != nil || connect.Code(batch.GetResults()[0].GetError().GetCode()) != connect.CodeResourceExhausted {
-		t.Errorf("a batch answers %v, %v", batch, err)
+		t.Errorf("batch: %v, %v", batch, err)
 	}
 }
 
@@ -149,14 +149,14 @@ func TestQuota_ConcurrentCommandsDoNotExceedLimit(t *testing.T) {
 			case err == nil:
 				stored.Add(1)
 			case connect.CodeOf(err) != connect.CodeResourceExhausted:
-				t.Errorf("it answers %v", err)
+				t.Errorf("got %v", err)
 			}
 		})
 	}
 	close(begin)
 	calls.Wait()
 	if n := stored.Load(); n != 3 {
-		t.Errorf("%d of 64 concurrent commands made an aggregate, want 3", n)
+		t.Errorf("%d of 64 concurrent commands created an aggregate, want 3", n)
 	}
 }
 
@@ -203,13 +203,13 @@ func TestQuota_OnlyPlatformUsesReserve(t *testing.T) {
 	}
 	refused := []connect.Code{connect.CodeResourceExhausted, connect.CodeResourceExhausted}
 	if codes := batch(acme, "workflow:a", "b"); !slices.Equal(codes, refused) {
-		t.Errorf("a client's batch answers %v", codes)
+		t.Errorf("batch of a client: %v", codes)
 	}
 	// The platform may store one event in twenty more, with any key; a batch is limited like a single command.
 	codes := batch(platform(acme, "1"), "a", "workflow:b")
 	slices.Sort(codes)
 	if !slices.Equal(codes, []connect.Code{0, connect.CodeResourceExhausted}) {
-		t.Errorf("the platform's batch answers %v, want one success and one refusal", codes)
+		t.Errorf("batch of the platform: %v, want one success and one rejection", codes)
 	}
 	_, err := client.Submit(platform(acme, "1"),
 		walletCommand(t, "w5", "deposit", "workflow:c", map[string]any{"amount": 1}))
@@ -272,7 +272,7 @@ func TestQuota_CancelledCommandsAreCounted(t *testing.T) {
 				stored += messages
 			}
 			if stored != quota || !refused {
-				t.Errorf("%d events are stored, the quota is %d; %d calls were cancelled", stored, quota, cancelled)
+				t.Errorf("%d events stored, quota %d; %d calls canceled", stored, quota, cancelled)
 			}
 		})
 	}

@@ -91,59 +91,59 @@ func TestSubmit_InvalidPayloadIsNeverInternal(t *testing.T) {
 		text, rule        string
 	}{
 		{
-			"an integer that 64 bits do not hold", "w", "book", map[string]any{"amount": 1e20},
+			"integer over 64 bits", "w", "book", map[string]any{"amount": 1e20},
 			connect.CodeInvalidArgument, "payload.amount: maximum", "",
 		},
 		{
-			"a negative one", "w", "book", map[string]any{"amount": -1e20}, connect.CodeInvalidArgument,
+			"negative integer", "w", "book", map[string]any{"amount": -1e20}, connect.CodeInvalidArgument,
 			"payload.amount: minimum", "",
 		},
 		{
-			"one that was rounded", "w", "book", map[string]any{"amount": float64(1<<53 + 1)},
+			"rounded integer", "w", "book", map[string]any{"amount": float64(1<<53 + 1)},
 			connect.CodeInvalidArgument, "payload.amount: maximum", "",
 		},
 		{
-			"one that may be null", "w", "book", map[string]any{"const": 1e17}, connect.CodeInvalidArgument,
+			"nullable integer", "w", "book", map[string]any{"const": 1e17}, connect.CodeInvalidArgument,
 			"payload.const: maximum", "",
 		},
 		{
-			"one behind a reference", "w", "book", map[string]any{"lines": []any{map[string]any{"count": 1e17}}},
+			"integer behind a reference", "w", "book", map[string]any{"lines": []any{map[string]any{"count": 1e17}}},
 			connect.CodeInvalidArgument, "count: maximum", "",
 		},
 		{
-			"an optional member in a rule", "w", "note", map[string]any{}, connect.CodeFailedPrecondition, "note",
+			"optional member in a rule", "w", "note", map[string]any{}, connect.CodeFailedPrecondition, "note",
 			in + "note.require[0]",
 		},
 		{
-			"an optional member in an event", "w", "tell", map[string]any{}, connect.CodeFailedPrecondition, "note",
+			"optional member in an event", "w", "tell", map[string]any{}, connect.CodeFailedPrecondition, "note",
 			in + "tell.emit[0]",
 		},
 		{
-			"a sum past 2^63", "big", "double", nil, connect.CodeFailedPrecondition, "overflow",
+			"sum over 2^63", "big", "double", nil, connect.CodeFailedPrecondition, "overflow",
 			"aggregates.wallet.evolve.added",
 		},
 		{
-			"a sum that JSON rounds", "odd", "add", map[string]any{"value": 1}, connect.CodeFailedPrecondition,
+			"sum rounded by JSON", "odd", "add", map[string]any{"value": 1}, connect.CodeFailedPrecondition,
 			"state.total to an integer that JSON", "",
 		},
 		{
-			"a division by zero", "w", "divide", map[string]any{"by": 0}, connect.CodeFailedPrecondition, "zero",
+			"division by zero", "w", "divide", map[string]any{"by": 0}, connect.CodeFailedPrecondition, "zero",
 			in + "divide.emit[0]",
 		},
 		{
-			"types that do not fit", "big", "add", map[string]any{"value": "x"}, connect.CodeFailedPrecondition,
+			"mismatched types", "big", "add", map[string]any{"value": "x"}, connect.CodeFailedPrecondition,
 			"no such overload", "aggregates.wallet.evolve.added",
 		},
 		{
-			"a member that a view wants", "w", "ship", map[string]any{"address": map[string]any{}},
+			"member required by a view", "w", "ship", map[string]any{"address": map[string]any{}},
 			connect.CodeFailedPrecondition, "event.address.city", "views.cities.on.wallet.shipped",
 		},
 		{
-			"a type that a view's column is not of", "w", "ship", map[string]any{"address": map[string]any{"city": 7}},
+			"type other than the view's column", "w", "ship", map[string]any{"address": map[string]any{"city": 7}},
 			connect.CodeFailedPrecondition, "is of type string", "views.cities.on.wallet.shipped",
 		},
 		{
-			"a rule that does not hold", "w", "note", map[string]any{"note": ""}, connect.CodeFailedPrecondition,
+			"unmet rule", "w", "note", map[string]any{"note": ""}, connect.CodeFailedPrecondition,
 			"a note is wanted", in + "note.require[0]",
 		},
 	} {
@@ -153,12 +153,12 @@ func TestSubmit_InvalidPayloadIsNeverInternal(t *testing.T) {
 			_, err := client.Submit(as(t, "acme"), command(tc.id, tc.command, "", tc.payload))
 			refused(t, err, tc.code, tc.text)
 			if _, rule := reasonOf(err); rule != tc.rule {
-				t.Errorf("the error names the rule %q, want %q", rule, tc.rule)
+				t.Errorf("rule of the error is %q, want %q", rule, tc.rule)
 			}
 			after, _ := client.GetAggregate(as(t, "acme"),
 				&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: tc.id})
 			if after.GetVersion() != before.GetVersion() {
-				t.Errorf("the aggregate has gone from version %d to %d", before.GetVersion(), after.GetVersion())
+				t.Errorf("version changed from %d to %d", before.GetVersion(), after.GetVersion())
 			}
 		})
 	}

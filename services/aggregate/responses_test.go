@@ -45,21 +45,21 @@ func TestSubmit_EventDataBeyondByteLimitIsOmitted(t *testing.T) {
 		for i, event := range events {
 			if event.GetId() == "" || event.GetVersion() != int64(i%3+1) ||
 				(event.GetData() == nil) != event.GetDataOmitted() {
-				t.Errorf("%s: event %d is %v", name, i, event.GetVersion())
+				t.Errorf("%s: event %d: %v", name, i, event.GetVersion())
 			}
 			if event.GetDataOmitted() {
 				omitted++
 			}
 		}
 		if len(events) < 3 || omitted != len(events)-2 {
-			t.Errorf("%s: the data of %d of %d events is left out, want all but 2", name, omitted, len(events))
+			t.Errorf("%s: data of %d of %d events omitted, want all except 2", name, omitted, len(events))
 		}
 	}
 	first := submit(t, client, "acme", command("a", "put", "once", text))
 	check("Submit", first, first.GetEvents())
 	again := submit(t, client, "acme", command("a", "put", "once", text))
 	if !again.GetReplayed() {
-		t.Error("the command is decided again")
+		t.Error("the command was decided again")
 	}
 	check("Submit, replayed", again, again.GetEvents())
 
@@ -111,10 +111,10 @@ func TestGetAggregate_TooLargeStateIsRejected(t *testing.T) {
 		end()
 		switch {
 		case n < 17 && (err != nil || len(res.GetState().AsMap()["texts"].([]any)) != n+1):
-			t.Fatalf("a state of %d texts: %v", n+1, err)
+			t.Fatalf("state of %d strings: %v", n+1, err)
 		case n == 17 &&
 			(connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "state")):
-			t.Errorf("a state of 16 MB: %v", err)
+			t.Errorf("state of 16 MB: %v", err)
 		}
 	}
 }

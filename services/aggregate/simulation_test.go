@@ -56,7 +56,7 @@ type flaw string
 const (
 	flawNone flaw = ""
 	// flawKeysForgotten: events are read without their idempotency keys.
-	flawKeysForgotten flaw = "keys are forgotten"
+	flawKeysForgotten flaw = "keys are lost"
 	// flawUnconditional: the journal does not compare the last sequence that a decision was made on.
 	flawUnconditional flaw = "appends are unconditional"
 	// flawAcknowledged: an append that is under way is acknowledged.

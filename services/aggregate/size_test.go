@@ -58,12 +58,12 @@ func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 		refused(t, err, connect.CodeFailedPrecondition, "the limit is 4194304")
 		var failed *connect.Error
 		if !errors.As(err, &failed) || len(failed.Details()) != 1 {
-			t.Fatalf("%v has no single detail", err)
+			t.Fatalf("%v, want a single detail", err)
 		}
 		detail, err := connectproto.UnmarshalErrorDetail(failed.Details()[0])
 		if info, ok := detail.(*errdetails.ErrorInfo); err != nil || !ok || info.GetReason() != "STATE_TOO_LARGE" ||
 			info.GetMetadata()["max_bytes"] != "4194304" {
-			t.Errorf("the detail is %v, %v; want STATE_TOO_LARGE", detail, err)
+			t.Errorf("detail %v, %v; want STATE_TOO_LARGE", detail, err)
 		}
 	}
 	_, err := client.Submit(as(t, "acme"), write("b"))
@@ -85,12 +85,12 @@ func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := res.GetResults()[1].GetError().GetCode(); code != int32(connect.CodeFailedPrecondition) {
-		t.Errorf("in a batch the command has the code %d, want FAILED_PRECONDITION", code)
+		t.Errorf("code of the command in a batch is %d, want FAILED_PRECONDITION", code)
 	}
 	got, err := client.GetAggregate(as(t, "acme"),
 		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "n"})
 	if err != nil || got.GetVersion() != 4 {
-		t.Fatalf("the aggregate is at version %d, %v; want 4", got.GetVersion(), err)
+		t.Fatalf("version %d, %v; want 4", got.GetVersion(), err)
 	}
 	submit(t, client, "acme", command("n", "tear", "", map[string]any{"pages": "a"}))
 	submit(t, client, "acme", write("b"))
@@ -138,7 +138,7 @@ func TestCache_LargeStatesStayWithinByteLimit(t *testing.T) {
 	}
 	submit(t, client, "globex", command("quiet", "write", "", map[string]any{"text": "two"}))
 	if events := loaded(t, service) - before; events != 0 {
-		t.Errorf("%v events are folded again for a tenant within its share, want none", events)
+		t.Errorf("%v events folded again for a tenant within its share, want none", events)
 	}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(service)
@@ -158,7 +158,7 @@ func TestCache_LargeStatesStayWithinByteLimit(t *testing.T) {
 		}
 	}
 	if bytes < cacheBytes/4 || bytes > cacheBytes || evicted == 0 {
-		t.Errorf("the cache has %v bytes after %v evictions, want at most %d after some", bytes, evicted, cacheBytes)
+		t.Errorf("cache of %v bytes after %v evictions, want at most %d after some", bytes, evicted, cacheBytes)
 	}
 	if n := testutil.CollectAndCount(service, "headgate_aggregate_cache_entries"); n != 2 {
 		t.Errorf("%d series of entries, want 2", n)
@@ -166,6 +166,6 @@ func TestCache_LargeStatesStayWithinByteLimit(t *testing.T) {
 	got, err := client.GetAggregate(as(t, "acme"),
 		&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "big-0"})
 	if err != nil || got.GetVersion() != 2 {
-		t.Errorf("an evicted aggregate is at version %d, %v; want 2", got.GetVersion(), err)
+		t.Errorf("version of an evicted aggregate is %d, %v; want 2", got.GetVersion(), err)
 	}
 }

@@ -26,7 +26,7 @@ func FuzzParseSnapshot(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		parsed, state, ok := parseSnapshot(text)
 		if ok && (parsed.Version < 1 || state == nil) {
-			t.Fatalf("%+v is parsed as a snapshot", parsed)
+			t.Fatalf("%+v parsed as a snapshot, want an error", parsed)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func measured(t *testing.T, service *aggregate.Service, name string) *dto.Metric
 			return family.GetMetric()[0]
 		}
 	}
-	t.Fatalf("there is no %s", name)
+	t.Fatalf("missing %s", name)
 	return nil
 }
 
@@ -87,7 +87,7 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 	}
 	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.snapshots.acme.wallet.w"); err != nil ||
 		msg.Header.Get("tenant-id") != "acme" || msg.Header.Get("traceparent") == "" {
-		t.Errorf("the snapshot has the headers %v, %v: want the context headers", msg.Header, err)
+		t.Errorf("headers of the snapshot: %v, %v; want the context headers", msg.Header, err)
 	}
 	w := &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"}
 	cold, service := nodeOf(t, js, model.Wallet)
@@ -96,10 +96,10 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 		t.Fatalf("%v, %v", res, err)
 	}
 	if n := loaded(t, service); n != 50 {
-		t.Errorf("%v events are read, want the 50 after the snapshot at 200", n)
+		t.Errorf("%v events read, want the 50 after the snapshot at 200", n)
 	}
 	if again := submit(t, cold, "acme", deposit("w", "d-150", 1)); !again.GetReplayed() {
-		t.Error("a key from before the snapshot is forgotten")
+		t.Error("the answer of a key before the snapshot was lost")
 	}
 	if res, err := cold.GetAggregate(
 		as(t, "acme"), &aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w", Version: 3},
@@ -129,9 +129,9 @@ func TestSnapshot_ColdNodeReadsSnapshotAndLaterEvents(t *testing.T) {
 			`}` // JSON: the last of two equal members counts
 	}
 	for name, broken := range map[string]string{
-		"that is no JSON":                      "{",
-		"whose hashes are cut short":           with(`[{"first":2,"hashes":"AAAAAAA=","answers":{}}]`),
-		"whose open page has lost its answers": with(`[{"first":2,"hashes":"AAAAAA==","answers":null}]`),
+		"that is not JSON":                  "{",
+		"whose hashes are cut short":        with(`[{"first":2,"hashes":"AAAAAAA=","answers":{}}]`),
+		"whose open block lost its answers": with(`[{"first":2,"hashes":"AAAAAA==","answers":null}]`),
 	} {
 		revision, err := bucket.Put(t.Context(), "acme.wallet.w", []byte(broken))
 		if err != nil {
@@ -176,7 +176,7 @@ func TestUpcast_OldEventsFoldUnderNewModel(t *testing.T) {
 	}
 	if again := submit(t, renewed, "acme", deposit("w", "key", 100)); !again.GetReplayed() ||
 		again.GetEvents()[0].GetData().AsMap()["mills"] != 1000.0 {
-		t.Errorf("an old command sent again: %v", again)
+		t.Errorf("old command sent again: %v", again)
 	}
 }
 
@@ -199,7 +199,7 @@ func TestSubmit_UnfoldableEventIsNotAppended(t *testing.T) {
 	res, err := client.SubmitBatch(as(t, "acme"),
 		batch("b", deposit("w", "", 1), command("w", "withdraw", "", map[string]any{"amount": 5})))
 	if err != nil || outcomes(res) != "failed_precondition, aborted" {
-		t.Errorf("a batch: %s, %v", outcomes(res), err)
+		t.Errorf("batch: %s, %v", outcomes(res), err)
 	}
 	// The aggregate continues, also on a node that folds it from its events.
 	cold, _ := nodeOf(t, js, model.Wallet)
@@ -213,7 +213,7 @@ func TestSubmit_UnfoldableEventIsNotAppended(t *testing.T) {
 	if v := submit(
 		t, client, "acme", command("w", "withdraw", "", map[string]any{"amount": 1 << 20}),
 	).GetVersion(); v != 3 {
-		t.Errorf("the next command makes version %d, want 3", v)
+		t.Errorf("version after the next command is %d, want 3", v)
 	}
 }
 
@@ -268,7 +268,7 @@ func TestState_ConcurrentModelChangeDoesNotMixRevisions(t *testing.T) {
 		got, err := client.GetAggregate(as(t, "acme"),
 			&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: "w"})
 		if err != nil || got.GetState().AsMap()["balance"] != want {
-			t.Errorf("the balance is %v, %v; want %v", got.GetState(), err, want)
+			t.Errorf("balance %v, %v; want %v", got.GetState(), err, want)
 		}
 	}
 }

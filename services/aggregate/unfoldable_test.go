@@ -51,7 +51,7 @@ func TestForeignMessages_UnfoldableEventIsNamed(t *testing.T) {
 					}
 				}
 				if reason != "EVENT_NOT_APPLICABLE" {
-					t.Errorf("%s: the reason is %q", name, reason)
+					t.Errorf("%s: reason %q", name, reason)
 				}
 			}
 		}

@@ -19,7 +19,7 @@ func TestChecks_BoundPerCaller(t *testing.T) {
 	ended := make(chan error, maxCallerChecks)
 	for range maxCallerChecks {
 		if !c.enter("ada") {
-			t.Fatal("a caller's first checks are refused")
+			t.Fatal("the caller's first checks are rejected")
 		}
 		go func() {
 			defer c.leave("ada")
@@ -27,7 +27,7 @@ func TestChecks_BoundPerCaller(t *testing.T) {
 		}()
 	}
 	if _, err := c.parse(t.Context(), "ada", "model: x"); connect.CodeOf(err) != connect.CodeResourceExhausted {
-		t.Errorf("one more check of the same caller: %v", err)
+		t.Errorf("check over the caller's limit: %v", err)
 	}
 	cancel()
 	for range maxCallerChecks {
@@ -38,6 +38,6 @@ func TestChecks_BoundPerCaller(t *testing.T) {
 	c.running.Release(maxChecks)
 	var mistakes *model.Error
 	if _, err := c.parse(t.Context(), "bob", "model: x"); !errors.As(err, &mistakes) {
-		t.Errorf("another caller's: %v", err)
+		t.Errorf("check of another caller: %v", err)
 	}
 }

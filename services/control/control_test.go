@@ -273,7 +273,7 @@ func (c *controller) end(t *testing.T, id string) *controlv1.Move {
 		if err != nil {
 			if last.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE &&
 				last.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED {
-				t.Fatalf("the move has not ended: %v, %v", last, err)
+				t.Fatalf("the move is unfinished: %v, %v", last, err)
 			}
 			return last
 		}
@@ -337,20 +337,20 @@ func TestMove_ContinuesAfterControlNodeCrash(t *testing.T) {
 			second := w.control(t, "c2", "")
 			done := second.end(t, res.GetMove().GetId())
 			if done.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
-				t.Fatalf("it ends as %v", done)
+				t.Fatalf("the move ended as %v", done)
 			}
 			var by []string
 			for _, entry := range done.GetHistory() {
 				by = append(by, entry.GetNode())
 			}
 			if by[0] != "c1" || by[len(by)-1] != "c2" || len(by) != 8 || !slices.IsSorted(by) {
-				t.Errorf("its steps were entered by %v, want c1's first, then c2's, 8 in all", by)
+				t.Errorf("steps entered by %v, want 8: c1's, then c2's", by)
 			}
 			if p, ok := w.placement(t, acme); !ok || p.Node != "p2" || len(p.Also) > 0 || p.Move != "" {
-				t.Errorf("the tenant is placed as %+v", p)
+				t.Errorf("placement of the tenant: %+v", p)
 			}
 			if nodes["p1"].Serves(acme) || !nodes["p2"].Serves(acme) {
-				t.Errorf("p1 serves the tenant: %v, p2: %v", nodes["p1"].Serves(acme), nodes["p2"].Serves(acme))
+				t.Errorf("served by p1: %v, by p2: %v", nodes["p1"].Serves(acme), nodes["p2"].Serves(acme))
 			}
 		})
 	}
@@ -398,18 +398,18 @@ func TestMove_RestartedControlNodeWaitsForEveryGateway(t *testing.T) {
 		}
 	}
 	if !source.Serves(acme) {
-		t.Error("the source has released a tenant that a gateway still routes to it")
+		t.Error("the source released a tenant that a gateway still routes to it")
 	}
 	close(awake)
 	if done := second.end(t, res.GetMove().GetId()); done.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
-		t.Errorf("it ends as %v", done)
+		t.Errorf("the move ended as %v", done)
 	}
 }
 
 func TestAbort_RestoresPlacement(t *testing.T) {
 	for _, placed := range []bool{false, true} {
 		for _, step := range []string{"planned", "warming", "catching up", "fenced", "flipped", "verifying"} {
-			t.Run(fmt.Sprintf("placed before: %v, %s", placed, step), func(t *testing.T) {
+			t.Run(fmt.Sprintf("placement before the move: %v, %s", placed, step), func(t *testing.T) {
 				t.Parallel()
 				w, acme := newWorld(t), natstest.Tenant(t, "acme")
 				w.fill(t, acme, 10)
@@ -443,11 +443,11 @@ func TestAbort_RestoresPlacement(t *testing.T) {
 				second := w.control(t, "c2", "")
 				if ended := second.end(t, id); ended.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED ||
 					ended.GetReason() != "aborted" {
-					t.Fatalf("it ends as %v", ended)
+					t.Fatalf("the move ended as %v", ended)
 				}
 				p, ok := w.placement(t, acme)
 				if placed && (p.Node != "p1" || len(p.Also) > 0 || p.Move != "") || !placed && ok {
-					t.Errorf("the tenant is placed as %+v, %v", p, ok)
+					t.Errorf("placement of the tenant: %+v, %v", p, ok)
 				}
 				eventually(t, "the nodes serve as before",
 					func() bool { return nodes["p1"].Serves(acme) && nodes["p2"].Serves(acme) == !placed })
@@ -498,19 +498,19 @@ func TestAbort_DuringFlipWaitsForGateways(t *testing.T) {
 	}
 	second := w.control(t, "c2", "")
 	var back fleet.Placement
-	eventually(t, "calls go back", func() bool {
+	eventually(t, "calls return to the source", func() bool {
 		back, _ = w.placement(t, acme)
 		return back.Node == "p1"
 	})
 	if !slices.Equal(back.Also, []string{"p2"}) {
-		t.Errorf("p2 releases the tenant before gateways route to p1: %+v", back)
+		t.Errorf("p2 released the tenant before gateways route to p1: %+v", back)
 	}
 	close(awake)
 	if ended := second.end(t, id); ended.GetStep() != controlv1.MoveStep_MOVE_STEP_ABORTED {
-		t.Fatalf("it ends as %v", ended)
+		t.Fatalf("the move ended as %v", ended)
 	}
 	if back, _ = w.placement(t, acme); back.Node != "p1" || len(back.Also) > 0 || back.Move != "" {
-		t.Errorf("the tenant is placed as %+v", back)
+		t.Errorf("placement of the tenant: %+v", back)
 	}
 }
 
@@ -593,7 +593,7 @@ func TestGetFleet_SilentNodeThatRejectsCallsIsNotReady(t *testing.T) {
 	want := map[string]controlv1.NodeState{
 		"refuses": controlv1.NodeState_NODE_STATE_NOT_READY, "takes": controlv1.NodeState_NODE_STATE_READY,
 	}
-	eventually(t, "both are silent, and one rejects calls", func() bool {
+	eventually(t, "both nodes are silent, and one rejects calls", func() bool {
 		res, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
 		if err != nil {
 			t.Fatal(err)
@@ -618,7 +618,7 @@ func TestTenants_CreateSuspendAndSetQuota(t *testing.T) {
 	if _, err := c.tenants.CreateTenant(
 		ctx, &controlv1.CreateTenantRequest{TenantId: "acme"},
 	); connect.CodeOf(err) != connect.CodeAlreadyExists {
-		t.Errorf("a tenant that is served: %v", err)
+		t.Errorf("assigned tenant is served: %v", err)
 	}
 	if _, err := c.tenants.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: "initech"}); err != nil {
 		t.Fatal(err)
@@ -627,12 +627,12 @@ func TestTenants_CreateSuspendAndSetQuota(t *testing.T) {
 	if _, err := c.tenants.CreateTenant(
 		ctx, &controlv1.CreateTenantRequest{TenantId: "initech"},
 	); connect.CodeOf(err) != connect.CodeAlreadyExists {
-		t.Errorf("a tenant twice: %v", err)
+		t.Errorf("duplicate tenant: %v", err)
 	}
 	if _, err := c.tenants.SuspendTenant(
 		ctx, &controlv1.SuspendTenantRequest{TenantId: "absent"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("a tenant that does not exist: %v", err)
+		t.Errorf("unknown tenant: %v", err)
 	}
 	if _, err := c.tenants.SuspendTenant(
 		ctx, &controlv1.SuspendTenantRequest{TenantId: "acme", Reason: "unpaid"},
@@ -686,7 +686,7 @@ func TestModels_CheckCompareAndApplyOnce(t *testing.T) {
 	if _, err := c.models.ApplyModel(
 		ctx, &controlv1.ApplyModelRequest{Text: "model: x", ExpectedRevision: old.GetRevision()},
 	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("a model with mistakes: %v", err)
+		t.Errorf("invalid model: %v", err)
 	}
 	applied, err := c.models.ApplyModel(ctx,
 		&controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision(), Note: "shorter"})
@@ -696,7 +696,7 @@ func TestModels_CheckCompareAndApplyOnce(t *testing.T) {
 	if _, err := c.models.ApplyModel(
 		ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old.GetRevision()},
 	); connect.CodeOf(err) != connect.CodeAborted {
-		t.Errorf("over an outdated model: %v", err)
+		t.Errorf("apply over an outdated revision: %v", err)
 	}
 	// The model that the platform started with is in the history, and can be applied again.
 	list, err := c.models.ListModels(ctx, &controlv1.ListModelsRequest{})
@@ -728,7 +728,7 @@ func TestCheckModel_HostileDocumentIsMistakeWithLine(t *testing.T) {
 		if _, err := c.models.ApplyModel(
 			ctx, &controlv1.ApplyModelRequest{Text: text, ExpectedRevision: "x"},
 		); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-			t.Errorf("%.60q is applied: %v", text, err)
+			t.Errorf("%.60q was applied: %v", text, err)
 		}
 	}
 }
@@ -772,7 +772,7 @@ func TestGetTimeline_ByAnyOfItsIDs(t *testing.T) {
 		if res, err := c.timeline.GetTimeline(
 			other, &controlv1.GetTimelineRequest{Id: id},
 		); connect.CodeOf(err) != connect.CodeNotFound {
-			t.Errorf("another tenant sees by %q: %v, %v", id, res, err)
+			t.Errorf("spans visible to another tenant by %q: %v, %v", id, res, err)
 		}
 	}
 }
@@ -871,11 +871,11 @@ func TestListModels_EndsAtByteLimit(t *testing.T) {
 		t.Fatalf("%d documents, %v", len(list.GetDocuments()), err)
 	}
 	if size := proto.Size(list); size > 1<<20 {
-		t.Errorf("the answer has %d bytes", size)
+		t.Errorf("response of %d bytes", size)
 	}
 	for n, document := range list.GetDocuments() {
 		if document.GetRevision() != fmt.Sprint(4-n) || (document.GetText() != "") != (n < 2) {
-			t.Errorf("document %d is %s with %d bytes of text", n, document.GetRevision(), len(document.GetText()))
+			t.Errorf("document %d: %s with %d bytes of text", n, document.GetRevision(), len(document.GetText()))
 		}
 	}
 }

@@ -48,7 +48,7 @@ func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 	}
 	listed := journal().GetUnreadable()
 	if len(listed) != len(want) || int(journal().GetUnreadableCount()) != len(want) {
-		t.Errorf("%d messages are listed, %d counted; want %d", len(listed), journal().GetUnreadableCount(), len(want))
+		t.Errorf("%d messages listed, %d counted; want %d", len(listed), journal().GetUnreadableCount(), len(want))
 	}
 	for n, message := range listed {
 		if fault, ok := want[message.GetAggregateId()]; !ok || message.GetFault() != string(fault) ||
@@ -66,7 +66,7 @@ func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 			Reason:    "a test",
 		}
 		if _, err := c.journal.DeclareNoEvent(ctx, other); connect.CodeOf(err) != connect.CodeInvalidArgument {
-			t.Errorf("another tenant's: %v", err)
+			t.Errorf("journal of another tenant: %v", err)
 		}
 		for range 2 { // the second returns the first
 			res, err := c.journal.DeclareNoEvent(ctx, request)
@@ -94,9 +94,9 @@ func TestNoEvent_MessagesAreListedDeclaredAndRevoked(t *testing.T) {
 		t.Errorf("revoked: %v, %v", res, err)
 	}
 	if _, err := c.journal.RevokeNoEvent(ctx, request); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("revoked again: %v", err)
+		t.Errorf("second revocation: %v", err)
 	}
 	if now := journal(); len(now.GetNonEvents()) != len(listed)-1 {
-		t.Errorf("%d declarations are left", len(now.GetNonEvents()))
+		t.Errorf("%d declarations remain", len(now.GetNonEvents()))
 	}
 }

@@ -77,7 +77,7 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 	announce("r1", contextkit.KindRunner, func(n *fleet.Node) {
 		n.Model, n.ModelOrder = old, 1
 		if applied.Load() > 0 {
-			n.ModelPending, n.ModelProblem = checked.GetRevision(), "it is of a later version"
+			n.ModelPending, n.ModelProblem = checked.GetRevision(), "written by a later version"
 		}
 	})
 	announce("old", contextkit.KindProjection, func(*fleet.Node) {})
@@ -104,7 +104,7 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 	for _, node := range res.GetNodes() {
 		got[node.GetNode()] = node.GetRevision() + " " + node.GetProblem()
 	}
-	want := map[string]string{"a1": checked.GetRevision() + " ", "r1": old + " it is of a later version", "old": " "}
+	want := map[string]string{"a1": checked.GetRevision() + " ", "r1": old + " written by a later version", "old": " "}
 	if !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -116,7 +116,7 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 		if node.GetId() == "r1" &&
 			(node.GetModelRevision() != old || node.GetModelPending() != checked.GetRevision() ||
 				node.GetModelProblem() == "") {
-			t.Errorf("the fleet returns %v", node)
+			t.Errorf("fleet: %v", node)
 		}
 	}
 }

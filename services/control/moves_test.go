@@ -24,7 +24,7 @@ func (c *controller) start(t *testing.T, target string) string {
 	res, err := c.placements.StartMove(platform(t),
 		&controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target})
 	if err != nil {
-		t.Fatalf("a move to %s: %v", target, err)
+		t.Fatalf("move to %s: %v", target, err)
 	}
 	return res.GetMove().GetId()
 }
@@ -66,12 +66,12 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 		res, err := by.placements.PlanMove(platform(t), plan)
 		if err != nil || len(res.GetObstacles()) != 1 || !strings.Contains(res.GetObstacles()[0], "already") ||
 			res.GetSource() != target {
-			t.Errorf("a further move to where the last one goes: %v, %v", res, err)
+			t.Errorf("move to the target of the last move: %v, %v", res, err)
 		}
 		if _, err := by.placements.StartMove(
 			platform(t), &controlv1.StartMoveRequest{TenantId: "acme", Kind: "projection", Target: target},
 		); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-			t.Errorf("a further move to where the last one goes is started: %v", err)
+			t.Errorf("move to the target of the last move started: %v", err)
 		}
 	}
 	if _, err := c.placements.AbortMove(platform(t), &controlv1.AbortMoveRequest{Id: ids[3]}); err != nil {
@@ -83,24 +83,24 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 		if want := []controlv1.MoveStep{
 			controlv1.MoveStep_MOVE_STEP_DONE, controlv1.MoveStep_MOVE_STEP_ABORTED,
 		}[n/3]; m.GetStep() != want {
-			t.Fatalf("move %d ends as %v", n+1, m)
+			t.Fatalf("move %d ended as %v", n+1, m)
 		}
 		if n == 3 {
 			break
 		}
 		if source := []string{"p1", "p2", "p3"}[n]; m.GetSource() != source {
-			t.Errorf("move %d is from %q, want %q", n+1, m.GetSource(), source)
+			t.Errorf("source of move %d is %q, want %q", n+1, m.GetSource(), source)
 		}
 		if warmed := m.GetHistory()[1].GetTime().AsTime(); warmed.Before(last) {
-			t.Errorf("move %d began before the one before it had ended", n+1)
+			t.Errorf("move %d started before its predecessor ended", n+1)
 		}
 		last = m.GetHistory()[7].GetTime().AsTime()
 	}
 	if p, _ := w.placement(t, acme); p.Node != "p1" || p.Move != "" || len(p.Also) > 0 {
-		t.Errorf("the tenant is placed as %+v", p)
+		t.Errorf("placement of the tenant: %+v", p)
 	}
 	var order []string
-	eventually(t, "the last placement is seen", func() bool {
+	eventually(t, "the last placement is observed", func() bool {
 		for len(nodes) > 0 {
 			order = append(order, <-nodes)
 		}
@@ -108,7 +108,7 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 		return len(order) > 1 && order[len(order)-1] == "p1"
 	})
 	if !slices.Equal(order, []string{"p1", "p2", "p3", "p1"}) {
-		t.Errorf("the tenant's calls went to %v", order)
+		t.Errorf("calls of the tenant went to %v", order)
 	}
 }
 
@@ -153,7 +153,7 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 					return err == nil && len(plan.GetObstacles()) == 0
 				})
 				if m := c.end(t, c.start(t, "p2")); m.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
-					t.Errorf("the move ends as %v", m)
+					t.Errorf("the move ended as %v", m)
 				}
 				return nil
 			},
@@ -178,7 +178,7 @@ func TestMoves_LockOfEndedMoveIsIgnored(t *testing.T) {
 				t.Errorf("%s, locked by %s: %v", what, by, err)
 			}
 			if p, _ := w.placement(t, acme); p.Move != "" || len(p.Also) > 0 {
-				t.Errorf("%s, locked by %s: it is placed as %+v", what, by, p)
+				t.Errorf("%s, locked by %s: placement %+v", what, by, p)
 			}
 		}
 	}
@@ -210,20 +210,20 @@ func TestMoves_LockOfUnfinishedMoveHolds(t *testing.T) {
 	if _, err := c.placements.RemovePlacement(
 		platform(t), &controlv1.RemovePlacementRequest{TenantId: "acme", Kind: "projection"},
 	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("the placement is removed: %v", err)
+		t.Errorf("removal of the placement: %v", err)
 	}
 	if _, err := c.placements.AssignPlacement(
 		platform(t), &controlv1.AssignPlacementRequest{TenantId: "acme", Kind: "projection", Node: "p1"},
 	); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("the tenant is assigned: %v", err)
+		t.Errorf("assignment of the tenant: %v", err)
 	}
 	close(awake)
 	for _, id := range []string{first, second} {
 		if m := c.end(t, id); m.GetStep() != controlv1.MoveStep_MOVE_STEP_DONE {
-			t.Errorf("the move ends as %v", m)
+			t.Errorf("the move ended as %v", m)
 		}
 	}
 	if p, _ := w.placement(t, acme); p.Node != "p2" || p.Move != "" {
-		t.Errorf("the tenant is placed as %+v", p)
+		t.Errorf("placement of the tenant: %+v", p)
 	}
 }

@@ -34,12 +34,12 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 	}
 	if got := res.GetTenant(); got.GetQuota().GetRate() != 5 || got.GetStorageQuota().GetEvents() != 20 ||
 		got.GetStorageQuota().GetBytes() != 5000 {
-		t.Errorf("the tenant is %v", got)
+		t.Errorf("tenant %v", got)
 	}
 	if _, err := c.tenants.SetStorageQuota(
 		ctx, &controlv1.SetStorageQuotaRequest{TenantId: "absent"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("a tenant that does not exist: %v", err)
+		t.Errorf("unknown tenant: %v", err)
 	}
 
 	// Both quotas are compared and set: a concurrent change by another operator is not overwritten.
@@ -69,7 +69,7 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 		},
 	} {
 		if _, err := set(&stale); connect.CodeOf(err) != connect.CodeAborted {
-			t.Errorf("revision %d is set over revision %d: %v", stale, read, err)
+			t.Errorf("revision %d set over revision %d: %v", stale, read, err)
 		}
 		tenant, err := set(&read)
 		if err != nil || tenant.GetRevision() <= read {
@@ -107,9 +107,9 @@ func TestSetStorageQuota_IsReturnedWithQuotaAndUse(t *testing.T) {
 		}
 		if use := tenant.GetStorageUse(); use.GetEvents() != 3 || use.GetBytes() != 300 || use.GetAggregates() != 1 ||
 			use.GetKeys() != 2 || tenant.GetStorageQuota().GetEvents() != 20 {
-			t.Errorf("the tenant is %v", tenant)
+			t.Errorf("tenant %v", tenant)
 		}
 		return
 	}
-	t.Errorf("the tenant is not listed: %v", list)
+	t.Errorf("tenant missing in the list: %v", list)
 }

@@ -50,11 +50,11 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 		tenant, view, event string
 		sequence            int64
 	}{
-		"another tenant's event": {"globex", "wallets", "e1", sequence},
-		"another view":           {"acme", "nothing", "e1", sequence},
-		"another event":          {"acme", "wallets", "e2", sequence},
-		"a sequence beyond":      {"acme", "wallets", "e1", sequence + 1},
-		"no node announces it":   {"acme", "wallets", "e1", 0},
+		"event of another tenant":   {"globex", "wallets", "e1", sequence},
+		"other view":                {"acme", "nothing", "e1", sequence},
+		"other event":               {"acme", "wallets", "e2", sequence},
+		"sequence past the end":     {"acme", "wallets", "e1", sequence + 1},
+		"view announced by no node": {"acme", "wallets", "e1", 0},
 	} {
 		if _, err := skip(tc.tenant, tc.view, tc.event, tc.sequence); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("%s: %v", name, err)
@@ -88,7 +88,7 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 	})
 	if again, err := skip("acme", "wallets", "e1", sequence); err != nil ||
 		!again.GetSkip().GetTime().AsTime().Equal(first.GetSkip().GetTime().AsTime()) {
-		t.Errorf("a repeated decision: %v, %v", again, err)
+		t.Errorf("repeated decision: %v, %v", again, err)
 	}
 	fleet, err := c.fleet.GetFleet(platform(t), &controlv1.GetFleetRequest{})
 	if err != nil {
@@ -101,7 +101,7 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 				node.GetFailingViews()[0].GetReason() == "why"
 	}
 	if !shown {
-		t.Errorf("the fleet does not show the view: %v", fleet)
+		t.Errorf("view missing in the fleet: %v", fleet)
 	}
 	list := func() []*controlv1.Skip {
 		t.Helper()
@@ -128,7 +128,7 @@ func TestSkips_AreDecidedListedAndRevoked(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := revoke(); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("a second revocation: %v", err)
+		t.Errorf("second revocation: %v", err)
 	}
 	if got := list(); len(got) != 1 || !got[0].GetRevoked() || got[0].GetReason() != "it is fine" {
 		t.Errorf("%v", got)

@@ -115,10 +115,10 @@ func TestBatch_RowsDoNotDependOnBatchBounds(t *testing.T) {
 			held, read := rows(t, all, []int{1})
 			heldTogether, readTogether := rows(t, all, sizes)
 			if diff := cmp.Diff(held, heldTogether); diff != "" {
-				t.Errorf("rows, one step at a time and together: %s", diff)
+				t.Errorf("rows (-single steps +batch): %s", diff)
 			}
 			if diff := cmp.Diff(read, readTogether); diff != "" {
-				t.Errorf("read on the way, one step at a time and together: %s", diff)
+				t.Errorf("intermediate reads (-single steps +batch): %s", diff)
 			}
 		})
 	})

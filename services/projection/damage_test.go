@@ -26,7 +26,7 @@ func fileOf(t *testing.T, dir, tenant string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, tenant+".*.db"))
 	if err != nil || len(found) != 1 {
-		t.Fatalf("the tenant's files are %v, %v", found, err)
+		t.Fatalf("files of the tenant: %v, %v", found, err)
 	}
 	return found[0]
 }
@@ -56,10 +56,10 @@ var damages = map[string]func(t *testing.T, path string){
 			t.Fatal(err)
 		}
 	},
-	"a garbage header": func(t *testing.T, path string) { overwrite(t, path, 0, 100) },
-	"garbage pages":    func(t *testing.T, path string) { overwrite(t, path, 4096, 64<<10) },
-	"a text":           func(t *testing.T, path string) { overwrite(t, path, 0, 1<<20) },
-	"a directory": func(t *testing.T, path string) {
+	"garbage header": func(t *testing.T, path string) { overwrite(t, path, 0, 100) },
+	"garbage pages":  func(t *testing.T, path string) { overwrite(t, path, 4096, 64<<10) },
+	"text file":      func(t *testing.T, path string) { overwrite(t, path, 0, 1<<20) },
+	"directory": func(t *testing.T, path string) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ var damages = map[string]func(t *testing.T, path string){
 			t.Fatal(err)
 		}
 	},
-	"a broken link": func(t *testing.T, path string) {
+	"broken link": func(t *testing.T, path string) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
@@ -83,13 +83,13 @@ var damages = map[string]func(t *testing.T, path string){
 			t.Fatal(err)
 		}
 	},
-	"a garbage log": func(t *testing.T, path string) { overwrite(t, path+"-wal", 0, 8192) },
-	"a directory in the log's place": func(t *testing.T, path string) {
+	"garbage write-ahead log": func(t *testing.T, path string) { overwrite(t, path+"-wal", 0, 8192) },
+	"directory as the write-ahead log": func(t *testing.T, path string) {
 		if err := os.Mkdir(path+"-wal", 0o700); err != nil {
 			t.Fatal(err)
 		}
 	},
-	"a database of another program": func(t *testing.T, path string) {
+	"database of another program": func(t *testing.T, path string) {
 		other, err := sqlite.Open(t.Context(), t.TempDir(), natstest.Tenant(t, "acme"), []*model.View{notes(t)},
 			"another")
 		if err != nil {
@@ -144,7 +144,7 @@ func TestDamage_FileIsSetAsideAndRebuilt(t *testing.T) {
 			f = start(t, js, sqlite.In(dir), model.Wallet)
 			f.last, f.versions, f.sequence = last, versions, sequence
 			if n, err := count("globex"); err != nil || n != 1 {
-				t.Errorf("another tenant has %d rows, %v", n, err)
+				t.Errorf("another tenant: %d rows, %v", n, err)
 			}
 			within(t, "the views are rebuilt", func() bool { n, err := count("acme"); return err == nil && n == 405 })
 			f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
@@ -154,7 +154,7 @@ func TestDamage_FileIsSetAsideAndRebuilt(t *testing.T) {
 			}
 			aside, err := filepath.Glob(filepath.Join(dir, "acme.*.damaged-*"))
 			if err != nil || len(aside) == 0 {
-				t.Errorf("nothing was set aside: %v", err)
+				t.Errorf("no damaged file was renamed: %v", err)
 			}
 			if n := damagedCount(t, f.service); n != 1 {
 				t.Errorf("%v files are counted as damaged", n)
@@ -226,7 +226,7 @@ func TestDamage_FileInUseIsReplaced(t *testing.T) {
 		times[strings.TrimSuffix(strings.TrimSuffix(name, "-wal"), "-shm")] = true
 	}
 	if err != nil || len(times) != 2 {
-		t.Errorf("%d files are set aside, want the newest two: %v, %v", len(times), aside, err)
+		t.Errorf("%d damaged files retained, want the newest two: %v, %v", len(times), aside, err)
 	}
 }
 
@@ -263,7 +263,7 @@ func TestDamage_TruncatedLogIsUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 		if why := again.Replaced(); (why != nil) != (cut <= 32 && len(log) > 0 && emptyFile(t, s.Path())) {
-			t.Errorf("cut at %d of %d: %v", cut, len(log), why)
+			t.Errorf("truncated at %d of %d: %v", cut, len(log), why)
 		}
 		if err := again.Close(); err != nil {
 			t.Error(err)

@@ -141,10 +141,10 @@ func TestDatabase_OutageMakesReadsUnavailable(t *testing.T) {
 		if err := f.service.Ready(
 			t.Context(), contextkit.TenantID{},
 		); !strings.Contains(err.Error(), "PostgreSQL has not responded since 2") {
-			t.Errorf("%s: the reason is %q", fault.name, err)
+			t.Errorf("%s: reason %q", fault.name, err)
 		}
 		if err := <-underWay; connect.CodeOf(err) != connect.CodeUnavailable {
-			t.Errorf("%s: a read that was under way: %v, want UNAVAILABLE", fault.name, err)
+			t.Errorf("%s: read in flight: %v, want UNAVAILABLE", fault.name, err)
 		}
 		for name, read := range reads {
 			err := read()
@@ -172,7 +172,7 @@ func TestDatabase_OutageMakesReadsUnavailable(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, "the node is ready", func() bool { return f.service.Ready(t.Context(), contextkit.TenantID{}) == nil })
-		until(t, "the views have all events", func() bool {
+		until(t, "the views have applied all events", func() bool {
 			ids, err := f.query(t, nil)
 			return err == nil && len(ids) == 6+n
 		})

@@ -117,7 +117,7 @@ func TestViews_FailingViewDoesNotAffectOthers(t *testing.T) {
 		check := func(t *testing.T, f *fixture) {
 			t.Helper()
 			if n, err := f.rows(t, "plain"); err != nil || n != 2+len(failures) {
-				t.Fatalf("a healthy view has %d rows, %v", n, err)
+				t.Fatalf("healthy view: %d rows, %v", n, err)
 			}
 			for _, failure := range failures {
 				_, err := f.rows(t, failure.view)
@@ -252,7 +252,7 @@ func TestViews_SkippedEventLetsViewContinue(t *testing.T) {
 		shows(t, f, 4.5)
 		if res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "plain"}); err != nil ||
 			res.GetIncomplete() {
-			t.Errorf("another view: %v, %v", res, err)
+			t.Errorf("other view: %v, %v", res, err)
 		}
 		f.stop()
 		again := start(t, js, open, source(orders))
@@ -326,7 +326,7 @@ func TestViews_WatchersOfFailedViewEnd(t *testing.T) {
 func TestViews_NodesSharingDatabaseAgree(t *testing.T) {
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		if strings.Contains(t.Name(), "sqlite") {
-			t.Skip("a file has one process")
+			t.Skip("a file belongs to one process")
 		}
 		js, open := natstest.Start(t), newStore(t)
 		first, second := start(t, js, open, source(orders)), start(t, js, open, source(orders))

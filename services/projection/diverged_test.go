@@ -100,12 +100,12 @@ func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 		running  bool // the node runs in the meantime
 		accepted string
 	}{
-		"shorter, before the start":       {regrown: 0, accepted: filled},
-		"another event, before the start": {regrown: 1, accepted: "other=0 " + filled},
-		"longer, before the start":        {regrown: 3, accepted: "other=0 " + filled},
-		"shorter, while it runs":          {regrown: 0, running: true, accepted: filled},
-		"another event, while it runs":    {regrown: 1, running: true, accepted: "other=0 " + filled},
-		"longer, while it runs":           {regrown: 3, running: true, accepted: "other=0 " + filled},
+		"shorter, before the start":            {regrown: 0, accepted: filled},
+		"different event, before the start":    {regrown: 1, accepted: "other=0 " + filled},
+		"longer, before the start":             {regrown: 3, accepted: "other=0 " + filled},
+		"shorter, while the node runs":         {regrown: 0, running: true, accepted: filled},
+		"different event, while the node runs": {regrown: 1, running: true, accepted: "other=0 " + filled},
+		"longer, while the node runs":          {regrown: 3, running: true, accepted: "other=0 " + filled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -154,7 +154,7 @@ func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 					f = start(t, natstest.Connect(t, d.server), open, model.Wallet)
 				}
 				f.integrity(t)
-				within(t, "the damage is known", func() bool {
+				within(t, "the damage is reported", func() bool {
 					damage := f.service.Integrity().Damage()
 					return damage != nil && damage.End != nil
 				})
@@ -177,7 +177,7 @@ func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 				defer again.close()
 				again.until(t, test.accepted)
 				if again.resets != 1 {
-					t.Errorf("a watcher that resumes with a position of the lost journal is reset %d times, want once",
+					t.Errorf("watcher resuming with a position of the lost journal: %d resets, want 1",
 						again.resets)
 				}
 			})
@@ -234,7 +234,7 @@ func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *t
 		}, model.Wallet,
 	)
 	f.integrity(t)
-	within(t, "the damage is known", func() bool { return f.service.Integrity().Damage() != nil })
+	within(t, "the damage is reported", func() bool { return f.service.Integrity().Damage() != nil })
 	loss, err := journal.AcceptLoss(contextkit.PlatformContext(t.Context()), f.js, "operator",
 		"the volume was restored")
 	if err != nil {
@@ -242,19 +242,19 @@ func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *t
 	}
 	f.positions = f.positions.Of(loss.Epoch)
 	f.append(t, "acme", "new", "opened", `{"owner":"eve"}`)
-	within(t, "the loss is accepted here", func() bool { return f.service.Integrity().Appendable() == nil })
+	within(t, "the node observes the accepted loss", func() bool { return f.service.Integrity().Appendable() == nil })
 
 	shown, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
 	if got := balancesOf(shown); err != nil || got != "lost=0 "+filled {
-		t.Fatalf("until the views are rebuilt the rows are %s, %v; want the rows of the lost journal", got, err)
+		t.Fatalf("rows before the rebuild: %s, %v; want those of the lost journal", got, err)
 	}
 	for name, position := range map[string]string{
-		"a new command":    f.position(t, "acme"),
+		"new command":      f.position(t, "acme"),
 		"the accepted end": f.positions.Format(natstest.Tenant(t, "acme"), loss.Last),
 	} {
 		res, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: position})
 		if connect.CodeOf(err) != connect.CodeUnavailable {
-			t.Errorf("a query with the position of %s: %s, %v; want UNAVAILABLE until the views are rebuilt", name,
+			t.Errorf("query with the position of %s: %s, %v; want UNAVAILABLE until the views are rebuilt", name,
 				balancesOf(res), err)
 		}
 	}
@@ -267,12 +267,12 @@ func journalLostPositionsAreInvalidAfterRebuild(t *testing.T, newStore func(t *t
 	if _, err := f.client.Query(
 		as(t, "acme"), &projectionv1.QueryRequest{View: "wallets", MinPosition: shown.GetPosition()},
 	); connect.CodeOf(err) != connect.CodeInvalidArgument {
-		t.Errorf("a position of the rows of the lost journal: %v, want INVALID_ARGUMENT", err)
+		t.Errorf("position in the lost journal: %v, want INVALID_ARGUMENT", err)
 	}
 	again := f.watch(t, &projectionv1.WatchRequest{After: watcher.position})
 	defer again.close()
 	again.until(t, "new=0 "+filled)
 	if again.resets != 1 {
-		t.Errorf("a watcher that has known the rows of the lost journal is reset %d times, want once", again.resets)
+		t.Errorf("watcher with rows of the lost journal: %d resets, want 1", again.resets)
 	}
 }

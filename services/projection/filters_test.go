@@ -53,7 +53,7 @@ var noteRows = map[string]model.Object{
 		},
 	},
 	"c": {"title": "100%_*\\", "n": int64(1) << 60, "d": 1e300, "j": []any{"red", int64(1)}},
-	"d": {"title": "", "j": "a text"},
+	"d": {"title": "", "j": "text file"},
 	"e": {},
 	"f": {"title": "Yo\x00y", "n": int64(31), "j": int64(7)},
 }
@@ -169,7 +169,7 @@ func TestFilter_IsAIP160(t *testing.T) {
 		{"j.tags:(red OR green)", "ab"}, {"j.tags = red", ""},
 		{"j.deep:a", ""}, {`j.deep."post-code" = "0150"`, "a"}, {"j.deep.post-code:*", "a"}, {`j.deep."a.b" = 1`, "a"},
 		{"j.items.sku:y", "a"}, {"j.items.sku:z", ""}, {"j.items.count:2", "a"}, {"j.items.sku:*", "a"},
-		{"j.tags.0 = red", ""}, {`j = "a text"`, "d"}, {"j:text", "d"}, {"j = 7", "f"}, {"j > 6", "f"},
+		{"j.tags.0 = red", ""}, {`j = "text file"`, "d"}, {"j:text", "d"}, {"j = 7", "f"}, {"j > 6", "f"},
 		{`j.zero = "a\x00b"`, "b"}, {`j.zero:"\x00"`, "b"}, {`j.zero = "a\x00*"`, "b"}, {`j."\"x" = 1`, ""},
 		{`j."\x00":*`, ""},
 	}
@@ -177,7 +177,7 @@ func TestFilter_IsAIP160(t *testing.T) {
 		s, view := noteStore(t, newStore(t))
 		for _, tc := range cases {
 			if got, err := selected(t, s, view, tc.filter); err != nil || got != tc.want {
-				t.Errorf("filter %.100q selects %q, %v; want %q", tc.filter, got, err, tc.want)
+				t.Errorf("filter %.100q: got %q, %v; want %q", tc.filter, got, err, tc.want)
 			}
 		}
 	})
@@ -275,7 +275,7 @@ func TestFilter_StoresAgreeAndNotIsComplement(t *testing.T) {
 				rest = strings.Replace(rest, string(key), "", 1)
 			}
 			if others != rest {
-				r.Fatalf("%s: %q selects %q, and its negation %q", name, filter, got, others)
+				r.Fatalf("%s: %q selects %q, its negation %q", name, filter, got, others)
 			}
 			answers[got] = name
 		}

@@ -23,19 +23,19 @@ func TestFollower_EndWakesWaitingCalls(t *testing.T) {
 			synctest.Wait()
 		}
 		if err := <-answers; err != nil {
-			t.Errorf("a position that is reached: %v", err)
+			t.Errorf("reached position: %v", err)
 		}
 		if len(answers) > 0 {
-			t.Fatalf("one that is not: %v", <-answers)
+			t.Fatalf("position not reached: %v", <-answers)
 		}
 		if err := f.end(); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-answers; !errors.Is(err, errMoved) {
-			t.Errorf("one that is not, when the views have moved: %v", err)
+			t.Errorf("position not reached, views moved: %v", err)
 		}
 		if _, err := f.query(t.Context(), nil, 0, query.Plan{}, nil); !errors.Is(err, errMoved) {
-			t.Errorf("rows of views that have moved: %v", err)
+			t.Errorf("rows of moved views: %v", err)
 		}
 	})
 }

@@ -59,7 +59,7 @@ func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) 
 		res, err := f.client.Query(as(t, "globex"),
 			&projectionv1.QueryRequest{View: "wallets", MinPosition: f.position(t, "globex")})
 		if err != nil || len(res.GetRows()) != 1 {
-			t.Errorf("globex has %v, %v", res.GetRows(), err)
+			t.Errorf("rows of globex: %v, %v", res.GetRows(), err)
 		}
 	}
 	publish("")
@@ -67,7 +67,7 @@ func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) 
 	if count := testutil.CollectAndCount(
 		f.service.Integrity(), "headgate_journal_unreadable_total",
 	); count != len(journal.Faults()) {
-		t.Errorf("%d messages are counted as non-events", count)
+		t.Errorf("%d messages counted as non-events", count)
 	}
 
 	// A watcher that resumes receives the rows, and nothing else.
@@ -79,7 +79,7 @@ func viewsSkipNonEvents(t *testing.T, newStore func(t *testing.T) store.Opener) 
 	defer func() { _ = stream.Close() }()
 	message, err := stream.Receive()
 	if err != nil || message.GetReset_() || len(message.GetChanges()) != len(want)-1 {
-		t.Errorf("the watcher receives %d changes, reset %v, %v", len(message.GetChanges()), message.GetReset_(), err)
+		t.Errorf("watcher: %d changes, reset %v, %v", len(message.GetChanges()), message.GetReset_(), err)
 	}
 
 	// A node that starts on them shows the views, and another one rebuilds them.

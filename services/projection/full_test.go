@@ -47,7 +47,7 @@ func TestSQLite_ResumesAfterFullDisk(t *testing.T) {
 			err = apply()
 		}
 		if !errors.Is(err, store.ErrFull) {
-			t.Errorf("%v: want an error that says that the disk is full", err)
+			t.Errorf("got %v, want an error that reports the full disk", err)
 		}
 		if at, err := s.State(t.Context()); err != nil || at.Sequence != sequence {
 			t.Errorf("state %+v, %v, want sequence %d", at, err, sequence)
@@ -57,7 +57,7 @@ func TestSQLite_ResumesAfterFullDisk(t *testing.T) {
 			err = other.Close()
 		}
 		if !errors.Is(err, store.ErrFull) {
-			t.Errorf("%v: want a start that says that the disk is full", err)
+			t.Errorf("got %v, want a start error that reports the full disk", err)
 		}
 		free()
 		if err := apply(); err != nil {
@@ -67,7 +67,7 @@ func TestSQLite_ResumesAfterFullDisk(t *testing.T) {
 	found, err := os.ReadDir(dir)
 	for _, file := range found {
 		if strings.Contains(file.Name(), "damaged") {
-			t.Errorf("%s was set aside as damaged", file.Name())
+			t.Errorf("%s was renamed as damaged", file.Name())
 		}
 	}
 	if err != nil {

@@ -82,18 +82,18 @@ func newModelIsBuiltBeforeItIsShown(t *testing.T, newStore func(t *testing.T) st
 			return false
 		}
 		if len(res.GetRows()) != 5 {
-			t.Fatalf("half a view is shown: %v", res)
+			t.Fatalf("an incomplete view is shown: %v", res)
 		}
 		balance := res.GetRows()[1].AsMap()["balance"]
 		if balance != 101.0 && balance != 202.0 {
-			t.Fatalf("a view between the old and the new is shown: %v", res)
+			t.Fatalf("an intermediate view is shown: %v", res)
 		}
 		return balance == 202.0
 	})
 	if _, err := w.receive(); connect.CodeOf(err) != connect.CodeUnavailable {
-		t.Errorf("a watcher of the old views receives %v, want a request to resume", err)
+		t.Errorf("watcher of the old views: got %v, want a request to resume", err)
 	}
-	within(t, "one generation is left", func() bool {
+	within(t, "one generation remains", func() bool {
 		views, err := f.client.ListViews(as(t, "acme"), &projectionv1.ListViewsRequest{})
 		return err == nil && len(views.GetGenerations()) == 1 &&
 			views.GetGenerations()[0].GetModel() == f.models.Current().Revision
@@ -127,12 +127,12 @@ func generationsFollowSetOfTenants(t *testing.T, newStore func(t *testing.T) sto
 	f.tenants.Replace([]contextkit.TenantID{acme, initech})
 	within(t, "initech is served", func() bool { return get("initech", "w") == nil })
 	if err := get("globex", "secret"); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("a tenant that was removed: %v", err)
+		t.Errorf("removed tenant: %v", err)
 	}
 	if err := f.service.Ready(t.Context(), globex); err == nil {
-		t.Error("the node is ready for a tenant that was removed")
+		t.Error("the node is ready for a removed tenant")
 	}
-	within(t, "acme is served all the time", func() bool { return get("acme", "w0") == nil })
+	within(t, "acme is served throughout", func() bool { return get("acme", "w0") == nil })
 	f.tenants.Replace([]contextkit.TenantID{acme, globex, initech})
 	within(t, "globex is served again", func() bool { return get("globex", "secret") == nil })
 }
@@ -167,13 +167,13 @@ func TestWatch_ClientThatDoesNotReadBlocksNothing(t *testing.T) {
 		})
 	}
 	// Both are notified, each once it reads.
-	for name, w := range map[string]*watcher{"a client that reads": other, "a client that does not": silent} {
+	for name, w := range map[string]*watcher{"reading client": other, "client that does not read": silent} {
 		var err error
 		for err == nil {
 			_, err = w.receive()
 		}
 		if connect.CodeOf(err) != connect.CodeUnavailable {
-			t.Errorf("%s receives %v, want a request to resume", name, err)
+			t.Errorf("%s: got %v, want a request to resume", name, err)
 		}
 	}
 }

@@ -29,7 +29,7 @@ func TestHub_SlowWatcherIsEndedWithoutBlocking(t *testing.T) {
 		}
 	}
 	if _, _, err := slow.take(); !errors.Is(err, errSlow) {
-		t.Errorf("a watcher with %d rows behind it: %v", maxBacklog+1, err)
+		t.Errorf("watcher %d rows behind: %v", maxBacklog+1, err)
 	}
 }
 
@@ -46,12 +46,12 @@ func TestHub_PendingRowIsQueuedOnce(t *testing.T) {
 	}
 	h.publish(touchedRows{}, 5*maxBacklog, noView)
 	if keys, upTo, err := w.take(); err != nil || keys["k"] != 5*maxBacklog-1 || upTo != 5*maxBacklog {
-		t.Errorf("%d rows wait, up to %d, %v", len(keys), upTo, err)
+		t.Errorf("%d rows queued, up to %d, %v", len(keys), upTo, err)
 	}
 	leave()
 	h.publish(touched, 1, noView)
 	if keys, _, _ := w.take(); len(keys) != 0 {
-		t.Error("a watcher that has left is notified")
+		t.Error("a canceled watcher is notified")
 	}
 }
 
@@ -63,7 +63,7 @@ func TestHub_BoundsWatchers(t *testing.T) {
 		}
 	}
 	if _, _, err := h.join("v"); !errors.Is(err, errTooManyWatchers) {
-		t.Errorf("one more: %v", err)
+		t.Errorf("watcher over the limit: %v", err)
 	}
 }
 

@@ -93,7 +93,7 @@ func TestWatch_ThousandWatchersResume(t *testing.T) {
 			message, err := stream.Receive()
 			if err != nil || message.GetReset_() || len(message.GetChanges()) != 1 ||
 				message.GetChanges()[0].GetKey() != "w0" {
-				t.Errorf("a watcher that resumes receives %v, %v; want the row that has changed", message, err)
+				t.Errorf("resumed watcher: got %v, %v; want the changed row", message, err)
 			}
 		})
 	}

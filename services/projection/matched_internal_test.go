@@ -15,9 +15,9 @@ func TestMatchedKeys_AreBoundedPerFilterTenantAndNode(t *testing.T) {
 	if total.keys.Load() != maxMatched || total.node.keys.Load() != maxMatched || !m.has("0") || m.has("another") {
 		t.Fatalf("%d keys of the tenant, %d of the node", total.keys.Load(), total.node.keys.Load())
 	}
-	m.add("one more")
+	m.add("one key over the limit")
 	if total.keys.Load() != 0 || total.node.keys.Load() != 0 || total.node.exceeded.Load() != 1 || !m.has("another") {
-		t.Errorf("beyond the bound %d keys are stored, and another one is excluded", total.keys.Load())
+		t.Errorf("over the limit: %d keys stored, and another key is excluded", total.keys.Load())
 	}
 	for name, bound := range map[string]struct{ tenant, node int64 }{
 		"tenant": {maxAllMatched, maxAllMatched}, "node": {0, maxNodeMatched},
@@ -28,7 +28,7 @@ func TestMatchedKeys_AreBoundedPerFilterTenantAndNode(t *testing.T) {
 		other := newMatchedKeys(total)
 		other.add("k")
 		if total.keys.Load() != bound.tenant || total.node.keys.Load() != bound.node || !other.has("another") {
-			t.Errorf("beyond the bound of the %s %d keys are stored", name, total.keys.Load())
+			t.Errorf("over the limit of the %s: %d keys stored", name, total.keys.Load())
 		}
 	}
 }

@@ -47,7 +47,7 @@ func watchFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing
 	w, gone := watch("")
 	w.until(t, "w1=101 w2=201 w4=101")
 	if keys := gathered(t, f.service)["headgate_projection_filter_keys{}"]; keys != 3 {
-		t.Errorf("metrics show %v keys, want those of 3 rows", keys)
+		t.Errorf("metrics report %v keys, want those of 3 rows", keys)
 	}
 	move("w0", "deposited", 5) // 6: it never matches
 	f.append(t, "acme", "poor", "opened", `{"owner":"new"}`)
@@ -58,7 +58,7 @@ func watchFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing
 	move("w4", "deposited", 1)
 	w.until(t, "w1=101 w2=201 w4=102")
 	if len(gone) != 1 || !gone["w3"] {
-		t.Errorf("the keys %v were sent as removed, want only w3", gone)
+		t.Errorf("removed keys %v, want only w3", gone)
 	}
 	w.close()
 
@@ -70,7 +70,7 @@ func watchFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing
 	back.rows = w.rows
 	back.until(t, "w2=201 w4=102")
 	if back.resets != 0 || len(gone) != 1 || !gone["w1"] {
-		t.Errorf("%d resets, and the keys %v were sent as removed, want only w1", back.resets, gone)
+		t.Errorf("%d resets, removed keys %v; want only w1", back.resets, gone)
 	}
 	move("w0", "deposited", 1)
 	move("w2", "deposited", 1)
@@ -88,13 +88,13 @@ func watchFilterHidesRowsThatNeverMatched(t *testing.T, newStore func(t *testing
 	move("w4", "withdrawn", 100)
 	unchanged.until(t, "w2=202")
 	if unchanged.resets != 1 {
-		t.Errorf("%d resets by a row that no longer matches", unchanged.resets)
+		t.Errorf("%d resets after a row stopped matching", unchanged.resets)
 	}
 	move("w0", "deposited", 1)
 	move("w2", "deposited", 1)
 	unchanged.until(t, "w2=203")
 	if unchanged.resets != 1 {
-		t.Errorf("%d resets once the client's rows are known", unchanged.resets)
+		t.Errorf("%d resets with the client's rows known", unchanged.resets)
 	}
 	unchanged.close()
 }

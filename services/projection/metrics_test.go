@@ -42,14 +42,14 @@ func TestMetrics_FailingProjectionFallsBehind(t *testing.T) {
 	var broken atomic.Bool
 	f := start(t, natstest.Start(t), breakingFor(sqlite.In(t.TempDir()), "acme", &broken), model.Wallet)
 	f.append(t, "acme", "w", "opened", `{"owner":"Ada"}`)
-	until(t, "it is applied", func() bool {
+	until(t, "the event is applied", func() bool {
 		now := gathered(t, f.service)
 		return now["headgate_projection_tenants{state=current}"] == 2 &&
 			now["headgate_projection_checkpoint{generation=shown,tenant=acme}"] == float64(f.sequence["acme"])
 	})
 	broken.Store(true)
 	f.append(t, "acme", "w", "deposited", `{"amount":1}`)
-	until(t, "it fails", func() bool {
+	until(t, "the view fails", func() bool {
 		now := gathered(t, f.service)
 		return now["headgate_projection_tenants{state=failing}"] == 1 &&
 			now["headgate_projection_failing{generation=shown,tenant=acme}"] == 1
@@ -71,6 +71,6 @@ func TestMetrics_FailingProjectionFallsBehind(t *testing.T) {
 		t.Errorf("%v", now)
 	}
 	if now["headgate_views_database_available{}"] != 1 {
-		t.Error("views in files have a database that does not answer")
+		t.Error("a file-based view reports an unresponsive database")
 	}
 }

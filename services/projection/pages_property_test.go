@@ -98,7 +98,7 @@ func pagesOf(
 ) (keys []string) {
 	for count := 0; ; count++ {
 		if count > rows {
-			t.Fatalf("%d pages of %d rows do not end", count, rows)
+			t.Fatalf("paging over %d pages of %d rows does not end", count, rows)
 		}
 		plan, err := query.Compile(view, request, s.Dialect())
 		if err != nil {

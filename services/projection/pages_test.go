@@ -61,7 +61,7 @@ func (f *fixture) pagesOf(t testing.TB, q *projectionv1.Query) (ids []string, pa
 		}
 		q.PageToken = res.GetNextPageToken()
 		if len(q.PageToken) > 4096 {
-			t.Errorf("a page token of %d bytes", len(q.PageToken))
+			t.Errorf("page token of %d bytes", len(q.PageToken))
 		}
 		if q.PageToken == "" {
 			return ids, pages
@@ -83,7 +83,7 @@ func queryPagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store.Op
 			got, pages := f.pagesOf(t, q)
 			slices.Sort(got)
 			if !slices.Equal(got, want) {
-				t.Errorf("%d pages have the rows %v, want each once: %v", pages, got, want)
+				t.Errorf("rows of %d pages: %v, want each once: %v", pages, got, want)
 			}
 			if pages < 5 {
 				t.Errorf("%d pages for 5 MB of rows", pages)
@@ -104,7 +104,7 @@ func TestQuery_PagesOverLongTextsAreOrdered(t *testing.T) {
 		whole, _ := f.pagesOf(t, &projectionv1.Query{OrderBy: "owner desc", Fields: []string{"wallet_id"}})
 		got, _ := f.pagesOf(t, &projectionv1.Query{OrderBy: "owner desc"})
 		if !slices.Equal(got, whole) {
-			t.Errorf("rows come as %v in pages, want %v", got, whole)
+			t.Errorf("rows of all pages: got %v, want %v", got, whole)
 		}
 	})
 }
@@ -141,7 +141,7 @@ func watchMessagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store
 			&projectionv1.GetRequest{View: "wallets", Key: "a", MinPosition: f.position(t, "acme")})
 		return err == nil
 	})
-	for name, req := range map[string]*projectionv1.WatchRequest{"all rows": {}, "what was missed": {After: before}} {
+	for name, req := range map[string]*projectionv1.WatchRequest{"all rows": {}, "missed rows": {After: before}} {
 		w := f.watch(t, req)
 		seen := map[string]bool{"a": req.GetAfter() != ""}
 		for position := ""; position == ""; {
@@ -150,7 +150,7 @@ func watchMessagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store
 				t.Fatalf("%s: %v", name, err)
 			}
 			if size := proto.Size(message); size > pageBytes && len(message.GetChanges()) > 1 {
-				t.Errorf("%s: a message has %d changes in %d bytes", name, len(message.GetChanges()), size)
+				t.Errorf("%s: message with %d changes in %d bytes", name, len(message.GetChanges()), size)
 			}
 			for _, change := range message.GetChanges() {
 				if seen[change.GetKey()] || change.GetRow() == nil {
@@ -182,7 +182,7 @@ func TestQuery_UnreadResponsesAreChargedToTheirTenant(t *testing.T) {
 		)
 		return err
 	}
-	within(t, "the views are whole", func() bool {
+	within(t, "the views are complete", func() bool {
 		_, err := f.client.Get(as(t, "acme"), &projectionv1.GetRequest{
 			View:        "wallets",
 			Key:         "w12",
@@ -201,7 +201,7 @@ func TestQuery_UnreadResponsesAreChargedToTheirTenant(t *testing.T) {
 			t.Fatal(err)
 		}
 		call, end := context.WithCancel(as(t, "globex"))
-		within(t, "another tenant's call succeeds",
+		within(t, "call of another tenant succeeds",
 			func() bool { return query(call) == nil }) // once its previous one is released
 		end()
 	}
@@ -209,7 +209,8 @@ func TestQuery_UnreadResponsesAreChargedToTheirTenant(t *testing.T) {
 		t.Errorf("%d of 20 calls are rejected, want all but 2 of about 900 kB", refused)
 	}
 	read()
-	within(t, "the tenant's calls are answered once it has read", func() bool { return query(as(t, "acme")) == nil })
+	within(t, "the tenant's calls succeed after the response was read",
+		func() bool { return query(as(t, "acme")) == nil })
 }
 
 // The reported progress of a view is a position and a percentage, since sequences of the journal would reveal to a
@@ -219,8 +220,8 @@ func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 		gate  *token.Gate
 		known bool
 	}{
-		"all nodes read version 2":                 {nil, false},
-		"a node of an earlier version needs these": {&token.Gate{}, true},
+		"all nodes read version 2":                {nil, false},
+		"required by nodes of an earlier version": {&token.Gate{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := startWith(t, natstest.Start(t), sqliteIn(t), longOwners(t), projection.Config{Tokens: tc.gate})
@@ -228,7 +229,7 @@ func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 				f.append(t, "globex", fmt.Sprint("secret", i), "opened", `{"owner":"grace"}`)
 			}
 			f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
-			within(t, "the view is whole", func() bool {
+			within(t, "the view is complete", func() bool {
 				_, err := f.client.Get(as(t, "acme"),
 					&projectionv1.GetRequest{View: "wallets", Key: "w", MinPosition: f.position(t, "acme")})
 				return err == nil
@@ -240,7 +241,7 @@ func TestListViews_ProgressRevealsNoSequence(t *testing.T) {
 			g := res.GetGenerations()[0]
 			if known := g.GetApplied() != 0; known != tc.known || g.GetPercent() != 100 ||
 				g.GetAppliedPosition() == "" {
-				t.Errorf("it reports %v", g)
+				t.Errorf("reported: %v", g)
 			}
 		})
 	}

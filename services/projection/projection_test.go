@@ -264,10 +264,10 @@ func TestGet_ReturnsRequestedFields(t *testing.T) {
 			t.Errorf("%v, %v", row, err)
 		}
 		if row, err := get(); err != nil || len(row) != 6 {
-			t.Errorf("%v, %v: want all columns", row, err)
+			t.Errorf("got %v, %v; want all columns", row, err)
 		}
 		if _, err := get("secret"); connect.CodeOf(err) != connect.CodeInvalidArgument {
-			t.Errorf("an unknown column: %v", err)
+			t.Errorf("unknown column: %v", err)
 		}
 	})
 }
@@ -300,7 +300,7 @@ func queryPagesHaveNoGapOrOverlap(t *testing.T, newStore func(t *testing.T) stor
 			}
 			for _, row := range res.GetRows() {
 				if len(row.GetFields()) != 1 {
-					t.Fatalf("more than the requested field: %v", row)
+					t.Fatalf("fields beyond the requested one: %v", row)
 				}
 				paged = append(paged, row.GetFields()["wallet_id"].GetStringValue())
 			}
@@ -341,7 +341,7 @@ func queryInvalidRequestIsRejected(t *testing.T, newStore func(t *testing.T) sto
 		text   string
 	}{
 		{
-			"filter that does not parse", "acme",
+			"malformed filter", "acme",
 			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: "balance >"}},
 			connect.CodeInvalidArgument, "the filter cannot be used: at character 10",
 		},
@@ -361,7 +361,7 @@ func queryInvalidRequestIsRejected(t *testing.T, newStore func(t *testing.T) sto
 			connect.CodeInvalidArgument, "the filter cannot be used",
 		},
 		{
-			"a word alone", "acme",
+			"bare word", "acme",
 			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{Filter: `owner`}},
 			connect.CodeInvalidArgument, "the filter cannot be used",
 		},
@@ -386,22 +386,22 @@ func queryInvalidRequestIsRejected(t *testing.T, newStore func(t *testing.T) sto
 			connect.CodeInvalidArgument, "page_size",
 		},
 		{
-			"token of another order", "acme",
+			"page token of another order", "acme",
 			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{OrderBy: "owner", PageToken: token}},
 			connect.CodeInvalidArgument, "of another query",
 		},
 		{
-			"token of another view", "acme",
+			"page token of another view", "acme",
 			&projectionv1.QueryRequest{View: "movements", Query: &projectionv1.Query{PageToken: token}},
 			connect.CodeInvalidArgument, "of another query",
 		},
 		{
-			"token of another tenant", "globex",
+			"page token of another tenant", "globex",
 			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: token}},
 			connect.CodeInvalidArgument, "of another query",
 		},
 		{
-			"forged token", "acme",
+			"forged page token", "acme",
 			&projectionv1.QueryRequest{View: "wallets", Query: &projectionv1.Query{PageToken: "WyJ3MCJd"}},
 			connect.CodeInvalidArgument, "the page token cannot be used",
 		},
@@ -450,7 +450,7 @@ func queryWaitsForMinPositionWithinDeadline(t *testing.T, newStore func(t *testi
 	}()
 	f.append(t, "acme", "w", "deposited", `{"amount":7,"reference":""}`)
 	if err := natstest.Await(t, answered, "the query is answered"); err != nil || row["balance"] != 7.0 {
-		t.Fatalf("row = %v, %v; want the deposit in it", row, err)
+		t.Fatalf("row = %v, %v; want the deposit included", row, err)
 	}
 }
 
@@ -477,7 +477,7 @@ func viewsResumeFromCheckpointAndAreRebuiltForNewModel(t *testing.T, newStore fu
 		t.Fatalf("%v (-before +after):\n%s", err, diff)
 	}
 	if rich, err := again.query(t, &projectionv1.Query{Filter: "balance > 1000"}); err != nil || len(rich) != 1 {
-		t.Fatalf("%v, %v: want the deposit counted once", rich, err)
+		t.Fatalf("got %v, %v; want the deposit counted once", rich, err)
 	}
 	again.stop()
 
@@ -492,14 +492,14 @@ func viewsResumeFromCheckpointAndAreRebuiltForNewModel(t *testing.T, newStore fu
 	changed.whole(t)
 	counted, err := changed.query(t, &projectionv1.Query{Filter: "movements > 100"})
 	if err != nil || len(counted) != 5 {
-		t.Fatalf("%v, %v: want all views rebuilt by the new rule", counted, err)
+		t.Fatalf("got %v, %v; want all views rebuilt by the new rule", counted, err)
 	}
 	changed.stop()
 	back := start(t, js, dir, model.Wallet)
 	back.sequence = f.sequence
 	back.whole(t)
 	if counted, err := back.query(t, &projectionv1.Query{Filter: "movements > 100"}); err != nil || len(counted) != 0 {
-		t.Fatalf("%v, %v: want the old rule's rows again", counted, err)
+		t.Fatalf("got %v, %v; want the old rule's rows again", counted, err)
 	}
 }
 
@@ -533,7 +533,7 @@ func viewsAreShownWhenComplete(t *testing.T, newStore func(t *testing.T) store.O
 	second.sequence = first.sequence
 	_, err := second.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
 	if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built") {
-		t.Errorf("incomplete views are shown: %v", err)
+		t.Errorf("incomplete views are served: %v", err)
 	}
 	if err := second.service.Ready(t.Context(), natstest.Tenant(t, "acme")); err == nil {
 		t.Error("the node is ready for a tenant whose views are incomplete")
@@ -648,9 +648,9 @@ func TestReadiness_RecoversWithoutNewEvent(t *testing.T) {
 		}
 		return res.GetGenerations()[0].GetFailing()
 	}
-	within(t, "it fails to follow", failing)
+	within(t, "the node fails to follow the journal", failing)
 	natstest.Server(t, &options)
-	within(t, "it is healthy again", func() bool {
+	within(t, "the node is healthy again", func() bool {
 		return !failing() && service.Ready(t.Context(), natstest.Tenant(t, "acme")) == nil
 	})
 	cancel()
@@ -686,15 +686,15 @@ func queryNeverReturnsRowsOfAnotherTenant(t *testing.T, newStore func(t *testing
 			PageToken: rapid.OneOf(rapid.Just(""), hostile).Draw(rt, "token"),
 		}})
 		if strings.Contains(fmt.Sprint(res), "globex-only") || strings.Contains(fmt.Sprint(res), "secret") {
-			rt.Fatalf("acme sees %v", res)
+			rt.Fatalf("tenants visible to acme: %v", res)
 		}
 		if code := connect.CodeOf(err); err != nil && code != connect.CodeInvalidArgument &&
 			code != connect.CodeNotFound {
-			rt.Fatalf("err = %v: hostile input is the caller's mistake, nothing else", err)
+			rt.Fatalf("err = %v, want INVALID_ARGUMENT for hostile input", err)
 		}
 		row, err := f.client.Get(ctx, &projectionv1.GetRequest{View: "wallets", Key: hostile.Draw(rt, "key")})
 		if err == nil && strings.Contains(fmt.Sprint(row), "globex-only") {
-			rt.Fatalf("acme sees %v", row)
+			rt.Fatalf("tenants visible to acme: %v", row)
 		}
 	})
 }

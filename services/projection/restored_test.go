@@ -173,7 +173,7 @@ func (f *fixture) wants(t *testing.T, want string) {
 			t.Fatal(err)
 		}
 		if err == nil && got != want {
-			t.Fatalf("the rows are %s, want %s", got, want)
+			t.Fatalf("rows %s, want %s", got, want)
 		}
 		return err == nil
 	})
@@ -199,28 +199,28 @@ func TestRestore_ViewsCatchUpAgain(t *testing.T) {
 		defer watcher.close()
 		watcher.until(t, all)
 
-		t.Run("a query finds it", func(t *testing.T) {
+		t.Run("detected by a query", func(t *testing.T) {
 			restore()
 			_, err := f.balances(t)
 			if connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err).GetReason() != "VIEWS_BUILDING" ||
 				!strings.Contains(err.Error(), "earlier state") {
-				t.Errorf("the first read is %v, want UNAVAILABLE", err)
+				t.Errorf("first read: %v, want UNAVAILABLE", err)
 			}
 			f.wants(t, all)
 			if n := gathered(t, f.service)["headgate_projection_restored_total{}"]; n != 1 {
-				t.Errorf("%v restores are counted, want 1", n)
+				t.Errorf("%v restores counted, want 1", n)
 			}
 			if _, err := watcher.receive(); connect.CodeOf(err) != connect.CodeUnavailable {
-				t.Errorf("a watcher receives %v, want to be ended", err)
+				t.Errorf("watcher: got %v, want its end", err)
 			}
 			again := f.watch(t, &projectionv1.WatchRequest{After: watcher.position})
 			defer again.close()
 			again.until(t, all)
 			if again.resets != 1 {
-				t.Errorf("a watcher that resumes with a lost position is reset %d times, want once", again.resets)
+				t.Errorf("watcher resuming with a lost position: %d resets, want 1", again.resets)
 			}
 		})
-		t.Run("an event finds it", func(t *testing.T) {
+		t.Run("detected by an event", func(t *testing.T) {
 			before := gathered(t, f.service)["headgate_projection_restored_total{}"]
 			restore()
 			f.append(t, "acme", "w1", "deposited", `{"amount":1000,"reference":""}`)
@@ -229,7 +229,7 @@ func TestRestore_ViewsCatchUpAgain(t *testing.T) {
 			})
 			f.wants(t, strings.Replace(all, "w1=101", "w1=1101", 1))
 		})
-		t.Run("two nodes find it", func(t *testing.T) {
+		t.Run("detected by two nodes", func(t *testing.T) {
 			if strings.Contains(t.Name(), "sqlite") {
 				t.Skip("nodes do not share a file")
 			}
@@ -274,13 +274,13 @@ func TestRestore_DetachedViewsCatchUpAgain(t *testing.T) {
 					}
 				}
 				if err == nil || other == nil && m != n {
-					t.Fatalf("a view that fails is read: %v; %d rows of another, want %d: %v", err, m, n, other)
+					t.Fatalf("failed view: %v; other view: %d rows, want %d: %v", err, m, n, other)
 				}
 				return other == nil && reasonOf(err).GetReason() == "VIEW_FAILED"
 			})
 		}
 		f.append(t, "acme", "w0", "placed", placed(""))
-		within(t, "the view is there", func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 1 })
+		within(t, "the view exists", func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 1 })
 		well := save(t)
 		f.append(t, "acme", "w1", "placed", placed("address={}"))
 		f.append(t, "acme", "w2", "placed", placed(""))
@@ -296,7 +296,7 @@ func TestRestore_DetachedViewsCatchUpAgain(t *testing.T) {
 		within(t, "the view continues without the event",
 			func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 4 })
 		well()
-		within(t, "it does after another restore",
+		within(t, "the view continues after another restore",
 			func() bool { n, err := f.rows(t, "cities"); return err == nil && n == 4 })
 	})
 }

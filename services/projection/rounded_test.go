@@ -76,7 +76,7 @@ func rejectsIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) sto
 	}
 	_, err := f.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "sums"})
 	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("a page: %v: want an error", err)
+		t.Errorf("page: got %v, want an error", err)
 	}
 	// Filters compare the stored integers.
 	res, err := f.client.Query(
@@ -87,11 +87,11 @@ func rejectsIntegersThatJSONRounds(t *testing.T, newStore func(t *testing.T) sto
 		},
 	)
 	if err != nil || len(res.GetRows()) != 1 {
-		t.Errorf("%v, %v: want the row whose sum is 2^53+1", res.GetRows(), err)
+		t.Errorf("got %v, %v; want the row with the sum 2^53+1", res.GetRows(), err)
 	}
 	w := f.watch(t, &projectionv1.WatchRequest{View: "sums", Filter: `id = "positive"`})
 	for err = nil; err == nil; {
 		_, err = w.receive()
 	}
-	refused("a watch", err, "n")
+	refused("watch", err, "n")
 }

@@ -68,7 +68,7 @@ func TestSharedRows_ReadsEachChangeOnce(t *testing.T) {
 				found := rowsOf(changes)
 				if err != nil || found["gone"] != nil ||
 					uint64(found["a"].GetFields()["of"].GetNumberValue()) != sequence {
-					t.Errorf("%v, %v, want what is of %d", found, err, sequence)
+					t.Errorf("%v, %v; want the changes of %d", found, err, sequence)
 				}
 			})
 		}
@@ -116,7 +116,7 @@ func TestSharedRows_ArePerPlanAndBounded(t *testing.T) {
 		}
 	}
 	if all.plan("v", "", nil) != plans[0] {
-		t.Error("the same plan is another")
+		t.Error("equal plans are not shared")
 	}
 	for n := range 2 * sharedPlans {
 		all.plan(fmt.Sprint(n), "", nil)

@@ -40,12 +40,12 @@ func startLaterEventsDoNotHideCompleteViews(t *testing.T, newStore func(t *testi
 		complete bool // the views contain what the journal contained at the start
 		tenants  []string
 	}{
-		"one event":                   {true, []string{"acme"}},
-		"several events":              {true, []string{"acme", "globex", "acme", "acme"}},
-		"other tenants' events":       {true, []string{"globex", "globex"}},
-		"one event, views not built":  {false, []string{"acme"}},
-		"no event, views not built":   {false, nil},
-		"other events, and not built": {false, []string{"globex"}},
+		"one event":                     {true, []string{"acme"}},
+		"several events":                {true, []string{"acme", "globex", "acme", "acme"}},
+		"other tenants' events":         {true, []string{"globex", "globex"}},
+		"one event, views not built":    {false, []string{"acme"}},
+		"no event, views not built":     {false, nil},
+		"other events, views not built": {false, []string{"globex"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			js, open := natstest.Start(t), newStore(t)
@@ -76,10 +76,10 @@ func startLaterEventsDoNotHideCompleteViews(t *testing.T, newStore func(t *testi
 			res, err := second.client.Query(as(t, "acme"), &projectionv1.QueryRequest{View: "wallets"})
 			switch {
 			case test.complete && (err != nil || len(res.GetRows()) != 5):
-				t.Errorf("%v, %v: want the rows that the node had", res.GetRows(), err)
+				t.Errorf("got %v, %v; want the node's earlier rows", res.GetRows(), err)
 			case !test.complete &&
 				(connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "are being built")):
-				t.Errorf("views that are not built are shown: %v", err)
+				t.Errorf("unbuilt views are served: %v", err)
 			}
 			close(apply)
 			if _, err := second.query(t, nil); test.complete && err != nil {

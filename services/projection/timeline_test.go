@@ -44,7 +44,7 @@ func TestTimeline_RebuildAddsNoSpans(t *testing.T) {
 	has := func(rows int, total int32) {
 		t.Helper()
 		var ids []string
-		err := errors.New("not read yet")
+		err := errors.New("not yet read")
 		// Spans are recorded once the rows are stored.
 		for deadline := time.After(10 * time.Second); err != nil || len(ids) != rows || spans.Load() != total; {
 			select {

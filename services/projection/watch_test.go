@@ -59,7 +59,7 @@ func (w *watcher) until(t *testing.T, want string) {
 		}
 		message, err := w.receive()
 		if err != nil {
-			t.Fatalf("the client knows %v, want %s: %v", parts, want, err)
+			t.Fatalf("rows of the client: %v, want %s: %v", parts, want, err)
 		}
 		if message.GetReset_() {
 			clear(w.rows)
@@ -106,7 +106,7 @@ func watchSendsCurrentRowsAndChanges(t *testing.T, newStore func(t *testing.T) s
 	back.rows, back.resets = rich.rows, 0
 	back.until(t, "w0=501 w4=101 w9=1000")
 	if back.resets > 0 {
-		t.Error("a client that resumes receives everything again")
+		t.Error("a resumed client receives all rows again")
 	}
 	// If nothing was missed, only the position is sent.
 	again := f.watch(t, &projectionv1.WatchRequest{After: back.position})
@@ -123,18 +123,18 @@ func TestWatch_InvalidRequestIsRejected(t *testing.T) {
 		req  *projectionv1.WatchRequest
 		code connect.Code
 	}{
-		"no such view": {&projectionv1.WatchRequest{View: "purses"}, connect.CodeNotFound},
-		"a bad filter": {
+		"unknown view": {&projectionv1.WatchRequest{View: "purses"}, connect.CodeNotFound},
+		"malformed filter": {
 			&projectionv1.WatchRequest{View: "wallets", Filter: "balance >"}, connect.CodeInvalidArgument,
 		},
-		"a made-up position": {&projectionv1.WatchRequest{View: "wallets", After: "x"}, connect.CodeInvalidArgument},
-		"another's position": {
+		"forged position": {&projectionv1.WatchRequest{View: "wallets", After: "x"}, connect.CodeInvalidArgument},
+		"position of another tenant": {
 			&projectionv1.WatchRequest{View: "wallets", After: f.position(t, "globex")}, connect.CodeInvalidArgument,
 		},
-		"no such column": {
+		"unknown column": {
 			&projectionv1.WatchRequest{View: "wallets", Fields: []string{"secret"}}, connect.CodeInvalidArgument,
 		},
-		"another's tenant id": {
+		"foreign tenant id": {
 			&projectionv1.WatchRequest{View: "wallets", TenantId: "globex"}, connect.CodePermissionDenied,
 		},
 	} {
@@ -166,7 +166,7 @@ func TestWatch_AllWatchersReceiveEveryChange(t *testing.T) {
 		})
 	}
 	for range watchers {
-		natstest.Await(t, begun, "every watcher has begun")
+		natstest.Await(t, begun, "all watches have started")
 	}
 	for range 20 {
 		f.append(t, "acme", "w0", "deposited", `{"amount":1,"reference":""}`)
@@ -228,7 +228,7 @@ func watchResetsWhenDefinitionChanged(t *testing.T, newStore func(t *testing.T) 
 	back.until(t, "w0=1 w1=101 w2=201 w3=1 w4=101")
 	back.close()
 	if err := next(); back.resets != 0 || err != nil {
-		t.Errorf("after another change: %d resets, the next page: %v", back.resets, err)
+		t.Errorf("after an unrelated change: %d resets, next page: %v", back.resets, err)
 	}
 
 	apply(strings.Replace(old, "balance: row.balance + event.amount", "balance: row.balance + event.amount * 2", 1))
@@ -237,7 +237,7 @@ func watchResetsWhenDefinitionChanged(t *testing.T, newStore func(t *testing.T) 
 	back.until(t, "w0=2 w1=202 w2=402 w3=2 w4=202")
 	back.close()
 	if err := next(); back.resets != 1 || connect.CodeOf(err) != connect.CodeInvalidArgument {
-		t.Errorf("after a change of the view: %d resets, the next page: %v", back.resets, err)
+		t.Errorf("after a change of the view: %d resets, next page: %v", back.resets, err)
 	}
 	// A position without a fingerprint is valid.
 	bare := f.watch(t, &projectionv1.WatchRequest{After: f.position(t, "acme")})

@@ -21,11 +21,11 @@ func TestBounds_AttemptsEndInTime(t *testing.T) {
 		stop  error // 10 s after the beginning; nil: it is not stopped
 		want  time.Duration
 	}{
-		"of an earlier event": {newAttempt, nil, 2 * time.Minute},
-		"undisturbed":         {graceful(finish), nil, 2 * time.Minute},
-		"worker stops":        {graceful(finish), errLeaving, 30 * time.Second},
-		"node stops":          {graceful(finish), context.Canceled, 30 * time.Second},
-		"tenant is lost":      {graceful(finish), errLost, 10 * time.Second},
+		"earlier event":   {newAttempt, nil, 2 * time.Minute},
+		"undisturbed":     {graceful(finish), nil, 2 * time.Minute},
+		"worker stops":    {graceful(finish), errLeaving, 30 * time.Second},
+		"node stops":      {graceful(finish), context.Canceled, 30 * time.Second},
+		"tenant released": {graceful(finish), errLost, 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestBounds_AttemptsEndInTime(t *testing.T) {
 				defer end()
 				<-ctx.Done()
 				if took := time.Since(began); took != c.want {
-					t.Errorf("the attempt ends after %v, want %v", took, c.want)
+					t.Errorf("attempt ended after %v, want %v", took, c.want)
 				}
 			})
 		})

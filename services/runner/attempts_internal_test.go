@@ -18,15 +18,15 @@ func TestAttempts_CountOnlyTheirStep(t *testing.T) {
 	for _, e := range []*stepError{held, failed, held, other, other} {
 		u.add("w", e)
 	}
-	u.add("another workflow", failed)
+	u.add("other workflow", failed)
 	if n := u.of("w", failed); n != 1 {
 		t.Errorf("%d attempts, want 1", n)
 	}
 	if next := held.after(nil, u.of("w", held), time.Now()); next.Failed != 1 || next.Stuck {
-		t.Errorf("a held call after a failed one: %+v", next)
+		t.Errorf("held call after a failed call: %+v", next)
 	}
 	if next := held.after(nil, 0, time.Now()); next.Failed != 0 || next.Error != "open" {
-		t.Errorf("a held call: %+v", next)
+		t.Errorf("held call: %+v", next)
 	}
 	if next := held.after(&attempts{
 		Step:   "a",
@@ -34,19 +34,19 @@ func TestAttempts_CountOnlyTheirStep(t *testing.T) {
 		Error:  "500",
 		First:  time.Now(),
 	}, 0, time.Now()); next.Failed != 2 || next.Error != "500" {
-		t.Errorf("a held call hides why the last attempt failed: %+v", next)
+		t.Errorf("held call hides the failure of the last attempt: %+v", next)
 	}
 	if next := failed.after(nil, 1, time.Now()); next.Failed != 2 || next.Stuck {
-		t.Errorf("the second attempt: %+v", next)
+		t.Errorf("second attempt: %+v", next)
 	}
 	if next := failed.after(nil, 2, time.Now()); next.Failed != 3 || !next.Stuck {
-		t.Errorf("the third attempt: %+v", next)
+		t.Errorf("third attempt: %+v", next)
 	}
 	u.stored("w", failed)
 	if n, m := u.of("w", failed), u.of("w", other); n != 0 || m != 2 {
-		t.Errorf("%d and %d attempts after one is stored, want 0 and 2", n, m)
+		t.Errorf("%d and %d attempts after one was stored, want 0 and 2", n, m)
 	}
 	if n := (*unstored)(nil).of("w", failed); n != 0 {
-		t.Errorf("%d attempts of none", n)
+		t.Errorf("%d attempts of no instance", n)
 	}
 }

@@ -50,14 +50,14 @@ func TestBackup_CompensatedTransferDoesNotGoForward(t *testing.T) {
 			undone = true
 			close(release)
 			if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED {
-				t.Errorf("before the restore it is %v", got.GetState())
+				t.Errorf("before the restore: %v", got.GetState())
 			}
 		}
 	}}); err != nil {
 		t.Fatal(err)
 	}
 	if !undone {
-		t.Fatal("the backup has read no records")
+		t.Fatal("the backup read no records")
 	}
 	f.stop()
 
@@ -99,9 +99,9 @@ func TestBackup_CompensatedTransferDoesNotGoForward(t *testing.T) {
 	got := again.ended(t, "acme", "t")
 	if got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED ||
 		!strings.Contains(steps(got), "credit refused") {
-		t.Errorf("after the restore it is %v: %s", got.GetState(), steps(got))
+		t.Errorf("after the restore: %v: %s", got.GetState(), steps(got))
 	}
 	if a, nowhere := again.balance(t, "acme", "a"), again.balance(t, "acme", "nowhere"); a != 1000 || nowhere != 0 {
-		t.Errorf("a has %v and nowhere %v, want 1000 and 0", a, nowhere)
+		t.Errorf("balance of a is %v and of nowhere %v, want 1000 and 0", a, nowhere)
 	}
 }

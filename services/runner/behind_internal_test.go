@@ -32,27 +32,27 @@ func TestAwaits_NewerModelDecided(t *testing.T) {
 		fromFile bool // the runner's model is
 		want     bool
 	}{
-		"an event of an earlier version":                    {journal.ModelRef{}, 0, false, false},
-		"the same model":                                    {applied("own", 5), 0, false, false},
-		"the same model, applied later":                     {applied("own", 9), 0, false, false},
-		"an older model":                                    {applied("x", 4), 0, false, false},
-		"a newer model":                                     {applied("x", 6), 0, false, true},
-		"a newer model, long ago":                           {applied("x", 6), time.Hour, false, true},
-		"a newer model than any that was applied":           {applied("x", 7), 0, false, false},
-		"a newer file, decided in the future":               {file("x", 6), -time.Hour, false, false},
-		"a model of unknown order":                          {file("x", 0), 0, false, false},
-		"a newer file just now":                             {file("x", 6), 0, false, true},
-		"a newer file that no node uses":                    {file("x", 6), time.Hour, false, false},
-		"a newer file that a node uses":                     {file("announced", 6), time.Hour, false, true},
-		"an older file that a node uses":                    {file("announced", 4), time.Hour, false, false},
-		"an applied model where the runner has a file":      {applied("x", 6), time.Hour, true, false},
-		"an applied model that a node is about to use":      {applied("pending", 6), time.Hour, true, true},
-		"an applied model, just now, the runner has a file": {applied("x", 6), 0, true, true},
+		"event of an earlier version":                    {journal.ModelRef{}, 0, false, false},
+		"same model":                                     {applied("own", 5), 0, false, false},
+		"same model, applied later":                      {applied("own", 9), 0, false, false},
+		"older model":                                    {applied("x", 4), 0, false, false},
+		"newer model":                                    {applied("x", 6), 0, false, true},
+		"newer model, applied long ago":                  {applied("x", 6), time.Hour, false, true},
+		"newer model than every applied one":             {applied("x", 7), 0, false, false},
+		"newer file, event in the future":                {file("x", 6), -time.Hour, false, false},
+		"model of unknown order":                         {file("x", 0), 0, false, false},
+		"newer file, recent event":                       {file("x", 6), 0, false, true},
+		"newer file, used by no node":                    {file("x", 6), time.Hour, false, false},
+		"newer file, used by a node":                     {file("announced", 6), time.Hour, false, true},
+		"older file, used by a node":                     {file("announced", 4), time.Hour, false, false},
+		"applied model, runner has a file":               {applied("x", 6), time.Hour, true, false},
+		"applied model, pending on a node":               {applied("pending", 6), time.Hour, true, true},
+		"applied model, recent event, runner has a file": {applied("x", 6), 0, true, true},
 	} {
 		m := &model.Model{Revision: "own", Order: 5, FromFile: tc.fromFile}
 		event := &journal.Event{Type: "e", Time: time.Now().Add(-tc.age), Model: tc.by}
 		if err := s.awaits(contextkit.PlatformContext(t.Context()), m, event); errors.Is(err, errBehind) != tc.want {
-			t.Errorf("%s: %v, want it to be handed back: %v", name, err, tc.want)
+			t.Errorf("%s: handed back: got %v, want %v", name, err, tc.want)
 		}
 	}
 }

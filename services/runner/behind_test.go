@@ -72,10 +72,10 @@ func TestTrigger_DecidedByNewerModelWaitsForIt(t *testing.T) {
 		}
 	}
 	if balance := f.balance(t, "acme", "a"); balance != 800 {
-		t.Errorf("the balance is %v", balance)
+		t.Errorf("balance %v", balance)
 	}
 	letters, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
 	if err != nil || len(letters.GetLetters()) > 0 {
-		t.Errorf("%v, %v: want no dead letter", letters, err)
+		t.Errorf("dead letters %v, %v; want none", letters, err)
 	}
 }

@@ -17,7 +17,7 @@ func TestRetryDelay_DoublesWithJitterUpToTenMinutes(t *testing.T) {
 			delay := retryDelay(failures)
 			seen[delay] = true
 			if delay <= want/2 || delay > want {
-				t.Errorf("after %d failures: %v, want above %v and at most %v", failures, delay, want/2, want)
+				t.Errorf("after %d failures: delay %v, want above %v and at most %v", failures, delay, want/2, want)
 			}
 		}
 		if len(seen) < 50 {

@@ -27,7 +27,7 @@ func TestSteps_EachCommandHasATimeout(t *testing.T) {
 			left[req.GetCommand()] = time.Until(deadline)
 		}
 		if strings.HasSuffix(req.GetIdempotencyKey(), ":credit") {
-			return connect.NewError(connect.CodeFailedPrecondition, "refused, so that the debit is undone")
+			return connect.NewError(connect.CodeFailedPrecondition, "rejected credit, undone debit")
 		}
 		return nil
 	})
@@ -36,11 +36,11 @@ func TestSteps_EachCommandHasATimeout(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if len(left) < 3 {
-		t.Errorf("commands %v, want the debit, the credit and what undoes the debit", left)
+		t.Errorf("commands %v, want the debit, the credit and the debit's undo", left)
 	}
 	for command, bound := range left {
 		if bound <= 0 || bound > 5*time.Second {
-			t.Errorf("%s may take %v, want at most 5 s", command, bound)
+			t.Errorf("timeout of %s is %v, want at most 5 s", command, bound)
 		}
 	}
 }

@@ -75,10 +75,10 @@ func TestCursors_TenantsAddNoConsumersOrGoroutines(t *testing.T) {
 	var perTenant int64
 	var further int
 	defer func() {
-		t.Logf("%d bytes of heap per tenant, %d goroutines more for %d tenants", perTenant, further, count)
+		t.Logf("%d bytes of heap per tenant, %d additional goroutines for %d tenants", perTenant, further, count)
 	}()
 	// Temporary resources of the start are released soon, here and in NATS, which runs in this process.
-	wait(t, "an idle tenant takes more than 32 kB, or a goroutine", func() bool {
+	wait(t, "an idle tenant uses more than 32 kB, or a goroutine", func() bool {
 		heapNow, goroutinesNow := usage()
 		perTenant, further = (int64(heapNow)-int64(heap))/count, goroutinesNow-goroutines
 		return perTenant <= 32<<10 && further <= 100
@@ -176,12 +176,12 @@ func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 			}
 		}
 		if got := f.balance(t, tenant, "b"); got != float64(want) {
-			t.Errorf("%s has moved %v, want %d", tenant, got, want)
+			t.Errorf("%s: %v moved, want %d", tenant, got, want)
 		}
 	}
 	runs.Range(func(key, count any) bool {
 		if n := count.(*atomic.Int32).Load(); n != 1 {
-			t.Errorf("%v was begun %d times", key, n)
+			t.Errorf("%v started %d times", key, n)
 		}
 		return true
 	})
@@ -197,7 +197,7 @@ func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 	for _, tenant := range f.served {
 		kept, err := kv.Read(t.Context(), f.js, streams.BucketRunner, "paused."+tenant)
 		if err != nil || string(kept.Value) != "paused" {
-			t.Errorf("to an earlier version %s is %q, %v", tenant, kept.Value, err)
+			t.Errorf("%s for an earlier version: %q, %v", tenant, kept.Value, err)
 		}
 		if err := f.node.Ready(t.Context(), natstest.Tenant(t, tenant)); err != nil {
 			t.Error(err)
@@ -209,7 +209,7 @@ func TestCursors_StartAtPositionOfDurableConsumer(t *testing.T) {
 	f.transfer(t, "acme", "last", "b", 1)
 	f.ended(t, "acme", "last")
 	if got := f.balance(t, "acme", "b"); got != 6 {
-		t.Errorf("after a restart acme has moved %v, want 6", got)
+		t.Errorf("after a restart: %v moved by acme, want 6", got)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 	f.transfer(t, "acme", "before", "b", 1)
 	f.ended(t, "acme", "before")
 	if f.node.ByCursors() {
-		t.Fatal("an earlier version is announced, and triggers are read by cursors")
+		t.Fatal("triggers are read by cursors although an earlier version is announced")
 	}
 	if _, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"}); err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 	}
 	// The earlier version's consumer may have delivered the event before the pause.
 	if acme := res.GetStatus().GetTenants()[0]; !acme.GetPaused() || acme.GetPending()+acme.GetAckPending() != 1 {
-		t.Fatalf("%v: want the tenant paused still, with one event waiting", acme)
+		t.Fatalf("got %v, want the tenant still paused, with one event waiting", acme)
 	}
 	if _, err := f.admin.ResumeTenant(as(t, "acme"), &adminv1.ResumeTenantRequest{TenantId: "acme"}); err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 	f.ended(t, "acme", "between")
 	f.ended(t, "acme", "after")
 	if got := f.balance(t, "acme", "b"); got != 3 {
-		t.Errorf("acme has moved %v, want 3", got)
+		t.Errorf("%v moved by acme, want 3", got)
 	}
 	// A decision that was made with cursors survives a restart.
 	if _, err := f.admin.PauseTenant(as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "acme"}); err != nil {
@@ -275,7 +275,7 @@ func TestCursors_WaitForEveryAnnouncedRunner(t *testing.T) {
 	f.stop()
 	f.run(t)
 	if f.node.Ready(t.Context(), natstest.Tenant(t, "acme")) == nil {
-		t.Error("a paused tenant is not, after a restart")
+		t.Error("the tenant is not paused after a restart")
 	}
 }
 
@@ -363,7 +363,7 @@ func TestFleet_TenantsAreSharedAndFailOver(t *testing.T) {
 		}
 		for _, tenant := range served {
 			if got := fl.balance(t, tenant, "b"); got != float64(money) {
-				t.Errorf("%s: %s has moved %v, want %d", what, tenant, got, money)
+				t.Errorf("%s: %s moved %v, want %d", what, tenant, got, money)
 			}
 		}
 	}
@@ -376,12 +376,12 @@ func TestFleet_TenantsAreSharedAndFailOver(t *testing.T) {
 	}
 	move("drained")
 	if counts, sum := fl.owned(); counts[2] != 0 || sum != len(served) {
-		t.Errorf("after a drain the runners own %v", counts)
+		t.Errorf("after a drain: tenants by runner %v", counts)
 	}
 	if _, err := fl.runners[2].admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "the drained one has its share again", shared)
+	wait(t, "the drained runner has its share again", shared)
 	move("resumed")
 	fl.runners[1].stop()
 	move("left")
@@ -421,7 +421,7 @@ func TestFleet_DueWorkSurvivesRunnerDeath(t *testing.T) {
 			t.Errorf("%s: %s", tenant, steps(got))
 		}
 	}
-	wait(t, "nothing is left to do", func() bool {
+	wait(t, "all work is done", func() bool {
 		stream, err := fl.js.Stream(t.Context(), streams.Work)
 		return err == nil && stream.CachedInfo().State.Msgs == 0
 	})
@@ -457,6 +457,6 @@ func TestCursors_StuckTenantDelaysNoOther(t *testing.T) {
 		f.ended(t, "acme", fmt.Sprintf("t%d", n))
 	}
 	if got := f.balance(t, "acme", "a"); got != 1000-many {
-		t.Errorf("acme has %v, want %d", got, 1000-many)
+		t.Errorf("balance of acme is %v, want %d", got, 1000-many)
 	}
 }

@@ -57,18 +57,18 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 		t.Error(err)
 	}
 	if _, ids := list("globex", "", "", 0); ids != "" {
-		t.Errorf("globex has acme's letters: %s", ids)
+		t.Errorf("letters of acme in globex: %s", ids)
 	}
 	page, ids := list("acme", "could not be compensated", "", 2)
 	if ids != "t0 t1" || page.GetNextPageToken() == "" || page.GetLetters()[0].GetEventType() != "requested" ||
 		page.GetLetters()[0].GetData().AsMap()["to"] != "missing" {
-		t.Errorf("the first page is %s: %v", ids, page.GetLetters())
+		t.Errorf("first page %s: %v", ids, page.GetLetters())
 	}
 	if last, ids := list("acme", "could not be compensated", page.GetNextPageToken(), 2); ids != "t2" ||
 		last.GetNextPageToken() != "" {
-		t.Errorf("the second page is %s", ids)
+		t.Errorf("second page %s", ids)
 	}
-	if _, ids := list("acme", "of another cause", "", 0); ids != "" {
+	if _, ids := list("acme", "other cause", "", 0); ids != "" {
 		t.Errorf("letters of another cause: %s", ids)
 	}
 
@@ -84,23 +84,23 @@ headgate_tenant_dead_letters{tenant="acme"} 3
 	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 ||
 		res.GetFailedId() != page.GetLetters()[0].GetId() ||
 		!strings.Contains(res.GetFailure(), "could not be compensated") {
-		t.Errorf("with the cause still there: %v", res)
+		t.Errorf("replay with the cause present: %v", res)
 	}
 	f.gate.set(nil)
 	if res := replay(
 		&adminv1.ReplayDeadLettersRequest{Ids: []int64{page.GetLetters()[1].GetId()}},
 	); res.GetReplayed() != 1 || res.GetFailedId() != 0 {
-		t.Errorf("one by its number: %v", res)
+		t.Errorf("replay by sequence: %v", res)
 	}
 	if res := replay(&adminv1.ReplayDeadLettersRequest{Cause: "could not be compensated"}); res.GetReplayed() != 2 ||
 		res.GetFailedId() != 0 {
-		t.Errorf("the rest by their cause: %v", res)
+		t.Errorf("replay by cause: %v", res)
 	}
 	if res := replay(&adminv1.ReplayDeadLettersRequest{}); res.GetReplayed() != 0 || res.GetFailedId() != 0 {
-		t.Errorf("with nothing left: %v", res)
+		t.Errorf("replay of no letter: %v", res)
 	}
 	if _, ids := list("acme", "", "", 0); ids != "" {
-		t.Errorf("letters stay: %s", ids)
+		t.Errorf("remaining letters: %s", ids)
 	}
 	for n := range 3 {
 		got, err := f.admin.GetWorkflow(as(t, "acme"),
@@ -150,11 +150,11 @@ func TestListWorkflows_ReturnsPages(t *testing.T) {
 		"":               {Workflow: "another"},
 	} {
 		if got := strings.Join(all(req), "|"); got != want {
-			t.Errorf("%v: %s, want %s", req, got, want)
+			t.Errorf("%v: got %s, want %s", req, got, want)
 		}
 	}
 	_, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: "not-a-token"})
 	if connect.CodeOf(err) != connect.CodeInvalidArgument {
-		t.Errorf("a forged page token: %v", err)
+		t.Errorf("forged page token: %v", err)
 	}
 }

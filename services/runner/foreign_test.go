@@ -46,7 +46,7 @@ func TestForeignMessages_NonEventsTriggerNothing(t *testing.T) {
 		if res, err := f.admin.GetWorkflow(
 			as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id},
 		); connect.CodeOf(err) != connect.CodeNotFound {
-			t.Errorf("%s has begun: %v, %v", id, res, err)
+			t.Errorf("%s started: %v, %v", id, res, err)
 		}
 	}
 	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 1000-1-float64(10*len(begun)) || a+b != 1000 {
@@ -87,7 +87,7 @@ func TestForeignMessages_LettersOfSharedIDsAreDistinct(t *testing.T) {
 		want++
 		err = deadletter.Read(t.Context(), f.js, acme, 1, func(letter deadletter.Letter) (bool, error) {
 			if letter.Event.AggregateID == strange.Name && (letter.Event.ID != event.ID || letter.Unreadable != nil) {
-				t.Errorf("%s: the letter's event is %s, %v; want %s", strange.Name, letter.Event.ID, letter.Unreadable,
+				t.Errorf("%s: event of the letter is %s, %v; want %s", strange.Name, letter.Event.ID, letter.Unreadable,
 					event.ID)
 			}
 			return true, nil

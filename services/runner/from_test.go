@@ -39,10 +39,10 @@ func (f *fixture) change(t *testing.T, change func(text string) string) {
 func TestWorkflow_StartsFromNowOrFromBeginning(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]string{
-		"the first of the model": "",
-		"beside another": "\n  other:\n    on: wallet.opened\n    steps:\n      - {name: a, submit: " +
+		"first model": "",
+		"beside another model": "\n  other:\n    on: wallet.opened\n    steps:\n      - {name: a, submit: " +
 			"{aggregate: transfer, id: \"'none'\", command: complete}}\n",
-		"of the same event": strings.Replace(bonus("same", "now"), "deposit", "close", 1),
+		"same event": strings.Replace(bonus("same", "now"), "deposit", "close", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -76,20 +76,20 @@ func TestWorkflow_StartsFromNowOrFromBeginning(t *testing.T) {
 				return text + bonus("now", "now") + bonus("all", "beginning")
 			})
 			f.transfer(t, "acme", "new", "b", 1)
-			wait(t, "the workflows are not run as they say",
+			wait(t, "the workflows do not run from their start",
 				func() bool { return f.balance(t, "acme", "b") == 5 }) // 1 from now, 4 from the beginning
 			f.stop()
 			f.run(t)
 			f.transfer(t, "acme", "newer", "b", 1)
-			wait(t, "the workflows are not run after a restart", func() bool { return f.balance(t, "acme", "b") == 7 })
+			wait(t, "the workflows do not run after a restart", func() bool { return f.balance(t, "acme", "b") == 7 })
 			list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{Workflow: "now"})
 			if err != nil || len(list.GetInstances()) != 2 {
-				t.Errorf("from now on are %d instances, %v; want 2", len(list.GetInstances()), err)
+				t.Errorf("from now on: %d instances, %v; want 2", len(list.GetInstances()), err)
 			}
 			if list, err = f.admin.ListWorkflows(
 				as(t, "acme"), &adminv1.ListWorkflowsRequest{Workflow: "all"},
 			); err != nil || len(list.GetInstances()) != 5 {
-				t.Errorf("from the beginning are %d instances, %v; want 5", len(list.GetInstances()), err)
+				t.Errorf("from the beginning: %d instances, %v; want 5", len(list.GetInstances()), err)
 			}
 		})
 	}
@@ -145,7 +145,7 @@ func TestBackfill_ContinuesWithNextOwner(t *testing.T) {
 	halfway := make(chan struct{})
 	f.gate.set(func(ctx context.Context, _ *aggregatev1.SubmitRequest) error {
 		if rc, _ := contextkit.FromContext(ctx); rc.Depth != 1 {
-			t.Errorf("a command is sent at depth %d, want 1", rc.Depth)
+			t.Errorf("depth of the command is %d, want 1", rc.Depth)
 		}
 		if sent.Add(1) == events/2 {
 			close(halfway)

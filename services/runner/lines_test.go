@@ -51,20 +51,20 @@ func TestRetries_LogCorrelationAndHeldCallsBelowWarning(t *testing.T) {
 				t.Fatal(err)
 			}
 		case <-t.Context().Done():
-			t.Fatalf("of the instances %v no due attempt was logged, or none was held back (%t)", attempts, held)
+			t.Fatalf("no due attempt was logged for the instances %v, or none was held back (%t)", attempts, held)
 		}
 		if line.Message != "a step failed, retrying" {
 			continue
 		}
 		if line.CorrelationID == "" {
-			t.Fatalf("a line without its correlation id: %+v", line)
+			t.Fatalf("log line without its correlation id: %+v", line)
 		}
 		if strings.Contains(line.Error, "circuit breaker of the receiver") {
 			if held = true; line.Level != "debug" {
-				t.Fatalf("a call that is held back is logged at %s", line.Level)
+				t.Fatalf("level of a held call's line: %s", line.Level)
 			}
 		} else if line.Level != "warn" {
-			t.Fatalf("a failed attempt is logged at %s", line.Level)
+			t.Fatalf("level of a failed attempt's line: %s", line.Level)
 		}
 		attempts[line.Instance]++
 		again = again || attempts[line.Instance] > 1

@@ -107,16 +107,16 @@ func again(t *testing.T, f *fixture) {
 		f.ended(t, "acme", fmt.Sprintf("new%d", n))
 	}
 	if got := f.balance(t, "acme", "b"); got != before+count {
-		t.Errorf("b has %v after %v, want %d more", got, before, count)
+		t.Errorf("balance of b is %v after %v, want %d more", got, before, count)
 	}
 	counts.mu.Lock()
 	defer counts.mu.Unlock()
 	if len(counts.counts) != count {
-		t.Errorf("%d transfers were begun, want %d", len(counts.counts), count)
+		t.Errorf("%d transfers started, want %d", len(counts.counts), count)
 	}
 	for key, n := range counts.counts {
 		if n != 1 {
-			t.Errorf("%s was begun %d times", key, n)
+			t.Errorf("%s started %d times", key, n)
 		}
 	}
 }
@@ -146,7 +146,7 @@ func TestCursors_AreCutToAcceptedJournalEnd(t *testing.T) {
 			}
 			kept, err := kv.Read(t.Context(), js, streams.BucketCursors, "acme")
 			if err != nil || len(kept.Value) == 0 {
-				t.Fatalf("the cursor is %q, %v", kept.Value, err)
+				t.Fatalf("cursor %q, %v", kept.Value, err)
 			}
 			f.stop()
 			stop()

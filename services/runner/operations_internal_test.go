@@ -16,11 +16,11 @@ func TestSkip_RunningStepIsRejected(t *testing.T) {
 		waiting  *waiting
 		want     bool
 	}{
-		"its time has come":         {&attempts{Step: "a", Next: now.Add(-time.Second)}, nil, true},
-		"its time comes":            {&attempts{Step: "a", Next: now.Add(clockMargin / 2)}, nil, true},
-		"its next attempt is later": {&attempts{Step: "a", Next: now.Add(time.Minute)}, nil, false},
-		"it is stuck":               {&attempts{Step: "a", Stuck: true}, nil, false},
-		"it is a wait":              {nil, &waiting{Step: "a", Until: now}, false},
+		"due":                {&attempts{Step: "a", Next: now.Add(-time.Second)}, nil, true},
+		"due later":          {&attempts{Step: "a", Next: now.Add(clockMargin / 2)}, nil, true},
+		"next attempt later": {&attempts{Step: "a", Next: now.Add(time.Minute)}, nil, false},
+		"stuck":              {&attempts{Step: "a", Stuck: true}, nil, false},
+		"wait step":          {nil, &waiting{Step: "a", Until: now}, false},
 	} {
 		i := &instance{State: stateRunning, Attempts: tc.attempts, Waiting: tc.waiting}
 		err := i.skip("a", "no reason", now)

@@ -20,7 +20,7 @@ import (
 func (f *fixture) inState(t *testing.T, id string, want adminv1.WorkflowState) *adminv1.GetWorkflowResponse {
 	t.Helper()
 	var last *adminv1.GetWorkflowResponse
-	wait(t, fmt.Sprintf("instance %s is not %v", id, want), func() bool {
+	wait(t, fmt.Sprintf("instance %s: want status %v", id, want), func() bool {
 		res, err := f.admin.GetWorkflow(as(t, "acme"),
 			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: id})
 		last = res
@@ -52,7 +52,7 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 	for _, letter := range f.letters(t) {
 		if letter.GetWorkflow() != "transfer" || letter.GetInstanceId() == "" ||
 			!strings.Contains(letter.GetCause(), "503") {
-			t.Errorf("a letter names neither its instance nor the cause: %v", letter)
+			t.Errorf("letter without its instance or cause: %v", letter)
 		}
 	}
 
@@ -63,12 +63,12 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 		Step:       "complete",
 		Reason:     "r",
 	}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("a step that is not its turn is skipped: %v", err)
+		t.Errorf("skip of a later step: %v", err)
 	}
 	if _, err := f.admin.CancelWorkflow(
 		as(t, "globex"), &adminv1.CancelWorkflowRequest{Workflow: "transfer", InstanceId: "cancelled", Reason: "r"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("another tenant's instance: %v", err)
+		t.Errorf("instance of another tenant: %v", err)
 	}
 
 	if _, err := f.admin.CancelWorkflow(
@@ -104,7 +104,8 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 	}
 	healthy.Store(true)
 	if _, err := f.admin.RetryWorkflow(
-		as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "retried", Reason: "it is back"},
+		as(t, "acme"),
+		&adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "retried", Reason: "the receiver works again"},
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -123,10 +124,10 @@ func TestOperations_RetrySkipCancelOrCompensateStuckInstances(t *testing.T) {
 		}
 	}
 	if got := f.balance(t, "acme", "a"); got != 960 {
-		t.Errorf("a has %v, want 960: want four debits and one compensated", got)
+		t.Errorf("balance of a is %v, want 960: four debits, one compensated", got)
 	}
 	if left := f.letters(t); len(left) != 0 {
-		t.Errorf("letters of decided instances are left: %v", left)
+		t.Errorf("letters of resolved instances remain: %v", left)
 	}
 	f.repeatOperations(t)
 }
@@ -174,13 +175,13 @@ func (f *fixture) repeatOperations(t *testing.T) {
 			state, err := operate(operation, id)
 			if done := operation == repeated.operation ||
 				operation == "retry"; done && (err != nil || state != repeated.state) {
-				t.Errorf("%s of %s is repeated: %v, %v", operation, id, state, err)
+				t.Errorf("repeated %s of %s: %v, %v", operation, id, state, err)
 			} else if !done && connect.CodeOf(err) != connect.CodeFailedPrecondition {
-				t.Errorf("%s of %s, which has ended: %v", operation, id, err)
+				t.Errorf("%s of the completed %s: %v", operation, id, err)
 			}
 		}
 		if after := steps(f.inState(t, id, repeated.state)); after != before {
-			t.Errorf("%s has the steps %s, want %s", id, after, before)
+			t.Errorf("steps of %s: got %s, want %s", id, after, before)
 		}
 	}
 }
@@ -214,7 +215,11 @@ func TestOperations_RetryBypassesOpenBreaker(t *testing.T) {
 		t.Helper()
 		if _, err := f.admin.RetryWorkflow(
 			as(t, "acme"),
-			&adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "t", Reason: "it should be back"},
+			&adminv1.RetryWorkflowRequest{
+				Workflow:   "transfer",
+				InstanceId: "t",
+				Reason:     "the receiver should work again",
+			},
 		); err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +236,7 @@ func TestOperations_RetryBypassesOpenBreaker(t *testing.T) {
 	for range 6 { // the breaker opens after five failures in a row
 		before := letters()
 		retry()
-		wait(t, "the instance has no letter of its new failure", func() bool {
+		wait(t, "no dead letter of the new failure", func() bool {
 			now := letters()
 			return len(now) == 1 && now[0] != before[0]
 		})
@@ -244,7 +249,7 @@ func TestOperations_RetryBypassesOpenBreaker(t *testing.T) {
 		t.Errorf("%v, %v", res, err)
 	}
 	if held := f.node.HeldCalls(); held != 0 {
-		t.Errorf("%d calls that an operator asked for were held by the breaker", held)
+		t.Errorf("%d calls requested by an operator were held by the breaker", held)
 	}
 }
 
@@ -265,7 +270,7 @@ func TestOperations_SkipWaitsAndRefusedCompensations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "it does not wait", func() bool {
+	wait(t, "the instance does not wait", func() bool {
 		got, err := f.admin.GetWorkflow(as(t, "acme"),
 			&adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
 		info, err2 := stream.Info(t.Context())
@@ -280,7 +285,7 @@ func TestOperations_SkipWaitsAndRefusedCompensations(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.inState(t, "t", adminv1.WorkflowState_WORKFLOW_STATE_FAILED)
-	wait(t, "there is no letter", func() bool { return len(f.letters(t)) == 1 })
+	wait(t, "no dead letter", func() bool { return len(f.letters(t)) == 1 })
 	if _, err := f.admin.SkipStep(as(t, "acme"), &adminv1.SkipStepRequest{
 		Workflow:   "transfer",
 		InstanceId: "t",
@@ -294,7 +299,7 @@ func TestOperations_SkipWaitsAndRefusedCompensations(t *testing.T) {
 	); steps(got) != "debit done, cool skipped, credit refused, undo debit skipped" {
 		t.Errorf("%s", steps(got))
 	}
-	wait(t, "work or letters stay", func() bool {
+	wait(t, "work or letters remain", func() bool {
 		info, err := stream.Info(t.Context())
 		return err == nil && info.State.Msgs == 0 && len(f.letters(t)) == 0
 	})
@@ -315,19 +320,19 @@ func TestReplay_PoisonLetterDoesNotBlockOthers(t *testing.T) {
 	})
 	for n := range 3 {
 		f.transfer(t, "acme", fmt.Sprint("t", n), "missing", n+1)
-		wait(t, "there is no letter", func() bool { return len(f.letters(t)) == n+1 })
+		wait(t, "no dead letter", func() bool { return len(f.letters(t)) == n+1 })
 	}
 	first := f.letters(t)[0].GetId()
 	frozen.Store(false)
 	res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{Reason: "thawed"})
 	if err != nil || res.GetReplayed() != 2 || res.GetFailedId() != first || len(res.GetFailures()) != 1 ||
 		!strings.Contains(res.GetFailures()[0].GetFailure(), "could not be compensated") {
-		t.Errorf("%v, %v: want two replayed behind the first, which fails", res, err)
+		t.Errorf("%v, %v: want two replayed after the failing first", res, err)
 	}
 	if left := f.letters(t); len(left) != 1 || left[0].GetId() != first {
-		t.Errorf("left: %v", left)
+		t.Errorf("remaining letters: %v", left)
 	}
 	if got := f.balance(t, "acme", "a"); got != 999 {
-		t.Errorf("a has %v", got)
+		t.Errorf("balance of a is %v", got)
 	}
 }

@@ -60,15 +60,15 @@ func TestListDeadLetters_PagesEndAtByteLimit(t *testing.T) {
 		if _, err := f.admin.ListDeadLetters(
 			as(t, "globex"), &adminv1.ListDeadLettersRequest{PageToken: token},
 		); connect.CodeOf(err) != connect.CodeInvalidArgument {
-			t.Errorf("another tenant's page token: %v", err)
+			t.Errorf("page token of another tenant: %v", err)
 		}
 		if _, err := f.admin.ListWorkflows(
 			as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: token},
 		); connect.CodeOf(err) != connect.CodeInvalidArgument {
-			t.Errorf("another list's page token: %v", err)
+			t.Errorf("page token of another list: %v", err)
 		}
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("the pages have %v, want %v", got, want)
+		t.Errorf("letters of all pages: got %v, want %v", got, want)
 	}
 }

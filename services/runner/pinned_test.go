@@ -87,29 +87,29 @@ func TestInstance_ContinuesWithPinnedModel(t *testing.T) {
 		ends   string
 		a, b   float64
 	}{
-		"a done step is renamed": {
+		"completed step is renamed": {
 			debit + cool + credit,
 			func(text string) string { return strings.Replace(text, "name: debit", "name: withdraw", 1) },
 			"debit done, cool done, credit done", 900, 100,
 		},
-		"a done step is removed, and a later one refused": {
+		"completed step is removed, later step is rejected": {
 			debit + cool + nowhere, func(text string) string { return strings.Replace(text, debit, "", 1) },
 			"debit done, cool done, nowhere refused, undo debit done", 1000, 0,
 		},
-		"the workflow is removed": {
+		"workflow is removed": {
 			debit + cool + credit, func(text string) string {
 				text, _, _ = strings.Cut(text, "\nworkflows:\n")
 				return text
 			},
 			"debit done, cool done, credit done", 900, 100,
 		},
-		"the workflow has another trigger": {
+		"workflow has another trigger": {
 			debit + cool + credit, func(text string) string {
 				return strings.Replace(text, "on: transfer.requested", "on: wallet.opened", 1)
 			},
 			"debit done, cool done, credit done", 900, 100,
 		},
-		"a migration does not say what becomes of a done step": {
+		"migration omits a completed step": {
 			debit + cool + credit, func(text string) string {
 				text = strings.Replace(text, "name: debit", "name: withdraw", 1)
 				return strings.Replace(text, "    on: transfer.requested\n",
@@ -117,7 +117,7 @@ func TestInstance_ContinuesWithPinnedModel(t *testing.T) {
 			},
 			"debit done, cool done, credit done", 900, 100,
 		},
-		"a migration renames a done step, whose undo is another": {
+		"migration renames a completed step and changes its undo": {
 			debit + cool + nowhere, func(text string) string {
 				text = strings.Replace(
 					text, debit,
@@ -147,10 +147,10 @@ func TestInstance_ContinuesWithPinnedModel(t *testing.T) {
 				return got.GetState() > adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING
 			})
 			if steps(got) != of.ends {
-				t.Errorf("%v: %s, want %s", got.GetState(), steps(got), of.ends)
+				t.Errorf("%v: got %s, want %s", got.GetState(), steps(got), of.ends)
 			}
 			if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != of.a || b != of.b {
-				t.Errorf("balances are %v and %v, want %v and %v", a, b, of.a, of.b)
+				t.Errorf("balances %v and %v, want %v and %v", a, b, of.a, of.b)
 			}
 		})
 	}
@@ -189,7 +189,7 @@ func TestRequest_IsIdenticalInEveryAttempt(t *testing.T) {
 		t.Errorf("%v: %s", got.GetState(), steps(got))
 	}
 	if a, b := f.balance(t, "acme", "a"), f.balance(t, "acme", "b"); a != 900 || b != 100 {
-		t.Errorf("balances are %v and %v, want 900 and 100", a, b)
+		t.Errorf("balances %v and %v, want 900 and 100", a, b)
 	}
 }
 
@@ -198,27 +198,27 @@ func TestRefusals_AreClassified(t *testing.T) {
 		answer error
 		state  adminv1.WorkflowState
 	}{
-		"the key was used for another command": {
+		"idempotency key of another command": {
 			connect.NewError(connect.CodeAlreadyExists, "the idempotency key was used for another command"),
 			adminv1.WorkflowState_WORKFLOW_STATE_STUCK,
 		},
-		"the node does not know the command": {
+		"unknown command": {
 			connect.NewError(connect.CodeNotFound, "aggregate has no command"),
 			adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
 		},
-		"the right is missing": {
+		"missing right": {
 			connect.NewError(connect.CodePermissionDenied, "right command.internal"),
 			adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED,
 		},
-		"a rule is not met": {
+		"rejected by a rule": {
 			connect.NewError(connect.CodeFailedPrecondition, "closed"),
 			adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
 		},
-		"the payload is invalid to any node": {
+		"invalid payload under every model": {
 			connect.NewError(connect.CodeInvalidArgument, "too large"),
 			adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED,
 		},
-		"the payload is invalid to a node of another model": {
+		"invalid payload under another model": {
 			connect.NewError(
 				connect.CodeInvalidArgument, "unknown field",
 			).WithDetail(
@@ -240,21 +240,21 @@ func TestRefusals_AreClassified(t *testing.T) {
 			f.transfer(t, "acme", "t", "b", 100)
 			got := f.ended(t, "acme", "t")
 			if got.GetState() != of.state {
-				t.Fatalf("%v: %s, want %v", got.GetState(), steps(got), of.state)
+				t.Fatalf("%v: %s, want status %v", got.GetState(), steps(got), of.state)
 			}
 			if of.state == adminv1.WorkflowState_WORKFLOW_STATE_STUCK {
 				if attempts := got.GetAttempts(); attempts.GetStep() != "credit" || attempts.GetFailed() != 1 ||
 					!strings.Contains(attempts.GetLastError(), "idempotency key") || attempts.GetNext() != nil {
-					t.Errorf("its attempts are %v", attempts)
+					t.Errorf("attempts: %v", attempts)
 				}
 				list, err := f.admin.ListWorkflows(as(t, "acme"),
 					&adminv1.ListWorkflowsRequest{State: adminv1.WorkflowState_WORKFLOW_STATE_STUCK})
 				if err != nil || len(list.GetInstances()) != 1 ||
 					list.GetInstances()[0].GetSubject().GetAggregateId() != "t" ||
 					list.GetInstances()[0].GetAttempts().GetStep() != "credit" {
-					t.Errorf("stuck are %v, %v", list, err)
+					t.Errorf("stuck instances: %v, %v", list, err)
 				}
-				wait(t, "there is no dead letter", func() bool { return len(f.letters(t)) == 1 })
+				wait(t, "no dead letter", func() bool { return len(f.letters(t)) == 1 })
 			}
 		})
 	}
@@ -290,19 +290,19 @@ func TestWorkflows_OfOneEventEndIndependently(t *testing.T) {
 			return got.GetState() > adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATING
 		})
 		if got.GetState() != want {
-			t.Errorf("%s is %v: %s", workflow, got.GetState(), steps(got))
+			t.Errorf("%s: status %v: %s", workflow, got.GetState(), steps(got))
 		}
 	}
-	wait(t, "the failing attempt is not shown", func() bool {
+	wait(t, "the failing attempt is not listed", func() bool {
 		got := f.get(t, "hook5", "t")
 		return got.GetState() == adminv1.WorkflowState_WORKFLOW_STATE_RUNNING && got.GetAttempts().GetStep() == "a" &&
 			got.GetAttempts().GetFailed() > 0 && got.GetAttempts().GetNext() != nil
 	})
 	if got := f.get(t, "badwhen", "t"); got.GetAttempts().GetStep() != "when" ||
 		!strings.Contains(got.GetAttempts().GetLastError(), "nope") {
-		t.Errorf("the attempts of badwhen are %v", got.GetAttempts())
+		t.Errorf("attempts of badwhen: %v", got.GetAttempts())
 	}
-	wait(t, "there is no dead letter of badwhen", func() bool {
+	wait(t, "no dead letter of badwhen", func() bool {
 		letters := f.letters(t)
 		return len(letters) == 1 && strings.Contains(letters[0].GetCause(), "badwhen")
 	})
@@ -318,7 +318,7 @@ func TestWorkflows_OfOneEventEndIndependently(t *testing.T) {
 	}
 	if got := f.get(t, "badwhen", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED ||
 		steps(got) != "a done" {
-		t.Errorf("badwhen is %v: %s", got.GetState(), steps(got))
+		t.Errorf("badwhen: status %v: %s", got.GetState(), steps(got))
 	}
 }
 
@@ -336,7 +336,7 @@ func TestInstances_AreNamedByEvents(t *testing.T) {
 	})
 	f.run(t)
 	f.submit(t, "acme", "wallet", "same", "open", map[string]any{"owner": "x"})
-	wait(t, "the workflow is not run for a name that another trigger had",
+	wait(t, "the workflow does not run under a name that had another trigger",
 		func() bool { return f.balance(t, "acme", "same") == 5 })
 }
 
@@ -397,7 +397,7 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 	var sent sync.Map
 	f.gate.set(func(_ context.Context, req *aggregatev1.SubmitRequest) error {
 		if strings.HasSuffix(req.GetIdempotencyKey(), ":debit") {
-			return connect.NewError(connect.CodeFailedPrecondition, "it was done before")
+			return connect.NewError(connect.CodeFailedPrecondition, "completed by an earlier version")
 		}
 		sent.Store(req.GetIdempotencyKey(), true)
 		return nil
@@ -414,22 +414,24 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 	for _, id := range []string{"begun", "waits"} {
 		if got := f.ended(t, "acme", id); steps(got) != "debit done, cool done, credit done" ||
 			got.GetInstanceId() != ids[id] || got.GetModel() == "" {
-			t.Errorf("%s is %v: %s, as %s", id, got.GetState(), steps(got), got.GetInstanceId())
+			t.Errorf("%s: status %v: %s, revision %s", id, got.GetState(), steps(got), got.GetInstanceId())
 		}
 		if kept, err := kv.Read(t.Context(), f.js, streams.BucketWorkflows, "acme.transfer."+id); err != nil ||
 			!strings.Contains(string(kept.Value), `"state":"moved"`) {
-			t.Errorf("the earlier record of %s is %s, %v", id, kept.Value, err)
+			t.Errorf("earlier record of %s: %s, %v", id, kept.Value, err)
 		}
 	}
 	keys := 0
 	sent.Range(func(any, any) bool { keys++; return true })
 	if got := f.ended(t, "acme", "done"); steps(got) != "debit done" || keys != 2 || f.balance(t, "acme", "b") != 200 {
-		t.Errorf("the completed one is %s; %d different commands were sent, want 2; b has %v, want 200", steps(got),
-			keys, f.balance(t, "acme", "b"))
+		t.Errorf(
+			"completed instance: %s; %d different commands were sent, want 2; balance of b is %v, want 200", steps(got),
+			keys, f.balance(t, "acme", "b"),
+		)
 	}
 	list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{})
 	if err != nil || len(list.GetInstances()) != 3 {
-		t.Errorf("listed are %v, %v", list, err)
+		t.Errorf("instances: %v, %v", list, err)
 	}
 	var all []string
 	for token := "-"; token != ""; {
@@ -444,7 +446,7 @@ func TestInstances_OfEarlierVersionsContinue(t *testing.T) {
 		token = res.GetNextPageToken()
 	}
 	if len(all) != 3 || all[2] != "done" {
-		t.Errorf("by pages, listed are %v", all)
+		t.Errorf("instances of all pages: %v", all)
 	}
 }
 
@@ -462,7 +464,7 @@ func TestDueWork_WithoutRecordIsDeadLetter(t *testing.T) {
 			t.Fatal(err)
 		}
 		if age := stream.CachedInfo().Config.MaxAge; age != 0 {
-			t.Errorf("what is in %s expires after %v", bucket, age)
+			t.Errorf("entries of %s expire after %v", bucket, age)
 		}
 		if !config {
 			if err := stream.Purge(t.Context()); err != nil {
@@ -471,7 +473,7 @@ func TestDueWork_WithoutRecordIsDeadLetter(t *testing.T) {
 		}
 	}
 	f.run(t)
-	wait(t, "there is no dead letter", func() bool {
+	wait(t, "no dead letter", func() bool {
 		letters := f.letters(t)
 		return len(letters) == 1 && strings.Contains(letters[0].GetCause(), "no record") &&
 			strings.Contains(letters[0].GetCause(), id)
@@ -501,7 +503,7 @@ func TestRecord_ExpiresAfterInstanceEnds(t *testing.T) {
 		}
 		msg, err := stream.GetLastMsgForSubject(t.Context(), "$KV.instances.acme.transfer."+got.GetInstanceId())
 		if err != nil || msg.Header.Get("Nats-TTL") != want {
-			t.Errorf("%s, %v: its record expires after %q, %v; want %q", id, got.GetState(), msg.Header.Get("Nats-TTL"),
+			t.Errorf("%s, %v: record expires after %q, %v; want %q", id, got.GetState(), msg.Header.Get("Nats-TTL"),
 				err, want)
 		}
 	}

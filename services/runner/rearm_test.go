@@ -62,13 +62,13 @@ func TestRearm_WaitWithoutMessageEnds(t *testing.T) {
 	f.config.Rearm = 50 * time.Millisecond
 	f.run(t)
 	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, cool done, complete done" {
-		t.Errorf("it ends with %s", steps(got))
+		t.Errorf("steps at the end: %s", steps(got))
 	}
 	if balance := f.balance(t, "acme", "a"); balance != 900 {
-		t.Errorf("a has %v, want 900", balance)
+		t.Errorf("balance of a is %v, want 900", balance)
 	}
 	if got := natstest.Await(t, seen, "the command is submitted"); got != correlation {
-		t.Errorf("it continues with the correlation %q, and started with %q", got, correlation)
+		t.Errorf("correlation id %q after the restore, %q before", got, correlation)
 	}
 }
 
@@ -103,9 +103,9 @@ func TestRearm_SkipsWaitsWithMessage(t *testing.T) {
 	}
 	f.config.Rearm = 50 * time.Millisecond
 	f.run(t)
-	wait(t, "the other is scheduled again", func() bool { return sequence("u") > 0 }) // by a search that saw both
+	wait(t, "the lost schedule is stored again", func() bool { return sequence("u") > 0 }) // by a search that saw both
 	if now := sequence("t"); now != before {
-		t.Errorf("a wait with a message was scheduled again: at %d, and was at %d", now, before)
+		t.Errorf("a wait with a message was scheduled again: sequence %d, was %d", now, before)
 	}
 }
 
@@ -117,7 +117,7 @@ func TestAddRefusals_FromLaterRecord(t *testing.T) {
 		complete = `{"workflow":"w","id":"i","state":"completed","steps":[{"name":"debit","outcome":"done"},{"name":"credit","outcome":"done"}]}`
 	)
 	for name, of := range map[string]struct{ restored, later, steps, state string }{
-		"behind a refusal":       {running, refused, "debit done, credit refused", "running"},
+		"after a rejection":      {running, refused, "debit done, credit refused", "running"},
 		"no record":              {"", refused, "credit refused", "running"},
 		"waiting":                {waiting, refused, "credit refused", "running"},
 		"it is there":            {refused, refused, "", ""},
@@ -135,7 +135,7 @@ func TestAddRefusals_FromLaterRecord(t *testing.T) {
 			}
 			if of.steps == "" {
 				if out != nil {
-					t.Fatalf("it becomes %s", out)
+					t.Fatalf("record becomes %s", out)
 				}
 				return
 			}
@@ -158,7 +158,7 @@ func TestAddRefusals_FromLaterRecord(t *testing.T) {
 				text += step.Name + " " + step.Outcome
 			}
 			if text != of.steps || got.State != of.state || (got.Waiting != nil) != (of.restored == waiting) {
-				t.Errorf("it becomes %s", out)
+				t.Errorf("record becomes %s", out)
 			}
 		})
 	}

@@ -78,12 +78,12 @@ func TestRetries_FailingWebhooksDelayNoOtherWorkflow(t *testing.T) {
 			}
 			f.transfer(t, "acme", "t", "b", 100)
 			if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_COMPLETED {
-				t.Fatalf("the transfer ends as %v", got.GetState())
+				t.Fatalf("status of the transfer at its end: %v", got.GetState())
 			}
 			wait(t, "most instances are not scheduled for their next attempt",
 				func() bool { return f.retries(t, "acme") >= int64(many)/2 })
 			if n := calls.Load(); n > int64(many)/2 {
-				t.Errorf("a receiver that fails was called %d times for %d instances: its breaker does not open", n,
+				t.Errorf("a failing receiver was called %d times for %d instances: its breaker did not open", n,
 					many)
 			}
 			if path == "/silent" {
@@ -144,7 +144,7 @@ func TestRetries_FinalFailureIsNotHiddenByAnotherRetry(t *testing.T) {
 	}
 	f := startWith(t, source, localHooks)
 	f.submit(t, "acme", "wallet", "a", "open", map[string]any{"owner": "x"})
-	wait(t, "there is no dead letter", func() bool {
+	wait(t, "no dead letter", func() bool {
 		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
 		return err == nil && len(res.GetLetters()) == 1 &&
 			strings.Contains(res.GetLetters()[0].GetCause(), "workflow badwhen")
@@ -186,7 +186,7 @@ func TestRetries_ExhaustedStepIsDeadLetter(t *testing.T) {
 	f.stop()
 	f.run(t)
 	var letters []*adminv1.DeadLetter
-	wait(t, "there is no dead letter", func() bool {
+	wait(t, "no dead letter", func() bool {
 		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
 		letters = res.GetLetters()
 		return err == nil && len(letters) > 0
@@ -208,7 +208,7 @@ func TestRetries_ExhaustedStepIsDeadLetter(t *testing.T) {
 	}
 	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, tell done, complete done" ||
 		f.balance(t, "acme", "a") != 900 {
-		t.Errorf("%s, a has %v", steps(got), f.balance(t, "acme", "a"))
+		t.Errorf("%s, balance of a is %v", steps(got), f.balance(t, "acme", "a"))
 	}
 }
 
@@ -264,20 +264,20 @@ func TestDepth_BoundsWorkflowThatStartsItself(t *testing.T) {
 	f.submit(t, "acme", "wallet", "a", "open", map[string]any{"owner": "x"})
 	f.submit(t, "acme", "wallet", "a", "deposit", map[string]any{"amount": 10})
 	var letters []*adminv1.DeadLetter
-	wait(t, "there is no dead letter", func() bool {
+	wait(t, "no dead letter", func() bool {
 		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
 		letters = res.GetLetters()
 		return err == nil && len(letters) > 0
 	})
 	if balance := f.balance(t, "acme", "a"); balance != 15 || len(letters) != 1 ||
 		!strings.Contains(letters[0].GetCause(), `caused by a chain of 5 workflows, and does not start "interest"`) {
-		t.Errorf("the wallet has %v; letters %v; want five workflows, and a letter", balance, letters)
+		t.Errorf("balance %v; letters %v; want five workflows and one letter", balance, letters)
 	}
 	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil ||
 		res.GetReplayed() != 0 {
-		t.Errorf("a replay continues: %v, %v", res, err)
+		t.Errorf("replay: %v, %v", res, err)
 	}
 	if balance := f.balance(t, "acme", "a"); balance != 15 {
-		t.Errorf("after a replay the wallet has %v", balance)
+		t.Errorf("balance after the replay: %v", balance)
 	}
 }

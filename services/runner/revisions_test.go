@@ -69,7 +69,8 @@ func TestRevisions_ExpireAfterLastInstanceEnds(t *testing.T) {
 	}
 	healthy.Store(true)
 	if _, err := f.admin.RetryWorkflow(
-		as(t, "acme"), &adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "old", Reason: "it is back"},
+		as(t, "acme"),
+		&adminv1.RetryWorkflowRequest{Workflow: "transfer", InstanceId: "old", Reason: "the receiver works again"},
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +85,6 @@ func TestRevisions_ExpireAfterLastInstanceEnds(t *testing.T) {
 	}
 	expire(25 * time.Hour)
 	if stored(first) || !stored(second) {
-		t.Errorf("first stored: %v, second: %v; want the second model alone", stored(first), stored(second))
+		t.Errorf("first model stored: %v, second: %v; want only the second", stored(first), stored(second))
 	}
 }

@@ -298,7 +298,7 @@ func TestWorkflow_CompletesOrIsCompensated(t *testing.T) {
 	if _, err := f.admin.GetWorkflow(
 		as(t, "globex"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "good"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("another tenant's instance: %v", err)
+		t.Errorf("instance of another tenant: %v", err)
 	}
 }
 
@@ -346,7 +346,7 @@ func TestCommand_CarriesContextOfTrigger(t *testing.T) {
 			rc.CausationID != res.GetEvents()[0].GetId() ||
 			rc.Traceparent.TraceID != trigger.Traceparent.TraceID || rc.RequestID == "req-1" || rc.RequestID == "" {
 			t.Errorf(
-				"a command carries %+v; want the trigger's correlation and trace, its event as the cause, and a new "+
+				"context of a command: %+v; want the trigger's correlation and trace, its event as the causation, and a new "+
 					"request id",
 				rc,
 			)
@@ -418,10 +418,10 @@ func TestDrain_FinishesWorkInFlightAndStartsNone(t *testing.T) {
 	res, err := f.admin.Drain(short, &adminv1.DrainRequest{})
 	if err != nil || res.GetStatus().GetState() != adminv1.NodeState_NODE_STATE_DRAINING ||
 		res.GetStatus().GetInFlight() != 1 {
-		t.Fatalf("with work in flight, at the deadline: %v, %v; want draining with 1 in flight", res, err)
+		t.Fatalf("at the deadline with work in flight: %v, %v; want draining with 1 in flight", res, err)
 	}
 	if f.node.Ready(t.Context(), contextkit.TenantID{}) == nil {
-		t.Error("a draining node is ready")
+		t.Error("a draining node reports ready")
 	}
 	f.transfer(t, "acme", "later", "b", 100)
 	close(release)
@@ -435,7 +435,7 @@ func TestDrain_FinishesWorkInFlightAndStartsNone(t *testing.T) {
 	if _, err := f.admin.GetWorkflow(
 		as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "later"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Fatalf("a drained node has begun work: %v", err)
+		t.Fatalf("a drained node started work: %v", err)
 	}
 	for range 2 {
 		if resumed, err := f.admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil ||
@@ -479,7 +479,7 @@ func TestDrain_HandsBackQueuedWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := began.Load(); n != 64 {
-		t.Errorf("%d transfers have started, want the 64 that had their turn", n)
+		t.Errorf("%d transfers started, want the 64 of the first round", n)
 	}
 	if _, err := f.admin.Resume(platform(t), &adminv1.ResumeRequest{}); err != nil {
 		t.Fatal(err)
@@ -489,7 +489,7 @@ func TestDrain_HandsBackQueuedWork(t *testing.T) {
 			f.ended(t, tenant, fmt.Sprintf("t%d", n))
 		}
 		if balance := f.balance(t, tenant, "b"); balance != 16 {
-			t.Errorf("%s has moved %v of 16", tenant, balance)
+			t.Errorf("%s: %v of 16 moved", tenant, balance)
 		}
 	}
 }
@@ -507,7 +507,7 @@ func TestPauseTenant_SurvivesRestartAndAffectsOnlyTenant(t *testing.T) {
 	if _, err := f.admin.PauseTenant(
 		as(t, "acme"), &adminv1.PauseTenantRequest{TenantId: "globex"},
 	); connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Fatalf("pausing another tenant than the call's: %v", err)
+		t.Fatalf("pause of a tenant other than the call's: %v", err)
 	}
 	wait(t, "the pause does not take effect", func() bool {
 		status, err := f.admin.Status(platform(t), &adminv1.StatusRequest{})
@@ -526,13 +526,13 @@ func TestPauseTenant_SurvivesRestartAndAffectsOnlyTenant(t *testing.T) {
 	for _, tenant := range status.GetStatus().GetTenants() {
 		if paused := tenant.GetTenantId() == "acme"; tenant.GetPaused() != paused ||
 			(tenant.GetPending() == 1) != paused {
-			t.Errorf("%v: want acme paused with one event waiting, and globex neither", tenant)
+			t.Errorf("got %v, want acme paused with one event waiting, and globex neither", tenant)
 		}
 	}
 	if _, err := f.admin.GetWorkflow(
 		as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"},
 	); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Fatalf("a paused tenant's work has begun: %v", err)
+		t.Fatalf("work of a paused tenant started: %v", err)
 	}
 	for range 2 {
 		if res, err := f.admin.ResumeTenant(

@@ -59,35 +59,35 @@ func TestWait_OfMonthsIsChainedByNATSClock(t *testing.T) {
 		i.woken = began.Add(woken)
 		waits, err := e.wait(ctx, i, rest)
 		if err != nil || !waits {
-			t.Fatalf("after %s: %v, %v; want it to wait", woken, waits, err)
+			t.Fatalf("after %s: %v, %v; want waiting", woken, waits, err)
 		}
 		at, latest := schedule(), i.Waiting.Until
 		if next := time.Now().Add(maxSchedule); next.Before(latest) {
 			latest = next
 		}
 		if at.After(latest.Add(time.Second)) || !at.After(i.woken) && woken == 0 {
-			t.Errorf("after %s, the next schedule is at %v, want it in 28 days at most", woken, at)
+			t.Errorf("after %s: next schedule at %v, want at most 28 days ahead", woken, at)
 		}
 	}
 	if d := i.Waiting.Until.Sub(began).Round(time.Minute); d != 70*24*time.Hour {
-		t.Errorf("it waits for %s, want 70 days", d)
+		t.Errorf("waited %s, want 70 days", d)
 	}
 	i.woken = i.Waiting.Until
 	if waits, err := e.wait(ctx, i, rest); err != nil || waits || len(i.Steps) != 1 || i.Waiting != nil {
-		t.Errorf("at its end: %v, %v with %v; want the step to be done", waits, err, i.Steps)
+		t.Errorf("at its end: %v, %v with %v; want the step done", waits, err, i.Steps)
 	}
 	// The same holds for the next attempt at a step.
 	i.Attempts = &attempts{Step: "s", First: i.woken, Next: i.woken}
 	if later, err := e.pending(ctx, i); err != nil || later {
-		t.Errorf("an attempt whose time has come by NATS's clock waits again: %v, %v", later, err)
+		t.Errorf("attempt due by NATS's clock: %v, %v; want no further wait", later, err)
 	}
 	i.Attempts.Next = i.woken.Add(time.Minute)
 	if later, err := e.pending(ctx, i); err != nil || !later {
-		t.Errorf("an attempt whose time has not come: %v, %v", later, err)
+		t.Errorf("attempt not yet due: %v, %v", later, err)
 	}
 	// The next delay starts then too; otherwise there would be none as long as the clock is behind.
 	if err := e.postpone(ctx, i, &stepError{name: "s", err: errors.New("503")}, 0); err != nil ||
 		i.Attempts.Next.Before(i.woken) {
-		t.Errorf("%v; the next attempt is at %v, want it after %v", err, i.Attempts, i.woken)
+		t.Errorf("%v; next attempt at %v, want after %v", err, i.Attempts, i.woken)
 	}
 }

@@ -95,9 +95,9 @@ func TestWait_SurvivesRestart(t *testing.T) {
 		t.Errorf("%s after %v", steps(got), time.Since(began))
 	}
 	if got := natstest.Await(t, seen, "the command is submitted"); got != correlation {
-		t.Errorf("after the wait the correlation is %q, and was %q", got, correlation)
+		t.Errorf("correlation id %q after the wait, %q before", got, correlation)
 	}
-	wait(t, "nothing is left to do", func() bool {
+	wait(t, "all work is done", func() bool {
 		info, err := stream.Info(t.Context())
 		return err == nil && info.State.Msgs == 0
 	})
@@ -155,7 +155,7 @@ func TestMigration_MovesInstanceToModelInUse(t *testing.T) {
 		t.Errorf("%s of %v", steps(got), got.GetTrigger())
 	}
 	if got := f.balance(t, "acme", "a"); got != 900 {
-		t.Errorf("the debit leaves %v", got)
+		t.Errorf("balance after the debit: %v", got)
 	}
 }
 
@@ -178,9 +178,9 @@ func TestWorkflows_FailedOneDoesNotStopRetriesOfOthers(t *testing.T) {
 	})
 	f.transfer(t, "acme", "t", "b", 100)
 	if got := f.ended(t, "acme", "t"); got.GetState() != adminv1.WorkflowState_WORKFLOW_STATE_FAILED {
-		t.Fatalf("the transfer ends as %v", got.GetState())
+		t.Fatalf("status of the transfer at its end: %v", got.GetState())
 	}
-	wait(t, "there is no dead letter", func() bool {
+	wait(t, "no dead letter", func() bool {
 		res, err := f.admin.ListDeadLetters(as(t, "acme"), &adminv1.ListDeadLettersRequest{})
 		return err == nil && len(res.GetLetters()) == 1 &&
 			strings.Contains(res.GetLetters()[0].GetCause(), "workflow transfer")
@@ -226,7 +226,7 @@ func TestWebhook_HasOneEffectAndIsCompensated(t *testing.T) {
 	}
 	mu.Lock()
 	if len(keys) != 3 || keys[0] != keys[2] || keys[0] == "" || body != `{"amount":100,"to":"b"}` {
-		t.Errorf("called under %q with %s: want two failures and a success under one key", keys, body)
+		t.Errorf("called under the keys %q with %s, want two failures and a success under one key", keys, body)
 	}
 	code = http.StatusGone
 	mu.Unlock()
@@ -265,7 +265,7 @@ func TestParallelSteps_AllCompleteOrAllAreCompensated(t *testing.T) {
 		case <-both:
 			return nil
 		case <-ctx.Done():
-			return errors.New("the other has not begun")
+			return errors.New("the other workflow has not started")
 		}
 	})
 	f.transfer(t, "acme", "both", "b", 1)

@@ -49,7 +49,7 @@ func TestTurns_TenantsAreServedInTurn(t *testing.T) {
 		hold()
 		synctest.Wait()
 		if got := fmt.Sprint(order[:4]); len(order) != 102 || got != "[noisy quiet silent noisy]" {
-			t.Errorf("%d pieces of work, the first %v; want each tenant's first among the first three", len(order), got)
+			t.Errorf("%d work items, the first %v; want one of each tenant among the first three", len(order), got)
 		}
 	})
 }
@@ -86,10 +86,10 @@ func TestTurns_SlotsAreBoundedAndNeverLost(t *testing.T) {
 	}
 	group.Wait()
 	if most.Load() > 4 {
-		t.Errorf("%d concurrent pieces of work, want at most 4", most.Load())
+		t.Errorf("%d concurrent work items, want at most 4", most.Load())
 	}
 	if slots.free != 4 || len(slots.ring) != 0 || len(slots.waiting) != 0 {
-		t.Errorf("at the end %d slots are free, %d tenants wait", slots.free, len(slots.ring))
+		t.Errorf("at the end: %d free slots, %d waiting tenants", slots.free, len(slots.ring))
 	}
 }
 
@@ -99,8 +99,8 @@ func TestWorker_RunningWorkFinishesInTimeOrIsHandedBack(t *testing.T) {
 		work   func(ctx context.Context, stop func())
 		ended  bool // the work's context has, when the work has
 	}{
-		"work that takes its time": {time.Hour, func(_ context.Context, stop func()) { stop() }, false},
-		"work that has stuck": {time.Millisecond, func(ctx context.Context, stop func()) {
+		"slow work": {time.Hour, func(_ context.Context, stop func()) { stop() }, false},
+		"stuck work": {time.Millisecond, func(ctx context.Context, stop func()) {
 			stop()
 			<-ctx.Done()
 		}, true},
@@ -113,11 +113,11 @@ func TestWorker_RunningWorkFinishesInTimeOrIsHandedBack(t *testing.T) {
 			w.inTurn(accepting, nil, func(ctx context.Context, _ jetstream.Msg) {
 				row.work(ctx, stop)
 				if worked = true; (ctx.Err() != nil) != row.ended {
-					t.Errorf("the work's context: %v", ctx.Err())
+					t.Errorf("context of the work: %v", ctx.Err())
 				}
 			})
 			if !worked || w.inFlight.Load() != 0 {
-				t.Errorf("worked: %v, in flight: %d", worked, w.inFlight.Load())
+				t.Errorf("work done: %v, in flight: %d", worked, w.inFlight.Load())
 			}
 		})
 	}
