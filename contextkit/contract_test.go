@@ -90,9 +90,9 @@ func TestInject_SendsTheCurrentContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*contextkit.RequestContext){
-		"as it came":      func(*contextkit.RequestContext) {},
-		"another span":    func(rc *contextkit.RequestContext) { rc.SpanID = contextkit.NewSpanID() },
-		"another trace":   func(rc *contextkit.RequestContext) { rc.Traceparent = contextkit.NewTraceparent() },
+		"unchanged":       func(*contextkit.RequestContext) {},
+		"other span":      func(rc *contextkit.RequestContext) { rc.SpanID = contextkit.NewSpanID() },
+		"other trace":     func(rc *contextkit.RequestContext) { rc.Traceparent = contextkit.NewTraceparent() },
 		"not sampled":     func(rc *contextkit.RequestContext) { rc.Traceparent.Flags = 0 },
 		"a trace id only": func(rc *contextkit.RequestContext) { rc.TraceID[0]++ },
 	} {
@@ -131,7 +131,7 @@ func TestExtract_ReplacesInvalidIDsAndRejectsABadTenant(t *testing.T) {
 					rc.TraceID.String() == "4bf92f3577b34da6a3ce929d0e0e4736"
 			},
 		},
-		{"nothing given", header(), nil, func(rc contextkit.RequestContext) bool {
+		{"no header", header(), nil, func(rc contextkit.RequestContext) bool {
 			return rc.TenantID.IsZero() && !rc.Platform && len(rc.CorrelationID) == 36 && len(rc.RequestID) == 36 &&
 				!rc.Traceparent.IsZero()
 		}},
@@ -327,7 +327,7 @@ func TestNATS_CarriesTheContractBothWays(t *testing.T) {
 	if err != nil || got.Traceparent.TraceID != rc.TraceID {
 		t.Fatalf("extracted %+v, %v", got, err)
 	}
-	t.Run("what a message brought goes on", func(t *testing.T) {
+	t.Run("the context of a message is forwarded", func(t *testing.T) {
 		onward := nats.Header{}
 		if err := contextkit.InjectNATS(contextkit.NewContext(t.Context(), got), onward); err != nil {
 			t.Fatal(err)

@@ -106,7 +106,7 @@ func TestClient_IsOneAddress(t *testing.T) {
 		contextkit.Client(
 			metadata{http.Header{http.CanonicalHeaderKey(contextkit.HeaderClient): {"unknown"}}},
 		).IsValid() {
-		t.Error("no address is one")
+		t.Error("no address")
 	}
 }
 
@@ -176,8 +176,8 @@ func TestMayForward_IsFalseOnlyWithoutAHeaderThatPasses(t *testing.T) {
 			[]string{contextkit.HeaderTenantID, "Authorization", "User-Agent", "Accept", contextkit.HeaderPrincipal},
 			false,
 		},
-		"one that passes": {[]string{"X-Anything"}, true},
-		"one that passes, and all": {
+		"forwarded header": {[]string{"X-Anything"}, true},
+		"forwarded header and all values": {
 			[]string{contextkit.HeaderTenantID, "Authorization", "X-Anything", "Accept"}, true,
 		},
 	} {

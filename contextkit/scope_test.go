@@ -51,7 +51,7 @@ func TestScope_PlatformAndTenantExcludeEachOther(t *testing.T) {
 		t.Errorf("a platform message has the tenant %q, %v", header.Get(contextkit.NATSTenantID), err)
 	}
 	if header.Get(contextkit.NATSCausationDepth) != "" {
-		t.Errorf("a message of no workflow has a depth %q", header.Get(contextkit.NATSCausationDepth))
+		t.Errorf("depth of a message outside workflows: %q", header.Get(contextkit.NATSCausationDepth))
 	}
 }
 

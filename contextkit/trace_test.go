@@ -82,7 +82,7 @@ func FuzzParseTraceparent(f *testing.F) {
 		}
 		again, err := contextkit.ParseTraceparent(tp.String())
 		if err != nil || again != tp {
-			t.Fatalf("what is forwarded for %q does not parse: %q, %v", in, tp, err)
+			t.Fatalf("malformed header forwarded for %q: %q, %v", in, tp, err)
 		}
 		if tp.String()[3:52] != in[3:52] {
 			t.Fatalf("ids of %q changed to %q", in, tp)

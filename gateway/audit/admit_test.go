@@ -40,7 +40,7 @@ func TestRecorder_OperatorsCallsAreRateLimited(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if n := admitted(auditlog.ClassRead, "hot"); n != 10 {
-			t.Errorf("%d reads are admitted after a second, want 10", n)
+			t.Errorf("%d reads admitted after one second, want 10", n)
 		}
 		if n := testing.AllocsPerRun(100, func() { recorder.Admit(auditlog.ClassRead, "hot") }); n != 0 {
 			t.Errorf("%v objects per call", n)

@@ -247,7 +247,7 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 				t.Errorf("%v records are counted as too large, want 300", lost)
 			}
 			if retries := r.metric(t, "headgate_audit_retries_total", "operators"); retries != 0 {
-				t.Errorf("%v further attempts at what is final", retries)
+				t.Errorf("%v further attempts after a final error", retries)
 			}
 		})
 	}

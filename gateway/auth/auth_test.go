@@ -119,11 +119,11 @@ func TestAuthenticate_APIKeyYieldsPrincipal(t *testing.T) {
 		token string
 		want  error
 	}{
-		"another secret":            {"hgk_app_" + strings.Repeat("A", 43), auth.ErrBadToken},
-		"the secret of another key": {"hgk_ci_" + secret, auth.ErrBadToken},
-		"unknown":                   {"hgk_nobody_" + secret, auth.ErrBadToken},
-		"no secret":                 {"hgk_app", auth.ErrBadToken},
-		"expired":                   {old, auth.ErrExpired},
+		"other secret":          {"hgk_app_" + strings.Repeat("A", 43), auth.ErrBadToken},
+		"secret of another key": {"hgk_ci_" + secret, auth.ErrBadToken},
+		"unknown":               {"hgk_nobody_" + secret, auth.ErrBadToken},
+		"no secret":             {"hgk_app", auth.ErrBadToken},
+		"expired":               {old, auth.ErrExpired},
 	} {
 		if _, err := verifier.Authenticate(
 			t.Context(), time.Now(), []string{"Bearer " + tc.token},
@@ -132,7 +132,7 @@ func TestAuthenticate_APIKeyYieldsPrincipal(t *testing.T) {
 		}
 	}
 	if _, err := auth.OpenAPIKeys(t.Context(), keys(append(document, document...))); err == nil {
-		t.Error("two keys of one name are accepted")
+		t.Error("duplicate key names are valid, want an error")
 	}
 	for _, bad := range []string{"App", "", "a_b"} {
 		if _, _, err := auth.NewAPIKey(bad, []string{"acme"}, nil, time.Time{}); err == nil {
@@ -190,14 +190,14 @@ func TestAPIKeyRing_FollowsItsSource(t *testing.T) {
 			app, late        bool // count
 			changes, reports int
 		}{
-			{"nothing has changed", list(kept), nil, time.Minute, false, true, false, 0, 0},
-			{"a key is added", list(kept, keptLate), nil, 5 * time.Second, false, true, true, 1, 0},
+			{"unchanged list", list(kept), nil, time.Minute, false, true, false, 0, 0},
+			{"added key", list(kept, keptLate), nil, 5 * time.Second, false, true, true, 1, 0},
 			{"the file is seen half written", list(kept, keptLate)[:20], nil, 2 * time.Second, false, true, true, 1, 0},
-			{"and then whole", list(kept, keptLate), nil, 5 * time.Second, false, true, true, 1, 0},
-			{"it cannot be used", []byte("- {"), nil, time.Minute, false, true, true, 1, 1},
-			{"it is not there", list(kept, keptLate), errors.New("gone"), 3 * time.Second, false, true, true, 1, 2},
-			{"a key is narrowed", list(narrowed, keptLate), nil, 5 * time.Second, true, true, true, 2, 2},
-			{"a key is revoked", list(keptLate), nil, 5 * time.Second, true, false, true, 3, 2},
+			{"complete list after a partial one", list(kept, keptLate), nil, 5 * time.Second, false, true, true, 1, 0},
+			{"unusable list", []byte("- {"), nil, time.Minute, false, true, true, 1, 1},
+			{"missing list", list(kept, keptLate), errors.New("gone"), 3 * time.Second, false, true, true, 1, 2},
+			{"narrowed key", list(narrowed, keptLate), nil, 5 * time.Second, true, true, true, 2, 2},
+			{"revoked key", list(keptLate), nil, 5 * time.Second, true, false, true, 3, 2},
 			{"all are", nil, nil, 5 * time.Second, true, false, false, 4, 2},
 		} {
 			mu.Lock()

@@ -47,7 +47,7 @@ func TestSources_SilentSourceIsReadAgain(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				run(ctx, func() { t.Errorf("%s have changed", name) }, func(error) {})
+				run(ctx, func() { t.Errorf("changed: %s", name) }, func(error) {})
 			}()
 			time.Sleep(5 * time.Minute)
 			synctest.Wait()
@@ -59,7 +59,7 @@ func TestSources_SilentSourceIsReadAgain(t *testing.T) {
 			}
 			for _, wait := range waits[:complete] {
 				if wait != 5*time.Second {
-					t.Errorf("%s: a read waits for %v, want 5 s", name, wait)
+					t.Errorf("%s: timeout of a read is %v, want 5 s", name, wait)
 				}
 			}
 		}

@@ -95,7 +95,7 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 		}
 		for i, v := range gone {
 			if _, err := v.Restore(sent, now); !errors.Is(err, auth.ErrRevoked) {
-				t.Errorf("%s, %d: after it was revoked: %v", principal.Subject, i, err)
+				t.Errorf("%s, %d: after the revocation: %v", principal.Subject, i, err)
 			}
 		}
 		if !principal.Until.IsZero() {
@@ -105,6 +105,6 @@ func TestDelegate_EndsWithItsCredential(t *testing.T) {
 		}
 	}
 	if _, err := first.Delegate(caller, tenant, "query.read"); !errors.Is(err, auth.ErrNoCredential) {
-		t.Errorf("a principal without a credential: %v", err)
+		t.Errorf("principal without a credential: %v", err)
 	}
 }

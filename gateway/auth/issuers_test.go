@@ -82,31 +82,31 @@ func TestIssuers_KeysOfOneVerifyNoTokensOfAnother(t *testing.T) {
 		cause   string
 	}{
 		{"the first issuer", first, nil, "ada", ""},
-		{"the second issuer", second, nil, "corp:ada", ""},
-		{"another audience of the issuer", second, map[string]any{"aud": []string{"x", "other"}}, "corp:ada", ""},
-		{"the second in the first's name", second, map[string]any{"iss": first.URL}, "", "unknown key"},
-		{"the first in the second's name", first, map[string]any{"iss": second.URL}, "", "unknown key"},
-		{"an unknown issuer", first, map[string]any{"iss": "https://evil.example"}, "", "wrong issuer"},
+		{"second issuer", second, nil, "corp:ada", ""},
+		{"other audience of the issuer", second, map[string]any{"aud": []string{"x", "other"}}, "corp:ada", ""},
+		{"token of the second issuer under the first's name", second, map[string]any{"iss": first.URL}, "", "unknown key"},
+		{"token of the first issuer under the second's name", first, map[string]any{"iss": second.URL}, "", "unknown key"},
+		{"unknown issuer", first, map[string]any{"iss": "https://evil.example"}, "", "wrong issuer"},
 		{
 			"without the trailing slash", first, map[string]any{"iss": strings.TrimSuffix(first.URL, "/")}, "",
 			"wrong issuer",
 		},
-		{"with a trailing slash", second, map[string]any{"iss": second.URL + "/"}, "", "wrong issuer"},
-		{"iss in other letters", second, map[string]any{"iss": strings.ToUpper(second.URL)}, "", "wrong issuer"},
+		{"issuer with a trailing slash", second, map[string]any{"iss": second.URL + "/"}, "", "wrong issuer"},
+		{"issuer in other letter case", second, map[string]any{"iss": strings.ToUpper(second.URL)}, "", "wrong issuer"},
 		{"two issuers", second, map[string]any{"iss": []string{second.URL, first.URL}}, "", "iss is not a string"},
-		{"a subject like one of the second", first, map[string]any{"sub": "corp:ada"}, "token:corp:ada", ""},
+		{"subject prefixed like the second issuer's", first, map[string]any{"sub": "corp:ada"}, "token:corp:ada", ""},
 		{"in wide letters", first, map[string]any{"sub": "\uff23orp:ada"}, "token:\uff23orp:ada", ""},
-		{"with a mark between", first, map[string]any{"sub": "c\u200borp:ada"}, "token:c\u200borp:ada", ""},
-		{"a subject like an API key", second, map[string]any{"sub": "key:ada"}, "corp:key:ada", ""},
-		{"a subject of another script", second, map[string]any{"sub": "Ада \u202e"}, "corp:Ада \u202e", ""},
-		{"a subject that cannot be seen", second, map[string]any{"sub": "\u200b"}, "", "sub is missing"},
+		{"subject with a separator", first, map[string]any{"sub": "c\u200borp:ada"}, "token:c\u200borp:ada", ""},
+		{"subject like an API key", second, map[string]any{"sub": "key:ada"}, "corp:key:ada", ""},
+		{"subject in another script", second, map[string]any{"sub": "Ада \u202e"}, "corp:Ада \u202e", ""},
+		{"invisible subject", second, map[string]any{"sub": "\u200b"}, "", "sub is missing"},
 		{"no lifetime", second, map[string]any{"exp": nil}, "", "exp is missing"},
 	} {
 		p, err := verifier.Authenticate(t.Context(), time.Now(), bearer(tc.by.Token(claimsOf(tc.changes))))
 		switch {
 		case tc.subject == "":
 			if !errors.Is(err, auth.ErrBadToken) || !strings.Contains(err.Error(), tc.cause) {
-				t.Errorf("%s: %v, %v; want a refusal with %q", tc.name, p, err, tc.cause)
+				t.Errorf("%s: %v, %v; want an error with %q", tc.name, p, err, tc.cause)
 			}
 		case err != nil || p.Subject != tc.subject:
 			t.Errorf("%s: %v, %v; want %q", tc.name, p, err, tc.subject)
@@ -135,7 +135,7 @@ func TestIssuers_DelegatesNameTheirIssuer(t *testing.T) {
 	}
 	delegate.Issuer = first.URL
 	if _, err := verifier.Restore(delegate, time.Now()); !errors.Is(err, auth.ErrRevoked) {
-		t.Errorf("under another issuer: %v", err)
+		t.Errorf("token of another issuer: %v", err)
 	}
 }
 
@@ -203,7 +203,7 @@ func TestDiscovery_IsStrict(t *testing.T) {
 	}
 	if _, err := discover(t, auth.Discovery{Issuer: redirecting.URL}); err == nil ||
 		!strings.Contains(err.Error(), "302") {
-		t.Errorf("a redirect is followed: %v", err)
+		t.Errorf("redirect followed: %v", err)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestDiscovery_RotatedAndRetiredKeys(t *testing.T) {
 		t.Error("the rotated key is not accepted")
 	}
 	if !accepted(old) {
-		t.Error("the former key is no longer accepted while it is published")
+		t.Error("the former key is rejected while published")
 	}
 	p.Retire()
 	if err := config.Keys.Refresh(t.Context()); err != nil {
@@ -255,7 +255,7 @@ func TestIssuers_UnknownKeysCauseBoundedReadsPerIssuer(t *testing.T) {
 				if _, err := verifier.Authenticate(
 					t.Context(), time.Now(), bearer(token),
 				); !errors.Is(err, auth.ErrBadToken) {
-					t.Errorf("a forged token: %v", err)
+					t.Errorf("forged token: %v", err)
 				}
 			}
 		})
@@ -266,7 +266,7 @@ func TestIssuers_UnknownKeysCauseBoundedReadsPerIssuer(t *testing.T) {
 	}
 	other.Rotate()
 	if _, err := verifier.Authenticate(t.Context(), time.Now(), bearer(other.Token(claimsOf(nil)))); err != nil {
-		t.Errorf("the rotated key of another issuer: %v", err)
+		t.Errorf("rotated key of another issuer: %v", err)
 	}
 }
 
@@ -393,7 +393,7 @@ func TestKeyRing_ForeignSetsMayHaveUnusableKeys(t *testing.T) {
 		}
 	}
 	if _, err := open(set, "ES256"); err == nil || !strings.Contains(err.Error(), "no signing key") {
-		t.Errorf("another algorithm is required: %v", err)
+		t.Errorf("other algorithm required: %v", err)
 	}
 	// The public key as the secret of an HMAC (RFC 8725 §2.1).
 	input := encode([]byte(`{"alg":"HS256","kid":"rsa"}`)) + "." + encode([]byte(with("", "")))
@@ -402,6 +402,6 @@ func TestKeyRing_ForeignSetsMayHaveUnusableKeys(t *testing.T) {
 	if _, err := verifier.Authenticate(
 		t.Context(), time.Now(), bearer(input+"."+encode(mac.Sum(nil))),
 	); !errors.Is(err, auth.ErrBadToken) {
-		t.Errorf("an HMAC: %v", err)
+		t.Errorf("HMAC: %v", err)
 	}
 }

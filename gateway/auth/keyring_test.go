@@ -76,13 +76,13 @@ func TestKeyRing_LeavingCallerDoesNotDelayRotatedKeys(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		if _, err := verifier.Authenticate(ctx, time.Now(), old.under("junk")); !errors.Is(err, auth.ErrBadToken) {
-			t.Errorf("a token under an unknown key: %v", err)
+			t.Errorf("token under an unknown key: %v", err)
 		}
 		if waited := time.Since(began); waited != time.Millisecond {
 			t.Errorf("the caller waits %v beyond its context", waited)
 		}
 		if _, err := verifier.Authenticate(t.Context(), time.Now(), rotated.under("rotated")); err != nil {
-			t.Errorf("a token under the rotated key: %v", err)
+			t.Errorf("token under the rotated key: %v", err)
 		}
 		if n := source.count(); n != 2 {
 			t.Errorf("the source is read %d times, want once at first and once for both callers", n)
@@ -139,12 +139,12 @@ func TestKeyRing_OneUnknownIDCausesOneRead(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		if n := source.count(); n != 2 {
-			t.Errorf("%d reads, want one at first and one for the id", n)
+			t.Errorf("%d reads, want the initial one and one for the key id", n)
 		}
 		time.Sleep(time.Minute)
 		source.rotate(old.named(t, "stale"), nil) // published late
 		if _, err := verifier.Authenticate(t.Context(), time.Now(), old.under("stale")); err != nil {
-			t.Errorf("a key that was published late: %v", err)
+			t.Errorf("late published key: %v", err)
 		}
 	})
 }
@@ -176,10 +176,10 @@ func TestKeyRing_WaitingCallersAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := refused.Load(); n != 1000-256 {
-			t.Errorf("%d of 1000 callers are refused without waiting, want all but 256", n)
+			t.Errorf("%d of 1000 callers rejected immediately, want all except 256", n)
 		}
 		if _, err := verifier.Authenticate(t.Context(), time.Now(), old.under("old")); err != nil {
-			t.Errorf("a token under a known key waits: %v", err)
+			t.Errorf("token under a known key waited: %v", err)
 		}
 		close(release)
 		callers.Wait()
@@ -212,7 +212,7 @@ func TestKeyRing_HangingSourceTimesOut(t *testing.T) {
 		cancel()
 		running.Wait()
 		if waited := time.Since(began); waited != 0 {
-			t.Errorf("the end takes %v", waited)
+			t.Errorf("Close took %v", waited)
 		}
 		if err := ring.Refresh(t.Context()); err == nil {
 			t.Error("a closed ring reads its source")
@@ -246,11 +246,11 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 			revoked           bool
 			changes, failures int
 		}{
-			{"nothing has changed", old.named(t, "old"), nil, false, 0, 0},
-			{"a key is added", both, nil, false, 1, 0},
+			{"unchanged list", old.named(t, "old"), nil, false, 0, 0},
+			{"added key", both, nil, false, 1, 0},
 			{"the source is away", both, errors.New("away"), false, 1, 1},
 			{"the set is unsafe", []byte("{}"), nil, false, 1, 2},
-			{"the id is another key's", rotated.named(t, "old"), nil, true, 2, 2},
+			{"key id of another key", rotated.named(t, "old"), nil, true, 2, 2},
 			{"the key is back", old.named(t, "old"), nil, true, 3, 2},
 		} {
 			source.rotate(step.set, step.err)
@@ -304,7 +304,7 @@ func TestKeyRing_RotatesWithoutRestart(t *testing.T) {
 			}
 			publish([]byte("broken"))
 			if err := keys.Refresh(t.Context()); err == nil || use(newToken) != nil {
-				t.Errorf("a broken key set: %v, and the keys in use: %v; want them to stay", err, use(newToken))
+				t.Errorf("malformed key set: %v; keys in use: %v, want them retained", err, use(newToken))
 			}
 			publish(make([]byte, 2<<20))
 			if err := keys.Refresh(t.Context()); err == nil {
@@ -355,7 +355,7 @@ func TestKeyRing_LongestKeyIDIsAccepted(t *testing.T) {
 		if _, err := auth.OpenKeyRing(
 			t.Context(), func(context.Context) ([]byte, error) { return set, nil },
 		); (err == nil) != want {
-			t.Errorf("a kid of %d bytes: %v", length, err)
+			t.Errorf("kid of %d bytes: %v", length, err)
 		}
 	}
 }

@@ -309,7 +309,7 @@ func TestMapping_FailureRefusesTheTokenAndLeaksNoClaims(t *testing.T) {
 				t.Errorf("%v: %v, %v; want %q", tc.config, p, err, tc.want)
 			}
 			if err != nil && strings.Contains(err.Error(), secret) && tc.config.Audience == "" {
-				t.Errorf("%v: the reason has the claim: %v", tc.config, err)
+				t.Errorf("%v: the reason contains the claim: %v", tc.config, err)
 			}
 			if err != nil && auth.Public(err).Error() != "the token is invalid" {
 				t.Errorf("the caller learns %q", auth.Public(err))

@@ -55,8 +55,8 @@ func TestRevocations_ByTokenSubjectAndIssuer(t *testing.T) {
 			"corp:ada, corp:ada without jti",
 		},
 		{"an issuer", []auth.Revocation{{Issuer: first.URL, IssuedBefore: now}}, "ada, ada without iat, eve"},
-		{"an unknown issuer", []auth.Revocation{{Issuer: "x", IssuedBefore: now}}, ""},
-		{"an expired one", []auth.Revocation{{Subject: "eve", IssuedBefore: now, Expires: now.Add(-time.Second)}}, ""},
+		{"unknown issuer", []auth.Revocation{{Issuer: "x", IssuedBefore: now}}, ""},
+		{"expired revocation", []auth.Revocation{{Subject: "eve", IssuedBefore: now, Expires: now.Add(-time.Second)}}, ""},
 	} {
 		set, err := auth.NewRevocations(tc.list)
 		if err != nil {
@@ -106,10 +106,10 @@ func TestRevocations_CoverAdmittedPrincipalsAndDelegates(t *testing.T) {
 		}
 		verifier.SetRevocations(auth.RevocationsFile, set)
 		if _, err := verifier.Restore(delegate, time.Now()); !errors.Is(err, auth.ErrRevoked) {
-			t.Errorf("%+v: a delegate: %v", revocation, err)
+			t.Errorf("%+v: delegate: %v", revocation, err)
 		}
 		if _, err := verifier.Delegate(p, natstest.Tenant(t, "acme"), "query.read"); !errors.Is(err, auth.ErrRevoked) {
-			t.Errorf("%+v: a new delegate: %v", revocation, err)
+			t.Errorf("%+v: new delegate: %v", revocation, err)
 		}
 		if !verifier.Revoked(p) || !verifier.Revoked(restored) {
 			t.Errorf("%+v: they are not revoked", revocation)
@@ -192,7 +192,7 @@ func TestRevocationList_IsFollowed(t *testing.T) {
 		source.rotate([]byte("- {subject: app}\n"), nil)
 		check("the file is invalid", true, true)
 		source.rotate([]byte("[]"), nil)
-		check("it is empty", false, false)
+		check("empty list", false, false)
 		stop()
 		<-done
 	})

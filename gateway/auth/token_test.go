@@ -173,7 +173,7 @@ func check(t *testing.T, verifier *auth.Verifier, header, cause string) {
 		t.Fatal(err)
 	case cause == "":
 	case p != nil, !errors.Is(err, auth.ErrBadToken), !strings.Contains(err.Error(), cause):
-		t.Fatalf("%v, %v; want a refusal with %q", p, err, cause)
+		t.Fatalf("%v, %v; want an error with %q", p, err, cause)
 	case auth.Public(err).Error() != "the token is invalid":
 		t.Fatalf("the caller learns %q", auth.Public(err))
 	}
@@ -189,13 +189,13 @@ func TestVerifier_TokenClaims(t *testing.T) {
 	}{
 		{"all", with("", ""), ""},
 		{"aud is a string", with("aud", `"audience"`), ""},
-		{"aud is one of several", with("aud", `["x","audience"]`), ""},
-		{"aud is another", with("aud", `["x"]`), `wrong audience: aud is "x"`},
+		{"aud in a list", with("aud", `["x","audience"]`), ""},
+		{"foreign aud", with("aud", `["x"]`), `wrong audience: aud is "x"`},
 		{"aud is absent", with("aud", ""), "wrong audience"},
 		{"aud is null", with("aud", "null"), "aud is not"},
 		{"aud contains null", with("aud", `["audience",null]`), "aud is not"},
 		{"aud is an object", with("aud", `{"audience":1}`), "aud is not"},
-		{"iss is another", with("iss", `"x"`), `wrong issuer: iss is "x"`},
+		{"foreign iss", with("iss", `"x"`), `wrong issuer: iss is "x"`},
 		{"iss is a list", with("iss", `["issuer"]`), "iss is not a string"},
 		{"iss is absent", with("iss", ""), "wrong issuer"},
 		{"sub is absent", with("sub", ""), "sub is missing"},
@@ -212,8 +212,8 @@ func TestVerifier_TokenClaims(t *testing.T) {
 		{"tenants are a string", with("tenants", `"acme"`), "tenants is not an array"},
 		{"tenants contain a number", with("tenants", `[1]`), "tenants is not an array"},
 		{"tenants contain null", with("tenants", `[null]`), "tenants is not an array"},
-		{"a tenant is not one", with("tenants", `["a b"]`), "invalid claims"},
-		{"a right is not one", with("rights", `["everything"]`), "invalid claims"},
+		{"invalid tenant", with("tenants", `["a b"]`), "invalid claims"},
+		{"invalid right", with("rights", `["everything"]`), "invalid claims"},
 		{"no tenants and rights", with("tenants", ""), ""},
 		{"not an object", `"app"`, "not a JSON object"},
 		{"not JSON", `{`, "not a JSON object"},
@@ -285,7 +285,7 @@ func TestVerifier_TokenHasOneAcceptedText(t *testing.T) {
 		"header in capitals":       strings.ToUpper(parts[0]) + "." + parts[1] + "." + parts[2],
 		"the scheme twice":         "Bearer " + good,
 		"percent-encoded":          strings.ReplaceAll(good, ".", "%2E"),
-		"the claims of another":    parts[0] + "." + encode([]byte(with("sub", `"root"`))) + "." + parts[2],
+		"claims of another token":  parts[0] + "." + encode([]byte(with("sub", `"root"`))) + "." + parts[2],
 		"the header written twice": encode([]byte(goodHeader+" ")) + "." + parts[1] + "." + parts[2],
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -314,13 +314,13 @@ func TestVerifier_AuthorizationHeader(t *testing.T) {
 		{"none", nil, auth.ErrNoCredential},
 		{"empty", []string{""}, auth.ErrNoCredential},
 		{"no token", []string{"Bearer"}, auth.ErrNoCredential},
-		{"no token but a space", []string{"Bearer "}, auth.ErrNoCredential},
+		{"space without a token", []string{"Bearer "}, auth.ErrNoCredential},
 		{"no scheme", []string{good}, auth.ErrNoCredential},
-		{"another scheme", []string{"Basic " + good}, auth.ErrNoCredential},
+		{"other scheme", []string{"Basic " + good}, auth.ErrNoCredential},
 		{"DPoP", []string{"DPoP " + good}, auth.ErrNoCredential},
 		{"twice", []string{"Bearer " + good, "Bearer " + good}, auth.ErrManyCredentials},
 		{"twice, one empty", []string{"Bearer " + good, ""}, auth.ErrManyCredentials},
-		{"twice in one", []string{"Bearer " + good + ",Bearer " + good}, auth.ErrBadToken},
+		{"two tokens in one header", []string{"Bearer " + good + ",Bearer " + good}, auth.ErrBadToken},
 		{"an API key's prefix in capitals", []string{"Bearer HGK_app_x"}, auth.ErrBadToken},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -459,8 +459,8 @@ func TestOpenKeyRing_UnsafeKeySetIsRejected(t *testing.T) {
 		text []byte
 		want string // "": accepted
 	}{
-		{"a public key", keySet(t, good), ""},
-		{"and one for encryption", keySet(t, good, jose.JSONWebKey{
+		{"public key", keySet(t, good), ""},
+		{"additional key for encryption", keySet(t, good, jose.JSONWebKey{
 			Key:       rsaKey.Public(),
 			KeyID:     "e",
 			Algorithm: "RSA-OAEP",
@@ -476,7 +476,7 @@ func TestOpenKeyRing_UnsafeKeySetIsRejected(t *testing.T) {
 		},
 		{"a private key", keySet(t, public(rsaKey, "k", "RS256")), "not a public key"},
 		{"no kid", keySet(t, public(rsaKey.Public(), "", "RS256")), "kid"},
-		{"one kid twice", keySet(t, good, public(p256.Public(), "k", "ES256")), "duplicate kid"},
+		{"duplicate kid", keySet(t, good, public(p256.Public(), "k", "ES256")), "duplicate kid"},
 		{"no alg", keySet(t, public(rsaKey.Public(), "k", "")), ""},
 		{"alg none", keySet(t, public(rsaKey.Public(), "k", "none")), "none"},
 		{"an alg of another type", keySet(t, public(rsaKey.Public(), "k", "ES256")), "type, curve or size"},
@@ -484,7 +484,7 @@ func TestOpenKeyRing_UnsafeKeySetIsRejected(t *testing.T) {
 		{"EdDSA for RSA", keySet(t, public(rsaKey.Public(), "k", "EdDSA")), "type, curve or size"},
 		{"RSA of 1024 bits", keySet(t, public(small.Public(), "k", "RS256")), "2048"},
 		{
-			"only one for encryption", keySet(t, jose.JSONWebKey{Key: rsaKey.Public(), KeyID: "e", Use: "enc"}),
+			"only a key for encryption", keySet(t, jose.JSONWebKey{Key: rsaKey.Public(), KeyID: "e", Use: "enc"}),
 			"no signing key",
 		},
 		{"no key", []byte(`{"keys":[]}`), "no signing key"},
@@ -513,7 +513,7 @@ func TestNewVerifier_ConfigurationIsComplete(t *testing.T) {
 		"nothing":         {},
 		"no issuer":       issuer(func(c *auth.IssuerConfig) { c.Issuer = "" }),
 		"no audience":     issuer(func(c *auth.IssuerConfig) { c.Audiences = nil }),
-		"an empty one":    issuer(func(c *auth.IssuerConfig) { c.Audiences = []string{"audience", ""} }),
+		"empty name":      issuer(func(c *auth.IssuerConfig) { c.Audiences = []string{"audience", ""} }),
 		"no keys":         issuer(func(c *auth.IssuerConfig) { c.Keys = nil }),
 		"a reserved name": issuer(func(c *auth.IssuerConfig) { c.Name = "key" }),
 		"an invalid name": issuer(func(c *auth.IssuerConfig) { c.Name = "Corp" }),
@@ -571,7 +571,7 @@ func FuzzVerifier(f *testing.F) {
 			t.Fatalf("%q is accepted", text)
 		}
 		if err != nil && len(err.Error()) > 2000 {
-			t.Fatalf("a refusal of %d bytes", len(err.Error()))
+			t.Fatalf("error of %d bytes", len(err.Error()))
 		}
 	})
 }

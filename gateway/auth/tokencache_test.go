@@ -63,7 +63,7 @@ func TestTokenCache_LeastRecentlyUsedIsReplaced(t *testing.T) {
 	used, unused := add("used"), add("unused")
 	for n := range cachedTokens - 1 {
 		if _, ok := c.get(used); !ok {
-			t.Fatal("an entry in use is replaced")
+			t.Fatal("an entry in use was replaced")
 		}
 		add(fmt.Sprint(n))
 	}
@@ -107,7 +107,7 @@ func TestTokenCache_SubjectsTokenInUseStays(t *testing.T) {
 	used, unused := add(0), add(1)
 	for n := range maxSubjectTokens - 1 {
 		if _, ok := c.get(used); !ok {
-			t.Fatal("a token in use is replaced")
+			t.Fatal("a token in use was replaced")
 		}
 		add(n + 2)
 	}

@@ -72,7 +72,7 @@ func TestBreaker_OpensOnSilenceAndClosesOnAnswer(t *testing.T) {
 			t.Fatalf("after five silent calls: let through %v, wait %v", ok, wait)
 		}
 		if !call(s, "b:1", breaker.Answered) {
-			t.Error("another node pays for it")
+			t.Error("another node's breaker opened")
 		}
 		time.Sleep(500 * time.Millisecond)
 		probe, _, ok := enter(s, "a:1")
@@ -80,7 +80,7 @@ func TestBreaker_OpensOnSilenceAndClosesOnAnswer(t *testing.T) {
 			t.Fatal("no call is admitted after the pause")
 		}
 		if call(s, "a:1", breaker.Answered) {
-			t.Error("a second call is admitted besides the first")
+			t.Error("a second trial call is admitted concurrently")
 		}
 		probe.Done(breaker.Unreached)
 		time.Sleep(500 * time.Millisecond)
@@ -111,7 +111,7 @@ func TestBreaker_EarlierCallsDoNotDisturbTrial(t *testing.T) {
 			t.Helper()
 			pass, _, ok := enter(s, "a:1")
 			if !ok {
-				t.Fatal("a call is not let through")
+				t.Fatal("a call is not admitted")
 			}
 			return pass
 		}
@@ -179,7 +179,7 @@ func TestBreaker_HalfOpenAdmitsOneCall(t *testing.T) {
 			t.Errorf("%d calls are admitted, want one", through.Load())
 		}
 		if _, _, ok := s.Enter(&breaker.Call{Kind: "node", Endpoint: "a:1", Procedure: "/s/M"}, time.Now(), true); !ok {
-			t.Error("a forced call is not let through")
+			t.Error("a forced call is not admitted")
 		}
 	})
 }
@@ -204,7 +204,7 @@ func TestBreaker_OpensForNodeSlowerThanPeers(t *testing.T) {
 		"four times slower":                {3, 100 * time.Millisecond, 400 * time.Millisecond, false},
 		"all are slow":                     {3, time.Second, time.Second, false},
 		"slower, and fast all the same":    {3, time.Millisecond, 100 * time.Millisecond, false},
-		"a single peer is no comparison":   {1, 10 * time.Millisecond, 600 * time.Millisecond, false},
+		"single peer":                      {1, 10 * time.Millisecond, 600 * time.Millisecond, false},
 		"two peers and the node are three": {2, 10 * time.Millisecond, 600 * time.Millisecond, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestBreaker_OpensForNodeSlowerThanPeers(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				if !call(s, "slow:1", breaker.Answered) || s.Open("slow:1", "/s/M", contextkit.TenantID{}) {
-					t.Error("it does not come back")
+					t.Error("the node receives no calls again")
 				}
 			})
 		})
@@ -246,7 +246,7 @@ func TestBreaker_EarlierCallsDoNotCloseIt(t *testing.T) {
 			pass.Done(breaker.Answered)
 		}
 		if !s.Open("slow:1", "/s/M", contextkit.TenantID{}) {
-			t.Error("its own slow answers have closed what they opened")
+			t.Error("slow answers closed the breaker that they opened")
 		}
 	})
 }

@@ -58,7 +58,7 @@ func TestBreaker_AnotherTenantsCallInFlightRefusesEveryone(t *testing.T) {
 			by(s, id[0], "/s/M", time.Second, breaker.TimedOut)
 		}
 		if !admits(s, id[2], "/s/M") {
-			t.Fatal("one tenant's failures refuse another")
+			t.Fatal("failures of one tenant reject calls of another")
 		}
 		other.Done(breaker.TimedOut)
 		for range 5 {

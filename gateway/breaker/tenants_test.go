@@ -141,7 +141,7 @@ func TestBreaker_TrialWithoutResultDoesNotDelayNext(t *testing.T) {
 			t.Fatal("no trial is admitted after the pause")
 		}
 		if admits(s, id[1], "/s/M") {
-			t.Error("a second trial is admitted beside the first")
+			t.Error("a second trial is admitted concurrently")
 		}
 		time.Sleep(500 * time.Millisecond)
 		if admits(s, id[0], "/s/M") {
@@ -185,9 +185,9 @@ func TestBreaker_SlowCallsOfOneTenantRejectOnlyThatTenant(t *testing.T) {
 		slow []int // the tenants whose calls are slow
 		want []int // the refused tenants
 	}{
-		"one of two":   {[]int{0}, nil}, // the other's answers are fast: the node is
-		"both":         {[]int{0, 1}, []int{0, 1, 2}},
-		"the only one": {[]int{0, 0}, []int{0}},
+		"one of two nodes": {[]int{0}, nil}, // the other's answers are fast: the node is
+		"both":             {[]int{0, 1}, []int{0, 1, 2}},
+		"only node":        {[]int{0, 0}, []int{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *breaker.Set) {
@@ -197,7 +197,7 @@ func TestBreaker_SlowCallsOfOneTenantRejectOnlyThatTenant(t *testing.T) {
 				}
 				for i := range 40 {
 					tenant := i % 2
-					if name == "the only one" {
+					if name == "only node" {
 						tenant = 0
 					}
 					took := 10 * time.Millisecond
@@ -269,7 +269,7 @@ func TestBreaker_RareTenantsDoNotHideSlowness(t *testing.T) {
 			by(s, id[3+i%197], "/s/M", 600*time.Millisecond, breaker.Answered)
 		}
 		if !refused() {
-			t.Error("a node that is slow to all tenants is not diverted from")
+			t.Error("calls of a node that is slow for all tenants are not diverted")
 		}
 	})
 }

@@ -89,15 +89,15 @@ func TestNames_FindsNestedFields(t *testing.T) {
 		path []frame.Step
 		want []string
 	}{
-		"the message is not there":         {wire(&projectionv1.QueryRequest{View: "v"}), one, []string{""}},
-		"the field is not in it":           {wire(filter("")), one, []string{""}},
-		"it is there":                      {wire(filter("a")), one, []string{"a"}},
-		"the message is there twice":       {wire(filter("a"), filter("b")), one, []string{"a", "b"}},
-		"and the second time without it":   {wire(filter("a"), filter("")), one, []string{"a", ""}},
-		"a list has none":                  {wire(batch()), list, []string{}},
-		"a list has some":                  {wire(batch("a", "b", "a")), list, []string{"a", "b", "a"}},
-		"one of a list does not have it":   {wire(batch("a", "")), list, []string{"a", ""}},
-		"the list goes on in another part": {wire(batch("a"), batch("b")), list, []string{"a", "b"}},
+		"the message is not there":      {wire(&projectionv1.QueryRequest{View: "v"}), one, []string{""}},
+		"field absent":                  {wire(filter("")), one, []string{""}},
+		"field present":                 {wire(filter("a")), one, []string{"a"}},
+		"the message is there twice":    {wire(filter("a"), filter("b")), one, []string{"a", "b"}},
+		"duplicate field, second empty": {wire(filter("a"), filter("")), one, []string{"a", ""}},
+		"list without the field":        {wire(batch()), list, []string{}},
+		"list with the field":           {wire(batch("a", "b", "a")), list, []string{"a", "b", "a"}},
+		"list with one absent field":    {wire(batch("a", "")), list, []string{"a", ""}},
+		"list split by another field":   {wire(batch("a"), batch("b")), list, []string{"a", "b"}},
 	} {
 		got := []string{}
 		err := (&frame.Frame{Data: test.wire}).Names(test.path, 0, func(name, part []byte) error {
@@ -162,7 +162,7 @@ func FuzzText(f *testing.F) {
 		got, err := (&frame.Frame{Data: wire}).Text(2, "")
 		var parsed projectionv1.QueryRequest
 		if proto.Unmarshal(wire, &parsed) == nil && err == nil && got != parsed.GetView() {
-			t.Fatalf("the wire says %q, protobuf says %q", got, parsed.GetView())
+			t.Fatalf("wire value %q, protobuf value %q", got, parsed.GetView())
 		}
 	})
 }
@@ -233,7 +233,7 @@ func TestRelease_SendInProgressHoldsItsReference(t *testing.T) {
 		lent.Data[i] = 'x'
 	}
 	if string(sent.Materialize()) != text {
-		t.Error("what is being sent has changed")
+		t.Error("the message changed while being sent")
 	}
 	sent.Free()
 }

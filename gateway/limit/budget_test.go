@@ -49,7 +49,7 @@ func TestBudget_OneTenantUsesAtMostItsShare(t *testing.T) {
 		t.Errorf("%d streams, then %v; want 20", n, err)
 	}
 	if n, err := fill("globex", false); n != 50 || !errors.Is(err, limit.ErrConcurrency) {
-		t.Errorf("another tenant has %d calls, then %v; want 50", n, err)
+		t.Errorf("another tenant: %d calls, then %v; want 50", n, err)
 	}
 	if n, err := fill("initech", false); n != 0 || !errors.Is(err, limit.ErrFull) {
 		t.Errorf("beyond the shared capacity: %d calls, then %v", n, err)
@@ -63,7 +63,7 @@ func TestBudget_OneTenantUsesAtMostItsShare(t *testing.T) {
 		t.Errorf("half of the bytes: %v", err)
 	}
 	if err := use.Reserve(1); !errors.Is(err, limit.ErrBytes) || !errors.Is(use.ReserveError(), limit.ErrBytes) {
-		t.Errorf("a byte more: %v", err)
+		t.Errorf("one more byte: %v", err)
 	}
 }
 
@@ -102,7 +102,7 @@ func TestCallers_TotalIsBoundedByShare(t *testing.T) {
 		use.ReleaseAll()
 	}
 	if again, err := entered(false); len(again) != 50 || !errors.Is(err, limit.ErrFull) {
-		t.Errorf("when all have left: %d calls, then %v; want 50", len(again), err)
+		t.Errorf("after all calls ended: %d calls, then %v; want 50", len(again), err)
 	}
 }
 
@@ -126,7 +126,7 @@ func TestBudget_OperatorsHaveAReserveOfBytes(t *testing.T) {
 		t.Error(err)
 	}
 	if err := high.Reserve(100); err != nil {
-		t.Errorf("an operator: %v", err)
+		t.Errorf("operator: %v", err)
 	}
 	normal.ReleaseAll()
 	high.ReleaseAll()
@@ -204,7 +204,7 @@ func TestUse_ReleaseAllReleasesEverything(t *testing.T) {
 		}
 	}
 	if len(seen) == 0 { // which ones there are, the scheduler decides
-		t.Error("the mix has no refusals")
+		t.Error("the mix produced no rejections")
 	}
 	if calls, streams, bytes := shared.Calls().Used(), shared.Streams().Used(), shared.Bytes().Used(); calls != 0 ||
 		streams != 0 || bytes != 0 {
@@ -245,14 +245,14 @@ func TestUse_MoveChargesTenantOrFails(t *testing.T) {
 	acme := tenant(t, "acme")
 	large := use(501)
 	if err := tenants.Move(acme, large); !errors.Is(err, limit.ErrBytes) {
-		t.Errorf("more bytes than the tenant may have: %v", err)
+		t.Errorf("over the tenant's byte limit: %v", err)
 	}
 	first, second := use(10), use(10)
 	if err := tenants.Move(acme, first); err != nil {
 		t.Error(err)
 	}
 	if err := tenants.Move(acme, second); !errors.Is(err, limit.ErrConcurrency) {
-		t.Errorf("a second call: %v", err)
+		t.Errorf("second call: %v", err)
 	}
 	if calls, _, bytes := tenants.Of(acme).InFlight(); calls != 1 || bytes != 10 {
 		t.Errorf("the tenant is charged %d calls and %d bytes", calls, bytes)
@@ -263,7 +263,7 @@ func TestUse_MoveChargesTenantOrFails(t *testing.T) {
 	for _, use := range []*limit.Use{large, first, second} {
 		use.ReleaseAll()
 		if err := tenants.Move(acme, use); !errors.Is(err, limit.ErrReleased) {
-			t.Errorf("a use that has left moves: %v", err)
+			t.Errorf("moving a released use: %v", err)
 		}
 	}
 }
@@ -288,10 +288,10 @@ func TestBudgets_ManyKeysCannotResetLimit(t *testing.T) {
 			_ = spend(fmt.Sprintf("hostile-%d", n))
 		}
 		if err := spend("acme"); !errors.Is(err, limit.ErrRate) {
-			t.Errorf("a tenant's rate is forgotten: %v", err)
+			t.Errorf("the rate of a tenant was lost: %v", err)
 		}
 		if _, streams, _ := tenants.Of(tenant(t, "globex")).InFlight(); streams != 1 {
-			t.Errorf("a tenant's streams are forgotten: %d", streams)
+			t.Errorf("the streams of a tenant were lost: %d", streams)
 		}
 		if n := tenants.Tracked(); n > 65_536 || tenants.Overflowed() == 0 {
 			t.Errorf("%d callers are tracked, %d calls used the shared budget", n, tenants.Overflowed())
@@ -301,7 +301,7 @@ func TestBudgets_ManyKeysCannotResetLimit(t *testing.T) {
 			t.Errorf("once others are idle: %v", err)
 		}
 		if _, streams, _ := tenants.Of(tenant(t, "globex")).InFlight(); streams != 1 {
-			t.Errorf("what is in flight is forgotten: %d", streams)
+			t.Errorf("streams in flight were lost: %d", streams)
 		}
 		before := tenants.Overflowed()
 		for n := range 10_000 {

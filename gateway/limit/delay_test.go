@@ -18,24 +18,24 @@ func TestDelayRejection_ImpatientTenantIsDelayed(t *testing.T) {
 			held := tenants.Of(tenant(t, name)).DelayRejection(t.Context())
 			took := time.Since(began)
 			if held != (took > 0) {
-				t.Fatalf("it says %v after %v", held, took)
+				t.Fatalf("delay %v after %v", held, took)
 			}
 			return took
 		}
 		for range 5 {
 			if took := refuse("noisy"); took != 0 {
-				t.Fatalf("one of the first refusals comes after %v", took)
+				t.Fatalf("one of the first rejections came after %v", took)
 			}
 		}
 		if took := refuse("noisy"); took < 50*time.Millisecond || took > 150*time.Millisecond {
 			t.Errorf("the sixth immediate rejection took %v, want 50 to 150 ms", took)
 		}
 		if took := refuse("quiet"); took != 0 {
-			t.Errorf("another tenant's comes after %v", took)
+			t.Errorf("rejection of another tenant came after %v", took)
 		}
 		time.Sleep(100 * time.Millisecond) // a tenth of the rate: one each
 		if took := refuse("noisy"); took != 0 {
-			t.Errorf("a caller that waits is delayed for %v", took)
+			t.Errorf("waiting caller is delayed by %v", took)
 		}
 	})
 }
@@ -67,7 +67,7 @@ func TestDelayRejection_IsBoundedPerCallerAndInTotal(t *testing.T) {
 			for range n {
 				waiting.Go(func() {
 					if !budget.DelayRejection(ctx) {
-						t.Errorf("%s: a refusal is not held back", name)
+						t.Errorf("%s: the rejection is not delayed", name)
 					}
 				})
 			}
@@ -75,7 +75,7 @@ func TestDelayRejection_IsBoundedPerCallerAndInTotal(t *testing.T) {
 		}
 		hold("noisy", most/2)
 		if tenants.Of(tenant(t, "noisy")).DelayRejection(ctx) {
-			t.Error("more than half of the places are one caller's")
+			t.Error("one caller holds more than half of the delay slots")
 		}
 		hold("loud", most/2)
 		if held := shared.Delayed(); held != most {
@@ -91,7 +91,7 @@ func TestDelayRejection_IsBoundedPerCallerAndInTotal(t *testing.T) {
 		cancel() // the clients leave
 		waiting.Wait()
 		if took := time.Since(began); took != 0 || shared.Delayed() != 0 {
-			t.Errorf("%d are held back %v after their clients have left", shared.Delayed(), took)
+			t.Errorf("%d rejections still delayed %v after their clients left", shared.Delayed(), took)
 		}
 	})
 }

@@ -100,7 +100,7 @@ func TestUse_GroupIsReleasedWithItsCallers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := callers.Acquire("c", &Use{}, false, High); !errors.Is(err, ErrFull) || callers.Of("c").calls.Load() != 0 {
-		t.Errorf("beyond the group: %v, and the caller has %d calls", err, callers.Of("c").calls.Load())
+		t.Errorf("over the group's limit: %v, and the caller holds %d calls", err, callers.Of("c").calls.Load())
 	}
 	if err := first.Reserve(15); err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestBudget_IsForgottenOnlyWhenUnused(t *testing.T) {
 			}
 		}
 		if unused := callers.Of("unused"); !unused.remove() || unused.pin() {
-			t.Error("an unused budget is not forgotten, or is used afterwards")
+			t.Error("an unused budget is retained, or used after its removal")
 		}
 	})
 }
@@ -185,7 +185,7 @@ func TestBudgets_ConcurrentCallsOfACallerShareItsBudget(t *testing.T) {
 	running.Wait()
 	for n := range got {
 		if got[n] != got[0] {
-			t.Fatalf("goroutine %d has other budgets", n)
+			t.Fatalf("goroutine %d got other budgets", n)
 		}
 	}
 	if tracked := callers.Tracked(); tracked != keys {

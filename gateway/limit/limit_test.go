@@ -130,7 +130,7 @@ func TestTenants_CallsInFlightAreBounded(t *testing.T) {
 			most.Load(), refused.Load())
 	}
 	if use, _, err := enter(t, tenants, "acme", false); err != nil {
-		t.Errorf("after all have left: %v", err)
+		t.Errorf("after all calls ended: %v", err)
 	} else {
 		use.ReleaseAll()
 	}
@@ -149,7 +149,7 @@ func TestRetries_AreTenthOfCalls(t *testing.T) {
 		}
 	}
 	if retries > calls/10+10 || retries < calls/10-10 {
-		t.Errorf("%d retries of %d calls, want a tenth and the savings", retries, calls)
+		t.Errorf("%d retries of %d calls, want a tenth and the initial balance", retries, calls)
 	}
 	if !budget.Retry("node:2") {
 		t.Error("another endpoint pays for the first")
@@ -176,7 +176,7 @@ func TestConfig_NegativeBoundIsRejected(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := limit.NewTenants(shared, limit.Config{Rate: -1}, 1); err == nil {
-		t.Error("a negative rate is accepted")
+		t.Error("a negative rate is valid, want an error")
 	}
 }
 
@@ -189,7 +189,7 @@ func TestBudget_RetriesAreTenthOfCalls(t *testing.T) {
 		}
 	}
 	if retries != 10 {
-		t.Errorf("%d retries without a call, want the savings of 10", retries)
+		t.Errorf("%d retries without a call, want the initial balance of 10", retries)
 	}
 	for range 20 {
 		use, _, err := enter(t, tenants, "acme", false)
@@ -228,7 +228,7 @@ func TestBudget_HoldsUnderConcurrency(t *testing.T) {
 	}
 	group.Wait()
 	if n := retries.Load(); n > 16_000/10+10 {
-		t.Errorf("%d retries of 16000 calls, want at most a tenth and the savings", n)
+		t.Errorf("%d retries of 16000 calls, want at most a tenth and the initial balance", n)
 	}
 }
 
@@ -256,7 +256,7 @@ func TestLimiter_LowPriorityIsRejectedFirst(t *testing.T) {
 		t.Error("the place that is free goes to the less important")
 	}
 	if _, err := limit.NewLimiter(0); err == nil {
-		t.Error("a capacity of 0 is accepted")
+		t.Error("a capacity of 0 is valid, want an error")
 	}
 }
 

@@ -29,7 +29,7 @@ func TestLimiter_SharesOfPrioritiesAreExact(t *testing.T) {
 	}
 	for _, units := range []int64{0, -1} {
 		if _, err := limit.NewLimiter(units); err == nil {
-			t.Errorf("a capacity of %d is accepted", units)
+			t.Errorf("a capacity of %d is valid, want an error", units)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func TestUse_ReleasesAtMostItsReservation(t *testing.T) {
 	}
 	first.Release(1000)
 	if got := bytes(); got != 100 {
-		t.Errorf("%d bytes are counted, want the second call's 100", got)
+		t.Errorf("%d bytes counted, want the second call's 100", got)
 	}
 	first.Release(1)
 	first.ReleaseAll()
@@ -53,7 +53,7 @@ func TestRetries_NumberOfEndpointsIsBounded(t *testing.T) {
 		r.Call(fmt.Sprintf("node-%d:1", n))
 	}
 	if r.Retry(first) {
-		t.Errorf("an endpoint is forgotten although only %d are known", known)
+		t.Errorf("an endpoint was evicted although only %d are known", known)
 	}
 	r.Call("one-more:1")
 	if !r.Retry(first) {

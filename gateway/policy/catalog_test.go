@@ -90,13 +90,13 @@ func TestCheckServed_SetNeedsMethodWithPolicy(t *testing.T) {
 	for name, tc := range map[string]struct {
 		set  []byte
 		want error
-	}{"one has a policy": {set(t, nil), nil}, "none has": {bare, policy.ErrNoPolicy}, "types alone": {types, nil}} {
+	}{"one method has a policy": {set(t, nil), nil}, "no method has a policy": {bare, policy.ErrNoPolicy}, "types alone": {types, nil}} {
 		if err := policy.CheckServed(tc.set); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}
 	}
 	if policy.CheckServed([]byte("hello")) == nil {
-		t.Error("what is no set is accepted")
+		t.Error("malformed descriptor set is valid, want an error")
 	}
 }
 
@@ -108,9 +108,9 @@ func TestCatalog_InvalidSetIsRejected(t *testing.T) {
 		sets [][]byte
 		want string
 	}{
-		"no set":              {[][]byte{[]byte("hello")}, "not a FileDescriptorSet"},
-		"two that differ":     {[][]byte{set(t, nil), other}, "test/thing.proto is in two sets and differs"},
-		"an import not there": {[][]byte{broken}, "missing.proto"},
+		"no set":          {[][]byte{[]byte("hello")}, "not a FileDescriptorSet"},
+		"two that differ": {[][]byte{set(t, nil), other}, "test/thing.proto is in two sets and differs"},
+		"missing import":  {[][]byte{broken}, "missing.proto"},
 	} {
 		if _, err := policy.NewCatalog(tc.sets...); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)

@@ -167,7 +167,7 @@ func TestTable_IncompletePolicyIsAnError(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		table, err := policy.Build(file(t, nil), transcode.NewCompiler(nil))
 		if err != nil || len(table.Methods()) != 0 || len(table.Names()) != 0 {
-			t.Fatalf("%v, %v: want nothing", table, err)
+			t.Fatalf("got %v, %v; want nil", table, err)
 		}
 	})
 }

@@ -36,7 +36,7 @@ func TestReflect_ReturnsNodesDescriptors(t *testing.T) {
 	for _, file := range files.GetFile() {
 		for _, imported := range file.GetDependency() {
 			if !seen[imported] {
-				t.Errorf("%s stands before %s, which it imports", file.GetName(), imported)
+				t.Errorf("%s precedes its import %s", file.GetName(), imported)
 			}
 		}
 		seen[file.GetName()] = true
@@ -45,9 +45,9 @@ func TestReflect_ReturnsNodesDescriptors(t *testing.T) {
 		t.Fatalf("the node describes %v", seen)
 	}
 	if _, err := policy.NewCatalog(described); err != nil {
-		t.Errorf("what the node describes cannot be served: %v", err)
+		t.Errorf("the described services cannot be served: %v", err)
 	}
 	if _, err := policy.Reflect(t.Context(), contextkit.NewClient(connectinprocess.New(node))); err == nil {
-		t.Error("a node is asked without the contract")
+		t.Error("the reflection call lacks the contract's headers")
 	}
 }

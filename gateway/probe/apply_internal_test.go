@@ -32,9 +32,9 @@ func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 		abandoned int
 	}
 	for name, steps := range map[string][]step{
-		"serves":                {{serving, true, false, true, 0}},
-		"says that it does not": {{notServing, false, false, true, 0}, {serving, true, false, true, 0}},
-		"misses one": {
+		"serves":              {{serving, true, false, true, 0}},
+		"reports not serving": {{notServing, false, false, true, 0}, {serving, true, false, true, 0}},
+		"misses one probe": {
 			{"miss", true, true, false, 0},
 			{serving, true, false, true, 0},
 			{"miss", true, true, true, 0},
@@ -43,11 +43,11 @@ func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 			{serving, true, false, true, 0}, {"miss", true, true, true, 0}, {"miss", false, false, false, 1},
 			{"miss", false, false, false, 1}, {unknown, true, false, true, 1}, {serving, true, false, true, 1},
 		},
-		"misses one, and does not answer": {
+		"misses one probe, no answered call": {
 			{"miss", true, true, false, 0}, {undecided, true, true, false, 0}, {"miss", false, false, false, 1},
 			{undecided, false, false, false, 1},
 		},
-		"answers other calls": {
+		"answers calls": {
 			{"miss", true, true, false, 0}, {answering, true, false, true, 0}, {"miss", true, true, true, 0},
 		},
 		"says that it does not, then is late": {
@@ -68,7 +68,7 @@ func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 			}
 			p := New(Config{}, table, nil, nodes, zerolog.Nop())
 			if _, known := p.Answers("node"); known {
-				t.Error("it is known before a probe whether the node answers")
+				t.Error("the node's state is known before a probe")
 			}
 			for n, s := range steps {
 				answer := fanout.Answer[route.Node, string]{Node: node, Value: s.result}
@@ -113,7 +113,7 @@ func TestProbe_MissedNodeThatLeftIsAbandoned(t *testing.T) {
 		p.apply(&fanout.Snapshot[route.Node, string]{Answers: answers})
 	}
 	if !slices.Equal(nodes.endpoints, []string{"a:1"}) {
-		t.Errorf("calls to %v end, want those to a:1", nodes.endpoints)
+		t.Errorf("calls to %v ended, want those to a:1", nodes.endpoints)
 	}
 }
 
@@ -124,11 +124,11 @@ func TestBounds_LatenessOfAProbe(t *testing.T) {
 		began := time.Now()
 		time.Sleep(p.config.FanOut.Timeout + 500*time.Millisecond)
 		if p.late(began) {
-			t.Error("half a second is late")
+			t.Error("a delay of 0.5 s is late")
 		}
 		time.Sleep(time.Nanosecond)
 		if !p.late(began) {
-			t.Error("more than half a second is not late")
+			t.Error("a delay over 0.5 s is not late")
 		}
 	})
 }

@@ -61,7 +61,7 @@ func TestBounds_RoundsHaveJitter(t *testing.T) {
 					wait := rounds[i].Sub(rounds[i-1])
 					seen[wait] = true
 					if wait < c.every*4/5 || wait > c.every*6/5 {
-						t.Errorf("round %d follows after %v, want %v and a fifth more or less", i, wait, c.every)
+						t.Errorf("interval before round %d is %v, want %v ± 20 %%", i, wait, c.every)
 					}
 				}
 				if len(rounds) < want*4/5 || len(seen) < want/2 {

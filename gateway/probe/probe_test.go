@@ -60,7 +60,7 @@ type uncut struct {
 }
 
 // Abandon implements [probe.Channels].
-func (u uncut) Abandon(endpoint string) { u.t.Errorf("%s is cut off as silent", endpoint) }
+func (u uncut) Abandon(endpoint string) { u.t.Errorf("calls to %s are ended as silent", endpoint) }
 
 func TestProbe_NodeWithoutHealthProtocolAnnouncesReadiness(t *testing.T) {
 	addr, stop := serve(t, "127.0.0.1:0")
@@ -93,23 +93,23 @@ func TestProbe_NodeWithoutHealthProtocolAnnouncesReadiness(t *testing.T) {
 	some := func() {
 		t.Helper()
 		asked := prober.Probes()
-		until(t, "it is asked three times more", func() bool { return prober.Probes() >= asked+3 })
+		until(t, "the node receives three more probes", func() bool { return prober.Probes() >= asked+3 })
 	}
 
 	some()
 	if ready() {
-		t.Error("it says that it takes no calls, and gets some because it answers")
+		t.Error("a node that reports not serving receives calls")
 	}
 	table.SetReady(node.ID, true)
 	some()
 	if !ready() {
-		t.Error("it says that it takes calls, and gets none")
+		t.Error("a node that reports serving receives no calls")
 	}
 	stop()
-	until(t, "it is left out while it does not answer", func() bool { return !ready() })
+	until(t, "an unresponsive node receives no calls", func() bool { return !ready() })
 	_, stop = serve(t, addr)
 	defer stop()
-	until(t, "it gets calls again when it answers", ready)
+	until(t, "a responsive node receives calls again", ready)
 }
 
 // serveHTTP serves a handler over clear-text HTTP/2.
@@ -175,8 +175,8 @@ func TestProbe_AnyAnswerCounts(t *testing.T) {
 		"HTTP status 404":    {answers(http.StatusNotFound), true},
 		"HTTP status 500":    {answers(http.StatusInternalServerError), true},
 		"HTTP status 503":    {answers(http.StatusServiceUnavailable), false},
-		"a page":             {answers(http.StatusOK), true},
-		"a reset": {func(t *testing.T) string {
+		"HTML page":          {answers(http.StatusOK), true},
+		"connection reset": {func(t *testing.T) string {
 			t.Helper()
 			return serveHTTP(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 		}, true},
@@ -199,13 +199,13 @@ func TestProbe_AnyAnswerCounts(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ran := make(chan error, 1)
 			go func() { ran <- prober.Run(ctx) }()
-			until(t, "it is asked often", func() bool { return prober.Probes() >= 5 })
+			until(t, "the node receives five probes", func() bool { return prober.Probes() >= 5 })
 			cancel()
 			if err := <-ran; err != nil {
 				t.Error(err)
 			}
 			if node, _ := table.Node("own"); node.Ready != tc.ready {
-				t.Errorf("it takes calls: %t", node.Ready)
+				t.Errorf("ready: %t", node.Ready)
 			}
 		})
 	}

@@ -51,11 +51,11 @@ func TestProbe_NodeThatAnswersOtherCallsIsNotMissed(t *testing.T) {
 				&emptypb.Empty{}, &emptypb.Empty{})
 		}
 	})
-	until(t, "it is asked often", func() bool { return prober.Probes() >= 5 })
+	until(t, "the node receives five probes", func() bool { return prober.Probes() >= 5 })
 	cancel()
 	running.Wait()
 	if node, _ := table.Node("busy"); !node.Ready {
-		t.Error("it is left out")
+		t.Error("the node is not ready")
 	}
 }
 
@@ -103,7 +103,7 @@ func TestProbe_DeadlineNoticedLateDoesNotCount(t *testing.T) {
 					t.Fatal(err)
 				}
 				if node, _ := table.Node("node"); node.Ready != tc.ready || (cuts == 0) != tc.ready {
-					t.Errorf("it takes calls: %t, it was cut off %d times", node.Ready, cuts)
+					t.Errorf("ready: %t, calls ended %d times", node.Ready, cuts)
 				}
 			})
 		})

@@ -55,7 +55,7 @@ func TestLookup_PlacementPrecedesHash(t *testing.T) {
 		t.Errorf("globex goes to %q: p2 is not ready", node.ID)
 	}
 	if _, ok := table.Lookup(contextkit.KindRunner, tenant(t, "acme")); ok {
-		t.Error("there is no runner")
+		t.Error("a runner is found in a table without runners")
 	}
 	if err := table.Replace(
 		all, []route.Placement{{Tenant: tenant(t, "acme"), Kind: contextkit.KindRunner, Node: "p1"}},

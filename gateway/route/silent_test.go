@@ -24,15 +24,15 @@ func TestTable_SilentNodesAreAvoided(t *testing.T) {
 		nodes []route.Node
 		want  []string
 	}{
-		"all are silent": {[]route.Node{node("a", true, true), node("b", true, true)}, []string{"a", "b"}},
-		"one of two is":  {[]route.Node{node("a", true, true), node("b", true, false)}, []string{"b"}},
+		"all are silent":       {[]route.Node{node("a", true, true), node("b", true, true)}, []string{"a", "b"}},
+		"one of two is silent": {[]route.Node{node("a", true, true), node("b", true, false)}, []string{"b"}},
 		"two of three are": {
 			[]route.Node{node("a", true, true), node("b", true, true), node("c", true, false)}, []string{"a", "b", "c"},
 		},
 		"the node that is not silent is not ready": {
 			[]route.Node{node("a", true, true), node("b", false, false)}, []string{"a"},
 		},
-		"the silent one takes none": {
+		"silent node is not ready": {
 			[]route.Node{node("a", false, true), node("b", true, false)}, []string{"b"},
 		},
 		"nodes of another kind are not silent": {[]route.Node{

@@ -55,12 +55,12 @@ func checkToJSON(t interface{ Fatalf(string, ...any) }, program *transcode.Progr
 		t.Fatalf("wire %x\n got error %v\nwant error %v", wire, gotErr, err)
 	}
 	if got[0] != 'x' {
-		t.Fatalf("what stood in dst is gone")
+		t.Fatalf("the content of dst was overwritten")
 	}
 	if err == nil {
 		sameJSON(t, got[1:], want)
 	} else if len(got) > 1 && gotErr == nil {
-		t.Fatalf("an error left something in dst")
+		t.Fatalf("dst was changed despite an error")
 	}
 }
 

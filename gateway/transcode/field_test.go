@@ -59,6 +59,6 @@ func TestAppendFieldJSON_EqualsFieldInMessage(t *testing.T) {
 		}
 	})
 	if _, err := program.AppendFieldJSON(nil, nil, 99_999); err == nil {
-		t.Error("a field that is not there has JSON")
+		t.Error("an absent field has JSON")
 	}
 }

@@ -104,7 +104,7 @@ func TestName_ResolvesToItsField(t *testing.T) {
 			message := dynamicpb.NewMessage(desc)
 			if err := protojson.Unmarshal(fmt.Appendf(nil, `{%q:5}`, name), message); err != nil ||
 				!message.Has(field) {
-				t.Fatalf("%s is called %q, which is not it for protojson: %v, %v", field.FullName(), name, message, err)
+				t.Fatalf("%s has the name %q, protojson disagrees: %v, %v", field.FullName(), name, message, err)
 			}
 		}
 	})

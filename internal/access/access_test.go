@@ -300,7 +300,7 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	}()
 	t.Cleanup(func() { stop(); <-ended })
 	if !natstest.Await(t, states, "the tenant is known") {
-		t.Fatal("it is not suspended")
+		t.Fatal("the tenant is not suspended")
 	}
 	// At a sequence of four digits the acknowledgement is as long as a secret.
 	for range 1000 {
@@ -321,7 +321,7 @@ func TestPermissions_AcknowledgementsDirectedToKeysAreNoValues(t *testing.T) {
 	if _, err := tenants.Put(ctx, "globex", fleet.Tenant{}, 0); err != nil {
 		t.Fatal(err)
 	}
-	if !natstest.Await(t, states, "a change after it is known") {
+	if !natstest.Await(t, states, "change after the first state") {
 		t.Error("the tenant is no longer suspended")
 	}
 	if kept, err := tenants.Get(ctx, "acme"); err == nil {
@@ -380,7 +380,7 @@ func TestPermissions_ForeignNodesHaveTheServerWriteNothing(t *testing.T) {
 		}
 	}
 	if refused := thing.refusals(t); len(refused) > 0 {
-		t.Errorf("it is refused %v", refused)
+		t.Errorf("rejected: %v", refused)
 	}
 	for name, last := range before {
 		stream, err := owner.js.Stream(ctx, name)
@@ -457,7 +457,7 @@ func TestSetup_CannotRemoveRecordsOfAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := stream.Purge(ctx); err == nil {
-		t.Error("it is purged")
+		t.Error("the record is purged")
 	}
 	if err := stream.DeleteMsg(ctx, ack.Sequence); err == nil {
 		t.Error("a record is deleted")
@@ -548,7 +548,7 @@ func TestAnnounce_WithAUserOfItsOwn(t *testing.T) {
 	}
 	for name, u := range map[string]*user{"gateway-1": gateway, "views-1": views, "thing-1": thing, "thing-2": thing2} {
 		if refused := u.refusals(t); len(refused) > 0 {
-			t.Errorf("%s is refused %v", name, refused)
+			t.Errorf("%s rejected: %v", name, refused)
 		}
 	}
 }

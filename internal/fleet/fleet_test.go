@@ -102,17 +102,17 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	if msg, err := kept.GetLastMsgForSubject(t.Context(), "$KV.nodes.runner-1"); err != nil ||
 		msg.Header.Get("x-correlation-id") == "" || len(msg.Header.Get("traceparent")) != 55 ||
 		msg.Header.Get("tenant-id") != "" {
-		t.Errorf("a heartbeat bears %v, %v: want the contract of the platform", msg.Header, err)
+		t.Errorf("headers of a heartbeat: %v, %v; want the platform's", msg.Header, err)
 	}
 	drained.Store(true)
 	if took := until("runner-1 false drained"); took > fleet.Heartbeat {
-		t.Errorf("a drain is received after %v, want immediately", took)
+		t.Errorf("drain received after %v, want immediately", took)
 	}
 	drained.Store(false)
 	until("runner-1 true ")
 	stop()
 	if took := until(""); took > fleet.Heartbeat {
-		t.Errorf("a goodbye is received after %v, want immediately", took)
+		t.Errorf("deregistration received after %v, want immediately", took)
 	}
 	// One that dies says nothing.
 	bucket, err := js.KeyValue(t.Context(), streams.BucketNodes)
@@ -126,7 +126,7 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	}
 	until("ghost true ")
 	if took := until("lost ghost"); took < 2*fleet.Heartbeat || took > 2*fleet.MissedHeartbeats*fleet.Heartbeat {
-		t.Errorf("a silent node is given up after %v, want about %v", took, fleet.MissedHeartbeats*fleet.Heartbeat)
+		t.Errorf("silent node removed after %v, want about %v", took, fleet.MissedHeartbeats*fleet.Heartbeat)
 	}
 	// It is back.
 	if _, err := bucket.Put(
@@ -144,6 +144,6 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	cancel()
 	natstest.Await(t, followed, "the follower ends")
 	if err := fleet.Announce(t.Context(), js, fleet.Node{ID: "a b"}, nil); err == nil {
-		t.Error("a node id with a space is accepted")
+		t.Error("a node id with a space is valid, want an error")
 	}
 }

@@ -146,7 +146,7 @@ func TestFollowNodes_SilenceOfAllRemovesNone(t *testing.T) {
 	f.until(t, "p1", "silent")
 	for before := f.times(); f.times() < before+3; {
 		if state := f.state("p1"); state != "silent" {
-			t.Fatalf("it is %q", state)
+			t.Fatalf("state %q", state)
 		}
 	}
 }
@@ -166,7 +166,7 @@ func TestFollowNodes_TheVerdictDecidesOnASilentNode(t *testing.T) {
 	f.until(t, "gone", "lost")
 	f.until(t, "unknown", "lost")
 	if state := f.state("answers"); state != "silent" {
-		t.Errorf("a node that answers is %q", state)
+		t.Errorf("state of a responding node: %q", state)
 	}
 	f.set("answers", fleet.Gone)
 	f.until(t, "answers", "lost")
@@ -187,12 +187,12 @@ func TestFollowNodes_ANewNodeReplacesALostOne(t *testing.T) {
 	announceNode(t, js, "r1", contextkit.KindRunner)
 	f.until(t, "r1", "announced")
 	if state := f.state("p1"); state != "lost" {
-		t.Errorf("after a node of another kind it is %q", state)
+		t.Errorf("state after a node of another kind: %q", state)
 	}
 	announceNode(t, js, "p2", contextkit.KindProjection)
 	f.until(t, "p2", "announced")
 	if state := f.state("p1"); state != "" {
-		t.Errorf("after one of its kind it is %q", state)
+		t.Errorf("state after a node of its kind: %q", state)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestFollowNodes_ReceivesAnnouncementsThatAreNotStored(t *testing.T) {
 		}
 	}
 	if state := f.state("p1"); state != "announced" {
-		t.Errorf("after longer than it may be silent it is %q", state)
+		t.Errorf("state after the maximum silence: %q", state)
 	}
 }
 
@@ -247,7 +247,7 @@ func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
 	f.until(t, "p1", "silent")
 	for before := f.times(); f.times() < before+2; {
 		if state := f.state("p1"); state != "silent" {
-			t.Fatalf("it is %q", state)
+			t.Fatalf("state %q", state)
 		}
 	}
 	bucket, err := js.KeyValue(t.Context(), streams.BucketNodes)

@@ -135,13 +135,13 @@ func TestAnnounce_TenantsAreWrittenWhenTheyChange(t *testing.T) {
 	before := written()
 	small()
 	if now := written(); now != before {
-		t.Errorf("%d parts are written though nothing has changed", now-before)
+		t.Errorf("%d parts written without a change", now-before)
 	}
 	fewer := slices.Delete(slices.Clone(all), 4_000, 4_001)
 	a.tenants.Store(&fewer)
 	until(fewer)
 	if now := written(); now != before+1 {
-		t.Errorf("%d parts are written for one tenant", now-before)
+		t.Errorf("%d parts written for one tenant", now-before)
 	}
 	// A follower that starts later receives them, and a node with fewer after a restart announces that.
 	followTenants(t, js, "views-1")(fewer)

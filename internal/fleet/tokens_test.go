@@ -36,10 +36,10 @@ func TestTokenVersion_EveryNodeOfThePlatformReadsIt(t *testing.T) {
 			[]fleet.Node{node(contextkit.KindControl, 1), node(contextkit.KindProjection, 2)}, 1,
 		},
 		{
-			"a service that is not the platform's", []fleet.Node{node(contextkit.KindProjection, 2), node("orders", 0)},
+			"foreign service", []fleet.Node{node(contextkit.KindProjection, 2), node("orders", 0)},
 			2,
 		},
-		{"a node of the future", []fleet.Node{node(contextkit.KindProjection, 3), node(contextkit.KindGateway, 9)}, 3},
+		{"node of a later version", []fleet.Node{node(contextkit.KindProjection, 3), node(contextkit.KindGateway, 9)}, 3},
 	} {
 		if got := fleet.TokenVersion(tc.nodes); got != tc.want {
 			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
@@ -91,7 +91,7 @@ func TestFollowTokens_TheVersionFollowsAnnouncements(t *testing.T) {
 	defer leave()
 	until(true, "all nodes read version 2")
 	leaveOld := announce("old", 0)
-	until(false, "an old node is announced")
+	until(false, "a node of an earlier version is announced")
 	leaveOld()
 	until(true, "the old node is away")
 }

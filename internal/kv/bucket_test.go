@@ -18,13 +18,13 @@ import (
 func TestPut_ChangesAValueAtItsRevisionOnly(t *testing.T) {
 	bucket, ctx := natstest.Tenants(t, natstest.Start(t)), contextkit.PlatformContext(t.Context())
 	if _, err := bucket.Get(ctx, "acme"); !errors.Is(err, kv.ErrNotFound) {
-		t.Errorf("a key without a value: %v", err)
+		t.Errorf("key without a value: %v", err)
 	}
 	first, err := bucket.Put(ctx, "acme", fleet.Tenant{Reason: "one"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, revision := range map[string]uint64{"a new key": 0, "another revision": first + 1} {
+	for what, revision := range map[string]uint64{"new key": 0, "other revision": first + 1} {
 		if _, err := bucket.Put(ctx, "acme", fleet.Tenant{}, revision); !errors.Is(err, kv.ErrChanged) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -50,7 +50,7 @@ func TestPut_ChangesAValueAtItsRevisionOnly(t *testing.T) {
 	}
 	for _, key := range []string{">", "*", "ac*e", "", ".acme", "acme.", "acme..x", "ac me", "acmé"} {
 		if kept, err := bucket.Get(ctx, key); !errors.Is(err, kv.ErrNotFound) {
-			t.Errorf("under %q, which is no key: %+v, %v", key, kept, err)
+			t.Errorf("invalid key %q: %+v, %v", key, kept, err)
 		}
 	}
 }
@@ -117,7 +117,7 @@ func TestPut_CarriesTheContract(t *testing.T) {
 func TestPage_LastChangedComesFirst(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+		t.Skip("not concurrent, and takes a minute under the race detector")
 	}
 	bucket, ctx := natstest.Tenants(t, natstest.Start(t)), contextkit.PlatformContext(t.Context())
 	put := func(key string, revision uint64) uint64 {
@@ -209,7 +209,7 @@ func TestPut_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 	defer cancel()
 	if _, err := bucket.Put(ctx, "acme", fleet.Tenant{}, 0); err == nil || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, kv.ErrChanged) || ctx.Err() != nil {
-		t.Errorf("%v, want that there is no acknowledgement, within the call's time", err)
+		t.Errorf("got %v, want a missing acknowledgement within the call's deadline", err)
 	}
 	if n, _, err := silent.Pending(); err != nil || n == 0 {
 		t.Errorf("%d messages are published, %v", n, err)

@@ -17,7 +17,7 @@ import (
 func TestNewest_LargeValuesAreReadAFewAtATime(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("nothing in it is concurrent, and it takes a minute under the race detector")
+		t.Skip("not concurrent, and takes a minute under the race detector")
 	}
 	_, js := natstest.OpenJournal(t)
 	bucket := natstest.Tenants(t, js)

@@ -17,7 +17,7 @@ func TestSharedSecret_IsOneForAllNodesAndNeverADamagedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := kv.SharedSecret(t.Context(), js, "tokens"); err != nil || !bytes.Equal(again, first) {
-		t.Errorf("another node has another secret, %v", err)
+		t.Errorf("secrets of two nodes differ, %v", err)
 	}
 	bucket, err := js.KeyValue(t.Context(), streams.BucketSecrets)
 	if err != nil {

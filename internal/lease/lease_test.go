@@ -94,7 +94,7 @@ func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
 		t.Errorf("the lease of a live process: alive %v, %v; valid %v", alive, err, one.Valid())
 	}
 	one.SetTaking(false)
-	until(t, two, "one takes no more work", func(m []lease.Member) bool {
+	until(t, two, "one member takes no more work", func(m []lease.Member) bool {
 		for _, member := range m {
 			if member.Node == "one" {
 				return !member.Taking
@@ -103,7 +103,7 @@ func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
 		return false
 	})
 	one.stop()
-	until(t, two, "one has left", func(m []lease.Member) bool { return len(m) == 1 })
+	until(t, two, "one member has left", func(m []lease.Member) bool { return len(m) == 1 })
 	if alive, err := two.Alive(t.Context(), first); err != nil || alive {
 		t.Errorf("a lease that was released: alive %v, %v", alive, err)
 	}
@@ -118,8 +118,8 @@ func TestLease_EndsInOrderOrAfterItsSilence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, two, "the silent one is a member", func(m []lease.Member) bool { return len(m) == 2 })
-	until(t, two, "the silent one is gone", func(m []lease.Member) bool { return len(m) == 1 })
+	until(t, two, "the silent member is listed", func(m []lease.Member) bool { return len(m) == 2 })
+	until(t, two, "the silent member is removed", func(m []lease.Member) bool { return len(m) == 1 })
 	if _, err := bucket.Put(ctx, "test.dead", lease.Member{ID: "dead"}, revision); !errors.Is(err, kv.ErrChanged) {
 		t.Errorf("a lease that was taken away is renewed: %v", err)
 	}
@@ -174,11 +174,11 @@ func TestLease_IsRenewedWhileATermFinishes(t *testing.T) {
 		}
 	}
 	if seen != 10 {
-		t.Errorf("it was alive %d of 10 times while its work was finished", seen)
+		t.Errorf("alive %d of 10 times while its work was finishing", seen)
 	}
 	close(one.busy)
 	natstest.Await(t, stopped, "the process stops")
 	if alive, err := two.Alive(t.Context(), first); err != nil || alive {
-		until(t, two, "it has left", func(m []lease.Member) bool { return len(m) == 1 })
+		until(t, two, "the member has left", func(m []lease.Member) bool { return len(m) == 1 })
 	}
 }

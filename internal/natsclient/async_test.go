@@ -32,7 +32,7 @@ func TestAsync_UnacknowledgedPublishReleasesItsPlace(t *testing.T) {
 			t.Error(err)
 		}
 	case <-future.Ok():
-		t.Error("it is acknowledged")
+		t.Error("the message is acknowledged")
 	}
 	if n := async.PublishAsyncPending(); n != 0 {
 		t.Errorf("%d are still on their way", n)

@@ -36,6 +36,6 @@ func TestInContact_NeedsAMajority(t *testing.T) {
 		}
 	}
 	if !natsclient.InContact(nil) {
-		t.Error("one server alone is a majority")
+		t.Error("a single server confirms a majority")
 	}
 }

@@ -26,7 +26,7 @@ func TestConnect_NothingIsBufferedWhileTheServerIsAway(t *testing.T) {
 	}
 	defer conn.Close()
 	if conn.Opts.MaxReconnect >= 0 {
-		t.Errorf("it gives up after %d attempts", conn.Opts.MaxReconnect)
+		t.Errorf("gave up after %d attempts", conn.Opts.MaxReconnect)
 	}
 	s.Shutdown()
 	select {
@@ -35,7 +35,7 @@ func TestConnect_NothingIsBufferedWhileTheServerIsAway(t *testing.T) {
 		t.Fatal(t.Context().Err())
 	}
 	if err := conn.Publish("events.acme.note.a", []byte("{}")); !errors.Is(err, nats.ErrReconnectBufExceeded) {
-		t.Errorf("%v, want that nothing is buffered", err)
+		t.Errorf("got %v, want no buffering", err)
 	}
 	if buffered, err := conn.Buffered(); err == nil && buffered > 0 {
 		t.Errorf("%d bytes wait in the client", buffered)

@@ -40,7 +40,7 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 	instances, letters, event := d.stuck(t, "acme", notes), d.letters(t, "acme", notes), d.failedAt(t, "acme")
 	operator, acme := d.token(t, "*"), d.token(t, "acme")
 	plan := &controlv1.PlanMoveRequest{TenantId: "globex", Kind: "projection", Target: "projection-2"}
-	eventually(t, "control knows the second projection node", func() bool {
+	eventually(t, "control lists the second projection node", func() bool {
 		res, err := d.call(t, "gateway", method(t, "control.v1.PlacementService.PlanMove"), plan, operator...)
 		return err == nil && len(res.(*controlv1.PlanMoveResponse).GetObstacles()) == 0
 	})
@@ -200,7 +200,7 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 		case !policyOf(m).GetAudit():
 			t.Errorf("%s changes something and is not audited", m.FullName())
 		case !listed[m.FullName()]:
-			t.Errorf("%s changes something: add calls of it", m.FullName())
+			t.Errorf("%s changes state: add calls of it", m.FullName())
 		}
 	}
 }

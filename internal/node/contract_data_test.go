@@ -77,7 +77,7 @@ func (d *devPlatform) failedAt(t *testing.T, tenant string) string {
 		}
 		return id != ""
 	})
-	eventually(t, "the fleet has the failing view", func() bool {
+	eventually(t, "the fleet lists the failing view", func() bool {
 		res := d.mustCall(t, "gateway", method(t, "control.v1.FleetService.GetFleet"), &controlv1.GetFleetRequest{},
 			d.token(t, "*")...)
 		return strings.Contains(protojson.Format(res), id)

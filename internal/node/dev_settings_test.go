@@ -61,10 +61,10 @@ gateway:
 		return res.Header.Get("Access-Control-Allow-Origin")
 	}
 	if got := preflight("https://app.example.com"); got != "https://app.example.com" {
-		t.Errorf("the configured origin is answered %q", got)
+		t.Errorf("response to the configured origin: %q", got)
 	}
 	if got := preflight("https://other.example.com"); got != "" {
-		t.Errorf("another origin is answered %q", got)
+		t.Errorf("response to another origin: %q", got)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.edge.gateway.URL()+"/ui/", nil)
 	if err != nil {
@@ -246,7 +246,7 @@ func TestDev_RefusalsNameSettings(t *testing.T) {
 	known := keys(reflect.TypeFor[settings](), "")
 	for _, refusal := range devRefusals {
 		if !slices.Contains(known, refusal.setting) {
-			t.Errorf("there is no setting %s", refusal.setting)
+			t.Errorf("missing setting %s", refusal.setting)
 		}
 	}
 }

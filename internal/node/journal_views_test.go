@@ -100,7 +100,7 @@ func TestVerifyJournal_ComparesViewsInPostgreSQL(t *testing.T) {
 	follow("acme", eventLog.Epoch(), 3)
 	follow("acme", eventLog.Epoch()-1, 100) // of another journal
 	if output, err := verify(); err != nil || strings.Contains(output, "views") {
-		t.Errorf("a whole journal: %s, %v", output, err)
+		t.Errorf("intact journal: %s, %v", output, err)
 	}
 	follow("globex", eventLog.Epoch(), 7)
 	output, err := verify()

@@ -88,7 +88,7 @@ func TestStart_WaitsForTheSetUp(t *testing.T) {
 	err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), filepath.Join(dir, "nkeys", "control.nk"), false,
 		io.Discard, io.Discard)
 	if err != nil {
-		t.Logf("as control, where nothing is missing: %v", err)
+		t.Logf("as control, with all permissions: %v", err)
 	}
 }
 
@@ -210,15 +210,15 @@ func TestStart_ConnectsToNATSOverMutualTLS(t *testing.T) {
 	}
 	r.until(t, "listens on")
 	for what, further := range map[string]string{
-		"no certificate":                     "",
-		"a certificate of another authority": tls(other.Cert, other.Key, files.CA),
-		"a server's of another authority":    tls(files.Cert, files.Key, other.CA),
-		"the server's authority alone":       tls("", "", files.CA),
-		"another name than the server's": strings.TrimSuffix(tls(files.Cert, files.Key, files.CA), "}") +
+		"no certificate":                          "",
+		"certificate of another authority":        tls(other.Cert, other.Key, files.CA),
+		"server certificate of another authority": tls(files.Cert, files.Key, other.CA),
+		"the server's authority alone":            tls("", "", files.CA),
+		"other server name": strings.TrimSuffix(tls(files.Cert, files.Key, files.CA), "}") +
 			", server_name: other}",
 	} {
 		if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, further), "", false, io.Discard, io.Discard); err == nil {
-			t.Errorf("%s: it is accepted", what)
+			t.Errorf("%s: the certificate is accepted", what)
 		}
 	}
 	if err := r.end(t); err != nil {

@@ -56,7 +56,7 @@ func (d *devPlatform) readiness(t *testing.T, role, tenant string) (ready bool, 
 	}
 	ready = res.StatusCode == http.StatusOK
 	if ready != (body.Status == "ready") || !ready && res.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("%s: status %d says %q", url, res.StatusCode, body.Status)
+		t.Errorf("%s: status %d: %q", url, res.StatusCode, body.Status)
 	}
 	return ready, body.Reason
 }
@@ -99,7 +99,7 @@ func TestReadiness_OfEachRoleInEachState(t *testing.T) {
 			t.Fatalf("%s: %T", name, req)
 		}
 	}
-	eventually(t, "control knows the tenants", func() bool {
+	eventually(t, "control lists the tenants", func() bool {
 		res := d.mustCall(t, "gateway", method(t, "control.v1.TenantService.ListTenants"),
 			&controlv1.ListTenantsRequest{}, operator...)
 		return len(res.(*controlv1.ListTenantsResponse).GetTenants()) == 3
@@ -112,7 +112,7 @@ func TestReadiness_OfEachRoleInEachState(t *testing.T) {
 		for _, role := range roles {
 			reason := want.of(role)
 			var got string
-			eventually(t, state+": "+role+" is as it should be", func() bool {
+			eventually(t, state+": "+role+" has the wanted readiness", func() bool {
 				ready, why := d.readiness(t, role, tenant)
 				got = why
 				return ready == (reason == "") && strings.Contains(why, reason)

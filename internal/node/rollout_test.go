@@ -108,7 +108,7 @@ func TestRollout_FailedAttemptIsRetried(t *testing.T) {
 	failing, fail := context.WithCancel(t.Context())
 	fail()
 	if r.try(failing) || documents.Current().Order != 0 {
-		t.Fatal("a check that is cut off has an outcome")
+		t.Fatal("a canceled check has an outcome")
 	}
 	if !r.try(t.Context()) || documents.Current().Order != 5 || !r.try(t.Context()) {
 		t.Fatalf("the model at %d is in use", documents.Current().Order)

@@ -123,11 +123,11 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 			contextkit.KindGateway, "gateway:\n  auth: {issuer: i, audience: a, keys: /nowhere}\n",
 			"f.yaml:2: gateway.auth.keys: stat /nowhere: no such file",
 		},
-		"an issuer in clear text": {
+		"issuer over http": {
 			"gateway", "gateway:\n  auth:\n    issuer: http://id.example.com\n    audience: a\n",
 			"f.yaml:3: gateway.auth.issuer: the URL of id.example.com must begin with https://",
 		},
-		"an issuer that is no URL": {
+		"issuer that is not a URL": {
 			"gateway", "gateway:\n  auth: {issuer: i, audience: a}\n",
 			"f.yaml:2: gateway.auth.keys: is missing: a JWK set",
 		},
@@ -135,62 +135,62 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 			"gateway", "gateway:\n  auth: {issuer: i, audience: a, keys: \"http://id.example.com/jwks\"}\n",
 			"f.yaml:2: gateway.auth.keys: the URL of id.example.com must begin with https://",
 		},
-		"an unknown algorithm": {
+		"unknown algorithm": {
 			"gateway", gatewayWith("    algorithms: [HS256]\n"),
 			`f.yaml:6: gateway.auth.algorithms: algorithm "HS256" is not allowed`,
 		},
-		"an issuer without a name": {
+		"issuer without a name": {
 			"gateway", gatewayWith("    issuers:\n    - {issuer: \"https://id.example.com\", audience: a}\n"),
 			"f.yaml:7: gateway.auth.issuers.0.name: is missing",
 		},
-		"an issuer twice": {
+		"duplicate issuer": {
 			"gateway",
 			gatewayWith("    issuers:\n    - name: b\n      issuer: i\n      audience: a\n      keys: " + jwks + "\n"),
 			`f.yaml:8: gateway.auth.issuers.0.issuer: is "i", which another issuer is too`,
 		},
-		"an issuer's reserved name": {
+		"reserved issuer name": {
 			"gateway",
 			gatewayWith("    issuers:\n    - name: key\n      issuer: https://id.example.com\n      audience: a\n"),
 			`f.yaml:7: gateway.auth.issuers.0.name: is "key", which is reserved`,
 		},
-		"an issuer's unknown setting": {
+		"unknown issuer setting": {
 			"gateway", gatewayWith("    issuers:\n    - name: b\n      issuers: []\n"),
 			`f.yaml:8: there is no setting "issuers" here`,
 		},
-		"a claim's expression": {
+		"invalid claim expression": {
 			"gateway", gatewayWith("    claims:\n      subject: claims.sub\n      rights: claimz.roles\n"),
 			"f.yaml:8: gateway.auth.claims.rights: line 1, column 1 of the expression: undeclared reference to " +
 				"'claimz'",
 		},
-		"a token's lifetime": {
+		"invalid token lifetime": {
 			"gateway", gatewayWith("    max_lifetime: 20000h\n"),
 			"f.yaml:6: gateway.auth.max_lifetime: is 20000h0m0s, want 1m0s to 8784h0m0s",
 		},
-		"a negative bound": {
+		"negative limit": {
 			contextkit.KindGateway, gatewayWith("  server:\n    max_streams: -1\n"),
 			"f.yaml:7: gateway.server.max_streams: is -1, want at least 0",
 		},
-		"a ping too often": {
+		"ping interval below the minimum": {
 			contextkit.KindGateway, gatewayWith("  upstream: {ping_after: 1s}\n"),
 			"f.yaml:6: gateway.upstream.ping_after: is 1s, want at least 10s",
 		},
-		"a share above one": {
+		"share above 1": {
 			contextkit.KindGateway, gatewayWith("  breakers:\n    failures: 3\n    panic_share: 2\n"),
 			"f.yaml:8: gateway.breakers.panic_share: is 2, want 0 to 1",
 		},
-		"a node without kind": {
+		"node without a kind": {
 			contextkit.KindGateway, gatewayWith("  nodes:\n  - {id: a, kind: b, endpoint: c}\n  - id: d\n"),
 			"f.yaml:8: gateway.nodes.1: needs an id, a kind and an endpoint",
 		},
-		"a placement nowhere": {
+		"placement on an unknown node": {
 			contextkit.KindGateway, gatewayWith("  placements: [{tenant: acme, kind: runner, node: r}]\n"),
 			`is placed on "r", which is not a runner node`,
 		},
-		"a tenant's bad name": {
+		"invalid tenant name": {
 			contextkit.KindGateway, gatewayWith("  placements: [{tenant: ACME, kind: runner, node: r}]\n"),
 			"f.yaml:6: gateway.placements.0.tenant: ",
 		},
-		"a certificate alone": {
+		"certificate without a key": {
 			contextkit.KindGateway, gatewayWith("  tls: {cert: x}\n"),
 			"f.yaml:6: gateway.tls: tls: a certificate needs its key",
 		},
@@ -231,11 +231,11 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 			contextkit.KindGateway, gatewayWith("  proxies: {header: x-real-ip}\n"),
 			`f.yaml:6: gateway.proxies.header: is "x-real-ip"`,
 		},
-		"a wildcard origin": {
+		"wildcard origin": {
 			contextkit.KindGateway, gatewayWith("  origins: [\"*\"]\n"),
 			`f.yaml:6: gateway.origins: "*" is not an origin`,
 		},
-		"an origin's bad key": {
+		"invalid origin key": {
 			contextkit.KindGateway, gatewayWith("  origins:\n  - origin: https://a.example\n    header: [x]\n"),
 			`f.yaml:8: there is no setting "header" here`,
 		},

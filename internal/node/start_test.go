@@ -125,7 +125,7 @@ func (r *role) until(t *testing.T, text string) string {
 		select {
 		case line, open := <-r.lines:
 			if !open {
-				t.Fatalf("it ended before the line %q: %v", text, <-r.ended)
+				t.Fatalf("the process ended before the line %q: %v", text, <-r.ended)
 			}
 			if strings.Contains(line, text) {
 				return line
@@ -149,7 +149,7 @@ func (r *role) end(t *testing.T) error {
 	case err := <-r.ended:
 		return err
 	case <-time.After(time.Minute):
-		t.Fatal("it does not end")
+		t.Fatal("the process does not end")
 		return nil
 	}
 }
@@ -240,11 +240,11 @@ func TestStart_RolesWaitForNATS(t *testing.T) {
 				_, err := commands.Submit(contextkit.TenantContext(t.Context(), natstest.Tenant(t, "acme")),
 					&aggregatev1.SubmitRequest{})
 				if connect.CodeOf(err) != connect.CodeUnavailable {
-					t.Errorf("%s: a call is %v, want UNAVAILABLE", addr, err)
+					t.Errorf("%s: call: %v, want UNAVAILABLE", addr, err)
 				}
 				if status, text := r.get(t, addr, "/v1/query/wallets"); status != http.StatusServiceUnavailable ||
 					!strings.Contains(text, `"code":"unavailable"`) {
-					t.Errorf("%s: a call over JSON is %d %s", addr, status, text)
+					t.Errorf("%s: JSON call: %d %s", addr, status, text)
 				}
 			}
 			metrics := map[string]bool{r.main: name != "gateway", r.admin: name == "gateway"}

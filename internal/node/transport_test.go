@@ -104,7 +104,7 @@ func TestTransport_EachRoleReturnsTheContractOverEveryProtocol(t *testing.T) {
 // What control decides is stored with the contract of the call that has decided it.
 func TestTransport_ControlStoresTheContractOfItsCall(t *testing.T) {
 	d := startContract(t)
-	eventually(t, "control knows the aggregate node", func() bool {
+	eventually(t, "control lists the aggregate node", func() bool {
 		res := d.mustCall(t, "gateway", method(t, "control.v1.FleetService.GetFleet"), &controlv1.GetFleetRequest{},
 			d.token(t, "*")...)
 		return strings.Contains(res.(*controlv1.GetFleetResponse).String(), "aggregate-1")

@@ -60,7 +60,7 @@ func TestAccepting_ExhaustionMakesNotReadyAndIsLoggedOncePerChange(t *testing.T)
 		}
 		under.err = syscall.ECONNABORTED
 		if _, err := l.Accept(); err == nil || now() != nil {
-			t.Errorf("another error counts: %v", now())
+			t.Errorf("other error counted: %v", now())
 		}
 	})
 }

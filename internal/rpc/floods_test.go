@@ -131,7 +131,7 @@ func TestFlood_EveryPortEndsItAndOthersLoseNoCall(t *testing.T) {
 	ports["main with TLS"] = port{secured.Addr(), trust}
 	ports["grpc alone with TLS"] = port{secured.GRPCAddr(), trust}
 	edge := startEdge(t)
-	ports["an edge's main"], ports["an edge's grpc alone"] = port{address: edge.Addr()}, port{address: edge.GRPCAddr()}
+	ports["edge, main port"], ports["edge, gRPC-only port"] = port{address: edge.Addr()}, port{address: edge.GRPCAddr()}
 
 	acme, err := contextkit.ParseTenantID("acme")
 	if err != nil {

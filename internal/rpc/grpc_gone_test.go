@@ -108,7 +108,7 @@ func TestGRPC_ClientsThatLeaveAreNoFault(t *testing.T) {
 	conn.Close()
 	for range streams {
 		if err := <-ended; rpc.CodeName(err) != "canceled" {
-			t.Errorf("a stream whose client has left ends with %s: %v", rpc.CodeName(err), err)
+			t.Errorf("stream ended with %s after its client left: %v", rpc.CodeName(err), err)
 		}
 	}
 }

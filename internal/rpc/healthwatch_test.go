@@ -132,7 +132,7 @@ func TestHealthWatch_EndsAfterItsLongestTime(t *testing.T) {
 	edge := startEdge(t)
 	edge.BoundWatches(5, 3, time.Second)
 	for port, url := range map[string]string{
-		"an edge's main port": edge.URL(), "an edge's port for gRPC alone": "http://" + edge.GRPCAddr(),
+		"edge, main port": edge.URL(), "edge, gRPC-only port": "http://" + edge.GRPCAddr(),
 	} {
 		t.Run(port, func(t *testing.T) { endsAfterItsTime(t, from(t, "127.0.0.2", url)) })
 	}

@@ -29,14 +29,14 @@ func TestResets_ClientThatResetsMostCallsLosesItsConnection(t *testing.T) {
 		calls []int
 		lost  bool
 	}{
-		"as many as it may have open":           {repeat(10, reset), true},
-		"one less":                              {repeat(9, reset), false},
+		"at the limit of open streams":          {repeat(10, reset), true},
+		"one below the limit":                   {repeat(9, reset), false},
 		"completed calls do not save for later": {append(repeat(100, answered), repeat(10, reset)...), true},
-		"every other":                           {repeat(100, answered, reset), false},
+		"every second stream":                   {repeat(100, answered, reset), false},
 		"two of three":                          {repeat(10, answered, reset, reset), true},
 		"late calls":                            {repeat(100, late, reset), false},
-		"a search as one types":                 {append(repeat(9, reset), repeat(20, answered, reset)...), false},
-		"a page that is left":                   {repeat(100, left), false},
+		"search while typing":                   {append(repeat(9, reset), repeat(20, answered, reset)...), false},
+		"abandoned page":                        {repeat(100, left), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := net.Pipe()

@@ -220,7 +220,7 @@ func TestHealth_AndReadinessAreTrue(t *testing.T) {
 		t.Errorf("when not ready: %v, %v", status, err)
 	}
 	if status, _ := p.get(t, "/health"); status != 200 {
-		t.Errorf("a process that is not ready is alive all the same: %d", status)
+		t.Errorf("liveness of a process that is not ready: %d", status)
 	}
 }
 
@@ -267,7 +267,7 @@ func streamsEndWhenTheProcessDoes(t *testing.T, p *process, client *connect.Clie
 		t.Fatal(err)
 	}
 	if err := p.stop(); err != nil {
-		t.Errorf("the process waits for a stream that has no end: %v", err)
+		t.Errorf("the process waits for an endless stream: %v", err)
 	}
 	if err := stream.Receive(&res); connect.CodeOf(err) != connect.CodeUnavailable ||
 		!strings.Contains(fmt.Sprint(err), "call again") {
@@ -392,7 +392,7 @@ func TestBody_TricklingOneHoldsNoCall(t *testing.T) {
 		t.Errorf("status %d: %s; want an error", res.StatusCode, body)
 	}
 	if len(entered) > 0 {
-		t.Error("half a message is taken for a whole")
+		t.Error("a truncated message is decoded as a whole")
 	}
 }
 
@@ -487,7 +487,7 @@ func everyUnaryCallHasADeadline(t *testing.T, p *process, client *connect.Client
 	views := gatewayv1connect.NewQueryServiceClient(client)
 	if _, err := views.ListViews(acme(t), &projectionv1.ListViewsRequest{}); err != nil || left <= 0 ||
 		left > 30*time.Second {
-		t.Errorf("without one, the call has %v, %v; want half a minute", left, err)
+		t.Errorf("no timeout: deadline %v, %v; want 30 s", left, err)
 	}
 	ctx, cancel := context.WithTimeout(acme(t), 2*time.Second)
 	defer cancel()
@@ -526,7 +526,7 @@ func aStreamsHeadersComeWithItsFirstMessage(t *testing.T, _ *process, client *co
 		t.Errorf("%v, %v with %q", res, err, info.ResponseHeader().Get("x-before"))
 	}
 	if _, err := stream.Receive(); !errors.Is(err, io.EOF) || info.ResponseTrailer().Get("x-after") != "all" {
-		t.Errorf("it ends with %v and %q", err, info.ResponseTrailer().Get("x-after"))
+		t.Errorf("ended with %v and %q", err, info.ResponseTrailer().Get("x-after"))
 	}
 }
 
@@ -582,7 +582,7 @@ func theEndWaitsForCallsInFlight(t *testing.T, p *process, client *connect.Clien
 	go func() { ended <- p.stop() }()
 	select {
 	case err := <-ended:
-		t.Fatalf("it ended with a call in flight: %v", err)
+		t.Fatalf("Close returned with a call in flight: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(release)
@@ -619,7 +619,7 @@ func TestTenants_AreParsedAndChecked(t *testing.T) {
 		}
 	}
 	if _, err := tenants.Of(acme(t), "globex"); connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("a field that disagrees: %v", err)
+		t.Errorf("contradicting field: %v", err)
 	}
 	if tenant, err := tenants.Of(acme(t), ""); err != nil || tenant.String() != "acme" {
 		t.Errorf("no field: %v, %v", tenant, err)

@@ -49,7 +49,7 @@ func TestSockets_StayBoundFromWaitingToServing(t *testing.T) {
 		t.Fatal("the address is closed in between: ", err)
 	}
 	if server.Addr() != addr || !sockets.Taken() {
-		t.Errorf("it listens at %s, want %s", server.Addr(), addr)
+		t.Errorf("listening on %s, want %s", server.Addr(), addr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

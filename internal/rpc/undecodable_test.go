@@ -46,8 +46,8 @@ func TestService_ARequestThatCannotBeDecodedIsInvalidArgument(t *testing.T) {
 	}
 	for name, client := range clients {
 		for what, wire := range map[string][]byte{
-			"a text that is not UTF-8": []byte("\x0a\x02\xc3\x28"),
-			"a field number of 2^29":   []byte("\x80\x80\x80\x80\x10\x01"), "a value cut off": []byte("\x0a\x05a"),
+			"string that is not UTF-8": []byte("\x0a\x02\xc3\x28"),
+			"field number 2^29":        []byte("\x80\x80\x80\x80\x10\x01"), "truncated value": []byte("\x0a\x05a"),
 		} {
 			ctx := contextkit.PlatformContext(t.Context())
 			err := client.CallUnary(ctx, connect.Spec{Procedure: gatewayv1connect.QueryServiceListViewsProcedure},
@@ -120,7 +120,7 @@ func TestService_AMalformedBodyIsInvalidArgument(t *testing.T) {
 		"the size of chunks": "POST " + procedure +
 			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/json\r\nTransfer-Encoding: " +
 			"chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-		"the end of a chunk": "POST " + procedure +
+		"end of a chunk": "POST " + procedure +
 			" HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: acme\r\nContent-Type: application/proto\r\nTransfer-Encoding: " +
 			"chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
 	} {

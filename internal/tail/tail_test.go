@@ -768,8 +768,8 @@ func TestSubscription_OneForWhichACallWaitsIsStartedBeforeOthers(t *testing.T) {
 	subs[39].Hasten()
 	subs[0].Hasten()   // it is being read
 	gate <- struct{}{} // one of them ends, so that one other begins
-	if next := natstest.Await(t, asked, "another cursor is read"); next != ids[39] {
-		t.Errorf("the next one is %s, want %s", next, ids[39])
+	if next := natstest.Await(t, asked, "other cursor is read"); next != ids[39] {
+		t.Errorf("next event is %s, want %s", next, ids[39])
 	}
 	close(gate)
 	seen := map[contextkit.TenantID]bool{}

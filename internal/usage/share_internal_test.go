@@ -42,7 +42,7 @@ func TestFlush_PausesHaveJitter(t *testing.T) {
 			pause := m.flushPause()
 			seen[pause] = true
 			if pause < c.pause/2 || pause > c.pause*3/2 {
-				t.Errorf("%s: a pause of %v, want %v and its half more or less", name, pause, c.pause)
+				t.Errorf("%s: pause of %v, want %v ± 50 %%", name, pause, c.pause)
 			}
 		}
 		if len(seen) < samples/2 {

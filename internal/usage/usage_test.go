@@ -94,7 +94,7 @@ func TestMeter_NodesShareTheirCounts(t *testing.T) {
 		eventually(t, name+" does not know all",
 			func() bool { return m.Use(acme) == want && m.Use(globex).Events == 700 })
 	}
-	eventually(t, "the records do not have all", func() bool {
+	eventually(t, "the records lack events", func() bool {
 		all, err := usage.Read(t.Context(), js)
 		return err == nil && all["acme"] == want && all["globex"].Events == 700
 	})
@@ -118,7 +118,7 @@ func TestMeter_CountsAreThereAfterARestart(t *testing.T) {
 		Aggregates: 1,
 		Keys:       2,
 	}) {
-		t.Errorf("after a restart the use is %+v", use)
+		t.Errorf("usage after a restart: %+v", use)
 	}
 }
 
@@ -167,9 +167,9 @@ func TestMeter_RefusesWhatExceedsAQuota(t *testing.T) {
 			var quota *usage.QuotaError
 			switch {
 			case of.quota == "" && err != nil:
-				t.Errorf("it is refused: %v", err)
+				t.Errorf("rejected: %v", err)
 			case of.quota != "" && (!errors.As(err, &quota) || quota.Quota != of.quota || quota.Tenant != id):
-				t.Errorf("it answers %v", err)
+				t.Errorf("got %v", err)
 			}
 		})
 	}
@@ -208,7 +208,7 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 	var quota *usage.QuotaError
 	if _, err := m.Admit(acme, usage.Counts{Events: 1, Bytes: 101}, false); !errors.As(err, &quota) ||
 		quota.Quota != "bytes" || quota.Limit != 100 {
-		t.Errorf("what its own quota leaves out: %v", err)
+		t.Errorf("default for a field missing in the tenant's quota: %v", err)
 	}
 	if _, err := tenants.Put(ctx, "acme", fleet.Tenant{}, revision); err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 		return err != nil
 	})
 	m.Add(acme, usage.Counts{Bytes: 85, Events: 1})
-	eventually(t, "it is not shared", func() bool {
+	eventually(t, "the quota is not shared", func() bool {
 		all, err := usage.Read(t.Context(), js)
 		return err == nil && all["acme"].Bytes == 85
 	})
@@ -274,13 +274,13 @@ func TestMeter_AJournalThatWasNeverCountedIsCounted(t *testing.T) {
 	eventually(t, "the journal is not counted", func() bool { return m.Use(acme).Events == 300 })
 	use := m.Use(acme)
 	if use.Events != 300 || use.Aggregates != 100 || use.Keys != 100 {
-		t.Errorf("it counts %+v, want 300 events, 100 aggregates and keys", use)
+		t.Errorf("counted %+v, want 300 events, 100 aggregates and keys", use)
 	}
 	if ratio := float64(use.Bytes) / float64(bytes); ratio < 0.99 || ratio > 1.01 {
-		t.Errorf("it counts %d bytes, and %d were appended", use.Bytes, bytes)
+		t.Errorf("counted %d bytes, %d were appended", use.Bytes, bytes)
 	}
 	m.Add(acme, add(100))
-	eventually(t, "what follows is not added", func() bool {
+	eventually(t, "later events are not added", func() bool {
 		all, err := usage.Read(t.Context(), js)
 		return err == nil && all["acme"].Events == 303
 	})
@@ -307,17 +307,17 @@ func TestMeter_ConcurrentCommandsDoNotExceedTheQuotaTogether(t *testing.T) {
 		held = append(held, part)
 	}
 	if _, err := m.Admit(acme, usage.Counts{Events: 1}, false); err == nil {
-		t.Fatal("a command is admitted beyond what others hold")
+		t.Fatal("a command is admitted over the reservations of others")
 	}
 	held[0].Release() // it was refused
 	m.Add(acme, usage.Counts{Events: 2})
 	held[1].Release() // it was appended
 	part, err := m.Admit(acme, usage.Counts{Events: 2}, false)
 	if err != nil {
-		t.Fatalf("what was released is not free: %v", err)
+		t.Fatalf("released reservation is not free: %v", err)
 	}
 	if _, err := m.Admit(acme, usage.Counts{Events: 1}, false); err == nil {
-		t.Error("what was appended is free")
+		t.Error("appended usage is free, want it counted")
 	}
 	for _, part := range append(held[2:], part) {
 		part.Release()

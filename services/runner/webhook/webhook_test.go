@@ -147,17 +147,17 @@ func TestPost_DisallowedTargetIsNotCalled(t *testing.T) {
 		target string
 		want   string
 	}{
-		"nothing is allowed":         {webhook.Config{Plain: true, Private: true}, url, "is not allowed"},
-		"another host":               {https, "https://example.org/", "is not allowed"},
-		"a host that ends like it":   {https, "https://badexample.com/", "is not allowed"},
+		"empty allow list":           {webhook.Config{Plain: true, Private: true}, url, "is not allowed"},
+		"other host":                 {https, "https://example.org/", "is not allowed"},
+		"host with the same suffix":  {https, "https://badexample.com/", "is not allowed"},
 		"http":                       {https, url, `the scheme "http" is not allowed`},
-		"another scheme":             {public, "file:///etc/passwd", "not a URL"},
+		"other scheme":               {public, "file:///etc/passwd", "not a URL"},
 		"a user":                     {public, "http://root@127.0.0.1" + port, "not a URL"},
 		"not a URL":                  {public, "::", "not a URL"},
 		"this machine":               {public, url, "private address"},
 		"this machine by name":       {public, "http://localhost" + port, "private address"},
 		"this machine in IPv6":       {public, "http://[::ffff:127.0.0.1]" + port, "private address"},
-		"this machine, all of it":    {public, "http://0.0.0.0" + port, "private address"},
+		"whole loopback network":     {public, "http://0.0.0.0" + port, "private address"},
 		"a private network":          {public, "http://10.0.0.1/", "private address"},
 		"another":                    {public, "http://192.168.1.1/", "private address"},
 		"a cloud's metadata":         {public, "http://169.254.169.254/latest/meta-data/", "private address"},
