@@ -3,31 +3,23 @@ package h2
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"net"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/headgate/headgate/gateway/upstream/channels"
-	"github.com/headgate/headgate/internal/tlsfiles"
-	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
 )
 
 // echo is a grpc-go server that echoes each message, and reports in its headers what it received.
