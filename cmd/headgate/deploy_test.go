@@ -355,7 +355,8 @@ func TestLocalCluster_RunsThePlaybooks(t *testing.T) {
 			}
 		}
 	}
-	if err := cmd.Wait(); err != nil || !ready || !strings.HasPrefix(lines[len(lines)-1], "all processes have stopped") {
+	if err := cmd.Wait(); err != nil || !ready ||
+		!strings.HasPrefix(lines[len(lines)-1], "all processes have stopped") {
 		t.Errorf("%v:\n%s", err, strings.Join(lines, "\n"))
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "pids", "*")); len(left) > 0 {

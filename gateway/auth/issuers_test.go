@@ -84,8 +84,14 @@ func TestIssuers_KeysOfOneVerifyNoTokensOfAnother(t *testing.T) {
 		{"the first issuer", first, nil, "ada", ""},
 		{"second issuer", second, nil, "corp:ada", ""},
 		{"other audience of the issuer", second, map[string]any{"aud": []string{"x", "other"}}, "corp:ada", ""},
-		{"token of the second issuer under the first's name", second, map[string]any{"iss": first.URL}, "", "unknown key"},
-		{"token of the first issuer under the second's name", first, map[string]any{"iss": second.URL}, "", "unknown key"},
+		{
+			"token of the second issuer under the first's name", second, map[string]any{"iss": first.URL}, "",
+			"unknown key",
+		},
+		{
+			"token of the first issuer under the second's name", first, map[string]any{"iss": second.URL}, "",
+			"unknown key",
+		},
 		{"unknown issuer", first, map[string]any{"iss": "https://evil.example"}, "", "wrong issuer"},
 		{
 			"without the trailing slash", first, map[string]any{"iss": strings.TrimSuffix(first.URL, "/")}, "",

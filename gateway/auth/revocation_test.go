@@ -56,7 +56,10 @@ func TestRevocations_ByTokenSubjectAndIssuer(t *testing.T) {
 		},
 		{"an issuer", []auth.Revocation{{Issuer: first.URL, IssuedBefore: now}}, "ada, ada without iat, eve"},
 		{"unknown issuer", []auth.Revocation{{Issuer: "x", IssuedBefore: now}}, ""},
-		{"expired revocation", []auth.Revocation{{Subject: "eve", IssuedBefore: now, Expires: now.Add(-time.Second)}}, ""},
+		{
+			"expired revocation",
+			[]auth.Revocation{{Subject: "eve", IssuedBefore: now, Expires: now.Add(-time.Second)}}, "",
+		},
 	} {
 		set, err := auth.NewRevocations(tc.list)
 		if err != nil {

@@ -90,7 +90,10 @@ func TestCheckServed_SetNeedsMethodWithPolicy(t *testing.T) {
 	for name, tc := range map[string]struct {
 		set  []byte
 		want error
-	}{"one method has a policy": {set(t, nil), nil}, "no method has a policy": {bare, policy.ErrNoPolicy}, "types alone": {types, nil}} {
+	}{
+		"one method has a policy": {set(t, nil), nil}, "no method has a policy": {bare, policy.ErrNoPolicy},
+		"types alone": {types, nil},
+	} {
 		if err := policy.CheckServed(tc.set); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}

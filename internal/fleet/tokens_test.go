@@ -39,7 +39,10 @@ func TestTokenVersion_EveryNodeOfThePlatformReadsIt(t *testing.T) {
 			"foreign service", []fleet.Node{node(contextkit.KindProjection, 2), node("orders", 0)},
 			2,
 		},
-		{"node of a later version", []fleet.Node{node(contextkit.KindProjection, 3), node(contextkit.KindGateway, 9)}, 3},
+		{
+			"node of a later version",
+			[]fleet.Node{node(contextkit.KindProjection, 3), node(contextkit.KindGateway, 9)}, 3,
+		},
 	} {
 		if got := fleet.TokenVersion(tc.nodes); got != tc.want {
 			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)

@@ -346,7 +346,8 @@ func TestCommand_CarriesContextOfTrigger(t *testing.T) {
 			rc.CausationID != res.GetEvents()[0].GetId() ||
 			rc.Traceparent.TraceID != trigger.Traceparent.TraceID || rc.RequestID == "req-1" || rc.RequestID == "" {
 			t.Errorf(
-				"context of a command: %+v; want the trigger's correlation and trace, its event as the causation, and a new "+
+				"context of a command: %+v; want the trigger's correlation and trace, its event as the causation, "+
+					"and a new "+
 					"request id",
 				rc,
 			)
