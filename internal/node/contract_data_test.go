@@ -187,6 +187,10 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 			}
 		}
 	}
+	t.Run("page tokens", func(t *testing.T) {
+		d.note(t, "acme", 1) // every list has two items
+		checkPageTokens(t, d, request)
+	})
 }
 
 // read calls a read. While FollowAudit waits, calls of both tenants are recorded.

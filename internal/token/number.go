@@ -12,7 +12,8 @@ const (
 )
 
 // Numbers formats and parses tokens of a number, such as the sequence at which a page of a
-// stream ends. Version 1 is the number itself, in base 36. It may be used concurrently.
+// stream ends. Version 1 is the number itself, in base 36, and is issued and accepted only while
+// the gate knows a node that does not read sealed tokens. It may be used concurrently.
 type Numbers struct {
 	sealer *Sealer
 	gate   *Gate
@@ -33,7 +34,7 @@ func (n *Numbers) Format(scope string, number uint64) string {
 	return base64.RawURLEncoding.EncodeToString(n.sealer.Seal(out, scope, binary.BigEndian.AppendUint64(nil, number)))
 }
 
-// Parse returns the number of a token, of either version. Error: [ErrForged].
+// Parse returns the number of a token. Error: [ErrForged].
 func (n *Numbers) Parse(scope, text string) (uint64, error) {
 	if base64.RawURLEncoding.EncodedLen(numberLength) == len(text) {
 		raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
@@ -45,6 +46,9 @@ func (n *Numbers) Parse(scope, text string) (uint64, error) {
 			return 0, err
 		}
 		return binary.BigEndian.Uint64(content), nil
+	}
+	if n.gate.Sealed() {
+		return 0, ErrForged
 	}
 	number, err := strconv.ParseUint(text, 36, 64)
 	if err != nil {

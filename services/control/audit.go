@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"time"
 
@@ -52,9 +51,13 @@ func (s auditService) QueryAudit(
 	if err != nil {
 		return nil, err
 	}
+	scope, err := auditScope(req)
+	if err != nil {
+		return nil, err
+	}
 	before := uint64(0)
-	if token := req.GetPageToken(); token != "" {
-		if before, err = strconv.ParseUint(token, 36, 64); err != nil || before == 0 {
+	if text := req.GetPageToken(); text != "" {
+		if before, err = s.auditPages.Parse(scope, text); err != nil || before == 0 {
 			return nil, connect.NewError(connect.CodeInvalidArgument, "page_token was not issued for this query")
 		}
 	}
@@ -83,9 +86,17 @@ func (s auditService) QueryAudit(
 		return nil, asConnectError(err)
 	}
 	if next > 0 && !ended {
-		res.NextPageToken = strconv.FormatUint(next, 36)
+		res.NextPageToken = s.auditPages.Format(scope, next)
 	}
 	return res, nil
+}
+
+// auditScope returns the scope of a page token: the query except its page.
+func auditScope(req *controlv1.QueryAuditRequest) (string, error) {
+	query := proto.CloneOf(req)
+	query.PageSize, query.PageToken = 0, ""
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(query)
+	return string(data), err
 }
 
 func fits(req *controlv1.QueryAuditRequest, record auditlog.Record) bool {

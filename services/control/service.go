@@ -23,6 +23,7 @@ import (
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/skips"
 	"github.com/headgate/headgate/internal/streams"
+	"github.com/headgate/headgate/internal/token"
 	"github.com/headgate/headgate/internal/traffic"
 	"github.com/headgate/headgate/model"
 )
@@ -47,8 +48,10 @@ type Service struct {
 	views gatewayv1connect.QueryServiceClient
 	// positions parses the positions that other nodes report.
 	positions *position.Codec
-	log       zerolog.Logger
-	checks    *checks
+	// auditPages formats and parses page tokens of QueryAudit.
+	auditPages *token.Numbers
+	log        zerolog.Logger
+	checks     *checks
 
 	placements *kv.Bucket[fleet.Placement]
 	tenants    *kv.Bucket[fleet.Tenant]
@@ -116,6 +119,7 @@ func New(
 		return nil, err
 	}
 	s.positions = position.NewCodec(secret, s.journal.Epoch, nil)
+	s.auditPages = token.NewNumbers(secret, "control/audit page", nil)
 	s.asked = fanout.NewGroup(fanout.Config{}, s.announced, s.probe)
 	if s.outage == nil {
 		s.outage = func() (natshealth.Outage, bool) { return natshealth.Outage{}, false }
