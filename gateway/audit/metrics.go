@@ -8,10 +8,13 @@ import (
 	"github.com/headgate/headgate/internal/natsclient"
 )
 
-// Reasons of lost records, in addition to those of [natsclient.Refused].
+// lossReason is the reason that a record was not stored: a [natsclient.Refusal], or one of the constants. Metrics and
+// log lines have it as text.
+type lossReason string
+
 const (
-	reasonQueueFull = "queue_full"
-	reasonEnded     = "process_ended"
+	reasonQueueFull lossReason = "queue_full"
+	reasonEnded     lossReason = "process_ended"
 )
 
 // counters are a recorder's counters.
@@ -53,10 +56,10 @@ func (c *counters) collectors() []prometheus.Collector {
 
 // begin creates a queue's series at 0.
 func (c *counters) begin(queue string) {
-	for _, reason := range []string{
-		reasonQueueFull, reasonEnded, natsclient.RefusedTooLarge, natsclient.RefusedInvalid,
+	for _, reason := range []lossReason{
+		reasonQueueFull, reasonEnded, lossReason(natsclient.RefusedTooLarge), lossReason(natsclient.RefusedInvalid),
 	} {
-		c.lost.WithLabelValues(queue, reason)
+		c.lost.WithLabelValues(queue, string(reason))
 	}
 	c.retries.WithLabelValues(queue)
 }

@@ -197,19 +197,19 @@ func (o *outbox) restore(ctx context.Context) {
 }
 
 // refused returns the reason that a record can never be stored, "" if a retry may succeed.
-func refused(err error) string {
+func refused(err error) lossReason {
 	if errors.Is(err, errNoContract) {
-		return natsclient.RefusedInvalid
+		return lossReason(natsclient.RefusedInvalid)
 	}
-	return natsclient.Refused(err)
+	return lossReason(natsclient.Refused(err))
 }
 
 // recordLoss counts and logs an entry that is not stored.
-func (o *outbox) recordLoss(e *entry, reason string, err error) {
-	o.counters.lost.WithLabelValues(o.name, reason).Inc()
+func (o *outbox) recordLoss(e *entry, reason lossReason, err error) {
+	o.counters.lost.WithLabelValues(o.name, string(reason)).Inc()
 	o.log.Error().Err(
 		err,
-	).Str("queue", o.name).Str("reason", reason).RawJSON("record", e.data).Msg("audit record not stored")
+	).Str("queue", o.name).Str("reason", string(reason)).RawJSON("record", e.data).Msg("audit record not stored")
 }
 
 // age returns the age of the oldest queued entry, 0 if there is none.

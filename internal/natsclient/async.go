@@ -33,10 +33,13 @@ func Async(js jetstream.JetStream, most int, failed func(error)) (jetstream.JetS
 	return async, nil
 }
 
-// Reasons why a message can never be stored, see [Refused].
+// Refusal is the reason that a message can never be stored, see [Refused]. Metrics have it as text.
+type Refusal string
+
+// Reasons that a message can never be stored.
 const (
-	RefusedTooLarge = "too_large"
-	RefusedInvalid  = "invalid"
+	RefusedTooLarge Refusal = "too_large"
+	RefusedInvalid  Refusal = "invalid"
 )
 
 // JetStream's error codes: the message or its headers are larger than the stream accepts; the
@@ -47,9 +50,9 @@ const (
 	ErrCodeAccountExhausted jetstream.ErrorCode = 10002
 )
 
-// Refused returns why a message whose publishing failed with err can never be stored,
-// [RefusedTooLarge] or [RefusedInvalid], and "" if a later attempt may succeed.
-func Refused(err error) string {
+// Refused returns the reason that a message whose publishing failed with err can never be stored,
+// and "" if a later attempt may succeed.
+func Refused(err error) Refusal {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):

@@ -135,7 +135,7 @@ func (s spans) export(rc contextkit.RequestContext, entry timeline.Span) {
 // inner returns the INTERNAL span of an entry of a timeline.
 func inner(entry timeline.Span, took time.Duration) tracing.Span {
 	return tracing.Span{
-		Name:    entry.Kind + " " + entry.Name,
+		Name:    string(entry.Kind) + " " + entry.Name,
 		Kind:    trace.SpanKindInternal,
 		Started: entry.Started,
 		Took:    took,

@@ -36,13 +36,16 @@ const (
 // account with the most are dropped.
 var spanBounds = fairqueue.Bounds{Items: 2048, Bytes: 4 << 20}
 
+// Kind is the kind of a step that a span records. It is stored as text.
+type Kind string
+
 // Kinds of spans.
 const (
-	KindCall       = "call"       // a gateway has answered a call
-	KindCommand    = "command"    // an aggregate has decided a command
-	KindEvent      = "event"      // an event was appended
-	KindProjection = "projection" // an event's rows were committed
-	KindStep       = "step"       // a workflow's step was done
+	KindCall       Kind = "call"       // a gateway has answered a call
+	KindCommand    Kind = "command"    // an aggregate has decided a command
+	KindEvent      Kind = "event"      // an event was appended
+	KindProjection Kind = "projection" // an event's rows were committed
+	KindStep       Kind = "step"       // a workflow's step was done
 )
 
 // Failed is the code of a step that is tried again.
@@ -50,7 +53,7 @@ const Failed = "failed"
 
 // Span is the record of one step of what a call has caused.
 type Span struct {
-	Kind string `json:"kind"`
+	Kind Kind `json:"kind"`
 	// Name is the procedure, command, event type, or workflow and step.
 	Name string `json:"name"`
 	// Node is the id of the node that it happened on.
@@ -92,8 +95,8 @@ const (
 // bounded returns the span with every text cut to its bound, and the bytes of its texts.
 func (h Span) bounded() (_ Span, size int) {
 	h.Detail = excerpt.Text(h.Detail, spanDetail)
-	size = len(h.Detail)
-	for _, name := range [...]*string{&h.Kind, &h.Name, &h.Node, &h.Code, &h.Client, &h.Subject, &h.Event} {
+	size = len(h.Detail) + len(h.Kind) // a constant
+	for _, name := range [...]*string{&h.Name, &h.Node, &h.Code, &h.Client, &h.Subject, &h.Event} {
 		*name = excerpt.Text(*name, spanName)
 		size += len(*name)
 	}

@@ -41,7 +41,7 @@ func (s timelineService) GetTimeline(
 	res := &controlv1.GetTimelineResponse{CorrelationId: spans[0].CorrelationID, Complete: complete}
 	for _, span := range spans {
 		res.Spans = append(res.Spans, &controlv1.Span{
-			Kind:        span.Kind,
+			Kind:        string(span.Kind),
 			Name:        span.Name,
 			Node:        span.Node,
 			Started:     timestamppb.New(span.Started),
