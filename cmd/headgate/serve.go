@@ -24,11 +24,10 @@ type serveCommand struct {
 
 // Run runs one role until the process is interrupted, or checks its settings.
 func (c *serveCommand) Run(ctx context.Context) error {
-	plan, err := node.Open(ctx, c.Role, c.Config, os.Stderr)
+	plan, err := node.Open(ctx, c.Role, c.Config, node.Options{NewJournal: c.NewJournal, Logs: os.Stderr})
 	if err != nil {
 		return err
 	}
-	plan.NewJournal = c.NewJournal
 	if !c.Check {
 		return plan.Run(ctx, os.Stdout)
 	}

@@ -22,11 +22,10 @@ import (
 // group returns a journal whose appends are committed in groups.
 func group(t *testing.T, js jetstream.JetStream) *journal.Journal {
 	t.Helper()
-	journal, err := journal.Open(t.Context(), js)
+	journal, err := journal.Open(t.Context(), js, journal.GroupCommit(func(int) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	journal.GroupCommit(func(int) {})
 	return journal
 }
 

@@ -2,7 +2,7 @@
 //
 // An append is all or nothing, checked against the aggregate's last event and acknowledged once the
 // server has stored it, on disk if it syncs every write; appends that wait for such a server share a
-// write ([Journal.GroupCommit]). What was acknowledged is read from then on, however far behind a
+// write ([GroupCommit]). What was acknowledged is read from then on, however far behind a
 // replica is. [Integrity] compares the journal with a record outside its stream, so that damage and
 // lost events are noticed and no sequence is used twice. What an event means is left to others.
 //

@@ -58,15 +58,32 @@ type Journal struct {
 	storage   *natshealth.Storage // the state of EVENTS' storage; may be nil
 }
 
+// Option is an option of [Open].
+type Option func(*Journal)
+
+// GroupCommit lets appends that wait for others share a write. It is for a server that syncs every
+// write to disk, where the syncs bound its throughput; on a server that does not, a group costs
+// more than single messages. grouped is called with the number of appends that shared each write.
+func GroupCommit(grouped func(appends int)) Option {
+	return func(j *Journal) {
+		j.commits = &committer{
+			publish:  j.publish,
+			grouped:  grouped,
+			maxAlone: maxAlone,
+			minGroup: minGroup,
+		}
+	}
+}
+
 // Open opens the journal that [setup.Ensure] made, and checks whether it is whole.
 // [Journal.Integrity] continues these checks.
-func Open(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
+func Open(ctx context.Context, js jetstream.JetStream, options ...Option) (*Journal, error) {
 	health, err := openIntegrity(ctx, js)
 	if err != nil {
 		return nil, fmt.Errorf("journal: open journal: %w", err)
 	}
 	storage := natshealth.StorageOf(js)
-	return &Journal{
+	j := &Journal{
 		js:     js,
 		health: health,
 		link: sync.OnceValue(func() *link { // by the first use
@@ -77,7 +94,11 @@ func Open(ctx context.Context, js jetstream.JetStream) (*Journal, error) {
 		confirmed: confirmation{turn: make(chan struct{}, 1)},
 		batches:   make(chan struct{}, maxBatches),
 		storage:   storage,
-	}, nil
+	}
+	for _, option := range options {
+		option(j)
+	}
+	return j, nil
 }
 
 // Replicated reports whether several servers have the journal.
@@ -86,19 +107,6 @@ func (j *Journal) Replicated() bool { return j.health.replicated.Load() }
 // Integrity returns the integrity of the journal. Its Run must run for as long as the journal is
 // used by a process, since it detects damage and accepted losses.
 func (j *Journal) Integrity() *Integrity { return j.health }
-
-// GroupCommit lets appends that wait for others share a write. It is for a server that syncs every
-// write to disk, where the syncs bound its throughput; on a server that does not, a group costs
-// more than single messages. It is called before the first append; grouped is called with the
-// number of appends that shared each write.
-func (j *Journal) GroupCommit(grouped func(appends int)) {
-	j.commits = &committer{
-		publish:  j.publish,
-		grouped:  grouped,
-		maxAlone: maxAlone,
-		minGroup: minGroup,
-	}
-}
 
 // Epoch identifies this journal: a sequence is meaningful only together with it. It changes when an
 // operator accepts that the journal's end is lost, see [Integrity.Changed].

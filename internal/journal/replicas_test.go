@@ -65,11 +65,10 @@ func nothingIsLostWithTheLeaderOf(t *testing.T, name string) {
 	js := natstest.Connect(t, servers...)
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), 2*time.Minute)
 	defer cancel()
-	eventLog, err := journal.Open(ctx, js)
+	eventLog, err := journal.Open(ctx, js, journal.GroupCommit(func(int) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventLog.GroupCommit(func(int) {})
 	acme := natstest.Tenant(t, "acme")
 	tenant := contextkit.TenantContext(ctx, acme)
 	stream, err := js.Stream(ctx, name)

@@ -22,11 +22,18 @@ import (
 	"github.com/headgate/headgate/services/runner"
 )
 
-// Plan is a role whose settings have been checked. Run needs NATS.
-type Plan struct {
+// Options are the options of a role that are not in its file of settings.
+type Options struct {
 	// NewJournal makes the role start with an empty journal if other streams, buckets or its views were made from a
 	// lost one, and accept the loss of its events.
 	NewJournal bool
+	// Logs receives the log lines.
+	Logs io.Writer
+}
+
+// Plan is a role whose settings have been checked. Run needs NATS.
+type Plan struct {
+	newJournal bool
 
 	role     contextkit.Kind
 	settings *settings
@@ -54,17 +61,17 @@ type running struct {
 }
 
 // Open reads the settings of a role from the file at path, and checks everything that can be checked without NATS.
-// role is one of the platform's kinds of nodes. Errors name the file, the line and the setting. Log
-// lines are written to logs.
-func Open(ctx context.Context, role contextkit.Kind, path string, logs io.Writer) (*Plan, error) {
+// role is one of the platform's kinds of nodes. Errors name the file, the line and the setting.
+func Open(ctx context.Context, role contextkit.Kind, path string, options Options) (*Plan, error) {
 	s, err := readSettings(path)
 	if err != nil {
 		return nil, err
 	}
 	s.NATS = s.NATS.as(access.Role(role))
 	level, _ := zerolog.ParseLevel(s.Log) // checked by common
-	lines := rpc.NewLines(logs)
+	lines := rpc.NewLines(options.Logs)
 	p := &Plan{
+		newJournal:     options.NewJournal,
 		role:           role,
 		settings:       s,
 		lines:          lines,

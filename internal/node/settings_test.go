@@ -257,7 +257,7 @@ func TestSettings_ErrorsHaveLineAndReason(t *testing.T) {
 			if err := os.WriteFile(path, []byte(rule.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := Open(t.Context(), rule.role, path, io.Discard)
+			_, err := Open(t.Context(), rule.role, path, Options{Logs: io.Discard})
 			if err == nil || !strings.Contains(err.Error(), rule.want) {
 				t.Errorf("%v, want %s", err, rule.want)
 			}
@@ -284,7 +284,7 @@ func TestSettings_ValidOnesOfEveryRoleAreAccepted(t *testing.T) {
 	for _, role := range []contextkit.Kind{
 		contextkit.KindGateway, contextkit.KindAggregate, contextkit.KindProjection, contextkit.KindRunner,
 	} {
-		if _, err := Open(t.Context(), role, file, io.Discard); err != nil {
+		if _, err := Open(t.Context(), role, file, Options{Logs: io.Discard}); err != nil {
 			t.Errorf("%s: %v", role, err)
 		}
 	}

@@ -106,7 +106,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 		views = p.settings.Projection.Data
 	}
 	if err := ensureStreams(
-		streamList, js, streams.Replicas(p.settings.NATS.Replicas), p.log, streamOptions(p.NewJournal, views)...,
+		streamList, js, streams.Replicas(p.settings.NATS.Replicas), p.log, streamOptions(p.newJournal, views)...,
 	); err != nil {
 		return nil, ifAway(err, "the streams of JetStream cannot be opened")
 	}

@@ -101,7 +101,7 @@ control: {server: {listen: %q}, grpc: %q}
 		}
 		close(r.lines)
 	}()
-	plan, err := Open(t.Context(), contextkit.Kind(name), settings, out)
+	plan, err := Open(t.Context(), contextkit.Kind(name), settings, Options{Logs: out})
 	if err != nil {
 		t.Fatal(err)
 	}

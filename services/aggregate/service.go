@@ -118,17 +118,18 @@ func New(
 	ctx context.Context, config Config, js jetstream.JetStream, models *model.Registry, tenants *rpc.Tenants,
 	timeline *timeline.Recorder,
 ) (*Service, error) {
-	journal, err := journal.Open(ctx, js)
-	if err != nil {
-		return nil, err
-	}
 	groups := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "headgate_aggregate_group_size",
 		Help:    "Commands (or batches for one aggregate) that shared one write to the journal.",
 		Buckets: []float64{32, 48, 64, 96, 128, 192},
 	})
+	var options []journal.Option
 	if config.Synced {
-		journal.GroupCommit(func(appends int) { groups.Observe(float64(appends)) })
+		options = append(options, journal.GroupCommit(func(appends int) { groups.Observe(float64(appends)) }))
+	}
+	journal, err := journal.Open(ctx, js, options...)
+	if err != nil {
+		return nil, err
 	}
 	secret, err := kv.SharedSecret(ctx, js, kv.SecretTokens)
 	if err != nil {
