@@ -243,7 +243,8 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 				t.Errorf("%+v is stored", record)
 			}
 			r.stop()
-			if lost := r.metric(t, "headgate_audit_lost_total", "operators", string(natsclient.RefusedTooLarge)); lost != 300 {
+			lost := r.metric(t, "headgate_audit_lost_total", "operators", string(natsclient.RefusedTooLarge))
+			if lost != 300 {
 				t.Errorf("%v records are counted as too large, want 300", lost)
 			}
 			if retries := r.metric(t, "headgate_audit_retries_total", "operators"); retries != 0 {
