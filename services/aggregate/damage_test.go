@@ -141,7 +141,7 @@ func TestDamage_UnreadableAggregateIsNotEmpty(t *testing.T) {
 	_, err := client.Submit(as(t, "acme"), command("w", "open", "", map[string]any{"owner": "eve"}))
 	refused(t, err, connect.CodeDataLoss, `wallet "w" cannot be read`)
 	if _, err := get(t, client, "absent"); connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("a wallet without events: %v", err)
+		t.Errorf("wallet without events: %v", err)
 	}
 	fill(t, client, 1, "new")
 }

@@ -156,8 +156,8 @@ func TestBackfill_ContinuesWithNextOwner(t *testing.T) {
 	<-halfway
 	f.stop()
 	f.run(t)
-	wait(t, "the rest is not done", func() bool { return f.balance(t, "acme", "b") == events })
-	wait(t, "the stored cursor has no end of the backfill", func() bool {
+	wait(t, "the remaining steps are not done", func() bool { return f.balance(t, "acme", "b") == events })
+	wait(t, "the stored cursor still has the backfill", func() bool {
 		cursor, err := kv.Read(contextkit.PlatformContext(t.Context()), f.js, streams.BucketCursors, "acme")
 		return err == nil && !strings.Contains(string(cursor.Value), "backfills") &&
 			strings.Contains(string(cursor.Value), "all@transfer.requested")

@@ -137,7 +137,7 @@ func TestChannel_UnreachablePeerIsUnreached(t *testing.T) {
 			short.FirstBackoff, short.MaxBackoff = short.ConnectTimeout, short.ConnectTimeout
 		}
 		for name, address := range map[string]string{
-			"nobody listens": closed.Addr().String(), "it is connected to and says nothing": silent.Addr().String(),
+			"closed port": closed.Addr().String(), "silent peer": silent.Addr().String(),
 		} {
 			channel := to(t, address, short)
 			for range 2 { // the second fails immediately, with the first one's error
