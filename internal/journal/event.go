@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/streams"
 )
 
@@ -38,6 +39,8 @@ type Event struct {
 	Command CommandRef
 	// Model names the model that decided the event; the zero value: it is not known.
 	Model ModelRef
+	// Principal is the subject whose command caused the event; "": it is not known.
+	Principal string
 	// Span is the span id of the event's publication, which is the parent of the event's
 	// processing; zero: the parent is the span under which the event is appended.
 	Span contextkit.SpanID
@@ -69,12 +72,13 @@ const (
 	ceAggregateID    = "ce-aggregateid"
 	ceIdempotencyKey = "ce-idempotencykey"
 	ceFingerprint    = "ce-commandfingerprint"
-	ceModel          = "ce-model" // REVISION;applied=ORDER or REVISION;file=ORDER, see [ModelRef]
+	cePrincipal      = "ce-principal" // encoded by [contextkit.EncodeText]
+	ceModel          = "ce-model"     // REVISION;applied=ORDER or REVISION;file=ORDER, see [ModelRef]
 )
 
 // eventHeaders is how many headers an event's message has, those of the contract and of
 // JetStream included.
-const eventHeaders = 23
+const eventHeaders = 24
 
 // Message renders e for publication under ctx's contract.
 func (e Event) Message(ctx context.Context, tenant contextkit.TenantID) (*nats.Msg, error) {
@@ -109,6 +113,9 @@ func (e Event) Message(ctx context.Context, tenant contextkit.TenantID) (*nats.M
 	msg.Header.Set(ceAggregateID, e.AggregateID)
 	if e.Model.header != nil {
 		msg.Header[ceModel] = e.Model.header // shared: nothing changes it
+	}
+	if e.Principal != "" {
+		msg.Header.Set(cePrincipal, contextkit.EncodeText(excerpt.Text(e.Principal, excerpt.Name)))
 	}
 	if e.Command.IdempotencyKey != "" {
 		msg.Header.Set(ceIdempotencyKey, e.Command.IdempotencyKey)

@@ -155,7 +155,8 @@ func (m *Message) read() (Event, error) {
 			IdempotencyKey: m.Header.Get(ceIdempotencyKey),
 			Fingerprint:    m.Header.Get(ceFingerprint),
 		},
-		Model: parseModelRef(m.Header.Get(ceModel)),
+		Principal: contextkit.DecodeText(once(m.Header, cePrincipal)),
+		Model:     parseModelRef(m.Header.Get(ceModel)),
 	}
 	if e.Type == "" {
 		return unreadable(FaultHeader, "%s %.200q", HeaderType, m.Header[HeaderType])

@@ -40,6 +40,7 @@ func written() journal.Message {
 			},
 			"ce-aggregatetype":      {"wallet"},
 			"ce-aggregateid":        {"w"},
+			"ce-principal":          {"corp:Zo%C3%AB"},
 			"ce-idempotencykey":     {"k"},
 			"ce-commandfingerprint": {"f"},
 			"x-correlation-id":      {"c"},
@@ -82,7 +83,7 @@ func TestReadEvent_IsTolerantOfOtherProducers(t *testing.T) {
 	}{
 		"written by this version": {message: written(), check: func(e journal.Event) bool {
 			return e.ID == "0190b3a1-0000-7000-8000-000000000001" && e.Type == "deposited" && e.Version == 3 &&
-				e.DataVersion == 2 && e.Sequence == 7 &&
+				e.DataVersion == 2 && e.Sequence == 7 && e.Principal == "corp:Zoë" &&
 				e.Time.Equal(
 					time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 				) && e.Command == (journal.CommandRef{IdempotencyKey: "k", Fingerprint: "f"}) &&

@@ -290,6 +290,7 @@ func TestSubmit_StoresContextAndCloudEventsHeaders(t *testing.T) {
 		TraceID:       tp.TraceID,
 		Tracestate:    "vendor=1",
 	}))
+	info.RequestHeader().Set(contextkit.HeaderPrincipal, "key:ops")
 	res, err := client.Submit(ctx, command("w", "open", "key-1", map[string]any{"owner": "ada"}))
 	if err != nil {
 		t.Fatal(err)
@@ -316,6 +317,7 @@ func TestSubmit_StoresContextAndCloudEventsHeaders(t *testing.T) {
 		"ce-specversion": "1.0", "ce-id": res.GetEvents()[0].GetId(), "ce-source": "/tenants/acme/wallet/w",
 		"ce-type":      "opened",
 		"content-type": "application/json", "ce-aggregateversion": "1", "ce-idempotencykey": "key-1",
+		"ce-principal": "key:ops",
 	} {
 		if got := msg.Header[name]; len(got) != 1 || got[0] != want {
 			t.Errorf("journal header %s = %q, want %q", name, got, want)

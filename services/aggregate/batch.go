@@ -42,12 +42,17 @@ func (s *Service) SubmitBatch(
 	res := &aggregatev1.SubmitBatchResponse{Results: make([]*aggregatev1.BatchResult, len(req.GetCommands()))}
 	parts, broken := map[aggregateKey]*part{}, map[aggregateKey]bool{}
 	var order []*part
-	current, platform := s.models.Current(), fromPlatform(ctx)
+	current, platform, principal := s.models.Current(), fromPlatform(ctx), principalOf(ctx)
 	for n, c := range req.GetCommands() {
 		key := aggregateKey{tenant, c.GetAggregateType(), c.GetAggregateId()}
 		p := parts[key]
 		if p == nil {
-			p = &part{submission: submission{key: key, dryRun: req.GetDryRun(), platform: platform}}
+			p = &part{submission: submission{
+				key:       key,
+				dryRun:    req.GetDryRun(),
+				platform:  platform,
+				principal: principal,
+			}}
 			parts[key] = p
 			order = append(order, p)
 		}

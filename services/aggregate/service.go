@@ -258,11 +258,12 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 	began := time.Now()
 	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
 	decided, err := s.submit(ctx, submission{
-		key:      key,
-		rules:    by,
-		commands: []command{c},
-		dryRun:   req.GetDryRun(),
-		platform: fromPlatform(ctx),
+		key:       key,
+		rules:     by,
+		commands:  []command{c},
+		dryRun:    req.GetDryRun(),
+		platform:  fromPlatform(ctx),
+		principal: principalOf(ctx),
 	})
 	if !req.GetDryRun() {
 		s.record(ctx, key, req.GetCommand(), began, decided, asConnectError(err))
@@ -283,6 +284,15 @@ func (s *Service) Submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*
 func fromPlatform(ctx context.Context) bool {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	return ok && contextkit.FromPlatform(info.RequestHeader())
+}
+
+// principalOf returns the subject of the call in ctx, "" if it is not known.
+func principalOf(ctx context.Context) string {
+	info, ok := connect.CallInfoForServerContext(ctx)
+	if !ok {
+		return ""
+	}
+	return contextkit.Principal(info.RequestHeader())
 }
 
 // record adds a span for the commands, and one for each new event, to the timeline. name is the name of the command,

@@ -24,6 +24,8 @@ type submission struct {
 	commands []command
 	dryRun   bool
 	platform bool // the caller is the platform, for example the runner
+	// principal is the subject of the caller; "": it is not known.
+	principal string
 }
 
 // rules pins one model revision for a whole submission, so that a concurrent model change cannot mix revisions.
@@ -212,6 +214,7 @@ func (s *Service) decide(
 				DataVersion:   sub.rules.EventVersion(event.Type),
 				Command:       c.ref,
 				Model:         decidedBy,
+				Principal:     sub.principal,
 			}
 			if s.timeline.HasObserver() {
 				made.Span = contextkit.NewSpanID()

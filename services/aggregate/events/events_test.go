@@ -127,9 +127,9 @@ func TestListEvents_ReturnsHistoryInBothDirections(t *testing.T) {
 	f.append(t, "acme", "bob", 1, 4)
 	natstest.PublishStrange(t, f.js, natstest.Strange{Fault: journal.FaultData}, "acme", "wallet", "ada", "deposited",
 		3, `[]`)
-	if err := f.journal.Append(
-		as(t, "acme"), natstest.Tenant(t, "acme"), 10, natstest.Events("ada", 4, 3, "key"),
-	); err != nil {
+	keyed := natstest.Events("ada", 4, 3, "key")
+	keyed[0].Principal = "corp:Zoë"
+	if err := f.journal.Append(as(t, "acme"), natstest.Tenant(t, "acme"), 10, keyed); err != nil {
 		t.Fatal(err)
 	}
 	ada := func(change func(*aggregatev1.ListEventsRequest)) *aggregatev1.ListEventsRequest {
@@ -168,7 +168,7 @@ func TestListEvents_ReturnsHistoryInBothDirections(t *testing.T) {
 	}
 	e := res.GetEvents()[3]
 	if e.GetData().AsMap()["amount"] != 4.0 || e.GetIdempotencyKey() != "key" || e.GetCorrelationId() == "" ||
-		e.GetRequestId() == "" ||
+		e.GetRequestId() == "" || e.GetPrincipal() != "corp:Zoë" ||
 		e.GetTraceId() == "" || e.GetDataVersion() != 1 || e.GetHeaders()["ce-type"] != "deposited" {
 		t.Errorf("an event is returned as %v", e)
 	}

@@ -43,6 +43,7 @@ func (s *Service) message(tenant contextkit.TenantID, m journal.Message) *aggreg
 		Time:           timestamppb.New(event.Time),
 		Position:       s.Positions.Format(tenant, m.Sequence),
 		DataVersion:    int32(min(event.DataVersion, maxDataVersion)),
+		Principal:      excerpt.Text(valid(event.Principal), maxHeader),
 		CorrelationId:  event.Context.CorrelationID,
 		CausationId:    event.Context.CausationID,
 		ModelRevision:  valid(event.Model.Revision),
