@@ -48,6 +48,14 @@ test("A part that is missing after an upgrade reloads the page once", async ({ p
   await expect(page).toHaveURL(/\/ui\/audit/);
 });
 
+test("A part that the first view does without reloads the page once, too", async ({ page }) => {
+  let missing = 1;
+  await page.route(/assets\/account-.*\.js/, (route) => (missing-- > 0 ? route.fulfill({ status: 404, body: "" }) : route.continue()));
+  await signIn(page, "/fleet");
+  await expect(page.getByRole("button", { name: /^Account/ })).toBeVisible();
+  await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
+});
+
 test("A part that stays missing is said, without a loop of reloads", async ({ page }) => {
   let loads = 0;
   await page.route(/assets\/audit-.*\.js/, (route) => route.fulfill({ status: 404, body: "" }));

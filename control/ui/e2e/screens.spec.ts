@@ -173,16 +173,26 @@ test("On a phone nothing is wider than the screen, in both themes", async ({ pag
   await expect(page.getByRole("heading", { name: "Audit" })).toBeVisible();
 });
 
-test("Offline, a screen that is not loaded yet waits, what is shown is greyed, and both go on by themselves", async ({ page, context }) => {
+test("Offline, parts that are not loaded yet wait, what is shown is greyed, and both go on by themselves", async ({ page, context }) => {
+  // The browser becomes idle, and loads what the first view does without (parts/later.ts), once it is offline.
+  await page.addInitScript(() => {
+    const waiting: IdleRequestCallback[] = [];
+    window.requestIdleCallback = (call) => waiting.push(call);
+    addEventListener("test:idle", () => waiting.splice(0).forEach((call) => call({ didTimeout: false, timeRemaining: () => 1 })));
+  });
   await signIn(page, "/fleet");
   await expect(page.getByText("all answered", { exact: true })).toBeVisible();
   await context.setOffline(true);
+  const failed = page.waitForEvent("requestfailed", (request) => request.url().includes("/account-"));
+  await page.evaluate(() => dispatchEvent(new Event("test:idle")));
+  await failed;
   await page.getByRole("link", { name: "Moves" }).click();
   await expect(page.getByText(/The platform has not answered for \d+ s, and this browser is offline/)).toBeVisible();
   await expect(page.locator(".stale").first()).toBeVisible();
   await accessible(page);
   await context.setOffline(false);
   await expect(page.getByRole("heading", { name: "Moves" })).toBeVisible();
+  await expect(page.getByRole("button", { name: /^Account/ })).toBeVisible();
   await expect(page.getByText(/has not answered/)).toBeHidden();
 });
 

@@ -1,17 +1,18 @@
-import { useEffect } from "react";
+import { useEffect, useState } from "react";
 import { Copy } from "../parts/copy";
 
 const key = "headgate.reloaded";
+const between = 60_000; // ms from one reload to the next
 
 /**
- * Reloads the page once if a part of it is missing: after an upgrade the new page names the new parts.
- * If it is still missing after that, the page says so.
+ * Reloads the page if a part of it is missing: after an upgrade the new page names the new parts.
+ * It reloads at most once a minute per tab; a part that is still missing after that is said to be.
  */
 export function Crashed({ error, missing = false, reset }: { error: unknown; missing?: boolean; reset?: () => void }) {
-  const reloads = missing && sessionStorage.getItem(key) !== location.pathname;
+  const [reloads] = useState(() => missing && Date.now() - Number(sessionStorage.getItem(key)) > between);
   useEffect(() => {
     if (!reloads) return;
-    sessionStorage.setItem(key, location.pathname);
+    sessionStorage.setItem(key, String(Date.now()));
     location.reload();
   }, [reloads]);
   if (reloads) return null;
@@ -34,9 +35,4 @@ export function Crashed({ error, missing = false, reset }: { error: unknown; mis
       </div>
     </main>
   );
-}
-
-/** Marks that this place has loaded: a part that goes missing later is worth a reload again. */
-export function loaded(): void {
-  if (sessionStorage.getItem(key) === location.pathname) sessionStorage.removeItem(key);
 }

@@ -1,5 +1,6 @@
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect, retainSearchParams, type RouteComponent } from "@tanstack/react-router";
-import { Crashed, loaded } from "./recover";
+import { MissingPart, part } from "../parts/later";
+import { Crashed } from "./recover";
 import { Landing, Shell } from "./shell";
 import { parseSearch, stringifySearch, type Search } from "./url";
 
@@ -16,15 +17,8 @@ const start = createRoute({ getParentRoute: () => root, path: "/", component: La
 function screen<P extends string, K extends string>(path: P, load: () => Promise<Record<K, RouteComponent>>, name: K, beforeLoad: (at: { search: Search }) => void = () => undefined) {
   const importer = async (): Promise<Record<K, RouteComponent>> => {
     try {
-      const module = await load();
-      loaded();
-      return module;
+      return await part(load);
     } catch (err) {
-      // Reloading while the browser is offline would lose the page: the screen is loaded once it is online.
-      if (!navigator.onLine) {
-        await new Promise((resolve) => addEventListener("online", resolve, { once: true }));
-        return importer();
-      }
       return { [name]: () => <Crashed error={err} missing /> } as unknown as Record<K, RouteComponent>;
     }
   };
@@ -71,7 +65,7 @@ export const router = createRouter({
   basepath: "/ui",
   parseSearch,
   stringifySearch,
-  defaultErrorComponent: ({ error, reset }) => <Crashed error={error} reset={reset} />,
+  defaultErrorComponent: ({ error, reset }) => <Crashed error={error} missing={error instanceof MissingPart} reset={reset} />,
 });
 
 declare module "@tanstack/react-router" {

@@ -2,10 +2,10 @@ import { useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
 import { CircleHelp, Clock, Lock, Menu, Moon, Search, Sun } from "lucide-react";
 import { Dialog } from "radix-ui";
-import { lazy, Suspense, useEffect, useState } from "react";
+import { Suspense, useEffect, useState } from "react";
 import { Answered, Notice } from "../parts/state";
 import { useTenant, useTenants } from "../parts/tenant";
-import { later, whenIdle } from "../parts/later";
+import { later, onDemand, part, whenIdle } from "../parts/later";
 import { useCounts, type Counts } from "./counts";
 import { duration } from "./format";
 import { Logo } from "./logo";
@@ -20,8 +20,8 @@ import { setZone, useZone, zoneName } from "./zone";
 
 const Account = later(() => import("./account"));
 const Toasts = later(() => import("../parts/toasts"));
-const loadPalette = () => import("./palette").then((module) => ({ default: module.Palette }));
-const Palette = lazy(loadPalette);
+const loadPalette = async () => ({ default: (await import("./palette")).Palette });
+const Palette = onDemand(loadPalette);
 
 export function Shell() {
   const { status, epoch } = useSession();
@@ -58,7 +58,7 @@ function Signed() {
   }, [status, token, queries]);
   useEffect(() => {
     // What is typed right after Ctrl K would get lost while it loads.
-    void whenIdle().then(loadPalette);
+    void whenIdle().then(() => part(loadPalette)).catch(() => undefined); // shown when the palette opens
   }, []);
   useEffect(() => {
     const go = (event: KeyboardEvent) => {

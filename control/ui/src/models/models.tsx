@@ -1,5 +1,5 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
-import { Suspense, lazy, useEffect, useState } from "react";
+import { Suspense, useEffect, useState } from "react";
 import { ModelService, type ModelDocument, type ModelMistake } from "../gen/control/v1/model_pb";
 import { instant } from "../app/format";
 import { useRefusal } from "../app/session";
@@ -7,6 +7,7 @@ import { useUrl } from "../app/url";
 import { Confirm } from "../parts/action";
 import { Card } from "../parts/card";
 import { Text } from "../parts/field";
+import { onDemand } from "../parts/later";
 import { Drawer, Facts, Page } from "../parts/page";
 import { Answered, Badge, Empty, Notice, Problem, Skeleton } from "../parts/state";
 import { Table } from "../parts/table";
@@ -15,8 +16,8 @@ import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
 import { Progress } from "./progress";
 
-const Editor = lazy(() => import("./editor").then((module) => ({ default: module.Editor })));
-const SideBySide = lazy(() => import("./editor").then((module) => ({ default: module.SideBySide })));
+const Editor = onDemand(async () => ({ default: (await import("./editor")).Editor }));
+const SideBySide = onDemand(async () => ({ default: (await import("./editor")).SideBySide }));
 
 /** The model in use: changed, checked and applied here, and what was applied before. */
 export function Models() {
