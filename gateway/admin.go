@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/probe"
 	"github.com/headgate/headgate/internal/rpc"
 )
 
@@ -48,7 +49,7 @@ type nodeView struct {
 	Kind     contextkit.Kind `json:"kind"`
 	Endpoint string          `json:"endpoint"`
 	Ready    bool            `json:"ready"`
-	Answer   string          `json:"answer,omitempty"`
+	Answer   probe.Answer    `json:"answer,omitempty"`
 	Error    string          `json:"error,omitempty"`
 	TookMs   float64         `json:"tookMs"`
 	// Breakers are the open breakers of the endpoint.

@@ -42,7 +42,7 @@ func breakerOpenError(call *Call, wait time.Duration) error {
 		connect.Errorf(connect.CodeUnavailable,
 			"the %s node does not answer, or refuses all calls: try again in a moment", call.Method.Upstream),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))},
-		rpc.Reason(ReasonBreakerOpen.String()),
+		rpc.Reason(rpc.ReasonCircuitBreakerOpen),
 	)
 }
 

@@ -71,7 +71,7 @@ func (c *Call) admittedAt() time.Time { return c.end.Started.Add(c.admittedAfter
 // as key-value pairs.
 func (c *Call) deny(reason Reason, err *connect.Error, metadata ...string) error {
 	c.denied = reason
-	return rpc.WithDetails(err, rpc.Reason(reason.String(), metadata...))
+	return rpc.WithDetails(err, rpc.Reason(reason.errorReason(), metadata...))
 }
 
 // denyCredential denies the call for its credential.

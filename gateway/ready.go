@@ -161,7 +161,7 @@ func (g *Gateway) authorizeReadiness(r *http.Request, tenant contextkit.TenantID
 	if !principal.ActsFor(tenant) {
 		return rpc.WithDetails(
 			connect.Errorf(connect.CodePermissionDenied, "the credential is not for tenant %s", tenant),
-			rpc.Reason(ReasonTenantMismatch.String()),
+			rpc.Reason(rpc.ReasonTenantMismatch),
 		)
 	}
 	return nil

@@ -36,20 +36,20 @@ const (
 // ReasonBreakerOpen is the reason of a rejection by an open circuit breaker.
 const ReasonBreakerOpen = ReasonFull + 1
 
-var reasonNames = [...]string{ //nolint:gosec // names of reasons, not credentials
+var reasonNames = [...]rpc.ErrorReason{
 	ReasonNone:              "",
 	ReasonNoCredential:      rpc.ReasonNoCredential,
-	ReasonBadCredential:     "BAD_CREDENTIAL",
-	ReasonExpiredCredential: "EXPIRED_CREDENTIAL",
+	ReasonBadCredential:     rpc.ReasonBadCredential,
+	ReasonExpiredCredential: rpc.ReasonExpiredCredential,
 	ReasonMissingRight:      rpc.ReasonMissingRight,
-	ReasonTenantSuspended:   "TENANT_SUSPENDED",
-	ReasonTenantMismatch:    "TENANT_MISMATCH",
-	ReasonRate:              "RATE_LIMIT",
-	ReasonConcurrency:       "CONCURRENCY_LIMIT",
-	ReasonStreams:           "STREAM_LIMIT",
-	ReasonBytes:             "BYTES_LIMIT",
-	ReasonFull:              "GATEWAY_FULL",
-	ReasonBreakerOpen:       "CIRCUIT_BREAKER_OPEN",
+	ReasonTenantSuspended:   rpc.ReasonTenantSuspended,
+	ReasonTenantMismatch:    rpc.ReasonTenantMismatch,
+	ReasonRate:              rpc.ReasonRateLimit,
+	ReasonConcurrency:       rpc.ReasonConcurrencyLimit,
+	ReasonStreams:           rpc.ReasonStreamLimit,
+	ReasonBytes:             rpc.ReasonBytesLimit,
+	ReasonFull:              rpc.ReasonGatewayFull,
+	ReasonBreakerOpen:       rpc.ReasonCircuitBreakerOpen,
 }
 
 // denialReasons are the reasons of denials.
@@ -63,7 +63,10 @@ var denialReasons = []Reason{
 }
 
 // String returns the reason's name in ErrorInfo, metrics and audit records; "" for ReasonNone.
-func (r Reason) String() string { return reasonNames[r] }
+func (r Reason) String() string { return string(r.errorReason()) }
+
+// errorReason returns the reason in the vocabulary of the platform.
+func (r Reason) errorReason() rpc.ErrorReason { return reasonNames[r] }
 
 // isCredential reports whether the call was denied for its credential.
 func (r Reason) isCredential() bool {

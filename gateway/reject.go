@@ -40,7 +40,7 @@ func limitError(payer budgetScope, err error, wait time.Duration) error {
 	}
 	return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, message+": try again in a moment"),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(max(wait, minRetryDelay))},
-		rpc.Reason(reason.String(), "scope", payer.String()))
+		rpc.Reason(reason.errorReason(), "scope", payer.String()))
 }
 
 // minRetryDelay is the shortest retry delay sent to a client.

@@ -198,7 +198,7 @@ func TestREST_NodesErrorsHaveHTTPHeaders(t *testing.T) {
 		"resource exhausted, no RetryInfo": {connect.NewError(connect.CodeResourceExhausted, "not now"), 429, ""},
 		"response over the limit": {
 			rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, "too large"),
-				rpc.Reason(rpc.ReasonTooLarge)),
+				rpc.Reason(rpc.ReasonResponseTooLarge)),
 			500, "",
 		},
 		"node deadline exceeded": {connect.NewError(connect.CodeDeadlineExceeded, "too slow"), 504, ""},

@@ -174,7 +174,7 @@ func TestNodeRights_NodesDenialIsAudited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refuse := func(reason, right string) func(context.Context, int) error {
+	refuse := func(reason rpc.ErrorReason, right string) func(context.Context, int) error {
 		return func(context.Context, int) error {
 			return rpc.WithDetails(connect.NewError(connect.CodePermissionDenied, "no"),
 				rpc.Reason(reason, "right", right))

@@ -63,5 +63,5 @@ func unauthenticated(err error) *connect.Error {
 	if !errors.Is(public, err) { // err has details
 		answer = answer.WithCause(err)
 	}
-	return rpc.WithDetails(answer, rpc.Reason(credentialReason(err).String()))
+	return rpc.WithDetails(answer, rpc.Reason(credentialReason(err).errorReason()))
 }

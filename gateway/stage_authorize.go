@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // maxResources bounds the resources of a message that are matched against narrowed rights.
@@ -110,7 +111,7 @@ func missingRight(method *policy.Method, err error) (auth.Right, bool) {
 	for _, detail := range refusal.Details() {
 		var info errdetails.ErrorInfo
 		if detail.Type != string(info.ProtoReflect().Descriptor().FullName()) ||
-			proto.Unmarshal(detail.Value, &info) != nil || info.GetReason() != ReasonMissingRight.String() {
+			proto.Unmarshal(detail.Value, &info) != nil || info.GetReason() != string(rpc.ReasonMissingRight) {
 			continue
 		}
 		right, err := auth.ParseRight(info.GetMetadata()["right"])

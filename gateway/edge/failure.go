@@ -118,7 +118,7 @@ func WriteError(w http.ResponseWriter, req *http.Request, err error, status int)
 				seconds := math.Ceil(known.GetRetryDelay().AsDuration().Seconds())
 				header.Set("Retry-After", strconv.FormatFloat(max(seconds, 1), 'f', -1, 64))
 			case *errdetails.ErrorInfo:
-				if known.GetReason() == rpc.ReasonTooLarge && status == 0 {
+				if known.GetReason() == string(rpc.ReasonResponseTooLarge) && status == 0 {
 					status = http.StatusInternalServerError
 				}
 			}

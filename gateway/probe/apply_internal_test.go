@@ -24,36 +24,37 @@ func (a *abandoned) Abandon(endpoint string) { a.endpoints = append(a.endpoints,
 // change nothing.
 func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 	errSilent := errors.New("no answer")
+	const miss Answer = "miss" // the node does not answer
 	type step struct {
-		result    string // "miss": none
-		ready     bool   // after it
+		result    Answer
+		ready     bool // after it
 		doubt     bool
 		answers   bool
 		abandoned int
 	}
 	for name, steps := range map[string][]step{
-		"serves":              {{serving, true, false, true, 0}},
-		"reports not serving": {{notServing, false, false, true, 0}, {serving, true, false, true, 0}},
+		"serves":              {{Serving, true, false, true, 0}},
+		"reports not serving": {{NotServing, false, false, true, 0}, {Serving, true, false, true, 0}},
 		"misses one probe": {
-			{"miss", true, true, false, 0},
-			{serving, true, false, true, 0},
-			{"miss", true, true, true, 0},
+			{miss, true, true, false, 0},
+			{Serving, true, false, true, 0},
+			{miss, true, true, true, 0},
 		},
 		"misses two": {
-			{serving, true, false, true, 0}, {"miss", true, true, true, 0}, {"miss", false, false, false, 1},
-			{"miss", false, false, false, 1}, {unknown, true, false, true, 1}, {serving, true, false, true, 1},
+			{Serving, true, false, true, 0}, {miss, true, true, true, 0}, {miss, false, false, false, 1},
+			{miss, false, false, false, 1}, {Unknown, true, false, true, 1}, {Serving, true, false, true, 1},
 		},
 		"misses one probe, no answered call": {
-			{"miss", true, true, false, 0}, {undecided, true, true, false, 0}, {"miss", false, false, false, 1},
-			{undecided, false, false, false, 1},
+			{miss, true, true, false, 0}, {Undecided, true, true, false, 0}, {miss, false, false, false, 1},
+			{Undecided, false, false, false, 1},
 		},
 		"answers calls": {
-			{"miss", true, true, false, 0}, {answering, true, false, true, 0}, {"miss", true, true, true, 0},
+			{miss, true, true, false, 0}, {Answering, true, false, true, 0}, {miss, true, true, true, 0},
 		},
 		"says that it does not, then is late": {
-			{notServing, false, false, true, 0}, {undecided, false, false, true, 0},
+			{NotServing, false, false, true, 0}, {Undecided, false, false, true, 0},
 		},
-		"says nothing": {{unknown, true, false, true, 0}, {undecided, true, true, true, 0}},
+		"says nothing": {{Unknown, true, false, true, 0}, {Undecided, true, true, true, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			table, nodes := route.NewTable(), &abandoned{}
@@ -71,13 +72,13 @@ func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 				t.Error("the node's state is known before a probe")
 			}
 			for n, s := range steps {
-				answer := fanout.Answer[route.Node, string]{Node: node, Value: s.result}
-				if s.result == "miss" {
-					answer.Value, answer.Err = "", errSilent
+				answer := fanout.Answer[route.Node, Answer]{Node: node, Value: s.result}
+				if s.result == miss {
+					answer.Value, answer.Err = Undecided, errSilent
 				}
 				answer.Node.Ready = node.Ready
 				doubt := p.apply(
-					&fanout.Snapshot[route.Node, string]{Answers: []fanout.Answer[route.Node, string]{answer}},
+					&fanout.Snapshot[route.Node, Answer]{Answers: []fanout.Answer[route.Node, Answer]{answer}},
 				)
 				node, _ = table.Node("node")
 				answers, _ := p.Answers("node")
@@ -102,15 +103,15 @@ func TestProbe_MissedNodeThatLeftIsAbandoned(t *testing.T) {
 		if err := table.SetNodes(append(slices.Clone(present), all[2])[:max(len(present), 1)]); err != nil {
 			t.Fatal(err)
 		}
-		var answers []fanout.Answer[route.Node, string]
+		var answers []fanout.Answer[route.Node, Answer]
 		for _, node := range present {
-			answer := fanout.Answer[route.Node, string]{Node: node, Value: serving}
+			answer := fanout.Answer[route.Node, Answer]{Node: node, Value: Serving}
 			if node.ID != "well" {
-				answer = fanout.Answer[route.Node, string]{Node: node, Err: errors.New("no answer")}
+				answer = fanout.Answer[route.Node, Answer]{Node: node, Err: errors.New("no answer")}
 			}
 			answers = append(answers, answer)
 		}
-		p.apply(&fanout.Snapshot[route.Node, string]{Answers: answers})
+		p.apply(&fanout.Snapshot[route.Node, Answer]{Answers: answers})
 	}
 	if !slices.Equal(nodes.endpoints, []string{"a:1"}) {
 		t.Errorf("calls to %v ended, want those to a:1", nodes.endpoints)
@@ -143,10 +144,10 @@ func TestProbe_NodeThatAnsweredAndLeftIsNotAbandoned(t *testing.T) {
 		Endpoint: "a:1",
 		Ready:    true,
 	}
-	for _, answer := range []fanout.Answer[route.Node, string]{
-		{Node: node, Err: errors.New("no answer")}, {Node: node, Value: serving},
+	for _, answer := range []fanout.Answer[route.Node, Answer]{
+		{Node: node, Err: errors.New("no answer")}, {Node: node, Value: Serving},
 	} {
-		p.apply(&fanout.Snapshot[route.Node, string]{Answers: []fanout.Answer[route.Node, string]{answer}})
+		p.apply(&fanout.Snapshot[route.Node, Answer]{Answers: []fanout.Answer[route.Node, Answer]{answer}})
 	}
 	if len(nodes.endpoints) != 0 {
 		t.Errorf("calls to %v end", nodes.endpoints)

@@ -70,7 +70,7 @@ type Prober struct {
 	config Config
 	table  *route.Table
 	client *connect.Client
-	group  *fanout.Group[route.Node, string]
+	group  *fanout.Group[route.Node, Answer]
 	nodes  Channels
 	log    zerolog.Logger
 
@@ -114,36 +114,39 @@ type missedProbes struct {
 	probes int
 }
 
-// Results of a probe.
+// Answer is what a probe has found out about a node.
+type Answer string
+
+// Answers to probes.
 const (
-	serving    = "SERVING"
-	notServing = "NOT_SERVING"
-	unknown    = "UNKNOWN"   // the answer does not state whether the node serves
-	answering  = "ANSWERING" // the node missed the probe, but answers other calls
-	undecided  = ""          // the answer was not noticed in time, which is not a fault of the node
+	Serving    Answer = "SERVING"     // the node accepts calls
+	NotServing Answer = "NOT_SERVING" // the node accepts no calls
+	Unknown    Answer = "UNKNOWN"     // the answer does not state whether the node accepts calls
+	Answering  Answer = "ANSWERING"   // the node missed the probe, but answers other calls
+	Undecided  Answer = ""            // the answer was not noticed in time, which is not a fault of the node
 )
 
 // ask sends a probe and returns its result.
-func (p *Prober) ask(ctx context.Context, node route.Node) (string, error) {
+func (p *Prober) ask(ctx context.Context, node route.Node) (Answer, error) {
 	ctx = upstream.WithEndpoint(contextkit.PlatformContext(ctx), node.Endpoint)
 	var res healthv1.HealthCheckResponse
 	began := time.Now()
 	err := p.client.CallUnary(ctx, checkSpec, &healthv1.HealthCheckRequest{}, &res)
 	switch {
 	case err == nil && res.GetStatus() == healthv1.HealthCheckResponse_SERVING:
-		return serving, nil
+		return Serving, nil
 	case err == nil, upstream.Answered(err) && connect.CodeOf(err) == connect.CodeUnavailable:
-		return notServing, nil
+		return NotServing, nil
 	case upstream.Answered(err):
-		return unknown, nil
+		return Unknown, nil
 	case ctx.Err() == nil:
-		return "", err
+		return Undecided, err
 	case p.nodes.Answered(node.Endpoint).After(began):
-		return answering, nil
+		return Answering, nil
 	case p.late(began):
-		return undecided, nil
+		return Undecided, nil
 	}
-	return "", err
+	return Undecided, err
 }
 
 // lateness is the delay after a probe's deadline beyond which its result is ignored: the gateway
@@ -156,7 +159,7 @@ func (p *Prober) late(began time.Time) bool {
 }
 
 // Snapshot returns the results of the last round, or of a new one if it is too old.
-func (p *Prober) Snapshot(ctx context.Context) (*fanout.Snapshot[route.Node, string], error) {
+func (p *Prober) Snapshot(ctx context.Context) (*fanout.Snapshot[route.Node, Answer], error) {
 	return p.group.Snapshot(ctx)
 }
 
@@ -185,7 +188,7 @@ func (p *Prober) Run(ctx context.Context) error {
 // apply updates the routing table with the results, and reports whether a node is in doubt: it is
 // ready and has missed one probe. A node that is in doubt and no longer in the table was missed by
 // others too.
-func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt bool) {
+func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, Answer]) (doubt bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.missed
@@ -193,13 +196,13 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 	answers := make(map[string]bool, len(snapshot.Answers))
 	defer func() { p.answers = answers }()
 	for _, answer := range snapshot.Answers {
-		node, ready := answer.Node, answer.Value != notServing
+		node, ready := answer.Node, answer.Value != NotServing
 		missed := before[node.ID].probes
 		delete(before, node.ID)
 		if answered, known := p.answers[node.ID]; known {
 			answers[node.ID] = answered
 		}
-		if answer.Err == nil && answer.Value != undecided {
+		if answer.Err == nil && answer.Value != Undecided {
 			answers[node.ID] = true
 		}
 		switch {
@@ -210,13 +213,13 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, string]) (doubt boo
 				continue
 			}
 			answers[node.ID], ready = false, false
-		case answer.Value == answering:
+		case answer.Value == Answering:
 			continue
-		case answer.Value == undecided:
+		case answer.Value == Undecided:
 			p.missed[node.ID] = missedProbes{node, missed}
 			doubt = doubt || missed < maxMissed && node.Ready
 			continue
-		case answer.Value == unknown && missed < maxMissed:
+		case answer.Value == Unknown && missed < maxMissed:
 			continue // the answer does not state its readiness
 		}
 		if p.table.SetReady(node.ID, ready) {

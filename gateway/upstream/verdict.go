@@ -88,7 +88,7 @@ func localError(ctx context.Context, err error) error {
 	case errors.Is(err, channels.ErrTooLarge):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeResourceExhausted, "the upstream's answer is too large").WithCause(err),
-			rpc.Reason(rpc.ReasonTooLarge),
+			rpc.Reason(rpc.ReasonResponseTooLarge),
 		)
 	case errors.Is(err, channels.ErrHeadersTooLarge):
 		return connect.NewError(connect.CodeResourceExhausted,

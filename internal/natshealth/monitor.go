@@ -38,10 +38,13 @@ const (
 	maxFaults  = 64
 )
 
-// Causes of an [Outage]. They name no address: clients may see them.
+// OutageCause is what is unavailable during an [Outage]; zero: nothing. It names no address: clients may see it.
+type OutageCause string
+
+// Causes of outages.
 const (
-	natsAway      = "NATS is not reachable"
-	jetStreamAway = "JetStream does not answer"
+	NATSUnreachable   OutageCause = "NATS is not reachable"
+	JetStreamIsSilent OutageCause = "JetStream does not answer"
 )
 
 // Outage is a time without NATS, or without JetStream: the state that a process has received over
@@ -49,8 +52,8 @@ const (
 type Outage struct {
 	// Since is when JetStream answered last.
 	Since time.Time
-	// Cause names NATS or JetStream; the log has the reason.
-	Cause string
+	// Cause is what is unavailable; the log has the reason.
+	Cause OutageCause
 }
 
 // String returns the cause and the age.
@@ -67,8 +70,8 @@ type Monitor struct {
 	log zerolog.Logger
 
 	mu       sync.Mutex
-	answered time.Time // when JetStream answered last
-	cause    string    // of the outage; "": none
+	answered time.Time   // when JetStream answered last
+	cause    OutageCause // of the outage; "": none
 	silences int
 	left     time.Time            // when the process has left a server last
 	patience time.Duration        // without an answer, before it leaves the next one
@@ -99,7 +102,7 @@ func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
 		}, []string{"kind"}),
 	}
 	for _, kind := range faultKinds {
-		m.errors.WithLabelValues(kind)
+		m.errors.WithLabelValues(string(kind))
 	}
 	conn := js.Conn()
 	conn.SetDisconnectErrHandler(m.disconnected)
@@ -129,19 +132,21 @@ func (m *Monitor) disconnected(conn *nats.Conn, err error) {
 	if err == nil {
 		err = errors.New("the server closed it")
 	}
-	m.set(natsAway, true)
+	m.set(NATSUnreachable, true)
 	m.log.Warn().Err(err).Dur("again_in_ms",
 		natsclient.ReconnectWait).Msg("the connection to NATS is lost; it is restored when a server answers")
 }
 
 // Kinds of errors that the client reports.
+type faultKind string
+
 const (
-	faultSlow       = "slow_consumer"
-	faultPermission = "permission"
-	faultOther      = "other"
+	faultSlow       faultKind = "slow_consumer" // messages were dropped because they were not read in time
+	faultPermission faultKind = "permission"    // the server refuses the process's user a subject
+	faultOther      faultKind = "other"
 )
 
-var faultKinds = []string{faultSlow, faultPermission, faultOther}
+var faultKinds = []faultKind{faultSlow, faultPermission, faultOther}
 
 // failed records an error that the client reports asynchronously. It is logged when it has not
 // occurred within faultQuiet.
@@ -153,7 +158,7 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 	case errors.Is(err, nats.ErrPermissionViolation):
 		kind = faultPermission
 	}
-	m.errors.WithLabelValues(kind).Inc()
+	m.errors.WithLabelValues(string(kind)).Inc()
 	if kind == faultPermission {
 		m.mu.Lock()
 		m.refused = time.Now()
@@ -167,7 +172,7 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if !m.begins(fault, time.Now()) {
 		return
 	}
-	line := m.log.Warn().Err(err).Str("kind", kind)
+	line := m.log.Warn().Err(err).Str("kind", string(kind))
 	if subject != "" {
 		line = line.Str("subject", subject)
 	}
@@ -224,7 +229,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 // check asks JetStream for the state of the journal.
 func (m *Monitor) check(ctx context.Context) {
 	if !m.js.Conn().IsConnected() {
-		m.set(natsAway, false)
+		m.set(NATSUnreachable, false)
 		return
 	}
 	attempt, cancel := context.WithTimeout(ctx, monitorTimeout)
@@ -239,7 +244,7 @@ func (m *Monitor) check(ctx context.Context) {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		m.silent("does not answer")
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected):
-		m.set(natsAway, false)
+		m.set(NATSUnreachable, false)
 	default:
 		m.lose(err)
 	}
@@ -265,7 +270,8 @@ func (m *Monitor) leave(now time.Time) {
 	if m.left.After(since) {
 		since = m.left
 	}
-	leaves := m.cause == jetStreamAway && now.Sub(since) >= m.patience && conn.IsConnected() && len(conn.Servers()) > 1
+	leaves := m.cause == JetStreamIsSilent && now.Sub(since) >= m.patience && conn.IsConnected() &&
+		len(conn.Servers()) > 1
 	if leaves {
 		m.left, m.patience = now, min(2*m.patience, leaveAtMost)
 	}
@@ -294,14 +300,14 @@ func (m *Monitor) answers(state jetstream.StreamState, now time.Time) {
 
 // lose records that JetStream is unavailable although NATS is reachable.
 func (m *Monitor) lose(err error) {
-	if m.set(jetStreamAway, true) {
+	if m.set(JetStreamIsSilent, true) {
 		m.log.Warn().Err(err).Dur("again_in_ms", monitorEvery).Msg("JetStream does not answer; retrying")
 	}
 }
 
 // set records why NATS or JetStream is unavailable; better replaces a cause that is already
 // recorded. It reports whether neither was away before.
-func (m *Monitor) set(cause string, better bool) (changed bool) {
+func (m *Monitor) set(cause OutageCause, better bool) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	changed = m.cause == ""

@@ -145,7 +145,7 @@ func TestMonitor_ReportsUnavailableJetStream(t *testing.T) {
 	if value(t, m, "headgate_nats_connected") != 1 || value(t, m, "headgate_jetstream_available") != 0 {
 		t.Error("the metrics do not show it")
 	}
-	if outage, away := m.Outage(); !away || !strings.Contains(outage.Cause, "JetStream does not answer") {
+	if outage, away := m.Outage(); !away || !strings.Contains(string(outage.Cause), "JetStream does not answer") {
 		t.Errorf("%v, %v", outage, away)
 	}
 	if n := lines.count(`"again_in_ms"`); n != 1 {

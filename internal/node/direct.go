@@ -39,7 +39,7 @@ func (d *directCalls) record(rc contextkit.RequestContext, call rpc.Direct) {
 	account := streams.AccountPlatform
 	switch {
 	case call.Refusal != nil:
-		record.Decision, record.Reason = "denied", rpc.ReasonWrongRole+": "+call.Refusal.Error()
+		record.Decision, record.Reason = "denied", string(rpc.ReasonWrongRole)+": "+call.Refusal.Error()
 		rc.TenantID = contextkit.TenantID{}
 	case !rc.TenantID.IsZero() && d.member.tenants.Serves(rc.TenantID):
 		account = streams.AccountOf(rc.TenantID)

@@ -59,43 +59,17 @@ func WithDetails(err *connect.Error, details ...proto.Message) *connect.Error {
 	return err
 }
 
-// ErrorDomain is the domain of the platform's ErrorInfo details.
-const ErrorDomain = "headgate"
-
-// ReasonMissingRight is the reason of a denial for a missing right. The metadata "right" has it, as
-// ACTION:RESOURCE.
-const ReasonMissingRight = "MISSING_RIGHT"
-
-// ReasonWrongRole is the reason of a denial by a node: the role in the caller's certificate may not call
-// the method.
-const ReasonWrongRole = "WRONG_ROLE"
-
-// ReasonTooLarge is the reason of the error for a response that exceeds its limit.
-const ReasonTooLarge = "RESPONSE_TOO_LARGE"
-
-// ReasonNoCredential is the reason of a denial of a call without a credential.
-const ReasonNoCredential = "NO_CREDENTIAL" //nolint:gosec // a reason, not a credential
-
 // Challenge returns the value of WWW-Authenticate (RFC 6750 §3) for a denial of a credential: with an
 // error if the call has one.
 func Challenge(denial *connect.Error) string {
 	for _, detail := range denial.Details() {
 		message, err := connectproto.UnmarshalErrorDetail(detail)
-		if info, ok := message.(*errdetails.ErrorInfo); err == nil && ok && info.GetReason() == ReasonNoCredential {
+		info, ok := message.(*errdetails.ErrorInfo)
+		if err == nil && ok && ErrorReason(info.GetReason()) == ReasonNoCredential {
 			return "Bearer"
 		}
 	}
 	return `Bearer error="invalid_token"`
-}
-
-// Reason returns the ErrorInfo detail of a reason, in UPPER_SNAKE_CASE, with
-// pairs of metadata.
-func Reason(reason string, pairs ...string) *errdetails.ErrorInfo {
-	info := &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain, Metadata: map[string]string{}}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		info.Metadata[pairs[i]] = pairs[i+1]
-	}
-	return info
 }
 
 // CodeName returns the metric label of a call's outcome.

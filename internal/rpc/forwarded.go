@@ -68,7 +68,7 @@ func (l *clientLimit) enterCall(addr netip.Addr) (leave func(), refused *connect
 		return nil, WithDetails(
 			connect.NewError(connect.CodeResourceExhausted,
 				"the client's address has too many calls in flight: wait for some to end"),
-			Reason("TOO_MANY_CALLS"),
+			Reason(ReasonTooManyCalls),
 		)
 	}
 	l.calls[addr]++

@@ -36,10 +36,12 @@ type watches struct {
 	byAddress map[netip.Addr]int
 }
 
-// Bounds that refuse a watch, in metrics.
+// watchBound is a bound of health watches, in metrics and errors.
+type watchBound string
+
 const (
-	watchBoundTotal   = "total"
-	watchBoundAddress = "address"
+	watchBoundTotal   watchBound = "total"   // of the process
+	watchBoundAddress watchBound = "address" // of the client's address
 )
 
 func newWatches(metrics prometheus.Registerer) *watches {
@@ -54,8 +56,8 @@ func newWatches(metrics prometheus.Registerer) *watches {
 				"the process (total) or of the client's address.",
 		}, []string{"bound"}),
 	}
-	w.refused.WithLabelValues(watchBoundTotal)
-	w.refused.WithLabelValues(watchBoundAddress)
+	w.refused.WithLabelValues(string(watchBoundTotal))
+	w.refused.WithLabelValues(string(watchBoundAddress))
 	metrics.MustRegister(w.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "headgate_health_watches",
 		Help: "Streams of grpc.health.v1.Health/Watch that are open.",
@@ -72,7 +74,7 @@ func newWatches(metrics prometheus.Registerer) *watches {
 func (w *watches) enter(address netip.Addr) (leave func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	bound := ""
+	var bound watchBound
 	switch {
 	case w.byAddress[address] >= w.perAddress:
 		bound = watchBoundAddress
@@ -80,11 +82,11 @@ func (w *watches) enter(address netip.Addr) (leave func(), err error) {
 		bound = watchBoundTotal
 	}
 	if bound != "" {
-		w.refused.WithLabelValues(bound).Inc()
+		w.refused.WithLabelValues(string(bound)).Inc()
 		return nil, WithDetails(
 			connect.NewError(connect.CodeResourceExhausted,
 				"too many health watches are open: close some, or call Check"),
-			Reason("TOO_MANY_WATCHES", "bound", bound),
+			Reason(ReasonTooManyWatches, "bound", string(bound)),
 		)
 	}
 	w.open++

@@ -107,10 +107,12 @@ type Exporter struct {
 	lost     *prometheus.CounterVec
 }
 
-// Reasons why spans are lost.
+// lossReason is why spans are not exported.
+type lossReason string
+
 const (
-	lostFull   = "queue full" // spans were recorded faster than sent
-	lostUnsent = "not sent"   // the collector did not accept them
+	lostFull   lossReason = "queue full" // spans were recorded faster than sent
+	lostUnsent lossReason = "not sent"   // the collector did not accept them
 )
 
 // Process identifies the process whose spans are exported.
@@ -144,8 +146,8 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 			Help: "Spans that were not exported, by reason: the queue was full, or the collector did not accept them.",
 		}, []string{"reason"}),
 	}
-	e.lost.WithLabelValues(lostFull)
-	e.lost.WithLabelValues(lostUnsent)
+	e.lost.WithLabelValues(string(lostFull))
+	e.lost.WithLabelValues(string(lostUnsent))
 	sampler := sdk.AlwaysSample()
 	if c.Share > 0 {
 		sampler = sdk.TraceIDRatioBased(c.Share)
@@ -211,7 +213,7 @@ func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	}
 	if e.waiting.Add(1) > spanQueue {
 		e.waiting.Add(-1)
-		e.lost.WithLabelValues(lostFull).Inc()
+		e.lost.WithLabelValues(string(lostFull)).Inc()
 		return
 	}
 	all := append( //nolint:gocritic // s is a copy, and its attributes are not shared
@@ -289,7 +291,7 @@ type teller struct {
 func (t *teller) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	err := t.SpanExporter.ExportSpans(ctx, spans)
 	if err != nil {
-		t.exporter.lost.WithLabelValues(lostUnsent).Add(float64(len(spans)))
+		t.exporter.lost.WithLabelValues(string(lostUnsent)).Add(float64(len(spans)))
 		t.seldom.Do(
 			func() { t.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans cannot be sent to the collector") },
 		)

@@ -165,7 +165,7 @@ func (p *part) abortRest(res *aggregatev1.SubmitBatchResponse, cause int) {
 			res.Results[index] = failed(rpc.WithDetails(
 				connect.NewError(connect.CodeAborted,
 					"another command of the batch for the same aggregate was refused, so this one was not decided"),
-				rpc.Reason("BATCH_REFUSED")))
+				rpc.Reason(rpc.ReasonBatchRefused)))
 		}
 	}
 }

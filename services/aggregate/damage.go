@@ -38,12 +38,14 @@ const endMissing = "acknowledged events at the end of the journal are missing: c
 func dataLoss(err error, damaged *damagedError) error {
 	if damaged == nil {
 		return rpc.WithDetails(connect.NewError(connect.CodeDataLoss, endMissing).WithCause(err),
-			rpc.Reason("JOURNAL_END_MISSING"))
+			rpc.Reason(rpc.ReasonJournalEndMissing))
 	}
 	return rpc.WithDetails(
 		connect.NewError(connect.CodeDataLoss, damaged.Error()+": an operator must restore the journal").WithCause(err),
-		rpc.Reason("AGGREGATE_DAMAGED", "aggregate_type", damaged.key.aggregateType, "aggregate_id", damaged.key.id,
-			"first_version", fmt.Sprint(damaged.from), "last_version", fmt.Sprint(damaged.to)),
+		rpc.Reason(
+			rpc.ReasonAggregateDamaged, "aggregate_type", damaged.key.aggregateType, "aggregate_id", damaged.key.id,
+			"first_version", fmt.Sprint(damaged.from), "last_version", fmt.Sprint(damaged.to),
+		),
 	)
 }
 

@@ -21,12 +21,8 @@ import (
 // retryAfter is the retry delay that clients are asked for.
 const retryAfter = 100 * time.Millisecond
 
-// retryStorage is the retry delay that clients are asked for while the journal rejects appends for lack of storage;
-// storageReason is the ErrorInfo reason of that error.
-const (
-	retryStorage  = 5 * time.Second
-	storageReason = "JOURNAL_STORES_NOTHING"
-)
+// retryStorage is the retry delay that clients are asked for while the journal rejects appends for lack of storage.
+const retryStorage = 5 * time.Second
 
 // maxReason bounds the text about a rule that cannot be evaluated, since it may quote the payload.
 const maxReason = 512
@@ -74,7 +70,7 @@ func asConnectError(err error) error {
 			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 				{Type: "RULE", Subject: rule.Rule, Description: rule.Message},
 			}},
-			rpc.Reason("RULE_NOT_MET", "rule", rule.ID))
+			rpc.Reason(rpc.ReasonRuleNotMet, "rule", rule.ID))
 	case errors.As(err, &undecided):
 		id, text := "", excerpt.Text(undecided.Error(), maxReason)
 		if failed, ok := errors.AsType[*model.EvaluationError](err); ok {
@@ -84,18 +80,19 @@ func asConnectError(err error) error {
 			&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 				{Type: "EVALUATION", Subject: id, Description: text},
 			}},
-			rpc.Reason("RULE_NOT_EVALUATED", "rule", id))
+			rpc.Reason(rpc.ReasonRuleNotEvaluated, "rule", id))
 	case errors.As(err, &rounded):
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
-			rpc.Reason("INTEGER_TOO_LARGE", "place", excerpt.Text(rounded.place, excerpt.Name)))
+			rpc.Reason(rpc.ReasonIntegerTooLarge, "place", excerpt.Text(rounded.place, excerpt.Name)))
 	case errors.As(err, &version):
 		return rpc.WithDetails(connect.NewError(connect.CodeAborted, version.Error()),
-			rpc.Reason("VERSION_MISMATCH", "current_version", fmt.Sprint(version.current)))
+			rpc.Reason(rpc.ReasonVersionMismatch, "current_version", fmt.Sprint(version.current)))
 	case errors.As(err, &large):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeFailedPrecondition,
 				large.Error()+": split the aggregate, or store less in its state"),
-			rpc.Reason("STATE_TOO_LARGE", "bytes", fmt.Sprint(large.bytes), "max_bytes", fmt.Sprint(maxStateBytes)),
+			rpc.Reason(rpc.ReasonStateTooLarge, "bytes", fmt.Sprint(large.bytes), "max_bytes",
+				fmt.Sprint(maxStateBytes)),
 		)
 	case errors.As(err, &quota):
 		return rpc.WithDetails(connect.NewError(connect.CodeResourceExhausted, quota.Error()),
@@ -105,12 +102,14 @@ func asConnectError(err error) error {
 				QuotaMetric:     "headgate/tenant/" + quota.Quota,
 				QuotaDimensions: map[string]string{"tenant": quota.Tenant.String()},
 			}}},
-			rpc.Reason("STORAGE_QUOTA", "scope", "tenant", "quota", quota.Quota, "limit", fmt.Sprint(quota.Limit),
-				"use", fmt.Sprint(quota.Use)))
+			rpc.Reason(
+				rpc.ReasonStorageQuota, "scope", "tenant", "quota", quota.Quota, "limit", fmt.Sprint(quota.Limit),
+				"use", fmt.Sprint(quota.Use),
+			))
 	case errors.Is(err, errKeyReused):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeAlreadyExists, errKeyReused.Error()+": use a new key for a new command"),
-			rpc.Reason("IDEMPOTENCY_KEY_REUSED"),
+			rpc.Reason(rpc.ReasonIdempotencyKeyReused),
 		)
 	case errors.Is(err, errContended):
 		return rpc.WithDetails(connect.NewError(connect.CodeAborted, err.Error()+": retry").WithCause(err), retryInfo())
@@ -140,7 +139,7 @@ func asConnectError(err error) error {
 				connect.CodeInvalidArgument,
 				"the commands for one aggregate cause more than %d events: split the batch", journal.MaxAppend,
 			).WithCause(err),
-			rpc.Reason("TOO_MANY_EVENTS", "max_events", fmt.Sprint(journal.MaxAppend)),
+			rpc.Reason(rpc.ReasonTooManyEvents, "max_events", fmt.Sprint(journal.MaxAppend)),
 		)
 	case errors.As(err, &storage):
 		return rpc.WithDetails(
@@ -148,7 +147,7 @@ func asConnectError(err error) error {
 				connect.CodeUnavailable,
 				"the command was not stored: "+storage.What()+"; retry later with the same idempotency key",
 			).WithCause(err),
-			rpc.Reason(storageReason, "refusal", string(storage.Refusal)),
+			rpc.Reason(rpc.ReasonJournalStoresNothing, "refusal", string(storage.Refusal)),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryStorage)},
 		)
 	case errors.Is(err, journal.ErrRefused):

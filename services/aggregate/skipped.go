@@ -80,7 +80,9 @@ func notAnEvent(e *unreadableError) error {
 	return rpc.WithDetails(
 		connect.NewError(connect.CodeDataLoss,
 			e.Error()+": an operator must declare it a non-event or restore the journal"),
-		rpc.Reason("MESSAGE_UNREADABLE", "aggregate_type", e.key.aggregateType, "aggregate_id", e.key.id, "reference",
-			e.reference),
+		rpc.Reason(
+			rpc.ReasonMessageUnreadable, "aggregate_type", e.key.aggregateType, "aggregate_id", e.key.id, "reference",
+			e.reference,
+		),
 	)
 }

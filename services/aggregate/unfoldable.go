@@ -44,7 +44,7 @@ func notApplicable(e *unfoldableError) error {
 			},
 		},
 		rpc.Reason(
-			"EVENT_NOT_APPLICABLE", "aggregate", aggregate, "event_id", e.event.ID, "event_type",
+			rpc.ReasonEventNotApplicable, "aggregate", aggregate, "event_id", e.event.ID, "event_type",
 			e.event.AggregateType+"."+e.event.Type,
 			"version", strconv.FormatInt(e.event.Version, 10), "rule", id,
 		),

@@ -28,7 +28,7 @@ func asConnectError(err error) error {
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeAborted,
 				"it was changed concurrently: read it again and retry").WithCause(err),
-			rpc.Reason("CHANGED_CONCURRENTLY"),
+			rpc.Reason(rpc.ReasonChangedConcurrently),
 		)
 	}
 	return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, "NATS is unavailable: retry").WithCause(err),
@@ -36,6 +36,6 @@ func asConnectError(err error) error {
 }
 
 // precondition returns the error of a request that the current state does not allow.
-func precondition(reason, format string, args ...any) error {
+func precondition(reason rpc.ErrorReason, format string, args ...any) error {
 	return rpc.WithDetails(connect.Errorf(connect.CodeFailedPrecondition, format, args...), rpc.Reason(reason))
 }

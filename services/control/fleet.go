@@ -138,7 +138,7 @@ func (s *Service) snapshot(ctx context.Context) (*controlv1.Fleet, error) {
 	s.mu.Unlock()
 	out := &controlv1.Fleet{Taken: timestamppb.New(answers.Taken), AgeMs: answers.Age().Milliseconds()}
 	if outage, away := s.outage(); away {
-		out.AsOf, out.Outage = timestamppb.New(outage.Since), outage.Cause
+		out.AsOf, out.Outage = timestamppb.New(outage.Since), string(outage.Cause)
 	}
 	for _, answer := range answers.Answers {
 		node := answer.Node

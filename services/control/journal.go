@@ -12,6 +12,7 @@ import (
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 type journalService struct {
@@ -60,7 +61,7 @@ func (s journalService) AcceptLoss(
 ) (*controlv1.AcceptLossResponse, error) {
 	loss, err := journal.AcceptLoss(ctx, s.js, caller(ctx), req.GetReason())
 	if errors.Is(err, journal.ErrNoLoss) {
-		return nil, precondition("NO_LOSS", "the journal is whole, or its loss was accepted before")
+		return nil, precondition(rpc.ReasonNoLoss, "the journal is whole, or its loss was accepted before")
 	}
 	if err != nil {
 		return nil, asConnectError(err)
@@ -85,7 +86,7 @@ func (s journalService) DeclareNoEvent(
 	case errors.Is(err, journal.ErrNoMessage):
 		return nil, connect.NewError(connect.CodeNotFound, err.Error())
 	case errors.Is(err, journal.ErrReadable):
-		return nil, precondition("MESSAGE_IS_EVENT", "%v: it cannot be declared a non-event", err)
+		return nil, precondition(rpc.ReasonMessageIsEvent, "%v: it cannot be declared a non-event", err)
 	case err != nil:
 		return nil, asConnectError(err)
 	}

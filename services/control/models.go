@@ -155,7 +155,7 @@ func (s modelService) ApplyModel(
 	ctx context.Context, req *controlv1.ApplyModelRequest,
 ) (*controlv1.ApplyModelResponse, error) {
 	if s.fixed {
-		return nil, precondition("MODEL_FROM_FILE",
+		return nil, precondition(rpc.ReasonModelFromFile,
 			"the model comes from a file: change it there, or start the nodes without one")
 	}
 	parsed, err := s.checks.parse(ctx, caller(ctx), req.GetText())
@@ -185,7 +185,7 @@ func (s modelService) ApplyModel(
 				connect.CodeAborted, "the model in use is %s, not the expected %s: review the changes and retry",
 				document.GetRevision(), req.GetExpectedRevision(),
 			),
-			rpc.Reason("VERSION_MISMATCH", "current_revision", document.GetRevision()),
+			rpc.Reason(rpc.ReasonVersionMismatch, "current_revision", document.GetRevision()),
 		)
 	}
 	if revision == 0 {

@@ -16,6 +16,7 @@ import (
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // maxQueued bounds the unfinished moves of a tenant's placement.
@@ -169,7 +170,7 @@ func (s placementService) StartMove(
 		return nil, err
 	}
 	if against := s.obstacles(p, queue, tenant, node); len(against) > 0 {
-		return nil, precondition("OBSTACLES", "the tenant cannot be moved: %s", strings.Join(against, "; "))
+		return nil, precondition(rpc.ReasonObstacles, "the tenant cannot be moved: %s", strings.Join(against, "; "))
 	}
 	now := time.Now().UTC()
 	m := move{
@@ -205,7 +206,7 @@ func (s placementService) AbortMove(
 		case m.Step == stepAborting:
 			return &controlv1.AbortMoveResponse{Move: m.message()}, nil
 		case m.Step == stepRetiring:
-			return nil, precondition("RETIRING",
+			return nil, precondition(rpc.ReasonRetiring,
 				"the tenant is served by %s and already released elsewhere: start a move back", m.Target)
 		}
 		reason := "aborted"

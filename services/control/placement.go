@@ -11,6 +11,7 @@ import (
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
 	"github.com/headgate/headgate/internal/fleet"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 type placementService struct {
@@ -86,9 +87,9 @@ func (s placementService) AssignPlacement(
 	case same(p.Placement, want):
 		return res, nil
 	case p.Node != "" && p.Node != node.ID:
-		return nil, precondition("PLACED", "tenant %s is placed on %q: start a move to move it", tenant, p.Node)
+		return nil, precondition(rpc.ReasonPlaced, "tenant %s is placed on %q: start a move to move it", tenant, p.Node)
 	case p.Node == "" && (!node.Ready || !slices.Contains(node.Tenants, tenant.String())):
-		return nil, precondition("NOT_SERVED",
+		return nil, precondition(rpc.ReasonNotServed,
 			"node %s does not serve tenant %s now: start a move, which waits until it does", node.ID, tenant)
 	}
 	if _, err := s.placements.PutAt(ctx, key, want, p.Revision); err != nil {
@@ -122,8 +123,10 @@ func (s placementService) unlocked(ctx context.Context, tenant contextkit.Tenant
 	}
 	locked, err := s.locked(ctx, p)
 	if err == nil && locked {
-		err = precondition("MOVING", "tenant %s is being moved by %s: wait until the move has ended, or abort it",
-			tenant, p.Move)
+		err = precondition(
+			rpc.ReasonMoving, "tenant %s is being moved by %s: wait until the move has ended, or abort it",
+			tenant, p.Move,
+		)
 	}
 	return p, asConnectError(err)
 }

@@ -205,7 +205,7 @@ func (s tenantService) change(
 					connect.CodeAborted, "tenant %s has changed since revision %d: read it again, it has revision %d",
 					name, *expected, current,
 				),
-				rpc.Reason("VERSION_MISMATCH", "current_revision", strconv.FormatInt(current, 10)),
+				rpc.Reason(rpc.ReasonVersionMismatch, "current_revision", strconv.FormatInt(current, 10)),
 			)
 		}
 		f(&kept.Value)

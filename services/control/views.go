@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/skips"
 	"github.com/headgate/headgate/model"
 )
@@ -75,7 +76,7 @@ func (s viewService) SkipEvent(
 				return nil, asConnectError(err)
 			}
 			if len(records) >= skips.Max {
-				return nil, precondition("TOO_MANY_SKIPS",
+				return nil, precondition(rpc.ReasonTooManySkips,
 					"the tenant has %d records of skipped events: correct the view in the model instead", len(records))
 			}
 		}

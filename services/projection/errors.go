@@ -91,12 +91,12 @@ func (e *failedError) details() []proto.Message {
 	f := e.failure
 	return []proto.Message{
 		rpc.Reason(
-			"VIEW_FAILED", "view", f.View, "event_id", f.EventID, "event_type", f.AggregateType+"."+f.EventType,
+			rpc.ReasonViewFailed, "view", f.View, "event_id", f.EventID, "event_type", f.AggregateType+"."+f.EventType,
 			"aggregate", f.aggregate(),
 			"version", strconv.FormatInt(f.Version, 10), "rule", f.Rule, "expression", f.Expression, "reason", f.Reason,
 		),
 		&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{
-			Type: "VIEW_FAILED", Subject: "views/" + f.View,
+			Type: string(rpc.ReasonViewFailed), Subject: "views/" + f.View,
 			Description: fmt.Sprintf("event %s of %s: %s", f.EventID, f.aggregate(), f.Reason),
 		}}},
 	}
@@ -136,7 +136,7 @@ var requestErrors = []struct {
 }
 
 // exhausted returns the RPC error for a watcher that exceeds a bound.
-func exhausted(err error, reason string) error {
+func exhausted(err error, reason rpc.ErrorReason) error {
 	return rpc.WithDetails(
 		connect.NewError(connect.CodeResourceExhausted, err.Error()+": resume with the last position"),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(reason),
@@ -158,43 +158,44 @@ func asConnectError(err error) error {
 	case errors.As(err, &building):
 		// Another node may have them: the gateway asks it.
 		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_BUILDING"))
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonViewsBuilding))
 	case errors.As(err, &failed):
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, failed.Error()), failed.details()...)
 	case errors.As(err, &rounded):
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
-			rpc.Reason("INTEGER_TOO_LARGE", "column", rounded.column, "key", excerpt.Text(rounded.key, excerpt.Name)))
+			rpc.Reason(rpc.ReasonIntegerTooLarge, "column", rounded.column, "key",
+				excerpt.Text(rounded.key, excerpt.Name)))
 	case errors.Is(err, errMoved):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeUnavailable,
 				errMoved.Error()+": retry, and resume a watch with its last position"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_MOVED"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonViewsMoved),
 		)
 	case errors.Is(err, store.ErrDamaged):
 		// Another node may have them intact; this node rebuilds them.
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeUnavailable,
 				"the tenant's views are damaged and are being rebuilt: retry").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("VIEWS_BUILDING"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonViewsBuilding),
 		)
 	case errors.Is(err, store.ErrFull):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": retry later").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, rpc.Reason("VIEWS_DISK_FULL"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, rpc.Reason(rpc.ReasonViewsDiskFull),
 		)
 	case errors.Is(err, store.ErrUnavailable):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": retry").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, rpc.Reason("VIEWS_UNAVAILABLE"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, rpc.Reason(rpc.ReasonViewsUnavailable),
 		)
 	case errors.Is(err, errSlow):
-		return exhausted(err, "SLOW_CONSUMER")
+		return exhausted(err, rpc.ReasonSlowConsumer)
 	case errors.Is(err, errTooManyWatchers):
-		return exhausted(err, "TOO_MANY_WATCHERS")
+		return exhausted(err, rpc.ReasonTooManyWatchers)
 	case errors.As(err, &behind):
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or retry"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason("POSITION_NOT_REACHED"),
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonPositionNotReached),
 		)
 	}
 	for _, mistake := range requestErrors {
@@ -209,7 +210,7 @@ func asConnectError(err error) error {
 	}
 	if errors.Is(err, query.ErrLongKey) {
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, err.Error()),
-			rpc.Reason("PAGE_TOKEN_TOO_LONG"))
+			rpc.Reason(rpc.ReasonPageTokenTooLong))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

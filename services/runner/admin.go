@@ -247,7 +247,7 @@ func (s *Service) GetWorkflow(
 	for _, done := range i.Steps {
 		res.Steps = append(res.Steps, &adminv1.WorkflowStep{
 			Name:    done.Name,
-			Outcome: done.Outcome,
+			Outcome: string(done.Outcome),
 			Message: done.Message,
 			Time:    timestamppb.New(done.Time),
 		})

@@ -477,7 +477,7 @@ func (e *engine) record(ctx context.Context, i *instance, name string, s model.S
 		Name:         i.Workflow + " " + name,
 		Started:      began,
 		Milliseconds: float64(time.Since(began).Microseconds()) / 1000,
-		Code:         outcomeDone,
+		Code:         string(outcomeDone),
 		Subject:      i.Workflow + "/" + i.ID,
 		Event:        i.Trigger.Meta.EventID,
 		Detail:       "command",
@@ -488,7 +488,7 @@ func (e *engine) record(ctx context.Context, i *instance, name string, s model.S
 	var refused *refusedError
 	switch {
 	case errors.As(err, &refused):
-		span.Code, span.Detail = outcomeRefused, span.Detail+": "+refused.message
+		span.Code, span.Detail = string(outcomeRefused), span.Detail+": "+refused.message
 	case err != nil:
 		span.Code, span.Detail = timeline.Failed, span.Detail+", retrying"
 	}

@@ -33,10 +33,13 @@ func (s state) ended() bool {
 	return s == stateCompleted || s == stateCompensated || s == stateCancelled
 }
 
-// Outcomes of a step.
+// outcome is the outcome of a step, stored in the instance's record.
+type outcome string
+
 const (
-	outcomeDone    = "done"
-	outcomeRefused = "refused"
+	outcomeDone    outcome = "done"
+	outcomeRefused outcome = "refused"
+	outcomeSkipped outcome = "skipped" // by an operator
 )
 
 // instance is a workflow's stored progress for one trigger event. A record expires [streams.WorkflowTTL] after the
@@ -120,7 +123,7 @@ type waiting struct {
 // step is the record of a completed or refused step.
 type step struct {
 	Name    string    `json:"name"`
-	Outcome string    `json:"outcome"`
+	Outcome outcome   `json:"outcome"`
 	Message string    `json:"message,omitempty"`
 	Time    time.Time `json:"time"`
 }

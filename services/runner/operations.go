@@ -19,9 +19,6 @@ import (
 // concurrently detects the change when it writes the record, and continues from it. Then the operation makes the
 // instance due, and the tenant's owner drives it.
 
-// outcomeSkipped is the outcome of a step that an operator has skipped.
-const outcomeSkipped = "skipped"
-
 // operateTries bounds the attempts to change a record that a runner is changing.
 const operateTries = 5
 

@@ -93,8 +93,8 @@ func NewLimiter(config Config) *Limiter {
 		bytes: prometheus.NewDesc("headgate_response_bytes", "Bytes of answers that are held until their calls end.",
 			nil, nil),
 	}
-	l.refused.WithLabelValues("tenant")
-	l.refused.WithLabelValues("node")
+	l.refused.WithLabelValues(string(boundTenant))
+	l.refused.WithLabelValues(string(boundNode))
 	return l
 }
 
@@ -156,7 +156,7 @@ func (l *Limiter) Wait(ctx context.Context, tenant contextkit.TenantID, bytes in
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			l.refused.WithLabelValues(err.bound).Inc()
+			l.refused.WithLabelValues(string(err.bound)).Inc()
 			return nil, err.exhausted()
 		}
 	}
@@ -180,15 +180,27 @@ func (l *Limiter) hold(tenant contextkit.TenantID, bytes int64) (release func())
 	}
 }
 
-// fullError says which bound is reached.
-type fullError struct{ bound, message, reason string }
+// bound is a bound of the bytes of answers, in metrics.
+type bound string
+
+const (
+	boundTenant bound = "tenant"
+	boundNode   bound = "node"
+)
+
+// fullError reports that a bound is reached.
+type fullError struct {
+	bound   bound
+	message string
+	reason  rpc.ErrorReason
+}
 
 var (
 	tenantFull = &fullError{
-		"tenant", "the tenant's answers that are not read yet hold too many bytes", "TENANT_RESPONSE_BYTES",
+		boundTenant, "the tenant's answers that are not read yet hold too many bytes", rpc.ReasonTenantResponseBytes,
 	}
 	nodeFull = &fullError{
-		"node", "the node's answers that are not read yet hold too many bytes", "NODE_RESPONSE_BYTES",
+		boundNode, "the node's answers that are not read yet hold too many bytes", rpc.ReasonNodeResponseBytes,
 	}
 )
 
@@ -203,7 +215,7 @@ func (e *fullError) exhausted() error {
 // l.mu is held.
 func (l *Limiter) admit(tenant contextkit.TenantID, bytes int64) error {
 	if full := l.full(tenant, bytes); full != nil {
-		l.refused.WithLabelValues(full.bound).Inc()
+		l.refused.WithLabelValues(string(full.bound)).Inc()
 		return full.exhausted()
 	}
 	return nil
@@ -231,7 +243,7 @@ func TooLarge(what string, bytes int) error {
 	return rpc.WithDetails(
 		connect.Errorf(connect.CodeResourceExhausted, "%s has %d bytes; an answer has at most %d", what, bytes,
 			MaxBytes),
-		rpc.Reason(rpc.ReasonTooLarge),
+		rpc.Reason(rpc.ReasonResponseTooLarge),
 	)
 }
 

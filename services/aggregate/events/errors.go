@@ -29,11 +29,11 @@ var (
 // asConnectError returns the RPC error of a failure.
 func asConnectError(err error) error {
 	var known *connect.Error
-	unavailable := func(text string, reason string) error {
+	unavailable := func(text string, reason rpc.ErrorReason) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, text).WithCause(err),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(reason))
 	}
-	exhausted := func(reason string) error {
+	exhausted := func(reason rpc.ErrorReason) error {
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeResourceExhausted, err.Error()+": resume with the last position"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(readAgain)},
@@ -46,15 +46,15 @@ func asConnectError(err error) error {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, errMoved), errors.Is(err, errStopping), errors.Is(err, errReplaced):
-		return unavailable(err.Error()+": resume with the last position", "SUBSCRIPTION_ENDED")
+		return unavailable(err.Error()+": resume with the last position", rpc.ReasonSubscriptionEnded)
 	case errors.Is(err, errMany), errors.Is(err, errManyAll):
-		return exhausted("TOO_MANY_SUBSCRIPTIONS")
+		return exhausted(rpc.ReasonTooManySubscriptions)
 	case errors.Is(err, errSlow):
-		return exhausted("SLOW_CONSUMER")
+		return exhausted(rpc.ReasonSlowConsumer)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
-	return unavailable("the journal is unavailable: retry", "JOURNAL_UNAVAILABLE")
+	return unavailable("the journal is unavailable: retry", rpc.ReasonJournalUnavailable)
 }
 
 // wrongPosition returns the RPC error for a position in a field, nil if err is nil.
@@ -65,7 +65,7 @@ func wrongPosition(field string, err error) error {
 	case errors.Is(err, position.ErrEpoch):
 		return rpc.WithDetails(
 			connect.Errorf(connect.CodeInvalidArgument, "%s: %v; read from the beginning", field, err),
-			rpc.Reason("POSITION_EXPIRED", "field", field),
+			rpc.Reason(rpc.ReasonPositionExpired, "field", field),
 		)
 	}
 	return rpc.WithDetails(

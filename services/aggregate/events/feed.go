@@ -203,18 +203,29 @@ func (f *feed) start() {
 	})
 }
 
+// endReason is why a subscription has ended, in metrics.
+type endReason string
+
+const (
+	endedByClient  endReason = "client"  // the client has left
+	endedSlow      endReason = "slow"    // the client does not keep up
+	endedRefused   endReason = "refused" // it exceeds a bound, or its request is invalid
+	endedMoved     endReason = "moved"   // the node no longer serves the tenant, or stops
+	endedByJournal endReason = "journal" // the journal is unavailable, or was replaced
+)
+
 // count counts a subscription that has ended.
 func (f *feed) count(ctx context.Context, err error) {
-	reason := "journal"
+	reason := endedByJournal
 	switch {
 	case ctx.Err() != nil:
-		reason = "client"
+		reason = endedByClient
 	case errors.Is(err, errSlow):
-		reason = "slow"
+		reason = endedSlow
 	case errors.Is(err, errMany), errors.Is(err, errManyAll), connect.CodeOf(err) == connect.CodeInvalidArgument:
-		reason = "refused"
+		reason = endedRefused
 	case errors.Is(err, errMoved), errors.Is(err, errStopping):
-		reason = "moved"
+		reason = endedMoved
 	}
-	f.ended.WithLabelValues(reason).Inc()
+	f.ended.WithLabelValues(string(reason)).Inc()
 }

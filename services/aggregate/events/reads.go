@@ -132,6 +132,6 @@ func (r *reads) refuse() error {
 	return rpc.WithDetails(
 		connect.NewError(connect.CodeResourceExhausted, "too many reads of the tenant's journal: retry later"),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(readAgain)},
-		rpc.Reason("TOO_MANY_EVENT_READS"),
+		rpc.Reason(rpc.ReasonTooManyEventReads),
 	)
 }
