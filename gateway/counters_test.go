@@ -16,7 +16,7 @@ func TestCounters_SeriesStartAtZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := map[string]int{}
-	for _, file := range files {
+	for _, file := range append(files, "../internal/rpc/reason.go") {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
@@ -25,10 +25,10 @@ func TestCounters_SeriesStartAtZero(t *testing.T) {
 			t.Fatal(err)
 		}
 		for pattern, series := range map[string]string{
-			`Reason\w+: +"([A-Z_]+(?:CREDENTIAL|SUSPENDED|MISMATCH))"`: `headgate_denied_total{process="gateway",reason="%s"} 0`,
-			`Reason\w+: +"(\w+_(?:LIMIT|FULL))"`:                       `headgate_limited_total{process="gateway",reason="%s",scope="tenant"} 0`,
-			`retry\w+ +retryOutcome += "(\w+)"`:                        `headgate_upstream_retries_total{outcome="%s",process="gateway"} 0`,
-			`end\w+ +streamEnd += "(\w+)"`:                             `headgate_streams_ended_total{process="gateway",reason="%s"} 0`,
+			`Reason\w+ +ErrorReason = "(\w+_(?:CREDENTIAL|SUSPENDED|RIGHT)|TENANT_MISMATCH)"`: `headgate_denied_total{process="gateway",reason="%s"} 0`,
+			`Reason\w+ +ErrorReason = "(\w+_LIMIT|GATEWAY_FULL)"`:                             `headgate_limited_total{process="gateway",reason="%s",scope="tenant"} 0`,
+			`retry\w+ +retryOutcome += "(\w+)"`:                                               `headgate_upstream_retries_total{outcome="%s",process="gateway"} 0`,
+			`end\w+ +streamEnd += "(\w+)"`:                                                    `headgate_streams_ended_total{process="gateway",reason="%s"} 0`,
 		} {
 			for _, match := range regexp.MustCompile(pattern).FindAllSubmatch(source, -1) {
 				found[series]++

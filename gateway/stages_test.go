@@ -14,7 +14,7 @@ import (
 // agree.
 func TestStages_PackageCommentAndFilesAgree(t *testing.T) {
 	files := token.NewFileSet()
-	source, err := parser.ParseFile(files, "gateway.go", nil, 0)
+	source, err := parser.ParseFile(files, "pipeline.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,8 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// A process has at most 1024 streams of Health/Watch, an address 64 of them, each for half an hour. At the port for gRPC
-// a stream's request may take 10 s to arrive, and other calls have the bound of their procedure.
+// A process has at most 1024 streams of Health/Watch, an address 64 of them, each for half an hour. At the port for
+// gRPC a stream's request may take 10 s to arrive, and other calls have the bound of their procedure.
 func TestBounds_HealthWatches(t *testing.T) {
 	w := newWatches(prometheus.NewRegistry())
 	if w.total != 1024 || w.perAddress != 64 || w.life != 30*time.Minute {
