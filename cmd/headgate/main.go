@@ -20,6 +20,7 @@ type cli struct {
 	Journal    journalCommand    `cmd:"" help:"Verify the journal, and accept losses."`
 	NATSConfig natsConfigCommand `cmd:"" name:"nats-config" help:"Print the configuration of NATS servers with a user per node, and the users' credentials."`
 	NATSSetup  natsSetupCommand  `cmd:"" name:"nats-setup" help:"Create and update the streams, buckets and secrets, as the only NATS user with that permission."`
+	Certs      certsCommand      `cmd:"" help:"Issue the certificates of a platform's processes, under a local authority."`
 	Config     configCommand     `cmd:"" help:"Print every setting of 'serve' with an explanation."`
 	Token      tokenCommand      `cmd:"" help:"Issue a token that the platform of 'dev' accepts."`
 	Keys       keysCommand       `cmd:"" help:"Print the public keys of the tokens that 'token' issues, for 'serve'."`

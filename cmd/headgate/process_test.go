@@ -59,6 +59,8 @@ type platform struct {
 	gateway, admin, aggregate, projection, runner string
 	// tokens by variable name.
 	tokens map[string]string
+	// ca is the file of the authority of the gateway's certificate; "": the gateway has none.
+	ca string
 }
 
 // start runs the program over a data directory until its announcement is

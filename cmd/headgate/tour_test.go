@@ -77,7 +77,7 @@ func (p *platform) shell(t *testing.T, commands []string) []string {
 	}
 	bash := exec.CommandContext(t.Context(), "bash", "-c", script.String())
 	bash.Dir = root
-	bash.Env = os.Environ()
+	bash.Env = append(os.Environ(), "CURL_CA_BUNDLE="+p.ca)
 	for name, token := range p.tokens {
 		bash.Env = append(bash.Env, name+"="+token)
 	}

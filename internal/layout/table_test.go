@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"model":      {"internal/excerpt"},
 
 	"internal/backoff":      nil,
+	"internal/certs":        nil,
 	"internal/config":       nil,
 	"internal/descriptors":  nil,
 	"internal/disk":         nil,
@@ -88,6 +89,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd": {
 		"contextkit", "gen", "model", "small", "nats", "shared", "services", "gateway", "control", "internal/access",
+		"internal/certs",
 		"internal/backup", "internal/fastpath",
 		"internal/natsserver", "internal/node", "internal/rpc", "internal/setup",
 	},

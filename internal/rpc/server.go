@@ -293,7 +293,7 @@ func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
 // newServiceAdmin returns the server at the address for operators of a service.
 func newServiceAdmin(config Config, service *Server, ready Readiness, log zerolog.Logger) *Server {
 	s := newServer(Config{
-		Name:       config.Name + "-admin",
+		Name:       config.Name,
 		Addr:       config.Admin,
 		Sockets:    config.Sockets,
 		LocalHosts: config.LocalHosts,

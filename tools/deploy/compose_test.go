@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,6 +104,23 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 		mounted["nats-setup"] != "nats-setup" {
 		t.Errorf("secrets are mounted by others: %v", mounted)
 	}
+	for name, s := range p.Services {
+		for _, volume := range s.Volumes {
+			source, err := filepath.Rel(p.WorkingDir, volume.Source)
+			if err != nil || !strings.HasPrefix(source, "secrets") {
+				continue
+			}
+			if source != filepath.Join("secrets", "tls", name) || !volume.ReadOnly {
+				t.Errorf("%s mounts %s", name, source)
+			}
+			mounted["tls of "+name] = name
+		}
+	}
+	for _, name := range append([]string{"nats", "nats-setup"}, roles...) {
+		if mounted["tls of "+name] == "" {
+			t.Errorf("%s has no certificate", name)
+		}
+	}
 	for name, secret := range p.Secrets {
 		file := filepath.Base(secret.File)
 		if stem, seed := strings.CutSuffix(file, ".nk"); seed {
@@ -114,6 +132,37 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 		if mounted[name] == "" || !strings.Contains(string(script), strings.TrimSuffix(file, ".conf")) {
 			t.Errorf("%s is mounted by %q, and secrets.sh does not make %s", name, mounted[name], secret.File)
 		}
+	}
+}
+
+// A container shares a network with those alone that it calls or that call it, and only the roles that call the
+// internet, or are called from it, reach other networks.
+func TestCompose_NetworksJoinWhatCallsEachOther(t *testing.T) {
+	p := project(t)
+	want := map[string][]string{
+		"nats":     {"aggregate", "control", "gateway", "nats", "nats-setup", "projection", "runner"},
+		"nodes":    {"aggregate", "control", "gateway", "projection", "runner"},
+		"views":    {"postgres", "projection"},
+		"edge":     {"gateway", "runner"},
+		"internet": {"gateway", "runner"},
+	}
+	got := map[string][]string{}
+	for name, s := range p.Services {
+		for network := range s.Networks {
+			got[network] = append(got[network], name)
+			if !p.Networks[network].Internal {
+				got["internet"] = append(got["internet"], name)
+			}
+		}
+		if len(s.Networks) == 0 && s.NetworkMode != "none" {
+			t.Errorf("%s is in no network", name)
+		}
+	}
+	for network := range got {
+		slices.Sort(got[network])
+	}
+	if !maps.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("networks: %v, want %v", got, want)
 	}
 }
 

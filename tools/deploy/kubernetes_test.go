@@ -167,8 +167,11 @@ func TestKubernetes_PodsMountTheSecretsOfTheirRoleAlone(t *testing.T) {
 		"gateway": {"gateway"}, "runner": {"runner"}, "projection": {"views"}, "nats": {"nats"},
 		"postgres": {"postgres"},
 	}
-	for _, role := range append(roles, "nats-setup") {
+	for _, role := range append(slices.Clone(roles), "nats-setup") {
 		may[role] = append(may[role], "nats-"+strings.TrimPrefix(role, "nats-"))
+	}
+	for role := range m.pods {
+		may[role] = append(may[role], "tls-"+role)
 	}
 	for name, pod := range m.pods {
 		volumes := slices.Clone(m.templates[name])
