@@ -79,7 +79,7 @@ func asLocalError(ctx context.Context, err error) error {
 		}
 		return out
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return connect.NewError(connect.CodeDeadlineExceeded, "the upstream did not answer within the call's deadline")
+		return connect.NewError(connect.CodeDeadlineExceeded, "the call took longer than its deadline")
 	}
 	return err
 }

@@ -80,7 +80,7 @@ stop() {
 			rm "$pid"
 		done
 	done
-	echo "all has stopped; the data is in $dir"
+	echo "all processes have stopped; the data is in $dir"
 }
 trap stop EXIT
 trap 'exit 0' INT TERM
