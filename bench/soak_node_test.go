@@ -19,31 +19,31 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
-// fault is the fault of a node.
+// fault is what is wrong with a node.
 type fault int32
 
 const (
-	healthy  fault = iota
+	sound    fault = iota
 	slow           // answers after slowAnswer
-	hanging        // accepts calls and never answers
+	hanging        // takes calls and never answers
 	refusing       // no listener
-	reset          // resets connections when it accepts them
+	reset          // connections are cut as they are made
 	failing        // answers UNAVAILABLE
-	dying          // resets connections during calls and streams
+	dying          // cuts the connection in the middle of its calls and streams
 )
 
 func (f fault) String() string {
-	return [...]string{"healthy", "slow", "hanging", "refusing", "resetting", "returning errors", "dying mid-stream"}[f]
+	return [...]string{"sound", "slow", "hanging", "refusing", "resetting", "returning errors", "dying mid-stream"}[f]
 }
 
 const (
 	slowAnswer = 400 * time.Millisecond
-	// healthyAnswer is how long a healthy node takes, so that calls are in flight.
-	healthyAnswer = 2 * time.Millisecond
-	headerNode    = "x-soak-node"
+	// soundAnswer is how long a sound node takes, so that calls are under way.
+	soundAnswer = 2 * time.Millisecond
+	headerNode  = "x-soak-node"
 )
 
-// node is a service with a fault that a test sets.
+// node is a service with a switch for what is wrong with it.
 type node struct {
 	name, addr string
 	answer     []byte
@@ -71,7 +71,7 @@ func newNode(ctx context.Context, name string) (*node, error) {
 	return n, n.listen(ctx)
 }
 
-// listen accepts connections, at the same address each time.
+// listen takes connections, at the same address each time.
 func (n *node) listen(ctx context.Context) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", n.addr)
 	if err != nil {
@@ -101,7 +101,7 @@ func (n *node) stop() error {
 	return <-n.served
 }
 
-// set sets the fault.
+// set switches to a fault, or back.
 func (n *node) set(ctx context.Context, f fault) error {
 	was := fault(n.fault.Swap(int32(f)))
 	switch {
@@ -127,7 +127,7 @@ func (n *node) serve(_ any, stream grpc.ServerStream) error {
 	if query {
 		n.attempts.Add(1)
 	}
-	wait := healthyAnswer
+	wait := soundAnswer
 	switch f := fault(n.fault.Load()); {
 	case f == hanging:
 		<-ctx.Done()
@@ -169,15 +169,15 @@ func (n *node) serve(_ any, stream grpc.ServerStream) error {
 	return stream.SendMsg([]byte{8, 1}) // grpc.health.v1: SERVING
 }
 
-// viewFlood is the view with endless changes.
+// viewFlood is a view whose changes never end.
 const viewFlood = "flood"
 
 // trickleEvery is the time between two changes of any other view.
 const trickleEvery = 100 * time.Millisecond
 
-// trickle sends a small message every trickleEvery.
+// trickle sends a small message now and then.
 func (n *node) trickle(ctx context.Context, stream grpc.ServerStream) error {
-	small, err := proto.Marshal(&projectionv1.WatchResponse{Position: "p"})
+	small, err := proto.Marshal(&projectionv1.WatchResponse{Position: "here"})
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (n *node) trickle(ctx context.Context, stream grpc.ServerStream) error {
 	}
 }
 
-// flood sends large messages as fast as the client reads them.
+// flood sends large messages as fast as they are taken.
 func (n *node) flood(ctx context.Context, stream grpc.ServerStream) error {
 	big, err := proto.Marshal(&projectionv1.WatchResponse{Position: fmt.Sprintf("%065536d", 1)})
 	if err != nil {
@@ -214,7 +214,7 @@ func (n *node) flood(ctx context.Context, stream grpc.ServerStream) error {
 	return ctx.Err()
 }
 
-// cutting is a listener that can reset its connections.
+// cutting is a listener that can cut its connections off.
 type cutting struct {
 	net.Listener
 	node *node

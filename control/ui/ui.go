@@ -3,14 +3,20 @@
 //
 // It promises pages that hold no secret and load nothing from elsewhere; what they
 // show they ask the gateway for, as any client, under the operator's own
-// credential.
+// credential: a token, or one of an OpenID provider at which the operator signs in.
 package ui
 
 import (
 	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzhttp"
@@ -19,15 +25,83 @@ import (
 //go:embed all:dist
 var built embed.FS
 
-// policy lets the pages run their own scripts and talk to where they come from, and
-// nothing else (W3C Content Security Policy Level 3). Styles may stand in elements:
-// the chart library sets them.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
-	"connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// SignIn is an OpenID provider at which operators sign in, by the authorization code flow with PKCE
+// (RFC 7636) of a public client.
+type SignIn struct {
+	// Name is the name of the issuer in the gateway's settings; "": the issuer without a name.
+	Name string `json:"name"`
+	// Issuer is the issuer's URL, byte for byte.
+	Issuer string `json:"issuer"`
+	// ClientID identifies the Control UI at the provider.
+	ClientID string `json:"clientId"`
+	// Scopes are requested; openid is one of them.
+	Scopes []string `json:"scopes"`
+}
+
+var (
+	// originHost is a host, with a port, that means nothing else in a Content-Security-Policy.
+	originHost = regexp.MustCompile(`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?$`)
+	scope      = regexp.MustCompile(`^[!#-\[\]-~]+$`) // RFC 6749 §3.3
+)
+
+// Check returns an error if operators cannot sign in.
+func (s SignIn) Check() error {
+	if _, err := s.origin(); err != nil {
+		return err
+	}
+	for _, name := range s.Scopes {
+		if !scope.MatchString(name) {
+			return fmt.Errorf("the scope %.64q has a character that scopes cannot have (RFC 6749 §3.3)", name)
+		}
+	}
+	if !slices.Contains(s.Scopes, "openid") {
+		return errors.New("the scope openid is missing")
+	}
+	return nil
+}
+
+// origin returns the origin of the issuer (RFC 6454 §4).
+func (s SignIn) origin() (string, error) {
+	parsed, err := url.Parse(s.Issuer)
+	if err != nil || parsed.Scheme != "https" && parsed.Scheme != "http" || !originHost.MatchString(parsed.Host) {
+		return "", fmt.Errorf("the issuer %.128q is not a URL with a host", s.Issuer)
+	}
+	return parsed.Scheme + "://" + parsed.Host, nil
+}
+
+// policy returns the Content-Security-Policy of the pages (W3C Content Security Policy Level 3): they
+// run their own scripts, and talk to where they come from and to the issuers' origins. Styles may stand
+// in elements: the chart library sets them.
+func policy(signIns []SignIn) (string, error) {
+	connect := "connect-src 'self'"
+	for _, signIn := range signIns {
+		origin, err := signIn.origin()
+		if err != nil {
+			return "", err
+		}
+		if !strings.Contains(connect+" ", " "+origin+" ") {
+			connect += " " + origin
+		}
+	}
+	return "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " + connect +
+		"; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nil
+}
+
+// signInPath is the path of the providers, for the pages.
+const signInPath = "/sign-in.json"
 
 // Handler serves the pages under /ui/. A path that is no file is the application's:
-// it gets the page, so that every place in it has an address.
-func Handler() http.Handler {
+// it gets the page, so that every place in it has an address. signIns, which have been
+// checked, are served as JSON at /ui/sign-in.json.
+func Handler(signIns ...SignIn) http.Handler {
+	policy, err := policy(signIns)
+	if err != nil {
+		panic(err) // they have been checked
+	}
+	providers, err := json.Marshal(append([]SignIn{}, signIns...))
+	if err != nil {
+		panic(err) // not reached: it has only strings
+	}
 	files, err := fs.Sub(built, "dist")
 	if err != nil {
 		panic(err) // the directory is embedded
@@ -49,6 +123,11 @@ func Handler() http.Handler {
 			return
 		}
 		h.Set("Cache-Control", "no-cache")
+		if name == signInPath {
+			h.Set("Content-Type", "application/json")
+			_, _ = w.Write(providers) // an error means that the client has disconnected
+			return
+		}
 		if info, err := fs.Stat(files, strings.TrimPrefix(name, "/")); err != nil || info.IsDir() {
 			http.ServeFileFS(w, r, files, "index.html")
 			return

@@ -59,3 +59,66 @@ func TestHandler_ServesPagesAndAssetsUnderAStrictPolicy(t *testing.T) {
 		t.Errorf("an asset that is not there: %d", res.StatusCode)
 	}
 }
+
+func TestHandler_AllowsIssuersOriginsOnly(t *testing.T) {
+	corp := ui.SignIn{
+		Name:     "corp",
+		Issuer:   "https://login.example.com/realms/corp",
+		ClientID: "console",
+		Scopes:   []string{"openid"},
+	}
+	other := corp
+	other.Name, other.Issuer = "", "https://login.example.com/realms/other"
+	for name, test := range map[string]struct {
+		signIns       []ui.SignIn
+		connect, body string
+	}{
+		"none": {nil, "connect-src 'self';", "[]"},
+		"two of one origin": {
+			[]ui.SignIn{corp, other}, "connect-src 'self' https://login.example.com;",
+			`[{"name":"corp","issuer":"https://login.example.com/realms/corp","clientId":"console","scopes":["openid"]},` +
+				`{"name":"","issuer":"https://login.example.com/realms/other","clientId":"console","scopes":["openid"]}]`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := httptest.NewRecorder()
+			ui.Handler(test.signIns...).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/ui/sign-in.json", nil))
+			if policy := answer.Header().Get("Content-Security-Policy"); !strings.Contains(policy, test.connect) {
+				t.Errorf("policy %q, want %q", policy, test.connect)
+			}
+			if got := answer.Body.String(); got != test.body ||
+				answer.Header().Get("Content-Type") != "application/json" {
+				t.Errorf("answer %q %v", got, answer.Header())
+			}
+		})
+	}
+}
+
+func TestSignIn_CheckRefusesWhatWouldChangeThePolicy(t *testing.T) {
+	for issuer, valid := range map[string]bool{
+		"https://login.example.com":          true,
+		"http://127.0.0.1:8080/realms/a;b":   true, // a path is not in the policy
+		"http://[::1]:8080":                  true,
+		"https://a;script-src":               false,
+		"https://a,b":                        false,
+		"https://'unsafe-inline'":            false,
+		"https://*":                          false,
+		"https://user@login.example.com":     true, // the user is not in the policy
+		"data:text/plain,x":                  false,
+		"javascript:alert(1)":                false,
+		"ftp://login.example.com":            false,
+		"https://":                           false,
+		"login.example.com":                  false,
+		"https://a b":                        false,
+		"https://login.example.com\n; x 'y'": false,
+	} {
+		if err := (ui.SignIn{Issuer: issuer, Scopes: []string{"openid"}}).Check(); (err == nil) != valid {
+			t.Errorf("%q: %v", issuer, err)
+		}
+	}
+	for _, scopes := range [][]string{nil, {"email"}, {"openid", "a b"}, {"openid", ""}, {"openid", `a"b`}} {
+		if err := (ui.SignIn{Issuer: "https://login.example.com", Scopes: scopes}).Check(); err == nil {
+			t.Errorf("scopes %q are accepted", scopes)
+		}
+	}
+}

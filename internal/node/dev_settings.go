@@ -26,6 +26,8 @@ var devRefusals = []struct{ setting, reason string }{
 	{"gateway.auth.ca", devAuthReason},
 	{"gateway.auth.algorithms", devAuthReason},
 	{"gateway.auth.claims", devAuthReason},
+	{"gateway.auth.ui_client_id", devAuthReason},
+	{"gateway.auth.ui_scopes", devAuthReason},
 	{"aggregate.tls", devTLSReason},
 	{"aggregate.node", devNodeReason},
 	{"projection.tls", devTLSReason},

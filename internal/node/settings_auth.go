@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/headgate/headgate/control/ui"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/internal/config"
 )
@@ -39,6 +40,8 @@ type issuerSettings struct {
 	CA         string             `yaml:"ca"`
 	Algorithms []string           `yaml:"algorithms"`
 	Claims     auth.MappingConfig `yaml:"claims"`
+	UIClientID string             `yaml:"ui_client_id"`
+	UIScopes   texts              `yaml:"ui_scopes"`
 }
 
 // namedIssuer is a further issuer.
@@ -134,6 +137,9 @@ func (s issuerSettings) open(maxAge time.Duration) (*issuer, error) {
 	if err != nil {
 		errs = append(errs, config.Wrong("ca", "%v", err))
 	}
+	if err := s.checkSignIn(); err != nil {
+		errs = append(errs, err)
+	}
 	source, err := s.source(roots)
 	remote := s.Keys == "" || isURL(s.Keys)
 	return &issuer{
@@ -146,6 +152,49 @@ func (s issuerSettings) open(maxAge time.Duration) (*issuer, error) {
 		},
 		remote: remote,
 	}, errors.Join(append(errs, err)...)
+}
+
+// defaultUIScopes are requested where the settings name none: offline_access has most providers issue refresh tokens.
+var defaultUIScopes = []string{"openid", "offline_access"}
+
+// signIn returns how operators sign in to the Control UI at the issuer.
+func (s issuerSettings) signIn(name string) ui.SignIn {
+	scopes := []string(s.UIScopes)
+	if len(scopes) == 0 {
+		scopes = defaultUIScopes
+	}
+	return ui.SignIn{
+		Name:     name,
+		Issuer:   s.Issuer,
+		ClientID: s.UIClientID,
+		Scopes:   scopes,
+	}
+}
+
+// checkSignIn checks the settings of the Control UI's sign-in, if the issuer has it.
+func (s issuerSettings) checkSignIn() error {
+	switch {
+	case s.UIClientID == "" && len(s.UIScopes) > 0:
+		return config.Wrong("ui_scopes", "has no effect without ui_client_id")
+	case s.UIClientID == "" || s.Issuer == "":
+		return nil // operators do not sign in, or the missing issuer is reported
+	}
+	signIn := s.signIn("")
+	if err := errors.Join((auth.Discovery{Issuer: s.Issuer}).Check(), signIn.Check()); err != nil {
+		return config.Wrong("ui_client_id", "operators cannot sign in: %v", err)
+	}
+	return nil
+}
+
+// signIns returns the issuers at which operators sign in to the Control UI.
+func (a authSettings) signIns() []ui.SignIn {
+	var out []ui.SignIn
+	for _, issuer := range append([]namedIssuer{{issuerSettings: a.issuerSettings}}, a.Issuers...) {
+		if issuer.UIClientID != "" {
+			out = append(out, issuer.signIn(issuer.Name))
+		}
+	}
+	return out
 }
 
 // mappingErrors returns the errors of a mapping under the names of their settings.

@@ -94,7 +94,7 @@ func (g *gatewaySettings) open(log zerolog.Logger, own ...route.Node) (gatewayPa
 func (g *gatewaySettings) config(listen rpc.Config, accepted auth.Config) gateway.Config {
 	var pages http.Handler
 	if g.UI {
-		pages = ui.Handler()
+		pages = ui.Handler(g.Auth.signIns()...)
 	}
 	return gateway.Config{
 		Listen:           listen,

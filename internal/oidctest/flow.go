@@ -157,6 +157,29 @@ func (p *Provider) issue(w http.ResponseWriter, s *session) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
+// revoke ends the session of a refresh token (RFC 7009 §2.1); an unknown one is none.
+func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if err := r.ParseForm(); err != nil {
+		refuse(w, "invalid_request")
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if session := p.refresh[r.PostForm.Get("token")]; session != nil &&
+		session.client.ID == r.PostForm.Get("client_id") {
+		delete(p.sessions, session)
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+// End ends all sessions; the user stays signed in.
+func (p *Provider) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.sessions)
+}
+
 // logout signs the user out and ends all sessions.
 func (p *Provider) logout(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()

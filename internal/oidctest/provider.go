@@ -53,6 +53,13 @@ type key struct {
 // test.
 func Start(t testing.TB, path string, clients ...Client) *Provider {
 	t.Helper()
+	p := New(path, clients...)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// New starts a provider as [Start] does; it ends with [Provider.Close].
+func New(path string, clients ...Client) *Provider {
 	p := &Provider{
 		path:     path,
 		clients:  map[string]Client{},
@@ -68,10 +75,12 @@ func Start(t testing.TB, path string, clients ...Client) *Provider {
 	}
 	p.Rotate()
 	p.server = httptest.NewServer(p.handler())
-	t.Cleanup(p.server.Close)
 	p.URL = p.server.URL + path
 	return p
 }
+
+// Close stops the provider.
+func (p *Provider) Close() { p.server.Close() }
 
 // Register adds or replaces a client, for redirect URIs that are known only after the start.
 func (p *Provider) Register(client Client) {
@@ -81,7 +90,7 @@ func (p *Provider) Register(client Client) {
 }
 
 // SignIn signs a user in: claims must have a sub, and are in ID tokens. access are the claims that
-// access tokens have in addition.
+// access tokens have in addition. Without claims no user is signed in.
 func (p *Provider) SignIn(claims, access map[string]any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -183,6 +192,7 @@ func (p *Provider) handler() http.Handler {
 		{http.MethodGet, "/jwks", p.keySet},
 		{http.MethodGet, "/authorize", p.authorize},
 		{http.MethodPost, "/token", p.exchange},
+		{http.MethodPost, "/revoke", p.revoke},
 		{http.MethodGet, "/logout", p.logout},
 	} {
 		mux.HandleFunc(route.method+" "+base+route.path, p.counted(route.path, route.serve))
@@ -220,17 +230,19 @@ func (p *Provider) configuration(w http.ResponseWriter, _ *http.Request) {
 		base = p.server.URL
 	}
 	document := map[string]any{
-		"issuer":                                p.URL,
-		"jwks_uri":                              base + "/jwks",
-		"authorization_endpoint":                base + "/authorize",
-		"token_endpoint":                        base + "/token",
-		"end_session_endpoint":                  base + "/logout",
-		"response_types_supported":              []string{"code"},
-		"subject_types_supported":               []string{"public"},
-		"id_token_signing_alg_values_supported": []string{"EdDSA"},
-		"code_challenge_methods_supported":      []string{"S256"},
-		"grant_types_supported":                 []string{"authorization_code", "refresh_token"},
-		"token_endpoint_auth_methods_supported": []string{"none"},
+		"issuer":                                         p.URL,
+		"jwks_uri":                                       base + "/jwks",
+		"authorization_endpoint":                         base + "/authorize",
+		"token_endpoint":                                 base + "/token",
+		"revocation_endpoint":                            base + "/revoke",
+		"end_session_endpoint":                           base + "/logout",
+		"response_types_supported":                       []string{"code"},
+		"subject_types_supported":                        []string{"public"},
+		"id_token_signing_alg_values_supported":          []string{"EdDSA"},
+		"code_challenge_methods_supported":               []string{"S256"},
+		"grant_types_supported":                          []string{"authorization_code", "refresh_token"},
+		"token_endpoint_auth_methods_supported":          []string{"none"},
+		"authorization_response_iss_parameter_supported": true,
 	}
 	p.mu.Lock()
 	maps.Copy(document, p.discover)

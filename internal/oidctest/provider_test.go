@@ -124,3 +124,30 @@ func TestProvider_AuthorizationCodeWithPKCE(t *testing.T) {
 		t.Errorf("the session lives on after a reuse: %v", after)
 	}
 }
+
+func TestProvider_RevocationEndsTheSessionOfItsClient(t *testing.T) {
+	p := oidctest.Start(t, "/x", oidctest.Client{ID: "ui", RedirectURIs: []string{redirect}})
+	p.SignIn(map[string]any{"sub": "ada"}, nil)
+	verifier := rand.Text() + rand.Text()
+	tokens := redeem(t, p, url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {"ui"}, "redirect_uri": {redirect},
+		"code": signIn(t, p, verifier, func(url.Values) {})["code"], "code_verifier": {verifier},
+	})
+	revoke := func(client string) {
+		form := url.Values{"client_id": {client}, "token": {tokens["refresh_token"].(string)}}
+		res, err := http.PostForm(p.URL+"/revoke", form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("a revocation: %s", res.Status)
+		}
+	}
+	if revoke("another"); p.Sessions() != 1 {
+		t.Error("another client ended the session")
+	}
+	if revoke("ui"); p.Sessions() != 0 {
+		t.Error("the session has not ended")
+	}
+}

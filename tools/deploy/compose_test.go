@@ -12,7 +12,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// roles are the roles of the platform. Services of compose and workloads of Kubernetes are named after them.
+// roles are the platform's roles: compose's services and Kubernetes's workloads have their names.
 var roles = []string{"gateway", "aggregate", "projection", "runner", "control"}
 
 // project loads compose.yaml as `docker compose` does, with its checks.
@@ -42,8 +42,7 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 	for name, s := range p.Services {
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.Privileged ||
 			!slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
-			t.Errorf("%s has a writable root file system, capabilities, or may gain privileges: %+v", name,
-				s.SecurityOpt)
+			t.Errorf("%s may write its root file system, has capabilities, or may gain some: %+v", name, s.SecurityOpt)
 		}
 		for _, option := range s.SecurityOpt {
 			if strings.Contains(option, "unconfined") {
@@ -54,7 +53,7 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 		if name == "volumes" { // makes the others' directories, and has no network and no secret
 			if s.NetworkMode != "none" || !slices.Equal(s.CapAdd, []string{"CHOWN", "DAC_READ_SEARCH"}) ||
 				len(s.Secrets) > 0 {
-				t.Errorf("%s runs as root with more capabilities than it needs", name)
+				t.Errorf("%s runs as root with more than it needs", name)
 			}
 		} else if root || len(s.CapAdd) > 0 {
 			t.Errorf("%s runs as %q with the capabilities %v", name, s.User, s.CapAdd)
@@ -64,7 +63,7 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 		}
 		for _, port := range s.Ports {
 			if name != "gateway" {
-				t.Errorf("%s publishes port %s on the host", name, port.Published)
+				t.Errorf("%s opens the port %s on the host", name, port.Published)
 			}
 		}
 	}
@@ -75,8 +74,8 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 	}
 }
 
-// A container mounts only the secrets of its role: each seed is mounted once, and secrets.sh creates the file of each
-// secret.
+// A container has the secrets of its role alone: each seed is mounted once, and each secret has a file that
+// secrets.sh makes.
 func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 	p := project(t)
 	script, err := os.ReadFile("../../deploy/compose/secrets.sh")
@@ -88,7 +87,7 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 	for name, s := range p.Services {
 		for _, secret := range s.Secrets {
 			if before := mounted[secret.Source]; before != "" && !slices.Contains(shared, secret.Source) {
-				t.Errorf("%s and %s both mount %s", before, name, secret.Source)
+				t.Errorf("%s and %s mount %s", before, name, secret.Source)
 			}
 			mounted[secret.Source] = name
 			if _, ok := p.Secrets[secret.Source]; !ok {
@@ -103,7 +102,7 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 	}
 	if mounted["runner.token"] != "runner" || mounted["keys.json"] != "gateway" ||
 		mounted["nats-setup"] != "nats-setup" {
-		t.Errorf("unexpected mounts of secrets: %v", mounted)
+		t.Errorf("secrets are mounted by others: %v", mounted)
 	}
 	for name, s := range p.Services {
 		for _, volume := range s.Volumes {
@@ -131,13 +130,13 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 			}
 		}
 		if mounted[name] == "" || !strings.Contains(string(script), strings.TrimSuffix(file, ".conf")) {
-			t.Errorf("%s is mounted by %q, but secrets.sh does not create %s", name, mounted[name], secret.File)
+			t.Errorf("%s is mounted by %q, and secrets.sh does not make %s", name, mounted[name], secret.File)
 		}
 	}
 }
 
-// Two containers share a network only if one calls the other, and only roles that exchange traffic with the internet
-// reach other networks.
+// A container shares a network with those alone that it calls or that call it, and only the roles that call the
+// internet, or are called from it, reach other networks.
 func TestCompose_NetworksJoinWhatCallsEachOther(t *testing.T) {
 	p := project(t)
 	want := map[string][]string{
@@ -167,7 +166,7 @@ func TestCompose_NetworksJoinWhatCallsEachOther(t *testing.T) {
 	}
 }
 
-// pinned checks that an image has a tag and a digest.
+// pinned checks that an image is named by its digest.
 func pinned(t *testing.T, where, image string) {
 	t.Helper()
 	name, digest, found := strings.Cut(image, "@sha256:")
@@ -189,6 +188,6 @@ func TestDockerfile_ImagesAreNamedByDigest(t *testing.T) {
 		}
 	}
 	if from != 2 || !strings.Contains(string(text), "\nUSER 65532:65532\n") {
-		t.Errorf("%d stages, want 2 without root:\n%s", from, text)
+		t.Errorf("%d stages, or it runs as root:\n%s", from, text)
 	}
 }

@@ -11,7 +11,7 @@ test("Another identity sees nothing of the one before, neither rows nor its name
   // The next identity's own answers are held back: nothing else may stand in their place.
   await page.route(/(GetFleet|ListTenants|ListWorkflows)$/, () => undefined);
   await page.getByLabel("Token").fill(application());
-  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
   await expect(page.getByRole("button", { name: "Account of acme-app" })).toBeVisible();
   await page.goBack();
   await expect(page.getByText("operator")).toHaveCount(0);
@@ -136,7 +136,7 @@ test("When the token expires, a half-filled form stays until the same identity s
   await accessible(page);
   await page.unroute(/WhoAmI$/);
   await again.getByLabel("Token").fill(issue("ada", ["*"], rights));
-  await again.getByRole("button", { name: "Sign in" }).click();
+  await again.getByRole("button", { name: "Sign in", exact: true }).click();
   await expect(again).toBeHidden();
   await expect(page.getByLabel("amount")).toHaveValue("4711");
 });

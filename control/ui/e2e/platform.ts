@@ -1,5 +1,5 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -15,12 +15,23 @@ export default async function setup(): Promise<() => Promise<void>> {
     binary = join(dir, "headgate");
     execFileSync("go", ["build", "-o", binary, "./cmd/headgate"], { cwd: root, stdio: "inherit" });
   }
-  const started = await Promise.all(["SHARED", "ALONE"].map((name) => start(binary, join(dir, name), name)));
+  const provider = join(dir, "provider");
+  execFileSync("go", ["build", "-o", provider, "./internal/oidctest/serve"], { cwd: root, stdio: "inherit" });
+  const openid = spawn(provider, { stdio: ["pipe", "pipe", "inherit"] });
+  const { issuer, control } = await new Promise<{ issuer: string; control: string }>((resolve) => {
+    openid.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as { issuer: string; control: string }));
+  });
+  process.env["PROVIDER"] = issuer;
+  process.env["PROVIDER_CONTROL"] = control;
+  const started = await Promise.all(["SHARED", "ALONE"].map((name) => start(binary, join(dir, name), name, issuer)));
+  // The addresses of the pages are registered once they are known.
+  const pages = `${process.env["SHARED_URL"] ?? ""}/ui/`;
+  await fetch(control, { method: "POST", body: JSON.stringify({ client: { ID: "console", RedirectURIs: [`${pages}signed-in/corp`], LogoutURIs: [pages] } }) });
   return async () => {
     await Promise.all(
-      started.map((platform) => {
-        const ended = new Promise((resolve) => platform.once("exit", resolve));
-        platform.kill("SIGTERM");
+      [...started, openid].map((child) => {
+        const ended = new Promise((resolve) => child.once("exit", resolve));
+        child.kill("SIGTERM");
         return ended;
       }),
     );
@@ -28,10 +39,13 @@ export default async function setup(): Promise<() => Promise<void>> {
   };
 }
 
-async function start(binary: string, data: string, name: string): Promise<ChildProcess> {
+async function start(binary: string, data: string, name: string, issuer: string): Promise<ChildProcess> {
   const any = "127.0.0.1:0";
+  mkdirSync(data);
+  const settings = join(data, "settings.yaml");
+  writeFileSync(settings, name === "SHARED" ? JSON.stringify({ gateway: { auth: { issuers: [{ name: "corp", issuer, audience: "console", ui_client_id: "console" }] } } }) : "{}");
   const flags = ["listen", "grpc-listen", "admin-listen", "aggregate-listen", "projection-listen", "runner-listen", "control-listen"].flatMap((flag) => [`--${flag}`, any]);
-  const platform = spawn(binary, ["dev", "--data", data, "--webhook", "127.0.0.1", ...flags], { stdio: ["ignore", "pipe", "inherit"] });
+  const platform = spawn(binary, ["dev", "--config", settings, "--data", data, "--webhook", "127.0.0.1", ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const output = await ready(platform);
   const gateway = /Control UI\s+(http:\S+)\/ui\//.exec(output)?.[1] ?? "";
   const acme = /ACME=(\S+)/.exec(output)?.[1] ?? "";

@@ -4,11 +4,11 @@ import { accessible, application, gateway, look, operator, signIn, url } from ".
 test("Signing in takes a token, says why one is rejected, and leads to the first screen", async ({ page }) => {
   await page.goto(url("/"));
   await page.getByLabel("Token").fill("nonsense");
-  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
   await expect(page.getByRole("alert")).toContainText("The gateway rejected the token");
   await accessible(page);
   await page.getByLabel("Token").fill(operator());
-  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
   await expect(page.getByRole("heading", { name: "Overview" })).toBeVisible();
   await expect(page).toHaveURL(/\/ui\/overview\?tenant=acme/);
   await expect(page).toHaveTitle("Overview · Headgate");

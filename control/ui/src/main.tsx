@@ -6,7 +6,9 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import "./app/app.css";
 import { router } from "./app/router";
-import { onIdentityChange, startSession } from "./app/session";
+import { arrive } from "./app/arrival";
+import { keepRenewed } from "./app/renewal";
+import { onIdentityChange } from "./app/session";
 import { applyTheme } from "./app/theme";
 import { transport } from "./app/transport";
 
@@ -29,7 +31,8 @@ onIdentityChange(() => {
   void queries.cancelQueries();
   queries.clear();
 });
-startSession();
+keepRenewed();
+void arrive((place) => router.history.replace(place));
 
 const root = document.getElementById("root");
 if (root) {

@@ -1,7 +1,8 @@
 import { useNavigate } from "@tanstack/react-router";
 import { CircleUser } from "lucide-react";
 import { DropdownMenu } from "radix-ui";
-import { signOut, useWhoAmI } from "./session";
+import { leave } from "./arrival";
+import { useWhoAmI } from "./session";
 
 /** Who is signed in, with what rights, and the way out. */
 export default function Account() {
@@ -24,7 +25,7 @@ export default function Account() {
             onSelect={() => {
               // The next identity begins at its own first screen, without this one's tenant.
               void navigate({ to: "/", search: { tenant: undefined } });
-              signOut();
+              void leave();
             }}
           >
             Sign out

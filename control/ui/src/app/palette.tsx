@@ -10,7 +10,8 @@ import { RunnerAdmin } from "../gen/runner/admin/v1/admin_pb";
 import { useTenant, useTenants } from "../parts/tenant";
 import { instanceName, instancePath } from "../workflows/instance-name";
 import { locked, screens } from "./navigation";
-import { signOut, useRefusal, useWhoAmI } from "./session";
+import { leave } from "./arrival";
+import { useRefusal, useWhoAmI } from "./session";
 import { toggleTheme } from "./theme";
 import type { Search } from "./url";
 import { currentZone, setZone } from "./zone";
@@ -110,7 +111,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
                 <Item value="action keyboard shortcuts help" onSelect={act(onHelp)}>
                   Show the keyboard shortcuts
                 </Item>
-                <Item value="action sign out" onSelect={act(signOut)}>
+                <Item value="action sign out" onSelect={act(() => void leave())}>
                   Sign out
                 </Item>
               </Group>

@@ -13,7 +13,7 @@ import { groups, landing, locked, screens, type Screen } from "./navigation";
 import { useSecondsSinceAnswer, useSilent } from "./pulse";
 import { identified, useHeartbeat, useSession, useWhoAmI } from "./session";
 import { Shortcuts } from "./shortcuts";
-import { SignIn, SignInAgain } from "./signin";
+import { SignIn, SignInAgain, SigningIn } from "./signin";
 import { toggleTheme, useTheme } from "./theme";
 import { useUrl } from "./url";
 import { setZone, useZone, zoneName } from "./zone";
@@ -25,7 +25,7 @@ const Palette = onDemand(loadPalette);
 
 export function Shell() {
   const { status, epoch } = useSession();
-  if (status === "looking") return null;
+  if (status === "looking") return <SigningIn />;
   if (status === "out") return <SignIn />;
   // Another identity gets another page: nothing that the one before has loaded or typed stays.
   return <Signed key={epoch} />;
@@ -43,7 +43,7 @@ export function Landing() {
 
 function Signed() {
   const who = useHeartbeat();
-  const { status, token } = useSession();
+  const { status } = useSession();
   const queries = useQueryClient();
   const [palette, setPalette] = useState(false);
   const [help, setHelp] = useState(false);
@@ -55,7 +55,7 @@ function Signed() {
   }, [data]);
   useEffect(() => {
     if (status === "in") void queries.invalidateQueries();
-  }, [status, token, queries]);
+  }, [status, queries]);
   useEffect(() => {
     // What is typed right after Ctrl K would get lost while it loads.
     void whenIdle().then(() => part(loadPalette)).catch(() => undefined); // shown when the palette opens

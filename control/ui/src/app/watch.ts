@@ -2,7 +2,7 @@ import type { DescMessage, DescMethodServerStreaming, MessageInitShape, MessageS
 import { Code, ConnectError } from "@connectrpc/connect";
 import { useEffect, useState } from "react";
 import { answerReceived } from "./pulse";
-import { useSession } from "./session";
+import { token, useSession } from "./session";
 import { transport } from "./transport";
 
 export interface Watched<T> {
@@ -21,9 +21,9 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
   options: { take?: (message: MessageShape<O>) => void; once?: boolean; resume?: (last: MessageShape<O>) => Partial<MessageInitShape<I>> } = {},
 ): Watched<MessageShape<O>> {
   const [state, setState] = useState<Watched<MessageShape<O>>>({ last: undefined, error: undefined });
-  const { status, token } = useSession();
+  const { status } = useSession();
   const visible = useVisible();
-  const identity = JSON.stringify([method.parent.typeName, method.name, input, status, token, visible]);
+  const identity = JSON.stringify([method.parent.typeName, method.name, input, status, visible]);
   useEffect(() => {
     if (input === undefined || status !== "in" || !visible) return;
     const ended = new AbortController();
@@ -31,6 +31,7 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
       let wait = 500;
       let asked = input;
       while (!ended.signal.aborted) {
+        const used = token();
         try {
           // A stream has no deadline of the browser's: 0 is none.
           const call = await transport.stream(method, ended.signal, 0, undefined, one(asked));
@@ -45,6 +46,8 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
         } catch (err) {
           const error = ConnectError.from(err);
           if (ended.signal.aborted) return;
+          // A stream ends with its token: it goes on with the renewed one.
+          if (error.code === Code.Unauthenticated && used !== token()) continue;
           setState((before) => ({ last: before.last, error }));
           if (error.code === Code.PermissionDenied || error.code === Code.InvalidArgument || error.code === Code.NotFound) return;
         }

@@ -1,1 +1,0 @@
-import{b as e,f as t}from"./session-DbrLpJXr.js";import{t as n}from"./model_pb-C_djX_T_.js";function r(){let r=t(`fleet.read`);return e(n.method.getModel,{},{enabled:r===``,staleTime:3e4}).data?.aggregates.map(e=>e.name)}export{r as t};

@@ -1,1 +1,0 @@
-import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{P as t,ot as n}from"./session-DbrLpJXr.js";import{t as r}from"./useMutation-CQlT_Byl.js";import{t as i}from"./react-Dss-ouuy.js";var a=e(i(),1);function o(e,{transport:i,...o}={}){let s=t(),c=i??s,l=(0,a.useCallback)(async t=>n(c,e,t),[c,e]);return r({...o,mutationFn:l})}export{o as t};
