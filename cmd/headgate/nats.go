@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/node"
@@ -40,12 +41,18 @@ func (c *natsConfigCommand) Run() error {
 }
 
 type natsSetupCommand struct {
-	Config     string `required:"" type:"existingfile" help:"File of settings of 'serve', of any role; its section 'nats' names the servers."`
-	NKey       string `name:"nkey" type:"existingfile" help:"File with the seed of the set-up user, setup.nk of 'nats-config'. Without one, the user of the settings is used."`
-	NewJournal bool   `help:"Start with an empty journal although other streams or buckets were made from a lost one, and accept the loss of its events."`
+	Config     string        `required:"" type:"existingfile" help:"File of settings of 'serve', of any role; its section 'nats' names the servers."`
+	NKey       string        `name:"nkey" type:"existingfile" help:"File with the seed of the set-up user, setup.nk of 'nats-config'. Without one, the user of the settings is used."`
+	Wait       time.Duration `default:"5m" help:"How long to wait for NATS and JetStream while they are unavailable; 0: not at all."`
+	NewJournal bool          `help:"Start with an empty journal although other streams or buckets were made from a lost one, and accept the loss of its events."`
 }
 
 // Run creates and updates the streams, buckets and secrets of a platform.
 func (c *natsSetupCommand) Run(ctx context.Context) error {
-	return node.SetUpNATS(ctx, c.Config, c.NKey, c.NewJournal, os.Stdout, os.Stderr)
+	return node.SetUpNATS(ctx, node.NATSSetup{
+		Settings:   c.Config,
+		NKey:       c.NKey,
+		NewJournal: c.NewJournal,
+		Wait:       c.Wait,
+	}, os.Stdout, os.Stderr)
 }

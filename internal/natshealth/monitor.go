@@ -160,9 +160,11 @@ func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 	m.errors.WithLabelValues(string(kind)).Inc()
 	if kind == faultPermission {
-		m.mu.Lock()
-		m.refused = time.Now()
-		m.mu.Unlock()
+		defer func() { // after the log line, to which /ready refers
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.refused = time.Now()
+		}()
 	}
 	fault, subject := err.Error(), ""
 	if sub != nil {

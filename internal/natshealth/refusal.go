@@ -85,6 +85,10 @@ func (e *StorageError) Error() string {
 	if e.Embedded && e.Refusal == RefusalNoRoom {
 		return e.What() + ": free disk space; the server is then restarted automatically"
 	}
+	var api jetstream.JetStreamError
+	if e.Refusal == RefusalOther && errors.As(e.Cause, &api) && api.APIError() != nil {
+		return fmt.Sprintf("%s: JetStream reports the error %d", e.What(), api.APIError().ErrorCode)
+	}
 	return e.What() + ": " + refusalTexts[e.Refusal].remedy
 }
 

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,8 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/tlsfiles/tlstest"
@@ -59,6 +63,47 @@ func (r *role) settingsOf(t *testing.T, dir, further string) string {
 	return path
 }
 
+// setUp sets up NATS without output.
+func setUp(t *testing.T, c NATSSetup) error {
+	t.Helper()
+	return SetUpNATS(t.Context(), c, io.Discard, io.Discard)
+}
+
+// The set-up waits for servers that start later, and says for what; a refused user ends it.
+func TestSetUpNATS_WaitsForTheServers(t *testing.T) {
+	t.Parallel()
+	dir := userFiles(t, "", "", "")
+	r := &role{nats: closedPort(t)}
+	c := NATSSetup{Settings: r.settingsOf(t, dir, "")}
+	want := "127.0.0.1:" + strings.TrimPrefix(r.nats, "127.0.0.1:")
+	if err := setUp(t, c); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("without a wait: %v", err)
+	}
+	c.Wait = time.Minute
+	logs, writer := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := SetUpNATS(t.Context(), c, io.Discard, writer)
+		ended <- errors.Join(err, writer.Close())
+	}()
+	lines := bufio.NewScanner(logs)
+	if !lines.Scan() || !strings.Contains(lines.Text(), "waiting for NATS at "+want+": NATS does not accept") {
+		t.Errorf("it writes %q", lines.Text())
+	}
+	r.startUsers(t, dir)
+	for lines.Scan() {
+		t.Log(lines.Text())
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	other := userFiles(t, "", "", "") // whose users the server does not know
+	c.Settings = r.settingsOf(t, other, "")
+	if err := setUp(t, c); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("as an unknown user: %v", err)
+	}
+}
+
 // A role with a NATS user creates nothing: it waits for the set-up and says so.
 func TestStart_WaitsForTheSetUp(t *testing.T) {
 	t.Parallel()
@@ -75,20 +120,20 @@ func TestStart_WaitsForTheSetUp(t *testing.T) {
 		!strings.Contains(text, "streams are not set up") {
 		t.Errorf("%d %s", status, text)
 	}
+	if err := setUp(t, NATSSetup{
+		Settings: r.settingsOf(t, dir, ""),
+		NKey:     filepath.Join(dir, "nkeys", "control.nk"),
+	}); !errors.Is(err, errDenied) {
+		t.Errorf("as control: %v", err)
+	}
 	for range 2 { // it may be repeated
-		if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), "", false, io.Discard, io.Discard); err != nil {
+		if err := setUp(t, NATSSetup{Settings: r.settingsOf(t, dir, "")}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	r.until(t, "listens on")
 	if err := r.end(t); err != nil {
 		t.Error(err)
-	}
-	// Another user cannot set up.
-	err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), filepath.Join(dir, "nkeys", "control.nk"), false,
-		io.Discard, io.Discard)
-	if err != nil {
-		t.Logf("as control, with all permissions: %v", err)
 	}
 }
 
@@ -117,7 +162,7 @@ func TestStart_NamesThePermissionThatIsMissing(t *testing.T) {
 			}
 			r := startRoleWith(t, name, fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk")))
 			r.startUsers(t, dir)
-			if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), "", false, io.Discard, io.Discard); err != nil {
+			if err := setUp(t, NATSSetup{Settings: r.settingsOf(t, dir, "")}); err != nil {
 				t.Fatal(err)
 			}
 			line := r.until(t, "the start waits: the NATS user lacks a permission")
@@ -152,7 +197,7 @@ func TestReady_NamesAMissingPermissionOfARunningNode(t *testing.T) {
 	}
 	r := startRoleWith(t, "control", fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk")))
 	r.startUsers(t, dir)
-	if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, ""), "", false, io.Discard, io.Discard); err != nil {
+	if err := setUp(t, NATSSetup{Settings: r.settingsOf(t, dir, "")}); err != nil {
 		t.Fatal(err)
 	}
 	if line := r.until(t, "NATS refuses the process's user a subject"); !strings.Contains(line, "$KV.nodes.control.") {
@@ -203,9 +248,7 @@ func TestStart_ConnectsToNATSOverMutualTLS(t *testing.T) {
 	nkey := fmt.Sprintf(", nkey: %q", filepath.Join(dir, "nkeys", "{role}.nk"))
 	r := startRoleWith(t, "control", nkey+tls(files.Cert, files.Key, files.CA))
 	r.startUsers(t, dir)
-	if err := SetUpNATS(
-		t.Context(), r.settingsOf(t, dir, tls(files.Cert, files.Key, files.CA)), "", false, io.Discard, io.Discard,
-	); err != nil {
+	if err := setUp(t, NATSSetup{Settings: r.settingsOf(t, dir, tls(files.Cert, files.Key, files.CA))}); err != nil {
 		t.Fatal(err)
 	}
 	r.until(t, "listens on")
@@ -217,7 +260,7 @@ func TestStart_ConnectsToNATSOverMutualTLS(t *testing.T) {
 		"other server name": strings.TrimSuffix(tls(files.Cert, files.Key, files.CA), "}") +
 			", server_name: other}",
 	} {
-		if err := SetUpNATS(t.Context(), r.settingsOf(t, dir, further), "", false, io.Discard, io.Discard); err == nil {
+		if err := setUp(t, NATSSetup{Settings: r.settingsOf(t, dir, further)}); err == nil {
 			t.Errorf("%s: the certificate is accepted", what)
 		}
 	}

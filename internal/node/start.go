@@ -52,10 +52,7 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 	if err := p.serveWaiting(ctx); err != nil {
 		return nil, err
 	}
-	var told struct {
-		cause string
-		at    time.Time
-	}
+	var waits repeated
 	for wait := startDelays.Next(0); ; wait = startDelays.Next(wait) {
 		r, err := p.attempt(ctx)
 		var away awayError
@@ -63,8 +60,7 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 			return r, err
 		}
 		p.waitFor("the start waits: " + away.reason)
-		if told.cause != err.Error() || time.Since(told.at) >= sameCause {
-			told.cause, told.at = err.Error(), time.Now()
+		if waits.isDue(err) {
 			p.log.Warn().Err(err).Dur("again_in_ms", wait).Msg("the start waits: " + away.reason)
 		}
 		select {
@@ -73,6 +69,21 @@ func (p *Plan) start(ctx context.Context) (_ *running, err error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// repeated bounds the log lines of an error that is repeated.
+type repeated struct {
+	cause string
+	at    time.Time
+}
+
+// isDue reports whether the error is another one than the last, or was last logged sameCause ago.
+func (r *repeated) isDue(err error) bool {
+	if r.cause == err.Error() && time.Since(r.at) < sameCause {
+		return false
+	}
+	r.cause, r.at = err.Error(), time.Now()
+	return true
 }
 
 // attempt tries to start the role once. Errors: an [awayError], or a permanent error.

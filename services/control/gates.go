@@ -119,7 +119,8 @@ func (s *Service) reached(ctx context.Context, m *move) (bool, string, error) {
 		}
 		m.Checkpoint = applied
 		if generation.GetFailing() {
-			return false, "node " + m.Target + "'s projection does not advance: see its log", nil
+			return false, "node " + m.Target + "'s projection does not advance: its /ready?tenant=" + m.Tenant +
+				" has the reason", nil
 		}
 		// An empty generation may be shown once it has its own target, too.
 		return applied >= m.FenceSequence && applied >= target, "node " + m.Target + " applies the tenant's events", nil

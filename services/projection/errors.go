@@ -13,8 +13,11 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/headgate/headgate/internal/excerpt"
+	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/tail"
 	"github.com/headgate/headgate/services/projection/query"
 	"github.com/headgate/headgate/services/projection/store"
 )
@@ -27,6 +30,24 @@ const fullRetryAfter = 5 * time.Second
 
 // storeRetryAfter is the retry delay while the views' database is unavailable.
 const storeRetryAfter = 500 * time.Millisecond
+
+// stated are the failures of a follower whose text names neither files nor contents.
+var stated = []error{
+	store.ErrUnavailable, store.ErrDamaged, store.ErrDecode, tail.ErrReplaced, journal.ErrMalformedEvent,
+}
+
+// causeOf returns why a follower does not advance, for the tenant's clients. The node's log has the whole error.
+func causeOf(err error) string {
+	for _, known := range stated {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	if natsclient.Away(err) {
+		return "the journal does not respond"
+	}
+	return "the store of the views refuses a change"
+}
 
 // behindError reports that min_position was not reached within the deadline.
 type behindError struct {

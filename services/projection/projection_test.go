@@ -605,12 +605,18 @@ func readinessIsPerTenant(t *testing.T, newStore func(t *testing.T) store.Opener
 	// A store that fails stops its tenant, and no other.
 	f.append(t, "acme", "w", "opened", `{"owner":"ada"}`)
 	deadline := time.After(10 * time.Second)
-	for f.service.Ready(t.Context(), natstest.Tenant(t, "acme")) == nil {
+	var refusal error
+	for refusal == nil {
+		refusal = f.service.Ready(t.Context(), natstest.Tenant(t, "acme"))
 		select {
 		case <-deadline:
 			t.Fatal("a tenant whose projection does not advance is ready")
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+	const want = "the tenant's projection does not advance: the store of the views refuses a change"
+	if refusal.Error() != want {
+		t.Errorf("the reason is %q, want %q", refusal, want)
 	}
 	if err := f.service.Ready(t.Context(), natstest.Tenant(t, "globex")); err != nil {
 		t.Fatal(err)

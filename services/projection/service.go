@@ -211,7 +211,7 @@ func (s *Service) Ready(ctx context.Context, tenant contextkit.TenantID) error {
 		return fmt.Errorf("the tenant's projection does not advance: %w: free disk space; it resumes without a restart",
 			store.ErrFull)
 	} else if err != nil && !s.away() && !journalLost(err) { // the journal's damage is a degradation
-		return errors.New("the tenant's projection does not advance: see the node's log")
+		return errors.New("the tenant's projection does not advance: " + causeOf(err))
 	}
 	return f.startedProgress(ctx)
 }
