@@ -85,6 +85,7 @@ type arrival struct {
 
 	body   io.ReadCloser
 	writer http.ResponseWriter
+	answer answering
 	bounds arrivalBounds
 	meter  Meter     // nil: none
 	by     time.Time // when it must have arrived; zero: nothing is known
@@ -111,13 +112,18 @@ type arrival struct {
 // framePrefix is the length of the prefix of gRPC's and Connect's messages.
 const framePrefix = 5
 
-// boundBodies bounds the time in which requests must arrive, so that a client that sends one slowly
-// occupies capacity for a bounded time. slow is called for each request that is cut off.
-func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
-	bounds := boundsOf(config)
+// boundBodies bounds the time in which requests must arrive, and in which answers must be read, so that a client that
+// sends or reads slowly occupies capacity for a bounded time. slow is called for each request that is cut off, and
+// unread for each answer.
+func boundBodies(config Config, slow, unread func(), next http.Handler) http.Handler {
+	bounds, writes := boundsOf(config), &writeBounds{timeout: config.WriteTimeout, unread: unread}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 {
-			next.ServeHTTP(w, r)
+			answer := answers.Get().(*answering) //nolint:forcetypeassert // its own
+			answer.begin(r.Context(), w, writes, r.ProtoMajor >= 2)
+			defer answers.Put(answer)
+			defer answer.end()
+			next.ServeHTTP(answer, r)
 			return
 		}
 		contentType := r.Header.Get("Content-Type")
@@ -135,13 +141,15 @@ func boundBodies(config Config, slow func(), next http.Handler) http.Handler {
 		// to decide whether the connection can carry another request.
 		copied := r.WithContext(a) //nolint:contextcheck // a is in the request's own
 		copied.Body = a
+		a.answer.begin(r.Context(), w, writes, r.ProtoMajor >= 2)
+		defer a.answer.end()
 		defer func() {
 			if a.end() {
 				slow()
 			}
 			a.boundRest()
 		}()
-		next.ServeHTTP(w, copied)
+		next.ServeHTTP(&a.answer, copied)
 	})
 }
 

@@ -102,7 +102,7 @@ func certificateOf(ctx context.Context) *x509.Certificate {
 	if conn, ok := contextkit.Carried[*tls.Conn](ctx); ok {
 		state = conn.ConnectionState()
 	} else if from, ok := peer.FromContext(ctx); ok {
-		if info, ok := from.AuthInfo.(credentials.TLSInfo); ok {
+		if info, ok := unwrapAuth[credentials.TLSInfo](from.AuthInfo); ok {
 			state = info.State
 		}
 	}

@@ -33,6 +33,10 @@ type Config struct {
 	// quarter of BodyTimeout. 0: [DefaultMinBodyRate]. At the gRPC address only BodyTimeout
 	// applies: grpc-go does not report how much of a message has arrived.
 	MinBodyRate int `yaml:"min_body_rate"`
+	// WriteTimeout bounds how long each 64 KiB of an answer, or of a message of a stream of answers, may
+	// wait for the client to read. Then the call ends as RESOURCE_EXHAUSTED, its stream is reset over
+	// HTTP/2, and its connection is closed over HTTP/1.1. 0: [DefaultWriteTimeout].
+	WriteTimeout time.Duration `yaml:"write_timeout"`
 	// ShutdownTimeout bounds how long calls in flight may take to end. 0:
 	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
@@ -81,6 +85,7 @@ func (c Config) Validate() error {
 	return errors.Join(
 		config.AtLeast("max_body_bytes", c.MaxBodyBytes, 0),
 		config.AtLeast("body_timeout", c.BodyTimeout, 0),
+		config.AtLeast("write_timeout", c.WriteTimeout, 0),
 		config.AtLeast("shutdown_timeout", c.ShutdownTimeout, 0),
 		config.AtLeast("max_streams", c.MaxStreams, 0),
 		config.AtLeast("max_connections", c.MaxConnections, 0),
@@ -97,6 +102,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.BodyTimeout == 0 {
 		c.BodyTimeout = DefaultBodyTimeout
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = DefaultWriteTimeout
 	}
 	if c.ShutdownTimeout == 0 {
 		c.ShutdownTimeout = DefaultShutdownTimeout

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/rpc/flood"
@@ -54,14 +55,15 @@ type securedConn struct {
 	tls *tls.Conn
 }
 
-// securedContext adds a connection's TLS to the context of its requests; see
-// [securedRequests].
-func securedContext(ctx context.Context, conn net.Conn) context.Context {
-	secured, ok := conn.(*securedConn)
-	if !ok {
-		return ctx
+// watchedContext adds a connection, and its TLS, to the context of its requests; see [securedRequests].
+func watchedContext(ctx context.Context, conn net.Conn) context.Context {
+	switch conn := conn.(type) {
+	case *flood.Conn:
+		return contextkit.Carry(ctx, conn)
+	case *securedConn:
+		return contextkit.Carry(contextkit.Carry(ctx, conn.Conn), conn.tls)
 	}
-	return contextkit.Carry(ctx, secured.tls)
+	return ctx
 }
 
 // securedRequests sets the TLS field of requests, which net/http leaves nil.
@@ -83,11 +85,46 @@ type watchedCredentials struct {
 	flooded func(net.Conn, flood.Kind)
 }
 
+// watchedClient is the connection of a client, which its calls share.
+type watchedClient struct {
+	credentials.AuthInfo
+
+	conn *flood.Conn
+}
+
+// watchedConn returns the connection of a call at a port for gRPC alone; nil: it is unknown.
+func watchedConn(ctx context.Context) *flood.Conn {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	client, _ := unwrapAuth[watchedClient](from.AuthInfo)
+	return client.conn
+}
+
+// unwrapAuth returns what a handshake of this package has learned about a client.
+func unwrapAuth[T credentials.AuthInfo](info credentials.AuthInfo) (found T, ok bool) {
+	for {
+		if found, ok = info.(T); ok {
+			return found, true
+		}
+		switch wrapped := info.(type) {
+		case countedClient:
+			info = wrapped.AuthInfo
+		case watchedClient:
+			info = wrapped.AuthInfo
+		default:
+			return found, false
+		}
+	}
+}
+
 // ServerHandshake implements [credentials.TransportCredentials].
 func (c watchedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
 		return nil, nil, err
 	}
-	return c.clients.watch(conn, c.flooded), info, nil
+	watched := c.clients.watch(conn, c.flooded)
+	return watched, watchedClient{info, watched}, nil
 }

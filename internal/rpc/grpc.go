@@ -65,6 +65,7 @@ type grpcPort struct {
 	clients   *clientLimit
 	accepting *accepting
 	slow      func() // called for each request that is cut off
+	unread    func() // called for each answer that is cut off
 	flooded   func(net.Conn, flood.Kind)
 	listener  net.Listener // nil: there is no address
 }
@@ -285,6 +286,9 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	err := served.rpc.Call(ctx, procedure, info, st)
 	if call.arriving.late.Load() {
 		p.slow()
+	}
+	if st.unread.Load() {
+		p.unread()
 	}
 	if !st.opened {
 		_ = stream.SetHeader(grpcmeta.From(info.ResponseHeader())) // it only fails when they have been sent

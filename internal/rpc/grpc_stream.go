@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -36,6 +37,12 @@ type grpcStream struct {
 	began   time.Time
 	charged bool
 	refused error // by the meter
+
+	// Of the message that is sent, while a watch is on it.
+	sendBegan time.Time
+	tracked   *tracked // nil: it is small
+	written   int32    // parts of it, at the last check
+	unread    atomic.Bool
 }
 
 // incoming is a message that is received. grpc-go ends a call as INTERNAL when its codec
@@ -226,13 +233,36 @@ func (s *grpcStream) Send(msg any) error {
 			return s.sent(err)
 		}
 	}
-	if sized, ok := msg.(interface{ Len() int }); ok && sized.Len() < flushBytes {
-		return s.sent(s.grpc.SendMsg(msg))
+	small := isSmall(msg)
+	if small && s.single {
+		return s.sent(s.grpc.SendMsg(msg)) // the first message fits grpc-go's queue
 	}
-	if message, ok := msg.(proto.Message); ok && proto.Size(message) < flushBytes {
-		return s.sent(s.grpc.SendMsg(msg))
+	if s.tracked = nil; !small {
+		s.tracked = &tracked{msg: msg, done: make(chan struct{})}
 	}
-	return s.sent(sendTracked(s.grpc, msg, s.gone))
+	watch := stopwatches.Get().(*stopwatch) //nolint:forcetypeassert // its own
+	watch.begin((*grpcSending)(s))
+	var err error
+	if small {
+		err = s.grpc.SendMsg(msg)
+	} else {
+		err = sendTracked(s.grpc, s.tracked, s.gone)
+	}
+	watch.stop()
+	stopwatches.Put(watch)
+	if s.unread.Load() {
+		return ErrUnread
+	}
+	return s.sent(err)
+}
+
+// isSmall reports whether grpc-go may queue a message.
+func isSmall(msg any) bool {
+	if sized, ok := msg.(interface{ Len() int }); ok {
+		return sized.Len() < flushBytes
+	}
+	message, ok := msg.(proto.Message)
+	return ok && proto.Size(message) < flushBytes
 }
 
 // text is a message in its wire format.

@@ -22,8 +22,15 @@ type Metrics struct {
 	inFlight *prometheus.GaugeVec
 	floods   *prometheus.CounterVec
 	accepts  prometheus.Counter // that failed
+	unread   *prometheus.CounterVec
 	window   window
 }
+
+// Ports of a process, in metrics.
+const (
+	portMain = "main"
+	portGRPC = "grpc"
+)
 
 // NewMetrics returns a registry whose series all have the process's name as a label.
 func NewMetrics(process string) *Metrics {
@@ -44,6 +51,13 @@ func NewMetrics(process string) *Metrics {
 				"frames' type; HEADERS: their address had too many calls whose responses were not sent completely.",
 		}, []string{"frame"}),
 	}
+	m.unread = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headgate_unread_answers_total",
+		Help: "Answers, and streams of answers, that were ended because their clients did not read them within " +
+			"write_timeout, by port: main, or grpc for the port for gRPC alone.",
+	}, []string{"port"})
+	m.unread.WithLabelValues(portMain)
+	m.unread.WithLabelValues(portGRPC)
 	m.accepts = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "headgate_accept_failures_total",
 		Help: "Attempts to accept a connection that failed because the process, or the system, had too many " +
@@ -52,7 +66,7 @@ func NewMetrics(process string) *Metrics {
 	for _, kind := range flood.Kinds() {
 		m.floods.WithLabelValues(string(kind)) // the series exists from the start, at 0
 	}
-	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods, m.accepts,
+	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods, m.accepts, m.unread,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

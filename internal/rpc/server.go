@@ -33,6 +33,8 @@ const (
 	DefaultBodyTimeout = 20 * time.Second
 	// DefaultMinBodyRate is the bytes per second at which a request must arrive.
 	DefaultMinBodyRate = 1 << 10
+	// DefaultWriteTimeout bounds how long each 64 KiB of an answer may wait for the client to read.
+	DefaultWriteTimeout = 30 * time.Second
 	// streamBuffer and connBuffer are the bytes of requests that net/http stores for
 	// handlers, of one stream and of one connection of HTTP/2.
 	streamBuffer, connBuffer = 256 << 10, 1 << 20
@@ -135,6 +137,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	}
 	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0, s.flooded)
 	s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.clients, s.accepting, s.slow
+	s.grpc.unread = s.Metrics.unread.WithLabelValues(portGRPC).Inc
 	grpcreflect.Register(s.RPC)
 	registerHealth(s.RPC, health{ready: s.ready, ofTenants: true, watches: s.watches})
 	return s
@@ -179,6 +182,7 @@ func NewEdge(
 	s.resets, s.slow = limitResets(s), countSlow(s)
 	countRefused(s)
 	s.grpc.resets, s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.resets, s.clients, s.accepting, s.slow
+	s.grpc.unread = s.Metrics.unread.WithLabelValues(portGRPC).Inc
 	return s
 }
 
@@ -210,7 +214,7 @@ func (s *Server) Adopt(next *Server) {
 // mount returns the handler of the process.
 func (s *Server) mount() *http.Handler {
 	connecthttp.Mount(rpcMux{s.HTTP, s}, s.RPC, s.options...)
-	handler := boundQuoted(boundBodies(s.config, s.slow, s.root()))
+	handler := boundQuoted(boundBodies(s.config, s.slow, s.Metrics.unread.WithLabelValues(portMain).Inc, s.root()))
 	if s.front != nil {
 		handler = s.front(handler)
 	}
@@ -373,23 +377,24 @@ func (s *Server) Listen(ctx context.Context) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: s.config.MaxStreams, MaxReceiveBufferPerStream: streamBuffer,
+			MaxConcurrentStreams:          s.config.MaxStreams,
+			MaxReceiveBufferPerStream:     streamBuffer,
 			MaxReceiveBufferPerConnection: connBuffer,
+			WriteByteTimeout:              s.config.WriteTimeout,
 		},
 		ErrorLog: stdLogger(s.log),
 	}
 	if s.resets != nil {
-		s.server.Handler, s.server.ConnContext = s.resets.count(s.server.Handler), s.resets.connContext
+		s.server.Handler = s.resets.count(s.server.Handler)
 	}
 	if s.config.TLS != nil {
 		s.server.Handler = securedRequests(s.server.Handler)
-		next := s.server.ConnContext
-		s.server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
-			if next != nil {
-				ctx = next(ctx, conn)
-			}
-			return securedContext(ctx, conn)
+	}
+	s.server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		if s.resets != nil {
+			ctx = s.resets.connContext(ctx, conn)
 		}
+		return watchedContext(ctx, conn)
 	}
 	return nil
 }

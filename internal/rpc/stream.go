@@ -28,7 +28,7 @@ func (s *Server) endStreams(next connect.ServerFunc) connect.ServerFunc {
 			case <-ended:
 			}
 		}()
-		err := next(ctx, spec, stream)
+		err := next(ctx, spec, readingStream(ctx, stream))
 		if err != nil && errors.Is(context.Cause(ctx), errStopping) {
 			return errStopping
 		}

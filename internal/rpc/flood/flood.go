@@ -8,6 +8,8 @@
 // millions of them per second on one connection. Nor do they bound the streams of a client on
 // all of its connections, see [Streams].
 //
+// A [Conn] also ends streams whose peer does not read, for servers that cannot, see [Conn.Cut].
+//
 // A [Conn] reads frames in clear text, so it is layered on top of TLS. It parses only their
 // headers of nine bytes, and allocates nothing. ADR-0015 has the reasons for the numbers.
 package flood
@@ -88,10 +90,12 @@ type Conn struct {
 	filled  time.Time // when credit was refilled
 	failed  bool
 
-	mu   sync.Mutex // of writers, and of held
-	out  frames
-	held held
-	sent atomic.Int64 // HEADERS and DATA frames since credit was refilled
+	mu      sync.Mutex // of writers, of held and of cuts
+	out     frames
+	held    held
+	cuts    cuts
+	cutting atomic.Bool  // there are, or were, cuts
+	sent    atomic.Int64 // HEADERS and DATA frames since credit was refilled
 }
 
 // Server returns a server's connection, whose peer begins with HTTP/2's preface or speaks
@@ -126,21 +130,36 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.failed {
 		return 0, ErrFlood
 	}
-	n, err := c.Conn.Read(p)
-	if !c.plain && n > 0 {
-		if kind, flooded := c.received(p[:n]); flooded {
-			c.failed = true
-			c.flooded(c.Conn, kind)
-			_ = c.Close() // ErrFlood is the more important error
-			return 0, ErrFlood
+	for {
+		if c.cutting.Load() && len(p) > 0 {
+			n, most := c.injected(p)
+			if n > 0 {
+				return n, nil
+			}
+			p = p[:most]
 		}
+		n, err := c.Conn.Read(p)
+		if !c.plain && n > 0 {
+			if kind, flooded := c.received(p[:n]); flooded {
+				c.failed = true
+				c.flooded(c.Conn, kind)
+				_ = c.Close() // ErrFlood is the more important error
+				return 0, ErrFlood
+			}
+		}
+		if n == 0 && c.cutting.Load() && c.woken(err) {
+			continue
+		}
+		return n, err
 	}
-	return n, err
 }
 
 // Write implements [net.Conn]. It uses little of the stack: net/http writes each frame on a
 // separate goroutine, whose small stack must not have to grow.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.cutting.Load() {
+		p = c.calmed(p)
+	}
 	n, err := c.writer.Write(p)
 	c.written(p[:n])
 	return n, err
@@ -163,6 +182,7 @@ func (c *Conn) written(p []byte) {
 		}
 		if frame == typeReset || (frame == typeData || frame == typeHeaders) && flags&flagEndStream != 0 {
 			c.held.end(c.out.stream())
+			delete(c.cuts.open, c.out.stream())
 		}
 		p = rest
 	}
