@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -45,8 +46,8 @@ func newCounters(metrics prometheus.Registerer) *counters {
 				Name: "headgate_streams_ended_total",
 				Help: "Upstream streams that have ended, by reason. completed and client: the node or the client " +
 					"ended it; credential: the credential expired or was revoked; suspended: the tenant was " +
-					"suspended; exhausted: a bound was reached, such as that of a client that does not read; node: " +
-					"the node was lost or answered UNAVAILABLE; deadline; error: any other.",
+					"suspended; exhausted: a bound was reached; unread: the client did not read within write_timeout; " +
+					"node: the node was lost or answered UNAVAILABLE; deadline; error: any other.",
 			},
 			[]string{"reason"},
 		),
@@ -87,6 +88,7 @@ var (
 		endCredential,
 		endSuspended,
 		endExhausted,
+		endUnread,
 		endNode,
 		endDeadline,
 		endError,
@@ -113,6 +115,7 @@ const (
 	endCredential streamEnd = "credential"
 	endSuspended  streamEnd = "suspended"
 	endExhausted  streamEnd = "exhausted"
+	endUnread     streamEnd = "unread"
 	endNode       streamEnd = "node"
 	endDeadline   streamEnd = "deadline"
 	endError      streamEnd = "error"
@@ -125,6 +128,8 @@ func (c *Call) streamEnd(err error) streamEnd {
 		return endCredential
 	case c.denied == ReasonTenantSuspended:
 		return endSuspended
+	case errors.Is(err, rpc.ErrUnread):
+		return endUnread
 	}
 	switch rpc.CodeName(err) {
 	case "ok":

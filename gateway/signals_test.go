@@ -96,7 +96,7 @@ func TestMetrics_MostLimitedTenantsAreListed(t *testing.T) {
 // Ends of streams are counted by reason.
 func TestMetrics_EndsOfStreamsAreCountedByReason(t *testing.T) {
 	e := start(t, nil)
-	if got := e.series(t, "headgate_streams_ended_total{"); len(got) != 8 {
-		t.Fatalf("%d reasons from the start, want 8: %q", len(got), got)
+	if got := e.series(t, "headgate_streams_ended_total{"); len(got) != 9 {
+		t.Fatalf("%d reasons from the start, want 9: %q", len(got), got)
 	}
 }

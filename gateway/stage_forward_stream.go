@@ -64,6 +64,9 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	if err == nil {
 		return nil
 	}
+	if rpc.Unread(call.Stream) {
+		return rpc.ErrUnread
+	}
 	if ended := call.endCause(ctx); ended != nil {
 		return ended
 	}

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/gateway/frame"
+	"github.com/headgate/headgate/internal/rpc"
 )
 
 // mediaEvents is the media type of Server-Sent Events.
@@ -99,6 +100,9 @@ func (e *events) Receive(msg any) error {
 	}
 	return nil
 }
+
+// Unread is for [rpc.Unread].
+func (e *events) Unread() bool { return rpc.Unread(e.writer) }
 
 // SendHeaders implements [connect.ServerStream].
 func (e *events) SendHeaders() error {

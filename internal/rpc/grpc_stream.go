@@ -256,6 +256,9 @@ func (s *grpcStream) Send(msg any) error {
 	return s.sent(err)
 }
 
+// Unread is for [Unread].
+func (s *grpcStream) Unread() bool { return s.unread.Load() }
+
 // isSmall reports whether grpc-go may queue a message.
 func isSmall(msg any) bool {
 	if sized, ok := msg.(interface{ Len() int }); ok {

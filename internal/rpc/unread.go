@@ -21,7 +21,7 @@ const writePart = 64 << 10
 // ENHANCE_YOUR_CALM, which gRPC clients report as RESOURCE_EXHAUSTED; over HTTP/1.1 its connection is closed.
 var ErrUnread error = WithDetails(
 	connect.NewError(connect.CodeResourceExhausted, "the client does not read the answer: call again and read it"),
-	Reason("SLOW_CONSUMER"),
+	Reason(ReasonSlowConsumer),
 )
 
 // answering is a response over HTTP whose client must read each part of it in time. Its methods are called by one
@@ -29,10 +29,10 @@ var ErrUnread error = WithDetails(
 type answering struct {
 	http.ResponseWriter
 
-	ctx     context.Context //nolint:containedctx // of the request
-	bounds  *writeBounds
-	watch   *stopwatch
-	cut     atomic.Bool
+	ctx    context.Context //nolint:containedctx // of the request
+	bounds *writeBounds
+	watch  *stopwatch
+	cut    atomic.Bool
 
 	multiplexed bool      // the connection has other calls: HTTP/2
 	began       time.Time // the part; the watch's mu is held
@@ -116,6 +116,23 @@ func (a *answering) check(now time.Time) time.Duration {
 	return 0
 }
 
+// Unread reports whether a stream of answers, or a response writer, was ended because its client does not read.
+func Unread(of any) bool {
+	for {
+		if known, ok := of.(interface{ Unread() bool }); ok {
+			return known.Unread()
+		}
+		wrapper, ok := of.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return false
+		}
+		of = wrapper.Unwrap()
+	}
+}
+
+// Unread is for [Unread].
+func (a *answering) Unread() bool { return a.cut.Load() }
+
 // readStream is a stream of answers over HTTP: the errors of flushes, which Connect does not return, are those of Send.
 type readStream struct {
 	connect.ServerStream
@@ -136,6 +153,9 @@ func readingStream(ctx context.Context, stream connect.ServerStream) connect.Ser
 
 // flushing are the protocols whose streams do not return the errors of flushes.
 var flushing = []string{connect.ProtocolNameConnect, connect.ProtocolNameGRPC, connect.ProtocolNameGRPCWeb}
+
+// Unread is for [Unread].
+func (s *readStream) Unread() bool { return s.answer.Unread() }
 
 // Send implements [connect.ServerStream].
 func (s *readStream) Send(msg any) error { return s.answer.failed(s.ServerStream.Send(msg)) }

@@ -121,4 +121,3 @@ func (c *Conn) calmed(p []byte) []byte {
 	}
 	return p
 }
-

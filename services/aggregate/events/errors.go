@@ -23,7 +23,6 @@ var (
 	errReplaced = errors.New("the journal was replaced, or has lost events")
 	errMany     = errors.New("the tenant has too many subscriptions on this node")
 	errManyAll  = errors.New("the node has too many subscriptions")
-	errSlow     = errors.New("the client does not keep up with the events")
 )
 
 // asConnectError returns the RPC error of a failure.
@@ -49,8 +48,6 @@ func asConnectError(err error) error {
 		return unavailable(err.Error()+": resume with the last position", rpc.ReasonSubscriptionEnded)
 	case errors.Is(err, errMany), errors.Is(err, errManyAll):
 		return exhausted(rpc.ReasonTooManySubscriptions)
-	case errors.Is(err, errSlow):
-		return exhausted(rpc.ReasonSlowConsumer)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/journal"
+	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/tail"
 )
@@ -218,10 +219,10 @@ const (
 func (f *feed) count(ctx context.Context, err error) {
 	reason := endedByJournal
 	switch {
+	case errors.Is(err, rpc.ErrUnread):
+		reason = endedSlow
 	case ctx.Err() != nil:
 		reason = endedByClient
-	case errors.Is(err, errSlow):
-		reason = endedSlow
 	case errors.Is(err, errMany), errors.Is(err, errManyAll), connect.CodeOf(err) == connect.CodeInvalidArgument:
 		reason = endedRefused
 	case errors.Is(err, errMoved), errors.Is(err, errStopping):

@@ -14,9 +14,8 @@ import (
 const (
 	// beat is the interval of keep-alive messages.
 	beat = 15 * time.Second
-	// slowAfter is how long a client may take to receive a message while more wait than its queue holds, and sendWait
-	// how long a message may wait for others of its tenant to be sent.
-	slowAfter, sendWait = 30 * time.Second, 5 * time.Second
+	// sendWait is how long a message may wait for others of its tenant to be sent.
+	sendWait = 5 * time.Second
 )
 
 // Subscribe implements EventService.
@@ -126,7 +125,7 @@ func (f *following) run(ctx context.Context, moved <-chan struct{}) error {
 
 // send sends what is queued, and a message without events if due is set or the client has caught up by it.
 func (f *following) send(ctx context.Context, due bool) error {
-	taken, upTo, caughtUp, behind, err := f.client.take(f.Answers.PageBytes())
+	taken, upTo, caughtUp, err := f.client.take(f.Answers.PageBytes())
 	if err != nil || len(taken) == 0 && !due && caughtUp == f.caughtUp {
 		return err
 	}
@@ -147,12 +146,5 @@ func (f *following) send(ctx context.Context, due bool) error {
 	for _, m := range taken {
 		message.Events = append(message.Events, f.message(f.tenant, m))
 	}
-	began := time.Now()
-	if err := f.stream.Send(message); err != nil {
-		return err
-	}
-	if behind && time.Since(began) > slowAfter {
-		return errSlow
-	}
-	return nil
+	return f.stream.Send(message)
 }

@@ -122,13 +122,13 @@ func (s *subscriber) attach(sub *tail.Subscription) {
 
 // take returns queued messages whose weights are at most a number of bytes, but one at least, with what is known when
 // they have been sent: the sequence up to which the client then has all messages, and whether it has the messages from
-// before the subscription. behind reports that messages wait that do not fit the queue.
-func (s *subscriber) take(most int) (taken []journal.Message, upTo uint64, caughtUp, behind bool, err error) {
+// before the subscription.
+func (s *subscriber) take(most int) (taken []journal.Message, upTo uint64, caughtUp bool, err error) {
 	delivered := s.sub.Delivered() // what was passed over counts; what was queued before is in the queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if behind = s.full; s.err != nil {
-		return nil, 0, false, behind, s.err
+	if s.err != nil {
+		return nil, 0, false, s.err
 	}
 	for count, weight := 0, 0; count < len(s.queue) && count < queuedEvents; count++ {
 		m := s.queue[count]
@@ -149,5 +149,5 @@ func (s *subscriber) take(most int) (taken []journal.Message, upTo uint64, caugh
 			s.sub.Resume()
 		}
 	}
-	return taken, upTo, s.known && upTo >= s.target, behind, nil
+	return taken, upTo, s.known && upTo >= s.target, nil
 }
