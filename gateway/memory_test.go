@@ -44,8 +44,9 @@ func TestAnswers_UnreadOnesDoNotAffectOtherTenants(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				e := start(func(c *gateway.Config) {
 					c.MaxBytes, c.TenantShare = 4*memoryShare, 0.25
-					// An answer that waits until its call's deadline would release memory to a further call.
-					c.MaxTimeout = 5 * time.Minute
+					// An answer that waits until its call's deadline, or is cut off, would release memory to a
+					// further call.
+					c.MaxTimeout, c.Listen.WriteTimeout = 5*time.Minute, 5*time.Minute
 				}, nil)
 				losesNothing(t, e, "before the attack")
 				before := heapInUse()

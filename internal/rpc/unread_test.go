@@ -184,8 +184,8 @@ func TestUnread_StreamsOfClientsThatDoNotReadEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: test\r\nContent-Type: %s\r\n%s: acme\r\n"+
-				"Content-Length: %d\r\n\r\n%s", call.procedure, call.contentType, contextkit.HeaderTenantID, len(call.body),
-				call.body); err != nil {
+				"Content-Length: %d\r\n\r\n%s", call.procedure, call.contentType, contextkit.HeaderTenantID,
+				len(call.body), call.body); err != nil {
 				t.Fatal(err)
 			}
 			expect(t)

@@ -46,8 +46,8 @@ func (c *Conn) Cut(stream uint32) {
 	})
 }
 
-// Cutting announces that the library will reset a stream, as INTERNAL_ERROR, whose peer does not read: the peer receives
-// the code ENHANCE_YOUR_CALM.
+// Cutting announces that the library will reset a stream, as INTERNAL_ERROR, whose peer does not read: the peer
+// receives the code ENHANCE_YOUR_CALM.
 func (c *Conn) Cutting() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
