@@ -2,6 +2,7 @@ package contextkit_test
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -91,17 +92,34 @@ func TestID_BeginsWithTheTime(t *testing.T) {
 	})
 }
 
-// A request without a body fails without a context, as one with a body does.
+// body is the body of a request.
+type body struct {
+	io.Reader
+	closed bool
+}
+
+func (b *body) Close() error {
+	b.closed = true
+	return nil
+}
+
+// A request without a context fails, with and without a body, which is then closed ([http.RoundTripper]).
 func TestHTTPTransport_RequestWithoutContextFails(t *testing.T) {
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:1/", nil)
-	if err != nil {
-		t.Fatal(err)
+	sent := &body{Reader: strings.NewReader("x")}
+	for _, reader := range []io.Reader{nil, sent} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:1/", reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := contextkit.HTTPTransport(http.DefaultTransport).RoundTrip(request)
+		if !errors.Is(err, contextkit.ErrNoContext) {
+			t.Errorf("%v, want %v", err, contextkit.ErrNoContext)
+		}
+		if res != nil {
+			_ = res.Body.Close()
+		}
 	}
-	res, err := contextkit.HTTPTransport(http.DefaultTransport).RoundTrip(request)
-	if !errors.Is(err, contextkit.ErrNoContext) {
-		t.Errorf("%v, want %v", err, contextkit.ErrNoContext)
-	}
-	if res != nil {
-		_ = res.Body.Close()
+	if !sent.closed {
+		t.Error("the body of a failed request is not closed")
 	}
 }

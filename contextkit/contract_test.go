@@ -67,6 +67,10 @@ func TestTenantID_IsADNSLabel(t *testing.T) {
 			t.Errorf("ParseTenantID(%q) = %q, %v; want ErrInvalidTenant", bad, id, err)
 		}
 	}
+	if _, err := contextkit.ParseTenantID("acMe"); err == nil ||
+		!strings.Contains(err.Error(), `"M" is not allowed at position 3`) {
+		t.Errorf("acMe: %v, want the character and its position", err)
+	}
 }
 
 func TestInject_SendsTheCurrentContext(t *testing.T) {

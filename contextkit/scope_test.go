@@ -145,6 +145,22 @@ func TestHTTPMiddleware_CallWithoutTenantIsThePlatforms(t *testing.T) {
 	}
 }
 
+// A request with a malformed or duplicate tenant is answered with 400, and is not handled.
+func TestHTTPMiddleware_InvalidTenantIsRejected(t *testing.T) {
+	for _, tenants := range [][]string{{"Not a tenant"}, {"acme", "globex"}} {
+		handler := contextkit.HTTPMiddleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			t.Errorf("the request for %q is handled", tenants)
+		}))
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		req.Header[http.CanonicalHeaderKey(contextkit.HeaderTenantID)] = tenants
+		res := httptest.NewRecorder()
+		handler.ServeHTTP(res, req)
+		if res.Code != http.StatusBadRequest {
+			t.Errorf("%q: status %d, want 400", tenants, res.Code)
+		}
+	}
+}
+
 // A method without a policy that asks for a tenant is called for the platform; one with such a policy is refused by a
 // node, and admitted by a gateway, whose credential may name the tenant.
 func TestServerInterceptor_TenantIsRequiredByThePolicyAlone(t *testing.T) {

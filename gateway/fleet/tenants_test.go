@@ -81,6 +81,9 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := tenants.Put(ctx, "Not_a_tenant", fleet.Tenant{Suspended: true}, 0); err != nil {
+		t.Fatal(err)
+	}
 	key := fleet.PlacementKey(contextkit.KindProjection, acme)
 	placed, err := placements.Put(ctx, key, fleet.Placement{Node: "p2"}, 0)
 	if err != nil {
@@ -135,4 +138,15 @@ func TestFollow_StoredPlacementsAndTenants(t *testing.T) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	await(t, tick.C, func(time.Time) bool { return node(acme) == "p1" }) // the placement of the settings
+
+	cancel()
+	done.Wait()
+	for _, bucket := range []string{streams.BucketPlacement, streams.BucketTenants} {
+		if err := js.DeleteKeyValue(t.Context(), bucket); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if placed, states := r.LoadPlacements(ctx, js), LoadTenants(ctx, js, states); placed == nil || states == nil {
+		t.Errorf("without buckets: placements %v, tenants %v; want errors", placed, states)
+	}
 }

@@ -128,6 +128,7 @@ func TestTable_IncompletePolicyIsAnError(t *testing.T) {
 		{"no right", complete(func(p *policyv1.Policy) { p.Right = "" }), "lacks right"},
 		{"no scope", complete(func(p *policyv1.Policy) { p.TenantScope = 0 }), "lacks tenant_scope"},
 		{"no upstream", complete(func(p *policyv1.Policy) { p.Upstream = "" }), "lacks upstream"},
+		{"invalid upstream", complete(func(p *policyv1.Policy) { p.Upstream = "a.b" }), "policy's upstream: "},
 		{"no timeout", complete(func(p *policyv1.Policy) { p.Timeout = nil }), "lacks timeout"},
 		{"unknown field", complete(func(p *policyv1.Policy) { p.ResourceField = "view" }), `names the field "view"`},
 		{

@@ -118,6 +118,27 @@ func TestProbe_MissedNodeThatLeftIsAbandoned(t *testing.T) {
 	}
 }
 
+// A node that has missed two probes and announces itself as ready is not in doubt: the next round decides.
+func TestProbe_LostNodeIsNotInDoubt(t *testing.T) {
+	p := New(Config{}, route.NewTable(), nil, &abandoned{}, zerolog.Nop())
+	node := route.Node{
+		ID:       "node",
+		Kind:     "thing",
+		Endpoint: "a:1",
+		Ready:    true,
+	}
+	miss := fanout.Answer[route.Node, Answer]{Node: node, Err: errors.New("no answer")}
+	late := fanout.Answer[route.Node, Answer]{Node: node, Value: Undecided}
+	var doubts []bool
+	for _, answer := range []fanout.Answer[route.Node, Answer]{miss, late, miss, late} {
+		snapshot := fanout.Snapshot[route.Node, Answer]{Answers: []fanout.Answer[route.Node, Answer]{answer}}
+		doubts = append(doubts, p.apply(&snapshot))
+	}
+	if want := []bool{true, true, false, false}; !slices.Equal(doubts, want) {
+		t.Errorf("in doubt: %v, want %v", doubts, want)
+	}
+}
+
 // A deadline that was noticed more than half a second late decides nothing.
 func TestBounds_LatenessOfAProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
