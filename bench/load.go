@@ -131,7 +131,7 @@ func paced(
 			lost, made := 0, 0
 			for at := range due {
 				if failed != nil {
-					continue // the others go on at the same rate
+					continue // the others continue at the same rate
 				}
 				made++
 				if err := do(ctx); err != nil {

@@ -174,7 +174,7 @@ func turns(group []*contestant, round int) []*contestant {
 }
 
 // printTable prints what was measured. What compares two contestants is the median of what
-// each round says: both had the same machine then.
+// each round compares: both had the same machine then.
 func printTable(title string, group []*contestant, results map[string]*measured) {
 	fmt.Printf(
 		"**%s**\n\n| | calls/s | CPU µs per call | Headgate's share of it | objects per call | p50 / p99 / p99.9 at "+
@@ -524,7 +524,7 @@ backend node
   server one %s proto h2
 `, a.addrs["haproxy"], a.addrs["upstream"]),
 	} {
-		_ = os.WriteFile(path, []byte(text), 0o600) // starting says that it is not there
+		_ = os.WriteFile(path, []byte(text), 0o600) // the start reports a missing file
 	}
 	return map[string][]string{"nginx": {"-c", nginx, "-p", a.dir}, "haproxy": {"-db", "-f", haproxy}}
 }

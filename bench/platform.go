@@ -180,7 +180,7 @@ func (p *wholePlatform) submit(
 	return nil
 }
 
-// acknowledgements say when a wallet's n-th deposit was acknowledged.
+// acknowledgements are the times at which deposits were acknowledged, by wallet and number.
 type acknowledgements struct {
 	mu sync.Mutex
 	at map[string][]time.Time

@@ -220,7 +220,7 @@ func (r *routing) routed(ctx context.Context, tenant, node int) error {
 	}
 }
 
-// query makes a call, and says which node answered if that is asked for.
+// query makes a call, and returns the node that answered if node is set.
 func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, explain bool) (string, error) {
 	request, err := proto.Marshal(&projectionv1.QueryRequest{View: "one"})
 	if err != nil {
@@ -241,7 +241,7 @@ func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, 
 	}
 	var decision struct{ Node string }
 	if err := json.Unmarshal([]byte(strings.Join(header.Get(contextkit.HeaderDecision), "")), &decision); err != nil {
-		return "", fmt.Errorf("the gateway does not say where the call went: %w", err)
+		return "", fmt.Errorf("the answer does not name the node: %w", err)
 	}
 	return decision.Node, nil
 }

@@ -34,7 +34,7 @@ var platformKinds = []Kind{KindGateway, KindAggregate, KindProjection, KindRunne
 // PlatformKinds returns the platform's kinds, the gateway first.
 func PlatformKinds() []Kind { return slices.Clone(platformKinds) }
 
-// ParseKind returns a name as a kind of nodes, or an error that wraps [ErrInvalidKind] and says what is wrong with it.
+// ParseKind returns a name as a kind of nodes, or an error that wraps [ErrInvalidKind] and describes the fault.
 func ParseKind(name string) (Kind, error) {
 	if name == "" {
 		return "", fmt.Errorf("%w: it is empty", ErrInvalidKind)

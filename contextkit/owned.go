@@ -28,7 +28,7 @@ const (
 type OwnedHeader struct {
 	// Name is in lower case. A final "*" stands for every name with that prefix.
 	Name string
-	// Meaning says what the value is.
+	// Meaning describes the value.
 	Meaning string
 	// Request is the writer of the header in calls to nodes, and Answer in answers to clients.
 	Request, Answer Source

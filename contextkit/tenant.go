@@ -18,7 +18,7 @@ const maxTenantLength = 63
 type TenantID struct{ name string }
 
 // ParseTenantID returns s as a tenant id, or an error that wraps
-// [ErrInvalidTenant] and says what is wrong with it.
+// [ErrInvalidTenant] and describes the fault.
 func ParseTenantID(s string) (TenantID, error) {
 	if s == "" {
 		return TenantID{}, fmt.Errorf("%w: it is empty", ErrInvalidTenant)

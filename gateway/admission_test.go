@@ -441,7 +441,7 @@ func TestAdmission_UnreadAnswersAreBounded(t *testing.T) {
 		}()
 		for n := range 60 {
 			var err error
-			if url == e.url { // the answers say that there is no credential
+			if url == e.url { // these answers are 401 with the reason
 				err = r.begin(uint32(2*n+1), ":method", "POST", ":scheme", "http", ":authority", "edge", ":path",
 					"/v1/query/wallets", "content-type", "application/json")
 			} else { // an error without a message needs no window: these calls have not ended

@@ -162,7 +162,7 @@ func TestAuthorize_EveryCommandOfBatchNeedsRight(t *testing.T) {
 		`{"commands":[{"aggregateType":"wallet"},{"aggregateType":"wallets"}]}`:  http.StatusOK,
 		`{"commands":[{"aggregateType":"wallet"},{"aggregateType":"transfer"}]}`: http.StatusForbidden,
 		`{"commands":[{"aggregateType":"wallet"},{"aggregateId":"x"}]}`:          http.StatusForbidden,
-		`{"commands":[]}`: http.StatusOK, // nothing that could be refused; the node says what it thinks of it
+		`{"commands":[]}`: http.StatusOK, // nothing that could be refused; the node validates it
 	} {
 		status, text := e.http(t, http.MethodPost, "/v1/commands:batch", body, "Authorization", wallets)
 		if status == http.StatusBadRequest || status == http.StatusNotImplemented {

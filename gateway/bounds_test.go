@@ -29,7 +29,7 @@ func TestBounds_TimeoutsOfEdgeAndMethodHoldOverEveryProtocol(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		edge, stream time.Duration // bounds of the edge
-		call, watch  time.Duration // the bounds in force: policies say 5 s and 20 s
+		call, watch  time.Duration // the bounds in force: policies have 5 s and 20 s
 	}{
 		"methods": {time.Hour, time.Hour, 5 * time.Second, 20 * time.Second},
 		"edge":    {3 * time.Second, 7 * time.Second, 3 * time.Second, 7 * time.Second},

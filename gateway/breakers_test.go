@@ -337,7 +337,7 @@ func TestBreaker_IdleStreamDoesNotExcludeNode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = stream.Send(r.note("acme", "hall", text)) // Receive says what became of it
+		_ = stream.Send(r.note("acme", "hall", text)) // Receive returns the outcome
 		return func() error {
 			return stream.Receive(
 				dynamicpb.NewMessage(r.desc.Output()),

@@ -163,7 +163,7 @@ func startUpstream(
 			FastPaths: paths,
 		},
 		Auth:     accepted,
-		Probes:   probe.Config{Every: time.Hour}, // once, so that tests say what is ready
+		Probes:   probe.Config{Every: time.Hour}, // once, so that tests determine readiness
 		Upstream: upstream.PoolConfig{FastPaths: paths},
 	}
 	if transport == inProcess {

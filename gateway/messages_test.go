@@ -176,7 +176,7 @@ func everyMessageOfAStreamIsBoundAndAuthorized(t *testing.T, start starter) {
 						t.Fatalf("%q, %v", r.fields(answer), err)
 					}
 				}
-				_ = stream.Send(r.note(test.last...)) // the answer says what became of it
+				_ = stream.Send(r.note(test.last...)) // the answer has the outcome
 				answer := dynamicpb.NewMessage(r.desc.Output())
 				err = stream.Receive(answer)
 				if test.code == 0 {

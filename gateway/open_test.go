@@ -25,11 +25,11 @@ import (
 
 // hall is a service with every kind of method, whose policies need no field of a message: the
 // tenant comes from the credential. Talk sends before it receives, Count returns the number of
-// messages of a stream, Say answers one message.
+// messages of a stream, `Say` answers one message.
 type hall struct {
 	set     []byte
 	methods map[string]protoreflect.MethodDescriptor
-	// say runs before Say answers.
+	// It runs before `Say` answers.
 	say func(ctx context.Context) error
 }
 
@@ -218,8 +218,8 @@ func (h *hall) begin(t *testing.T, e *edge, client *connect.Client, method strin
 	return stream
 }
 
-// hears receives a message.
-func (h *hall) hears(t *testing.T, stream connect.ClientStream, want string) {
+// receives reads a message.
+func (h *hall) receives(t *testing.T, stream connect.ClientStream, want string) {
 	t.Helper()
 	word := h.word()
 	if err := stream.Receive(word); err != nil || h.text(word) != want {
@@ -230,11 +230,11 @@ func (h *hall) hears(t *testing.T, stream connect.ClientStream, want string) {
 func TestStream_NodeMaySendFirst(t *testing.T) {
 	everyStreaming(t, nil, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
 		stream := h.begin(t, e, client, "Talk")
-		h.hears(t, stream, " welcome")
+		h.receives(t, stream, " welcome")
 		if err := stream.Send(h.word("", "hello")); err != nil {
 			t.Fatal(err)
 		}
-		h.hears(t, stream, "acme hello") // the tenant is filled in
+		h.receives(t, stream, "acme hello") // the tenant is filled in
 		_ = stream.Send(h.word("globex", "hello"))
 		if err := stream.Receive(h.word()); connect.CodeOf(err) != connect.CodePermissionDenied ||
 			!strings.Contains(err.Error(), "another tenant") {
@@ -246,11 +246,11 @@ func TestStream_NodeMaySendFirst(t *testing.T) {
 func TestStream_MayCloseWithoutMessage(t *testing.T) {
 	everyStreaming(t, nil, func(t *testing.T, e *edge, h *hall, client *connect.Client) {
 		talk := h.begin(t, e, client, "Talk")
-		h.hears(t, talk, " welcome")
+		h.receives(t, talk, " welcome")
 		if err := talk.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		h.hears(t, talk, " farewell")
+		h.receives(t, talk, " farewell")
 		if err := talk.Receive(h.word()); !errors.Is(err, io.EOF) {
 			t.Errorf("stream ended with %v", err)
 		}
@@ -258,7 +258,7 @@ func TestStream_MayCloseWithoutMessage(t *testing.T) {
 		if err := count.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		h.hears(t, count, " 0")
+		h.receives(t, count, " 0")
 		if err := count.Receive(h.word()); !errors.Is(err, io.EOF) {
 			t.Errorf("stream ended with %v", err)
 		}
@@ -271,7 +271,7 @@ func TestStream_MayCloseWithoutMessage(t *testing.T) {
 		if err := count.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		h.hears(t, count, " 3")
+		h.receives(t, count, " 3")
 	})
 }
 
@@ -299,7 +299,7 @@ func TestStream_LateMessageIsAccepted(t *testing.T) {
 			if err := stream.CloseSend(); err != nil {
 				t.Fatal(err)
 			}
-			h.hears(t, stream, " 2")
+			h.receives(t, stream, " 2")
 		},
 	)
 }

@@ -213,7 +213,7 @@ func TestReady_TenantsReadinessEqualsItsCalls(t *testing.T) {
 		tenant     string
 		gateway    int
 		reason     string
-		projection int // what its node says
+		projection int // status of its node
 
 	}{
 		{serving.String(), 200, "", 200},

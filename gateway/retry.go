@@ -27,7 +27,7 @@ const (
 // retryDelays are the upper bounds of the waits before further attempts.
 var retryDelays = backoff.Delays{First: firstBackoff, Longest: firstBackoff << (maxAttempts - 1)}
 
-// retry reports whether the call is to be attempted again, after the backoff, at another node if
+// retry reports whether the call must be attempted again, after the backoff, at another node if
 // there is one. The call must be safe to repeat, or the node must not have processed it.
 func (g *Gateway) retry(ctx context.Context, call *Call, err error) bool {
 	if connect.CodeOf(err) != connect.CodeUnavailable || call.Attempts >= maxAttempts ||

@@ -22,7 +22,7 @@ func TestBounds_TimeoutOfAProcedureIsTheLowerOne(t *testing.T) {
 	for _, c := range []struct {
 		edge, stream time.Duration
 		procedure    string
-		want         time.Duration // policies say 5 s and 1 h
+		want         time.Duration // policies have 5 s and 1 h
 	}{
 		{time.Hour, time.Second, query, 5 * time.Second},
 		{3 * time.Second, time.Hour, query, 3 * time.Second},

@@ -28,8 +28,8 @@ type traceStep struct {
 	flags byte // that must be set
 }
 
-// kept is a step whose trace continues, and started one with a new trace.
-func kept(state string, send ...[2]string) traceStep {
+// continued is a step that continues its trace, and started one that begins a trace.
+func continued(state string, send ...[2]string) traceStep {
 	return traceStep{send: send, same: true, state: state}
 }
 func started(send ...[2]string) traceStep { return traceStep{send: send} }
@@ -44,7 +44,7 @@ func within(want string, values ...string) traceStep {
 	for _, value := range values {
 		send = append(send, state(value))
 	}
-	return kept(want, send...)
+	return continued(want, send...)
 }
 
 // numbered returns tracestate members n0=0 … of the given range.
@@ -69,7 +69,7 @@ var traceCases = []struct {
 	steps []traceStep
 }{
 	{"both_traceparent_and_tracestate_missing", []traceStep{started()}},
-	{"traceparent_included_tracestate_missing", []traceStep{kept("", parent(w3cValid))}},
+	{"traceparent_included_tracestate_missing", []traceStep{continued("", parent(w3cValid))}},
 	{"traceparent_duplicated", []traceStep{
 		started(parent("00-12345678901234567890123456789011-"+w3cParent+"-01"), parent(w3cValid)),
 		started(parent(w3cValid), parent(w3cValid)),
@@ -79,12 +79,12 @@ var traceCases = []struct {
 		[]traceStep{started([2]string{"trace-parent", w3cValid}), started([2]string{"trace.parent", w3cValid})},
 	},
 	{"traceparent_header_name_valid_casing", []traceStep{
-		kept("", [2]string{"TraceParent", w3cValid}), kept("", [2]string{"TrAcEpArEnT", w3cValid}),
-		kept("", [2]string{"TRACEPARENT", w3cValid}),
+		continued("", [2]string{"TraceParent", w3cValid}), continued("", [2]string{"TrAcEpArEnT", w3cValid}),
+		continued("", [2]string{"TRACEPARENT", w3cValid}),
 	}},
 	{"traceparent_version_0x00", []traceStep{started(parent(w3cValid + ".")), started(parent(w3cValid + "-more"))}},
 	{"traceparent_version_0xcc", []traceStep{
-		kept("", parent("cc"+w3cValid[2:])), kept("", parent("cc"+w3cValid[2:]+"-more")),
+		continued("", parent("cc"+w3cValid[2:])), continued("", parent("cc"+w3cValid[2:]+"-more")),
 		started(parent("cc" + w3cValid[2:] + ".more")),
 	}},
 	{
@@ -131,8 +131,8 @@ var traceCases = []struct {
 	{"traceparent_trace_flags_too_long", []traceStep{started(parent(w3cValid[:53] + "001"))}},
 	{"traceparent_trace_flags_too_short", []traceStep{started(parent(w3cValid[:53] + "1"))}},
 	{"traceparent_ows_handling", []traceStep{
-		kept("", parent(" "+w3cValid)), kept("", parent("\t"+w3cValid)), kept("", parent(w3cValid+" ")),
-		kept("", parent(w3cValid+"\t")), kept("", parent("\t "+w3cValid+" \t")),
+		continued("", parent(" "+w3cValid)), continued("", parent("\t"+w3cValid)), continued("", parent(w3cValid+" ")),
+		continued("", parent(w3cValid+"\t")), continued("", parent("\t "+w3cValid+" \t")),
 	}},
 	{
 		"tracestate_included_traceparent_missing",
@@ -142,14 +142,14 @@ var traceCases = []struct {
 	{
 		"tracestate_header_name",
 		[]traceStep{
-			kept("", parent(w3cValid), [2]string{"trace-state", "foo=1"}),
-			kept("", parent(w3cValid), [2]string{"trace.state", "foo=1"}),
+			continued("", parent(w3cValid), [2]string{"trace-state", "foo=1"}),
+			continued("", parent(w3cValid), [2]string{"trace.state", "foo=1"}),
 		},
 	},
 	{"tracestate_header_name_valid_casing", []traceStep{
-		kept("foo=1", parent(w3cValid), [2]string{"TraceState", "foo=1"}),
-		kept("foo=1", parent(w3cValid), [2]string{"TrAcEsTaTe", "foo=1"}),
-		kept("foo=1", parent(w3cValid), [2]string{"TRACESTATE", "foo=1"}),
+		continued("foo=1", parent(w3cValid), [2]string{"TraceState", "foo=1"}),
+		continued("foo=1", parent(w3cValid), [2]string{"TrAcEsTaTe", "foo=1"}),
+		continued("foo=1", parent(w3cValid), [2]string{"TRACESTATE", "foo=1"}),
 	}},
 	{
 		"tracestate_empty_header",
@@ -197,7 +197,7 @@ var traceCases = []struct {
 	{"tracestate_value_illegal_characters", []traceStep{within("", "foo=bar=baz"), within("", "foo=,bar=3")}},
 	{
 		"multiple_requests_with_valid_traceparent",
-		[]traceStep{kept("", parent(w3cValid)), kept("", parent(w3cValid)), kept("", parent(w3cValid))},
+		[]traceStep{continued("", parent(w3cValid)), continued("", parent(w3cValid)), continued("", parent(w3cValid))},
 	},
 	{"multiple_requests_without_traceparent", []traceStep{started(), started(), started()}},
 	{"multiple_requests_with_illegal_traceparent", []traceStep{

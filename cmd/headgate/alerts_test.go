@@ -45,7 +45,7 @@ func TestAlerts_EachHasATestInWhichItFires(t *testing.T) {
 	}
 }
 
-// samples are series with their values, but for those of histograms.
+// samples are series with their values, except histograms.
 type samples map[string]float64
 
 var sample = regexp.MustCompile(`(?m)^(headgate_[a-z0-9_]+)(?:\{(.*)\})? (\S+)$`)
@@ -79,7 +79,7 @@ func scrape(ctx context.Context, t *testing.T, urls map[string]string) samples {
 }
 
 // fire lets promtool evaluate the rules over the series of real processes: twenty minutes as they
-// were before a fault, then forty as they are during it, in which counters go on growing by what
+// were before a fault, then forty as they are during it, in which counters continue to grow by what
 // they have grown. It fails the test for each alert that does not fire then, or fired before.
 func fire(t *testing.T, before, during samples, alerts ...string) {
 	t.Helper()
@@ -166,7 +166,8 @@ func TestAlerts_FireOnDeadProcesses(t *testing.T) {
 	c.roles["projection"].kill()
 	until("the gateway counts the projection as lost",
 		`headgate_nodes{instance="gateway",kind="projection",process="gateway",state="lost"}`, 1)
-	dead := until("calls of the lost node are rejected", `headgate_kind_degraded{instance="gateway",kind="projection"`, 1)
+	dead := until("calls of the lost node are rejected", `headgate_kind_degraded{instance="gateway",kind="projection"`,
+		1)
 	if _, there := dead[`headgate_nats_connected{instance="projection",process="projection"}`]; there {
 		t.Fatal("a killed process exports series")
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/headgate/headgate/internal/node"
 )
 
-// storeFlags say which platform's streams are meant.
+// storeFlags select the platform whose streams are used.
 type storeFlags struct {
 	Config string `type:"existingfile" xor:"store" help:"File of settings of 'serve', of any role; its section 'nats' names the servers."`
 	NKey   string `name:"nkey" type:"existingfile" help:"File with the seed of the NATS user to act as, such as backup.nk or setup.nk of 'nats-config', in place of the one in the settings."`

@@ -66,7 +66,7 @@ type cluster struct {
 type process struct {
 	path  string
 	args  []string
-	ready string // the line of its output that says so begins like this
+	ready string // prefix of the line of output that reports readiness
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -87,7 +87,7 @@ func (p *process) log() string {
 	return p.output.String()
 }
 
-// start runs the program until it says that it is ready, and returns that line.
+// start runs the program until it reports that it is ready, and returns that line.
 func (p *process) start(t *testing.T) string {
 	t.Helper()
 	cmd := exec.Command(p.path, p.args...)

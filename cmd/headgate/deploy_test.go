@@ -20,7 +20,7 @@ import (
 	"github.com/headgate/headgate/internal/tracing/tracingtest"
 )
 
-// Each alert fires in its fault, and not without it, as far as promtool's tests say.
+// Each alert fires during its fault and not without it, by the tests for promtool.
 func TestDeploy_AlertsFireInTheirFaults(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -274,7 +274,7 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 		}
 		for _, alert := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(string(text), -1) {
 			if !strings.Contains(string(handbook), "### "+alert[1]+"\n") {
-				t.Errorf("docs/playbooks.md does not say what to do about %s", alert[1])
+				t.Errorf("docs/playbooks.md does not describe what to do about %s", alert[1])
 			}
 		}
 	}

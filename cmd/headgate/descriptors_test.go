@@ -37,7 +37,7 @@ func TestOpenFiles_TooFewAreRefusedAtStart(t *testing.T) {
 	}
 }
 
-// Whichever way a process waits for connections, it says that no open file is left.
+// Whichever way a process waits for connections, it reports that no open file is left.
 func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
 	t.Parallel()
 	c := &cluster{dir: t.TempDir()}
@@ -62,7 +62,7 @@ func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
 			}
 			open = append(open, conn)
 		}
-		if err := eventually(ctx, "the process says that no open file is left", func() (bool, error) {
+		if err := eventually(ctx, "the process reports that no open file is left", func() (bool, error) {
 			return strings.Count(p.log(), "too many open files: connections cannot be accepted") > before, nil
 		}); err != nil {
 			t.Fatal(addr, err)

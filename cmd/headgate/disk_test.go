@@ -33,7 +33,7 @@ func (d *depositor) deposit(ctx context.Context) (status int, text string) {
 	return status, text
 }
 
-// fillsUp deposits until the disk, which is full but for what files have left of their blocks,
+// fillsUp deposits until the disk, which is full except for the rest of the files' blocks,
 // takes no event, and checks what is answered then.
 func (d *depositor) fillsUp(ctx context.Context) {
 	d.t.Helper()
@@ -96,7 +96,7 @@ func (d *depositor) open(ctx context.Context) {
 	}
 }
 
-// A full disk stops the commands of `dev`, which says so, and nothing else; it goes on by itself
+// A full disk stops the commands of `dev`, which reports it, and nothing else; it recovers by itself
 // as often as there is room again.
 func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 	t.Parallel()
@@ -225,7 +225,7 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 	}
 }
 
-// When the data directory of `dev` is removed, it takes no commands and says why, and no empty
+// When the data directory of `dev` is removed, it rejects commands with the reason, and no empty
 // journal takes the place of the old one.
 func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 	t.Parallel()
@@ -265,7 +265,7 @@ func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 	}
 }
 
-// On a separate NATS server, whose disk is full, every role goes on without a restart once the
+// On a separate NATS server, whose disk is full, every role continues without a restart once the
 // server has been restarted with room.
 func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 	if testing.Short() {
@@ -304,7 +304,7 @@ func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 }
 
 // Of three NATS servers, the disk of one, and then of all, is full: nothing that was acknowledged is
-// lost or has its effect twice, and everything goes on once there is room and the servers have been
+// lost or has its effect twice, and everything continues once there is room and the servers have been
 // restarted.
 func TestDisk_FullDisksOfAClusterLoseAndDoubleNothing(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// blocks returns the text of a page's fenced blocks of a language, without the blocks that say why they
+// blocks returns the text of a page's fenced blocks of a language, without the blocks that state why they
 // are not run ("```sh not run: …").
 func blocks(t *testing.T, path, language string) []string {
 	t.Helper()

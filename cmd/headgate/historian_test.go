@@ -21,8 +21,8 @@ import (
 const (
 	// historyPace is the time between two operations of a client.
 	historyPace = 15 * time.Millisecond
-	// walletOperations is the number of operations on a wallet before all clients go on to the next one: the check of
-	// a history is exponential in what overlaps.
+	// walletOperations is the number of operations on a wallet before all clients continue with the next one: the check
+	// of a history is exponential in what overlaps.
 	walletOperations = 200
 	// neverVersion is an expected_version that no wallet reaches.
 	neverVersion = 1_000_000

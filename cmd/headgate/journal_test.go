@@ -86,7 +86,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 		!strings.Contains(text, "JOURNAL_END_MISSING") {
 		t.Errorf("command: %d %s", status, text)
 	}
-	projected(15) // reads go on, with what was lost
+	projected(15) // reads continue, with what was lost
 	if status, text, err := get(ctx, p.aggregate+"/ready"); err != nil || status != http.StatusOK ||
 		!strings.Contains(text, "its end is missing") {
 		t.Errorf("readiness: %d %s, %v", status, text, err)
@@ -149,7 +149,7 @@ func TestJournal_LossIsAcceptedThroughTheGateway(t *testing.T) {
 		t.Errorf("%s, %v", output, err)
 	}
 	if !strings.Contains(p.stderr.String(), "the journal is damaged") {
-		t.Errorf("no line says that the journal is damaged:\n%s", p.stderr)
+		t.Errorf("no line reports that the journal is damaged:\n%s", p.stderr)
 	}
 }
 

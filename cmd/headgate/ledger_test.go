@@ -66,7 +66,7 @@ func dial(t *testing.T, gateway, token string) (json, grpc api) {
 		client(connecthttp.NewTransport(h2c, gateway, connecthttp.WithGRPC()))
 }
 
-// ledger is what a tenant's wallets must hold, kept beside the platform.
+// ledger is the expected balances of a tenant's wallets, computed without the platform.
 type ledger struct {
 	mu        sync.Mutex
 	balances  map[string]int64

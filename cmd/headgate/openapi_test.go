@@ -54,7 +54,7 @@ func startEcho(t *testing.T) string {
 }
 
 // TestREST_IsAsDescribed has a platform with every service and the test bed of the HTTP edge: the
-// examples of docs/rest.md print what they say, the parameters of the OpenAPI document are accepted,
+// examples of docs/rest.md print the output that is shown, the parameters of the OpenAPI document are accepted,
 // and the clients that generators make of it compile and call the platform.
 func TestREST_IsAsDescribed(t *testing.T) {
 	t.Parallel()

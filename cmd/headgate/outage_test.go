@@ -54,15 +54,15 @@ func (p *process) listens(t *testing.T) string {
 	t.Helper()
 	_, rest, ok := strings.Cut(p.log(), "listens on ")
 	if !ok {
-		t.Fatalf("it says nowhere where it listens:\n%s", p.log())
+		t.Fatalf("no line has the address:\n%s", p.log())
 	}
 	url, _, _ := strings.Cut(rest, "\n")
 	return strings.TrimSpace(url)
 }
 
 // Without NATS, queries are answered from the views, with their position; what needs the journal
-// is refused; /ready and the fleet say how old what they know is; a node that dies during the outage is
-// noticed; and once NATS is back, all goes on by itself.
+// is refused; /ready and the fleet show the age of their data; a node that dies during the outage is
+// noticed; and once NATS is back, everything continues by itself.
 func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -129,7 +129,8 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 	}
 	for _, role := range []string{"gateway", "aggregate", "projection", "runner"} {
 		if n := strings.Count(c.roles[role].log(), "the connection to NATS is lost"); n != 1 {
-			t.Errorf("the log of the %s says %d times that NATS is lost, want once:\n%s", role, n, c.roles[role].log())
+			t.Errorf("the log of the %s reports %d times that NATS is lost, want once:\n%s", role, n,
+				c.roles[role].log())
 		}
 		if n := strings.Count(c.roles[role].log(), `"level":"error"`); n > 2 {
 			t.Errorf("the log of the %s has %d lines of level error for one outage:\n%s", role, n, c.roles[role].log())
@@ -157,7 +158,7 @@ func TestOutage_ReadsGoOnWithoutNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Beyond what is known, the answer says so; and a node that dies is noticed without NATS.
+	// The answer reports that its data may be old, and a node that dies is noticed without NATS.
 	c.nats[0].kill()
 	if err := eventually(ctx, "the projection reports the outage", func() (bool, error) {
 		_, body := ready(ctx, t, projection)

@@ -184,8 +184,8 @@ func TestOutgoing_EveryCallCarriesTenantOrPlatformAndTrace(t *testing.T) {
 	for where, at := range found {
 		if _, known := outgoing[where]; !known {
 			t.Errorf(
-				"%s: %s: something leaves the process here: say what makes it carry the contract, and show it "+
-					"by a test",
+				"%s: %s: something leaves the process here: name the function that makes it carry the contract, "+
+					"and add a test",
 				at, where,
 			)
 		}

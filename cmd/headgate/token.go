@@ -68,7 +68,7 @@ type apiKeyCommand struct {
 	TTL    time.Duration `help:"Lifetime of the key. Default: no expiry."`
 }
 
-// Run makes the key: the holder's part to standard output, the entry to keep to
+// Run makes the key: the holder's part to standard output, the entry to store to
 // standard error.
 func (c *apiKeyCommand) Run() error {
 	var expires time.Time

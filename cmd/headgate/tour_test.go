@@ -110,7 +110,7 @@ func (p *platform) check(t *testing.T, list []example) {
 	}
 }
 
-// buf says whether the lines that need buf are run: building it takes minutes on
+// buf is whether the lines that need buf are run: building it takes minutes on
 // a fresh machine.
 var buf = os.Getenv("HEADGATE_BUF") != ""
 

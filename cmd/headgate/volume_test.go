@@ -72,6 +72,6 @@ func TestDev_LazySyncAcceptsWhatViewsProve(t *testing.T) {
 	has(5)
 	p.stop(t)
 	if log := p.stderr.String(); !strings.Contains(log, "which --lazy-sync accepts; rebuilding the views") {
-		t.Errorf("no line says that the loss was accepted:\n%s", log)
+		t.Errorf("no line reports that the loss was accepted:\n%s", log)
 	}
 }

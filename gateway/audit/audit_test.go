@@ -254,7 +254,7 @@ func TestRecorder_TooLargeIsFinal(t *testing.T) {
 	}
 }
 
-// While NATS is away records wait, within the queue's bounds; after its return each is stored
+// While NATS is unreachable records wait, within the queue's bounds; after its return each is stored
 // exactly once.
 func TestRecorder_RecordsWaitForNATS(t *testing.T) {
 	options := server.Options{StoreDir: t.TempDir()}

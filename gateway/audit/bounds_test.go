@@ -34,7 +34,7 @@ func (f *failing) PublishMsg(
 	}
 	f.bounds = append(f.bounds, bound)
 	if f.left--; f.left >= 0 {
-		return nil, errors.New("the server is away")
+		return nil, errors.New("the server is unreachable")
 	}
 	return f.JetStream.PublishMsg(ctx, msg, options...)
 }

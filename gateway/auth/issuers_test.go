@@ -276,7 +276,7 @@ func TestIssuers_UnknownKeysCauseBoundedReadsPerIssuer(t *testing.T) {
 	}
 }
 
-// Known keys are accepted for a stated time while their issuer is away; the state says so.
+// Known keys are accepted for a stated time while their issuer is unreachable; the state reports it.
 func TestKeyRing_KnownKeysOutliveAnOutageForAStatedTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signer := newSigner(t)

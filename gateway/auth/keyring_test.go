@@ -248,7 +248,7 @@ func TestKeyRing_RunReportsChangesAndFailures(t *testing.T) {
 		}{
 			{"unchanged list", old.named(t, "old"), nil, false, 0, 0},
 			{"added key", both, nil, false, 1, 0},
-			{"the source is away", both, errors.New("away"), false, 1, 1},
+			{"the source is unreachable", both, errors.New("away"), false, 1, 1},
 			{"the set is unsafe", []byte("{}"), nil, false, 1, 2},
 			{"key id of another key", rotated.named(t, "old"), nil, true, 2, 2},
 			{"the key is back", old.named(t, "old"), nil, true, 3, 2},

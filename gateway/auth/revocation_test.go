@@ -147,7 +147,7 @@ func TestRevocations_AreChecked(t *testing.T) {
 }
 
 // The list of the settings is followed; while it cannot be read, the former one applies and the state
-// says so.
+// reports it.
 func TestRevocationList_IsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &rotating{set: []byte("[]")}
@@ -189,7 +189,7 @@ func TestRevocationList_IsFollowed(t *testing.T) {
 		source.rotate(revoked, nil)
 		check("revoked", true, false)
 		source.rotate(nil, errors.New("away"))
-		check("the file is away", true, true)
+		check("the file is unreadable", true, true)
 		source.rotate(revoked, nil)
 		check("the file is back", true, false)
 		source.rotate([]byte("- {subject: app}\n"), nil)

@@ -20,7 +20,7 @@ const (
 )
 
 // latencies are moving averages of response times, one per tenant: one tenant's calls may be
-// expensive, which says little about the node.
+// expensive, which is no evidence about the node.
 type latencies struct {
 	answers int
 	tenants [slots]latency

@@ -2,7 +2,7 @@
 // placements to the routing table ([Router]), the services that nodes describe by gRPC reflection to the method table
 // ([Reflector]), and the standing of tenants ([Tenants]).
 //
-// While NATS is away, the last known nodes, placements and standings stay in force. Whether a known node is ready is
-// decided by the gateway's probes. The package holds no connection for calls: [route] selects nodes, and the gateway
-// forwards.
+// While NATS is unreachable, the last known nodes, placements and standings stay in force. Whether a known node is
+// ready is decided by the gateway's probes. The package holds no connection for calls: [route] selects nodes, and the
+// gateway forwards.
 package fleet

@@ -207,6 +207,6 @@ func TestReflector_FailuresAreReportedOnce(t *testing.T) {
 		t.Errorf("%d reports, %v", len(asked.at), node.err)
 	}
 	if r.describeAnnounced(t.Context(), fleet.Node{ID: "away", Endpoint: "an address without a port"}) {
-		t.Error("a node that is away counts as described")
+		t.Error("an unreachable node counts as described")
 	}
 }

@@ -163,7 +163,7 @@ func TestUse_ReleaseAllReleasesEverything(t *testing.T) {
 					use := held[0]
 					held = held[1:]
 					switch random.IntN(4) {
-					case 0: // what pumps its messages goes on for a moment
+					case 0: // the goroutine that forwards its messages continues for a moment
 						group.Go(func() {
 							for use.Reserve(7) == nil {
 								use.Release(3)

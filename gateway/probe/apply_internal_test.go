@@ -20,7 +20,7 @@ func (*abandoned) Answered(string) time.Time { return time.Time{} }
 
 func (a *abandoned) Abandon(endpoint string) { a.endpoints = append(a.endpoints, endpoint) }
 
-// A node is not ready after two missed probes in a row, or when it says so; results that do not state its readiness
+// A node is not ready after two missed probes in a row, or when it reports so; results that do not state its readiness
 // change nothing.
 func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 	errSilent := errors.New("no answer")
@@ -51,10 +51,10 @@ func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 		"answers calls": {
 			{miss, true, true, false, 0}, {Answering, true, false, true, 0}, {miss, true, true, true, 0},
 		},
-		"says that it does not, then is late": {
+		"reports not serving, then is late": {
 			{NotServing, false, false, true, 0}, {Undecided, false, false, true, 0},
 		},
-		"says nothing": {{Unknown, true, false, true, 0}, {Undecided, true, true, true, 0}},
+		"reports nothing": {{Unknown, true, false, true, 0}, {Undecided, true, true, true, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			table, nodes := route.NewTable(), &abandoned{}
@@ -90,7 +90,7 @@ func TestProbe_ReadinessFollowsTheResults(t *testing.T) {
 	}
 }
 
-// The calls to a node that was missed and has left the table end; those to one that answered go on.
+// The calls to a node that was missed and has left the table end; those to one that answered continue.
 func TestProbe_MissedNodeThatLeftIsAbandoned(t *testing.T) {
 	table, nodes := route.NewTable(), &abandoned{}
 	all := []route.Node{
@@ -155,7 +155,7 @@ func TestBounds_LatenessOfAProbe(t *testing.T) {
 	})
 }
 
-// The calls to a node that answers again and leaves the table go on, although it missed the probe before.
+// The calls to a node that answers again and leaves the table continue, although it missed the probe before.
 func TestProbe_NodeThatAnsweredAndLeftIsNotAbandoned(t *testing.T) {
 	table, nodes := route.NewTable(), &abandoned{}
 	p := New(Config{}, table, nil, nodes, zerolog.Nop())

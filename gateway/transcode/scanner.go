@@ -183,7 +183,7 @@ func numberLength(b []byte) int {
 	return i
 }
 
-// text consumes a string and returns what it says: a part of the source, or the
+// text consumes a string and returns its value: a part of the source, or the
 // scratch buffer when it had escapes, good until the next string.
 func (s *scanner) text() ([]byte, error) {
 	if s.peek() != '"' {

@@ -45,7 +45,7 @@ func ending(t *testing.T, config PoolConfig, kind connect.StreamType, endpoint s
 		t.Fatal(err)
 	}
 	defer func() { _ = stream.Close() }() // its error is Receive's
-	_ = stream.Send(&emptypb.Empty{})     // the call may have ended already; Receive says how
+	_ = stream.Send(&emptypb.Empty{})     // the call may have ended already; Receive returns how
 	_ = stream.CloseSend()
 	for ; ; messages++ {
 		if err := stream.Receive(&wrapperspb.StringValue{}); err != nil {

@@ -174,7 +174,7 @@ func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
 		group.Wait()
 		if stats := pool.Stats(); stats.Channels != kept || stats.Calls != 0 || stats.Made != int64(endpoints) ||
 			stats.Evicted != int64(endpoints-kept) {
-			t.Errorf("%+v, want %d of %d channels kept and no call on them", stats, kept, endpoints)
+			t.Errorf("%+v, want %d of %d channels open and no call on them", stats, kept, endpoints)
 		}
 		// Each channel has a socket here and one at the node; the last ones evicted
 		// may still be closing.

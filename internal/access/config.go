@@ -72,7 +72,7 @@ func Write(c Config, out io.Writer) error {
 	}
 	if len(c.Servers) == 2 {
 		return errors.New(
-			"two servers are no cluster: when one is away, the other stores nothing; name one, three or five",
+			"two servers are no cluster: when one is unreachable, the other stores nothing; name one, three or five",
 		)
 	}
 	var files []file

@@ -74,7 +74,7 @@ func ordered(streamList []string) []string {
 		if d := lateRecords[a] - lateRecords[b]; d != 0 {
 			return d
 		}
-		// Cursors are read after the bucket runner, which says whether runners go by them: if
+		// Cursors are read after the bucket runner, which records whether runners use them: if
 		// so, they are complete.
 		late := bucketStream(streams.BucketCursors)
 		switch {

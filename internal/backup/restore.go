@@ -49,7 +49,7 @@ type Report struct {
 	Streams  int
 	Messages uint64
 	// Events and Aggregates are those of the journal. Gaps counts events whose version does
-	// not follow that of the event before them, and FirstGap says where the first is: the
+	// not follow that of the event before them, and FirstGap is the place of the first: the
 	// journal was damaged when the backup was taken.
 	Events, Aggregates uint64
 	Gaps               uint64

@@ -67,7 +67,7 @@ func Store(
 	}
 	msg.Header.Set(jetstream.MsgIDHeader, origin.id(event))
 	if _, err := js.PublishMsg(ctx, msg); err != nil {
-		return fmt.Errorf("deadletter: keep a dead letter: %w", err)
+		return fmt.Errorf("deadletter: store a dead letter: %w", err)
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func Exhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// Explain returns err with the cause if the limit of open files is reached and err does not say so, since libraries
+// Explain returns err with the cause if the limit of open files is reached and err does not contain it, since libraries
 // such as SQLite only report that they cannot open a file.
 func Explain(err error) error {
 	if err == nil || Exhausted(err) {

@@ -25,7 +25,7 @@ func TestProbe_FailsOnFullDisk(t *testing.T) {
 		t.Errorf("%d bytes free, %v", room, err)
 	}
 	if err := disk.Probe(dir, 1<<20); !disk.Full(err) {
-		t.Errorf("%v: want an error that says that the disk is full", err)
+		t.Errorf("%v: want an error that the disk is full", err)
 	}
 	free()
 	if err := disk.Probe(dir, 1<<20); err != nil {

@@ -20,7 +20,7 @@ type Bounds struct {
 	Items, Bytes int
 }
 
-// Queue is a queue of values. Its methods may be called concurrently, but for Take, which
+// Queue is a queue of values. Its methods may be called concurrently, except Take, which
 // one goroutine calls. It is made by [New].
 type Queue[V any] struct {
 	bounds Bounds

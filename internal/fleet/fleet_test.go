@@ -114,7 +114,7 @@ func TestAnnounce_NodesAreKnownWhileTheyAnnounce(t *testing.T) {
 	if took := until(""); took > fleet.Heartbeat {
 		t.Errorf("deregistration received after %v, want immediately", took)
 	}
-	// One that dies says nothing.
+	// A node that dies announces nothing.
 	bucket, err := js.KeyValue(t.Context(), streams.BucketNodes)
 	if err != nil {
 		t.Fatal(err)

@@ -96,5 +96,5 @@ func TestFollowTokens_TheVersionFollowsAnnouncements(t *testing.T) {
 	leaveOld := announce("old", 0)
 	until(false, "a node of an earlier version is announced")
 	leaveOld()
-	until(true, "the old node is away")
+	until(true, "the old node is lost")
 }

@@ -110,7 +110,7 @@ func TestGroupCommit_WaitingAppendsShareAWrite(t *testing.T) {
 }
 
 // appendTwice appends events of an aggregate that is new, one to three by its number, and
-// one more, which is to be refused if it is wrong. It reads back what stands.
+// one more, which must be refused if it is wrong. It reads what was stored.
 func appendTwice(
 	ctx context.Context, t *testing.T, eventLog *journal.Journal, tenant contextkit.TenantID, id string, n int,
 	wrong bool,

@@ -313,7 +313,7 @@ var ErrUnreadable = errors.New("an event of the aggregate cannot be read")
 type loading struct {
 	journal *Journal
 	subject string
-	next    uint64 // the sequence to go on at
+	next    uint64 // the sequence at which to continue
 	left    int
 	chain   Chain // of the events that were read
 	each    func(Event) error

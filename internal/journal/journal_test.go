@@ -126,7 +126,7 @@ func TestAppend_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), streams.Events); err != nil {
 		t.Fatal(err)
 	}
-	silent, err := js.Conn().SubscribeSync("events.>") // takes what is published, and says nothing
+	silent, err := js.Conn().SubscribeSync("events.>") // receives publications and sends no acknowledgement
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ const (
 type scrubber struct {
 	*Integrity
 
-	next uint64 // the sequence to go on at
+	next uint64 // the sequence at which to continue
 }
 
 func newScrubber(i *Integrity) *scrubber { return &scrubber{i, 1} }

@@ -201,7 +201,7 @@ func TestPut_UnacknowledgedOneEndsBeforeItsCall(t *testing.T) {
 	}
 	silent, err := js.Conn().SubscribeSync(
 		"$KV." + streams.BucketTenants + ".>",
-	) // takes what is published, and says nothing
+	) // receives publications and sends no acknowledgement
 	if err != nil {
 		t.Fatal(err)
 	}

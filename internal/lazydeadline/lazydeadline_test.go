@@ -105,7 +105,7 @@ func TestContext_EarlierDeadlineOfTheParentCounts(t *testing.T) {
 	if deadline, ok := sooner.Deadline(); !ok || !deadline.Equal(soon) {
 		t.Errorf("the deadline is %v, want %v", deadline, soon)
 	}
-	// A context that goes on without its parent's end is not ended by it.
+	// A context that continues without its parent's end is not ended by it.
 	var until Context
 	until.Begin(t.Context(), time.Now())
 	ready := make(chan struct{})

@@ -15,7 +15,7 @@ import (
 type Document struct {
 	// Text is the YAML.
 	Text string `json:"text"`
-	// Revision is the model's own name for what it says.
+	// Revision is the hash of the model's content.
 	Revision string `json:"revision"`
 	// Sequence is the last one of the journal when the document was applied; 0: not recorded.
 	Sequence uint64 `json:"sequence,omitempty"`

@@ -11,8 +11,8 @@ import (
 	"github.com/headgate/headgate/internal/natstest"
 )
 
-// While the server is away, a publish fails immediately: a message in a buffer of the client would be lost with the
-// process, after its caller has gone on.
+// While the server is unreachable, a publish fails immediately: a message in a buffer of the client would be lost with
+// the process, after its caller has gone on.
 func TestConnect_NothingIsBufferedWhileTheServerIsAway(t *testing.T) {
 	s := natstest.Server(t, &server.Options{StoreDir: t.TempDir()})
 	away := make(chan struct{})

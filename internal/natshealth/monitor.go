@@ -308,7 +308,7 @@ func (m *Monitor) lose(err error) {
 }
 
 // set records why NATS or JetStream is unavailable; better replaces a cause that is already
-// recorded. It reports whether neither was away before.
+// recorded. It reports whether both were available before.
 func (m *Monitor) set(cause OutageCause, better bool) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -40,7 +40,7 @@ var refusalTexts = map[Refusal]struct{ what, remedy string }{
 	},
 	RefusalNoLeader: {
 		"%s has no leader",
-		"check the NATS servers: most of them are away, or they are electing a leader",
+		"check the NATS servers: most of them are unreachable, or they are electing a leader",
 	},
 	RefusalUnavailable: {
 		"JetStream does not answer for %s",

@@ -265,7 +265,7 @@ func (s *Storage) logFailure(f *failure) {
 
 // examine decides whether a stream that does not acknowledge publishes stores nothing: it then answers other
 // requests, and does not acknowledge a publish that began after it has answered. A publish from before that may have
-// been sent to a leader that was replaced. Where it does not answer, NATS is away, which [Monitor] reports.
+// been sent to a leader that was replaced. Where it does not answer, NATS is unreachable, which [Monitor] reports.
 func (s *Storage) examine(conn *nats.Conn, stream string) {
 	reply, err := conn.Request("$JS.API.STREAM.INFO."+stream, nil, suspicionTimeout)
 	var answer struct {

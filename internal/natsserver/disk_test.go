@@ -119,7 +119,7 @@ func TestEmbedded_ContinuesOnceThereIsRoom(t *testing.T) {
 		if value := natstest.Writable(t, w.storage, streams.Events); value != 0 {
 			t.Errorf("headgate_stream_writable is %v", value)
 		}
-		if got := natstest.Load(t, w.journal, acme, "w"); len(got) != len(stored) { // reads go on
+		if got := natstest.Load(t, w.journal, acme, "w"); len(got) != len(stored) { // reads continue
 			t.Errorf("round %d: %d events are read, want %d", round, len(got), len(stored))
 		}
 		restored := w.js.Conn().StatusChanged(nats.CONNECTED)
@@ -145,7 +145,7 @@ func TestEmbedded_ContinuesOnceThereIsRoom(t *testing.T) {
 }
 
 // A write that the disk refuses leaves a sequence without an event in the server's count. It was
-// never acknowledged: the journal's end is not missing, and commands go on.
+// never acknowledged: the journal's end is not missing, and commands continue.
 func TestEmbedded_AnEventThatAFullDiskRefusedIsNoLostEnd(t *testing.T) {
 	t.Parallel()
 	for _, before := range []int{0, 2} {
@@ -204,7 +204,7 @@ func refusedEventIsNoLostEnd(t *testing.T, before int) {
 }
 
 // While the directory is gone nothing is stored, and no empty journal takes its place; when it is
-// back, the journal goes on.
+// back, the journal continues.
 func TestEmbedded_NoticesThatItsDirectoryIsGone(t *testing.T) {
 	t.Parallel()
 	for _, part := range []string{".", "jetstream"} {

@@ -40,7 +40,7 @@ func StartSynced(t testing.TB) jetstream.JetStream {
 	return start(t, natsserver.Config{Dir: t.TempDir()})
 }
 
-// StartIn is Start over a directory that the test keeps.
+// StartIn is Start over a directory of the test.
 func StartIn(t testing.TB, dir string) jetstream.JetStream {
 	t.Helper()
 	return start(t, natsserver.Config{Dir: dir, LazySync: true})
@@ -93,7 +93,7 @@ func Port(t testing.TB, s *server.Server) int {
 	return address.Port
 }
 
-// Connect returns JetStream over servers, which keep everything on each of them.
+// Connect returns JetStream over servers, with a replica on each of them.
 func Connect(t testing.TB, servers ...*server.Server) jetstream.JetStream {
 	t.Helper()
 	var urls []string

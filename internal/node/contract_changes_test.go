@@ -29,7 +29,7 @@ var unaudited = map[protoreflect.FullName]bool{
 }
 
 // Every method that changes something leaves one audit record per call, regardless of the call's outcome. The
-// idempotent ones among them return the same answer when they are called again, or say that the work is done.
+// idempotent ones among them return the same answer when they are called again, or report that the work is done.
 func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 	d := startContract(t)
 	d.announceNode(t, "projection-2", d.projection)

@@ -104,7 +104,7 @@ func TestSetUpNATS_WaitsForTheServers(t *testing.T) {
 	}
 }
 
-// A role with a NATS user creates nothing: it waits for the set-up and says so.
+// A role with a NATS user creates nothing: it waits for the set-up and reports it.
 func TestStart_WaitsForTheSetUp(t *testing.T) {
 	t.Parallel()
 	dir := userFiles(t, "", "", "")
@@ -181,7 +181,7 @@ func TestStart_NamesThePermissionThatIsMissing(t *testing.T) {
 	}
 }
 
-// A node that runs says that NATS refuses it a subject, such as its own announcement under another id.
+// A running node reports that NATS refuses it a subject, such as its announcement under another id.
 func TestReady_NamesAMissingPermissionOfARunningNode(t *testing.T) {
 	t.Parallel()
 	dir := userFiles(t, "", "", "")
@@ -222,7 +222,7 @@ func TestReady_NamesAMissingPermissionOfARunningNode(t *testing.T) {
 	}
 }
 
-// A server with users refuses a process without one, which says what is missing.
+// A server with users refuses a process without one, which reports what is missing.
 func TestStart_NamesARefusedCredential(t *testing.T) {
 	t.Parallel()
 	dir := userFiles(t, "", "", "")

@@ -207,7 +207,7 @@ func (a *arrival) Read(p []byte) (int, error) {
 
 // Close implements [io.Closer].
 func (a *arrival) Close() error {
-	if a.boundRest() { // a stream of answers may go on for longer
+	if a.boundRest() { // a stream of answers may last longer
 		defer a.cutOffAt(time.Time{})
 	}
 	return a.body.Close()

@@ -82,7 +82,7 @@ func (l *clientLimit) enterCall(addr netip.Addr) (leave func(), refused *connect
 }
 
 // IsSecure reports whether the client has used TLS: to the trusted proxy that has forwarded the
-// request, if it says so, else to this server.
+// request, if it reports it, else to this server.
 func IsSecure(r *http.Request) bool {
 	if origin, ok := contextkit.Carried[proxies.Origin](r.Context()); ok && origin.Scheme != "" {
 		return origin.Scheme == "https"

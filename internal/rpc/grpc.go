@@ -301,7 +301,7 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 }
 
 // grpcCodecOf returns how the call's messages are written: protobuf unless its
-// content type says JSON.
+// content type is JSON.
 func grpcCodecOf(md metadata.MD) (string, bool) {
 	for _, contentType := range md.Get("content-type") {
 		_, name, named := strings.Cut(contentType, "+")

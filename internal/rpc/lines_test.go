@@ -82,7 +82,7 @@ func TestLines_SlowWriterDoesNotBlockLogging(t *testing.T) {
 		first, rest := make(chan struct{}), make(chan struct{})
 		go func() { add(64); close(first) }()
 		<-to.begun // the goroutine that filled the first 64 KiB writes them
-		add(1023)  // the others go on, until 1 MiB waits
+		add(1023)  // the others continue, until 1 MiB waits
 		go func() { add(1); close(rest) }()
 		to.release <- struct{}{}
 		<-first

@@ -33,7 +33,7 @@ func TestLog_NothingBreaksOutOfALine(t *testing.T) {
 			t.Fatalf("byte %#x: %v: %q", b, err, line.String())
 		}
 		if said.Correlation != rc.CorrelationID || said.Request != rc.RequestID || said.Trace != rc.TraceID.String() {
-			t.Errorf("byte %#x: the line says %+v of %+v", b, said, rc)
+			t.Errorf("byte %#x: the line has %+v for %+v", b, said, rc)
 		}
 	}
 }

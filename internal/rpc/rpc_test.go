@@ -63,7 +63,7 @@ func (v *views) ListViews(
 	return &projectionv1.ListViewsResponse{Position: "p"}, nil
 }
 
-// Watch answers once, and says something before, with and after it.
+// Watch answers once, and sends metadata before, with and after the answer.
 func (v *views) Watch(
 	ctx context.Context, req *projectionv1.WatchRequest, stream gatewayv1connect.QueryServiceWatchServerStream,
 ) error {

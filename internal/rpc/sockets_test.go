@@ -24,7 +24,7 @@ func TestSockets_StayBoundFromWaitingToServing(t *testing.T) {
 	}
 	config := rpc.Config{Name: "views", Addr: "127.0.0.1:0", Sockets: &sockets}
 	waiting := rpc.NewWaiting(config, false,
-		func(context.Context, contextkit.TenantID) error { return errors.New("NATS is away") }, zerolog.Nop())
+		func(context.Context, contextkit.TenantID) error { return errors.New("NATS is unreachable") }, zerolog.Nop())
 	if err := sockets.Lend(t.Context(), waiting); err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 		case now.Replicas < next.Replicas:
 			outdated = append(
 				outdated,
-				fmt.Sprintf("%s has %d replicas, and the settings say %d", definition.Name, now.Replicas,
+				fmt.Sprintf("%s has %d replicas, and the settings have %d", definition.Name, now.Replicas,
 					next.Replicas),
 			)
 		case now.AllowRollup && !next.AllowRollup:

@@ -308,7 +308,7 @@ func (t *Tail) compare(ctx context.Context, epoch int64, info *jetstream.StreamI
 }
 
 // Err returns why no events are delivered, nil if they are: [ErrReplaced], [ErrShorter],
-// [ErrDiverged], or what keeps the tail from reading the journal now.
+// [ErrDiverged], or what prevents the tail from reading the journal now.
 func (t *Tail) Err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -94,7 +94,7 @@ func (o Options) withDefaults() Options {
 }
 
 // Subscription delivers one tenant's events to one handler. Its methods may be called
-// concurrently, but for Stop not from within its handler.
+// concurrently; Stop must not be called from within its handler.
 type Subscription struct {
 	tail    *Tail
 	tenant  contextkit.TenantID
@@ -117,7 +117,7 @@ type Subscription struct {
 	busy     bool // Cursor is being called, or a session runs
 	slot     *int // the tail's count of busy subscriptions; nil: not counted
 	overdue  bool // busy for so long that it is not counted any more
-	renewed  bool // the cursor is to be read again when the subscription is no longer busy
+	renewed  bool // the cursor must be read again when the subscription is no longer busy
 	paused   bool
 	stopped  bool
 	long     bool // a reader of groups could not queue all that there is

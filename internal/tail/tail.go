@@ -90,7 +90,7 @@ type Tail struct {
 	subjects chan struct{} // closed and replaced when config.Subjects changes
 
 	used     int64 // bytes of events that are queued or applied, without overdue subscriptions
-	toAsk    list  // whose cursors are to be read
+	toAsk    list  // whose cursors must be read
 	hastened list  // those of toAsk that come first
 	ready    list  // that have events to apply and wait for a session
 	behind   list  // that wait for a reader of groups

@@ -77,7 +77,7 @@ func (m *Meter) recount(ctx context.Context) {
 		}
 		kept, err := bucket.Get(ctx, keyCount)
 		if err != nil && !isAbsent(err) {
-			continue // NATS is away
+			continue // NATS is unreachable
 		}
 		now, epoch := time.Now(), m.journal.Epoch()
 		never := kept.Value.Epoch != epoch || kept.Value.Done.IsZero()

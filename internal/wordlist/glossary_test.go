@@ -58,7 +58,7 @@ func TestGlossary_SearchTermsLeadToCode(t *testing.T) {
 	}
 	for term := range left {
 		if *only == "" {
-			t.Errorf("no code says %q", term)
+			t.Errorf("no code contains %q", term)
 		}
 	}
 }

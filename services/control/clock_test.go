@@ -21,7 +21,7 @@ func (c *clock) set(random *rand.Rand) {
 }
 
 // Three control nodes whose clocks differ, and are set, drive a move that never ends. One that drives it dies: another
-// one goes on within three leases. While clocks are right, one node at a time drives it.
+// one continues within three leases. While clocks are right, one node at a time drives it.
 func TestDrive_LeasesEndWhateverClocksShow(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 7))

@@ -540,7 +540,7 @@ func (e *explorer) begin(node, second string) (s exploredState) {
 }
 
 // TestMoves_EveryInterleavingOfTwoControlsAndTwoMoves lets a read of the placement miss one change, or as many as
-// exploreVariable says, up to staleReads.
+// exploreVariable sets, up to staleReads.
 func TestMoves_EveryInterleavingOfTwoControlsAndTwoMoves(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it visits hundreds of thousands of states in one goroutine")

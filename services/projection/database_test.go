@@ -180,7 +180,10 @@ func TestDatabase_OutageMakesReadsUnavailable(t *testing.T) {
 	if away, back := lines.count(
 		"PostgreSQL does not respond",
 	), lines.count("PostgreSQL responds again"); away != len(faults) || back != len(faults) {
-		t.Errorf("%d lines say that PostgreSQL is away and %d that it is back; want one for each outage:\n%s", away,
-			back, lines.text.String())
+		t.Errorf(
+			"%d lines report that PostgreSQL is unreachable and %d that it is back; want one for each outage:\n%s",
+			away,
+			back, lines.text.String(),
+		)
 	}
 }

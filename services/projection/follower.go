@@ -21,7 +21,7 @@ import (
 // maxResumes bounds a tenant's watchers that concurrently read the events that they have missed.
 const maxResumes = 4
 
-// follower keeps one generation of a tenant's views up to date. It is the handler of a subscription of the node's
+// follower applies new events to one generation of a tenant's views. It is the handler of a subscription of the node's
 // [tail.Tail]. A tenant without events and calls costs only its memory.
 type follower struct {
 	tenant     contextkit.TenantID

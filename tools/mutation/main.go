@@ -56,7 +56,7 @@ func main() {
 	os.Exit(worst)
 }
 
-// config says what is changed and which tests run.
+// config selects what is changed and which tests run.
 type config struct {
 	only, skip *regexp.Regexp
 	seed       uint64

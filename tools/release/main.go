@@ -1,4 +1,4 @@
-// Command release builds what a release consists of, from a clean checkout and without a network but for modules:
+// Command release builds what a release consists of, from a clean checkout and without a network except for modules:
 //
 //	go run ./release -version v0.1.0 -out ../dist
 //

@@ -26,7 +26,7 @@ type resource struct {
 	Digest map[string]string `json:"digest,omitempty"`
 }
 
-// statement says from what the files of a release were built, and how. It is not signed; the publisher
+// statement describes from what and how the files of a release were built. It is not signed; the publisher
 // of the release signs it, for example with cosign attest-blob.
 type statement struct {
 	Type          string     `json:"_type"`

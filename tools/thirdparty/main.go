@@ -51,7 +51,7 @@ func main() {
 	}
 }
 
-// write prints file and everything it imports, but for the well-known types
+// write prints file and everything it imports, except the well-known types
 // that every protobuf compiler brings itself.
 func write(dir string, file protoreflect.FileDescriptor, printed map[string]bool) error {
 	if printed[file.Path()] || strings.HasPrefix(file.Path(), "google/protobuf/") {

@@ -89,7 +89,7 @@ func TestStream_CanceledCallIsReset(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		if code := <-codes; code != http2.ErrCodeCancel {
-			t.Errorf("the peer hears %v", code)
+			t.Errorf("the peer receives %v", code)
 		}
 		channel.Close()
 	})

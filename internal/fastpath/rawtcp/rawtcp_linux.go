@@ -21,7 +21,7 @@ type conn struct {
 func wrap(tcp *net.TCPConn) net.Conn {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
-		return tcp // it is closed, and says so
+		return tcp // it is closed: its methods return errors
 	}
 	c := &conn{TCPConn: tcp}
 	c.read.init(syscall.SYS_READ, raw.Read)
@@ -101,7 +101,7 @@ func (c *conn) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// explain says what failed as package net does.
+// explain returns an error in the form of package net.
 func (c *conn) explain(what string, err error) error {
 	if errno, ok := err.(syscall.Errno); ok { //nolint:errorlint // it comes as it is
 		err = os.NewSyscallError(what, errno)

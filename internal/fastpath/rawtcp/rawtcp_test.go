@@ -134,7 +134,7 @@ func TestConn_ErrorsEqualPackageNets(t *testing.T) {
 				if !errors.Is(tc.read, io.EOF) &&
 					(!errors.As(err, &failed) || failed.Op != "read" ||
 						failed.Source.String() != c.LocalAddr().String()) {
-					t.Errorf("Read does not say what failed where: %#v", err)
+					t.Errorf("Read returns an error without operation and address: %#v", err)
 				}
 				for range 1000 {
 					if _, err = c.Write([]byte("x")); errors.Is(err, tc.write) {
@@ -146,7 +146,7 @@ func TestConn_ErrorsEqualPackageNets(t *testing.T) {
 				}
 				if timeout, ok := errors.AsType[net.Error](err); !ok ||
 					timeout.Timeout() != errors.Is(tc.write, os.ErrDeadlineExceeded) {
-					t.Errorf("Write does not say whether time is over: %#v", err)
+					t.Errorf("Write returns an error that is no timeout: %#v", err)
 				}
 			})
 		}

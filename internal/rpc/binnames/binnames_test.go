@@ -155,7 +155,7 @@ func TestConn_RenamesBinaryHeadersAlone(t *testing.T) {
 			rapid.StringMatching(`[a-z0-9!#$&'*+.^_|~-]{1,12}(-bin|bin|n)?`),
 		)
 		for range rapid.IntRange(1, 4).Draw(t, "blocks") {
-			if rapid.Bool().Draw(t, "resize") { // the table, which the next field says first
+			if rapid.Bool().Draw(t, "resize") { // the table: the next field begins with the new size
 				c.hpack.SetMaxDynamicTableSize(rapid.SampledFrom([]uint32{0, 100, 4096}).Draw(t, "table"))
 				_ = c.hpack.WriteField(hpack.HeaderField{Name: ":method", Value: "POST"})
 			}
@@ -189,7 +189,7 @@ func TestConn_RenamesBinaryHeadersAlone(t *testing.T) {
 				if got := whole[i][j]; got.Name != renamed(field.Name) || got.Value != field.Value {
 					t.Fatalf("%v becomes %v, want the name %s", field, got, renamed(field.Name))
 				}
-				// A name in pieces of one byte for each read may keep its letter: nothing else may change.
+				// A name in pieces of one byte for each read may retain its letter: nothing else may change.
 				if got := after[i][j]; got.Name != renamed(field.Name) && got.Name != field.Name ||
 					got.Value != field.Value {
 					t.Fatalf("in pieces, %v becomes %v", field, got)
@@ -217,7 +217,7 @@ func TestConn_ANameInPiecesIsRenamed(t *testing.T) {
 	}
 }
 
-// In every frame size a header block is the same, but for the letters that a frame's end
+// In every frame size a header block is the same, except for the letters that a frame's end
 // cuts in two.
 func TestConn_ANameInSeveralFramesNeverBreaksAnother(t *testing.T) {
 	for size := 1; size < 40; size++ {

@@ -62,7 +62,7 @@ func Refuse(name, reason string) *connect.Error {
 	return connect.Errorf(connect.CodeInvalidArgument, "the header %q cannot be sent: %s", shown, reason)
 }
 
-// Free gives the fields back: nothing of them is to be used any more.
+// Free releases the fields, which must not be used afterwards.
 func (f *Fields) Free() {
 	clear(f.list)
 	f.list, f.bad, f.reason = f.list[:0], "", ""

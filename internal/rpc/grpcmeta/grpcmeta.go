@@ -83,8 +83,8 @@ var received = newNames(append(lower(usual), ":authority", ":status"), func(lowe
 	return canonical
 })
 
-// answered are those of an answer's headers. The contract's are not among them: they say
-// what the caller has sent.
+// answered are those of an answer's headers. The contract's are not among them: they
+// are what the caller has sent.
 var answered = newNames(append(lower(usual), ":status"), func(lower string) string {
 	if name, _ := received.of(lower); !contextkit.IsContract(name) {
 		return name
@@ -144,7 +144,7 @@ func Into(header *connect.Header, md metadata.MD) {
 	}
 }
 
-// Add adds an answer's fields to headers, as they came, but for those of the contract.
+// Add adds an answer's fields to headers, unchanged, except those of the contract.
 func Add(header *connect.Header, fields []hpack.HeaderField) {
 	for _, field := range fields {
 		if name, _ := answered.of(field.Name); name != "" {

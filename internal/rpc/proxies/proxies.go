@@ -113,7 +113,7 @@ type Origin struct {
 	// Client is the client's address, without a zone. If an entry is no address (unknown, or an
 	// obfuscated identifier), it is the address of the proxy that has written the entry.
 	Client netip.Addr
-	// Scheme is the scheme that the client used, "http" or "https"; "": the proxy does not say.
+	// Scheme is the scheme that the client used, "http" or "https"; "": unknown.
 	Scheme string
 }
 

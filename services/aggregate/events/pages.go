@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// defaultPage is the size of a page that the request does not say.
+	// defaultPage is the size of a page if the request has none.
 	defaultPage = 100
 	// maxScanned and maxReading bound the messages that are read for a page, and the time.
 	maxScanned, maxReading = 5000, 2 * time.Second
