@@ -37,6 +37,7 @@ func TestHeaderNames_AreDefinedInThisPackageOnly(t *testing.T) {
 // otherNames are literals that are equal to the name of a kind of nodes and name something else, by file.
 var otherNames = map[string]string{
 	"internal/journal/read.go":         "aggregate",  // the fault of a header
+	"internal/oidctest/serve/main.go":  "control",    // the address that controls the provider
 	"internal/node/serve.go":           "gateway",    // the runner's setting
 	"internal/streams/streams.go":      "runner",     // a bucket
 	"internal/timeline/timeline.go":    "projection", // a kind of spans
