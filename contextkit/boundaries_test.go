@@ -64,6 +64,35 @@ func TestCharacters_RangesIncludeTheirEnds(t *testing.T) {
 	}
 }
 
+// An id has its hyphens, version and variant at their places (RFC 9562 §4).
+func TestIsNewID_EachPlaceIsChecked(t *testing.T) {
+	id := contextkit.NewID()
+	for i := range id {
+		if contextkit.IsNewID(id[:i] + "_" + id[i+1:]) {
+			t.Errorf("an id with _ at %d is accepted", i)
+		}
+	}
+}
+
+// Both halves of a new trace id are random (W3C Trace Context level 2 §2.3.1).
+func TestNewTraceparent_BothHalvesAreRandom(t *testing.T) {
+	a, b := contextkit.NewTraceparent().TraceID, contextkit.NewTraceparent().TraceID
+	if [8]byte(a[:8]) == [8]byte(b[:8]) || [8]byte(a[8:]) == [8]byte(b[8:]) {
+		t.Errorf("%v and %v have a half in common", a, b)
+	}
+}
+
+// A message without a traceparent may name its trace, once.
+func TestExtractNATS_TraceIDWithoutTraceparent(t *testing.T) {
+	const trace = "0af7651916cd43dd8448eb211c80319c"
+	for _, values := range [][]string{{trace}, {trace, trace}} {
+		rc, err := contextkit.ExtractNATS(nats.Header{contextkit.NATSTraceID: values})
+		if err != nil || (rc.TraceID.String() == trace) != (len(values) == 1) {
+			t.Errorf("%q: trace %v, %v", values, rc.TraceID, err)
+		}
+	}
+}
+
 // Ids are UUIDs of version 7 (RFC 9562): they begin with the time of the call, or with the present time without one.
 func TestID_BeginsWithTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

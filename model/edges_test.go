@@ -24,6 +24,15 @@ func rejects(document, path, text string) bool {
 	return false
 }
 
+// loops returns nested loops over a list of one element.
+func loops(depth int) string {
+	text := "true"
+	for n := range depth {
+		text = fmt.Sprintf("[1].all(x%d, %s)", n, text)
+	}
+	return text
+}
+
 // The greatest value within each bound is accepted, and the next one is not.
 func TestBounds_OfDocumentsAreExact(t *testing.T) {
 	step := func(retry string) string {
@@ -52,6 +61,7 @@ func TestBounds_OfDocumentsAreExact(t *testing.T) {
 			rule("size(" + strings.Repeat("[", 32) + strings.Repeat("]", 32) + ") > 0"),
 			rule("size(" + strings.Repeat("[", 33) + strings.Repeat("]", 33) + ") > 0"), "flow.when", "nest",
 		},
+		"nesting of loops": {rule(loops(31)), rule(loops(32)), "flow.when", "nest"},
 		"nesting of a document": {
 			"model: m\nx: " + strings.Repeat("[", 63) + strings.Repeat("]", 63) + "\n",
 			"model: m\nx: " + strings.Repeat("[", 64) + strings.Repeat("]", 64) + "\n", "",

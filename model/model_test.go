@@ -104,6 +104,12 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			"is not `count`",
 		},
 		{
+			"fold with two kinds",
+			head +
+				"views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {n: {sum: event.n, max: event.n}}}\n",
+			"exactly one of sum, min, max and value",
+		},
+		{
 			"sum of strings",
 			head + "views:\n  v:\n    columns: {n: string}\n    on:\n      thing.made: {fold: {n: {sum: event.n}}}\n",
 			"a column of type string has no sum",

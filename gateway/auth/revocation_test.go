@@ -134,11 +134,16 @@ func TestRevocations_AreChecked(t *testing.T) {
 		{auth.Revocation{Issuer: "i", Subject: "s", IssuedBefore: now}, "needs no issuer"},
 		{auth.Revocation{Subject: "key:app", IssuedBefore: now}, "API key"},
 		{auth.Revocation{Issuer: "i", TokenID: strings.Repeat("x", 300)}, "more than 255 bytes"},
+		{auth.Revocation{Issuer: "i", TokenID: strings.Repeat("x", 256)}, "more than 255 bytes"},
 	} {
 		if _, err := auth.NewRevocations([]auth.Revocation{tc.revocation}); err == nil ||
 			!strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%+v: %v, want %q", tc.revocation, err, tc.want)
 		}
+	}
+	longest := auth.Revocation{Issuer: "i", TokenID: strings.Repeat("x", 255)}
+	if _, err := auth.NewRevocations([]auth.Revocation{longest}); err != nil {
+		t.Errorf("a token id of 255 bytes: %v", err)
 	}
 	if _, err := auth.NewRevocations(make([]auth.Revocation, auth.MaxRevocations+1)); err == nil ||
 		!strings.Contains(err.Error(), "more than 10000") {

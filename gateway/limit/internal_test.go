@@ -254,6 +254,9 @@ func TestBounds_DelaysOfRejectionsHaveJitter(t *testing.T) {
 			highest < 130*time.Millisecond {
 			t.Errorf("delays from %v to %v, want 50 to 150 ms", lowest, highest)
 		}
+		if pins := b.pins.Load(); pins != 0 {
+			t.Errorf("the budget has %d pins after the delays", pins)
+		}
 	})
 }
 

@@ -169,8 +169,8 @@ func (m *member) degraded(integrity *journal.Integrity) rpc.Degraded {
 // refused adds a part while NATS refuses the process's user a subject that it needs.
 func refused(js *bus, parts map[string]string) {
 	if js.monitor.Refused() {
-		parts["permission"] = "NATS refuses the process's user a subject, which the log names: make the servers' configuration " +
-			"again with 'headgate nats-config' of this version"
+		parts["permission"] = "NATS refuses the process's user a subject, which the log names: make the servers' " +
+			"configuration again with 'headgate nats-config' of this version"
 	}
 }
 

@@ -34,9 +34,9 @@ type NATSSetup struct {
 const setUpTimeout = 20 * time.Second
 
 // SetUpNATS creates missing streams, buckets and secrets on NATS servers, and updates the ones that differ from their
-// definition. It may be repeated, also while nodes run. While NATS is unavailable it retries until c.Wait has passed, and
-// writes to logs what it waits for; a refused user, certificate or permission ends it immediately. The result is written
-// to out. Errors: those of [setup.Ensure], with the servers and the reason if they were unavailable.
+// definition. It may be repeated, also while nodes run. While NATS is unavailable it retries until c.Wait has passed,
+// and writes to logs what it waits for; a refused user, certificate or permission ends it immediately. The result is
+// written to out. Errors: those of [setup.Ensure], with the servers and the reason if they were unavailable.
 func SetUpNATS(ctx context.Context, c NATSSetup, out, logs io.Writer) error {
 	settings, err := readSettings(c.Settings)
 	if err != nil {
