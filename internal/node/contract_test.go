@@ -96,8 +96,12 @@ func tenantRequests(tenant string) map[protoreflect.FullName]proto.Message {
 		},
 		"projection.gateway.v1.QueryService.Watch":     &projectionv1.WatchRequest{TenantId: tenant, View: "notes"},
 		"projection.gateway.v1.QueryService.ListViews": &projectionv1.ListViewsRequest{TenantId: tenant},
-		"runner.admin.v1.RunnerAdmin.PauseTenant":      &adminv1.PauseTenantRequest{TenantId: tenant},
-		"runner.admin.v1.RunnerAdmin.ResumeTenant":     &adminv1.ResumeTenantRequest{TenantId: tenant},
+		"projection.gateway.v1.QueryService.FindAggregates": &projectionv1.FindAggregatesRequest{
+			TenantId:      tenant,
+			AggregateType: "note",
+		},
+		"runner.admin.v1.RunnerAdmin.PauseTenant":  &adminv1.PauseTenantRequest{TenantId: tenant},
+		"runner.admin.v1.RunnerAdmin.ResumeTenant": &adminv1.ResumeTenantRequest{TenantId: tenant},
 		"runner.admin.v1.RunnerAdmin.GetWorkflow": &adminv1.GetWorkflowRequest{
 			TenantId:   tenant,
 			Workflow:   "tell",

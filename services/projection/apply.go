@@ -184,6 +184,7 @@ func (f *follower) applyInStep(
 	if newest.sequence > state.Sequence {
 		next.Checkpoint = store.Checkpoint{Sequence: newest.sequence, EventID: newest.meta.EventID}
 		batch.Advance(next.Checkpoint)
+		begin(batch, state.Sequence, events)
 	}
 	for i, part := range f.parts {
 		view := state.View(part.view.Name)
@@ -243,6 +244,21 @@ func (f *follower) applyTo(
 		done = store.Checkpoint{Sequence: event.sequence, EventID: event.meta.EventID}
 	}
 	return done, nil, nil
+}
+
+// begin adds the aggregates that begin with the events after a sequence to a batch.
+func begin(batch *store.Batch, after uint64, events []prepared) {
+	for n := range events {
+		event := &events[n]
+		if event.sequence > after && !event.skipped && event.meta.Version == 1 {
+			batch.Begin(store.Aggregate{
+				Type:    event.meta.AggregateType,
+				ID:      event.meta.AggregateID,
+				Event:   eventType(event.ref.Event),
+				Created: event.meta.Time,
+			})
+		}
+	}
 }
 
 // isDetached reports whether a view is not in step.

@@ -19,7 +19,13 @@ import (
 )
 
 // BenchmarkFollow measures applying one event to new views.
-func BenchmarkFollow(b *testing.B) {
+func BenchmarkFollow(b *testing.B) { benchmarkFollow(b, 100) }
+
+// BenchmarkFollow_Beginnings measures applying the first event of an aggregate, which the index of aggregates has too.
+func BenchmarkFollow_Beginnings(b *testing.B) { benchmarkFollow(b, 1) }
+
+// benchmarkFollow measures applying events of which each aggregate has a number.
+func benchmarkFollow(b *testing.B, each int) {
 	js := natstest.Start(b)
 	eventLog, err := journal.Open(b.Context(), js)
 	if err != nil {
@@ -27,7 +33,6 @@ func BenchmarkFollow(b *testing.B) {
 	}
 	acme := natstest.Tenant(b, "acme")
 	ctx := contextkit.TenantContext(b.Context(), acme)
-	const each = 100
 	for n := 0; n < b.N; n += each {
 		events := make([]journal.Event, each)
 		for i := range events {

@@ -50,6 +50,14 @@ func (c *checkedStore) Query(
 	return state, c.check(err)
 }
 
+// Aggregates implements [store.Store].
+func (c *checkedStore) Aggregates(
+	ctx context.Context, lookup store.Lookup, each func(store.Aggregate) error,
+) (store.Indexed, error) {
+	indexed, err := c.Store.Aggregates(ctx, lookup, each)
+	return indexed, c.check(err)
+}
+
 // Replaced implements [replacing].
 func (c *checkedStore) Replaced() error {
 	if r, ok := c.Store.(replacing); ok {

@@ -74,6 +74,7 @@ type follower struct {
 	lost       sequenceRange // lost checkpoints of the rows
 	failure    error         // why the follower does not advance
 	halted     bool          // nothing is applied any longer
+	filling    bool          // the index of aggregates is queued to be filled
 	retired    []*catcher    // catchers of views that are in step again, to be stopped
 }
 

@@ -35,11 +35,12 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, f := range s.followers() {
 		s.start(f)
 	}
-	var skips sync.WaitGroup
-	skips.Go(func() { s.followSkips(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { s.followSkips(ctx) })
+	others.Go(func() { s.fillIndexes(ctx) })
 	s.follow(ctx)
 	cancel()
-	skips.Wait()
+	others.Wait()
 	err := <-ended
 	for _, f := range s.followers() {
 		f.stopped()

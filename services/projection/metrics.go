@@ -65,6 +65,7 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric,
 		damagedMetric, restoredMetric, filterKeysMetric, filtersMetric, failingViewsMetric, failingViewMetric,
+		indexingMetric,
 	} {
 		descriptions <- d
 	}
@@ -91,6 +92,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	}
 	gauge(filterKeysMetric, float64(s.filters.keys.Load()))
 	metrics <- prometheus.MustNewConstMetric(filtersMetric, prometheus.CounterValue, float64(s.filters.exceeded.Load()))
+	gauge(indexingMetric, float64(s.indexing.count.Load()))
 	gauge(databaseMetric, number(s.store == nil || s.store() == nil))
 	failing, count := s.Failing(shownTenants)
 	gauge(failingViewsMetric, float64(count))

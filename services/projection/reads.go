@@ -201,20 +201,15 @@ func (s *Service) open(
 	if err != nil {
 		return nil, nil, 0, nil, err
 	}
-	views, ok := s.viewsOf(tenant)
-	var release func()
-	if ok {
-		release, ok = views.current.enter()
-	}
-	if !ok {
-		return nil, nil, 0, nil, asConnectError(errMoved)
+	f, release, err := s.enter(tenant)
+	if err != nil {
+		return nil, nil, 0, nil, asConnectError(err)
 	}
 	defer func() {
 		if err != nil {
 			release()
 		}
 	}()
-	f := views.current
 	view, ok := f.model.View(name)
 	if !ok {
 		return nil, nil, 0, nil, connect.Errorf(connect.CodeNotFound, "the model has no view %q", name)
@@ -252,7 +247,7 @@ func (s *Service) parsePosition(f *follower, text string) (sequence uint64, of *
 	return sequence, of, err
 }
 
-// reach waits until a view's checkpoint has reached a sequence. Errors: a [*behindError] if it does not in time, or
+// reach waits until a view's checkpoint, or that of the views in step if view is "", has reached a sequence. Errors: a [*behindError] if it does not in time, or
 // the reason why the view cannot be read.
 func (s *Service) reach(ctx context.Context, f *follower, view string, sequence uint64) error {
 	deadline := time.Now().Add(maxPositionWait)
@@ -269,6 +264,9 @@ func (s *Service) reach(ctx context.Context, f *follower, view string, sequence 
 			return ctx.Err()
 		}
 		return &behindError{failing: f.failing() != nil, full: errors.Is(f.failing(), store.ErrFull), away: s.away()}
+	}
+	if view == "" {
+		return nil
 	}
 	_, err := f.viewState(view)
 	return err

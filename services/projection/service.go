@@ -65,6 +65,8 @@ type Service struct {
 	damaged   atomic.Int64  // stores that were set aside
 	restored  atomic.Int64  // checkpoints that went back
 	filters   nodeKeys      // of watches
+	found     *token.Sealer // of page tokens of aggregates
+	indexing  indexing
 
 	mu    sync.RWMutex
 	views map[contextkit.TenantID]tenantViews
@@ -118,6 +120,8 @@ func New(
 		js:        js,
 		skips:     newSkipRecords(js),
 		views:     map[contextkit.TenantID]tenantViews{},
+		found:     token.NewSealer(secret, "aggregates page"),
+		indexing:  indexing{queue: make(chan *follower, maxFilling)},
 		wakes:     make(chan struct{}, 1),
 		changed:   map[contextkit.TenantID]struct{}{},
 		tail: tail.New(js, journal, tail.Config{

@@ -153,7 +153,29 @@ func TestListWorkflows_ReturnsPages(t *testing.T) {
 			t.Errorf("%v: got %s, want %s", req, got, want)
 		}
 	}
-	_, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: "not-a-token"})
+	list, err := f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldest := list.GetInstances()[4].GetInstanceId() // of t0
+	for want, req := range map[string]*adminv1.ListWorkflowsRequest{
+		"t4 t3 t2 t1 t0": {IdPrefix: "t"},
+		"t4|t3|t2|t1|t0": {IdPrefix: "t", PageSize: 1},
+		"t1":             {IdPrefix: "t1"},
+		"":               {IdPrefix: "secret"},
+		"t0":             {IdPrefix: oldest},
+		"t0|":            {IdPrefix: oldest, PageSize: 1},
+	} {
+		if got := strings.Join(all(req), "|"); got != want {
+			t.Errorf("%v: got %s, want %s", req, got, want)
+		}
+	}
+	if got := strings.Join(all(&adminv1.ListWorkflowsRequest{IdPrefix: oldest[:len(oldest)-1]}), "|"); !strings.Contains(
+		got, "t0",
+	) {
+		t.Errorf("by the beginning of its id: got %s", got)
+	}
+	_, err = f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: "not-a-token"})
 	if connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("forged page token: %v", err)
 	}

@@ -187,11 +187,12 @@ func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) 
 	return &moved, err
 }
 
-// newest calls each for the records of a tenant's workflow ("*": all workflows), most recently changed first and
-// those of earlier versions last, from a page on (0: the first), until each returns false or scan records have been
-// read. It returns the next page; 0: there is none.
+// newest calls each for the records of a tenant's workflow ("*": all workflows) under an id ("*": all ids), most
+// recently changed first and those of earlier versions last, from a page on (0: the first), until each returns false or
+// scan records have been read. It returns the next page; 0: there is none.
 func (s *instances) newest(
-	ctx context.Context, tenant contextkit.TenantID, workflow string, page uint64, scan int, each func(*instance) bool,
+	ctx context.Context, tenant contextkit.TenantID, workflow, id string, page uint64, scan int,
+	each func(*instance) bool,
 ) (next uint64, err error) {
 	// A page is the KV revision to continue before, doubled, with the bucket in the lowest bit.
 	for n, bucket := range []*kv.Bucket[*instance]{s.bucket, s.earlier} {
@@ -201,7 +202,7 @@ func (s *instances) newest(
 		}
 		stopped := false
 		before, err := bucket.Newest(
-			ctx, recordKey(tenant, workflow, "*"), page>>1, scan, func(_ string, kept kv.Entry[*instance]) bool {
+			ctx, recordKey(tenant, workflow, id), page>>1, scan, func(_ string, kept kv.Entry[*instance]) bool {
 				scan--
 				i := kept.Value
 				i.tenant, i.revision, i.earlier = tenant, kept.Revision, n == 1

@@ -286,7 +286,7 @@ func schema(name string, views []*model.View) []string {
 	for _, table := range tables {
 		out = append(out, policies(table)...)
 	}
-	return append(out, stateTables()...)
+	return append(append(out, stateTables()...), indexTables()...)
 }
 
 // enter restricts the transaction to the tenant's rows of the generation.

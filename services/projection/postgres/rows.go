@@ -22,15 +22,15 @@ func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State
 		if err := s.enter(ctx, tx); err != nil {
 			return err
 		}
-		state, distrusted, err := s.lockState(ctx, tx)
+		state, err := s.lockState(ctx, tx)
 		if err != nil {
 			return err
 		}
 		batch := store.NewBatch(func(_ context.Context, view *model.View, key string) (model.Object, error) {
 			return s.row(ctx, tx, view, key)
 		})
-		batch.Restart(s.views, state, distrusted)
-		if failed = change(batch, state); failed != nil {
+		batch.Restart(s.views, state.State, state.distrusted)
+		if failed = change(batch, state.State); failed != nil {
 			return failed
 		}
 		return s.send(ctx, tx, batch, state)
@@ -42,7 +42,7 @@ func (s *Store) Apply(ctx context.Context, change func(*store.Batch, store.State
 }
 
 // send writes a batch.
-func (s *Store) send(ctx context.Context, tx pgx.Tx, batch *store.Batch, from store.State) error {
+func (s *Store) send(ctx context.Context, tx pgx.Tx, batch *store.Batch, from stored) error {
 	var writes pgx.Batch
 	for view := range batch.Cleared() {
 		writes.Queue(fmt.Sprintf("DELETE FROM %s WHERE _tenant = $1", query.PostgreSQL.Table(view.Name)),
@@ -122,7 +122,7 @@ func (s *Store) Query(
 			if err := s.enter(ctx, tx); err != nil {
 				return err
 			}
-			all, _, _, err := s.state(ctx, tx, "")
+			all, err := s.state(ctx, tx, "")
 			if err != nil {
 				return err
 			}

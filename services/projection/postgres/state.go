@@ -26,6 +26,17 @@ func stateTables() []string {
 	}, policies(`"_views"`)...)
 }
 
+// indexTables returns the statements that create a generation's index of aggregates, which version 1 of the layout did
+// not have. Nodes that only know version 1 can use an upgraded generation: they do not update indexed, the sequence
+// that the index has reached.
+func indexTables() []string {
+	return append([]string{
+		`ALTER TABLE _checkpoint ADD COLUMN IF NOT EXISTS indexed BIGINT NOT NULL DEFAULT 0`,
+		`CREATE TABLE _aggregates (_tenant TEXT COLLATE "C" NOT NULL, entry TEXT COLLATE "C" NOT NULL,
+			CONSTRAINT "_aggregates.key" PRIMARY KEY (_tenant, entry))`, // see [store.Aggregate]
+	}, policies(`"_aggregates"`)...)
+}
+
 // policies returns the statements that separate the tenants in a table.
 func policies(table string) []string {
 	return []string{
@@ -42,16 +53,20 @@ func policies(table string) []string {
 
 // upgrade upgrades a generation that an earlier version has made. The caller holds the lock of schemas.
 func upgrade(ctx context.Context, tx pgx.Tx, name string) error {
-	var upgraded bool
-	err := tx.QueryRow(
-		ctx,
-		`SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = $1 AND relname = '_views')`,
-		name,
-	).Scan(&upgraded)
-	if err != nil || upgraded {
+	var states, index bool
+	const exists = `EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = $1 AND relname = `
+	err := tx.QueryRow(ctx, `SELECT `+exists+`'_views'), `+exists+`'_aggregates')`, name).Scan(&states, &index)
+	if err != nil || states && index {
 		return err
 	}
-	for _, statement := range append([]string{fmt.Sprintf(`SET LOCAL search_path TO %q`, name)}, stateTables()...) {
+	statements := []string{fmt.Sprintf(`SET LOCAL search_path TO %q`, name)}
+	if !states {
+		statements = append(statements, stateTables()...)
+	}
+	if !index {
+		statements = append(statements, indexTables()...)
+	}
+	for _, statement := range statements {
 		if _, err := tx.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("%s: %w", statement, err)
 		}
@@ -67,7 +82,8 @@ func (s *Store) State(ctx context.Context) (state store.State, err error) {
 		if err := s.enter(ctx, tx); err != nil {
 			return err
 		}
-		state, _, _, err = s.state(ctx, tx, "")
+		found, err := s.state(ctx, tx, "")
+		state = found.State
 		return err
 	})
 	if err != nil {
@@ -76,33 +92,42 @@ func (s *Store) State(ctx context.Context) (state store.State, err error) {
 	return state, nil
 }
 
-// state returns the tenant's state and the views whose checkpoints are not trusted; exists is false if there is no
-// state yet.
-func (s *Store) state(
-	ctx context.Context, tx pgx.Tx, lock string,
-) (state store.State, distrusted []string, exists bool, err error) {
-	var sequence, eventSequence, skips int64
+// stored is a tenant's stored state.
+type stored struct {
+	store.State
+
+	distrusted []string      // views whose checkpoints are not trusted
+	indexed    store.Indexed // of the index of aggregates
+	exists     bool          // false: there is no state yet
+}
+
+// state returns the tenant's stored state.
+func (s *Store) state(ctx context.Context, tx pgx.Tx, lock string) (state stored, err error) {
+	var sequence, eventSequence, indexed, skips int64
 	var views int
-	err = tx.QueryRow(ctx, `SELECT sequence, event_id, event_sequence, views FROM _checkpoint WHERE _tenant = $1`+lock,
+	err = tx.QueryRow(ctx,
+		`SELECT sequence, event_id, event_sequence, views, indexed FROM _checkpoint WHERE _tenant = $1`+lock,
 		s.tenant.String()).
-		Scan(&sequence, &state.EventID, &eventSequence, &views)
+		Scan(&sequence, &state.EventID, &eventSequence, &views, &indexed)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return store.State{}, nil, false, nil
+		return stored{}, nil
 	}
 	if err != nil {
-		return store.State{}, nil, false, err
+		return stored{}, err
 	}
+	state.exists = true
+	state.indexed = store.Indexed{Sequence: uint64(indexed), Applied: uint64(sequence)}
 	state.Sequence = uint64(sequence)
 	if eventSequence != sequence {
 		state.EventID = ""
 	}
 	if views == 0 {
-		return state, nil, true, nil
+		return state, nil
 	}
 	rows, err := tx.Query(ctx, `SELECT view, apart, sequence, event_id, skips, failure FROM _views WHERE _tenant = $1`,
 		s.tenant.String())
 	if err != nil {
-		return store.State{}, nil, false, err
+		return stored{}, err
 	}
 	state.Views = make(map[string]store.ViewState, views)
 	var name string
@@ -115,35 +140,39 @@ func (s *Store) state(
 		return nil
 	})
 	if err != nil {
-		return store.State{}, nil, false, err
+		return stored{}, err
 	}
 	if eventSequence != int64(state.Sequence) {
-		state, distrusted = state.Distrust()
+		state.State, state.distrusted = state.Distrust()
 	}
-	return state, distrusted, true, nil
+	return state, nil
 }
 
 // lockState is state for the only transaction that may change it. It creates the checkpoint if there is none yet.
-func (s *Store) lockState(ctx context.Context, tx pgx.Tx) (state store.State, distrusted []string, err error) {
-	state, distrusted, exists, err := s.state(ctx, tx, " FOR UPDATE")
-	if err != nil || exists {
-		return state, distrusted, err
+func (s *Store) lockState(ctx context.Context, tx pgx.Tx) (stored, error) {
+	state, err := s.state(ctx, tx, " FOR UPDATE")
+	if err != nil || state.exists {
+		return state, err
 	}
 	if _, err := tx.Exec(
 		ctx, `INSERT INTO _checkpoint (_tenant, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING`, s.tenant.String(),
 	); err != nil {
-		return store.State{}, nil, err
+		return stored{}, err
 	}
-	state, distrusted, _, err = s.state(ctx, tx, " FOR UPDATE")
-	return state, distrusted, err
+	return s.state(ctx, tx, " FOR UPDATE")
 }
 
-// queueState adds the writes of a batch's checkpoint and view records.
-func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from store.State) {
+// queueState adds the writes of a batch's checkpoint, its aggregates and view records.
+func (s *Store) queueState(writes *pgx.Batch, batch *store.Batch, from stored) {
 	tenant := s.tenant.String()
+	indexed := s.queueAggregates(writes, batch, from.indexed)
 	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
-		writes.Queue(`UPDATE _checkpoint SET sequence = $2, event_id = $3, event_sequence = $2 WHERE _tenant = $1`,
-			tenant, int64(to.Sequence), to.EventID)
+		writes.Queue(
+			`UPDATE _checkpoint SET sequence = $2, event_id = $3, event_sequence = $2, indexed = $4 WHERE _tenant = $1`,
+			tenant, int64(to.Sequence), to.EventID, indexed,
+		)
+	} else if batch.Fills() {
+		writes.Queue(`UPDATE _checkpoint SET indexed = $2 WHERE _tenant = $1`, tenant, indexed)
 	}
 	written := false
 	for name, v := range batch.States() {

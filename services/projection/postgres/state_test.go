@@ -55,8 +55,8 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Change the generation to what a node of the previous version makes.
-	exec(t, s, `DROP TABLE _views`,
-		`ALTER TABLE _checkpoint DROP COLUMN event_id, DROP COLUMN event_sequence, DROP COLUMN views`)
+	exec(t, s, `DROP TABLE _views`, `DROP TABLE _aggregates`, `ALTER TABLE _checkpoint DROP COLUMN event_id,
+		DROP COLUMN event_sequence, DROP COLUMN views, DROP COLUMN indexed`)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func (s *Store) apply(ctx context.Context, change func(*store.Batch, store.State
 		return fmt.Errorf("sqlite: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // no effect after Commit
-	state, distrusted, err := readState(ctx, tx)
+	state, distrusted, indexed, err := readIndexed(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,11 @@ func (s *Store) apply(ctx context.Context, change func(*store.Batch, store.State
 			return rejected(view, fmt.Errorf("sqlite: write %s: %w", view.Name, err))
 		}
 	}
-	if err := writeState(ctx, tx, batch, state); err != nil {
+	begun, to := batch.Index(indexed)
+	if err := s.writeAggregates(ctx, tx, begun); err != nil {
+		return err
+	}
+	if err := writeState(ctx, tx, batch, state, int64(to)); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {

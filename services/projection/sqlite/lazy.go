@@ -311,6 +311,19 @@ func (h *handle) Query(
 	return state, explained(err)
 }
 
+// Aggregates implements [store.Store].
+func (h *handle) Aggregates(
+	ctx context.Context, lookup store.Lookup, each func(store.Aggregate) error,
+) (store.Indexed, error) {
+	s, err := h.acquire(ctx)
+	if err != nil {
+		return store.Indexed{}, err
+	}
+	indexed, err := s.Aggregates(ctx, lookup, each)
+	h.release(indexed.Applied)
+	return indexed, explained(err)
+}
+
 // Replaced returns why an earlier file was set aside when the file was opened, nil if none was.
 func (h *handle) Replaced() error {
 	h.pool.mu.Lock()

@@ -10,19 +10,22 @@ import (
 )
 
 // layout is the version of the tables besides the views' tables (PRAGMA user_version). Version 0 has a checkpoint
-// without the event's id, and no records of views.
-const layout = 1
+// without the event's id, and no records of views; version 1 has no index of aggregates.
+const layout = 2
 
-// layoutSteps are the statements that upgrade a file of version 0. Programs that only know version 0 can use an
-// upgraded file: they do not update event_sequence, from which [Store] detects their changes.
-var layoutSteps = []string{
+// layoutSteps are the statements that upgrade a file of each version to the next. Programs that only know an earlier
+// version can use an upgraded file: they do not update event_sequence and indexed, from which [Store] detects their
+// changes.
+var layoutSteps = [layout][]string{{
 	`ALTER TABLE "_checkpoint" ADD COLUMN event_id TEXT NOT NULL DEFAULT ''`,
 	`ALTER TABLE "_checkpoint" ADD COLUMN event_sequence INTEGER NOT NULL DEFAULT 0`, // of event_id
 	`ALTER TABLE "_checkpoint" ADD COLUMN views INTEGER NOT NULL DEFAULT 0`,          // the number of records
 	`CREATE TABLE "_views" (view TEXT PRIMARY KEY, apart INTEGER NOT NULL, sequence INTEGER NOT NULL,
 		event_id TEXT NOT NULL, skips INTEGER NOT NULL, failure TEXT NOT NULL) WITHOUT ROWID`,
-	fmt.Sprintf(`PRAGMA user_version = %d`, layout),
-}
+}, {
+	`ALTER TABLE "_checkpoint" ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0`, // the sequence that the index has reached
+	`CREATE TABLE "_aggregates" (entry TEXT PRIMARY KEY) WITHOUT ROWID`,       // see [store.Aggregate]
+}}
 
 // upgrade upgrades the tables of an earlier layout.
 func upgrade(ctx context.Context, tx *sql.Tx) error {
@@ -30,12 +33,15 @@ func upgrade(ctx context.Context, tx *sql.Tx) error {
 	if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil || version >= layout {
 		return err
 	}
-	for _, statement := range layoutSteps {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return err
+	for _, statements := range layoutSteps[max(version, 0):] {
+		for _, statement := range statements {
+			if _, err := tx.ExecContext(ctx, statement); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	_, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA user_version = %d`, layout))
+	return err
 }
 
 // querier is a database or a transaction.
@@ -46,10 +52,27 @@ type querier interface {
 
 // readState returns the state, and the views whose checkpoints are not trusted.
 func readState(ctx context.Context, q querier) (state store.State, distrusted []string, err error) {
+	return readColumns(ctx, q, `SELECT sequence, event_id, event_sequence, views FROM "_checkpoint"`)
+}
+
+// readIndexed is readState, and returns how far the index of aggregates has come.
+func readIndexed(
+	ctx context.Context, q querier,
+) (state store.State, distrusted []string, indexed store.Indexed, err error) {
+	var sequence int64
+	state, distrusted, err = readColumns(ctx, q,
+		`SELECT sequence, event_id, event_sequence, views, indexed FROM "_checkpoint"`, &sequence)
+	return state, distrusted, store.Indexed{Sequence: uint64(sequence), Applied: state.Sequence}, err
+}
+
+// readColumns is readState with a statement that reads the checkpoint, whose further columns are read into more.
+func readColumns(
+	ctx context.Context, q querier, statement string, more ...any,
+) (state store.State, distrusted []string, err error) {
 	var sequence, eventSequence, skips int64
 	var views int
-	err = q.QueryRowContext(ctx, `SELECT sequence, event_id, event_sequence, views FROM "_checkpoint"`).
-		Scan(&sequence, &state.EventID, &eventSequence, &views)
+	err = q.QueryRowContext(ctx, statement).
+		Scan(append([]any{&sequence, &state.EventID, &eventSequence, &views}, more...)...)
 	if err != nil {
 		return state, nil, fmt.Errorf("sqlite: read checkpoint: %w", err)
 	}
@@ -99,14 +122,18 @@ func readSequence(ctx context.Context, q querier) (state store.State, err error)
 	return state, nil
 }
 
-// writeState writes a batch's checkpoint and view records.
-func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.State) error {
+// writeState writes a batch's checkpoint, the sequence that the index has reached, and view records.
+func writeState(ctx context.Context, tx *sql.Tx, batch *store.Batch, from store.State, indexed int64) error {
 	if to := batch.Checkpoint(); to.Sequence > from.Sequence {
 		if _, err := tx.ExecContext(
-			ctx, `UPDATE "_checkpoint" SET sequence = ?1, event_id = ?2, event_sequence = ?1`, int64(to.Sequence),
-			to.EventID,
+			ctx, `UPDATE "_checkpoint" SET sequence = ?1, event_id = ?2, event_sequence = ?1, indexed = ?3`,
+			int64(to.Sequence), to.EventID, indexed,
 		); err != nil {
 			return fmt.Errorf("sqlite: checkpoint: %w", err)
+		}
+	} else if batch.Fills() {
+		if _, err := tx.ExecContext(ctx, `UPDATE "_checkpoint" SET indexed = ?1`, indexed); err != nil {
+			return fmt.Errorf("sqlite: index: %w", err)
 		}
 	}
 	written := false

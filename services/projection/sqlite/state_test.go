@@ -13,6 +13,7 @@ import (
 
 // layoutZero creates a file in the layout of versions before views' records.
 var layoutZero = []string{
+	`DROP TABLE "_aggregates"`, `ALTER TABLE "_checkpoint" DROP COLUMN indexed`,
 	`DROP TABLE "_views"`, `ALTER TABLE "_checkpoint" DROP COLUMN views`,
 	`ALTER TABLE "_checkpoint" DROP COLUMN event_sequence`,
 	`ALTER TABLE "_checkpoint" DROP COLUMN event_id`, `PRAGMA user_version = 0`,

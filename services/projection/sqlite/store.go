@@ -40,7 +40,9 @@ type Store struct {
 	write, read *sql.DB
 	views       []*model.View
 	statements  map[string]*statements
-	release     func() // the file is no longer in use
+	// putAggregate and putAggregates add one aggregate, and rowsPerStatement, to the index.
+	putAggregate, putAggregates *sql.Stmt
+	release                     func() // the file is no longer in use
 
 	files    *files
 	path     string
@@ -220,14 +222,18 @@ func openFor(ctx context.Context, path string, views []*model.View, origin strin
 	}
 	for _, view := range views {
 		if s.statements[view.Name], err = s.prepare(ctx, view); err != nil {
-			if e, ok := errors.AsType[*sqlite.Error](err); ok &&
-				e.Code() == lib.SQLITE_ERROR { // no such table or column
-				err = fmt.Errorf("%w: %w", errIncomplete, err)
-			}
-			return nil, err
+			return nil, incomplete(err)
 		}
 	}
-	return s, nil
+	return s, s.prepareAggregates(ctx)
+}
+
+// incomplete returns an error of preparing a statement, as [errIncomplete] if a table or a column is missing.
+func incomplete(err error) error {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == lib.SQLITE_ERROR {
+		return fmt.Errorf("%w: %w", errIncomplete, err)
+	}
+	return err
 }
 
 // connect opens the file with the given number of connections, with settings in addition to the common ones.
@@ -356,6 +362,11 @@ func (s *Store) Close() error {
 			if stmt != nil {
 				errs = append(errs, stmt.Close())
 			}
+		}
+	}
+	for _, stmt := range []*sql.Stmt{s.putAggregate, s.putAggregates} {
+		if stmt != nil {
+			errs = append(errs, stmt.Close())
 		}
 	}
 	for _, db := range []*sql.DB{s.read, s.write} {

@@ -20,6 +20,8 @@ type Batch struct {
 	cleared map[*model.View]struct{}         // views whose rows in the database are removed
 	states  map[string]ViewState             // records to write, by view
 	to      Checkpoint                       // of the views in step; zero: unchanged
+	begun   []string                         // entries of aggregates that begin with the batch's events
+	fill    filling                          // of an index that lags
 }
 
 // NewBatch returns a batch without changes; read reads a row from the database and returns nil for none.
@@ -98,7 +100,7 @@ func (b *Batch) SetView(name string, state ViewState) {
 
 // Empty reports whether the batch has no writes.
 func (b *Batch) Empty() bool {
-	return len(b.views) == 0 && len(b.cleared) == 0 && len(b.states) == 0 && b.to == Checkpoint{}
+	return len(b.views) == 0 && len(b.cleared) == 0 && len(b.states) == 0 && b.to == Checkpoint{} && !b.Fills()
 }
 
 // Checkpoint returns the new checkpoint of the views in step, zero if it does not change.

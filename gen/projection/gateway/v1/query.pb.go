@@ -15,6 +15,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -1158,11 +1159,257 @@ func (x *ViewFailure) GetReason() string {
 	return ""
 }
 
+// FindAggregatesRequest asks for aggregates by the beginning of their ids.
+type FindAggregatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; empty: the credential's tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The aggregates' type. The current model may lack it.
+	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The beginning of the aggregates' ids; empty: all.
+	IdPrefix string `protobuf:"bytes,3,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
+	// Aggregates per page, 1 to 1000; 0: 100.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the previous page of the same request; page_size may differ.
+	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// As in QueryRequest.
+	MinPosition   string `protobuf:"bytes,6,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindAggregatesRequest) Reset() {
+	*x = FindAggregatesRequest{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindAggregatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindAggregatesRequest) ProtoMessage() {}
+
+func (x *FindAggregatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindAggregatesRequest.ProtoReflect.Descriptor instead.
+func (*FindAggregatesRequest) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FindAggregatesRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *FindAggregatesRequest) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *FindAggregatesRequest) GetIdPrefix() string {
+	if x != nil {
+		return x.IdPrefix
+	}
+	return ""
+}
+
+func (x *FindAggregatesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *FindAggregatesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *FindAggregatesRequest) GetMinPosition() string {
+	if x != nil {
+		return x.MinPosition
+	}
+	return ""
+}
+
+// FindAggregatesResponse is a page of aggregates.
+type FindAggregatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The aggregates, by id.
+	Aggregates []*FoundAggregate `protobuf:"bytes,1,rep,name=aggregates,proto3" json:"aggregates,omitempty"`
+	// The token of the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The position in the journal up to which the index is complete.
+	Position string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	// Whether the index is being filled: it lacks aggregates whose first event is after position.
+	Incomplete bool `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	// How much of the journal the index covers, in percent, 0 to 100.
+	Percent       int32 `protobuf:"varint,5,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindAggregatesResponse) Reset() {
+	*x = FindAggregatesResponse{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindAggregatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindAggregatesResponse) ProtoMessage() {}
+
+func (x *FindAggregatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindAggregatesResponse.ProtoReflect.Descriptor instead.
+func (*FindAggregatesResponse) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FindAggregatesResponse) GetAggregates() []*FoundAggregate {
+	if x != nil {
+		return x.Aggregates
+	}
+	return nil
+}
+
+func (x *FindAggregatesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *FindAggregatesResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+func (x *FindAggregatesResponse) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
+}
+
+func (x *FindAggregatesResponse) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+// FoundAggregate names an aggregate.
+type FoundAggregate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The aggregate's type.
+	AggregateType string `protobuf:"bytes,1,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate's id.
+	AggregateId string `protobuf:"bytes,2,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// When its first event was decided.
+	Created *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	// The type of its first event.
+	FirstEventType string `protobuf:"bytes,4,opt,name=first_event_type,json=firstEventType,proto3" json:"first_event_type,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *FoundAggregate) Reset() {
+	*x = FoundAggregate{}
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoundAggregate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoundAggregate) ProtoMessage() {}
+
+func (x *FoundAggregate) ProtoReflect() protoreflect.Message {
+	mi := &file_projection_gateway_v1_query_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoundAggregate.ProtoReflect.Descriptor instead.
+func (*FoundAggregate) Descriptor() ([]byte, []int) {
+	return file_projection_gateway_v1_query_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FoundAggregate) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *FoundAggregate) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *FoundAggregate) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *FoundAggregate) GetFirstEventType() string {
+	if x != nil {
+		return x.FirstEventType
+	}
+	return ""
+}
+
 var File_projection_gateway_v1_query_proto protoreflect.FileDescriptor
 
 const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\n" +
-	"!projection/gateway/v1/query.proto\x12\x15projection.gateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x94\x03\n" +
+	"!projection/gateway/v1/query.proto\x12\x15projection.gateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x94\x03\n" +
 	"\fQueryRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x121\n" +
 	"\x04view\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\x04view\x122\n" +
@@ -1254,12 +1501,36 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\n" +
 	"expression\x18\x06 \x01(\tR\n" +
 	"expression\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason*o\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\"\xe5\x02\n" +
+	"\x15FindAggregatesRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12D\n" +
+	"\x0eaggregate_type\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\raggregateType\x12:\n" +
+	"\tid_prefix\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9_-]{0,128}$R\bidPrefix\x12'\n" +
+	"\tpage_size\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12+\n" +
+	"\fmin_position\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vminPosition\"\xdd\x01\n" +
+	"\x16FindAggregatesResponse\x12E\n" +
+	"\n" +
+	"aggregates\x18\x01 \x03(\v2%.projection.gateway.v1.FoundAggregateR\n" +
+	"aggregates\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\tR\bposition\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x04 \x01(\bR\n" +
+	"incomplete\x12\x18\n" +
+	"\apercent\x18\x05 \x01(\x05R\apercent\"\xba\x01\n" +
+	"\x0eFoundAggregate\x12%\n" +
+	"\x0eaggregate_type\x18\x01 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x02 \x01(\tR\vaggregateId\x124\n" +
+	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12(\n" +
+	"\x10first_event_type\x18\x04 \x01(\tR\x0efirstEventType*o\n" +
 	"\tViewState\x12\x1a\n" +
 	"\x16VIEW_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12VIEW_STATE_CURRENT\x10\x01\x12\x17\n" +
 	"\x13VIEW_STATE_BUILDING\x10\x02\x12\x15\n" +
-	"\x11VIEW_STATE_FAILED\x10\x032\xea\x05\n" +
+	"\x11VIEW_STATE_FAILED\x10\x032\xce\a\n" +
 	"\fQueryService\x12\xc6\x01\n" +
 	"\x05Query\x12#.projection.gateway.v1.QueryRequest\x1a$.projection.gateway.v1.QueryResponse\"r\xaa\xed\x18<\n" +
 	"\n" +
@@ -1280,7 +1551,10 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\tListViews\x12'.projection.gateway.v1.ListViewsRequest\x1a(.projection.gateway.v1.ListViewsResponse\"C\xaa\xed\x18+\n" +
 	"\n" +
 	"query.read\x10\x01\x1a\n" +
-	"projection\"\x02\b\x05:\ttenant_idh\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/views\x90\x02\x01B\xdf\x01\n" +
+	"projection\"\x02\b\x05:\ttenant_idh\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/views\x90\x02\x01\x12\xe1\x01\n" +
+	"\x0eFindAggregates\x12,.projection.gateway.v1.FindAggregatesRequest\x1a-.projection.gateway.v1.FindAggregatesResponse\"r\xaa\xed\x18?\n" +
+	"\x0eaggregate.read\x10\x01\x1a\n" +
+	"projection\"\x02\b\x052\x0eaggregate_type:\ttenant_idh\x01\x82\xd3\xe4\x93\x02&\x12$/v1/aggregates/{aggregate_type}:find\x90\x02\x01B\xdf\x01\n" +
 	"\x19com.projection.gateway.v1B\n" +
 	"QueryProtoP\x01Z@github.com/headgate/headgate/gen/projection/gateway/v1;gatewayv1\xa2\x02\x03PGX\xaa\x02\x15Projection.Gateway.V1\xca\x02\x15Projection\\Gateway\\V1\xe2\x02!Projection\\Gateway\\V1\\GPBMetadata\xea\x02\x17Projection::Gateway::V1b\x06proto3"
 
@@ -1297,51 +1571,59 @@ func file_projection_gateway_v1_query_proto_rawDescGZIP() []byte {
 }
 
 var file_projection_gateway_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_projection_gateway_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_projection_gateway_v1_query_proto_goTypes = []any{
-	(ViewState)(0),            // 0: projection.gateway.v1.ViewState
-	(*QueryRequest)(nil),      // 1: projection.gateway.v1.QueryRequest
-	(*Query)(nil),             // 2: projection.gateway.v1.Query
-	(*QueryResponse)(nil),     // 3: projection.gateway.v1.QueryResponse
-	(*GetRequest)(nil),        // 4: projection.gateway.v1.GetRequest
-	(*GetResponse)(nil),       // 5: projection.gateway.v1.GetResponse
-	(*WatchRequest)(nil),      // 6: projection.gateway.v1.WatchRequest
-	(*WatchResponse)(nil),     // 7: projection.gateway.v1.WatchResponse
-	(*Change)(nil),            // 8: projection.gateway.v1.Change
-	(*ListViewsRequest)(nil),  // 9: projection.gateway.v1.ListViewsRequest
-	(*ListViewsResponse)(nil), // 10: projection.gateway.v1.ListViewsResponse
-	(*Generation)(nil),        // 11: projection.gateway.v1.Generation
-	(*View)(nil),              // 12: projection.gateway.v1.View
-	(*Column)(nil),            // 13: projection.gateway.v1.Column
-	(*ViewFailure)(nil),       // 14: projection.gateway.v1.ViewFailure
-	nil,                       // 15: projection.gateway.v1.QueryRequest.MetadataEntry
-	(*structpb.Struct)(nil),   // 16: google.protobuf.Struct
+	(ViewState)(0),                 // 0: projection.gateway.v1.ViewState
+	(*QueryRequest)(nil),           // 1: projection.gateway.v1.QueryRequest
+	(*Query)(nil),                  // 2: projection.gateway.v1.Query
+	(*QueryResponse)(nil),          // 3: projection.gateway.v1.QueryResponse
+	(*GetRequest)(nil),             // 4: projection.gateway.v1.GetRequest
+	(*GetResponse)(nil),            // 5: projection.gateway.v1.GetResponse
+	(*WatchRequest)(nil),           // 6: projection.gateway.v1.WatchRequest
+	(*WatchResponse)(nil),          // 7: projection.gateway.v1.WatchResponse
+	(*Change)(nil),                 // 8: projection.gateway.v1.Change
+	(*ListViewsRequest)(nil),       // 9: projection.gateway.v1.ListViewsRequest
+	(*ListViewsResponse)(nil),      // 10: projection.gateway.v1.ListViewsResponse
+	(*Generation)(nil),             // 11: projection.gateway.v1.Generation
+	(*View)(nil),                   // 12: projection.gateway.v1.View
+	(*Column)(nil),                 // 13: projection.gateway.v1.Column
+	(*ViewFailure)(nil),            // 14: projection.gateway.v1.ViewFailure
+	(*FindAggregatesRequest)(nil),  // 15: projection.gateway.v1.FindAggregatesRequest
+	(*FindAggregatesResponse)(nil), // 16: projection.gateway.v1.FindAggregatesResponse
+	(*FoundAggregate)(nil),         // 17: projection.gateway.v1.FoundAggregate
+	nil,                            // 18: projection.gateway.v1.QueryRequest.MetadataEntry
+	(*structpb.Struct)(nil),        // 19: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
 }
 var file_projection_gateway_v1_query_proto_depIdxs = []int32{
 	2,  // 0: projection.gateway.v1.QueryRequest.query:type_name -> projection.gateway.v1.Query
-	15, // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
-	16, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
-	16, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
+	18, // 1: projection.gateway.v1.QueryRequest.metadata:type_name -> projection.gateway.v1.QueryRequest.MetadataEntry
+	19, // 2: projection.gateway.v1.QueryResponse.rows:type_name -> google.protobuf.Struct
+	19, // 3: projection.gateway.v1.GetResponse.row:type_name -> google.protobuf.Struct
 	8,  // 4: projection.gateway.v1.WatchResponse.changes:type_name -> projection.gateway.v1.Change
-	16, // 5: projection.gateway.v1.Change.row:type_name -> google.protobuf.Struct
+	19, // 5: projection.gateway.v1.Change.row:type_name -> google.protobuf.Struct
 	12, // 6: projection.gateway.v1.ListViewsResponse.views:type_name -> projection.gateway.v1.View
 	11, // 7: projection.gateway.v1.ListViewsResponse.generations:type_name -> projection.gateway.v1.Generation
 	13, // 8: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
 	0,  // 9: projection.gateway.v1.View.state:type_name -> projection.gateway.v1.ViewState
 	14, // 10: projection.gateway.v1.View.failure:type_name -> projection.gateway.v1.ViewFailure
-	1,  // 11: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
-	4,  // 12: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
-	6,  // 13: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
-	9,  // 14: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
-	3,  // 15: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
-	5,  // 16: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
-	7,  // 17: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
-	10, // 18: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	17, // 11: projection.gateway.v1.FindAggregatesResponse.aggregates:type_name -> projection.gateway.v1.FoundAggregate
+	20, // 12: projection.gateway.v1.FoundAggregate.created:type_name -> google.protobuf.Timestamp
+	1,  // 13: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
+	4,  // 14: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
+	6,  // 15: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
+	9,  // 16: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
+	15, // 17: projection.gateway.v1.QueryService.FindAggregates:input_type -> projection.gateway.v1.FindAggregatesRequest
+	3,  // 18: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
+	5,  // 19: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
+	7,  // 20: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
+	10, // 21: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
+	16, // 22: projection.gateway.v1.QueryService.FindAggregates:output_type -> projection.gateway.v1.FindAggregatesResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_projection_gateway_v1_query_proto_init() }
@@ -1355,7 +1637,7 @@ func file_projection_gateway_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_projection_gateway_v1_query_proto_rawDesc), len(file_projection_gateway_v1_query_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,9 @@ const (
 	QueryServiceWatchProcedure = "/projection.gateway.v1.QueryService/Watch"
 	// QueryServiceListViewsProcedure is the procedure name of the QueryService's ListViews RPC.
 	QueryServiceListViewsProcedure = "/projection.gateway.v1.QueryService/ListViews"
+	// QueryServiceFindAggregatesProcedure is the procedure name of the QueryService's FindAggregates
+	// RPC.
+	QueryServiceFindAggregatesProcedure = "/projection.gateway.v1.QueryService/FindAggregates"
 )
 
 var (
@@ -68,6 +71,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	queryServiceFindAggregatesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_projection_gateway_v1_query_proto.Services().ByName("QueryService").Methods().ByName("FindAggregates"),
+			Procedure:        QueryServiceFindAggregatesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // QueryServiceClient is a client for the projection.gateway.v1.QueryService service.
@@ -93,6 +104,18 @@ type QueryServiceClient interface {
 	Watch(context.Context, *v1.WatchRequest) (QueryServiceWatchClientStream, error)
 	// ListViews returns the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
+	// FindAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their ids, from
+	// an index: a page costs the same however many aggregates and events the tenant has. EventService.ListAggregates
+	// returns them in the order of their first events instead, and reads events for that.
+	//
+	// The index follows the journal together with the views, and is made again with them. A node whose views were
+	// made by a version without an index fills it from the journal when aggregates are first searched; until then
+	// responses are `incomplete`.
+	//
+	// Errors: INVALID_ARGUMENT (the page token is not of this request, or the position is invalid), DEADLINE_EXCEEDED
+	// (min_position was not reached in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE (the tenant's views are
+	// being built).
+	FindAggregates(context.Context, *v1.FindAggregatesRequest) (*v1.FindAggregatesResponse, error)
 }
 
 // NewQueryServiceClient constructs a client for the projection.gateway.v1.QueryService service.
@@ -144,6 +167,18 @@ type QueryServiceHandler interface {
 	Watch(context.Context, *v1.WatchRequest, QueryServiceWatchServerStream) error
 	// ListViews returns the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
+	// FindAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their ids, from
+	// an index: a page costs the same however many aggregates and events the tenant has. EventService.ListAggregates
+	// returns them in the order of their first events instead, and reads events for that.
+	//
+	// The index follows the journal together with the views, and is made again with them. A node whose views were
+	// made by a version without an index fills it from the journal when aggregates are first searched; until then
+	// responses are `incomplete`.
+	//
+	// Errors: INVALID_ARGUMENT (the page token is not of this request, or the position is invalid), DEADLINE_EXCEEDED
+	// (min_position was not reached in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE (the tenant's views are
+	// being built).
+	FindAggregates(context.Context, *v1.FindAggregatesRequest) (*v1.FindAggregatesResponse, error)
 }
 
 // RegisterQueryServiceHandler registers svc as the projection.gateway.v1.QueryService
@@ -155,6 +190,7 @@ func RegisterQueryServiceHandler(server *connect.Server, svc QueryServiceHandler
 		connect.Method{Spec: queryServiceGetSpec(), Handler: adapter.get},
 		connect.Method{Spec: queryServiceWatchSpec(), Handler: adapter.watch},
 		connect.Method{Spec: queryServiceListViewsSpec(), Handler: adapter.listViews},
+		connect.Method{Spec: queryServiceFindAggregatesSpec(), Handler: adapter.findAggregates},
 	)
 }
 
@@ -192,6 +228,10 @@ func (UnimplementedQueryServiceHandler) ListViews(context.Context, *v1.ListViews
 	return nil, connect.NewError(connect.CodeUnimplemented, "projection.gateway.v1.QueryService.ListViews is not implemented")
 }
 
+func (UnimplementedQueryServiceHandler) FindAggregates(context.Context, *v1.FindAggregatesRequest) (*v1.FindAggregatesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "projection.gateway.v1.QueryService.FindAggregates is not implemented")
+}
+
 type queryServiceClient struct {
 	client *connect.Client
 }
@@ -223,6 +263,14 @@ func (c *queryServiceClient) Watch(ctx context.Context, req *v1.WatchRequest) (Q
 func (c *queryServiceClient) ListViews(ctx context.Context, req *v1.ListViewsRequest) (*v1.ListViewsResponse, error) {
 	var res v1.ListViewsResponse
 	if err := c.client.CallUnary(ctx, queryServiceListViewsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) FindAggregates(ctx context.Context, req *v1.FindAggregatesRequest) (*v1.FindAggregatesResponse, error) {
+	var res v1.FindAggregatesResponse
+	if err := c.client.CallUnary(ctx, queryServiceFindAggregatesSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -268,6 +316,18 @@ func (h queryServiceHandler) listViews(ctx context.Context, _ connect.Spec, stre
 		return err
 	}
 	res, err := h.svc.ListViews(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) findAggregates(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.FindAggregatesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.FindAggregates(ctx, &req)
 	if err != nil {
 		return err
 	}
