@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -96,6 +97,31 @@ type Node struct {
 	Open    []string `json:"open,omitempty"`
 	// Traffic are windows of a gateway's calls, see [traffic.Recorder.Announce].
 	Traffic []traffic.Window `json:"traffic,omitempty"`
+	// Calls are such windows of the calls of another node. Earlier versions would add them to those of gateways.
+	Calls []traffic.Window `json:"calls,omitempty"`
+	// Behind are the tenants with the most events that the node has not processed, at most [MaxBehind], and BehindCount
+	// is the number of tenants with such events; nil: the node does not announce it.
+	Behind      []TenantLag `json:"behind,omitempty"`
+	BehindCount *int        `json:"behind_count,omitempty"`
+}
+
+// MaxBehind bounds the tenants in [Node.Behind].
+const MaxBehind = 16
+
+// TenantLag is the number of events of a tenant that a node has not processed.
+type TenantLag struct {
+	Tenant string `json:"tenant"`
+	Lag    int64  `json:"lag"`
+}
+
+// MostBehind returns the tenants with the greatest lag for [Node.Behind], and the number of tenants that have any. It
+// may change the order of all.
+func MostBehind(all []TenantLag) (behind []TenantLag, count int) {
+	all = slices.DeleteFunc(all, func(t TenantLag) bool { return t.Lag <= 0 })
+	slices.SortFunc(all, func(a, b TenantLag) int {
+		return cmp.Or(cmp.Compare(b.Lag, a.Lag), cmp.Compare(a.Tenant, b.Tenant))
+	})
+	return slices.Clone(all[:min(len(all), MaxBehind)]), len(all)
 }
 
 // MaxFailingViews bounds the views in [Node.FailingViews].

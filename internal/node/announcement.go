@@ -57,9 +57,10 @@ func (a *announcing) update(ctx context.Context, now *fleet.Node) error {
 // measure updates load, lag and failing views.
 func (a *announcing) measure(now *fleet.Node) {
 	a.measured, now.Load = time.Now(), loadOf(a.server.Metrics.Load())
+	now.Calls = a.calls.Announce(a.measured)
 	if a.lag != nil {
-		lag := a.lag()
-		now.Lag = &lag
+		lag, behind, count := a.lag()
+		now.Lag, now.Behind, now.BehindCount = &lag, behind, &count
 	}
 	if a.failingViews != nil {
 		now.FailingViews, now.FailingViewCount = a.failingViews()

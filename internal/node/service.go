@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,7 @@ import (
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/traffic"
 	"github.com/headgate/headgate/model"
 	"github.com/headgate/headgate/services/aggregate"
 	"github.com/headgate/headgate/services/control"
@@ -36,8 +38,9 @@ type serviceRole struct {
 	// before ends before the server does, since it calls others; after ends when no more calls arrive. Either may be
 	// nil.
 	before, after func(context.Context) error
-	// lag returns the amount of pending work of the node; nil: there never is any.
-	lag func() int64
+	// lag returns the amount of pending work of the node, and the tenants with the most, see [fleet.MostBehind]; nil:
+	// there never is any.
+	lag func() (lag int64, behind []fleet.TenantLag, count int)
 	// close releases what the role has opened.
 	close func() error
 }
@@ -49,6 +52,7 @@ type service struct {
 	server *rpc.Server
 	member *member
 	direct *directCalls
+	calls  *traffic.Recorder // of the server
 }
 
 // newService returns a service. Its server has spans of its calls, and the metrics that all nodes have.
@@ -63,8 +67,17 @@ func newService(m *member, listen rpc.Config, r serviceRole) *service {
 	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(
 		r.metrics, m.js.collectors(), []prometheus.Collector{r.integrity, m.timeline, m.rollout}, m.spans.metrics(),
 		direct.recorder.Collectors())...)
+	calls := &traffic.Recorder{}
+	server.Metrics.Count(func(ended time.Time, took time.Duration, stream, failed bool) {
+		calls.Observe(traffic.Call{
+			Ended:  ended,
+			Took:   took,
+			Stream: stream,
+			Failed: failed,
+		})
+	})
 	r.register(server.RPC)
-	return &service{r, server, m, direct}
+	return &service{r, server, m, direct, calls}
 }
 
 // layers returns the parts that the service runs, in the order in which they stop.

@@ -24,6 +24,8 @@ type Metrics struct {
 	accepts  prometheus.Counter // that failed
 	unread   *prometheus.CounterVec
 	window   window
+	// counted is called for each call that counts as the process's load; nil: it is not.
+	counted func(ended time.Time, took time.Duration, stream, failed bool)
 }
 
 // Ports of a process, in metrics.
@@ -69,6 +71,12 @@ func NewMetrics(process string) *Metrics {
 	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods, m.accepts, m.unread,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// Count calls counted for each call that ends and counts as the process's load, concurrently. It must not block. It is
+// called before the process serves.
+func (m *Metrics) Count(counted func(ended time.Time, took time.Duration, stream, failed bool)) {
+	m.counted = counted
 }
 
 // Registerer registers further collectors of the process.
@@ -117,8 +125,11 @@ func (c *Calls) End(ended *Outcome, kind connect.StreamType, trace contextkit.Tr
 	c.metrics.window.inFlight.Add(-1)
 	c.inFlight.Dec()
 	if c.load {
-		c.metrics.window.observe(ended.Started.Add(ended.Took), ended.Took, kind != connect.StreamTypeUnary,
-			ended.OwnFault())
+		at, stream, failed := ended.Started.Add(ended.Took), kind != connect.StreamTypeUnary, ended.OwnFault()
+		c.metrics.window.observe(at, ended.Took, stream, failed)
+		if c.metrics.counted != nil {
+			c.metrics.counted(at, ended.Took, stream, failed)
+		}
 	}
 	observe(c.outcome(ended.Protocol, CodeName(ended.Err)), ended.Took, trace)
 }

@@ -40,6 +40,9 @@ func (s *Service) setFleet(nodes fleet.Fleet) {
 		if len(node.Traffic) > 0 {
 			s.history.Add(node.ID, node.Traffic, time.Now())
 		}
+		if len(node.Calls) > 0 {
+			s.calls.Add(node.ID, node.Calls, time.Now())
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

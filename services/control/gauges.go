@@ -2,9 +2,11 @@ package control
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/traffic"
 )
@@ -13,7 +15,39 @@ import (
 const measureTimeout = 5 * time.Second
 
 // gauge is the state of the platform at a time; nil: it was not measured.
-type gauge struct{ lag, deadLetters, failedViews *int64 }
+type gauge struct {
+	lag, deadLetters, failedViews *int64
+	// nodes are the nodes that process events, at most maxGaugeNodes.
+	nodes map[string]nodeGauge
+	// tenants are the lags of the tenants that nodes have announced, and rest that of the others: 0, or nil if a node
+	// has not announced all that have any.
+	tenants map[string]int64
+	rest    *int64
+}
+
+// nodeGauge is the state of a node at a time.
+type nodeGauge struct{ lag, failedViews int64 }
+
+// maxGaugeNodes bounds the nodes of a gauge, and so the tenants: each announces [fleet.MaxBehind] at most.
+const maxGaugeNodes = 256
+
+// of returns the values of a selection.
+func (g gauge) of(tenant, node string) gauge {
+	switch {
+	case node != "":
+		found, known := g.nodes[node]
+		if !known {
+			return gauge{}
+		}
+		return gauge{lag: &found.lag, failedViews: &found.failedViews}
+	case tenant != "":
+		if lag, known := g.tenants[tenant]; known {
+			return gauge{lag: &lag}
+		}
+		return gauge{lag: g.rest}
+	}
+	return g
+}
 
 // gauges are the platform's gauges at the ends of windows. The zero value is ready for use.
 type gauges struct {
@@ -67,22 +101,60 @@ func (s *Service) measureAll(ctx context.Context) {
 	}
 }
 
-// measure returns the platform's gauges.
-func (s *Service) measure(ctx context.Context) gauge {
-	var out gauge
-	s.mu.Lock()
-	nodes := s.fleet.Nodes
-	s.mu.Unlock()
+// add adds a node, and what it has announced of tenants.
+func (g *gauge) add(node *fleet.Node) {
+	if len(g.nodes) >= maxGaugeNodes {
+		g.tenants, g.rest = nil, nil
+		return
+	}
+	g.nodes[node.ID] = nodeGauge{lag: *node.Lag, failedViews: int64(node.FailingViewCount)}
+	if g.tenants == nil {
+		return
+	}
+	for _, behind := range node.Behind[:min(len(node.Behind), fleet.MaxBehind)] {
+		g.tenants[behind.Tenant] += behind.Lag
+	}
+}
+
+// withhold removes the tenants whose lag at a node is unknown, because the node has announced others alone.
+func (g *gauge) withhold(node *fleet.Node) {
+	if node.Lag == nil || node.BehindCount != nil && *node.BehindCount <= len(node.Behind) {
+		return
+	}
+	g.rest = nil
+	served := make(map[string]bool, len(node.Tenants))
+	for _, tenant := range node.Tenants {
+		served[tenant] = true
+	}
+	for _, behind := range node.Behind {
+		delete(served, behind.Tenant)
+	}
+	maps.DeleteFunc(g.tenants, func(tenant string, _ int64) bool { return served[tenant] })
+}
+
+// gaugeOf returns what nodes have announced.
+func gaugeOf(nodes []fleet.Node) (out gauge) {
 	for _, node := range nodes {
 		if node.Lag == nil {
 			continue
 		}
 		if out.lag == nil {
-			out.lag, out.failedViews = new(int64), new(int64)
+			out.lag, out.failedViews, out.rest = new(int64), new(int64), new(int64)
+			out.nodes, out.tenants = map[string]nodeGauge{}, map[string]int64{}
 		}
 		*out.lag += *node.Lag
 		*out.failedViews += int64(node.FailingViewCount)
+		out.add(&node)
 	}
+	for _, node := range nodes {
+		out.withhold(&node)
+	}
+	return out
+}
+
+// measure returns the platform's gauges.
+func (s *Service) measure(ctx context.Context) gauge {
+	out := gaugeOf(s.announced())
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	if stream, err := s.js.Stream(ctx, streams.DeadLetters); err == nil {

@@ -69,15 +69,19 @@ func (s *Service) points(selected traffic.Selection, now time.Time) ([]*controlv
 	if selected.Long {
 		length = traffic.Long
 	}
-	all := selected.Tenant == "" && selected.Node == ""
+	points, edge := s.history.Points(selected, time.Time{}, now), true
+	if selected.Node != "" && !slices.ContainsFunc(points, func(p traffic.Point) bool { return p.Counts != nil }) {
+		points, edge = s.calls.Points(selected, time.Time{}, now), false
+	}
 	var out []*controlv1.SeriesPoint
-	for _, point := range s.history.Points(selected, time.Time{}, now) {
+	for _, point := range points {
 		message := seriesPoint(point, length)
-		if all {
-			measured := s.gauges.at(point.End.Unix(), selected.Long)
-			message.Lag, message.DeadLetters = measured.lag, measured.deadLetters
-			message.FailedViews = measured.failedViews
+		if !edge { // gateways alone know these
+			message.LimitedPerSecond, message.CommandsPerSecond, message.QueriesPerSecond = nil, nil, nil
 		}
+		measured := s.gauges.at(point.End.Unix(), selected.Long).of(selected.Tenant, selected.Node)
+		message.Lag, message.DeadLetters = measured.lag, measured.deadLetters
+		message.FailedViews = measured.failedViews
 		out = append(out, message)
 	}
 	return out, int32(length / time.Second)

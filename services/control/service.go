@@ -70,6 +70,7 @@ type Service struct {
 	known   map[string]kv.Entry[move] // moves as they are followed; nil: not known yet; replaced, never changed
 	counts  fleet.Metrics
 	history traffic.History // of gateways' calls
+	calls   traffic.History // of the calls of other nodes
 	gauges  gauges
 }
 

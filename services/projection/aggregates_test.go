@@ -59,7 +59,8 @@ func findByTheBeginningOfTheID(t *testing.T, newStore func(t *testing.T) store.O
 	f.append(t, "globex", "abx", "opened", `{"owner":"Eve"}`)
 	position := f.position(t, "acme")
 	for prefix, want := range map[string][]string{
-		"": all, "a": all[4:10], "ab": all[7:10], "abd": all[9:10], "abx": nil, "z": all[11:], "zz": all[11:], "-": all[:1],
+		"": all, "a": all[4:10], "ab": all[7:10], "abd": all[9:10], "abx": nil, "z": all[11:], "zz": all[11:],
+		"-": all[:1],
 		"_": all[3:4], strings.Repeat("z", 128): all[11:],
 	} {
 		for _, size := range []int32{0, 1, 2, int32(max(len(want), 1))} {
@@ -69,7 +70,8 @@ func findByTheBeginningOfTheID(t *testing.T, newStore func(t *testing.T) store.O
 				PageSize:      size,
 				MinPosition:   position,
 			})
-			if !slices.Equal(got, want) || last.GetIncomplete() || last.GetPercent() != 100 || last.GetPosition() != position {
+			if !slices.Equal(got, want) || last.GetIncomplete() || last.GetPercent() != 100 ||
+				last.GetPosition() != position {
 				t.Errorf("%q in pages of %d: %q, want %q; %v", prefix, size, got, want, last)
 			}
 		}
@@ -147,7 +149,10 @@ func TestFindAggregates_IndexIsFilledAfterEarlierVersions(t *testing.T) {
 			var schema string
 			err = conn.QueryRow(t.Context(), `SELECT name FROM headgate.generations`).Scan(&schema)
 			for _, statement := range []string{
-				fmt.Sprintf(`SELECT set_config('headgate.tenant', 'acme', false), set_config('search_path', '%s', false)`, schema),
+				fmt.Sprintf(
+					`SELECT set_config('headgate.tenant', 'acme', false), set_config('search_path', '%s', false)`,
+					schema,
+				),
 				forget, `DELETE FROM _aggregates`,
 			} {
 				if err == nil {

@@ -247,8 +247,8 @@ func (s *Service) parsePosition(f *follower, text string) (sequence uint64, of *
 	return sequence, of, err
 }
 
-// reach waits until a view's checkpoint, or that of the views in step if view is "", has reached a sequence. Errors: a [*behindError] if it does not in time, or
-// the reason why the view cannot be read.
+// reach waits until a view's checkpoint, or that of the views in step if view is "", has reached a sequence. Errors: a
+// [*behindError] if it does not in time, or the reason why the view cannot be read.
 func (s *Service) reach(ctx context.Context, f *follower, view string, sequence uint64) error {
 	deadline := time.Now().Add(maxPositionWait)
 	if d, ok := ctx.Deadline(); ok {

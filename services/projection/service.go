@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natshealth"
@@ -171,28 +172,37 @@ func (s *Service) Close() error {
 	return errors.Join(errs...)
 }
 
-// cached is a number that is computed at most once per second.
+// cached is a lag that is computed at most once per second.
 type cached struct {
 	mu    sync.Mutex
 	at    time.Time
 	value int64
+	// behind and count are the tenants with the greatest values, and the number of those that have any.
+	behind []fleet.TenantLag
+	count  int
 }
 
-// Lag returns the number of events of all tenants that are not applied to the current views yet. It is up to a second
-// old.
-func (s *Service) Lag() int64 {
+// Lag returns the number of events of all tenants that are not applied to the current views yet, and the tenants with
+// the most, see [fleet.MostBehind]. It is up to a second old.
+func (s *Service) Lag() (lag int64, behind []fleet.TenantLag, count int) {
 	s.lag.mu.Lock()
 	defer s.lag.mu.Unlock()
-	if time.Since(s.lag.at) < time.Second {
-		return s.lag.value
+	c := &s.lag
+	if time.Since(c.at) < time.Second {
+		return c.value, c.behind, c.count
 	}
-	s.lag.at, s.lag.value = time.Now(), 0
+	c.at, c.value = time.Now(), 0
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, views := range s.views {
-		s.lag.value += views.current.waiting()
+	var all []fleet.TenantLag
+	for tenant, views := range s.views {
+		if lag := views.current.waiting(); lag > 0 {
+			c.value += lag
+			all = append(all, fleet.TenantLag{Tenant: tenant.String(), Lag: lag})
+		}
 	}
-	return s.lag.value
+	c.behind, c.count = fleet.MostBehind(all)
+	return c.value, c.behind, c.count
 }
 
 // Ready returns why the service cannot serve the tenant, or any tenant if tenant is zero. It does not require NATS,

@@ -170,7 +170,9 @@ func TestListWorkflows_ReturnsPages(t *testing.T) {
 			t.Errorf("%v: got %s, want %s", req, got, want)
 		}
 	}
-	if got := strings.Join(all(&adminv1.ListWorkflowsRequest{IdPrefix: oldest[:len(oldest)-1]}), "|"); !strings.Contains(
+	if got := strings.Join(
+		all(&adminv1.ListWorkflowsRequest{IdPrefix: oldest[:len(oldest)-1]}), "|",
+	); !strings.Contains(
 		got, "t0",
 	) {
 		t.Errorf("by the beginning of its id: got %s", got)

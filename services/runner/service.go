@@ -16,6 +16,7 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gen/runner/admin/v1/adminv1connect"
+	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/lease"
@@ -441,17 +442,24 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	return nil
 }
 
-// Lag returns the known number of unread events and of pieces of work of the node's tenants, including running ones.
-func (s *Service) Lag() int64 {
+// Lag returns the known number of unread events and of pieces of work of the node's tenants, including running ones,
+// and the tenants with the most, see [fleet.MostBehind].
+func (s *Service) Lag() (lag int64, behind []fleet.TenantLag, count int) {
+	lags := map[contextkit.TenantID]int64{}
 	s.mu.Lock()
 	t := s.term
-	var lag int64
 	for tenant := range s.active {
-		lag += s.workerOf(tenant).waiting.Load()
+		lags[tenant] += s.workerOf(tenant).waiting.Load()
 	}
 	s.mu.Unlock()
 	if t != nil {
-		lag += t.lag()
+		t.lag(lags)
 	}
-	return lag
+	all := make([]fleet.TenantLag, 0, len(lags))
+	for tenant, of := range lags {
+		lag += of
+		all = append(all, fleet.TenantLag{Tenant: tenant.String(), Lag: of})
+	}
+	behind, count = fleet.MostBehind(all)
+	return lag, behind, count
 }

@@ -465,14 +465,13 @@ func (t *term) count() int {
 	return len(t.tenants)
 }
 
-// lag returns the known number of unread events and of pieces of work of the term's tenants.
-func (t *term) lag() int64 {
+// lag adds the known number of unread events and of pieces of work of each of the term's tenants.
+func (t *term) lag(lags map[contextkit.TenantID]int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var lag int64
-	for _, o := range t.tenants {
-		begun, behind, _ := o.waiting() // it knows without a request
-		lag += begun + behind
+	for tenant, o := range t.tenants {
+		if begun, behind, _ := o.waiting(); begun+behind > 0 { // it knows without a request
+			lags[tenant] += begun + behind
+		}
 	}
-	return lag
 }

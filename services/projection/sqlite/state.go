@@ -23,8 +23,9 @@ var layoutSteps = [layout][]string{{
 	`CREATE TABLE "_views" (view TEXT PRIMARY KEY, apart INTEGER NOT NULL, sequence INTEGER NOT NULL,
 		event_id TEXT NOT NULL, skips INTEGER NOT NULL, failure TEXT NOT NULL) WITHOUT ROWID`,
 }, {
-	`ALTER TABLE "_checkpoint" ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0`, // the sequence that the index has reached
-	`CREATE TABLE "_aggregates" (entry TEXT PRIMARY KEY) WITHOUT ROWID`,       // see [store.Aggregate]
+	// the sequence that the index has reached
+	`ALTER TABLE "_checkpoint" ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0`,
+	`CREATE TABLE "_aggregates" (entry TEXT PRIMARY KEY) WITHOUT ROWID`, // see [store.Aggregate]
 }}
 
 // upgrade upgrades the tables of an earlier layout.

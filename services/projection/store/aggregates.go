@@ -45,8 +45,8 @@ func (l Lookup) Range() (from, before string) {
 
 // Indexed is how far the index of a tenant's aggregates covers the journal.
 type Indexed struct {
-	// Sequence is the journal sequence up to which it is complete, and Applied the checkpoint of the views in step. They
-	// are equal unless a version without an index has applied events.
+	// Sequence is the journal sequence up to which it is complete, and Applied the checkpoint of the views in step.
+	// They are equal unless a version without an index has applied events.
 	Sequence, Applied uint64
 }
 

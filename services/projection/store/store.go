@@ -35,8 +35,8 @@ type Store interface {
 		ctx context.Context, view *model.View, plan query.Plan, each func(values, terms []any) error,
 	) (ViewState, error)
 	// Aggregates calls each for the entries of a lookup, ordered by id, until it returns [ErrStop], and returns how far
-	// the index that they were read from covers the journal. An aggregate of which another program has written two first
-	// events has two entries.
+	// the index that they were read from covers the journal. An aggregate of which another program has written two
+	// first events has two entries.
 	Aggregates(ctx context.Context, lookup Lookup, each func(Aggregate) error) (Indexed, error)
 	// Close releases the store's resources.
 	Close() error
