@@ -34,6 +34,10 @@ const (
 	// HeaderClient is the address of the gateway's client in calls to nodes, IPv4 or IPv6 without
 	// port, brackets and zone. [Client] reads it.
 	HeaderClient = ReservedPrefix + "client"
+	// HeaderChanges has, in the answer of a node to a call whose method is audited, what the call has changed: a JSON
+	// array of objects with the name (n), the value before (a) and the value after (b), in ASCII. It is in the audit
+	// record, and not sent to the client.
+	HeaderChanges = ReservedPrefix + "changes"
 	// HeaderExplain asks the gateway for its decision on a call.
 	HeaderExplain = ReservedPrefix + "explain"
 	// HeaderDecision is the answer to HeaderExplain: a JSON object, in ASCII.

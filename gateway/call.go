@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/gateway/route"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/lazydeadline"
 	"github.com/headgate/headgate/internal/rpc"
 )
@@ -36,6 +37,8 @@ type Call struct {
 	// Reason is an excerpt of the operator's reason in the field that the policy names; nil: the
 	// policy names no such field.
 	Reason *string
+	// fields are the fields that the request of an audited method sets, for its record.
+	fields []auditlog.Field
 	// Node is the node that answers the call, set by route.
 	Node route.Node
 	// Attempts counts the upstream calls.

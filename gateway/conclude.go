@@ -196,6 +196,10 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 	if call.Node.ID != "" {
 		record.Routing = g.routes.Epoch()
 	}
+	record.Read = call.Method.Spec.IdempotencyLevel == connect.IdempotencyNoSideEffects
+	if call.Method.Audit {
+		record.Request, record.Changes = call.fields, changesOf(call)
+	}
 	if call.Reason != nil {
 		record.Reason = *call.Reason
 	}

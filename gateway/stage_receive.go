@@ -33,6 +33,9 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 			return ctx, err
 		}
 	}
+	if call.Method.Audit {
+		call.fields = requestFields(call.Method, call.First.Data)
+	}
 	if call.Method.ReasonField != 0 {
 		reason, err := call.First.Text(call.Method.ReasonField, "")
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -191,6 +192,8 @@ func TestRecorder_RecordSizeIsBounded(t *testing.T) {
 			CorrelationID: huge,
 			TraceID:       huge,
 			RequestID:     huge,
+			Request:       slices.Repeat([]auditlog.Field{{Name: huge, Value: &huge, Bytes: len(huge)}}, 50),
+			Changes:       slices.Repeat([]auditlog.Change{{Name: huge, Before: huge, After: huge}}, 50),
 		})
 		msg := denials.nextMsg()
 		var record audit.Record
@@ -199,6 +202,9 @@ func TestRecorder_RecordSizeIsBounded(t *testing.T) {
 		}
 		if !strings.HasSuffix(record.Resource, fmt.Sprintf("…(%d bytes)", len(huge))) {
 			t.Errorf("%s: the cut is not marked: %q", name, record.Resource)
+		}
+		if !record.Truncated {
+			t.Errorf("%s: the record does not say that it lacks fields", name)
 		}
 		if len(msg.Data()) > 4<<10 {
 			t.Errorf("%s: %d bytes", name, len(msg.Data()))

@@ -65,6 +65,8 @@ type Method struct {
 	NodeField protowire.Number
 	// ReasonField is the request's field of the operator's reason; 0: none.
 	ReasonField protowire.Number
+	// AuditFields are the request's fields whose values audit records have.
+	AuditFields map[protowire.Number]bool
 	// Priority is the priority of calls when the gateway is nearly at capacity.
 	Priority limit.Priority
 	// ETag configures the entity tags of answers over HTTP; nil: none.
@@ -247,11 +249,33 @@ func newMethod(
 	); err != nil {
 		return nil, err
 	}
+	if m.AuditFields, err = auditFields(desc.Input(), policy); err != nil {
+		return nil, err
+	}
 	m.NodeRights = policy.GetNodeRights()
 	if rule, ok := proto.GetExtension(desc.Options(), annotations.E_Http).(*annotations.HttpRule); ok && rule != nil {
 		m.Rules = append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
 	}
 	return m, nil
+}
+
+// auditFields returns the fields of a policy's audit_fields.
+func auditFields(input protoreflect.MessageDescriptor, policy *policyv1.Policy) (map[protowire.Number]bool, error) {
+	if len(policy.GetAuditFields()) == 0 {
+		return nil, nil
+	}
+	if !policy.GetAudit() {
+		return nil, errors.New("its policy has audit_fields, but no audit")
+	}
+	out := map[protowire.Number]bool{}
+	for _, name := range policy.GetAuditFields() {
+		field := input.Fields().ByName(protoreflect.Name(name))
+		if field == nil {
+			return nil, fmt.Errorf("its policy names the field %q, which %s does not have", name, input.FullName())
+		}
+		out[field.Number()] = true
+	}
+	return out, nil
 }
 
 // entityTag compiles the policy's entity tag.

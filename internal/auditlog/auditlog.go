@@ -41,6 +41,29 @@ type Record struct {
 	// Suppressed is how many records of the same caller before this one, denials or an
 	// operator's calls for tenants, were not stored, because they came too fast.
 	Suppressed int64 `json:"suppressed,omitempty"`
+	// Read reports that the method changes nothing; records of earlier versions do not say it.
+	Read bool `json:"read,omitempty"`
+	// Request are the fields that the request set, Changes what the call has changed as the node states it, and
+	// Truncated reports that there are more.
+	Request   []Field  `json:"request,omitempty"`
+	Changes   []Change `json:"changes,omitempty"`
+	Truncated bool     `json:"truncated,omitempty"`
+}
+
+// Field is a field of a request.
+type Field struct {
+	Name string `json:"n"`
+	// Value is its value; nil: it is not recorded.
+	Value *string `json:"v,omitempty"`
+	// Bytes is its size in the request.
+	Bytes int `json:"b,omitempty"`
+}
+
+// Change is a value before and after a call; "": there was or is none.
+type Change struct {
+	Name   string `json:"n"`
+	Before string `json:"a,omitempty"`
+	After  string `json:"b,omitempty"`
 }
 
 // scanLimit is how many records are read at most for one answer.
@@ -66,7 +89,7 @@ func (r Record) Bounded() Record {
 		*name = excerpt.Text(*name, maxName)
 	}
 	r.Resource, r.Reason = excerpt.Text(r.Resource, maxResource), excerpt.Text(r.Reason, maxReason)
-	return r
+	return r.boundedDetails()
 }
 
 // Class separates the records of an account: each class has a separate subject, so

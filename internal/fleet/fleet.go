@@ -142,6 +142,8 @@ type FailingView struct {
 	Rule       string `json:"rule,omitempty"`
 	Expression string `json:"expression,omitempty"`
 	Reason     string `json:"reason"`
+	// Since is when it began to fail at the event; zero: not known.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Load is a node's load in the last seconds.

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -26,6 +27,48 @@ type change struct {
 var unaudited = map[protoreflect.FullName]bool{
 	"aggregate.gateway.v1.CommandService.Submit":      true,
 	"aggregate.gateway.v1.CommandService.SubmitBatch": true,
+}
+
+// changed are the changes that the records of the first calls state.
+var changed = map[protoreflect.FullName]string{
+	"control.v1.TenantService.CreateTenant":       "",
+	"control.v1.TenantService.SuspendTenant":      "suspended: false to true, reason:  to r",
+	"control.v1.TenantService.ResumeTenant":       "suspended: true to false, reason: r to ",
+	"control.v1.TenantService.SetQuota":           "quota.rate:  to 7, quota.burst:  to 7",
+	"control.v1.TenantService.SetStorageQuota":    "storage_quota.events:  to 7",
+	"control.v1.PlacementService.AssignPlacement": "node:  to aggregate-1",
+	"control.v1.PlacementService.RemovePlacement": "node: aggregate-1 to ",
+}
+
+func changesText(record *controlv1.AuditRecord) string {
+	var out []string
+	for _, c := range record.GetChanges() {
+		out = append(out, c.GetName()+": "+c.GetBefore()+" to "+c.GetAfter())
+	}
+	return strings.Join(out, ", ")
+}
+
+// checkRequest checks that a record has the fields that the request sets, with the values of those alone that the
+// method's policy lists.
+func checkRequest(
+	t *testing.T, m protoreflect.MethodDescriptor, req proto.Message, record *controlv1.AuditRecord,
+) {
+	t.Helper()
+	recorded := map[string]bool{}
+	for _, field := range record.GetRequest() {
+		name, _, _ := strings.Cut(field.GetName(), ".")
+		recorded[name] = true
+		if listed := slices.Contains(policyOf(m).GetAuditFields(), name); (field.Value != nil) != listed ||
+			field.GetBytes() == 0 {
+			t.Errorf("%s: listed %v: %v", m.FullName(), listed, field)
+		}
+	}
+	req.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if !recorded[string(field.Name())] {
+			t.Errorf("%s: the record lacks the request's %s: %v", m.FullName(), field.Name(), record.GetRequest())
+		}
+		return true
+	})
 }
 
 // Every method that changes something leaves one audit record per call, regardless of the call's outcome. The
@@ -191,6 +234,14 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 			if record.GetProcedure() != procedureOf(m) || record.GetTenantId() != tenant ||
 				record.GetDecision() != "allowed" || record.GetPrincipal() == "" {
 				t.Errorf("%s, call %d: the record is %v", c.method, n+1, record)
+			}
+			checkRequest(t, m, c.req(), record)
+			want := ""
+			if n == 0 {
+				want = changed[c.method]
+			}
+			if got := changesText(record); got != want {
+				t.Errorf("%s, call %d: the record's changes are %q, want %q", c.method, n+1, got, want)
 			}
 		}
 	}

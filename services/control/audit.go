@@ -7,6 +7,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/headgate/headgate/contextkit"
@@ -72,7 +75,7 @@ func (s auditService) QueryAudit(
 			ended = true
 			return false
 		}
-		if !fits(req, record) {
+		if until := req.GetUntil(); until != nil && !record.Time.Before(until.AsTime()) || !fits(req, record) {
 			return true
 		}
 		message := auditMessage(record)
@@ -101,14 +104,30 @@ func auditScope(req *controlv1.QueryAuditRequest) (string, error) {
 
 func fits(req *controlv1.QueryAuditRequest, record auditlog.Record) bool {
 	id := req.GetId()
-	return (req.GetPrincipal() == "" || record.Principal == req.GetPrincipal()) &&
+	return (!req.GetChangesOnly() || mayChange(record)) &&
+		(req.GetPrincipal() == "" || record.Principal == req.GetPrincipal()) &&
 		(req.GetDecision() == "" || record.Decision == req.GetDecision()) &&
 		strings.Contains(strings.ToLower(record.Procedure), strings.ToLower(req.GetProcedure())) &&
 		(id == "" || record.CorrelationID == id || record.TraceID == id || record.RequestID == id)
 }
 
+// mayChange reports whether a record is of an allowed call whose method may change something. A record of an earlier
+// version does not say that its method reads; the descriptor of a method of the platform does.
+func mayChange(record auditlog.Record) bool {
+	if record.Decision != "allowed" || record.Read {
+		return false
+	}
+	name := strings.ReplaceAll(strings.TrimPrefix(record.Procedure, "/"), "/", ".")
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	if err != nil {
+		return true
+	}
+	options, ok := found.Options().(*descriptorpb.MethodOptions)
+	return !ok || options.GetIdempotencyLevel() != descriptorpb.MethodOptions_NO_SIDE_EFFECTS
+}
+
 func auditMessage(record auditlog.Record) *controlv1.AuditRecord {
-	return &controlv1.AuditRecord{
+	out := &controlv1.AuditRecord{
 		Time:          timestamppb.New(record.Time),
 		Decision:      record.Decision,
 		Reason:        record.Reason,
@@ -125,7 +144,17 @@ func auditMessage(record auditlog.Record) *controlv1.AuditRecord {
 		Node:          record.Node,
 		Ms:            record.Milliseconds,
 		Suppressed:    record.Suppressed,
+		Truncated:     record.Truncated,
 	}
+	for _, field := range record.Request {
+		out.Request = append(out.Request,
+			&controlv1.AuditField{Name: field.Name, Value: field.Value, Bytes: int64(field.Bytes)})
+	}
+	for _, change := range record.Changes {
+		out.Changes = append(out.Changes,
+			&controlv1.AuditChange{Name: change.Name, Before: change.Before, After: change.After})
+	}
+	return out
 }
 
 // FollowAudit implements AuditService.
@@ -166,7 +195,8 @@ func (s auditService) FollowAudit(
 		for message.Record == nil {
 			select {
 			case record := <-records:
-				if req.GetDecision() == "" || record.Decision == req.GetDecision() {
+				if (req.GetDecision() == "" || record.Decision == req.GetDecision()) &&
+					(!req.GetChangesOnly() || mayChange(record)) {
 					message.Record = auditMessage(record)
 				}
 				continue

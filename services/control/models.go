@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/models"
@@ -208,6 +209,7 @@ func (s modelService) ApplyModel(
 	if err != nil {
 		return nil, asConnectError(err)
 	}
+	stateChanges(ctx, auditlog.Change{Name: "model", Before: document.GetRevision(), After: parsed.Revision})
 	kept, err := s.documents.Get(ctx, models.Key)
 	if err != nil {
 		return nil, asConnectError(err)

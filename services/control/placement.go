@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/rpc"
 )
@@ -95,6 +96,7 @@ func (s placementService) AssignPlacement(
 	if _, err := s.placements.PutAt(ctx, key, want, p.Revision); err != nil {
 		return nil, asConnectError(err)
 	}
+	stateChanges(ctx, auditlog.Change{Name: "node", Before: p.Node, After: want.Node})
 	return res, nil
 }
 
@@ -111,7 +113,11 @@ func (s placementService) RemovePlacement(
 	if err != nil || !p.Exists {
 		return &controlv1.RemovePlacementResponse{}, err
 	}
-	return &controlv1.RemovePlacementResponse{}, asConnectError(s.placements.Delete(ctx, key, p.Revision))
+	if err := s.placements.Delete(ctx, key, p.Revision); err != nil {
+		return nil, asConnectError(err)
+	}
+	stateChanges(ctx, auditlog.Change{Name: "node", Before: p.Node})
+	return &controlv1.RemovePlacementResponse{}, nil
 }
 
 // unlocked returns a placement that operators may change at its KV revision. FAILED_PRECONDITION: a move has locked

@@ -142,6 +142,7 @@ func (s tenantService) CreateTenant(
 		}
 		return nil, asConnectError(err)
 	}
+	stateChanges(ctx, tenantChanges(fleet.Tenant{}, tenant)...)
 	return &controlv1.CreateTenantResponse{
 		Tenant: tenantMessage(name, kv.Entry[fleet.Tenant]{Value: tenant, Revision: revision}, nil, false),
 	}, nil
@@ -208,10 +209,14 @@ func (s tenantService) change(
 				rpc.Reason(rpc.ReasonVersionMismatch, "current_revision", strconv.FormatInt(current, 10)),
 			)
 		}
+		before := kept.Value
 		f(&kept.Value)
 		revision, err := s.tenants.Put(ctx, name, kept.Value, kept.Revision)
 		if errors.Is(err, kv.ErrChanged) {
 			continue
+		}
+		if err == nil {
+			stateChanges(ctx, tenantChanges(before, kept.Value)...)
 		}
 		kept.Revision = revision
 		return tenantMessage(name, kept, nodes, false), asConnectError(err)

@@ -209,6 +209,9 @@ func failingMessages(views []fleet.FailingView) []*controlv1.FailingView {
 			Expression: v.Expression,
 			Reason:     v.Reason,
 		}
+		if !v.Since.IsZero() {
+			out[i].Since = timestamppb.New(v.Since)
+		}
 	}
 	return out
 }

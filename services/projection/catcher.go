@@ -203,10 +203,12 @@ func (c *catcher) applyTo(
 	); err != nil {
 		return state, false, err
 	}
+	before := parseFailure(name, view)
 	view.Checkpoint, view.Failure = done, ""
 	switch {
 	case failure != nil:
 		c.tried = true
+		failure.continues(before)
 		view.Failure = failure.text()
 	case last >= state.Sequence || done.Sequence >= state.Sequence:
 		view.Detached, view.Checkpoint = false, state.Checkpoint

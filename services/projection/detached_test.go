@@ -154,7 +154,8 @@ func TestViews_FailingViewDoesNotAffectOthers(t *testing.T) {
 		}
 		for _, view := range views.GetViews() {
 			failed := view.GetState() == projectionv1.ViewState_VIEW_STATE_FAILED
-			if failed == well[view.GetName()] || failed != (view.GetFailure().GetReason() != "") {
+			if failed == well[view.GetName()] || failed != (view.GetFailure().GetReason() != "") ||
+				failed != (view.GetFailure().GetSince() != nil) {
 				t.Errorf("%v", view)
 			}
 		}

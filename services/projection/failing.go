@@ -57,6 +57,7 @@ func (s *Service) Announced() ([]fleet.FailingView, int) {
 			Rule:       f.Rule,
 			Expression: f.Expression,
 			Reason:     f.Reason,
+			Since:      f.Since,
 		})
 	}
 	return out, count
@@ -86,6 +87,7 @@ func (f *follower) describe(view *model.View, out *projectionv1.View) {
 			Rule:       failed.failure.Rule,
 			Expression: failed.failure.Expression,
 			Reason:     failed.failure.Reason,
+			Since:      failed.failure.since(),
 		}
 	case err != nil || building:
 		out.State = projectionv1.ViewState_VIEW_STATE_BUILDING

@@ -8,6 +8,9 @@ import (
 	"maps"
 	"strings"
 	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/model"
@@ -32,6 +35,23 @@ type Failure struct {
 	Expression string `json:"expression,omitempty"`
 	// Reason is the reason, without internal details.
 	Reason string `json:"reason"`
+	// Since is when the view began to fail at the event; zero: a version that does not store it has found the failure.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// continues keeps the time since when a view fails if it failed at the same event before; before may be nil.
+func (f *Failure) continues(before *Failure) {
+	if before != nil && before.EventID == f.EventID && before.Sequence == f.Sequence {
+		f.Since = before.Since
+	}
+}
+
+// since returns when the view began to fail as a message, nil if that is not known.
+func (f *Failure) since() *timestamppb.Timestamp {
+	if f.Since.IsZero() {
+		return nil
+	}
+	return timestamppb.New(f.Since)
 }
 
 // maxReason and maxExpression bound the texts of a failure in bytes: an error's details have 1.5 KiB.
@@ -47,6 +67,7 @@ func newFailure(view *model.View, event *prepared, err error) *Failure {
 		Version:       event.meta.Version,
 		AggregateType: event.meta.AggregateType,
 		AggregateID:   event.meta.AggregateID,
+		Since:         time.Now().UTC(),
 	}
 	if rule, ok := errors.AsType[*model.EvaluationError](err); ok {
 		f.Rule, f.Reason = rule.ID, strings.TrimPrefix(rule.Err.Error(), model.ErrEvaluation.Error()+": ")

@@ -177,7 +177,7 @@ type cached struct {
 	mu    sync.Mutex
 	at    time.Time
 	value int64
-	// behind and count are the tenants with the greatest values, and the number of those that have any.
+	// behind and count are the tenants with the greatest values, and the number of tenants that have any.
 	behind []fleet.TenantLag
 	count  int
 }

@@ -246,10 +246,12 @@ func (s *Service) GetWorkflow(
 	}
 	for _, done := range i.Steps {
 		res.Steps = append(res.Steps, &adminv1.WorkflowStep{
-			Name:    done.Name,
-			Outcome: string(done.Outcome),
-			Message: done.Message,
-			Time:    timestamppb.New(done.Time),
+			Name:           done.Name,
+			Outcome:        string(done.Outcome),
+			Message:        done.Message,
+			Time:           timestamppb.New(done.Time),
+			Started:        timeMessage(done.Began),
+			FailedAttempts: attemptMessages(done.Failed),
 		})
 	}
 	return res, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,26 @@ type attempts struct {
 	Next  time.Time `json:"next,omitzero"`
 	// Stuck is set if no attempt follows automatically: the step's retries are exhausted, and an operator decides.
 	Stuck bool `json:"stuck,omitempty"`
+	// Latest are the last attempts, at most maxLatest, the oldest first.
+	Latest []failedAttempt `json:"latest,omitempty"`
+}
+
+// failedAttempt is a failed attempt at a step.
+type failedAttempt struct {
+	Began time.Time `json:"began"`
+	Ended time.Time `json:"ended"`
+	Error string    `json:"error"`
+}
+
+// maxLatest bounds the attempts in a record, and maxLatestError the error of each in bytes.
+const maxLatest, maxLatestError = 5, 128
+
+// failedAt returns the last failed attempts at a step.
+func (a *attempts) failedAt(name string) []failedAttempt {
+	if a == nil || a.Step != name {
+		return nil
+	}
+	return a.Latest
 }
 
 // bounded truncates an error's text to the length that a record stores.
@@ -55,6 +76,7 @@ type stepError struct {
 	name  string // of the step
 	retry model.Retry
 	err   error
+	began time.Time // when the attempt began
 }
 
 // Error implements error.
@@ -125,6 +147,14 @@ func (e *stepError) after(before *attempts, unstored int, now time.Time) *attemp
 	}
 	if !isHeld || next.Failed == 0 || next.Error == "" { // otherwise it has the error of the last attempt
 		next.Error = bounded(e.err.Error())
+	}
+	if !isHeld && !e.began.IsZero() {
+		next.Latest = append(slices.Clone(next.Latest), failedAttempt{
+			Began: e.began.UTC(),
+			Ended: now,
+			Error: excerpt.Text(e.err.Error(), maxLatestError),
+		})
+		next.Latest = next.Latest[max(len(next.Latest)-maxLatest, 0):]
 	}
 	next.Delayed += 1 + unstored
 	ends := next.First.Add(e.retry.Within())

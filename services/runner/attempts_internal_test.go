@@ -2,6 +2,7 @@ package runner
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,15 @@ func TestAttempts_CountOnlyTheirStep(t *testing.T) {
 	}
 	if next := failed.after(nil, 2, time.Now()); next.Failed != 3 || !next.Stuck {
 		t.Errorf("third attempt: %+v", next)
+	}
+	var last *attempts
+	long := &stepError{name: "a", err: errors.New(strings.Repeat("500 ", 500)), began: time.Now()}
+	for range 2 * maxLatest {
+		last = long.after(last, 0, time.Now())
+	}
+	if latest := last.failedAt("a"); len(latest) != maxLatest || len(latest[0].Error) > maxLatestError ||
+		latest[0].Ended.Before(latest[0].Began) || last.failedAt("b") != nil {
+		t.Errorf("the latest attempts are %+v", latest)
 	}
 	u.stored("w", failed)
 	if n, m := u.of("w", failed), u.of("w", other); n != 0 || m != 2 {

@@ -233,7 +233,7 @@ func (e *engine) drive(ctx context.Context, i *instance) error {
 	if i.unsent = ""; before != nil && before.Failed == 0 {
 		i.unsent = before.Step
 	}
-	i.Attempts = nil // anything saved from here on is progress
+	i.attempted, i.Attempts = before, nil // anything saved from here on is progress
 	i.trial, i.Asked = i.trial || i.Asked, false
 	err := e.advance(ctx, i)
 	if err != nil && i.revision == revision {
@@ -377,6 +377,7 @@ func (e *engine) doAll(ctx context.Context, i *instance, steps []model.Step) err
 	ended := false
 	for _, d := range done {
 		if d != nil {
+			d.Failed = i.attempted.failedAt(d.Name)
 			i.Steps, i.dirty, ended = append(i.Steps, *d), true, true
 			delete(i.Requests, d.Name)
 		}
@@ -410,7 +411,7 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 		if err != nil {
 			return false, err
 		}
-		i.Waiting = &waiting{Step: s.Name, Until: until.UTC()}
+		i.Waiting = &waiting{Step: s.Name, Until: until.UTC(), Since: time.Now().UTC()}
 		i.dirty = true
 	}
 	if i.now().Before(i.Waiting.Until) {
@@ -421,8 +422,14 @@ func (e *engine) wait(ctx context.Context, i *instance, s *model.Step) (bool, er
 		}
 		return true, scheduleInstance(ctx, e.js, i, i.Waiting.Until)
 	}
+	i.Steps = append(i.Steps,
+		step{
+			Name:    s.Name,
+			Outcome: outcomeDone,
+			Time:    time.Now().UTC(),
+			Began:   i.Waiting.Since,
+		})
 	i.Waiting = nil
-	i.Steps = append(i.Steps, step{Name: s.Name, Outcome: outcomeDone, Time: time.Now().UTC()})
 	i.dirty = true
 	return false, nil
 }
@@ -456,7 +463,12 @@ func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) 
 	began := time.Now()
 	err := e.send(ctx, i, s.Name, r)
 	e.record(ctx, i, s.Name, s, began, err)
-	done := &step{Name: s.Name, Outcome: outcomeDone, Time: time.Now().UTC()}
+	done := &step{
+		Name:    s.Name,
+		Outcome: outcomeDone,
+		Time:    time.Now().UTC(),
+		Began:   began.UTC(),
+	}
 	var refused *refusedError
 	var undrivable *undrivableError
 	switch {
@@ -465,7 +477,12 @@ func (e *engine) do(ctx context.Context, i *instance, s model.Step, r *request) 
 	case errors.As(err, &undrivable):
 		return nil, &undrivableError{step: s.Name, message: undrivable.message}
 	case err != nil:
-		return nil, &stepError{name: s.Name, retry: s.Retry, err: err}
+		return nil, &stepError{
+			name:  s.Name,
+			retry: s.Retry,
+			err:   err,
+			began: began,
+		}
 	}
 	return done, nil
 }

@@ -81,6 +81,8 @@ type instance struct {
 	loaded bool
 	// unsent is the step without an attempt because its receiver's breaker was open; "": none.
 	unsent string
+	// attempted are the failed attempts at the step that is driven; nil: there are none.
+	attempted *attempts
 	// trial is set if an operator has requested this attempt.
 	trial bool
 	// dirty is set if the record is out of date.
@@ -118,6 +120,8 @@ type request struct {
 type waiting struct {
 	Step  string    `json:"step"`
 	Until time.Time `json:"until"`
+	// Since is when the wait began; zero: an earlier version has stored it.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // step is the record of a completed or refused step.
@@ -126,6 +130,11 @@ type step struct {
 	Outcome outcome   `json:"outcome"`
 	Message string    `json:"message,omitempty"`
 	Time    time.Time `json:"time"`
+	// Began is when the last attempt, or the wait, began; zero: there was none, or an earlier version has stored the
+	// step.
+	Began time.Time `json:"began,omitzero"`
+	// Failed are the last failed attempts before.
+	Failed []failedAttempt `json:"failed,omitempty"`
 }
 
 // event returns the event that started the instance, in the current form of its data.

@@ -202,6 +202,7 @@ func (i *instance) skip(name, reason string, now time.Time) error {
 	case i.Waiting == nil && i.Attempts != nil && i.Attempts.Step == name && i.inWork(now):
 		return refuseInWork()
 	case i.Waiting != nil && i.Waiting.Step == name, i.Attempts != nil && i.Attempts.Step == name:
+		skipped.Failed = i.Attempts.failedAt(name)
 		i.Steps = append(i.Steps, skipped)
 		delete(i.Requests, name)
 	default:

@@ -202,13 +202,30 @@ func TestRetries_ExhaustedStepIsDeadLetter(t *testing.T) {
 	}
 	code = http.StatusOK
 	mu.Unlock()
+	stuck, err := f.admin.GetWorkflow(as(t, "acme"), &adminv1.GetWorkflowRequest{Workflow: "transfer", InstanceId: "t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if latest := stuck.GetAttempts().GetLatest(); len(latest) == 0 || len(latest) > 4 {
+		t.Errorf("the latest attempts are %v", latest)
+	}
+	for _, one := range stuck.GetAttempts().GetLatest() {
+		if one.GetStarted().AsTime().After(one.GetEnded().AsTime()) || !strings.Contains(one.GetError(), "500") {
+			t.Errorf("an attempt is %v", one)
+		}
+	}
 	if res, err := f.admin.ReplayDeadLetters(as(t, "acme"), &adminv1.ReplayDeadLettersRequest{}); err != nil ||
 		res.GetReplayed() != 1 {
 		t.Fatalf("%v, %v", res, err)
 	}
-	if got := f.ended(t, "acme", "t"); steps(got) != "debit done, tell done, complete done" ||
-		f.balance(t, "acme", "a") != 900 {
+	got := f.ended(t, "acme", "t")
+	if steps(got) != "debit done, tell done, complete done" || f.balance(t, "acme", "a") != 900 {
 		t.Errorf("%s, balance of a is %v", steps(got), f.balance(t, "acme", "a"))
+	}
+	for _, done := range got.GetSteps() {
+		if done.GetStarted() == nil || done.GetStarted().AsTime().After(done.GetTime().AsTime()) {
+			t.Errorf("the times of a step are %v", done)
+		}
 	}
 }
 

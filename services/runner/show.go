@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/nats-io/nats.go/jetstream"
@@ -56,6 +57,7 @@ func (a *attempts) message() *adminv1.WorkflowAttempts {
 		LastError: a.Error,
 		First:     timestamppb.New(a.First),
 		Last:      timestamppb.New(a.Last),
+		Latest:    attemptMessages(a.Latest),
 	}
 	if !a.Next.IsZero() {
 		out.Next = timestamppb.New(a.Next)
@@ -63,11 +65,30 @@ func (a *attempts) message() *adminv1.WorkflowAttempts {
 	return out
 }
 
+func attemptMessages(all []failedAttempt) (out []*adminv1.WorkflowAttempt) {
+	for _, one := range all {
+		out = append(out, &adminv1.WorkflowAttempt{
+			Started: timestamppb.New(one.Began),
+			Ended:   timestamppb.New(one.Ended),
+			Error:   one.Error,
+		})
+	}
+	return out
+}
+
+// timeMessage returns a time as a message, nil for the zero time.
+func timeMessage(at time.Time) *timestamppb.Timestamp {
+	if at.IsZero() {
+		return nil
+	}
+	return timestamppb.New(at)
+}
+
 func (w *waiting) message() *adminv1.WorkflowWait {
 	if w == nil {
 		return nil
 	}
-	return &adminv1.WorkflowWait{Step: w.Step, Until: timestamppb.New(w.Until)}
+	return &adminv1.WorkflowWait{Step: w.Step, Until: timestamppb.New(w.Until), Since: timeMessage(w.Since)}
 }
 
 // instance returns a workflow's instance by its id, or by the aggregate whose event started it ("ID", or "ID=VERSION"

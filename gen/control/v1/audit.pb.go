@@ -47,7 +47,12 @@ type QueryAuditRequest struct {
 	// Records per page; 0: 50.
 	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page.
-	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only allowed calls of methods that may change something, of any outcome: no reads, and no denials. A page
+	// ends after 20,000 records that were read, so that it may have few or none without being the last.
+	ChangesOnly bool `protobuf:"varint,9,opt,name=changes_only,json=changesOnly,proto3" json:"changes_only,omitempty"`
+	// Only records before this time.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -138,6 +143,20 @@ func (x *QueryAuditRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *QueryAuditRequest) GetChangesOnly() bool {
+	if x != nil {
+		return x.ChangesOnly
+	}
+	return false
+}
+
+func (x *QueryAuditRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // QueryAuditResponse is records.
 type QueryAuditResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -199,7 +218,9 @@ type FollowAuditRequest struct {
 	// The account, as in QueryAuditRequest.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// "denied" or "allowed"; empty: both.
-	Decision      string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	Decision string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	// As in QueryAuditRequest.
+	ChangesOnly   bool `protobuf:"varint,3,opt,name=changes_only,json=changesOnly,proto3" json:"changes_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +267,13 @@ func (x *FollowAuditRequest) GetDecision() string {
 		return x.Decision
 	}
 	return ""
+}
+
+func (x *FollowAuditRequest) GetChangesOnly() bool {
+	if x != nil {
+		return x.ChangesOnly
+	}
+	return false
 }
 
 // FollowAuditResponse is a record, or none as a keep-alive.
@@ -329,7 +357,14 @@ type AuditRecord struct {
 	// that were dropped by the rate limit.
 	Suppressed int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
 	// The address of the client, as seen by the gateway or by a trusted proxy; empty: unknown.
-	Client        string `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
+	Client string `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
+	// The fields that the request of an audited method set, in the order of the request; empty: the call was recorded by a
+	// version without them, or the method's policy requires no record of every call.
+	Request []*AuditField `protobuf:"bytes,17,rep,name=request,proto3" json:"request,omitempty"`
+	// What the call has changed, as the node that served it states; empty: it states nothing.
+	Changes []*AuditChange `protobuf:"bytes,18,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Whether request or changes have more than a record holds.
+	Truncated     bool `protobuf:"varint,19,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,12 +511,161 @@ func (x *AuditRecord) GetClient() string {
 	return ""
 }
 
+func (x *AuditRecord) GetRequest() []*AuditField {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetChanges() []*AuditChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// AuditField is a field of a request.
+type AuditField struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, such as "tenant_id" or "quota.rate".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value, at most 96 bytes of it; absent: the method's policy (audit_fields) does not have it recorded.
+	Value *string `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	// Its size in the request, in bytes.
+	Bytes         int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditField) Reset() {
+	*x = AuditField{}
+	mi := &file_control_v1_audit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditField) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditField) ProtoMessage() {}
+
+func (x *AuditField) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_audit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditField.ProtoReflect.Descriptor instead.
+func (*AuditField) Descriptor() ([]byte, []int) {
+	return file_control_v1_audit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AuditField) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AuditField) GetValue() string {
+	if x != nil && x.Value != nil {
+		return *x.Value
+	}
+	return ""
+}
+
+func (x *AuditField) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// AuditChange is a value before and after a call.
+type AuditChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What has changed, such as "quota.rate".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value before; empty: there was none.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// The value after; empty: there is none.
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditChange) Reset() {
+	*x = AuditChange{}
+	mi := &file_control_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditChange) ProtoMessage() {}
+
+func (x *AuditChange) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditChange.ProtoReflect.Descriptor instead.
+func (*AuditChange) Descriptor() ([]byte, []int) {
+	return file_control_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AuditChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AuditChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *AuditChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 var File_control_v1_audit_proto protoreflect.FileDescriptor
 
 const file_control_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"\x16control/v1/audit.proto\x12\n" +
-	"control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\xdc\x02\n" +
+	"control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\xb1\x03\n" +
 	"\x11QueryAuditRequest\x12$\n" +
 	"\ttenant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btenantId\x12&\n" +
 	"\tprincipal\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tprincipal\x12&\n" +
@@ -492,15 +676,19 @@ const file_control_v1_audit_proto_rawDesc = "" +
 	"\tpage_size\x18\a \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xf4\x03(\x00R\bpageSize\x12&\n" +
 	"\n" +
-	"page_token\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\tpageToken\"o\n" +
+	"page_token\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\tpageToken\x12!\n" +
+	"\fchanges_only\x18\t \x01(\bR\vchangesOnly\x120\n" +
+	"\x05until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"o\n" +
 	"\x12QueryAuditResponse\x121\n" +
 	"\arecords\x18\x01 \x03(\v2\x17.control.v1.AuditRecordR\arecords\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x93\x01\n" +
 	"\x12FollowAuditRequest\x12$\n" +
 	"\ttenant_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btenantId\x124\n" +
-	"\bdecision\x18\x02 \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06deniedR\aallowedR\bdecision\"F\n" +
+	"\bdecision\x18\x02 \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06deniedR\aallowedR\bdecision\x12!\n" +
+	"\fchanges_only\x18\x03 \x01(\bR\vchangesOnly\"F\n" +
 	"\x13FollowAuditResponse\x12/\n" +
-	"\x06record\x18\x01 \x01(\v2\x17.control.v1.AuditRecordR\x06record\"\xcd\x03\n" +
+	"\x06record\x18\x01 \x01(\v2\x17.control.v1.AuditRecordR\x06record\"\xd0\x04\n" +
 	"\vAuditRecord\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bdecision\x18\x02 \x01(\tR\bdecision\x12\x16\n" +
@@ -521,16 +709,29 @@ const file_control_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"suppressed\x18\x0f \x01(\x03R\n" +
 	"suppressed\x12\x16\n" +
-	"\x06client\x18\x10 \x01(\tR\x06client2\xb9\x02\n" +
-	"\fAuditService\x12\x8c\x01\n" +
+	"\x06client\x18\x10 \x01(\tR\x06client\x120\n" +
+	"\arequest\x18\x11 \x03(\v2\x16.control.v1.AuditFieldR\arequest\x121\n" +
+	"\achanges\x18\x12 \x03(\v2\x17.control.v1.AuditChangeR\achanges\x12\x1c\n" +
+	"\ttruncated\x18\x13 \x01(\bR\ttruncated\"[\n" +
 	"\n" +
-	"QueryAudit\x12\x1d.control.v1.QueryAuditRequest\x1a\x1e.control.v1.QueryAuditResponse\"?\xaa\xed\x18\x1f\n" +
+	"AuditField\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytesB\b\n" +
+	"\x06_value\"O\n" +
+	"\vAuditChange\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after2\xa3\x03\n" +
+	"\fAuditService\x12\xd0\x01\n" +
+	"\n" +
+	"QueryAudit\x12\x1d.control.v1.QueryAuditRequest\x1a\x1e.control.v1.QueryAuditResponse\"\x82\x01\xaa\xed\x18b\n" +
 	"\n" +
 	"audit.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x01h\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/control/audit\x90\x02\x01\x12\x99\x01\n" +
-	"\vFollowAudit\x12\x1e.control.v1.FollowAuditRequest\x1a\x1f.control.v1.FollowAuditResponse\"G\xaa\xed\x18 \n" +
+	"(\x01h\x02\xb2\x01\ttenant_id\xb2\x01\tprincipal\xb2\x01\tprocedure\xb2\x01\bdecision\xb2\x01\x02id\xb2\x01\fchanges_only\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/control/audit\x90\x02\x01\x12\xbf\x01\n" +
+	"\vFollowAudit\x12\x1e.control.v1.FollowAuditRequest\x1a\x1f.control.v1.FollowAuditResponse\"m\xaa\xed\x18F\n" +
 	"\n" +
-	"audit.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1c(\x01h\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/control/audit:follow\x90\x02\x010\x01B\x9c\x01\n" +
+	"audit.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1c(\x01h\x01\xb2\x01\ttenant_id\xb2\x01\bdecision\xb2\x01\fchanges_only\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/control/audit:follow\x90\x02\x010\x01B\x9c\x01\n" +
 	"\x0ecom.control.v1B\n" +
 	"AuditProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
@@ -548,29 +749,34 @@ func file_control_v1_audit_proto_rawDescGZIP() []byte {
 	return file_control_v1_audit_proto_rawDescData
 }
 
-var file_control_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_control_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_control_v1_audit_proto_goTypes = []any{
 	(*QueryAuditRequest)(nil),     // 0: control.v1.QueryAuditRequest
 	(*QueryAuditResponse)(nil),    // 1: control.v1.QueryAuditResponse
 	(*FollowAuditRequest)(nil),    // 2: control.v1.FollowAuditRequest
 	(*FollowAuditResponse)(nil),   // 3: control.v1.FollowAuditResponse
 	(*AuditRecord)(nil),           // 4: control.v1.AuditRecord
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*AuditField)(nil),            // 5: control.v1.AuditField
+	(*AuditChange)(nil),           // 6: control.v1.AuditChange
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_control_v1_audit_proto_depIdxs = []int32{
-	5, // 0: control.v1.QueryAuditRequest.since:type_name -> google.protobuf.Timestamp
-	4, // 1: control.v1.QueryAuditResponse.records:type_name -> control.v1.AuditRecord
-	4, // 2: control.v1.FollowAuditResponse.record:type_name -> control.v1.AuditRecord
-	5, // 3: control.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	0, // 4: control.v1.AuditService.QueryAudit:input_type -> control.v1.QueryAuditRequest
-	2, // 5: control.v1.AuditService.FollowAudit:input_type -> control.v1.FollowAuditRequest
-	1, // 6: control.v1.AuditService.QueryAudit:output_type -> control.v1.QueryAuditResponse
-	3, // 7: control.v1.AuditService.FollowAudit:output_type -> control.v1.FollowAuditResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	7, // 0: control.v1.QueryAuditRequest.since:type_name -> google.protobuf.Timestamp
+	7, // 1: control.v1.QueryAuditRequest.until:type_name -> google.protobuf.Timestamp
+	4, // 2: control.v1.QueryAuditResponse.records:type_name -> control.v1.AuditRecord
+	4, // 3: control.v1.FollowAuditResponse.record:type_name -> control.v1.AuditRecord
+	7, // 4: control.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	5, // 5: control.v1.AuditRecord.request:type_name -> control.v1.AuditField
+	6, // 6: control.v1.AuditRecord.changes:type_name -> control.v1.AuditChange
+	0, // 7: control.v1.AuditService.QueryAudit:input_type -> control.v1.QueryAuditRequest
+	2, // 8: control.v1.AuditService.FollowAudit:input_type -> control.v1.FollowAuditRequest
+	1, // 9: control.v1.AuditService.QueryAudit:output_type -> control.v1.QueryAuditResponse
+	3, // 10: control.v1.AuditService.FollowAudit:output_type -> control.v1.FollowAuditResponse
+	9, // [9:11] is the sub-list for method output_type
+	7, // [7:9] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_audit_proto_init() }
@@ -578,13 +784,14 @@ func file_control_v1_audit_proto_init() {
 	if File_control_v1_audit_proto != nil {
 		return
 	}
+	file_control_v1_audit_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_audit_proto_rawDesc), len(file_control_v1_audit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -702,7 +702,9 @@ type FailingView struct {
 	// The expression that fails; empty: none does.
 	Expression string `protobuf:"bytes,8,opt,name=expression,proto3" json:"expression,omitempty"`
 	// The reason.
-	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When the view began to fail at the event; absent: not known.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -800,6 +802,13 @@ func (x *FailingView) GetReason() string {
 	return ""
 }
 
+func (x *FailingView) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 var File_control_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_control_v1_fleet_proto_rawDesc = "" +
@@ -853,7 +862,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\a \x01(\x03R\vmemoryBytes\x12\x1e\n" +
 	"\n" +
 	"goroutines\x18\b \x01(\x03R\n" +
-	"goroutines\"\xfe\x01\n" +
+	"goroutines\"\xb0\x02\n" +
 	"\vFailingView\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\tR\x04view\x12\x19\n" +
@@ -866,7 +875,9 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"expression\x18\b \x01(\tR\n" +
 	"expression\x12\x16\n" +
-	"\x06reason\x18\t \x01(\tR\x06reason*l\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since*l\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x18\n" +
@@ -922,15 +933,16 @@ var file_control_v1_fleet_proto_depIdxs = []int32{
 	7,  // 7: control.v1.Node.load:type_name -> control.v1.Load
 	9,  // 8: control.v1.Node.last_announced:type_name -> google.protobuf.Timestamp
 	8,  // 9: control.v1.Node.failing_views:type_name -> control.v1.FailingView
-	1,  // 10: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
-	3,  // 11: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
-	2,  // 12: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
-	4,  // 13: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 10: control.v1.FailingView.since:type_name -> google.protobuf.Timestamp
+	1,  // 11: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
+	3,  // 12: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
+	2,  // 13: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
+	4,  // 14: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
+	13, // [13:15] is the sub-list for method output_type
+	11, // [11:13] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_fleet_proto_init() }

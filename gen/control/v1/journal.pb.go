@@ -949,7 +949,7 @@ const file_control_v1_journal_proto_rawDesc = "" +
 	"\x04gaps\x18\x03 \x03(\v2\x16.control.v1.JournalGapR\x04gaps\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\xc3\x05\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\xf3\x05\n" +
 	"\x0eJournalService\x12\x8c\x01\n" +
 	"\n" +
 	"GetJournal\x12\x1d.control.v1.GetJournalRequest\x1a\x1e.control.v1.GetJournalResponse\"?\xaa\xed\x18\x1d\n" +
@@ -959,13 +959,13 @@ const file_control_v1_journal_proto_rawDesc = "" +
 	"\n" +
 	"AcceptLoss\x12\x1d.control.v1.AcceptLossRequest\x1a\x1e.control.v1.AcceptLossResponse\"V\xaa\xed\x18)\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x01h\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/control/journal:acceptLoss\x12\xbe\x01\n" +
-	"\x0eDeclareNoEvent\x12!.control.v1.DeclareNoEventRequest\x1a\".control.v1.DeclareNoEventResponse\"e\xaa\xed\x184\n" +
+	"(\x01h\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/control/journal:acceptLoss\x12\xd6\x01\n" +
+	"\x0eDeclareNoEvent\x12!.control.v1.DeclareNoEventRequest\x1a\".control.v1.DeclareNoEventResponse\"}\xaa\xed\x18L\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/control/journal:declareNoEvent\x12\xba\x01\n" +
-	"\rRevokeNoEvent\x12 .control.v1.RevokeNoEventRequest\x1a!.control.v1.RevokeNoEventResponse\"d\xaa\xed\x184\n" +
+	"(\x012\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\treference\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/control/journal:declareNoEvent\x12\xd2\x01\n" +
+	"\rRevokeNoEvent\x12 .control.v1.RevokeNoEventRequest\x1a!.control.v1.RevokeNoEventResponse\"|\xaa\xed\x18L\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/control/journal:revokeNoEventB\x9e\x01\n" +
+	"(\x012\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\treference\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/control/journal:revokeNoEventB\x9e\x01\n" +
 	"\x0ecom.control.v1B\fJournalProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
 	"Control\\V1\xe2\x02\x16Control\\V1\\GPBMetadata\xea\x02\vControl::V1b\x06proto3"

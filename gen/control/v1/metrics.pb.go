@@ -142,7 +142,9 @@ type QuerySeriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How far they go back.
 	Range SeriesRange `protobuf:"varint,1,opt,name=range,proto3,enum=control.v1.SeriesRange" json:"range,omitempty"`
-	// Only the calls of this gateway, by its id; empty: of all.
+	// Only the calls of this node, by its id: calls that clients made to a gateway, or calls that another node has answered.
+	// Empty: the calls of all gateways. Of another node than a gateway, limited, commands and queries are absent. A node
+	// that starts again has no values for the time between; calls are not counted twice.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// Only the calls of this tenant; empty: of all. Not together with node.
 	TenantId      string `protobuf:"bytes,3,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
@@ -417,12 +419,14 @@ type SeriesPoint struct {
 	P95Ms *float64 `protobuf:"fixed64,9,opt,name=p95_ms,json=p95Ms,proto3,oneof" json:"p95_ms,omitempty"`
 	// The 99th percentile of the latency.
 	P99Ms *float64 `protobuf:"fixed64,10,opt,name=p99_ms,json=p99Ms,proto3,oneof" json:"p99_ms,omitempty"`
-	// Of the platform: events that projection and runner nodes have not processed at the window's end. Lag, dead letters
-	// and failed views are measured by the control node that answers, since it started.
+	// Events that projection and runner nodes have not processed at the window's end: of the platform, of a node, or of a
+	// tenant. A node announces the 16 tenants with the most; a tenant's lag is absent while more are behind at a node that
+	// serves it and it is not among them. Lag, dead letters and failed views are measured by the control node that
+	// answers, since it started.
 	Lag *int64 `protobuf:"varint,11,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
 	// Of the platform: stored dead letters at the window's end.
 	DeadLetters *int64 `protobuf:"varint,12,opt,name=dead_letters,json=deadLetters,proto3,oneof" json:"dead_letters,omitempty"`
-	// Of the platform: views that cannot apply an event at the window's end.
+	// Of the platform or a projection node: views that cannot apply an event at the window's end.
 	FailedViews   *int64 `protobuf:"varint,13,opt,name=failed_views,json=failedViews,proto3,oneof" json:"failed_views,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

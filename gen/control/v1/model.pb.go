@@ -832,7 +832,7 @@ const file_control_v1_model_proto_rawDesc = "" +
 	"\aproblem\x18\x04 \x01(\tR\aproblem\"\x13\n" +
 	"\x11ListModelsRequest\"M\n" +
 	"\x12ListModelsResponse\x127\n" +
-	"\tdocuments\x18\x01 \x03(\v2\x19.control.v1.ModelDocumentR\tdocuments2\xc9\x04\n" +
+	"\tdocuments\x18\x01 \x03(\v2\x19.control.v1.ModelDocumentR\tdocuments2\xe4\x04\n" +
 	"\fModelService\x12\x84\x01\n" +
 	"\bGetModel\x12\x1b.control.v1.GetModelRequest\x1a\x1c.control.v1.GetModelResponse\"=\xaa\xed\x18\x1d\n" +
 	"\n" +
@@ -842,10 +842,10 @@ const file_control_v1_model_proto_rawDesc = "" +
 	"CheckModel\x12\x1d.control.v1.CheckModelRequest\x1a\x1e.control.v1.CheckModelResponse\"F\xaa\xed\x18\x1d\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"h\x03\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/control/model:check\x90\x02\x01\x12\x8d\x01\n" +
+	"h\x03\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/control/model:check\x90\x02\x01\x12\xa8\x01\n" +
 	"\n" +
-	"ApplyModel\x12\x1d.control.v1.ApplyModelRequest\x1a\x1e.control.v1.ApplyModelResponse\"@\xaa\xed\x18 \n" +
-	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\x0f(\x01h\x03\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/control/model\x12\x8b\x01\n" +
+	"ApplyModel\x12\x1d.control.v1.ApplyModelRequest\x1a\x1e.control.v1.ApplyModelResponse\"[\xaa\xed\x18;\n" +
+	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\x0f(\x01h\x03\xb2\x01\x11expected_revision\xb2\x01\x04note\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/control/model\x12\x8b\x01\n" +
 	"\n" +
 	"ListModels\x12\x1d.control.v1.ListModelsRequest\x1a\x1e.control.v1.ListModelsResponse\">\xaa\xed\x18\x1d\n" +
 	"\n" +

@@ -1331,29 +1331,29 @@ const file_control_v1_placement_proto_rawDesc = "" +
 	"\x0eMOVE_STEP_DONE\x10\b\x12\x16\n" +
 	"\x12MOVE_STEP_ABORTING\x10\t\x12\x15\n" +
 	"\x11MOVE_STEP_ABORTED\x10\n" +
-	"2\x9f\n" +
+	"2\xee\n" +
 	"\n" +
 	"\x10PlacementService\x12\x9b\x01\n" +
 	"\x0eListPlacements\x12!.control.v1.ListPlacementsRequest\x1a\".control.v1.ListPlacementsResponse\"B\xaa\xed\x18\x1d\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"h\x03\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/control/placements\x90\x02\x01\x12\xc2\x01\n" +
-	"\x0fAssignPlacement\x12\".control.v1.AssignPlacementRequest\x1a#.control.v1.AssignPlacementResponse\"f\xaa\xed\x18+\n" +
+	"h\x03\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/control/placements\x90\x02\x01\x12\xdd\x01\n" +
+	"\x0fAssignPlacement\x12\".control.v1.AssignPlacementRequest\x1a#.control.v1.AssignPlacementResponse\"\x80\x01\xaa\xed\x18E\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02.:\x01*\")/v1/control/placements/{kind}/{tenant_id}\x90\x02\x02\x12\xbf\x01\n" +
-	"\x0fRemovePlacement\x12\".control.v1.RemovePlacementRequest\x1a#.control.v1.RemovePlacementResponse\"c\xaa\xed\x18+\n" +
+	"(\x012\ttenant_idh\x03\xb2\x01\ttenant_id\xb2\x01\x04kind\xb2\x01\x04node\x82\xd3\xe4\x93\x02.:\x01*\")/v1/control/placements/{kind}/{tenant_id}\x90\x02\x02\x12\xd2\x01\n" +
+	"\x0fRemovePlacement\x12\".control.v1.RemovePlacementRequest\x1a#.control.v1.RemovePlacementResponse\"v\xaa\xed\x18>\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02+*)/v1/control/placements/{kind}/{tenant_id}\x90\x02\x02\x12\x8c\x01\n" +
+	"(\x012\ttenant_idh\x03\xb2\x01\ttenant_id\xb2\x01\x04kind\x82\xd3\xe4\x93\x02+*)/v1/control/placements/{kind}/{tenant_id}\x90\x02\x02\x12\x8c\x01\n" +
 	"\bPlanMove\x12\x1b.control.v1.PlanMoveRequest\x1a\x1c.control.v1.PlanMoveResponse\"E\xaa\xed\x18\x1d\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"h\x03\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/control/moves:plan\x90\x02\x01\x12\x95\x01\n" +
-	"\tStartMove\x12\x1c.control.v1.StartMoveRequest\x1a\x1d.control.v1.StartMoveResponse\"K\xaa\xed\x18+\n" +
+	"h\x03\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/control/moves:plan\x90\x02\x01\x12\xb1\x01\n" +
+	"\tStartMove\x12\x1c.control.v1.StartMoveRequest\x1a\x1d.control.v1.StartMoveResponse\"g\xaa\xed\x18G\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/control/moves\x12\x9c\x01\n" +
-	"\tAbortMove\x12\x1c.control.v1.AbortMoveRequest\x1a\x1d.control.v1.AbortMoveResponse\"R\xaa\xed\x18$\n" +
+	"(\x012\ttenant_idh\x03\xb2\x01\ttenant_id\xb2\x01\x04kind\xb2\x01\x06target\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/control/moves\x12\xa1\x01\n" +
+	"\tAbortMove\x12\x1c.control.v1.AbortMoveRequest\x1a\x1d.control.v1.AbortMoveResponse\"W\xaa\xed\x18)\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\x02idh\x03\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/control/moves/{id}:abort\x90\x02\x02\x12\x87\x01\n" +
+	"(\x012\x02idh\x03\xb2\x01\x02id\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/control/moves/{id}:abort\x90\x02\x02\x12\x87\x01\n" +
 	"\tListMoves\x12\x1c.control.v1.ListMovesRequest\x1a\x1d.control.v1.ListMovesResponse\"=\xaa\xed\x18\x1d\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +

@@ -1045,27 +1045,27 @@ const file_control_v1_tenant_proto_rawDesc = "" +
 	"\x11expected_revision\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x10expectedRevision\x88\x01\x01B\x14\n" +
 	"\x12_expected_revision\"E\n" +
 	"\x17SetStorageQuotaResponse\x12*\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant2\xb8\b\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.control.v1.TenantR\x06tenant2\xc6\t\n" +
 	"\rTenantService\x12\x8f\x01\n" +
 	"\vListTenants\x12\x1e.control.v1.ListTenantsRequest\x1a\x1f.control.v1.ListTenantsResponse\"?\xaa\xed\x18\x1d\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"h\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/control/tenants\x90\x02\x01\x12\xa0\x01\n" +
-	"\fCreateTenant\x12\x1f.control.v1.CreateTenantRequest\x1a .control.v1.CreateTenantResponse\"M\xaa\xed\x18+\n" +
+	"h\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/control/tenants\x90\x02\x01\x12\xc4\x01\n" +
+	"\fCreateTenant\x12\x1f.control.v1.CreateTenantRequest\x1a .control.v1.CreateTenantResponse\"q\xaa\xed\x18O\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/control/tenants\x12\xc3\x01\n" +
-	"\rSuspendTenant\x12 .control.v1.SuspendTenantRequest\x1a!.control.v1.SuspendTenantResponse\"m\xaa\xed\x184\n" +
+	"(\x012\ttenant_idh\x03\xb2\x01\ttenant_id\xb2\x01\x05quota\xb2\x01\rstorage_quota\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/control/tenants\x12\xcf\x01\n" +
+	"\rSuspendTenant\x12 .control.v1.SuspendTenantRequest\x1a!.control.v1.SuspendTenantResponse\"y\xaa\xed\x18@\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/control/tenants/{tenant_id}:suspend\x90\x02\x02\x12\xb6\x01\n" +
-	"\fResumeTenant\x12\x1f.control.v1.ResumeTenantRequest\x1a .control.v1.ResumeTenantResponse\"c\xaa\xed\x18+\n" +
+	"(\x012\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/control/tenants/{tenant_id}:suspend\x90\x02\x02\x12\xc2\x01\n" +
+	"\fResumeTenant\x12\x1f.control.v1.ResumeTenantRequest\x1a .control.v1.ResumeTenantResponse\"o\xaa\xed\x187\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/control/tenants/{tenant_id}:resume\x90\x02\x02\x12\xa9\x01\n" +
-	"\bSetQuota\x12\x1b.control.v1.SetQuotaRequest\x1a\x1c.control.v1.SetQuotaResponse\"b\xaa\xed\x18+\n" +
+	"(\x012\ttenant_idh\x03\xb2\x01\ttenant_id\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/control/tenants/{tenant_id}:resume\x90\x02\x02\x12\xd2\x01\n" +
+	"\bSetQuota\x12\x1b.control.v1.SetQuotaRequest\x1a\x1c.control.v1.SetQuotaResponse\"\x8a\x01\xaa\xed\x18S\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/control/tenants/{tenant_id}/quota\x90\x02\x02\x12\xc6\x01\n" +
-	"\x0fSetStorageQuota\x12\".control.v1.SetStorageQuotaRequest\x1a#.control.v1.SetStorageQuotaResponse\"j\xaa\xed\x18+\n" +
+	"(\x012\ttenant_idh\x03\xb2\x01\ttenant_id\xb2\x01\x05quota\xb2\x01\x11expected_revision\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/control/tenants/{tenant_id}/quota\x90\x02\x02\x12\xef\x01\n" +
+	"\x0fSetStorageQuota\x12\".control.v1.SetStorageQuotaRequest\x1a#.control.v1.SetStorageQuotaResponse\"\x92\x01\xaa\xed\x18S\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03\x82\xd3\xe4\x93\x022:\x01*\"-/v1/control/tenants/{tenant_id}/storage-quota\x90\x02\x02B\x9d\x01\n" +
+	"(\x012\ttenant_idh\x03\xb2\x01\ttenant_id\xb2\x01\x05quota\xb2\x01\x11expected_revision\x82\xd3\xe4\x93\x022:\x01*\"-/v1/control/tenants/{tenant_id}/storage-quota\x90\x02\x02B\x9d\x01\n" +
 	"\x0ecom.control.v1B\vTenantProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
 	"Control\\V1\xe2\x02\x16Control\\V1\\GPBMetadata\xea\x02\vControl::V1b\x06proto3"

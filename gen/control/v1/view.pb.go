@@ -544,15 +544,15 @@ const file_control_v1_view_proto_rawDesc = "" +
 	"\x02by\x18\t \x01(\tR\x02by\x12\x16\n" +
 	"\x06reason\x18\n" +
 	" \x01(\tR\x06reason\x12.\n" +
-	"\x04time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\x9b\x04\n" +
-	"\vViewService\x12\xb0\x01\n" +
-	"\tSkipEvent\x12\x1c.control.v1.SkipEventRequest\x1a\x1d.control.v1.SkipEventResponse\"f\xaa\xed\x18:\n" +
+	"\x04time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\xe4\x04\n" +
+	"\vViewService\x12\xda\x01\n" +
+	"\tSkipEvent\x12\x1c.control.v1.SkipEventRequest\x1a\x1d.control.v1.SkipEventResponse\"\x8f\x01\xaa\xed\x18c\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03r\x04view\x82\x01\x06reason\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/control/views/{view}:skip\x12\xb9\x01\n" +
+	"(\x012\ttenant_idh\x03r\x04view\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\x04view\xb2\x01\bevent_id\xb2\x01\bsequence\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/control/views/{view}:skip\x12\xd8\x01\n" +
 	"\n" +
-	"RevokeSkip\x12\x1d.control.v1.RevokeSkipRequest\x1a\x1e.control.v1.RevokeSkipResponse\"l\xaa\xed\x18:\n" +
+	"RevokeSkip\x12\x1d.control.v1.RevokeSkipRequest\x1a\x1e.control.v1.RevokeSkipResponse\"\x8a\x01\xaa\xed\x18X\n" +
 	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
-	"(\x012\ttenant_idh\x03r\x04view\x82\x01\x06reason\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/control/views/{view}:revokeSkip\x12\x9c\x01\n" +
+	"(\x012\ttenant_idh\x03r\x04view\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\x04view\xb2\x01\bevent_id\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/control/views/{view}:revokeSkip\x12\x9c\x01\n" +
 	"\tListSkips\x12\x1c.control.v1.ListSkipsRequest\x1a\x1d.control.v1.ListSkipsResponse\"R\xaa\xed\x18&\n" +
 	"\n" +
 	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\n" +

@@ -188,7 +188,12 @@ type Policy struct {
 	// Answers of the method's GET paths have an entity tag (RFC 9110 §8.8.3), and a request
 	// whose If-None-Match has it is answered 304 without a body. Only a unary method without
 	// side effects can have it. Absent: responses have none.
-	Etag          *ETag `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag *ETag `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The request fields (proto names) whose values audit records have, of methods with audit. Of the other fields that
+	// the request sets, a record has the names and sizes: what is not listed here, such as a payload or a secret, is not
+	// recorded. A message stands for its fields, to a depth of three. Values are cut to 96 bytes, and all fields of a
+	// record to 24 and 640 bytes.
+	AuditFields   []string `protobuf:"bytes,22,rep,name=audit_fields,json=auditFields,proto3" json:"audit_fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +347,13 @@ func (x *Policy) GetEtag() *ETag {
 	return nil
 }
 
+func (x *Policy) GetAuditFields() []string {
+	if x != nil {
+		return x.AuditFields
+	}
+	return nil
+}
+
 // ETag configures the entity tag of a response.
 type ETag struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -412,7 +424,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa9\x05\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcc\x05\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -433,7 +445,8 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\vnode_rights\x18\x0f \x03(\tR\n" +
 	"nodeRights\x12!\n" +
 	"\freason_field\x18\x10 \x01(\tR\vreasonField\x12,\n" +
-	"\x04etag\x18\x14 \x01(\v2\x18.headgate.policy.v1.ETagR\x04etag\")\n" +
+	"\x04etag\x18\x14 \x01(\v2\x18.headgate.policy.v1.ETagR\x04etag\x12!\n" +
+	"\faudit_fields\x18\x16 \x03(\tR\vauditFields\")\n" +
 	"\x04ETag\x12!\n" +
 	"\fexcept_field\x18\x01 \x01(\tR\vexceptField*^\n" +
 	"\bPriority\x12\x18\n" +

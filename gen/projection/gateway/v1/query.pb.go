@@ -1075,7 +1075,10 @@ type ViewFailure struct {
 	// The expression that fails; empty: none does.
 	Expression string `protobuf:"bytes,6,opt,name=expression,proto3" json:"expression,omitempty"`
 	// The reason.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When the view began to fail at the event; absent: not known, since a version that does not store it has found the
+	// failure.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1157,6 +1160,13 @@ func (x *ViewFailure) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ViewFailure) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // FindAggregatesRequest asks for aggregates by the beginning of their ids.
@@ -1490,7 +1500,7 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\bR\aindexed\"\xcb\x01\n" +
+	"\aindexed\x18\x03 \x01(\bR\aindexed\"\xfd\x01\n" +
 	"\vViewFailure\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x1d\n" +
 	"\n" +
@@ -1501,7 +1511,8 @@ const file_projection_gateway_v1_query_proto_rawDesc = "" +
 	"\n" +
 	"expression\x18\x06 \x01(\tR\n" +
 	"expression\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason\"\xe5\x02\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe5\x02\n" +
 	"\x15FindAggregatesRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12D\n" +
 	"\x0eaggregate_type\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\raggregateType\x12:\n" +
@@ -1607,23 +1618,24 @@ var file_projection_gateway_v1_query_proto_depIdxs = []int32{
 	13, // 8: projection.gateway.v1.View.columns:type_name -> projection.gateway.v1.Column
 	0,  // 9: projection.gateway.v1.View.state:type_name -> projection.gateway.v1.ViewState
 	14, // 10: projection.gateway.v1.View.failure:type_name -> projection.gateway.v1.ViewFailure
-	17, // 11: projection.gateway.v1.FindAggregatesResponse.aggregates:type_name -> projection.gateway.v1.FoundAggregate
-	20, // 12: projection.gateway.v1.FoundAggregate.created:type_name -> google.protobuf.Timestamp
-	1,  // 13: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
-	4,  // 14: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
-	6,  // 15: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
-	9,  // 16: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
-	15, // 17: projection.gateway.v1.QueryService.FindAggregates:input_type -> projection.gateway.v1.FindAggregatesRequest
-	3,  // 18: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
-	5,  // 19: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
-	7,  // 20: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
-	10, // 21: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
-	16, // 22: projection.gateway.v1.QueryService.FindAggregates:output_type -> projection.gateway.v1.FindAggregatesResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	20, // 11: projection.gateway.v1.ViewFailure.since:type_name -> google.protobuf.Timestamp
+	17, // 12: projection.gateway.v1.FindAggregatesResponse.aggregates:type_name -> projection.gateway.v1.FoundAggregate
+	20, // 13: projection.gateway.v1.FoundAggregate.created:type_name -> google.protobuf.Timestamp
+	1,  // 14: projection.gateway.v1.QueryService.Query:input_type -> projection.gateway.v1.QueryRequest
+	4,  // 15: projection.gateway.v1.QueryService.Get:input_type -> projection.gateway.v1.GetRequest
+	6,  // 16: projection.gateway.v1.QueryService.Watch:input_type -> projection.gateway.v1.WatchRequest
+	9,  // 17: projection.gateway.v1.QueryService.ListViews:input_type -> projection.gateway.v1.ListViewsRequest
+	15, // 18: projection.gateway.v1.QueryService.FindAggregates:input_type -> projection.gateway.v1.FindAggregatesRequest
+	3,  // 19: projection.gateway.v1.QueryService.Query:output_type -> projection.gateway.v1.QueryResponse
+	5,  // 20: projection.gateway.v1.QueryService.Get:output_type -> projection.gateway.v1.GetResponse
+	7,  // 21: projection.gateway.v1.QueryService.Watch:output_type -> projection.gateway.v1.WatchResponse
+	10, // 22: projection.gateway.v1.QueryService.ListViews:output_type -> projection.gateway.v1.ListViewsResponse
+	16, // 23: projection.gateway.v1.QueryService.FindAggregates:output_type -> projection.gateway.v1.FindAggregatesResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_projection_gateway_v1_query_proto_init() }

@@ -1183,7 +1183,9 @@ type WorkflowAttempts struct {
 	// When the last one failed.
 	Last *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
 	// When the next attempt starts; absent: the instance is stuck.
-	Next          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
+	Next *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
+	// The last failed attempts, at most five, the oldest first. Retries within the first second are counted alone.
+	Latest        []*WorkflowAttempt `protobuf:"bytes,7,rep,name=latest,proto3" json:"latest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1260,20 +1262,93 @@ func (x *WorkflowAttempts) GetNext() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *WorkflowAttempts) GetLatest() []*WorkflowAttempt {
+	if x != nil {
+		return x.Latest
+	}
+	return nil
+}
+
+// WorkflowAttempt is a failed attempt at a step.
+type WorkflowAttempt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it started.
+	Started *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=started,proto3" json:"started,omitempty"`
+	// When it ended.
+	Ended *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=ended,proto3" json:"ended,omitempty"`
+	// The beginning of its error, at most 128 bytes.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowAttempt) Reset() {
+	*x = WorkflowAttempt{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowAttempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowAttempt) ProtoMessage() {}
+
+func (x *WorkflowAttempt) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowAttempt.ProtoReflect.Descriptor instead.
+func (*WorkflowAttempt) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WorkflowAttempt) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *WorkflowAttempt) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *WorkflowAttempt) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // WorkflowWait is the wait of an instance for a time.
 type WorkflowWait struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step's name.
 	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
 	// When the wait ends.
-	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// When the wait began; absent: not known.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkflowWait) Reset() {
 	*x = WorkflowWait{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1360,7 @@ func (x *WorkflowWait) String() string {
 func (*WorkflowWait) ProtoMessage() {}
 
 func (x *WorkflowWait) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1373,7 @@ func (x *WorkflowWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowWait.ProtoReflect.Descriptor instead.
 func (*WorkflowWait) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WorkflowWait) GetStep() string {
@@ -1315,6 +1390,13 @@ func (x *WorkflowWait) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *WorkflowWait) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // WorkflowStep is a completed step of an instance.
 type WorkflowStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1325,14 +1407,19 @@ type WorkflowStep struct {
 	// Why it was refused.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// When it ended.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// When its last attempt, or its wait, started; absent: no attempt was made, or a version that does not store it has
+	// completed the step.
+	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
+	// The failed attempts before, at most the last five, the oldest first.
+	FailedAttempts []*WorkflowAttempt `protobuf:"bytes,6,rep,name=failed_attempts,json=failedAttempts,proto3" json:"failed_attempts,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *WorkflowStep) Reset() {
 	*x = WorkflowStep{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1431,7 @@ func (x *WorkflowStep) String() string {
 func (*WorkflowStep) ProtoMessage() {}
 
 func (x *WorkflowStep) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1444,7 @@ func (x *WorkflowStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowStep.ProtoReflect.Descriptor instead.
 func (*WorkflowStep) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WorkflowStep) GetName() string {
@@ -1388,6 +1475,20 @@ func (x *WorkflowStep) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *WorkflowStep) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *WorkflowStep) GetFailedAttempts() []*WorkflowAttempt {
+	if x != nil {
+		return x.FailedAttempts
+	}
+	return nil
+}
+
 // ListWorkflowsRequest asks for workflow instances.
 type ListWorkflowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1411,7 +1512,7 @@ type ListWorkflowsRequest struct {
 
 func (x *ListWorkflowsRequest) Reset() {
 	*x = ListWorkflowsRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1524,7 @@ func (x *ListWorkflowsRequest) String() string {
 func (*ListWorkflowsRequest) ProtoMessage() {}
 
 func (x *ListWorkflowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1537,7 @@ func (x *ListWorkflowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkflowsRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkflowsRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListWorkflowsRequest) GetTenantId() string {
@@ -1496,7 +1597,7 @@ type ListWorkflowsResponse struct {
 
 func (x *ListWorkflowsResponse) Reset() {
 	*x = ListWorkflowsResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1609,7 @@ func (x *ListWorkflowsResponse) String() string {
 func (*ListWorkflowsResponse) ProtoMessage() {}
 
 func (x *ListWorkflowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1622,7 @@ func (x *ListWorkflowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkflowsResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkflowsResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListWorkflowsResponse) GetInstances() []*WorkflowInstance {
@@ -1567,7 +1668,7 @@ type WorkflowInstance struct {
 
 func (x *WorkflowInstance) Reset() {
 	*x = WorkflowInstance{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1680,7 @@ func (x *WorkflowInstance) String() string {
 func (*WorkflowInstance) ProtoMessage() {}
 
 func (x *WorkflowInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1693,7 @@ func (x *WorkflowInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowInstance.ProtoReflect.Descriptor instead.
 func (*WorkflowInstance) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WorkflowInstance) GetWorkflow() string {
@@ -1682,7 +1783,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1795,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1808,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListDeadLettersRequest) GetTenantId() string {
@@ -1751,7 +1852,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1864,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1877,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListDeadLettersResponse) GetLetters() []*DeadLetter {
@@ -1824,7 +1925,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1937,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1950,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeadLetter) GetId() int64 {
@@ -1946,7 +2047,7 @@ type ReplayDeadLettersRequest struct {
 
 func (x *ReplayDeadLettersRequest) Reset() {
 	*x = ReplayDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2059,7 @@ func (x *ReplayDeadLettersRequest) String() string {
 func (*ReplayDeadLettersRequest) ProtoMessage() {}
 
 func (x *ReplayDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2072,7 @@ func (x *ReplayDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ReplayDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReplayDeadLettersRequest) GetTenantId() string {
@@ -2019,7 +2120,7 @@ type ReplayDeadLettersResponse struct {
 
 func (x *ReplayDeadLettersResponse) Reset() {
 	*x = ReplayDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2132,7 @@ func (x *ReplayDeadLettersResponse) String() string {
 func (*ReplayDeadLettersResponse) ProtoMessage() {}
 
 func (x *ReplayDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2145,7 @@ func (x *ReplayDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ReplayDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReplayDeadLettersResponse) GetReplayed() int32 {
@@ -2088,7 +2189,7 @@ type LetterFailure struct {
 
 func (x *LetterFailure) Reset() {
 	*x = LetterFailure{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2201,7 @@ func (x *LetterFailure) String() string {
 func (*LetterFailure) ProtoMessage() {}
 
 func (x *LetterFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2214,7 @@ func (x *LetterFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LetterFailure.ProtoReflect.Descriptor instead.
 func (*LetterFailure) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LetterFailure) GetId() int64 {
@@ -2145,7 +2246,7 @@ type DiscardDeadLettersRequest struct {
 
 func (x *DiscardDeadLettersRequest) Reset() {
 	*x = DiscardDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2258,7 @@ func (x *DiscardDeadLettersRequest) String() string {
 func (*DiscardDeadLettersRequest) ProtoMessage() {}
 
 func (x *DiscardDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2271,7 @@ func (x *DiscardDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*DiscardDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DiscardDeadLettersRequest) GetTenantId() string {
@@ -2205,7 +2306,7 @@ type DiscardDeadLettersResponse struct {
 
 func (x *DiscardDeadLettersResponse) Reset() {
 	*x = DiscardDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2318,7 @@ func (x *DiscardDeadLettersResponse) String() string {
 func (*DiscardDeadLettersResponse) ProtoMessage() {}
 
 func (x *DiscardDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2331,7 @@ func (x *DiscardDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*DiscardDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DiscardDeadLettersResponse) GetDiscarded() int32 {
@@ -2257,7 +2358,7 @@ type RetryWorkflowRequest struct {
 
 func (x *RetryWorkflowRequest) Reset() {
 	*x = RetryWorkflowRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2370,7 @@ func (x *RetryWorkflowRequest) String() string {
 func (*RetryWorkflowRequest) ProtoMessage() {}
 
 func (x *RetryWorkflowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2383,7 @@ func (x *RetryWorkflowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryWorkflowRequest.ProtoReflect.Descriptor instead.
 func (*RetryWorkflowRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RetryWorkflowRequest) GetTenantId() string {
@@ -2324,7 +2425,7 @@ type RetryWorkflowResponse struct {
 
 func (x *RetryWorkflowResponse) Reset() {
 	*x = RetryWorkflowResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2437,7 @@ func (x *RetryWorkflowResponse) String() string {
 func (*RetryWorkflowResponse) ProtoMessage() {}
 
 func (x *RetryWorkflowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2450,7 @@ func (x *RetryWorkflowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryWorkflowResponse.ProtoReflect.Descriptor instead.
 func (*RetryWorkflowResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RetryWorkflowResponse) GetState() WorkflowState {
@@ -2378,7 +2479,7 @@ type SkipStepRequest struct {
 
 func (x *SkipStepRequest) Reset() {
 	*x = SkipStepRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2491,7 @@ func (x *SkipStepRequest) String() string {
 func (*SkipStepRequest) ProtoMessage() {}
 
 func (x *SkipStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2504,7 @@ func (x *SkipStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipStepRequest.ProtoReflect.Descriptor instead.
 func (*SkipStepRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SkipStepRequest) GetTenantId() string {
@@ -2452,7 +2553,7 @@ type SkipStepResponse struct {
 
 func (x *SkipStepResponse) Reset() {
 	*x = SkipStepResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2565,7 @@ func (x *SkipStepResponse) String() string {
 func (*SkipStepResponse) ProtoMessage() {}
 
 func (x *SkipStepResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2578,7 @@ func (x *SkipStepResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipStepResponse.ProtoReflect.Descriptor instead.
 func (*SkipStepResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SkipStepResponse) GetState() WorkflowState {
@@ -2504,7 +2605,7 @@ type CancelWorkflowRequest struct {
 
 func (x *CancelWorkflowRequest) Reset() {
 	*x = CancelWorkflowRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2617,7 @@ func (x *CancelWorkflowRequest) String() string {
 func (*CancelWorkflowRequest) ProtoMessage() {}
 
 func (x *CancelWorkflowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2630,7 @@ func (x *CancelWorkflowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelWorkflowRequest.ProtoReflect.Descriptor instead.
 func (*CancelWorkflowRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CancelWorkflowRequest) GetTenantId() string {
@@ -2571,7 +2672,7 @@ type CancelWorkflowResponse struct {
 
 func (x *CancelWorkflowResponse) Reset() {
 	*x = CancelWorkflowResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2684,7 @@ func (x *CancelWorkflowResponse) String() string {
 func (*CancelWorkflowResponse) ProtoMessage() {}
 
 func (x *CancelWorkflowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2697,7 @@ func (x *CancelWorkflowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelWorkflowResponse.ProtoReflect.Descriptor instead.
 func (*CancelWorkflowResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CancelWorkflowResponse) GetState() WorkflowState {
@@ -2623,7 +2724,7 @@ type CompensateWorkflowRequest struct {
 
 func (x *CompensateWorkflowRequest) Reset() {
 	*x = CompensateWorkflowRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2736,7 @@ func (x *CompensateWorkflowRequest) String() string {
 func (*CompensateWorkflowRequest) ProtoMessage() {}
 
 func (x *CompensateWorkflowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2749,7 @@ func (x *CompensateWorkflowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompensateWorkflowRequest.ProtoReflect.Descriptor instead.
 func (*CompensateWorkflowRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CompensateWorkflowRequest) GetTenantId() string {
@@ -2690,7 +2791,7 @@ type CompensateWorkflowResponse struct {
 
 func (x *CompensateWorkflowResponse) Reset() {
 	*x = CompensateWorkflowResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2803,7 @@ func (x *CompensateWorkflowResponse) String() string {
 func (*CompensateWorkflowResponse) ProtoMessage() {}
 
 func (x *CompensateWorkflowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2816,7 @@ func (x *CompensateWorkflowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompensateWorkflowResponse.ProtoReflect.Descriptor instead.
 func (*CompensateWorkflowResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CompensateWorkflowResponse) GetState() WorkflowState {
@@ -2793,7 +2894,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eaggregate_type\x18\x01 \x01(\tR\raggregateType\x12!\n" +
 	"\faggregate_id\x18\x02 \x01(\tR\vaggregateId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x19\n" +
-	"\bevent_id\x18\x04 \x01(\tR\aeventId\"\xef\x01\n" +
+	"\bevent_id\x18\x04 \x01(\tR\aeventId\"\xa9\x02\n" +
 	"\x10WorkflowAttempts\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x16\n" +
 	"\x06failed\x18\x02 \x01(\x05R\x06failed\x12\x1d\n" +
@@ -2801,15 +2902,23 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"last_error\x18\x03 \x01(\tR\tlastError\x120\n" +
 	"\x05first\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
 	"\x04last\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12.\n" +
-	"\x04next\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\"T\n" +
+	"\x04next\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x128\n" +
+	"\x06latest\x18\a \x03(\v2 .runner.admin.v1.WorkflowAttemptR\x06latest\"\x8f\x01\n" +
+	"\x0fWorkflowAttempt\x124\n" +
+	"\astarted\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
+	"\x05ended\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x86\x01\n" +
 	"\fWorkflowWait\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x120\n" +
-	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x86\x01\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x87\x02\n" +
 	"\fWorkflowStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf0\x02\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x124\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12I\n" +
+	"\x0ffailed_attempts\x18\x06 \x03(\v2 .runner.admin.v1.WorkflowAttemptR\x0efailedAttempts\"\xf0\x02\n" +
 	"\x14ListWorkflowsRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12<\n" +
 	"\bworkflow\x18\x02 \x01(\tB \xbaH\x1d\xd8\x01\x01r\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12>\n" +
@@ -2932,21 +3041,21 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x1aWORKFLOW_STATE_COMPENSATED\x10\x04\x12\x19\n" +
 	"\x15WORKFLOW_STATE_FAILED\x10\x05\x12\x18\n" +
 	"\x14WORKFLOW_STATE_STUCK\x10\x06\x12\x1c\n" +
-	"\x18WORKFLOW_STATE_CANCELLED\x10\a2\xaf\x18\n" +
+	"\x18WORKFLOW_STATE_CANCELLED\x10\a2\xb3\x1a\n" +
 	"\vRunnerAdmin\x12\x92\x01\n" +
 	"\x06Status\x12\x1e.runner.admin.v1.StatusRequest\x1a\x1f.runner.admin.v1.StatusResponse\"G\xaa\xed\x18$\n" +
-	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x93\x01\n" +
-	"\x05Drain\x12\x1d.runner.admin.v1.DrainRequest\x1a\x1e.runner.admin.v1.DrainResponse\"K\xaa\xed\x18&\n" +
-	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x1e(\x01b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/admin/runner/drain\x90\x02\x02\x12\x97\x01\n" +
-	"\x06Resume\x12\x1e.runner.admin.v1.ResumeRequest\x1a\x1f.runner.admin.v1.ResumeResponse\"L\xaa\xed\x18&\n" +
-	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05(\x01b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/resume\x90\x02\x02\x12\x97\x01\n" +
-	"\x06Reload\x12\x1e.runner.admin.v1.ReloadRequest\x1a\x1f.runner.admin.v1.ReloadResponse\"L\xaa\xed\x18&\n" +
+	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x9a\x01\n" +
+	"\x05Drain\x12\x1d.runner.admin.v1.DrainRequest\x1a\x1e.runner.admin.v1.DrainResponse\"R\xaa\xed\x18-\n" +
+	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x1e(\x01b\x04nodeh\x03\xb2\x01\x04node\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/admin/runner/drain\x90\x02\x02\x12\x9e\x01\n" +
+	"\x06Resume\x12\x1e.runner.admin.v1.ResumeRequest\x1a\x1f.runner.admin.v1.ResumeResponse\"S\xaa\xed\x18-\n" +
+	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05(\x01b\x04nodeh\x03\xb2\x01\x04node\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/resume\x90\x02\x02\x12\x9e\x01\n" +
+	"\x06Reload\x12\x1e.runner.admin.v1.ReloadRequest\x1a\x1f.runner.admin.v1.ReloadResponse\"S\xaa\xed\x18-\n" +
 	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\n" +
-	"(\x01b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/reload\x90\x02\x02\x12\xc4\x01\n" +
-	"\vPauseTenant\x12#.runner.admin.v1.PauseTenantRequest\x1a$.runner.admin.v1.PauseTenantResponse\"j\xaa\xed\x181\n" +
-	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_idb\x04nodeh\x03\x82\xd3\xe4\x93\x02,:\x01*\"'/admin/runner/tenants/{tenant_id}/pause\x90\x02\x02\x12\xc8\x01\n" +
-	"\fResumeTenant\x12$.runner.admin.v1.ResumeTenantRequest\x1a%.runner.admin.v1.ResumeTenantResponse\"k\xaa\xed\x181\n" +
-	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_idb\x04nodeh\x03\x82\xd3\xe4\x93\x02-:\x01*\"(/admin/runner/tenants/{tenant_id}/resume\x90\x02\x02\x12\xe0\x01\n" +
+	"(\x01b\x04nodeh\x03\xb2\x01\x04node\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/admin/runner/reload\x90\x02\x02\x12\xd7\x01\n" +
+	"\vPauseTenant\x12#.runner.admin.v1.PauseTenantRequest\x1a$.runner.admin.v1.PauseTenantResponse\"}\xaa\xed\x18D\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_idb\x04nodeh\x03\xb2\x01\ttenant_id\xb2\x01\x04node\x82\xd3\xe4\x93\x02,:\x01*\"'/admin/runner/tenants/{tenant_id}/pause\x90\x02\x02\x12\xdb\x01\n" +
+	"\fResumeTenant\x12$.runner.admin.v1.ResumeTenantRequest\x1a%.runner.admin.v1.ResumeTenantResponse\"~\xaa\xed\x18D\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x05(\x01:\ttenant_idb\x04nodeh\x03\xb2\x01\ttenant_id\xb2\x01\x04node\x82\xd3\xe4\x93\x02-:\x01*\"(/admin/runner/tenants/{tenant_id}/resume\x90\x02\x02\x12\xe0\x01\n" +
 	"\vGetWorkflow\x12#.runner.admin.v1.GetWorkflowRequest\x1a$.runner.admin.v1.GetWorkflowResponse\"\x85\x01\xaa\xed\x182\n" +
 	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\x052\bworkflow:\ttenant_id\x82\xd3\xe4\x93\x02F\x12D/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}\x90\x02\x01\x12\xce\x01\n" +
 	"\rListWorkflows\x12%.runner.admin.v1.ListWorkflowsRequest\x1a&.runner.admin.v1.ListWorkflowsResponse\"n\xaa\xed\x184\n" +
@@ -2954,24 +3063,24 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"2\bworkflow:\ttenant_idh\x01\x82\xd3\xe4\x93\x02-\x12+/admin/runner/tenants/{tenant_id}/workflows\x90\x02\x01\x12\xcc\x01\n" +
 	"\x0fListDeadLetters\x12'.runner.admin.v1.ListDeadLettersRequest\x1a(.runner.admin.v1.ListDeadLettersResponse\"f\xaa\xed\x18*\n" +
 	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\n" +
-	":\ttenant_idh\x01\x82\xd3\xe4\x93\x02/\x12-/admin/runner/tenants/{tenant_id}/deadletters\x90\x02\x01\x12\xe6\x01\n" +
-	"\x11ReplayDeadLetters\x12).runner.admin.v1.ReplayDeadLettersRequest\x1a*.runner.admin.v1.ReplayDeadLettersResponse\"z\xaa\xed\x184\n" +
-	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x1e(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x029:\x01*\"4/admin/runner/tenants/{tenant_id}/deadletters:replay\x90\x02\x02\x12\xea\x01\n" +
-	"\x12DiscardDeadLetters\x12*.runner.admin.v1.DiscardDeadLettersRequest\x1a+.runner.admin.v1.DiscardDeadLettersResponse\"{\xaa\xed\x184\n" +
+	":\ttenant_idh\x01\x82\xd3\xe4\x93\x02/\x12-/admin/runner/tenants/{tenant_id}/deadletters\x90\x02\x01\x12\x81\x02\n" +
+	"\x11ReplayDeadLetters\x12).runner.admin.v1.ReplayDeadLettersRequest\x1a*.runner.admin.v1.ReplayDeadLettersResponse\"\x94\x01\xaa\xed\x18N\n" +
+	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\x1e(\x01:\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\x03ids\xb2\x01\x05cause\x82\xd3\xe4\x93\x029:\x01*\"4/admin/runner/tenants/{tenant_id}/deadletters:replay\x90\x02\x02\x12\xfd\x01\n" +
+	"\x12DiscardDeadLetters\x12*.runner.admin.v1.DiscardDeadLettersRequest\x1a+.runner.admin.v1.DiscardDeadLettersResponse\"\x8d\x01\xaa\xed\x18F\n" +
 	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
-	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02::\x01*\"5/admin/runner/tenants/{tenant_id}/deadletters:discard\x90\x02\x02\x12\xf1\x01\n" +
-	"\rRetryWorkflow\x12%.runner.admin.v1.RetryWorkflowRequest\x1a&.runner.admin.v1.RetryWorkflowResponse\"\x90\x01\xaa\xed\x184\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\x03ids\x82\xd3\xe4\x93\x02::\x01*\"5/admin/runner/tenants/{tenant_id}/deadletters:discard\x90\x02\x02\x12\x96\x02\n" +
+	"\rRetryWorkflow\x12%.runner.admin.v1.RetryWorkflowRequest\x1a&.runner.admin.v1.RetryWorkflowResponse\"\xb5\x01\xaa\xed\x18Y\n" +
 	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
-	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02O:\x01*\"J/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:retry\x90\x02\x02\x12\xe1\x01\n" +
-	"\bSkipStep\x12 .runner.admin.v1.SkipStepRequest\x1a!.runner.admin.v1.SkipStepResponse\"\x8f\x01\xaa\xed\x184\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\bworkflow\xb2\x01\vinstance_id\x82\xd3\xe4\x93\x02O:\x01*\"J/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:retry\x90\x02\x02\x12\x8d\x02\n" +
+	"\bSkipStep\x12 .runner.admin.v1.SkipStepRequest\x1a!.runner.admin.v1.SkipStepResponse\"\xbb\x01\xaa\xed\x18`\n" +
 	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
-	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02N:\x01*\"I/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:skip\x90\x02\x02\x12\xf5\x01\n" +
-	"\x0eCancelWorkflow\x12&.runner.admin.v1.CancelWorkflowRequest\x1a'.runner.admin.v1.CancelWorkflowResponse\"\x91\x01\xaa\xed\x184\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\bworkflow\xb2\x01\vinstance_id\xb2\x01\x04step\x82\xd3\xe4\x93\x02N:\x01*\"I/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:skip\x90\x02\x02\x12\x9a\x02\n" +
+	"\x0eCancelWorkflow\x12&.runner.admin.v1.CancelWorkflowRequest\x1a'.runner.admin.v1.CancelWorkflowResponse\"\xb6\x01\xaa\xed\x18Y\n" +
 	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
-	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02P:\x01*\"K/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:cancel\x90\x02\x02\x12\x85\x02\n" +
-	"\x12CompensateWorkflow\x12*.runner.admin.v1.CompensateWorkflowRequest\x1a+.runner.admin.v1.CompensateWorkflowResponse\"\x95\x01\xaa\xed\x184\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\bworkflow\xb2\x01\vinstance_id\x82\xd3\xe4\x93\x02P:\x01*\"K/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:cancel\x90\x02\x02\x12\xaa\x02\n" +
+	"\x12CompensateWorkflow\x12*.runner.admin.v1.CompensateWorkflowRequest\x1a+.runner.admin.v1.CompensateWorkflowResponse\"\xba\x01\xaa\xed\x18Y\n" +
 	"\frunner.admin\x10\x01\x1a\x06runner\"\x02\b\n" +
-	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\x82\xd3\xe4\x93\x02T:\x01*\"O/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:compensate\x90\x02\x02B\xb9\x01\n" +
+	"(\x01:\ttenant_idh\x03\x82\x01\x06reason\xb2\x01\ttenant_id\xb2\x01\bworkflow\xb2\x01\vinstance_id\x82\xd3\xe4\x93\x02T:\x01*\"O/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}:compensate\x90\x02\x02B\xb9\x01\n" +
 	"\x13com.runner.admin.v1B\n" +
 	"AdminProtoP\x01Z8github.com/headgate/headgate/gen/runner/admin/v1;adminv1\xa2\x02\x03RAX\xaa\x02\x0fRunner.Admin.V1\xca\x02\x0fRunner\\Admin\\V1\xe2\x02\x1bRunner\\Admin\\V1\\GPBMetadata\xea\x02\x11Runner::Admin::V1b\x06proto3"
 
@@ -2988,7 +3097,7 @@ func file_runner_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_runner_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_runner_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: runner.admin.v1.NodeState
 	(WorkflowState)(0),                 // 1: runner.admin.v1.WorkflowState
@@ -3010,29 +3119,30 @@ var file_runner_admin_v1_admin_proto_goTypes = []any{
 	(*GetWorkflowResponse)(nil),        // 17: runner.admin.v1.GetWorkflowResponse
 	(*WorkflowSubject)(nil),            // 18: runner.admin.v1.WorkflowSubject
 	(*WorkflowAttempts)(nil),           // 19: runner.admin.v1.WorkflowAttempts
-	(*WorkflowWait)(nil),               // 20: runner.admin.v1.WorkflowWait
-	(*WorkflowStep)(nil),               // 21: runner.admin.v1.WorkflowStep
-	(*ListWorkflowsRequest)(nil),       // 22: runner.admin.v1.ListWorkflowsRequest
-	(*ListWorkflowsResponse)(nil),      // 23: runner.admin.v1.ListWorkflowsResponse
-	(*WorkflowInstance)(nil),           // 24: runner.admin.v1.WorkflowInstance
-	(*ListDeadLettersRequest)(nil),     // 25: runner.admin.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),    // 26: runner.admin.v1.ListDeadLettersResponse
-	(*DeadLetter)(nil),                 // 27: runner.admin.v1.DeadLetter
-	(*ReplayDeadLettersRequest)(nil),   // 28: runner.admin.v1.ReplayDeadLettersRequest
-	(*ReplayDeadLettersResponse)(nil),  // 29: runner.admin.v1.ReplayDeadLettersResponse
-	(*LetterFailure)(nil),              // 30: runner.admin.v1.LetterFailure
-	(*DiscardDeadLettersRequest)(nil),  // 31: runner.admin.v1.DiscardDeadLettersRequest
-	(*DiscardDeadLettersResponse)(nil), // 32: runner.admin.v1.DiscardDeadLettersResponse
-	(*RetryWorkflowRequest)(nil),       // 33: runner.admin.v1.RetryWorkflowRequest
-	(*RetryWorkflowResponse)(nil),      // 34: runner.admin.v1.RetryWorkflowResponse
-	(*SkipStepRequest)(nil),            // 35: runner.admin.v1.SkipStepRequest
-	(*SkipStepResponse)(nil),           // 36: runner.admin.v1.SkipStepResponse
-	(*CancelWorkflowRequest)(nil),      // 37: runner.admin.v1.CancelWorkflowRequest
-	(*CancelWorkflowResponse)(nil),     // 38: runner.admin.v1.CancelWorkflowResponse
-	(*CompensateWorkflowRequest)(nil),  // 39: runner.admin.v1.CompensateWorkflowRequest
-	(*CompensateWorkflowResponse)(nil), // 40: runner.admin.v1.CompensateWorkflowResponse
-	(*structpb.Struct)(nil),            // 41: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
+	(*WorkflowAttempt)(nil),            // 20: runner.admin.v1.WorkflowAttempt
+	(*WorkflowWait)(nil),               // 21: runner.admin.v1.WorkflowWait
+	(*WorkflowStep)(nil),               // 22: runner.admin.v1.WorkflowStep
+	(*ListWorkflowsRequest)(nil),       // 23: runner.admin.v1.ListWorkflowsRequest
+	(*ListWorkflowsResponse)(nil),      // 24: runner.admin.v1.ListWorkflowsResponse
+	(*WorkflowInstance)(nil),           // 25: runner.admin.v1.WorkflowInstance
+	(*ListDeadLettersRequest)(nil),     // 26: runner.admin.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 27: runner.admin.v1.ListDeadLettersResponse
+	(*DeadLetter)(nil),                 // 28: runner.admin.v1.DeadLetter
+	(*ReplayDeadLettersRequest)(nil),   // 29: runner.admin.v1.ReplayDeadLettersRequest
+	(*ReplayDeadLettersResponse)(nil),  // 30: runner.admin.v1.ReplayDeadLettersResponse
+	(*LetterFailure)(nil),              // 31: runner.admin.v1.LetterFailure
+	(*DiscardDeadLettersRequest)(nil),  // 32: runner.admin.v1.DiscardDeadLettersRequest
+	(*DiscardDeadLettersResponse)(nil), // 33: runner.admin.v1.DiscardDeadLettersResponse
+	(*RetryWorkflowRequest)(nil),       // 34: runner.admin.v1.RetryWorkflowRequest
+	(*RetryWorkflowResponse)(nil),      // 35: runner.admin.v1.RetryWorkflowResponse
+	(*SkipStepRequest)(nil),            // 36: runner.admin.v1.SkipStepRequest
+	(*SkipStepResponse)(nil),           // 37: runner.admin.v1.SkipStepResponse
+	(*CancelWorkflowRequest)(nil),      // 38: runner.admin.v1.CancelWorkflowRequest
+	(*CancelWorkflowResponse)(nil),     // 39: runner.admin.v1.CancelWorkflowResponse
+	(*CompensateWorkflowRequest)(nil),  // 40: runner.admin.v1.CompensateWorkflowRequest
+	(*CompensateWorkflowResponse)(nil), // 41: runner.admin.v1.CompensateWorkflowResponse
+	(*structpb.Struct)(nil),            // 42: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
 }
 var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	14, // 0: runner.admin.v1.StatusResponse.status:type_name -> runner.admin.v1.NodeStatus
@@ -3044,69 +3154,75 @@ var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	0,  // 6: runner.admin.v1.NodeStatus.state:type_name -> runner.admin.v1.NodeState
 	15, // 7: runner.admin.v1.NodeStatus.tenants:type_name -> runner.admin.v1.TenantStatus
 	1,  // 8: runner.admin.v1.GetWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	21, // 9: runner.admin.v1.GetWorkflowResponse.steps:type_name -> runner.admin.v1.WorkflowStep
-	41, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
-	42, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
-	42, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
+	22, // 9: runner.admin.v1.GetWorkflowResponse.steps:type_name -> runner.admin.v1.WorkflowStep
+	42, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
+	43, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
+	43, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
 	18, // 13: runner.admin.v1.GetWorkflowResponse.subject:type_name -> runner.admin.v1.WorkflowSubject
 	19, // 14: runner.admin.v1.GetWorkflowResponse.attempts:type_name -> runner.admin.v1.WorkflowAttempts
-	20, // 15: runner.admin.v1.GetWorkflowResponse.waiting:type_name -> runner.admin.v1.WorkflowWait
-	42, // 16: runner.admin.v1.WorkflowAttempts.first:type_name -> google.protobuf.Timestamp
-	42, // 17: runner.admin.v1.WorkflowAttempts.last:type_name -> google.protobuf.Timestamp
-	42, // 18: runner.admin.v1.WorkflowAttempts.next:type_name -> google.protobuf.Timestamp
-	42, // 19: runner.admin.v1.WorkflowWait.until:type_name -> google.protobuf.Timestamp
-	42, // 20: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
-	1,  // 21: runner.admin.v1.ListWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
-	24, // 22: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
-	1,  // 23: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
-	42, // 24: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
-	42, // 25: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
-	18, // 26: runner.admin.v1.WorkflowInstance.subject:type_name -> runner.admin.v1.WorkflowSubject
-	19, // 27: runner.admin.v1.WorkflowInstance.attempts:type_name -> runner.admin.v1.WorkflowAttempts
-	20, // 28: runner.admin.v1.WorkflowInstance.waiting:type_name -> runner.admin.v1.WorkflowWait
-	27, // 29: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
-	41, // 30: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
-	42, // 31: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	30, // 32: runner.admin.v1.ReplayDeadLettersResponse.failures:type_name -> runner.admin.v1.LetterFailure
-	1,  // 33: runner.admin.v1.RetryWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	1,  // 34: runner.admin.v1.SkipStepResponse.state:type_name -> runner.admin.v1.WorkflowState
-	1,  // 35: runner.admin.v1.CancelWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	1,  // 36: runner.admin.v1.CompensateWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	2,  // 37: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
-	4,  // 38: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
-	6,  // 39: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
-	8,  // 40: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
-	10, // 41: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
-	12, // 42: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
-	16, // 43: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
-	22, // 44: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
-	25, // 45: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
-	28, // 46: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
-	31, // 47: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:input_type -> runner.admin.v1.DiscardDeadLettersRequest
-	33, // 48: runner.admin.v1.RunnerAdmin.RetryWorkflow:input_type -> runner.admin.v1.RetryWorkflowRequest
-	35, // 49: runner.admin.v1.RunnerAdmin.SkipStep:input_type -> runner.admin.v1.SkipStepRequest
-	37, // 50: runner.admin.v1.RunnerAdmin.CancelWorkflow:input_type -> runner.admin.v1.CancelWorkflowRequest
-	39, // 51: runner.admin.v1.RunnerAdmin.CompensateWorkflow:input_type -> runner.admin.v1.CompensateWorkflowRequest
-	3,  // 52: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
-	5,  // 53: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
-	7,  // 54: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
-	9,  // 55: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
-	11, // 56: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
-	13, // 57: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
-	17, // 58: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
-	23, // 59: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
-	26, // 60: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
-	29, // 61: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
-	32, // 62: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:output_type -> runner.admin.v1.DiscardDeadLettersResponse
-	34, // 63: runner.admin.v1.RunnerAdmin.RetryWorkflow:output_type -> runner.admin.v1.RetryWorkflowResponse
-	36, // 64: runner.admin.v1.RunnerAdmin.SkipStep:output_type -> runner.admin.v1.SkipStepResponse
-	38, // 65: runner.admin.v1.RunnerAdmin.CancelWorkflow:output_type -> runner.admin.v1.CancelWorkflowResponse
-	40, // 66: runner.admin.v1.RunnerAdmin.CompensateWorkflow:output_type -> runner.admin.v1.CompensateWorkflowResponse
-	52, // [52:67] is the sub-list for method output_type
-	37, // [37:52] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	21, // 15: runner.admin.v1.GetWorkflowResponse.waiting:type_name -> runner.admin.v1.WorkflowWait
+	43, // 16: runner.admin.v1.WorkflowAttempts.first:type_name -> google.protobuf.Timestamp
+	43, // 17: runner.admin.v1.WorkflowAttempts.last:type_name -> google.protobuf.Timestamp
+	43, // 18: runner.admin.v1.WorkflowAttempts.next:type_name -> google.protobuf.Timestamp
+	20, // 19: runner.admin.v1.WorkflowAttempts.latest:type_name -> runner.admin.v1.WorkflowAttempt
+	43, // 20: runner.admin.v1.WorkflowAttempt.started:type_name -> google.protobuf.Timestamp
+	43, // 21: runner.admin.v1.WorkflowAttempt.ended:type_name -> google.protobuf.Timestamp
+	43, // 22: runner.admin.v1.WorkflowWait.until:type_name -> google.protobuf.Timestamp
+	43, // 23: runner.admin.v1.WorkflowWait.since:type_name -> google.protobuf.Timestamp
+	43, // 24: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
+	43, // 25: runner.admin.v1.WorkflowStep.started:type_name -> google.protobuf.Timestamp
+	20, // 26: runner.admin.v1.WorkflowStep.failed_attempts:type_name -> runner.admin.v1.WorkflowAttempt
+	1,  // 27: runner.admin.v1.ListWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
+	25, // 28: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
+	1,  // 29: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
+	43, // 30: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
+	43, // 31: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
+	18, // 32: runner.admin.v1.WorkflowInstance.subject:type_name -> runner.admin.v1.WorkflowSubject
+	19, // 33: runner.admin.v1.WorkflowInstance.attempts:type_name -> runner.admin.v1.WorkflowAttempts
+	21, // 34: runner.admin.v1.WorkflowInstance.waiting:type_name -> runner.admin.v1.WorkflowWait
+	28, // 35: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
+	42, // 36: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
+	43, // 37: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	31, // 38: runner.admin.v1.ReplayDeadLettersResponse.failures:type_name -> runner.admin.v1.LetterFailure
+	1,  // 39: runner.admin.v1.RetryWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 40: runner.admin.v1.SkipStepResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 41: runner.admin.v1.CancelWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 42: runner.admin.v1.CompensateWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	2,  // 43: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
+	4,  // 44: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
+	6,  // 45: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
+	8,  // 46: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
+	10, // 47: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
+	12, // 48: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
+	16, // 49: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
+	23, // 50: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
+	26, // 51: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
+	29, // 52: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
+	32, // 53: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:input_type -> runner.admin.v1.DiscardDeadLettersRequest
+	34, // 54: runner.admin.v1.RunnerAdmin.RetryWorkflow:input_type -> runner.admin.v1.RetryWorkflowRequest
+	36, // 55: runner.admin.v1.RunnerAdmin.SkipStep:input_type -> runner.admin.v1.SkipStepRequest
+	38, // 56: runner.admin.v1.RunnerAdmin.CancelWorkflow:input_type -> runner.admin.v1.CancelWorkflowRequest
+	40, // 57: runner.admin.v1.RunnerAdmin.CompensateWorkflow:input_type -> runner.admin.v1.CompensateWorkflowRequest
+	3,  // 58: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
+	5,  // 59: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
+	7,  // 60: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
+	9,  // 61: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
+	11, // 62: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
+	13, // 63: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
+	17, // 64: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
+	24, // 65: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
+	27, // 66: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
+	30, // 67: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
+	33, // 68: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:output_type -> runner.admin.v1.DiscardDeadLettersResponse
+	35, // 69: runner.admin.v1.RunnerAdmin.RetryWorkflow:output_type -> runner.admin.v1.RetryWorkflowResponse
+	37, // 70: runner.admin.v1.RunnerAdmin.SkipStep:output_type -> runner.admin.v1.SkipStepResponse
+	39, // 71: runner.admin.v1.RunnerAdmin.CancelWorkflow:output_type -> runner.admin.v1.CancelWorkflowResponse
+	41, // 72: runner.admin.v1.RunnerAdmin.CompensateWorkflow:output_type -> runner.admin.v1.CompensateWorkflowResponse
+	58, // [58:73] is the sub-list for method output_type
+	43, // [43:58] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_runner_admin_v1_admin_proto_init() }
@@ -3120,7 +3236,7 @@ func file_runner_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runner_admin_v1_admin_proto_rawDesc), len(file_runner_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

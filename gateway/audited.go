@@ -1,0 +1,183 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/excerpt"
+)
+
+const (
+	// maxAuditFields bounds the fields of a request that are read for its audit record, and maxAuditDepth the depth of
+	// messages.
+	maxAuditFields, maxAuditDepth = 25, 3
+	// maxChanges bounds a node's statement of what a call has changed, in bytes.
+	maxChanges = 4 << 10
+)
+
+// requestFields returns the fields that a request sets, for its audit record: with their values if the method's policy
+// lists them, else their names and sizes. Of a repeated field each value is one. The request is a valid message of its
+// type.
+func requestFields(method *policy.Method, data []byte) (fields []auditlog.Field) {
+	input, ok := method.Spec.Schema.(protoreflect.MethodDescriptor)
+	if !ok {
+		return nil
+	}
+	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
+		field := input.Input().Fields().ByNumber(number)
+		switch {
+		case field == nil:
+			fields = append(fields, auditlog.Field{Name: fmt.Sprint(number), Bytes: len(content)})
+		case method.AuditFields[number]:
+			fields = appendValues(fields, field, string(field.Name()), kind, content, maxAuditDepth)
+		default:
+			fields = append(fields, auditlog.Field{Name: string(field.Name()), Bytes: size(kind, content)})
+		}
+		return len(fields) < maxAuditFields
+	})
+	return fields
+}
+
+// eachField calls each for the fields of a message, with the bytes of their values, until it returns false.
+func eachField(data []byte, each func(protowire.Number, protowire.Type, []byte) bool) {
+	for len(data) > 0 {
+		number, kind, tag := protowire.ConsumeTag(data)
+		if tag < 0 {
+			return
+		}
+		length := protowire.ConsumeFieldValue(number, kind, data[tag:])
+		if length < 0 || !each(number, kind, data[tag:tag+length]) {
+			return
+		}
+		data = data[tag+length:]
+	}
+}
+
+// size returns the size of a field's value in bytes, without its length.
+func size(kind protowire.Type, content []byte) int {
+	if kind == protowire.BytesType {
+		value, _ := protowire.ConsumeBytes(content)
+		return len(value)
+	}
+	return len(content)
+}
+
+// appendValues appends the values of a field: of a message, those of its fields.
+func appendValues(
+	fields []auditlog.Field, field protoreflect.FieldDescriptor, name string, kind protowire.Type, content []byte,
+	depth int,
+) []auditlog.Field {
+	one := auditlog.Field{Name: name, Bytes: size(kind, content)}
+	if field.Message() == nil {
+		if text, ok := valueText(field, kind, content); ok {
+			one.Value = &text
+		}
+		return append(fields, one)
+	}
+	message, length := protowire.ConsumeBytes(content)
+	if kind != protowire.BytesType || length < 0 || len(message) == 0 || depth == 1 {
+		return append(fields, one)
+	}
+	eachField(message, func(number protowire.Number, kind protowire.Type, content []byte) bool {
+		if inner := field.Message().Fields().ByNumber(number); inner != nil {
+			fields = appendValues(fields, inner, name+"."+string(inner.Name()), kind, content, depth-1)
+		}
+		return len(fields) < maxAuditFields
+	})
+	return fields
+}
+
+// valueText returns a scalar value as text; false: it is bytes, a group or a packed list.
+func valueText(field protoreflect.FieldDescriptor, kind protowire.Type, content []byte) (string, bool) {
+	switch kind {
+	case protowire.BytesType:
+		text, _ := protowire.ConsumeBytes(content)
+		if field.Kind() == protoreflect.StringKind {
+			return excerpt.Text(string(text), excerpt.Name), true
+		}
+		return packedText(field, text)
+	case protowire.VarintType:
+		n, _ := protowire.ConsumeVarint(content)
+		return varintText(field, n), true
+	case protowire.Fixed64Type:
+		n, _ := protowire.ConsumeFixed64(content)
+		switch field.Kind() {
+		case protoreflect.DoubleKind:
+			return fmt.Sprint(math.Float64frombits(n)), true
+		case protoreflect.Sfixed64Kind:
+			return fmt.Sprint(int64(n)), true
+		}
+		return fmt.Sprint(n), true
+	case protowire.Fixed32Type:
+		n, _ := protowire.ConsumeFixed32(content)
+		switch field.Kind() {
+		case protoreflect.FloatKind:
+			return fmt.Sprint(math.Float32frombits(n)), true
+		case protoreflect.Sfixed32Kind:
+			return fmt.Sprint(int32(n)), true
+		}
+		return fmt.Sprint(n), true
+	}
+	return "", false
+}
+
+// packedText returns the first values of a packed list of varints as text; false: it is another list, or bytes.
+func packedText(field protoreflect.FieldDescriptor, data []byte) (string, bool) {
+	switch field.Kind() {
+	case protoreflect.BytesKind, protoreflect.FloatKind, protoreflect.DoubleKind, protoreflect.Fixed32Kind,
+		protoreflect.Fixed64Kind, protoreflect.Sfixed32Kind, protoreflect.Sfixed64Kind:
+		return "", false
+	}
+	var values []string
+	for len(data) > 0 && len(values) < maxAuditFields {
+		n, length := protowire.ConsumeVarint(data)
+		if length < 0 {
+			return "", false
+		}
+		values, data = append(values, varintText(field, n)), data[length:]
+	}
+	if len(data) > 0 {
+		values = append(values, "…")
+	}
+	return strings.Join(values, ","), true
+}
+
+func varintText(field protoreflect.FieldDescriptor, n uint64) string {
+	switch field.Kind() {
+	case protoreflect.BoolKind:
+		return fmt.Sprint(n != 0)
+	case protoreflect.EnumKind:
+		if value := field.Enum().Values().ByNumber(protoreflect.EnumNumber(int32(n))); value != nil {
+			return string(value.Name())
+		}
+		return fmt.Sprint(int32(n))
+	case protoreflect.Int32Kind:
+		return fmt.Sprint(int32(n))
+	case protoreflect.Int64Kind:
+		return fmt.Sprint(int64(n))
+	case protoreflect.Sint32Kind, protoreflect.Sint64Kind:
+		return fmt.Sprint(protowire.DecodeZigZag(n))
+	}
+	return fmt.Sprint(n)
+}
+
+// changesOf returns what a call has changed, as the node of the platform that served it states; nil: it states nothing
+// that can be read.
+func changesOf(call *Call) (changes []auditlog.Change) {
+	if !call.Method.Upstream.Platform() || call.Attempts == 0 {
+		return nil
+	}
+	text := call.upstream.ResponseHeader().Get(contextkit.HeaderChanges)
+	if text == "" || len(text) > maxChanges || json.Unmarshal([]byte(text), &changes) != nil {
+		return nil
+	}
+	return changes
+}

@@ -1,0 +1,85 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/headgate/headgate/gateway/policy"
+	"github.com/headgate/headgate/gateway/transcode"
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
+	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+)
+
+// A record has values of the fields that the policy lists, and of the others only that they were set. No input makes
+// it read more than its bound.
+func TestRequestFields_ValuesAreThoseOfThePolicy(t *testing.T) {
+	table, err := policy.Build(protoregistry.GlobalFiles, transcode.NewCompiler(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := make([]int64, 500)
+	for n := range many {
+		many[n] = int64(n)
+	}
+	revision := int64(-3)
+	for _, c := range []struct {
+		procedure string
+		request   proto.Message
+		want      string
+	}{
+		{"/control.v1.TenantService/SetQuota", &controlv1.SetQuotaRequest{
+			TenantId:         "acme",
+			Quota:            &controlv1.Quota{Rate: 2.5, Streams: 4},
+			ExpectedRevision: &revision,
+		}, "tenant_id=acme quota.rate=2.5 quota.streams=4 expected_revision=-3"},
+		{
+			"/control.v1.TenantService/SetQuota", &controlv1.SetQuotaRequest{Quota: &controlv1.Quota{}}, "quota(0)",
+		},
+		{"/control.v1.ModelService/ApplyModel", &controlv1.ApplyModelRequest{
+			Text: strings.Repeat("secret", 1000),
+			Note: "why",
+		}, "text(6000) note=why"},
+		{"/control.v1.AuditService/QueryAudit", &controlv1.QueryAuditRequest{ChangesOnly: true, PageSize: 3},
+			"page_size(1) changes_only=true"},
+		{"/runner.admin.v1.RunnerAdmin/DiscardDeadLetters", &adminv1.DiscardDeadLettersRequest{
+			Ids:    []int64{7, 300},
+			Reason: "said so",
+		}, "ids=7,300 reason(7)"},
+		{
+			"/runner.admin.v1.RunnerAdmin/DiscardDeadLetters", &adminv1.DiscardDeadLettersRequest{Ids: many},
+			"ids=0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,…",
+		},
+	} {
+		method, ok := table.Method(c.procedure)
+		if !ok {
+			t.Fatal(c.procedure)
+		}
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(c.request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, field := range requestFields(method, data) {
+			if field.Value != nil {
+				got = append(got, field.Name+"="+*field.Value)
+			} else {
+				got = append(got, fmt.Sprintf("%s(%d)", field.Name, field.Bytes))
+			}
+		}
+		if text := strings.Join(got, " "); text != c.want {
+			t.Errorf("%s: %s, want %s", c.procedure, text, c.want)
+		}
+	}
+	drain, _ := table.Method("/runner.admin.v1.RunnerAdmin/Drain")
+	for _, data := range [][]byte{
+		[]byte(strings.Repeat("\x0a\x01n", 5000)), []byte(strings.Repeat("\x78\x01", 5000)), {0x0a, 0xff}, {0xff},
+	} {
+		if fields := requestFields(drain, data); len(fields) > maxAuditFields {
+			t.Errorf("%d fields", len(fields))
+		}
+	}
+}

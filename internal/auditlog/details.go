@@ -1,0 +1,58 @@
+package auditlog
+
+import (
+	"encoding/json"
+
+	"github.com/headgate/headgate/internal/excerpt"
+)
+
+const (
+	// maxFields bounds the fields and the changes of a record, maxValue the bytes of a name or a value, and
+	// maxFieldBytes and maxChangeBytes all of them as JSON.
+	maxFields, maxValue           = 24, 96
+	maxFieldBytes, maxChangeBytes = 640, 512
+	// maxRecord bounds a record as JSON: its details get what its other texts leave.
+	maxRecord = 4 << 10
+)
+
+// boundedDetails returns the record with as many fields and changes as it may have.
+func (r Record) boundedDetails() Record {
+	if len(r.Request)+len(r.Changes) == 0 {
+		return r
+	}
+	bare := r
+	bare.Request, bare.Changes, bare.Truncated = nil, nil, true
+	data, err := json.Marshal(bare)
+	room := maxRecord - len(data) - len(`"request":[],"changes":[],`)
+	if err != nil || room < 0 {
+		return bare
+	}
+	var cut [2]bool
+	changeBytes := min(maxChangeBytes, room/2)
+	r.Request, cut[0] = bounded(r.Request, min(maxFieldBytes, room-changeBytes), func(f *Field) {
+		f.Name = excerpt.Text(f.Name, maxValue)
+		if f.Value != nil {
+			value := excerpt.Text(*f.Value, maxValue)
+			f.Value = &value
+		}
+	})
+	r.Changes, cut[1] = bounded(r.Changes, changeBytes, func(c *Change) {
+		c.Name, c.Before, c.After = excerpt.Text(c.Name, maxValue), excerpt.Text(c.Before, maxValue),
+			excerpt.Text(c.After, maxValue)
+	})
+	r.Truncated = r.Truncated || cut[0] || cut[1]
+	return r
+}
+
+// bounded returns the first of all, each after shorten, whose JSON has at most size bytes, and whether there are more.
+func bounded[T any](all []T, size int, shorten func(*T)) (some []T, more bool) {
+	for n, one := range all {
+		shorten(&one)
+		data, err := json.Marshal(one)
+		if size -= len(data) + 1; err != nil || size < 0 || n == maxFields {
+			return some, true
+		}
+		some = append(some, one)
+	}
+	return some, false
+}
