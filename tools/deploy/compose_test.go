@@ -180,14 +180,57 @@ func TestDockerfile_ImagesAreNamedByDigest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var last []string // the instructions of the last stage, which is the image
 	from := 0
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "FROM" {
-			from++
+		fields := strings.Fields(line)
+		if len(fields) < 2 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if fields[0] == "FROM" {
+			from, last = from+1, nil
 			pinned(t, "deploy/Dockerfile", fields[1])
 		}
+		last = append(last, strings.TrimSpace(line))
 	}
-	if from != 2 || !strings.Contains(string(text), "\nUSER 65532:65532\n") {
-		t.Errorf("%d stages, or it runs as root:\n%s", from, text)
+	// The image has the program alone, which is not root and cannot become it: there is no shell and no setuid file.
+	want := []string{"COPY --from=build /headgate /headgate", "USER 65532:65532", `ENTRYPOINT ["/headgate"]`}
+	if from != 2 || !strings.Contains(last[0], "distroless/static-") || !slices.Equal(last[1:], want) {
+		t.Errorf("%d stages, the last one is %q", from, last)
+	}
+	// Its builder gets no secrets.
+	ignored, err := os.ReadFile("../../.dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"deploy/*/secrets", ".git", "data", "cluster"} {
+		if !slices.Contains(strings.Fields(string(ignored)), want) {
+			t.Errorf("the builder gets %s", want)
+		}
+	}
+}
+
+// An image of others has the same digest wherever it is used: it is renewed everywhere, or nowhere.
+func TestImages_HaveOneDigest(t *testing.T) {
+	digests := map[string]string{}
+	note := func(image string) {
+		name, _, found := strings.Cut(image, "@")
+		if before := digests[name]; before != "" && before != image {
+			t.Errorf("%s is %s, too", image, before)
+		}
+		if found {
+			digests[name] = image
+		}
+	}
+	for _, s := range project(t).Services {
+		note(s.Image)
+	}
+	for _, pod := range build(t).pods {
+		for _, c := range pod.Spec.Containers {
+			note(c.Image)
+		}
+	}
+	if len(digests) != 2 {
+		t.Errorf("images: %v, want those of NATS and PostgreSQL", digests)
 	}
 }

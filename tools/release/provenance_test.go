@@ -67,6 +67,12 @@ func TestStatement_NamesWhatWasBuiltFromWhat(t *testing.T) {
 			index = string(text)
 		}
 	}
+	// Its processes are not root, and it has nothing but the program.
+	if want := `"config":{"Entrypoint":["/headgate"],"Env":["SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],` +
+		`"Labels":{`; !bytes.Contains(packed, []byte(want)) ||
+		!bytes.Contains(packed, []byte(`"User":"65532:65532"}`)) {
+		t.Error("the image's configuration names another user or program")
+	}
 	image := s.Subject[len(s.Subject)-1]
 	if image.Name != "ghcr.io/headgate/headgate:v1.2.3" || !strings.Contains(index, `"digest":"sha256:`+image.Digest["sha256"]+`"`) {
 		t.Errorf("the image is %+v, its layout has %s", image, index)
