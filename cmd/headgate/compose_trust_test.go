@@ -121,6 +121,18 @@ func (c *composition) refuses(ctx context.Context, t *testing.T) {
 		t.Errorf("NATS with a certificate and a user: %v", err)
 	}
 	c.checkNames(t)
+	// Each process exports when its certificates expire.
+	for _, addr := range []string{
+		"gateway:9090", "aggregate:9100", "projection:9100", "runner:9100", "control:9100",
+	} {
+		_, text, err := get(ctx, c.url(addr)+"/metrics")
+		for _, file := range []string{"tls.crt", "ca.crt"} {
+			if !regexp.MustCompile(`headgate_certificate_expires_timestamp_seconds\{file="[^"]*/tls/` + file +
+				`",process="[a-z]+"\} [12]\.\d+e\+09`).MatchString(text) {
+				t.Errorf("%s does not say when %s expires: %v", addr, file, err)
+			}
+		}
+	}
 }
 
 // checkNames checks that each container's certificate has the name by which the settings name the container.

@@ -22,6 +22,8 @@ type bus struct {
 	storage *natshealth.Storage
 	// embedded is the NATS server of this process; nil: the server is another process.
 	embedded *natsserver.Embedded
+	// certificates are the files that the process uses.
+	certificates certificates
 }
 
 // collectors returns the metrics of the bus.
@@ -29,7 +31,7 @@ func (b *bus) collectors() []prometheus.Collector {
 	if b.embedded != nil {
 		return []prometheus.Collector{b.monitor, b.storage, b.embedded}
 	}
-	return []prometheus.Collector{b.monitor, b.storage}
+	return []prometheus.Collector{b.monitor, b.storage, b.certificates}
 }
 
 // run monitors the connection, JetStream and an embedded server, until ctx ends.

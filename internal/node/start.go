@@ -110,6 +110,7 @@ func (p *Plan) attempt(ctx context.Context) (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
+	js.certificates = p.settings.certificates(p.role)
 	streamList, cancel := context.WithTimeout(ctx, p.streamsTimeout)
 	defer cancel()
 	views := ""

@@ -44,6 +44,9 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 			!slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
 			t.Errorf("%s may write its root file system, has capabilities, or may gain some: %+v", name, s.SecurityOpt)
 		}
+		if s.MemLimit == 0 || s.PidsLimit == 0 {
+			t.Errorf("%s may use all memory or processes of the machine", name)
+		}
 		for _, option := range s.SecurityOpt {
 			if strings.Contains(option, "unconfined") {
 				t.Errorf("%s: %s", name, option)
