@@ -105,8 +105,8 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 		},
 		{
 			"fold with two kinds",
-			head +
-				"views:\n  v:\n    columns: {n: int}\n    on:\n      thing.made: {fold: {n: {sum: event.n, max: event.n}}}\n",
+			head + "views:\n  v:\n    columns: {n: int}\n    on:\n" +
+				"      thing.made: {fold: {n: {sum: event.n, max: event.n}}}\n",
 			"exactly one of sum, min, max and value",
 		},
 		{

@@ -116,3 +116,22 @@ func TestContext_EarlierDeadlineOfTheParentCounts(t *testing.T) {
 	var none Context
 	none.Cancel()
 }
+
+// BenchmarkContext measures a call that ends without a wait for its context, and one that waits with Await.
+func BenchmarkContext(b *testing.B) {
+	ready := make(chan struct{})
+	close(ready)
+	for name, plain := range map[string]bool{"fast": false, "plain": true} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				until := &Context{Plain: plain}
+				until.Begin(b.Context(), time.Now().Add(time.Minute))
+				if err := Await(until, ready); err != nil {
+					b.Fatal(err)
+				}
+				until.Cancel()
+			}
+		})
+	}
+}

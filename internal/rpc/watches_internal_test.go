@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -14,6 +15,22 @@ func TestBounds_HealthWatches(t *testing.T) {
 	w := newWatches(prometheus.NewRegistry())
 	if w.total != 1024 || w.perAddress != 64 || w.life != 30*time.Minute {
 		t.Errorf("%d streams, %d per address, %v", w.total, w.perAddress, w.life)
+	}
+	w.total, w.perAddress = 3, 2
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	var leave func()
+	for i, address := range []netip.Addr{a, a, a, b, b} {
+		left, err := w.enter(address)
+		if (err == nil) != (i != 2 && i != 4) {
+			t.Errorf("stream %d: %v; want at most two of an address, and three in all", i, err)
+		}
+		if err == nil {
+			leave = left
+		}
+	}
+	leave()
+	if _, err := w.enter(b); err != nil {
+		t.Errorf("after a stream has ended: %v", err)
 	}
 	for range 100 {
 		if life := w.lasts(); life <= 27*time.Minute || life > 30*time.Minute {

@@ -70,3 +70,20 @@ func TestAdapt_FollowsLiveHeap(t *testing.T) {
 		t.Errorf("%d %% once it is stopped, want the former 100", got)
 	}
 }
+
+// BenchmarkAllocate allocates short-lived messages in a heap with little live data.
+func BenchmarkAllocate(b *testing.B) {
+	for name, start := range map[string]func() func(){
+		"fast": Adapt, "plain": func() func() { return func() {} },
+	} {
+		b.Run(name, func(b *testing.B) {
+			stop := start()
+			defer stop()
+			live := make([][]byte, 1<<12)
+			for n := 0; b.Loop(); n++ {
+				live[n%len(live)] = make([]byte, 1<<10)
+			}
+			runtime.KeepAlive(live)
+		})
+	}
+}
