@@ -46,13 +46,22 @@ test("Lists of times show them whole at 1280 pixels", async ({ page }) => {
 
 test("Views: filtered, ordered, live, exported, and copied as curl", async ({ page, request }) => {
   await signIn(page, "/views?tenant=acme&view=wallets");
-  await page.getByLabel("Filter (AIP-160)").fill("balance > 800");
+  const filter = page.getByLabel("Filter (AIP-160)");
+  await page.getByRole("button", { name: "Condition", exact: true }).click();
+  await page.getByLabel("Column of condition 1").selectOption("balance");
+  await page.getByLabel("Comparison of condition 1").selectOption(">");
+  await page.getByLabel("Value of condition 1").fill("800");
+  await expect(filter).toHaveValue("balance > 800");
   await page.getByLabel("Order").fill("balance desc");
   await page.getByRole("button", { name: "Run" }).click();
   const rows = page.getByRole("region", { name: "Rows of wallets" }).getByRole("row");
   await expect(rows).toHaveCount(3);
   await expect(rows.nth(1)).toContainText("1250");
   await look(page, "views");
+  await filter.fill("balance > 800 OR owner = bob");
+  await expect(page.getByText("The filter says more than conditions")).toBeVisible();
+  await filter.fill('owner = "b*"');
+  await expect(page.getByLabel("Comparison of condition 1")).toHaveValue("begins");
   await page.getByRole("button", { name: "Copy as curl" }).click();
   expect(await page.evaluate(() => navigator.clipboard.readText())).toContain(`{"query":{"filter":"balance > 800","orderBy":"balance desc"}}`);
   await page.getByRole("button", { name: "Export Rows of wallets" }).click();
@@ -64,7 +73,8 @@ test("Views: filtered, ordered, live, exported, and copied as curl", async ({ pa
   expect(res.ok()).toBe(true);
   const deposit = await request.post(`${gateway()}/v1/commands/wallet/live/deposit`, { headers: { authorization: `Bearer ${application()}` }, data: { payload: { amount: 5000 } } });
   expect(deposit.ok()).toBe(true);
-  await expect(page.getByRole("cell", { name: "5000" })).toBeVisible();
+  // What changes while it is followed is highlighted.
+  await expect(page.getByRole("cell", { name: "5000" })).toHaveClass(/flash/);
 });
 
 test("Commands: a form from the schema, tried without effect, then submitted", async ({ page }) => {
@@ -72,9 +82,22 @@ test("Commands: a form from the schema, tried without effect, then submitted", a
   await page.getByLabel("amount").fill("12");
   await page.getByRole("button", { name: "Dry run" }).click();
   await expect(page.getByText("dry run: nothing was written")).toBeVisible();
+  await page.getByRole("button", { name: "Save as template" }).click();
+  await page.keyboard.type("twelve");
+  await page.keyboard.press("Enter");
   await page.getByRole("button", { name: "Submit" }).click();
-  await expect(page.getByText("done", { exact: true })).toBeVisible();
+  await expect(page.getByRole("region", { name: "Answer" }).getByText("done", { exact: true })).toBeVisible();
+  // The history and the templates of this principal fill the form, after a reload too.
+  const past = page.getByRole("region", { name: "History" });
+  await expect(past.getByRole("listitem")).toHaveCount(1);
+  await expect(past.getByRole("listitem")).toContainText("deposit wallet/cyd amount 12");
   await look(page, "commands");
+  await page.goto(url("/commands?tenant=acme"));
+  await page.getByRole("region", { name: "Templates" }).getByRole("button", { name: /^twelve/ }).click();
+  await expect(page.getByLabel("amount")).toHaveValue("12");
+  await expect(page.getByLabel("wallet id")).toHaveValue("cyd");
+  await past.getByRole("button", { name: "Clear" }).click();
+  await expect(past).toHaveCount(0);
 });
 
 test("Workflows: counts by state, an instance with its steps in time, no dead letters", async ({ page }) => {

@@ -1,10 +1,11 @@
+import { Code as GrpcCode, ConnectError } from "@connectrpc/connect";
 import { useMutation, useQuery } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { CommandService, type SubmitResponse } from "../gen/aggregate/gateway/v1/command_pb";
 import { ModelService, type GetModelResponse } from "../gen/control/v1/model_pb";
 import { uuid } from "../app/random";
-import { useRefusal } from "../app/session";
+import { useRefusal, useWhoAmI } from "../app/session";
 import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
 import { Copy } from "../parts/copy";
@@ -13,7 +14,9 @@ import { Code, Page } from "../parts/page";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
+import { Recent, SaveTemplate, useStored } from "./recent";
 import { fields, payload, type Field } from "./schema";
+import type { Entry } from "./stored";
 
 export function Commands() {
   const model = useQuery(ModelService.method.getModel, {});
@@ -29,27 +32,53 @@ function Console({ model }: { model: GetModelResponse }) {
   const [get, set] = useUrl();
   const aggregate = model.aggregates.find((one) => one.name === get("type")) ?? model.aggregates[0];
   const command = aggregate?.commands.find((one) => one.name === get("command")) ?? aggregate?.commands[0];
+  const subject = useWhoAmI().data?.subject ?? "";
+  const { stored, add, put } = useStored(subject);
+  const [filled, setFilled] = useState<{ texts: Record<string, string>; n: number }>({ texts: {}, n: 0 });
+  const choose = (next: Record<string, string>) => {
+    setFilled({ texts: {}, n: filled.n + 1 });
+    set(next);
+  };
   if (!aggregate || !command) return <Empty title="The model has no command.">Add one to the model on the screen Models.</Empty>;
   return (
     <>
       <div className="flex flex-wrap items-end gap-4">
-        <Choice label="Aggregate" value={aggregate.name} options={model.aggregates.map((one) => one.name)} onChange={(type) => set({ type, command: "" })} />
-        <Choice label="Command" value={command.name} options={aggregate.commands.map((one) => one.name)} onChange={(next) => set({ command: next })} />
+        <Choice label="Aggregate" value={aggregate.name} options={model.aggregates.map((one) => one.name)} onChange={(type) => choose({ type, command: "" })} />
+        <Choice label="Command" value={command.name} options={aggregate.commands.map((one) => one.name)} onChange={(next) => choose({ command: next })} />
       </div>
-      <Form key={aggregate.name + command.name} tenant={tenant} type={aggregate.name} command={command.name} form={fields(command.schema)} />
+      <Form key={`${aggregate.name} ${command.name} ${filled.n}`} tenant={tenant} type={aggregate.name} command={command.name} form={fields(command.schema)} initial={filled.texts} templates={stored.templates.length} onStore={add} />
+      <Recent
+        stored={stored}
+        put={put}
+        onFill={(entry) => {
+          set({ type: entry.type, command: entry.command, id: entry.id });
+          setFilled({ texts: entry.texts, n: filled.n + 1 });
+        }}
+      />
     </>
   );
 }
 
-function Form({ tenant, type, command, form }: { tenant: string; type: string; command: string; form: Field[] }) {
+interface FormProps {
+  tenant: string;
+  type: string;
+  command: string;
+  form: Field[];
+  initial: Record<string, string>;
+  templates: number;
+  onStore: (entry: Entry) => void;
+}
+
+function Form({ tenant, type, command, form, initial, templates, onStore }: FormProps) {
   const [get, set] = useUrl();
-  const [texts, setTexts] = useState<Record<string, string>>({});
+  const [texts, setTexts] = useState<Record<string, string>>(initial);
   const [key, setKey] = useState<string>(() => uuid());
   const [wrong, setWrong] = useState("");
   const refusal = useRefusal("command.submit", "tenant");
   const submit = useMutation(CommandService.method.submit);
   const [answered, setAnswered] = useState<{ dryRun: boolean; response: SubmitResponse; usedKey: string }>();
   const id = get("id");
+  const store = (name: string, outcome: string) => onStore({ type, command, id, texts, at: Date.now(), name, outcome });
   const go = (dryRun: boolean) => {
     setWrong("");
     setAnswered(undefined);
@@ -60,7 +89,12 @@ function Form({ tenant, type, command, form }: { tenant: string; type: string; c
           onSuccess: (response) => {
             setAnswered({ dryRun, response, usedKey: dryRun ? "" : key });
             // The next submission is another command. After an error the key stays: the command may have been done.
-            if (!dryRun) setKey(uuid());
+            if (dryRun) return;
+            setKey(uuid());
+            store("", "done");
+          },
+          onError: (err) => {
+            if (!dryRun) store("", GrpcCode[ConnectError.from(err).code]);
           },
         },
       );
@@ -88,13 +122,14 @@ function Form({ tenant, type, command, form }: { tenant: string; type: string; c
           <Text label="Idempotency key" value={key} onChange={setKey} wide />
           <Button onClick={() => setKey(uuid())}>New key</Button>
         </div>
-        <div className="flex gap-2">
+        <div className="flex flex-wrap gap-2">
           <Button type="submit" strong refusal={refusal} disabled={id === "" || tenant === "" || submit.isPending}>
             Submit
           </Button>
           <Button refusal={refusal} disabled={id === "" || tenant === "" || submit.isPending} onClick={() => go(true)}>
             Dry run
           </Button>
+          <SaveTemplate templates={templates} onSave={(name) => store(name, "")} />
         </div>
         {wrong ? <p role="alert" className="text-bad">{wrong}</p> : null}
       </form>

@@ -36,6 +36,8 @@ interface Props<T> {
   /** The marked rows, for actions on several. */
   marked?: ReadonlySet<string>;
   onMark?: (marked: ReadonlySet<string>) => void;
+  /** How often a cell has changed: one that changes is highlighted for a moment. */
+  changes?: (row: T, column: string) => number;
   /** Stands left of the table's own menus. */
   tools?: ReactNode;
 }
@@ -64,7 +66,7 @@ function compare(a: Value, b: Value): number {
  * Rows that can be sorted, resized, hidden by column, chosen, marked and exported. Long texts are cut
  * off, and shown whole in a tooltip and in the row's detail. It scrolls by itself, under its head.
  */
-export function Table<T extends RowData>({ label, columns, rows, id, empty, selected, onSelect, marked, onMark, tools }: Props<T>) {
+export function Table<T extends RowData>({ label, columns, rows, id, empty, selected, onSelect, marked, onMark, changes, tools }: Props<T>) {
   const scroller = useRef<HTMLDivElement>(null);
   const names = columns.map((column) => column.name).join("\n");
   const latest = useRef(columns);
@@ -226,8 +228,10 @@ export function Table<T extends RowData>({ label, columns, rows, id, empty, sele
                       const value = column.value(row.original);
                       const full = value === undefined ? "" : String(value);
                       const content = column.cell ? column.cell(row.original) : full;
+                      const changed = changes?.(row.original, one.id) ?? 0;
                       return (
-                        <td key={one.id} className={`border-border truncate border-b px-3 ${column.number ? "text-right" : ""}`} title={full || undefined}>
+                        // Another key, so that the animation starts again.
+                        <td key={`${one.id} ${changed}`} className={`border-border truncate border-b px-3 ${column.number ? "text-right" : ""} ${changed > 0 ? "flash" : ""}`} title={full || undefined}>
                           {n === 0 && onSelect ? (
                             <button type="button" data-open="" className="text-accent max-w-full cursor-pointer truncate underline-offset-2 hover:underline" aria-pressed={chosen} onClick={() => onSelect(row.original)}>
                               {content}

@@ -19,7 +19,9 @@ import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
 import { timeWidth } from "../parts/time-width";
 import { Failed, Skips } from "./failed";
+import { Builder } from "./builder";
 import { commandLines } from "./lines";
+import { applyChanges, type Followed } from "./live";
 
 type Row = JsonObject;
 
@@ -96,22 +98,18 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
           Run
         </Button>
         <Check label="Live" checked={live} onChange={(on) => set({ live: on ? "yes" : "", page: "" })} />
-        <Copy text={lines.curl}>Copy as curl</Copy>
-        <Copy text={lines.buf}>Copy as buf curl</Copy>
       </form>
-      <div className="flex flex-wrap items-center gap-1" role="group" aria-label="Columns to filter by">
-        <span className="text-muted mr-1 text-sm">Filter by</span>
-        {view.columns.map((column) => (
-          <button key={column.name} type="button" className="button h-6 px-2 font-mono text-xs" onClick={() => setFilter((before) => (before === "" ? "" : `${before} AND `) + condition(column.name, column.type))}>
-            {column.name}: {column.type}
-            {column.indexed ? " (indexed)" : ""}
-          </button>
-        ))}
+      <div className="flex flex-wrap items-start justify-between gap-2">
+        <Builder fields={view.columns} filter={filter} onChange={setFilter} />
+        <span className="flex flex-wrap gap-2">
+          <Copy text={lines.curl}>Copy as curl</Copy>
+          <Copy text={lines.buf}>Copy as buf curl</Copy>
+        </span>
       </div>
       {live ? (
         <>
           {watched.error ? <Problem error={watched.error} /> : <p role="status"><Badge tone="ok">live</Badge></p>}
-          <Rows view={view} rows={watched.rows} />
+          <Rows view={view} rows={watched.rows.map((one) => one.row)} changes={watched.rows.map((one) => one.changes)} />
         </>
       ) : (
         <Answered of={rows}>
@@ -145,7 +143,7 @@ function History({ row, column, type }: { row: Row; column: string; type: string
   );
 }
 
-function Rows({ view, rows }: { view: View; rows: Row[] }) {
+function Rows({ view, rows, changes }: { view: View; rows: Row[]; changes?: Followed["changes"][] }) {
   const [get, set] = useUrl();
   const refusal = useRefusal("events.read", "tenant");
   const types = useTypes();
@@ -157,6 +155,7 @@ function Rows({ view, rows }: { view: View; rows: Row[] }) {
         label={`Rows of ${view.name}`}
         rows={rows.map((row, n): [number, Row] => [n, row])}
         id={([n]) => String(n)}
+        {...(changes ? { changes: ([n]: [number, Row], column: string) => changes[n]?.[column] ?? 0 } : {})}
         selected={get("open")}
         onSelect={([n]) => set({ open: String(n) })}
         empty={<Empty title="No row matches.">{get("filter") === "" ? "The view has no rows: none of its events have happened yet." : "Change the filter and run it again."}</Empty>}
@@ -164,8 +163,9 @@ function Rows({ view, rows }: { view: View; rows: Row[] }) {
           name: column.name,
           number: column.type === "int" || column.type === "double",
           value: ([, row]) => scalar(row[column.name]),
+          ...(column.type === "int" || column.type === "double" || column.type === "bool" ? { width: 110 } : {}),
           ...(column.type === "timestamp" ? { width: timeWidth, cell: ([, row]: [number, Row]) => (typeof row[column.name] === "string" ? <Time of={new Date(String(row[column.name]))} /> : "") } : {}),
-        })), ...(source ? [{ name: "History", width: 90, value: () => "", cell: ([, row]: [number, Row]) => <History row={row} {...source} /> }] : [])]}
+        })), ...(source ? [{ name: "History", width: 84, value: () => "", cell: ([, row]: [number, Row]) => <History row={row} {...source} /> }] : [])]}
       />
       {open ? (
         <Drawer title={text(open[view.columns[0]?.name ?? ""])} label={`Row of ${view.name}`} onClose={() => set({ open: "" })}>
@@ -189,17 +189,9 @@ function text(value: unknown): string {
 
 /** The rows of a view as they are now, kept up with its changes. */
 function useLive(tenant: string, view: string, filter: string, on: boolean) {
-  const [rows, setRows] = useState<ReadonlyMap<string, Row>>(new Map());
+  const [rows, setRows] = useState<ReadonlyMap<string, Followed>>(new Map());
   const watched = useWatch(QueryService.method.watch, on ? { tenantId: tenant, view, filter } : undefined, {
-    take: (message) =>
-      setRows((before) => {
-        const next = new Map(message.reset ? [] : before);
-        for (const change of message.changes) {
-          if (change.row) next.set(change.key, change.row);
-          else next.delete(change.key);
-        }
-        return next;
-      }),
+    take: (message) => setRows((before) => applyChanges(before, message.reset, message.changes)),
   });
   return { rows: [...rows.entries()].sort(([a], [b]) => a.localeCompare(b)).map(([, row]) => row), error: watched.error };
 }
