@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/audit.proto.
  */
 export const file_control_v1_audit: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL2F1ZGl0LnByb3RvEgpjb250cm9sLnYxIpICChFRdWVyeUF1ZGl0UmVxdWVzdBIaCgl0ZW5hbnRfaWQYASABKAlCB7pIBHICGEASGwoJcHJpbmNpcGFsGAIgASgJQgi6SAVyAxiAAhIbCglwcm9jZWR1cmUYAyABKAlCCLpIBXIDGIACEioKCGRlY2lzaW9uGAQgASgJQhi6SBVyE1IAUgZkZW5pZWRSB2FsbG93ZWQSFAoCaWQYBSABKAlCCLpIBXIDGIACEikKBXNpbmNlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIdCglwYWdlX3NpemUYByABKAVCCrpIBxoFGPQDKAASGwoKcGFnZV90b2tlbhgIIAEoCUIHukgEcgIYQCJXChJRdWVyeUF1ZGl0UmVzcG9uc2USKAoHcmVjb3JkcxgBIAMoCzIXLmNvbnRyb2wudjEuQXVkaXRSZWNvcmQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlwKEkZvbGxvd0F1ZGl0UmVxdWVzdBIaCgl0ZW5hbnRfaWQYASABKAlCB7pIBHICGEASKgoIZGVjaXNpb24YAiABKAlCGLpIFXITUgBSBmRlbmllZFIHYWxsb3dlZCI+ChNGb2xsb3dBdWRpdFJlc3BvbnNlEicKBnJlY29yZBgBIAEoCzIXLmNvbnRyb2wudjEuQXVkaXRSZWNvcmQivQIKC0F1ZGl0UmVjb3JkEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlY2lzaW9uGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglwcmluY2lwYWwYBCABKAkSEQoJdGVuYW50X2lkGAUgASgJEhEKCXByb2NlZHVyZRgGIAEoCRINCgVyaWdodBgHIAEoCRIQCghyZXNvdXJjZRgIIAEoCRIMCgRjb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhAKCHRyYWNlX2lkGAsgASgJEhIKCnJlcXVlc3RfaWQYDCABKAkSDAoEbm9kZRgNIAEoCRIKCgJtcxgOIAEoARISCgpzdXBwcmVzc2VkGA8gASgDEg4KBmNsaWVudBgQIAEoCTK5AgoMQXVkaXRTZXJ2aWNlEowBCgpRdWVyeUF1ZGl0Eh0uY29udHJvbC52MS5RdWVyeUF1ZGl0UmVxdWVzdBoeLmNvbnRyb2wudjEuUXVlcnlBdWRpdFJlc3BvbnNlIj+QAgGq7RgfCgphdWRpdC5yZWFkEAIaB2NvbnRyb2wiAggKKAFoAoLT5JMCExIRL3YxL2NvbnRyb2wvYXVkaXQSmQEKC0ZvbGxvd0F1ZGl0Eh4uY29udHJvbC52MS5Gb2xsb3dBdWRpdFJlcXVlc3QaHy5jb250cm9sLnYxLkZvbGxvd0F1ZGl0UmVzcG9uc2UiR5ACAartGCAKCmF1ZGl0LnJlYWQQAhoHY29udHJvbCIDCJAcKAFoAYLT5JMCGhIYL3YxL2NvbnRyb2wvYXVkaXQ6Zm9sbG93MAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL2F1ZGl0LnByb3RvEgpjb250cm9sLnYxItMCChFRdWVyeUF1ZGl0UmVxdWVzdBIaCgl0ZW5hbnRfaWQYASABKAlCB7pIBHICGEASGwoJcHJpbmNpcGFsGAIgASgJQgi6SAVyAxiAAhIbCglwcm9jZWR1cmUYAyABKAlCCLpIBXIDGIACEioKCGRlY2lzaW9uGAQgASgJQhi6SBVyE1IAUgZkZW5pZWRSB2FsbG93ZWQSFAoCaWQYBSABKAlCCLpIBXIDGIACEikKBXNpbmNlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIdCglwYWdlX3NpemUYByABKAVCCrpIBxoFGPQDKAASGwoKcGFnZV90b2tlbhgIIAEoCUIHukgEcgIYQBIUCgxjaGFuZ2VzX29ubHkYCSABKAgSKQoFdW50aWwYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKElF1ZXJ5QXVkaXRSZXNwb25zZRIoCgdyZWNvcmRzGAEgAygLMhcuY29udHJvbC52MS5BdWRpdFJlY29yZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkicgoSRm9sbG93QXVkaXRSZXF1ZXN0EhoKCXRlbmFudF9pZBgBIAEoCUIHukgEcgIYQBIqCghkZWNpc2lvbhgCIAEoCUIYukgVchNSAFIGZGVuaWVkUgdhbGxvd2VkEhQKDGNoYW5nZXNfb25seRgDIAEoCCI+ChNGb2xsb3dBdWRpdFJlc3BvbnNlEicKBnJlY29yZBgBIAEoCzIXLmNvbnRyb2wudjEuQXVkaXRSZWNvcmQiowMKC0F1ZGl0UmVjb3JkEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlY2lzaW9uGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglwcmluY2lwYWwYBCABKAkSEQoJdGVuYW50X2lkGAUgASgJEhEKCXByb2NlZHVyZRgGIAEoCRINCgVyaWdodBgHIAEoCRIQCghyZXNvdXJjZRgIIAEoCRIMCgRjb2RlGAkgASgJEhYKDmNvcnJlbGF0aW9uX2lkGAogASgJEhAKCHRyYWNlX2lkGAsgASgJEhIKCnJlcXVlc3RfaWQYDCABKAkSDAoEbm9kZRgNIAEoCRIKCgJtcxgOIAEoARISCgpzdXBwcmVzc2VkGA8gASgDEg4KBmNsaWVudBgQIAEoCRInCgdyZXF1ZXN0GBEgAygLMhYuY29udHJvbC52MS5BdWRpdEZpZWxkEigKB2NoYW5nZXMYEiADKAsyFy5jb250cm9sLnYxLkF1ZGl0Q2hhbmdlEhEKCXRydW5jYXRlZBgTIAEoCCJHCgpBdWRpdEZpZWxkEgwKBG5hbWUYASABKAkSEgoFdmFsdWUYAiABKAlIAIgBARINCgVieXRlcxgDIAEoA0IICgZfdmFsdWUiOgoLQXVkaXRDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZiZWZvcmUYAiABKAkSDQoFYWZ0ZXIYAyABKAkyowMKDEF1ZGl0U2VydmljZRLQAQoKUXVlcnlBdWRpdBIdLmNvbnRyb2wudjEuUXVlcnlBdWRpdFJlcXVlc3QaHi5jb250cm9sLnYxLlF1ZXJ5QXVkaXRSZXNwb25zZSKCAZACAartGGIKCmF1ZGl0LnJlYWQQAhoHY29udHJvbCICCAooAWgCsgEJdGVuYW50X2lksgEJcHJpbmNpcGFssgEJcHJvY2VkdXJlsgEIZGVjaXNpb26yAQJpZLIBDGNoYW5nZXNfb25seYLT5JMCExIRL3YxL2NvbnRyb2wvYXVkaXQSvwEKC0ZvbGxvd0F1ZGl0Eh4uY29udHJvbC52MS5Gb2xsb3dBdWRpdFJlcXVlc3QaHy5jb250cm9sLnYxLkZvbGxvd0F1ZGl0UmVzcG9uc2UibZACAartGEYKCmF1ZGl0LnJlYWQQAhoHY29udHJvbCIDCJAcKAFoAbIBCXRlbmFudF9pZLIBCGRlY2lzaW9usgEMY2hhbmdlc19vbmx5gtPkkwIaEhgvdjEvY29udHJvbC9hdWRpdDpmb2xsb3cwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * QueryAuditRequest selects records. An empty field matches every record.
@@ -82,6 +82,21 @@ export type QueryAuditRequest = Message<"control.v1.QueryAuditRequest"> & {
    * @generated from field: string page_token = 8;
    */
   pageToken: string;
+
+  /**
+   * Only allowed calls of methods that may change something, of any outcome: no reads, and no denials. A page
+   * ends after 20,000 records that were read, so that it may have few or none without being the last.
+   *
+   * @generated from field: bool changes_only = 9;
+   */
+  changesOnly: boolean;
+
+  /**
+   * Only records before this time.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 10;
+   */
+  until?: Timestamp | undefined;
 };
 
 /**
@@ -138,6 +153,13 @@ export type FollowAuditRequest = Message<"control.v1.FollowAuditRequest"> & {
    * @generated from field: string decision = 2;
    */
   decision: string;
+
+  /**
+   * As in QueryAuditRequest.
+   *
+   * @generated from field: bool changes_only = 3;
+   */
+  changesOnly: boolean;
 };
 
 /**
@@ -286,6 +308,28 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
    * @generated from field: string client = 16;
    */
   client: string;
+
+  /**
+   * The fields that the request of an audited method set, in the order of the request; empty: the call was recorded by a
+   * version without them, or the method's policy requires no record of every call.
+   *
+   * @generated from field: repeated control.v1.AuditField request = 17;
+   */
+  request: AuditField[];
+
+  /**
+   * What the call has changed, as the node that served it states; empty: it states nothing.
+   *
+   * @generated from field: repeated control.v1.AuditChange changes = 18;
+   */
+  changes: AuditChange[];
+
+  /**
+   * Whether request or changes have more than a record holds.
+   *
+   * @generated from field: bool truncated = 19;
+   */
+  truncated: boolean;
 };
 
 /**
@@ -294,6 +338,76 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
  */
 export const AuditRecordSchema: GenMessage<AuditRecord> = /*@__PURE__*/
   messageDesc(file_control_v1_audit, 4);
+
+/**
+ * AuditField is a field of a request.
+ *
+ * @generated from message control.v1.AuditField
+ */
+export type AuditField = Message<"control.v1.AuditField"> & {
+  /**
+   * Its name, such as "tenant_id" or "quota.rate".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Its value, at most 96 bytes of it; absent: the method's policy (audit_fields) does not have it recorded.
+   *
+   * @generated from field: optional string value = 2;
+   */
+  value?: string | undefined;
+
+  /**
+   * Its size in the request, in bytes.
+   *
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message control.v1.AuditField.
+ * Use `create(AuditFieldSchema)` to create a new message.
+ */
+export const AuditFieldSchema: GenMessage<AuditField> = /*@__PURE__*/
+  messageDesc(file_control_v1_audit, 5);
+
+/**
+ * AuditChange is a value before and after a call.
+ *
+ * @generated from message control.v1.AuditChange
+ */
+export type AuditChange = Message<"control.v1.AuditChange"> & {
+  /**
+   * What has changed, such as "quota.rate".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The value before; empty: there was none.
+   *
+   * @generated from field: string before = 2;
+   */
+  before: string;
+
+  /**
+   * The value after; empty: there is none.
+   *
+   * @generated from field: string after = 3;
+   */
+  after: string;
+};
+
+/**
+ * Describes the message control.v1.AuditChange.
+ * Use `create(AuditChangeSchema)` to create a new message.
+ */
+export const AuditChangeSchema: GenMessage<AuditChange> = /*@__PURE__*/
+  messageDesc(file_control_v1_audit, 6);
 
 /**
  * AuditService reads the audit stream.

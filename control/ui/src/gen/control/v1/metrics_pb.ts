@@ -33,7 +33,9 @@ export type QuerySeriesRequest = Message<"control.v1.QuerySeriesRequest"> & {
   range: SeriesRange;
 
   /**
-   * Only the calls of this gateway, by its id; empty: of all.
+   * Only the calls of this node, by its id: calls that clients made to a gateway, or calls that another node has answered.
+   * Empty: the calls of all gateways. Of another node than a gateway, limited, commands and queries are absent. A node
+   * that starts again has no values for the time between; calls are not counted twice.
    *
    * @generated from field: string node = 2;
    */
@@ -237,8 +239,10 @@ export type SeriesPoint = Message<"control.v1.SeriesPoint"> & {
   p99Ms?: number | undefined;
 
   /**
-   * Of the platform: events that projection and runner nodes have not processed at the window's end. Lag, dead letters
-   * and failed views are measured by the control node that answers, since it started.
+   * Events that projection and runner nodes have not processed at the window's end: of the platform, of a node, or of a
+   * tenant. A node announces the 16 tenants with the most; a tenant's lag is absent while more are behind at a node that
+   * serves it and it is not among them. Lag, dead letters and failed views are measured by the control node that
+   * answers, since it started.
    *
    * @generated from field: optional int64 lag = 11;
    */
@@ -252,7 +256,7 @@ export type SeriesPoint = Message<"control.v1.SeriesPoint"> & {
   deadLetters?: bigint | undefined;
 
   /**
-   * Of the platform: views that cannot apply an event at the window's end.
+   * Of the platform or a projection node: views that cannot apply an event at the window's end.
    *
    * @generated from field: optional int64 failed_views = 13;
    */
@@ -469,8 +473,8 @@ export const TenantOrderSchema: GenEnum<TenantOrder> = /*@__PURE__*/
 
 /**
  * MetricsService returns time series of the platform, its nodes and its tenants: the last hour in windows of 15
- * seconds, and the last day in windows of five minutes. Gateways count calls and announce their windows; control
- * nodes retain them in memory, and receive those of the time before they started again, within five minutes. A
+ * seconds, and the last day in windows of five minutes. Gateways count calls, and each other node its own, and announce
+ * their windows; control nodes retain them in memory, and receive those of the time before they started again, within five minutes. A
  * value that was not measured is absent, not zero.
  *
  * @generated from service control.v1.MetricsService

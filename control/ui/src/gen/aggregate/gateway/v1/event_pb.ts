@@ -718,6 +718,7 @@ export const EventService: GenService<{
    * first events. It reads the first events of the type's aggregates: a page ends as one of ListEvents does,
    * so that a client follows next_page_token until it has what it looks for. An aggregate whose id is the
    * prefix itself is found immediately, on the first page, and is not repeated later.
+   * QueryService.FindAggregates finds aggregates by a prefix from an index, ordered by id.
    *
    * Errors: as of ListEvents.
    *

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file headgate/policy/v1/policy.proto.
  */
 export const file_headgate_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEi3QMKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eRIbChNyZXNvdXJjZV9wYXJ0X2ZpZWxkGA4gASgJEhMKC25vZGVfcmlnaHRzGA8gAygJEhQKDHJlYXNvbl9maWVsZBgQIAEoCRImCgRldGFnGBQgASgLMhguaGVhZGdhdGUucG9saWN5LnYxLkVUYWciHAoERVRhZxIUCgxleGNlcHRfZmllbGQYASABKAkqXgoIUHJpb3JpdHkSGAoUUFJJT1JJVFlfVU5TUEVDSUZJRUQQABIQCgxQUklPUklUWV9MT1cQARITCg9QUklPUklUWV9OT1JNQUwQAhIRCg1QUklPUklUWV9ISUdIEAMqXwoLVGVuYW50U2NvcGUSHAoYVEVOQU5UX1NDT1BFX1VOU1BFQ0lGSUVEEAASFwoTVEVOQU5UX1NDT1BFX1RFTkFOVBABEhkKFVRFTkFOVF9TQ09QRV9QTEFURk9STRACOlQKBnBvbGljeRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNWNAyABKAsyGi5oZWFkZ2F0ZS5wb2xpY3kudjEuUG9saWN5UgZwb2xpY3liBnByb3RvMw", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
+  fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEi8wMKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eRIbChNyZXNvdXJjZV9wYXJ0X2ZpZWxkGA4gASgJEhMKC25vZGVfcmlnaHRzGA8gAygJEhQKDHJlYXNvbl9maWVsZBgQIAEoCRImCgRldGFnGBQgASgLMhguaGVhZGdhdGUucG9saWN5LnYxLkVUYWcSFAoMYXVkaXRfZmllbGRzGBYgAygJIhwKBEVUYWcSFAoMZXhjZXB0X2ZpZWxkGAEgASgJKl4KCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEAoMUFJJT1JJVFlfTE9XEAESEwoPUFJJT1JJVFlfTk9STUFMEAISEQoNUFJJT1JJVFlfSElHSBADKl8KC1RlbmFudFNjb3BlEhwKGFRFTkFOVF9TQ09QRV9VTlNQRUNJRklFRBAAEhcKE1RFTkFOVF9TQ09QRV9URU5BTlQQARIZChVURU5BTlRfU0NPUEVfUExBVEZPUk0QAjpUCgZwb2xpY3kSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxjVjQMgASgLMhouaGVhZGdhdGUucG9saWN5LnYxLlBvbGljeVIGcG9saWN5YgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
 
 /**
  * Policy is the access rule, the routing and the time limit of a method.
@@ -157,6 +157,16 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
    * @generated from field: headgate.policy.v1.ETag etag = 20;
    */
   etag?: ETag | undefined;
+
+  /**
+   * The request fields (proto names) whose values audit records have, of methods with audit. Of the other fields that
+   * the request sets, a record has the names and sizes: what is not listed here, such as a payload or a secret, is not
+   * recorded. A message stands for its fields, to a depth of three. Values are cut to 96 bytes, and all fields of a
+   * record to 24 and 640 bytes.
+   *
+   * @generated from field: repeated string audit_fields = 22;
+   */
+  auditFields: string[];
 };
 
 /**

@@ -8,7 +8,8 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb";
-import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_headgate_policy_v1_policy } from "../../../headgate/policy/v1/policy_pb";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 
@@ -16,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file projection/gateway/v1/query.proto.
  */
 export const file_projection_gateway_v1_query: GenFile = /*@__PURE__*/
-  fileDesc("CiFwcm9qZWN0aW9uL2dhdGV3YXkvdjEvcXVlcnkucHJvdG8SFXByb2plY3Rpb24uZ2F0ZXdheS52MSLaAgoMUXVlcnlSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIrCgVxdWVyeRgDIAEoCzIcLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeRJcCghtZXRhZGF0YRgEIAMoCzIxLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlcXVlc3QuTWV0YWRhdGFFbnRyeUIXukgUmgEREBAiBnIEEAEYQCoFcgMYgAISHgoMbWluX3Bvc2l0aW9uGAUgASgJQgi6SAVyAxiAAhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilQEKBVF1ZXJ5EhgKBmZpbHRlchgBIAEoCUIIukgFcgMYgCASGgoIb3JkZXJfYnkYAiABKAlCCLpIBXIDGIAEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJ1Cg1RdWVyeVJlc3BvbnNlEiUKBHJvd3MYASADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghwb3NpdGlvbhgDIAEoCRISCgppbmNvbXBsZXRlGAQgASgIItABCgpHZXRSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIXCgNrZXkYAyABKAlCCrpIB3IFEAEYgAQSHgoMbWluX3Bvc2l0aW9uGAQgASgJQgi6SAVyAxiAAhIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJZCgtHZXRSZXNwb25zZRIkCgNyb3cYASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHBvc2l0aW9uGAIgASgJEhIKCmluY29tcGxldGUYAyABKAgi7AEKDFdhdGNoUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKwoEdmlldxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSGAoGZmlsdGVyGAMgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBCADKAlCCbpIBpIBAxCAARIeCgxtaW5fcG9zaXRpb24YBSABKAlCCLpIBXIDGIACEhcKBWFmdGVyGAYgASgJQgi6SAVyAxiAAiJ0Cg1XYXRjaFJlc3BvbnNlEi4KB2NoYW5nZXMYASADKAsyHS5wcm9qZWN0aW9uLmdhdGV3YXkudjEuQ2hhbmdlEhAKCHBvc2l0aW9uGAIgASgJEg0KBXJlc2V0GAMgASgIEhIKCmluY29tcGxldGUYBCABKAgiOwoGQ2hhbmdlEgsKA2tleRgBIAEoCRIkCgNyb3cYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlUKEExpc3RWaWV3c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIokBChFMaXN0Vmlld3NSZXNwb25zZRIqCgV2aWV3cxgBIAMoCzIbLnByb2plY3Rpb24uZ2F0ZXdheS52MS5WaWV3EhAKCHBvc2l0aW9uGAIgASgJEjYKC2dlbmVyYXRpb25zGAMgAygLMiEucHJvamVjdGlvbi5nYXRld2F5LnYxLkdlbmVyYXRpb24ioAEKCkdlbmVyYXRpb24SDQoFbW9kZWwYASABKAkSDQoFc2hvd24YAiABKAgSDwoHYXBwbGllZBgDIAEoAxIOCgZ0YXJnZXQYBCABKAMSDwoHZmFpbGluZxgFIAEoCBIYChBhcHBsaWVkX3Bvc2l0aW9uGAYgASgJEhcKD3RhcmdldF9wb3NpdGlvbhgHIAEoCRIPCgdwZXJjZW50GAggASgFIrsBCgRWaWV3EgwKBG5hbWUYASABKAkSLgoHY29sdW1ucxgCIAMoCzIdLnByb2plY3Rpb24uZ2F0ZXdheS52MS5Db2x1bW4SLwoFc3RhdGUYAyABKA4yIC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuVmlld1N0YXRlEjMKB2ZhaWx1cmUYBCABKAsyIi5wcm9qZWN0aW9uLmdhdGV3YXkudjEuVmlld0ZhaWx1cmUSDwoHc2tpcHBlZBgFIAEoBSI1CgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEg8KB2luZGV4ZWQYAyABKAgiiQEKC1ZpZXdGYWlsdXJlEhAKCGV2ZW50X2lkGAEgASgJEhIKCmV2ZW50X3R5cGUYAiABKAkSEQoJYWdncmVnYXRlGAMgASgJEg8KB3ZlcnNpb24YBCABKAMSDAoEcnVsZRgFIAEoCRISCgpleHByZXNzaW9uGAYgASgJEg4KBnJlYXNvbhgHIAEoCSpvCglWaWV3U3RhdGUSGgoWVklFV19TVEFURV9VTlNQRUNJRklFRBAAEhYKElZJRVdfU1RBVEVfQ1VSUkVOVBABEhcKE1ZJRVdfU1RBVEVfQlVJTERJTkcQAhIVChFWSUVXX1NUQVRFX0ZBSUxFRBADMuoFCgxRdWVyeVNlcnZpY2USxgEKBVF1ZXJ5EiMucHJvamVjdGlvbi5nYXRld2F5LnYxLlF1ZXJ5UmVxdWVzdBokLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlc3BvbnNlInKQAgGq7Rg8CgpxdWVyeS5yZWFkEAEaCnByb2plY3Rpb24iAggFMgR2aWV3Ogl0ZW5hbnRfaWSiAQoKCHBvc2l0aW9ugtPkkwIpOgEqWhISEC92MS9xdWVyeS97dmlld30iEC92MS9xdWVyeS97dmlld30SrwEKA0dldBIhLnByb2plY3Rpb24uZ2F0ZXdheS52MS5HZXRSZXF1ZXN0GiIucHJvamVjdGlvbi5nYXRld2F5LnYxLkdldFJlc3BvbnNlImGQAgGq7Rg8CgpxdWVyeS5yZWFkEAEaCnByb2plY3Rpb24iAggFMgR2aWV3Ogl0ZW5hbnRfaWSiAQoKCHBvc2l0aW9ugtPkkwIYEhYvdjEvcXVlcnkve3ZpZXd9L3trZXl9ErgBCgVXYXRjaBIjLnByb2plY3Rpb24uZ2F0ZXdheS52MS5XYXRjaFJlcXVlc3QaJC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuV2F0Y2hSZXNwb25zZSJikAIBqu0YQwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgMIkBwyBHZpZXc6CXRlbmFudF9pZFIIcG9zaXRpb25aBWFmdGVyaAGC0+STAhISEC92MS93YXRjaC97dmlld30wARKjAQoJTGlzdFZpZXdzEicucHJvamVjdGlvbi5nYXRld2F5LnYxLkxpc3RWaWV3c1JlcXVlc3QaKC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuTGlzdFZpZXdzUmVzcG9uc2UiQ5ACAartGCsKCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAU6CXRlbmFudF9pZGgBgtPkkwILEgkvdjEvdmlld3NiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_headgate_policy_v1_policy]);
+  fileDesc("CiFwcm9qZWN0aW9uL2dhdGV3YXkvdjEvcXVlcnkucHJvdG8SFXByb2plY3Rpb24uZ2F0ZXdheS52MSLaAgoMUXVlcnlSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIrCgVxdWVyeRgDIAEoCzIcLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeRJcCghtZXRhZGF0YRgEIAMoCzIxLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlcXVlc3QuTWV0YWRhdGFFbnRyeUIXukgUmgEREBAiBnIEEAEYQCoFcgMYgAISHgoMbWluX3Bvc2l0aW9uGAUgASgJQgi6SAVyAxiAAhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEilQEKBVF1ZXJ5EhgKBmZpbHRlchgBIAEoCUIIukgFcgMYgCASGgoIb3JkZXJfYnkYAiABKAlCCLpIBXIDGIAEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJ1Cg1RdWVyeVJlc3BvbnNlEiUKBHJvd3MYASADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghwb3NpdGlvbhgDIAEoCRISCgppbmNvbXBsZXRlGAQgASgIItABCgpHZXRSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIrCgR2aWV3GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIXCgNrZXkYAyABKAlCCrpIB3IFEAEYgAQSHgoMbWluX3Bvc2l0aW9uGAQgASgJQgi6SAVyAxiAAhIZCgZmaWVsZHMYBSADKAlCCbpIBpIBAxCAASJZCgtHZXRSZXNwb25zZRIkCgNyb3cYASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHBvc2l0aW9uGAIgASgJEhIKCmluY29tcGxldGUYAyABKAgi7AEKDFdhdGNoUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKwoEdmlldxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSGAoGZmlsdGVyGAMgASgJQgi6SAVyAxiAIBIZCgZmaWVsZHMYBCADKAlCCbpIBpIBAxCAARIeCgxtaW5fcG9zaXRpb24YBSABKAlCCLpIBXIDGIACEhcKBWFmdGVyGAYgASgJQgi6SAVyAxiAAiJ0Cg1XYXRjaFJlc3BvbnNlEi4KB2NoYW5nZXMYASADKAsyHS5wcm9qZWN0aW9uLmdhdGV3YXkudjEuQ2hhbmdlEhAKCHBvc2l0aW9uGAIgASgJEg0KBXJlc2V0GAMgASgIEhIKCmluY29tcGxldGUYBCABKAgiOwoGQ2hhbmdlEgsKA2tleRgBIAEoCRIkCgNyb3cYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IlUKEExpc3RWaWV3c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIokBChFMaXN0Vmlld3NSZXNwb25zZRIqCgV2aWV3cxgBIAMoCzIbLnByb2plY3Rpb24uZ2F0ZXdheS52MS5WaWV3EhAKCHBvc2l0aW9uGAIgASgJEjYKC2dlbmVyYXRpb25zGAMgAygLMiEucHJvamVjdGlvbi5nYXRld2F5LnYxLkdlbmVyYXRpb24ioAEKCkdlbmVyYXRpb24SDQoFbW9kZWwYASABKAkSDQoFc2hvd24YAiABKAgSDwoHYXBwbGllZBgDIAEoAxIOCgZ0YXJnZXQYBCABKAMSDwoHZmFpbGluZxgFIAEoCBIYChBhcHBsaWVkX3Bvc2l0aW9uGAYgASgJEhcKD3RhcmdldF9wb3NpdGlvbhgHIAEoCRIPCgdwZXJjZW50GAggASgFIrsBCgRWaWV3EgwKBG5hbWUYASABKAkSLgoHY29sdW1ucxgCIAMoCzIdLnByb2plY3Rpb24uZ2F0ZXdheS52MS5Db2x1bW4SLwoFc3RhdGUYAyABKA4yIC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuVmlld1N0YXRlEjMKB2ZhaWx1cmUYBCABKAsyIi5wcm9qZWN0aW9uLmdhdGV3YXkudjEuVmlld0ZhaWx1cmUSDwoHc2tpcHBlZBgFIAEoBSI1CgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEg8KB2luZGV4ZWQYAyABKAgitAEKC1ZpZXdGYWlsdXJlEhAKCGV2ZW50X2lkGAEgASgJEhIKCmV2ZW50X3R5cGUYAiABKAkSEQoJYWdncmVnYXRlGAMgASgJEg8KB3ZlcnNpb24YBCABKAMSDAoEcnVsZRgFIAEoCRISCgpleHByZXNzaW9uGAYgASgJEg4KBnJlYXNvbhgHIAEoCRIpCgVzaW5jZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAioAIKFUZpbmRBZ2dyZWdhdGVzUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSNQoOYWdncmVnYXRlX3R5cGUYAiABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05X117MCw2Mn0kEjAKCWlkX3ByZWZpeBgDIAEoCUIdukgachgyFl5bQS1aYS16MC05Xy1dezAsMTI4fSQSHQoJcGFnZV9zaXplGAQgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YBSABKAlCCLpIBXIDGIAEEh4KDG1pbl9wb3NpdGlvbhgGIAEoCUIIukgFcgMYgAIiowEKFkZpbmRBZ2dyZWdhdGVzUmVzcG9uc2USOQoKYWdncmVnYXRlcxgBIAMoCzIlLnByb2plY3Rpb24uZ2F0ZXdheS52MS5Gb3VuZEFnZ3JlZ2F0ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcG9zaXRpb24YAyABKAkSEgoKaW5jb21wbGV0ZRgEIAEoCBIPCgdwZXJjZW50GAUgASgFIoUBCg5Gb3VuZEFnZ3JlZ2F0ZRIWCg5hZ2dyZWdhdGVfdHlwZRgBIAEoCRIUCgxhZ2dyZWdhdGVfaWQYAiABKAkSKwoHY3JlYXRlZBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGAoQZmlyc3RfZXZlbnRfdHlwZRgEIAEoCSpvCglWaWV3U3RhdGUSGgoWVklFV19TVEFURV9VTlNQRUNJRklFRBAAEhYKElZJRVdfU1RBVEVfQ1VSUkVOVBABEhcKE1ZJRVdfU1RBVEVfQlVJTERJTkcQAhIVChFWSUVXX1NUQVRFX0ZBSUxFRBADMs4HCgxRdWVyeVNlcnZpY2USxgEKBVF1ZXJ5EiMucHJvamVjdGlvbi5nYXRld2F5LnYxLlF1ZXJ5UmVxdWVzdBokLnByb2plY3Rpb24uZ2F0ZXdheS52MS5RdWVyeVJlc3BvbnNlInKQAgGq7Rg8CgpxdWVyeS5yZWFkEAEaCnByb2plY3Rpb24iAggFMgR2aWV3Ogl0ZW5hbnRfaWSiAQoKCHBvc2l0aW9ugtPkkwIpOgEqWhISEC92MS9xdWVyeS97dmlld30iEC92MS9xdWVyeS97dmlld30SrwEKA0dldBIhLnByb2plY3Rpb24uZ2F0ZXdheS52MS5HZXRSZXF1ZXN0GiIucHJvamVjdGlvbi5nYXRld2F5LnYxLkdldFJlc3BvbnNlImGQAgGq7Rg8CgpxdWVyeS5yZWFkEAEaCnByb2plY3Rpb24iAggFMgR2aWV3Ogl0ZW5hbnRfaWSiAQoKCHBvc2l0aW9ugtPkkwIYEhYvdjEvcXVlcnkve3ZpZXd9L3trZXl9ErgBCgVXYXRjaBIjLnByb2plY3Rpb24uZ2F0ZXdheS52MS5XYXRjaFJlcXVlc3QaJC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuV2F0Y2hSZXNwb25zZSJikAIBqu0YQwoKcXVlcnkucmVhZBABGgpwcm9qZWN0aW9uIgMIkBwyBHZpZXc6CXRlbmFudF9pZFIIcG9zaXRpb25aBWFmdGVyaAGC0+STAhISEC92MS93YXRjaC97dmlld30wARKjAQoJTGlzdFZpZXdzEicucHJvamVjdGlvbi5nYXRld2F5LnYxLkxpc3RWaWV3c1JlcXVlc3QaKC5wcm9qZWN0aW9uLmdhdGV3YXkudjEuTGlzdFZpZXdzUmVzcG9uc2UiQ5ACAartGCsKCnF1ZXJ5LnJlYWQQARoKcHJvamVjdGlvbiICCAU6CXRlbmFudF9pZGgBgtPkkwILEgkvdjEvdmlld3MS4QEKDkZpbmRBZ2dyZWdhdGVzEiwucHJvamVjdGlvbi5nYXRld2F5LnYxLkZpbmRBZ2dyZWdhdGVzUmVxdWVzdBotLnByb2plY3Rpb24uZ2F0ZXdheS52MS5GaW5kQWdncmVnYXRlc1Jlc3BvbnNlInKQAgGq7Rg/Cg5hZ2dyZWdhdGUucmVhZBABGgpwcm9qZWN0aW9uIgIIBTIOYWdncmVnYXRlX3R5cGU6CXRlbmFudF9pZGgBgtPkkwImEiQvdjEvYWdncmVnYXRlcy97YWdncmVnYXRlX3R5cGV9OmZpbmRiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * QueryRequest asks for a page of a view.
@@ -638,6 +639,14 @@ export type ViewFailure = Message<"projection.gateway.v1.ViewFailure"> & {
    * @generated from field: string reason = 7;
    */
   reason: string;
+
+  /**
+   * When the view began to fail at the event; absent: not known, since a version that does not store it has found the
+   * failure.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 8;
+   */
+  since?: Timestamp | undefined;
 };
 
 /**
@@ -646,6 +655,153 @@ export type ViewFailure = Message<"projection.gateway.v1.ViewFailure"> & {
  */
 export const ViewFailureSchema: GenMessage<ViewFailure> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 13);
+
+/**
+ * FindAggregatesRequest asks for aggregates by the beginning of their ids.
+ *
+ * @generated from message projection.gateway.v1.FindAggregatesRequest
+ */
+export type FindAggregatesRequest = Message<"projection.gateway.v1.FindAggregatesRequest"> & {
+  /**
+   * The tenant; empty: the credential's tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The aggregates' type. The current model may lack it.
+   *
+   * @generated from field: string aggregate_type = 2;
+   */
+  aggregateType: string;
+
+  /**
+   * The beginning of the aggregates' ids; empty: all.
+   *
+   * @generated from field: string id_prefix = 3;
+   */
+  idPrefix: string;
+
+  /**
+   * Aggregates per page, 1 to 1000; 0: 100.
+   *
+   * @generated from field: int32 page_size = 4;
+   */
+  pageSize: number;
+
+  /**
+   * The next_page_token of the previous page of the same request; page_size may differ.
+   *
+   * @generated from field: string page_token = 5;
+   */
+  pageToken: string;
+
+  /**
+   * As in QueryRequest.
+   *
+   * @generated from field: string min_position = 6;
+   */
+  minPosition: string;
+};
+
+/**
+ * Describes the message projection.gateway.v1.FindAggregatesRequest.
+ * Use `create(FindAggregatesRequestSchema)` to create a new message.
+ */
+export const FindAggregatesRequestSchema: GenMessage<FindAggregatesRequest> = /*@__PURE__*/
+  messageDesc(file_projection_gateway_v1_query, 14);
+
+/**
+ * FindAggregatesResponse is a page of aggregates.
+ *
+ * @generated from message projection.gateway.v1.FindAggregatesResponse
+ */
+export type FindAggregatesResponse = Message<"projection.gateway.v1.FindAggregatesResponse"> & {
+  /**
+   * The aggregates, by id.
+   *
+   * @generated from field: repeated projection.gateway.v1.FoundAggregate aggregates = 1;
+   */
+  aggregates: FoundAggregate[];
+
+  /**
+   * The token of the next page; empty on the last one.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * The position in the journal up to which the index is complete.
+   *
+   * @generated from field: string position = 3;
+   */
+  position: string;
+
+  /**
+   * Whether the index is being filled: it lacks aggregates whose first event is after position.
+   *
+   * @generated from field: bool incomplete = 4;
+   */
+  incomplete: boolean;
+
+  /**
+   * How much of the journal the index covers, in percent, 0 to 100.
+   *
+   * @generated from field: int32 percent = 5;
+   */
+  percent: number;
+};
+
+/**
+ * Describes the message projection.gateway.v1.FindAggregatesResponse.
+ * Use `create(FindAggregatesResponseSchema)` to create a new message.
+ */
+export const FindAggregatesResponseSchema: GenMessage<FindAggregatesResponse> = /*@__PURE__*/
+  messageDesc(file_projection_gateway_v1_query, 15);
+
+/**
+ * FoundAggregate names an aggregate.
+ *
+ * @generated from message projection.gateway.v1.FoundAggregate
+ */
+export type FoundAggregate = Message<"projection.gateway.v1.FoundAggregate"> & {
+  /**
+   * The aggregate's type.
+   *
+   * @generated from field: string aggregate_type = 1;
+   */
+  aggregateType: string;
+
+  /**
+   * The aggregate's id.
+   *
+   * @generated from field: string aggregate_id = 2;
+   */
+  aggregateId: string;
+
+  /**
+   * When its first event was decided.
+   *
+   * @generated from field: google.protobuf.Timestamp created = 3;
+   */
+  created?: Timestamp | undefined;
+
+  /**
+   * The type of its first event.
+   *
+   * @generated from field: string first_event_type = 4;
+   */
+  firstEventType: string;
+};
+
+/**
+ * Describes the message projection.gateway.v1.FoundAggregate.
+ * Use `create(FoundAggregateSchema)` to create a new message.
+ */
+export const FoundAggregateSchema: GenMessage<FoundAggregate> = /*@__PURE__*/
+  messageDesc(file_projection_gateway_v1_query, 16);
 
 /**
  * ViewState is whether a view can be read.
@@ -747,6 +903,26 @@ export const QueryService: GenService<{
     methodKind: "unary";
     input: typeof ListViewsRequestSchema;
     output: typeof ListViewsResponseSchema;
+  },
+  /**
+   * FindAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their ids, from
+   * an index: a page costs the same however many aggregates and events the tenant has. EventService.ListAggregates
+   * returns them in the order of their first events instead, and reads events for that.
+   *
+   * The index follows the journal together with the views, and is made again with them. A node whose views were
+   * made by a version without an index fills it from the journal when aggregates are first searched; until then
+   * responses are `incomplete`.
+   *
+   * Errors: INVALID_ARGUMENT (the page token is not of this request, or the position is invalid), DEADLINE_EXCEEDED
+   * (min_position was not reached in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE (the tenant's views are
+   * being built).
+   *
+   * @generated from rpc projection.gateway.v1.QueryService.FindAggregates
+   */
+  findAggregates: {
+    methodKind: "unary";
+    input: typeof FindAggregatesRequestSchema;
+    output: typeof FindAggregatesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_projection_gateway_v1_query, 0);
