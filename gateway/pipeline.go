@@ -72,23 +72,29 @@ func (g *Gateway) handler(metrics *rpc.Metrics, method *policy.Method) connect.S
 		call.until.Plain = g.config.Listen.FastPaths.Deadlines.IsPlain()
 		ctx, call.clientDeadline = rpc.HandlerContext(ctx, &call.until, call.end.Started, limit, deadlineMargin)
 		defer call.until.Cancel()
-		var err error
-		for _, stage := range stages {
-			if ctx, err = stage(ctx, call); err != nil {
-				g.accountRefusal(ctx, call)
-				break
-			}
-		}
-		if err == nil && method.Spec.StreamType != connect.StreamTypeUnary && g.isOperatorCall(call) {
-			g.recordOperation(contextkit.In(ctx), call, nil) // now, because a stream transfers data long before it ends
-		}
-		if err == nil {
-			if err = g.forward(ctx, call); err != nil {
-				call.noteNodeDenial(err)
-			}
-		}
+		ctx, err := g.run(ctx, call, stages)
 		err = rpc.Bounded(err)
 		g.conclude(ctx, &log, call, err)
 		return err
 	}
+}
+
+// run runs the stages, then forward, and returns the context of the stages. A panic is an error of the call, which is
+// logged and audited as any other.
+func (g *Gateway) run(from context.Context, call *Call, stages []stage) (ctx context.Context, err error) {
+	defer g.server.Catch(call.Method.Spec.Procedure, &err)
+	ctx = from
+	for _, stage := range stages {
+		if ctx, err = stage(ctx, call); err != nil {
+			g.accountRefusal(ctx, call)
+			return ctx, err
+		}
+	}
+	if call.Method.Spec.StreamType != connect.StreamTypeUnary && g.isOperatorCall(call) {
+		g.recordOperation(contextkit.In(ctx), call, nil) // now, because a stream transfers data long before it ends
+	}
+	if err = g.forward(ctx, call); err != nil {
+		call.noteNodeDenial(err)
+	}
+	return ctx, err
 }

@@ -133,11 +133,16 @@ func TestMetrics_EveryCallIsCounted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g, token := quietGateway(t)
 			tc.arrange(g)
+			var ended []error // as logged and audited
+			g.config.OnEnd = func(_ contextkit.RequestContext, e Ended) { ended = append(ended, e.Err) }
 			request, _ := messages(t)
 			err := g.server.RPC.Call(t.Context(), queriesconnect.QueryServiceQueryProcedure, incoming(token),
 				&stillStream{request: request})
 			if connect.CodeOf(err) != tc.code {
 				t.Fatalf("call ended with %v, want %v", err, tc.code)
+			}
+			if len(ended) != 1 || connect.CodeOf(ended[0]) != tc.code {
+				t.Errorf("the call is concluded with %v", ended)
 			}
 			if load := g.Load(); load.InFlight != 0 || load.Calls == 0 || (load.Errors > 0) != tc.fault {
 				t.Errorf("load %+v", load)

@@ -42,7 +42,7 @@ func (g *Gateway) forwardStream(ctx context.Context, call *Call) error {
 	// wait for the client.
 	pumped := make(chan requestsEnd, 1)
 	go func() {
-		sent := call.pumpRequests(stream)
+		sent := g.pumpRequests(call, stream)
 		pumped <- sent
 		if sent.err != nil {
 			_ = stream.Close() // ends the answers
@@ -106,6 +106,12 @@ type requestsEnd struct {
 	// end concurrently.
 	denied   Reason
 	resource string
+}
+
+// pumpRequests is [Call.pumpRequests]; a panic is its error, as in [Gateway.run].
+func (g *Gateway) pumpRequests(call *Call, stream connect.ClientStream) (sent requestsEnd) {
+	defer g.server.Catch(call.Method.Spec.Procedure, &sent.err)
+	return call.pumpRequests(stream)
 }
 
 // pumpRequests sends the first message, if there is one, and the messages after it. Every message

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -23,7 +24,8 @@ type Direct struct {
 	Refusal error
 }
 
-// DirectFunc is called for each direct call: when a unary call has ended, and when a stream begins. The
+// DirectFunc is called for each direct call: when a unary call has ended, and when a stream begins, and again if the
+// stream's handler panics. The
 // request context is that of the call's headers, as far as they are valid. It must not block.
 type DirectFunc func(contextkit.RequestContext, Direct)
 
@@ -52,7 +54,7 @@ func (s *Server) admitCallers(next connect.ServerFunc) connect.ServerFunc {
 		cert := certificateOf(ctx)
 		if cert != nil && callers != nil {
 			if err := callers.check(cert, spec.Procedure); err != nil {
-				s.log.Warn().Err(err).Str("procedure", spec.Procedure).Str("certificate", nameOf(cert)).Msg(
+				s.rejects.Warn().Err(err).Str("procedure", spec.Procedure).Str("certificate", nameOf(cert)).Msg(
 					"a call is rejected: the certificate's role may not call the method",
 				)
 				refused := WithDetails(connect.NewError(connect.CodePermissionDenied, err.Error()),
@@ -67,7 +69,11 @@ func (s *Server) admitCallers(next connect.ServerFunc) connect.ServerFunc {
 		began := time.Now()
 		if spec.StreamType != connect.StreamTypeUnary {
 			reportDirect(ctx, report, info, cert, spec, began, nil, nil)
-			return next(ctx, spec, stream)
+			err := next(ctx, spec, stream)
+			if errors.Is(err, ErrUnfinished) {
+				reportDirect(ctx, report, info, cert, spec, began, nil, err)
+			}
+			return err
 		}
 		err := next(ctx, spec, stream)
 		reportDirect(ctx, report, info, cert, spec, began, nil, err)

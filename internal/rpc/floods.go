@@ -22,7 +22,7 @@ func (s *Server) flooded(conn net.Conn, kind flood.Kind) {
 		message = "the client's address has too many calls whose answers have not been sent to their end: the " +
 			"connection is closed"
 	}
-	s.log.Warn().Stringer("client", conn.RemoteAddr()).Str("frame", string(kind)).Msg(message)
+	s.flooding.Warn().Stringer("client", conn.RemoteAddr()).Str("frame", string(kind)).Msg(message)
 }
 
 // watchedListener watches the frames of its connections. The first read performs the TLS

@@ -66,6 +66,7 @@ type grpcPort struct {
 	accepting *accepting
 	slow      func() // called for each request that is cut off
 	unread    func() // called for each answer that is cut off
+	panicked  func(procedure string, panicked any)
 	flooded   func(net.Conn, flood.Kind)
 	listener  net.Listener // nil: there is no address
 }
@@ -228,7 +229,8 @@ func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, 
 }
 
 // serve runs the handler of a call.
-func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
+func (p *grpcPort) serve(_ any, stream grpc.ServerStream) (err error) {
+	defer p.catch(&err)
 	ctx := stream.Context()
 	call, _ := contextkit.Carried[admitted](ctx) // see bound
 	defer call.cancel()
@@ -283,7 +285,7 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 	if codec == connect.CodecNameJSON {
 		st.json = p.json
 	}
-	err := served.rpc.Call(ctx, procedure, info, st)
+	err = served.rpc.Call(ctx, procedure, info, st)
 	if call.arriving.late.Load() {
 		p.slow()
 	}
@@ -298,6 +300,14 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) error {
 		return nil
 	}
 	return grpcStatus(Public(err))
+}
+
+// catch ends a panic outside of the methods' handlers, which recover by themselves. It must be deferred itself.
+func (p *grpcPort) catch(err *error) {
+	if r := recover(); r != nil {
+		p.panicked("", r)
+		*err = grpcStatus(ErrUnfinished)
+	}
 }
 
 // grpcCodecOf returns how the call's messages are written: protobuf unless its

@@ -50,7 +50,7 @@ func Took(event *zerolog.Event, took time.Duration) *zerolog.Event {
 	return event.RawJSON("ms", text)
 }
 
-// stdLogger adapts net/http's error log, which concerns clients.
+// stdLogger adapts net/http's error log, which concerns clients, and is sampled.
 func stdLogger(log zerolog.Logger) *stdlog.Logger {
-	return stdlog.New(log.With().Str("source", "net/http").Logger().Level(zerolog.DebugLevel), "", 0)
+	return stdlog.New(provoked(log.With().Str("source", "net/http").Logger().Level(zerolog.DebugLevel)), "", 0)
 }

@@ -23,6 +23,7 @@ type Metrics struct {
 	floods   *prometheus.CounterVec
 	accepts  prometheus.Counter // that failed
 	unread   *prometheus.CounterVec
+	panics   prometheus.Counter
 	window   window
 	// counted is called for each call that counts as the process's load; nil: it is not.
 	counted func(ended time.Time, took time.Duration, stream, failed bool)
@@ -58,6 +59,10 @@ func NewMetrics(process string) *Metrics {
 		Help: "Answers, and streams of answers, that were ended because their clients did not read them within " +
 			"write_timeout, by port: main, or grpc for the port for gRPC alone.",
 	}, []string{"port"})
+	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "headgate_panics_total",
+		Help: "Calls and requests whose handler panicked: a bug; the log has the stack.",
+	})
 	m.unread.WithLabelValues(portMain)
 	m.unread.WithLabelValues(portGRPC)
 	m.accepts = prometheus.NewCounter(prometheus.CounterOpts{
@@ -68,7 +73,7 @@ func NewMetrics(process string) *Metrics {
 	for _, kind := range flood.Kinds() {
 		m.floods.WithLabelValues(string(kind)) // the series exists from the start, at 0
 	}
-	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods, m.accepts, m.unread,
+	m.Registerer(process).MustRegister(m.duration, m.inFlight, m.floods, m.accepts, m.unread, m.panics,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

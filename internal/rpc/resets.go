@@ -46,7 +46,7 @@ func limitResets(s *Server) *resetLimit {
 		most:    int64(s.config.MaxStreams),
 		proxies: s.config.Proxies,
 		closed:  closed,
-		log:     s.log,
+		log:     provoked(s.log),
 	}
 }
 

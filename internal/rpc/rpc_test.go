@@ -353,6 +353,7 @@ func TestRecover_PanicFailsOneCall(t *testing.T) {
 	for _, want := range []string{
 		`headgate_rpc_duration_seconds_count{code="internal",procedure="/projection.gateway.v1.QueryService/ListViews",process="views",protocol="connect"} 1`,
 		`headgate_rpc_in_flight{procedure="/projection.gateway.v1.QueryService/ListViews",process="views"} 0`,
+		`headgate_panics_total{process="views"} 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

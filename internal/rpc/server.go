@@ -78,6 +78,9 @@ type Server struct {
 	degraded  Degraded                                       // nil: it has no parts
 	mayAsk    func(*http.Request, contextkit.TenantID) error // nil: every client may ask
 	log       zerolog.Logger
+	panics    zerolog.Logger // of panics, sampled, as those below
+	rejects   zerolog.Logger // of calls of wrong roles
+	flooding  zerolog.Logger // of closed connections
 	accepting *accepting
 	listen    func(ctx context.Context, addr string) (net.Listener, error)
 	listener  net.Listener
@@ -108,9 +111,9 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	} else {
 		s.admin = newServiceAdmin(config, s, ready, log)
 	}
-	interceptors := []connect.ServerInterceptor{Recover(s.log)}
+	interceptors := []connect.ServerInterceptor{s.recovered}
 	if config.Callers != nil || config.Direct != nil {
-		interceptors = append(interceptors, s.admitCallers)
+		interceptors = append(interceptors, s.admitCallers, s.recovered)
 	}
 	s.RPC = connect.NewServer(append(interceptors,
 		contextkit.ServerInterceptor,
@@ -137,7 +140,7 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	}
 	s.grpc = newGRPCPort(s.config, messageCodec{}, jsonCodec, timeout, 0, s.flooded)
 	s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.clients, s.accepting, s.slow
-	s.grpc.unread = s.Metrics.unread.WithLabelValues(portGRPC).Inc
+	s.grpc.unread, s.grpc.panicked = s.Metrics.unread.WithLabelValues(portGRPC).Inc, s.panicked
 	grpcreflect.Register(s.RPC)
 	registerHealth(s.RPC, health{ready: s.ready, ofTenants: true, watches: s.watches})
 	return s
@@ -182,7 +185,7 @@ func NewEdge(
 	s.resets, s.slow = limitResets(s), countSlow(s)
 	countRefused(s)
 	s.grpc.resets, s.grpc.clients, s.grpc.accepting, s.grpc.slow = s.resets, s.clients, s.accepting, s.slow
-	s.grpc.unread = s.Metrics.unread.WithLabelValues(portGRPC).Inc
+	s.grpc.unread, s.grpc.panicked = s.Metrics.unread.WithLabelValues(portGRPC).Inc, s.panicked
 	return s
 }
 
@@ -194,7 +197,7 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 		return newEdge(next, options, interceptors)
 	}
 	s.RPC = connect.NewServer(
-		append([]connect.ServerInterceptor{Recover(s.log), boundErrors, eachMessage, s.endStreams}, interceptors...)...,
+		append([]connect.ServerInterceptor{s.recovered, boundErrors, eachMessage, s.endStreams}, interceptors...)...,
 	)
 	s.options = append([]connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}, options...)
 	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
@@ -214,7 +217,8 @@ func (s *Server) Adopt(next *Server) {
 // mount returns the handler of the process.
 func (s *Server) mount() *http.Handler {
 	connecthttp.Mount(rpcMux{s.HTTP, s}, s.RPC, s.options...)
-	handler := boundQuoted(boundBodies(s.config, s.slow, s.Metrics.unread.WithLabelValues(portMain).Inc, s.root()))
+	handler := boundQuoted(boundBodies(s.config, s.slow, s.Metrics.unread.WithLabelValues(portMain).Inc,
+		s.recoveredHTTP(s.root())))
 	if s.front != nil {
 		handler = s.front(handler)
 	}
@@ -328,6 +332,7 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 		clients:  newClientLimit(config.WithDefaults().MaxClientConnections, config.MaxClientStreams),
 		slow:     func() {},
 	}
+	s.panics, s.rejects, s.flooding = provoked(s.log), provoked(s.log), provoked(s.log)
 	s.clients.proxies = config.Proxies
 	s.accepting = &accepting{failures: metrics.accepts, log: s.log}
 	s.ready = s.accepting.ready(ready)

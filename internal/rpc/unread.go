@@ -34,6 +34,7 @@ type answering struct {
 	watch  *stopwatch
 	cut    atomic.Bool
 
+	started     bool      // the response has begun
 	multiplexed bool      // the connection has other calls: HTTP/2
 	began       time.Time // the part; the watch's mu is held
 }
@@ -51,6 +52,7 @@ func (a *answering) begin(ctx context.Context, w http.ResponseWriter, bounds *wr
 	a.ResponseWriter, a.ctx, a.bounds, a.multiplexed = w, ctx, bounds, multiplexed
 	a.watch = stopwatches.Get().(*stopwatch) //nolint:forcetypeassert // its own
 	a.cut.Store(false)
+	a.started = false
 }
 
 // end releases what watches the answer. net/http writes the rest of it, of a few KiB, after the handler.
@@ -59,8 +61,15 @@ func (a *answering) end() {
 	stopwatches.Put(a.watch)
 }
 
+// WriteHeader implements [http.ResponseWriter].
+func (a *answering) WriteHeader(status int) {
+	a.started = a.started || status >= http.StatusOK
+	a.ResponseWriter.WriteHeader(status)
+}
+
 // Write implements [io.Writer]. Error: [ErrUnread].
 func (a *answering) Write(p []byte) (written int, err error) {
+	a.started = true
 	for first := true; first || written < len(p) && err == nil; first = false {
 		part := p[written:min(len(p), written+writePart)]
 		a.watch.begin(a)
@@ -74,6 +83,7 @@ func (a *answering) Write(p []byte) (written int, err error) {
 
 // FlushError is that of [http.ResponseController]. Error: [ErrUnread].
 func (a *answering) FlushError() error {
+	a.started = true
 	a.watch.begin(a)
 	err := http.NewResponseController(a.ResponseWriter).Flush()
 	a.watch.stop()

@@ -57,6 +57,13 @@ func unreadServer(t *testing.T) (*rpc.Server, <-chan rpc.Ended) {
 		Ended:        func(_ contextkit.RequestContext, e rpc.Ended) { ended <- e },
 	}, func(context.Context, contextkit.TenantID) error { return nil }, zerolog.Nop())
 	gatewayv1connect.RegisterQueryServiceHandler(server.RPC, endless{})
+	serve(t, server)
+	return server, ended
+}
+
+// serve runs a server until the test ends.
+func serve(t *testing.T, server *rpc.Server) {
+	t.Helper()
 	if err := server.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +76,6 @@ func unreadServer(t *testing.T) (*rpc.Server, <-chan rpc.Ended) {
 			t.Error(err)
 		}
 	})
-	return server, ended
 }
 
 // rawCall is a call on a raw connection of HTTP/2.

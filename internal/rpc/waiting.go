@@ -26,7 +26,7 @@ func NewWaiting(
 	s := newServer(config, NewMetrics(config.Name), ready, log)
 	s.listen = config.Sockets.lend
 	s.watches = newWatches(s.Metrics.Registerer(config.Name))
-	s.RPC = connect.NewServer(Recover(s.log), boundErrors, s.endStreams)
+	s.RPC = connect.NewServer(s.recovered, boundErrors, s.endStreams)
 	s.options = []connecthttp.Option{connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes)}
 	registerHealth(s.RPC, health{ready: s.ready, watches: s.watches})
 	if operators {
