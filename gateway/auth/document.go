@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -15,6 +16,7 @@ const pollInterval = 2 * time.Second
 type document struct {
 	source    Source
 	what      string // it contains, for errors
+	most      int    // bytes; 0: maxKeysBytes
 	recovered func() // called when the text in use is read again after a failure; nil: no function is called
 	failing   bool
 	raw       []byte // the text in use
@@ -65,8 +67,8 @@ func (d *document) read(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	text, err := d.source(ctx)
-	if err == nil && len(text) > maxKeysBytes {
-		err = fmt.Errorf("larger than %d bytes", maxKeysBytes)
+	if most := cmp.Or(d.most, maxKeysBytes); err == nil && len(text) > most {
+		err = tooLarge(most)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("auth: read %s: %w", d.what, err)

@@ -30,8 +30,12 @@ type Revocation struct {
 	Expires time.Time `yaml:"expires,omitempty"`
 }
 
-// MaxRevocations bounds the revocations of one source.
-const MaxRevocations = 10_000
+const (
+	// MaxRevocations bounds the revocations of one source, and MaxRevocationBytes the texts of each.
+	MaxRevocations, MaxRevocationBytes = 10_000, 768
+	// MaxRevocationsBytes bounds a file of revocations, so that MaxRevocations of MaxRevocationBytes fit.
+	MaxRevocationsBytes = MaxRevocations * (MaxRevocationBytes + 256)
+)
 
 // maxTokenID bounds a token's jti in bytes.
 const maxTokenID = 255
@@ -39,6 +43,8 @@ const maxTokenID = 255
 // Check returns an error if the revocation is of nothing, or of more than one kind.
 func (r Revocation) Check() error {
 	switch {
+	case len(r.Issuer)+len(r.TokenID)+len(r.Subject) > MaxRevocationBytes:
+		return fmt.Errorf("issuer, token_id and subject have more than %d bytes", MaxRevocationBytes)
 	case r.TokenID != "" && (r.Issuer == "" || r.Subject != ""):
 		return errors.New("token_id needs issuer, and no subject: a token's id is unique for its issuer")
 	case len(r.TokenID) > maxTokenID:
@@ -69,7 +75,8 @@ type tokenID struct{ issuer, id string }
 func NewRevocations(list []Revocation) (*Revocations, error) {
 	if len(list) > MaxRevocations {
 		return nil, fmt.Errorf(
-			"auth: more than %d revocations: revoke all tokens of their issuer in place of single ones", MaxRevocations,
+			"auth: more than %d revocations: remove expired ones, or revoke all tokens of their issuer in place of single "+
+				"ones", MaxRevocations,
 		)
 	}
 	set := &Revocations{tokens: map[tokenID]bool{}, subjects: map[string]int64{}, issuers: map[string]int64{}}
@@ -173,7 +180,7 @@ type RevocationList struct {
 
 // OpenRevocations reads a list of revocations; it returns an error if they are invalid.
 func OpenRevocations(ctx context.Context, source Source) (*RevocationList, error) {
-	l := &RevocationList{document: document{source: source, what: "revocations"}}
+	l := &RevocationList{document: document{source: source, what: "revocations", most: MaxRevocationsBytes}}
 	return l, l.document.open(ctx, l.use)
 }
 

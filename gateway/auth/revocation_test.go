@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -148,6 +150,39 @@ func TestRevocations_AreChecked(t *testing.T) {
 	if _, err := auth.NewRevocations(make([]auth.Revocation, auth.MaxRevocations+1)); err == nil ||
 		!strings.Contains(err.Error(), "more than 10000") {
 		t.Errorf("too many: %v", err)
+	}
+}
+
+// A file of as many revocations as are allowed, each with the longest texts, fits the bound of files.
+func TestRevocations_BoundsFitEachOther(t *testing.T) {
+	entries := auth.MaxRevocations
+	if testing.Short() {
+		entries /= 10
+	}
+	path := filepath.Join(t.TempDir(), "revoked.yaml")
+	var list strings.Builder
+	for n := range entries {
+		id := fmt.Sprintf("%0255d", n)
+		fmt.Fprintf(&list, "- {issuer: %q, token_id: %q, expires: 2126-11-30T08:00:00.000000001Z}\n",
+			strings.Repeat("i", auth.MaxRevocationBytes-len(id)), id)
+	}
+	if err := os.WriteFile(path, []byte(list.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := auth.OpenRevocations(t.Context(), auth.FileOfRevocations(path)); err != nil {
+		t.Errorf("%d revocations in %d bytes: %v", entries, list.Len(), err)
+	}
+	long := auth.Revocation{Issuer: strings.Repeat("i", auth.MaxRevocationBytes), TokenID: "1"}
+	if _, err := auth.NewRevocations([]auth.Revocation{long}); err == nil ||
+		!strings.Contains(err.Error(), "768 bytes") {
+		t.Errorf("texts of more bytes: %v", err)
+	}
+	if err := os.Truncate(path, auth.MaxRevocationsBytes+1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := auth.OpenRevocations(t.Context(), auth.FileOfRevocations(path)); err == nil ||
+		!strings.Contains(err.Error(), fmt.Sprint(auth.MaxRevocationsBytes)) {
+		t.Errorf("a larger file: %v", err)
 	}
 }
 

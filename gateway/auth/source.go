@@ -36,14 +36,19 @@ const (
 )
 
 // File returns a source that reads the file at path, up to 1 MiB of it.
-func File(path string) Source {
+func File(path string) Source { return fileUpTo(path, maxKeysBytes) }
+
+// FileOfRevocations returns a source that reads the file at path, up to [MaxRevocationsBytes] of it.
+func FileOfRevocations(path string) Source { return fileUpTo(path, MaxRevocationsBytes) }
+
+func fileUpTo(path string, most int) Source {
 	return func(context.Context) ([]byte, error) {
 		file, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = file.Close() }()
-		return readBounded(file)
+		return readBounded(file, most)
 	}
 }
 
@@ -232,13 +237,18 @@ func fetch(ctx context.Context, client *http.Client, address string) ([]byte, er
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", address, res.Status)
 	}
-	return readBounded(res.Body)
+	return readBounded(res.Body, maxKeysBytes)
 }
 
-func readBounded(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxKeysBytes+1))
-	if err == nil && len(data) > maxKeysBytes {
-		err = fmt.Errorf("larger than %d bytes", maxKeysBytes)
+func readBounded(r io.Reader, most int) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
+	if err == nil && len(data) > most {
+		err = tooLarge(most)
 	}
 	return data, err
+}
+
+// tooLarge returns the error of a document of more than most bytes.
+func tooLarge(most int) error {
+	return fmt.Errorf("it has more than %d bytes, the most that are read", most)
 }

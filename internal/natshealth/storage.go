@@ -70,9 +70,10 @@ type failure struct {
 	counts bool      // it is known to fail; before that it is under suspicion
 	last   time.Time // of the newest failure
 	began  time.Time // when the last of the publishes began that have failed
-	// answered is when the stream has first answered another request since; zero: it has not. asked reports that it is
-	// about to be asked.
+	// answered is when the stream has first answered another request since, under its present leader; zero: it has not.
+	// asked reports that it is about to be asked.
 	answered time.Time
+	leader   string
 	asked    bool
 	pause    time.Duration // until the trial after the next
 	trial    time.Time     // when the next one begins
@@ -265,11 +266,13 @@ func (s *Storage) logFailure(f *failure) {
 
 // examine decides whether a stream that does not acknowledge publishes stores nothing: it then answers other
 // requests, and does not acknowledge a publish that began after it has answered. A publish from before that may have
-// been sent to a leader that was replaced. Where it does not answer, NATS is unreachable, which [Monitor] reports.
+// been sent to a leader that was replaced. Where it does not answer, NATS is unreachable, which [Monitor] reports. So
+// it is where the leader that answers has no quorum: it is isolated, or was deposed and does not know it yet.
 func (s *Storage) examine(conn *nats.Conn, stream string) {
 	reply, err := conn.Request("$JS.API.STREAM.INFO."+stream, nil, suspicionTimeout)
 	var answer struct {
-		Error *jetstream.APIError `json:"error"`
+		Error   *jetstream.APIError `json:"error"`
+		Cluster streamCluster       `json:"cluster"`
 	}
 	if err == nil {
 		err = json.Unmarshal(reply.Data, &answer)
@@ -282,15 +285,39 @@ func (s *Storage) examine(conn *nats.Conn, stream string) {
 	}
 	switch {
 	case f == nil || f.counts || f.Refusal != RefusalNoAck:
-	case err != nil || answer.Error != nil:
+	case err != nil || answer.Error != nil, !answer.Cluster.hasQuorum():
 		delete(s.failing, stream)
 		s.troubled()
-	case f.answered.IsZero():
-		f.answered = time.Now()
+	case f.answered.IsZero(), f.leader != answer.Cluster.Leader:
+		f.answered, f.leader = time.Now(), answer.Cluster.Leader
 	case f.began.After(f.answered):
 		f.counts = true
 		s.logFailure(f)
 	}
+}
+
+// replicaSilent is how long a replica is silent when its leader no longer counts on it: leaders send heartbeats each
+// second.
+const replicaSilent = 3 * time.Second
+
+// streamCluster is the cluster of a stream as its leader sees it.
+type streamCluster struct {
+	Leader   string `json:"leader"`
+	Replicas []struct {
+		Offline bool          `json:"offline"`
+		Active  time.Duration `json:"active"` // since it was heard last
+	} `json:"replicas"`
+}
+
+// hasQuorum reports whether the leader has recently heard the majority of its group, itself included.
+func (c streamCluster) hasQuorum() bool {
+	heard := 1
+	for _, replica := range c.Replicas {
+		if !replica.Offline && replica.Active < replicaSilent {
+			heard++
+		}
+	}
+	return heard > (len(c.Replicas)+1)/2
 }
 
 // reconnected forgets the failures from before the connection was restored: the server may be

@@ -43,6 +43,9 @@ func TestStorage_ReplacedLeaderIsNoFullDisk(t *testing.T) {
 	conn := dial()
 	// The test is JetStream: a stream whose leader is replaced once two messages are lost.
 	var acknowledges, replaced atomic.Bool
+	var cluster atomic.Pointer[string] // as the leader reports it
+	alone := `{}`
+	cluster.Store(&alone)
 	var received atomic.Int64
 	asked := make(chan struct{}, 16)
 	for subject, answer := range map[string]func(*nats.Msg) error{
@@ -51,7 +54,7 @@ func TestStorage_ReplacedLeaderIsNoFullDisk(t *testing.T) {
 			if !replaced.Load() {
 				return nil
 			}
-			return m.Respond([]byte(`{}`))
+			return m.Respond([]byte(`{"cluster":` + *cluster.Load() + `}`))
 		},
 		"$KV.nodes.>": func(m *nats.Msg) error {
 			replaced.Store(received.Add(1) > 1)
@@ -100,6 +103,25 @@ func TestStorage_ReplacedLeaderIsNoFullDisk(t *testing.T) {
 	default:
 	}
 	acknowledges.Store(false)
+	// A leader that was deposed, and is isolated, answers too until it notices.
+	for _, deposed := range []string{
+		`{"leader":"n1","replicas":[{"name":"n2","active":4000000000},{"name":"n3","active":5000000000}]}`,
+		`{"leader":"n1","replicas":[{"name":"n2","offline":true},{"name":"n3","offline":true}]}`,
+	} {
+		cluster.Store(&deposed)
+		for range 3 {
+			if err := announce(); err == nil {
+				t.Fatal("an announcement is stored")
+			}
+		}
+	}
+	select {
+	case line := <-lines:
+		t.Fatalf("a deposed leader is reported: %s", line)
+	default:
+	}
+	whole := `{"leader":"n2","replicas":[{"name":"n1","offline":true},{"name":"n3","active":1000000}]}`
+	cluster.Store(&whole)
 	for range 3 {
 		if err := announce(); err == nil {
 			t.Fatal("an announcement is stored")

@@ -307,7 +307,7 @@ func (a authSettings) credentials(ctx context.Context) (auth.Config, error) {
 		}
 	}
 	if a.Revocations != "" {
-		list, wrong := auth.OpenRevocations(ctx, auth.File(a.Revocations))
+		list, wrong := auth.OpenRevocations(ctx, auth.FileOfRevocations(a.Revocations))
 		if out.Revocations = list; wrong != nil {
 			err = errors.Join(err, config.Wrong("revocations", "%v", wrong))
 		}
