@@ -75,8 +75,8 @@ type tokenID struct{ issuer, id string }
 func NewRevocations(list []Revocation) (*Revocations, error) {
 	if len(list) > MaxRevocations {
 		return nil, fmt.Errorf(
-			"auth: more than %d revocations: remove expired ones, or revoke all tokens of their issuer in place of single "+
-				"ones", MaxRevocations,
+			"auth: more than %d revocations: remove expired ones, or revoke all tokens of their issuer in place of "+
+				"single ones", MaxRevocations,
 		)
 	}
 	set := &Revocations{tokens: map[tokenID]bool{}, subjects: map[string]int64{}, issuers: map[string]int64{}}

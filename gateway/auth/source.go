@@ -250,5 +250,5 @@ func readBounded(r io.Reader, most int) ([]byte, error) {
 
 // tooLarge returns the error of a document of more than most bytes.
 func tooLarge(most int) error {
-	return fmt.Errorf("it has more than %d bytes, the most that are read", most)
+	return fmt.Errorf("it is larger than %d bytes, the most that are read", most)
 }

@@ -305,19 +305,19 @@ type streamCluster struct {
 	Leader   string `json:"leader"`
 	Replicas []struct {
 		Offline bool          `json:"offline"`
-		Active  time.Duration `json:"active"` // since it was heard last
+		Active  time.Duration `json:"active"` // since its last message
 	} `json:"replicas"`
 }
 
-// hasQuorum reports whether the leader has recently heard the majority of its group, itself included.
+// hasQuorum reports whether the leader has recently received messages of the majority of its group, itself included.
 func (c streamCluster) hasQuorum() bool {
-	heard := 1
+	present := 1
 	for _, replica := range c.Replicas {
 		if !replica.Offline && replica.Active < replicaSilent {
-			heard++
+			present++
 		}
 	}
-	return heard > (len(c.Replicas)+1)/2
+	return present > (len(c.Replicas)+1)/2
 }
 
 // reconnected forgets the failures from before the connection was restored: the server may be

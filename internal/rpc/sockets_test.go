@@ -29,7 +29,7 @@ func TestSockets_StayBoundFromWaitingToServing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, text := ask(t, nil, waiting.URL()+"/v1/anything"); status != http.StatusServiceUnavailable ||
-		text != `{"code":"unavailable","message":"the views takes no calls yet: NATS is away"}` {
+		text != `{"code":"unavailable","message":"the views takes no calls yet: NATS is unreachable"}` {
 		t.Errorf("%d %s", status, text)
 	}
 	if status, _ := ask(t, nil, waiting.URL()+"/metrics"); status != http.StatusServiceUnavailable {
