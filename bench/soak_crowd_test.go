@@ -19,26 +19,25 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// envCrowd makes the test's binary a crowd: its value is one in JSON.
+// envCrowd is the variable that makes the test binary run as a crowd. Its value is a crowd in JSON.
 const envCrowd = "HEADGATE_SOAK_CROWD"
 
-// crowd is callers that overload a gateway. They are a separate process at the
-// lowest priority: what the gateway does about them counts, and not that making all these
-// calls takes the same cores.
+// crowd is a number of callers that overload a gateway. They are a separate process at the lowest priority, so that
+// the gateway's reaction is measured, and not the CPU time of the callers on the same cores.
 type crowd struct {
 	Address, Token, Tenant string
-	// Rate is the calls per second, whether they come back or not.
+	// Rate is the calls per second, regardless of responses; 0: as many as Callers make.
 	Rate int
-	// Callers call again and again as soon as they are answered, if there is no rate.
+	// Callers is the number of concurrent callers without a pause, if Rate is 0.
 	Callers int
 }
 
-// crowdResult is what came of them.
+// crowdResult is the number of finished and of failed calls.
 type crowdResult struct{ Calls, Refused int64 }
 
 func TestMain(m *testing.M) {
-	// What calls, and the nodes that answer, would collect a heap of few MiB four times per
-	// second, of which each takes longer than a call.
+	// Callers and nodes have heaps of a few MiB, which would be collected four times per second; a collection takes
+	// longer than a call.
 	debug.SetGCPercent(800)
 	text := os.Getenv(envCrowd)
 	if text == "" {
@@ -90,7 +89,7 @@ func (c crowd) run() error {
 	return json.NewEncoder(os.Stdout).Encode(crowdResult{calls.Load(), refused.Load()})
 }
 
-// crowd starts one against the gateway; end ends it and adds what came of it to a period.
+// crowd starts a crowd; end stops it and adds its calls to a period.
 func (s *soak) crowd(t *testing.T, c crowd) (end func(*period)) {
 	t.Helper()
 	c.Address, c.Token = s.addrs["headgate-grpc"], s.token
@@ -103,7 +102,7 @@ func (s *soak) crowd(t *testing.T, c crowd) (end func(*period)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = output.Close() }() // the process has its own
+	defer func() { _ = output.Close() }() // the process has a descriptor of it
 	cmd := exec.CommandContext(t.Context(), "nice", "-n", "19", s.paths["bench"])
 	cmd.Env = append(os.Environ(), envCrowd+"="+string(text))
 	cmd.Stdout, cmd.Stderr = output, os.Stderr

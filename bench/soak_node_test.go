@@ -19,31 +19,31 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
-// fault is what is wrong with a node.
+// fault is the fault of a node.
 type fault int32
 
 const (
-	sound    fault = iota
+	healthy  fault = iota
 	slow           // answers after slowAnswer
-	hanging        // takes calls and never answers
+	hanging        // accepts calls and never answers
 	refusing       // no listener
-	reset          // connections are cut as they are made
+	reset          // resets connections when it accepts them
 	failing        // answers UNAVAILABLE
-	dying          // cuts the connection in the middle of its calls and streams
+	dying          // resets connections during calls and streams
 )
 
 func (f fault) String() string {
-	return [...]string{"sound", "slow", "hanging", "refusing", "resetting", "returning errors", "dying mid-stream"}[f]
+	return [...]string{"healthy", "slow", "hanging", "refusing", "resetting", "returning errors", "dying mid-stream"}[f]
 }
 
 const (
 	slowAnswer = 400 * time.Millisecond
-	// soundAnswer is how long a sound node takes, so that calls are under way.
-	soundAnswer = 2 * time.Millisecond
-	headerNode  = "x-soak-node"
+	// healthyAnswer is how long a healthy node takes, so that calls are in flight.
+	healthyAnswer = 2 * time.Millisecond
+	headerNode    = "x-soak-node"
 )
 
-// node is a service with a switch for what is wrong with it.
+// node is a service with a fault that a test sets.
 type node struct {
 	name, addr string
 	answer     []byte
@@ -71,7 +71,7 @@ func newNode(ctx context.Context, name string) (*node, error) {
 	return n, n.listen(ctx)
 }
 
-// listen takes connections, at the same address each time.
+// listen accepts connections, at the same address each time.
 func (n *node) listen(ctx context.Context) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", n.addr)
 	if err != nil {
@@ -101,7 +101,7 @@ func (n *node) stop() error {
 	return <-n.served
 }
 
-// set switches to a fault, or back.
+// set sets the fault.
 func (n *node) set(ctx context.Context, f fault) error {
 	was := fault(n.fault.Swap(int32(f)))
 	switch {
@@ -127,7 +127,7 @@ func (n *node) serve(_ any, stream grpc.ServerStream) error {
 	if query {
 		n.attempts.Add(1)
 	}
-	wait := soundAnswer
+	wait := healthyAnswer
 	switch f := fault(n.fault.Load()); {
 	case f == hanging:
 		<-ctx.Done()
@@ -169,15 +169,15 @@ func (n *node) serve(_ any, stream grpc.ServerStream) error {
 	return stream.SendMsg([]byte{8, 1}) // grpc.health.v1: SERVING
 }
 
-// viewFlood is a view whose changes never end.
+// viewFlood is the view with endless changes.
 const viewFlood = "flood"
 
 // trickleEvery is the time between two changes of any other view.
 const trickleEvery = 100 * time.Millisecond
 
-// trickle sends a small message now and then.
+// trickle sends a small message every trickleEvery.
 func (n *node) trickle(ctx context.Context, stream grpc.ServerStream) error {
-	small, err := proto.Marshal(&projectionv1.WatchResponse{Position: "here"})
+	small, err := proto.Marshal(&projectionv1.WatchResponse{Position: "p"})
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (n *node) trickle(ctx context.Context, stream grpc.ServerStream) error {
 	}
 }
 
-// flood sends large messages as fast as they are taken.
+// flood sends large messages as fast as the client reads them.
 func (n *node) flood(ctx context.Context, stream grpc.ServerStream) error {
 	big, err := proto.Marshal(&projectionv1.WatchResponse{Position: fmt.Sprintf("%065536d", 1)})
 	if err != nil {
@@ -214,7 +214,7 @@ func (n *node) flood(ctx context.Context, stream grpc.ServerStream) error {
 	return ctx.Err()
 }
 
-// cutting is a listener that can cut its connections off.
+// cutting is a listener that can reset its connections.
 type cutting struct {
 	net.Listener
 	node *node

@@ -35,17 +35,16 @@ const (
 	soakTenants = 30
 	// soakRate is each tenant's calls per second.
 	soakRate = 12
-	// soakDeadline is what a client gives a call.
+	// soakDeadline is the deadline of a call.
 	soakDeadline = 2 * time.Second
-	// soakIdle is the connections that do nothing.
+	// soakIdle is the number of idle connections.
 	soakIdle = 10_000
 )
 
-// TestSoak_OthersAreNotDisturbed runs calls of thirty tenants at a steady rate through a gateway before three
-// nodes, of which one fails in each way in turn, and lets other trouble come: NATS
-// restarts, a tenant at twenty times its rate, clients that retry immediately, idle
-// connections, slow readers. HEADGATE_SOAK is the length of a phase, such as 10s;
-// without it the test is left out.
+// TestSoak_OthersAreNotDisturbed calls a gateway with three nodes at a steady rate, for thirty tenants. One node has
+// each fault in turn; then NATS restarts, a tenant calls at twenty times its rate, clients retry immediately, and
+// there are idle connections and slow readers. HEADGATE_SOAK is the length of a phase, such as 10s; without it the
+// test is skipped.
 func TestSoak_OthersAreNotDisturbed(t *testing.T) {
 	phase, err := time.ParseDuration(os.Getenv("HEADGATE_SOAK"))
 	if err != nil {
@@ -94,46 +93,46 @@ func TestSoak_OthersAreNotDisturbed(t *testing.T) {
 	s.run(t)
 }
 
-// soak is the load and what came of it.
+// soak is the load and its results.
 type soak struct {
 	*arena
 	phase   time.Duration
 	nodes   []*node
 	gateway *process
 	conns   []*grpc.ClientConn
-	home    map[string]string // tenant → node, when all is well
+	home    map[string]string // tenant → the node that serves it without faults
 
-	sick    atomic.Pointer[string] // the node that has a fault, or had it last
+	faulty  atomic.Pointer[string] // the node that has a fault, or had it last
 	current atomic.Pointer[period]
 	periods []*period
 }
 
-// period is what was measured while something was so.
+// period is the measurements during one condition, such as a fault.
 type period struct {
 	name  string
 	began time.Time
 	took  time.Duration
 
-	mu                 sync.Mutex
-	others, affected   *hdrhistogram.Histogram
-	failed, failedSick int
-	shed               int // refused because of the tenant's own rate
-	calls              int
-	attempts           int64
-	atSick             []int64 // attempts at the sick node, by half-second
-	memory, goroutines float64
-	errors             map[string]int
-	ended              map[string]int // streams, by how they ended
-	gap                time.Duration  // the longest that a stream of a sound node was silent
-	recovered          time.Duration  // until the affected were all answered again
-	lastFailure        time.Time
+	mu                     sync.Mutex
+	others, affected       *hdrhistogram.Histogram
+	failed, failedAffected int
+	shed                   int // refused because of the tenant's own rate
+	calls                  int
+	attempts               int64
+	atFaulty               []int64 // attempts at the faulty node, by half-second
+	memory, goroutines     float64
+	errors                 map[string]int
+	ended                  map[string]int // streams, by how they ended
+	gap                    time.Duration  // longest silence of a stream of a healthy node
+	recovered              time.Duration  // from the period's begin to the last failed call
+	lastFailure            time.Time
 }
 
 func (s *soak) run(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	first := s.nodes[0].name
-	s.sick.Store(&first)
+	s.faulty.Store(&first)
 	s.begin("warm-up")
 	var clients sync.WaitGroup
 	defer clients.Wait()
@@ -155,7 +154,7 @@ func (s *soak) run(t *testing.T) {
 			}
 		})
 		s.hold(t, "after "+f.String(), func() {
-			if err := s.nodes[0].set(ctx, sound); err != nil {
+			if err := s.nodes[0].set(ctx, healthy); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -167,7 +166,7 @@ func (s *soak) run(t *testing.T) {
 	})
 	s.hold(t, "after NATS restarts", nil)
 	var end func(*period)
-	// Twenty times what each may.
+	// At twenty times its rate limit.
 	noisy := s.hold(t, "a noisy tenant", func() { end = s.crowd(t, crowd{Tenant: "noisy", Rate: 20 * 5 * soakRate}) })
 	end(noisy)
 	s.hold(t, "after a noisy tenant", nil)
@@ -179,15 +178,15 @@ func (s *soak) run(t *testing.T) {
 	})
 	end(storm)
 	s.hold(t, "after a retry storm", func() {
-		if err := s.nodes[0].set(ctx, sound); err != nil {
+		if err := s.nodes[0].set(ctx, healthy); err != nil {
 			t.Fatal(err)
 		}
 	})
-	s.begin("settling") // the cost of opening them is not the cost of holding them
+	s.begin("settling") // opening connections is not measured
 	idle := s.idle(t, soakIdle)
 	s.hold(t, "settling", nil)
 	s.hold(t, "10,000 idle connections", nil)
-	s.begin("settling") // nor is the cost of closing all of them
+	s.begin("settling") // closing connections is not measured
 	for _, conn := range idle {
 		_ = conn.Close()
 	}
@@ -197,7 +196,7 @@ func (s *soak) run(t *testing.T) {
 	for range 50 {
 		clients.Go(func() { s.slowReader(readers) })
 	}
-	s.hold(t, "settling", nil) // until what is between them and the nodes is full
+	s.hold(t, "settling", nil) // until the buffers between readers and nodes are full
 	s.hold(t, "slow readers", nil)
 	leave()
 	last := s.hold(t, "quiet again", nil)
@@ -220,7 +219,7 @@ func (s *soak) begin(name string) *period {
 	return p
 }
 
-// hold makes something so, and measures for a phase.
+// hold begins a condition, and measures for the length of a phase.
 func (s *soak) hold(t *testing.T, name string, begin func()) *period {
 	t.Helper()
 	p := s.begin(name)
@@ -247,13 +246,13 @@ func (s *soak) hold(t *testing.T, name string, begin func()) *period {
 	t.Logf(
 		"%-26s %6d calls, others p99 %6.1f ms, affected p99 %7.1f ms, failed %d others, %d affected %v, %.0f MiB, "+
 			"%.0f goroutines",
-		p.name, p.calls, ms(p.others, 99), ms(p.affected, 99), p.failed, p.failedSick, p.errors, p.memory/(1<<20),
+		p.name, p.calls, ms(p.others, 99), ms(p.affected, 99), p.failed, p.failedAffected, p.errors, p.memory/(1<<20),
 		p.goroutines,
 	)
 	return p
 }
 
-// tenant calls at its rate.
+// tenant calls at a tenant's rate.
 func (s *soak) tenant(ctx context.Context, name string) {
 	conn := s.conns[rand.IntN(len(s.conns))]
 	atRate(ctx, soakRate, func(due time.Time) {
@@ -263,10 +262,9 @@ func (s *soak) tenant(ctx context.Context, name string) {
 	})
 }
 
-// atRate calls do perSecond times per second, without waiting for it to return, with at most 64 calls in
-// flight.
+// atRate calls do perSecond times per second, concurrently, with at most 64 calls in flight.
 func atRate(ctx context.Context, perSecond int, do func(due time.Time)) {
-	room := make(chan struct{}, 64)
+	slots := make(chan struct{}, 64)
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	step := time.Second / time.Duration(perSecond)
@@ -279,18 +277,18 @@ func atRate(ctx context.Context, perSecond int, do func(due time.Time)) {
 		case <-timer.C:
 		}
 		select {
-		case room <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
 		calls.Go(func() {
-			defer func() { <-room }()
+			defer func() { <-slots }()
 			do(due)
 		})
 	}
 }
 
-// query makes a call, and says which node answered.
+// query calls Query, and returns the node that answered.
 func query(ctx context.Context, conn *grpc.ClientConn, token, tenant string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, soakDeadline)
 	defer cancel()
@@ -311,14 +309,14 @@ func query(ctx context.Context, conn *grpc.ClientConn, token, tenant string) (st
 
 func (s *soak) record(p *period, tenant, node string, took time.Duration, err error) {
 	if err != nil {
-		p = s.current.Load() // what has begun since is why
+		p = s.current.Load() // a condition that has begun since is the cause
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if node != "" && (p.name == "warm-up" || p.name == "quiet") {
 		s.home[tenant] = node
 	}
-	affected := s.home[tenant] == *s.sick.Load()
+	affected := s.home[tenant] == *s.faulty.Load()
 	p.calls++
 	if err != nil {
 		if strings.Contains(err.Error(), "context canceled") {
@@ -328,7 +326,7 @@ func (s *soak) record(p *period, tenant, node string, took time.Duration, err er
 		p.errors[text[:min(len(text), 90)]]++
 		p.lastFailure = time.Now()
 		if affected {
-			p.failedSick++
+			p.failedAffected++
 		} else {
 			p.failed++
 		}
@@ -341,7 +339,7 @@ func (s *soak) record(p *period, tenant, node string, took time.Duration, err er
 	_ = to.RecordValue(max(took.Microseconds(), 1)) // within the range
 }
 
-// count notes what reaches the nodes, each half-second.
+// count records the calls that reach the nodes, every half second.
 func (s *soak) count(ctx context.Context) {
 	ticker := time.NewTicker(500 * time.Millisecond)
 	defer ticker.Stop()
@@ -358,7 +356,7 @@ func (s *soak) count(ctx context.Context) {
 			now := node.attempts.Load()
 			p.attempts += now - last[i]
 			if i == 0 {
-				p.atSick = append(p.atSick, now-last[i])
+				p.atFaulty = append(p.atFaulty, now-last[i])
 			}
 			last[i] = now
 		}
@@ -390,7 +388,7 @@ func (s *soak) gauges(ctx context.Context) (memory, goroutines float64, err erro
 	return memory, goroutines, err
 }
 
-// restartNATS ends the server, and starts it again.
+// restartNATS stops the server and starts it again.
 func (s *soak) restartNATS(ctx context.Context) error {
 	s.procs[0].stop()
 	_, port, _ := strings.Cut(s.addrs["nats"], ":")
@@ -408,14 +406,14 @@ func (s *soak) affected() (tenant string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for one, node := range s.home {
-		if node == *s.sick.Load() {
+		if node == *s.faulty.Load() {
 			tenant = one
 		}
 	}
 	return tenant
 }
 
-// idle makes connections that do nothing after one call.
+// idle opens connections that are idle after one call.
 func (s *soak) idle(t *testing.T, count int) []net.Conn {
 	t.Helper()
 	conns := make([]net.Conn, 0, count)
@@ -435,7 +433,7 @@ func (s *soak) idle(t *testing.T, count int) []net.Conn {
 	return conns
 }
 
-// watcher watches a view of a tenant, again and again when its stream ends.
+// watcher watches a tenant's view, and again when the stream ends.
 func (s *soak) watcher(ctx context.Context, tenant string) {
 	for ctx.Err() == nil {
 		code := s.watch(ctx, tenant)
@@ -454,8 +452,8 @@ func (s *soak) watcher(ctx context.Context, tenant string) {
 	}
 }
 
-// watch watches for some seconds, so that streams come back to a node that is sound
-// again, or until the stream ends, and returns how it did.
+// watch watches for some seconds, so that streams return to a node that has recovered, or until the stream ends. It
+// returns the code of a stream that has ended by itself, else "".
 func (s *soak) watch(ctx context.Context, tenant string) string {
 	ctx, cancel := context.WithCancel(
 		metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.token, contextkit.HeaderTenantID, tenant),
@@ -476,7 +474,7 @@ func (s *soak) watch(ctx context.Context, tenant string) string {
 	if err := stream.SendMsg(&projectionv1.WatchRequest{View: "one"}); err != nil {
 		return ending(err)
 	}
-	_ = stream.CloseSend() // what is wrong is received
+	_ = stream.CloseSend() // RecvMsg returns the error
 	last := time.Now()
 	for {
 		if err := stream.RecvMsg(&projectionv1.WatchResponse{}); err != nil {
@@ -484,7 +482,7 @@ func (s *soak) watch(ctx context.Context, tenant string) string {
 		}
 		p := s.current.Load()
 		p.mu.Lock()
-		if s.home[tenant] != *s.sick.Load() {
+		if s.home[tenant] != *s.faulty.Load() {
 			p.gap = max(p.gap, time.Since(last))
 		}
 		p.mu.Unlock()
@@ -492,7 +490,7 @@ func (s *soak) watch(ctx context.Context, tenant string) string {
 	}
 }
 
-// slowReader watches a view whose changes never end, and takes a little at a time.
+// slowReader watches the view with endless changes, and reads 256 bytes every 200 ms.
 func (s *soak) slowReader(ctx context.Context) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.addrs["headgate"])
 	if err != nil {
@@ -522,19 +520,19 @@ func (s *soak) slowReader(ctx context.Context) {
 	}
 }
 
-// attempts of a period that may be more than its calls: the last that a budget lets
-// through (docs/guarantees.md).
+// maxAmplification is the greatest ratio of attempts to calls in a period: a call may begin another attempt when its
+// budget is almost used up (docs/guarantees.md).
 const maxAmplification = 1.1
 
-// report prints the table, draws the plot and says what is not as it should be.
+// report prints the table, draws the plot and reports broken rules.
 func (s *soak) report(t *testing.T, quiet, end *period) {
 	t.Helper()
 	var table strings.Builder
 	fmt.Fprintf(
 		&table,
-		"| | calls/s | attempts a call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed elsewhere, "+
-			"affected | refused | streams ended | last failure after | most at the node in half a second | MiB | "+
-			"goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+		"| | calls/s | attempts per call | elsewhere p50 / p99 | of quiet p99 | affected p50 / p99 | failed "+
+			"elsewhere, affected | refused | streams ended | last failure after | "+
+			"most calls at the node in half a second | MiB | goroutines |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
 	)
 	for i, p := range s.periods {
 		most := p.most()
@@ -548,31 +546,32 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 			"| %s | %.0f | %.2f | %.1f / %.1f ms | %.2f | %.1f / %.1f ms | %d, %d | %d | %s | %.1f s | %d | %.0f | "+
 				"%.0f |\n",
 			p.name, float64(p.calls)/p.took.Seconds(), amplified,
-			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(s.quietBeside(i), 99), ms(p.affected, 50),
-			ms(p.affected, 99), p.failed, p.failedSick, p.shed, endings(p.ended), p.recovered.Seconds(), most,
+			ms(p.others, 50), ms(p.others, 99), ms(p.others, 99)/ms(s.quietAround(i), 99), ms(p.affected, 50),
+			ms(p.affected, 99), p.failed, p.failedAffected, p.shed, endings(p.ended), p.recovered.Seconds(), most,
 			p.memory/(1<<20), p.goroutines,
 		)
 		if amplified > maxAmplification {
-			t.Errorf("%s: %.2f attempts a call, at most %.2f are allowed", p.name, amplified, maxAmplification)
+			t.Errorf("%s: %.2f attempts per call, want at most %.2f", p.name, amplified, maxAmplification)
 		}
 		if p.failed > 0 {
-			t.Errorf("%s: %d calls of tenants on sound nodes failed: %v", p.name, p.failed, p.errors)
+			t.Errorf("%s: %d calls of tenants on healthy nodes failed: %v", p.name, p.failed, p.errors)
 		}
 		if p.gap > 20*trickleEvery {
-			t.Errorf("%s: a stream of a sound node was silent for %v", p.name, p.gap)
+			t.Errorf("%s: a stream of a healthy node was silent for %v", p.name, p.gap)
 		}
 		if strings.HasPrefix(p.name, "after ") && p.recovered > recoverWithin {
 			t.Errorf("%s: calls still failed after %v", p.name, p.recovered)
 		}
 		if usual := quiet.most(); strings.HasPrefix(p.name, "after ") && most > 2*usual {
-			t.Errorf("%s: %d calls came to the node in half a second, of %d usually", p.name, most, usual)
+			t.Errorf("%s: the node received %d calls in half a second, want at most twice the usual %d", p.name, most,
+				usual)
 		}
 	}
 	if end.goroutines > 1.2*quiet.goroutines+50 {
 		t.Errorf("%.0f goroutines at the end, %.0f at the beginning", end.goroutines, quiet.goroutines)
 	}
 	for _, p := range s.periods {
-		if strings.Contains(p.name, "idle") { // their memory returns to the system gradually
+		if strings.Contains(p.name, "idle") { // their memory is returned to the system gradually
 			break
 		}
 		if p.memory > 1.5*quiet.memory {
@@ -597,32 +596,31 @@ func (s *soak) report(t *testing.T, quiet, end *period) {
 	}
 }
 
-// quietBeside returns the times of tenants elsewhere in the quiet periods next to one, the
-// last before it and the first after it: a machine is not the same for five minutes. A
-// quiet period itself is measured by the first.
-func (s *soak) quietBeside(i int) *hdrhistogram.Histogram {
+// quietAround returns the latencies of unaffected tenants in the last quiet period before a period and the first one
+// after it, because the machine's speed drifts. A quiet period is compared with the first one.
+func (s *soak) quietAround(i int) *hdrhistogram.Histogram {
 	quiet := func(p *period) bool { return strings.HasPrefix(p.name, "quiet") || strings.HasPrefix(p.name, "after ") }
-	beside := newHistogram()
+	around := newHistogram()
 	if quiet(s.periods[i]) {
-		beside.Merge(s.periods[0].others)
-		return beside
+		around.Merge(s.periods[0].others)
+		return around
 	}
 	for before := i; before >= 0; before-- {
 		if quiet(s.periods[before]) {
-			beside.Merge(s.periods[before].others)
+			around.Merge(s.periods[before].others)
 			break
 		}
 	}
 	for _, after := range s.periods[i:] {
 		if quiet(after) {
-			beside.Merge(after.others)
+			around.Merge(after.others)
 			break
 		}
 	}
-	return beside
+	return around
 }
 
-// endings says how streams ended.
+// endings formats the number of streams by the code with which they ended.
 func endings(ended map[string]int) string {
 	if len(ended) == 0 {
 		return "–"
@@ -634,11 +632,11 @@ func endings(ended map[string]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// recoverWithin is how long calls may fail after a node is sound again.
+// recoverWithin is how long calls may fail after a node has recovered.
 const recoverWithin = 5 * time.Second
 
 func (p *period) most() (most int64) {
-	for _, n := range p.atSick {
+	for _, n := range p.atFaulty {
 		most = max(most, n)
 	}
 	return most

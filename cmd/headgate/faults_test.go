@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
@@ -37,6 +38,9 @@ const (
 	// for the journal then that they are committed in groups.
 	crowd        = 64
 	waveCommands = 4
+	// pacePerSecond bounds the commands of the clients between the waves, whose faults leave the machine to
+	// the other tests; a run with HEADGATE_FAULTS has no bound.
+	pacePerSecond = 250
 )
 
 func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {
@@ -68,6 +72,10 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	rights := []string{"command.submit", "query.read", "aggregate.read", "workflow.read"}
 	stop := make(chan struct{})
 	var acked, transfers atomic.Int64
+	var pace *rate.Limiter
+	if os.Getenv(faultsVariable) == "" {
+		pace = rate.NewLimiter(pacePerSecond, progress)
+	}
 	clients, clientCtx := errgroup.WithContext(ctx)
 
 	// acme's clients know what each command must answer.
@@ -89,6 +97,7 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 			version: map[string]int64{},
 			acked:   &acked,
 			stop:    stop,
+			pace:    pace,
 			wallets: []string{fmt.Sprintf("w%d-0", n), fmt.Sprintf("w%d-1", n)},
 		}
 		clients.Go(func() error {
@@ -110,7 +119,7 @@ func nothingIsLost(t *testing.T, natsServers int, usual []fault) {
 	// globex moves money between pools all the time.
 	globex := contextkit.TenantContext(clientCtx, parseTenant(t, "globex"))
 	moneyJSON, moneyGRPC := dial(t, c.gateway, strings.TrimPrefix(c.token(t, "globex", rights...), "Bearer "))
-	mover := &walk{api: moneyGRPC, acked: &acked}
+	mover := &walk{api: moneyGRPC, acked: &acked, pace: pace}
 	for n := range pools {
 		for _, req := range []struct {
 			command string

@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/headgate/headgate/contextkit"
@@ -27,10 +28,10 @@ import (
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
-// Size of the walk: 2 tenants x 10 clients x 500 commands.
+// Size of the walk: 2 tenants x 10 clients x 200 commands.
 const (
 	clientsPerTenant  = 10
-	commandsPerClient = 500
+	commandsPerClient = 200
 	walletsPerClient  = 5
 	killAfter         = clientsPerTenant * commandsPerClient // half of all
 	transfersPerWalk  = 100
@@ -97,11 +98,17 @@ type walk struct {
 	version map[string]int64
 	acked   *atomic.Int64
 	stop    <-chan struct{} // ends the walk early; nil: all commands
+	pace    *rate.Limiter   // of all clients' commands together; nil: as fast as they are answered
 }
 
 // submit sends a command until the platform answers it: a process that was
 // killed is asked again, under the same idempotency key.
 func (w *walk) submit(ctx context.Context, req *aggregatev1.SubmitRequest) (*aggregatev1.SubmitResponse, error) {
+	if w.pace != nil {
+		if err := w.pace.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
 	var (
 		res *aggregatev1.SubmitResponse
 		err error

@@ -140,7 +140,7 @@ func fill(t *testing.T, js jetstream.JetStream) {
 	schedule(t, js, "near", time.Now().Add(time.Second))
 }
 
-func TestRestore_IsAsTheBackup(t *testing.T) {
+func TestRestore_EqualsTheBackup(t *testing.T) {
 	js := natstest.Start(t)
 	fill(t, js)
 	dir := filepath.Join(t.TempDir(), "b")
@@ -157,10 +157,10 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if report.Events != 703 || report.Aggregates != 2 {
-		t.Errorf("it reports %+v, want 703 events of 2 aggregates", report)
+		t.Errorf("Restore reports %+v, want 703 events of 2 aggregates", report)
 	}
 	if err := setup.Ensure(t.Context(), restored, 1); err != nil {
-		t.Fatalf("nodes do not start on it: %v", err)
+		t.Fatalf("start of a node on the restored data: %v", err)
 	}
 	before, err := journal.Open(t.Context(), js)
 	if err != nil {
@@ -171,7 +171,7 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if before.Epoch() == after.Epoch() {
-		t.Error("the restored journal has the epoch of the other one")
+		t.Error("the restored journal has the epoch of the original")
 	}
 	var sequences []uint64
 	if err := after.Load(t.Context(), natstest.Tenant(t, "acme"), "note", "b", 1, 0, func(e journal.Event) error {
@@ -181,11 +181,11 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(sequences) != 3 || sequences[2] != 703 {
-		t.Errorf("b's events are at %v", sequences)
+		t.Errorf("sequences of aggregate b: %v, want three up to 703", sequences)
 	}
 	// An append continues where the backup ends.
 	if last := appendEvents(t, restored, "b", 703, 4, 1); last != 704 {
-		t.Errorf("the next event is at %d, want 704", last)
+		t.Errorf("sequence of the next event: %d, want 704", last)
 	}
 	consumer, err := restored.Consumer(t.Context(), streams.Events, streams.RunnerConsumer("acme"))
 	if err != nil {
@@ -196,22 +196,22 @@ func TestRestore_IsAsTheBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if meta, _ := next.Metadata(); meta.Sequence.Stream != 11 {
-		t.Errorf("the runner goes on at %d, want 11", meta.Sequence.Stream)
+		t.Errorf("the runner continues at %d, want 11", meta.Sequence.Stream)
 	}
 	kv, err := restored.KeyValue(t.Context(), streams.BucketWorkflows)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if entry, err := kv.Get(t.Context(), "acme.flow.i1"); err != nil || string(entry.Value()) != `{"n":4}` {
-		t.Errorf("a record is %v, %v", entry, err)
+		t.Errorf("restored record: %v, %v", entry, err)
 	}
 	if _, err := kv.Get(t.Context(), "acme.flow.i2"); !errors.Is(err, jetstream.ErrKeyNotFound) {
-		t.Errorf("a deleted record is there: %v", err)
+		t.Errorf("read of a deleted record: %v, want ErrKeyNotFound", err)
 	}
 	if nodes, err := restored.KeyValue(t.Context(), streams.BucketNodes); err != nil {
 		t.Error(err)
 	} else if _, err := nodes.Get(t.Context(), "n1"); !errors.Is(err, jetstream.ErrKeyNotFound) {
-		t.Errorf("the announcement of a node was restored: %v", err)
+		t.Errorf("read of a node's announcement: %v, want ErrKeyNotFound", err)
 	}
 }
 
@@ -241,7 +241,7 @@ func TestRestore_SchedulesComeDue(t *testing.T) {
 		t.Fatal(err)
 	}
 	if msg.Subject() != "work.acme.flow.near" || msg.Headers().Get("Tenant-Id") != "acme" {
-		t.Errorf("due is %s with %v", msg.Subject(), msg.Headers())
+		t.Errorf("first due message: %s with headers %v", msg.Subject(), msg.Headers())
 	}
 	stream, err := restored.Stream(t.Context(), streams.Work)
 	if err != nil {
@@ -249,16 +249,16 @@ func TestRestore_SchedulesComeDue(t *testing.T) {
 	}
 	far, err := stream.GetLastMsgForSubject(t.Context(), "later.acme.flow.far")
 	if err != nil {
-		t.Fatalf("what is due in an hour: %v", err)
+		t.Fatalf("read of the message that is due in an hour: %v", err)
 	}
 	if far.Header.Get("Nats-Schedule") == "" {
-		t.Errorf("its headers are %v", far.Header)
+		t.Errorf("the message that is due in an hour has no schedule: %v", far.Header)
 	}
 }
 
-// TestTake_UnderLoadRefersToEventsThatItHas takes a backup while a writer appends an event and
+// TestTake_UnderLoadRecordsReferToEventsInIt takes a backup while a writer appends an event and
 // then records its sequence, as runners do.
-func TestTake_UnderLoadRefersToEventsThatItHas(t *testing.T) {
+func TestTake_UnderLoadRecordsReferToEventsInIt(t *testing.T) {
 	js := natstest.Start(t)
 	appendEvents(t, js, "early", 0, 1, 500)
 	var written atomic.Uint64
@@ -278,7 +278,7 @@ func TestTake_UnderLoadRefersToEventsThatItHas(t *testing.T) {
 			written.Store(last)
 		}
 	}()
-	for written.Load() < 600 { // the load is there
+	for written.Load() < 600 { // the writer is running
 		select {
 		case <-stopped:
 			t.FailNow()
@@ -318,7 +318,7 @@ func TestTake_UnderLoadRefersToEventsThatItHas(t *testing.T) {
 		}
 		var sequence uint64
 		if err := json.Unmarshal(entry.Value(), &sequence); err != nil || sequence > manifest.Last {
-			t.Errorf("%s refers to the event at %d, and the journal ends at %d (%v)", key, sequence, manifest.Last, err)
+			t.Errorf("%s refers to event %d, but the journal ends at %d (%v)", key, sequence, manifest.Last, err)
 		}
 	}
 }
@@ -330,7 +330,7 @@ func TestTake_OverwritesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := backup.Take(t.Context(), js, dir, backup.Options{}); !errors.Is(err, backup.ErrExists) {
-		t.Errorf("it answers %v", err)
+		t.Errorf("Take into a directory with a file: %v, want ErrExists", err)
 	}
 }
 
@@ -341,16 +341,16 @@ func TestTake_InterruptedIsIncomplete(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := backup.Take(ctx, js, dir, backup.Options{Progress: func(backup.Progress) { cancel() }})
 	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("it answers %v", err)
+		t.Fatalf("canceled Take: %v, want context.Canceled", err)
 	}
 	if _, err := backup.Restore(
 		t.Context(), bare(t), dir, backup.Target{}, backup.Options{},
 	); !errors.Is(err, backup.ErrIncomplete) {
-		t.Errorf("restoring it answers %v", err)
+		t.Errorf("Restore of an incomplete backup: %v, want ErrIncomplete", err)
 	}
 }
 
-func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
+func TestRestore_RejectsUnusableBackups(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	fill(t, js)
@@ -391,13 +391,13 @@ func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
 		"newer stream": {edit("manifest.json", func(s string) string {
 			return strings.Replace(s, `"headgate.format": "`, `"headgate.floor": "9", "headgate.format": "9`, 1)
 		}), backup.ErrNewer},
-		"no manifest":      {without("manifest.json"), backup.ErrIncomplete},
-		"a file is absent": {without("WORK.s2"), backup.ErrDamaged},
+		"no manifest":  {without("manifest.json"), backup.ErrIncomplete},
+		"missing file": {without("WORK.s2"), backup.ErrDamaged},
 		"altered bytes": {
 			edit("EVENTS.s2", func(s string) string { return s[:900] + "x" + s[901:] }), backup.ErrDamaged,
 		},
-		"a shorter file": {edit("EVENTS.s2", func(s string) string { return s[:len(s)-10] }), backup.ErrDamaged},
-		"another position": {
+		"truncated file": {edit("EVENTS.s2", func(s string) string { return s[:len(s)-10] }), backup.ErrDamaged},
+		"changed position": {
 			edit("positions.json",
 				func(s string) string { return strings.Replace(s, `"stream": 10`, `"stream": 90`, 1) }),
 			backup.ErrDamaged,
@@ -408,10 +408,10 @@ func TestRestore_RefusesWhatItMustNotUse(t *testing.T) {
 			if _, err := backup.Restore(
 				t.Context(), target, of.dir, backup.Target{}, backup.Options{},
 			); !errors.Is(err, of.want) {
-				t.Errorf("it answers %v, want %v", err, of.want)
+				t.Errorf("Restore: %v, want %v", err, of.want)
 			}
 			if err := setup.Ensure(t.Context(), target, 1); err != nil {
-				t.Errorf("it has changed the server: %v", err)
+				t.Errorf("a rejected Restore has changed the server: %v", err)
 			}
 		})
 	}
@@ -430,7 +430,7 @@ func TestRestore_ReplacesDataOnlyIfAsked(t *testing.T) {
 	if _, err := backup.Restore(
 		t.Context(), other, dir, backup.Target{}, backup.Options{},
 	); !errors.Is(err, backup.ErrData) {
-		t.Errorf("it answers %v", err)
+		t.Errorf("Restore over data without Replace: %v, want ErrData", err)
 	}
 	if _, err := backup.Restore(t.Context(), other, dir, backup.Target{Replace: true}, backup.Options{}); err != nil {
 		t.Fatal(err)
@@ -460,20 +460,20 @@ func TestRestore_InterruptedKeepsNodesFromStarting(t *testing.T) {
 		}
 	}})
 	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("it answers %v", err)
+		t.Fatalf("canceled Restore: %v, want context.Canceled", err)
 	}
 	if err := setup.Ensure(t.Context(), target, 1); !errors.Is(err, setup.ErrRestoring) {
-		t.Errorf("a node starts: %v", err)
+		t.Errorf("start of a node after an interrupted Restore: %v, want ErrRestoring", err)
 	}
 	if _, err := backup.Restore(t.Context(), target, dir, backup.Target{Replace: true}, backup.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := setup.Ensure(t.Context(), target, 1); err != nil {
-		t.Errorf("no node starts after it was restored again: %v", err)
+		t.Errorf("start of a node after a complete Restore: %v", err)
 	}
 }
 
-func TestRestore_RefusesWhileNodesRun(t *testing.T) {
+func TestRestore_RejectedWhileNodesRun(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	dir := filepath.Join(t.TempDir(), "b")
@@ -493,6 +493,6 @@ func TestRestore_RefusesWhileNodesRun(t *testing.T) {
 	cancel()
 	natstest.Await(t, done, "the announcement ends")
 	if !errors.Is(err, backup.ErrRunning) || !strings.Contains(err.Error(), "aggregate-1") {
-		t.Errorf("it answers %v", err)
+		t.Errorf("Restore while a node runs: %v, want ErrRunning with its id", err)
 	}
 }

@@ -44,8 +44,8 @@ func servers(t *testing.T) []*server.Server {
 	return out
 }
 
-// TestRestore_ToAClusterHasACopyOnEachServer also takes the backup of a cluster.
-func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
+// The backup is taken from a cluster too.
+func TestRestore_ToAClusterHasAReplicaOnEachServer(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip(
@@ -74,7 +74,7 @@ func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if report.Events != 50 {
-		t.Errorf("it reports %+v", report)
+		t.Errorf("Restore reports %+v", report)
 	}
 	if err := setup.Ensure(t.Context(), to, 3); err != nil {
 		t.Fatal(err)
@@ -84,9 +84,9 @@ func TestRestore_ToAClusterHasACopyOnEachServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info := stream.CachedInfo(); info.Config.Replicas != 3 || len(info.Cluster.Replicas) != 2 {
-		t.Errorf("the journal has %d copies: %+v", info.Config.Replicas, info.Cluster)
+		t.Errorf("the journal has %d replicas: %+v", info.Config.Replicas, info.Cluster)
 	}
 	if last := appendEvents(t, to, "a", 50, 51, 1); last != 51 {
-		t.Errorf("the next event is at %d, want 51", last)
+		t.Errorf("sequence of the next event: %d, want 51", last)
 	}
 }

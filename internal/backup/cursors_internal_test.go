@@ -5,21 +5,21 @@ import (
 	"testing"
 )
 
-func TestMoveCursor_KeepsItsPlaceInTheRestoredJournal(t *testing.T) {
+func TestMoveCursor_PointsIntoTheRestoredJournal(t *testing.T) {
 	for name, of := range map[string]struct{ text, want string }{
-		"within": {
+		"before the end": {
 			`{"read":5,"epoch":1,"open":[{"seq":3}],"owner":"x"}`,
 			`{"epoch":9,"open":[{"seq":3}],"owner":"x","read":5}`,
 		},
-		"beyond":       {`{"read":50,"epoch":1}`, `{"epoch":9,"read":10}`},
-		"no cursor":    {`"text"`, ""},
-		"of no epoch":  {`{"read":5}`, ""},
-		"not readable": {`{`, ""},
+		"beyond the end": {`{"read":50,"epoch":1}`, `{"epoch":9,"read":10}`},
+		"not an object":  {`"text"`, ""},
+		"no epoch":       {`{"read":5}`, ""},
+		"invalid JSON":   {`{`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := moveCursor([]byte(of.text), 9, 10)
 			if string(got) != of.want || of.want != "" && !json.Valid(got) {
-				t.Errorf("it becomes %s, want %s", got, of.want)
+				t.Errorf("cursor %s, want %s", got, of.want)
 			}
 		})
 	}
@@ -37,11 +37,11 @@ func TestOrdered_PositionsFirstAndSettingsLast(t *testing.T) {
 		"KV_instances", "EVENTS", "KV_models", "KV_revisions", "KV_tenants",
 	}
 	if len(got) != len(want) {
-		t.Fatalf("the order is %v, want %v", got, want)
+		t.Fatalf("order %v, want %v", got, want)
 	}
 	for n := range want {
 		if got[n] != want[n] {
-			t.Fatalf("the order is %v, want %v", got, want)
+			t.Fatalf("order %v, want %v", got, want)
 		}
 	}
 }

@@ -27,14 +27,14 @@ func TestRestore_IsNoLossOfTheJournal(t *testing.T) {
 	}
 	created := stream.CachedInfo().Created.UnixNano()
 	gap := journal.Gap{From: 3, To: 4}
-	kept, err := records.Get(t.Context(), "record")
+	stored, err := records.Get(t.Context(), "record")
 	if err != nil {
-		kept.Revision = 0
+		stored.Revision = 0
 	}
 	if _, err := records.Put(contextkit.PlatformContext(t.Context()), "record", journal.Record{
 		Tail:     journal.Tail{Epoch: created, Sequence: last, EventID: "x"},
 		Accepted: []journal.AcceptedLoss{{Stream: created, Epoch: created, Gaps: []journal.Gap{gap}}},
-	}, kept.Revision); err != nil {
+	}, stored.Revision); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "b")
@@ -48,9 +48,9 @@ func TestRestore_IsNoLossOfTheJournal(t *testing.T) {
 	if err := setup.Ensure(t.Context(), to, 1); err != nil {
 		t.Fatal(err)
 	}
-	// The journal is whole, and takes events.
+	// The journal has no loss and accepts events.
 	if next := appendEvents(t, to, "a", last, 11, 1); next != last+1 {
-		t.Errorf("the next event is at %d, want %d", next, last+1)
+		t.Errorf("sequence of the next event: %d, want %d", next, last+1)
 	}
 	if _, err := journal.AcceptLoss(
 		contextkit.PlatformContext(t.Context()), to, "operator", "there is none",
@@ -61,15 +61,15 @@ func TestRestore_IsNoLossOfTheJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err = records.Get(t.Context(), "record")
+	stored, err = records.Get(t.Context(), "record")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if stream, err = to.Stream(t.Context(), streams.Events); err != nil {
 		t.Fatal(err)
 	}
-	newest := kept.Value.Accepted[len(kept.Value.Accepted)-1]
+	newest := stored.Value.Accepted[len(stored.Value.Accepted)-1]
 	if newest.Stream != stream.CachedInfo().Created.UnixNano() || len(newest.Gaps) != 1 || newest.Gaps[0] != gap {
-		t.Errorf("the accepted gaps are %+v", newest)
+		t.Errorf("accepted gaps after the restore: %+v", newest)
 	}
 }

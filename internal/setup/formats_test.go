@@ -58,7 +58,7 @@ func TestFormats_EveryStreamAndBucketRecordsOne(t *testing.T) {
 	}
 }
 
-func TestFormats_NewerDataIsRefusedBeforeAnythingChanges(t *testing.T) {
+func TestFormats_NewerDataIsRejectedBeforeChanges(t *testing.T) {
 	for name, what := range map[string]string{
 		streams.Events: "stream EVENTS", "KV_tenants": "bucket tenants", streams.Timeline: "stream TIMELINE",
 	} {
@@ -72,15 +72,15 @@ func TestFormats_NewerDataIsRefusedBeforeAnythingChanges(t *testing.T) {
 		}
 		err := setup.Ensure(t.Context(), js, 1)
 		if newer := new(format.NewerError); !errors.As(err, &newer) || natsclient.Away(err) {
-			t.Fatalf("%v, want a NewerError", err)
+			t.Fatalf("Ensure on newer data: %v, want a NewerError", err)
 		}
 		for _, want := range []string{what + " has format 97", "headgate v9.7.0", "knows format 95", "up to 1"} {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%v: want %q", err, want)
+				t.Errorf("error %q lacks %q", err, want)
 			}
 		}
 		if _, err := js.Stream(t.Context(), streams.Audit); !errors.Is(err, jetstream.ErrStreamNotFound) {
-			t.Errorf("a stream is created although another is refused: %v", err)
+			t.Errorf("a stream was created although another was rejected: %v", err)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func TestFormats_OlderProgramLeavesNewerDefinitions(t *testing.T) {
 	ensure(t, js)
 	if got := configs(t, js)[streams.Audit]; got.Description != want.Description || got.MaxMsgsPerSubject != 7 ||
 		got.Metadata["headgate.format"] != "9" || len(got.Subjects) != len(want.Subjects) {
-		t.Errorf("%+v, want %+v", got, want)
+		t.Errorf("AUDIT after the start of an older program: %+v, want %+v", got, want)
 	}
 }
 
@@ -109,22 +109,22 @@ func TestRaiseFormat_IsRecordedAndNeverLowered(t *testing.T) {
 		}
 	}
 	if got := configs(t, js)["KV_runner"].Metadata; got["headgate.format"] != "3" || got["headgate.floor"] != "2" {
-		t.Errorf("%v", got)
+		t.Errorf("metadata %v, want format 3 with floor 2", got)
 	}
 	newer := new(format.NewerError)
 	if err := streams.RaiseFormat(
 		t.Context(), js, "KV_runner", format.Format{Version: 1, Floor: 1},
 	); !errors.As(err, &newer) {
-		t.Errorf("%v, want a NewerError", err)
+		t.Errorf("lower format: %v, want a NewerError", err)
 	}
 }
 
-func TestEnsureStreams_LimitsOfOperatorsStay(t *testing.T) {
+func TestEnsureStreams_OperatorsLimitsAreRetained(t *testing.T) {
 	js := natstest.Start(t)
 	edit(t, js, streams.Audit, func(c *jetstream.StreamConfig) { c.MaxAge, c.MaxBytes = 24*time.Hour, 1<<20 })
 	edit(t, js, "KV_workflows", func(c *jetstream.StreamConfig) { c.MaxAge = 365 * 24 * time.Hour })
 	edit(t, js, streams.Events, func(c *jetstream.StreamConfig) { c.Duplicates = 10 * time.Minute })
-	// A limit as a program has applied it follows the definition.
+	// A limit that a program has set, not an operator, follows the definition.
 	edit(t, js, streams.Timeline, func(c *jetstream.StreamConfig) {
 		c.MaxAge = time.Hour
 		c.Metadata["headgate.limits"] = strings.Replace(c.Metadata["headgate.limits"], `"max_age":86400000000000`,
@@ -134,27 +134,27 @@ func TestEnsureStreams_LimitsOfOperatorsStay(t *testing.T) {
 		ensure(t, js)
 		all := configs(t, js)
 		if c := all[streams.Audit]; c.MaxAge != 24*time.Hour || c.MaxBytes != 1<<20 {
-			t.Errorf("AUDIT: %v, %d", c.MaxAge, c.MaxBytes)
+			t.Errorf("AUDIT: max age %v and %d bytes, want the operator's", c.MaxAge, c.MaxBytes)
 		}
 		if age := all["KV_workflows"].MaxAge; age != 365*24*time.Hour {
-			t.Errorf("workflows: %v", age)
+			t.Errorf("workflows: max age %v, want the operator's", age)
 		}
 		if window := all[streams.Events].Duplicates; window != 10*time.Minute {
-			t.Errorf("EVENTS: %v", window)
+			t.Errorf("EVENTS: deduplication window %v, want the operator's", window)
 		}
 		if age := all[streams.Timeline].MaxAge; age != 24*time.Hour {
-			t.Errorf("TIMELINE: %v, want the definition's", age)
+			t.Errorf("TIMELINE: max age %v, want the definition's", age)
 		}
 	}
 	lines, err := streams.RetainedLimits(t.Context(), js, 1)
 	if err != nil || len(lines) != 4 ||
 		!slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "AUDIT: max_age") }) {
-		t.Errorf("%q, %v: want a line for each limit that an operator has set", lines, err)
+		t.Errorf("retained limits %q (%v), want a line for each limit that an operator has set", lines, err)
 	}
 }
 
-// Where nothing is recorded, a stream is an earlier version's: a limit that is narrower than
-// the definition's, or unlimited, takes the definition's value, and a wider one stays.
+// An earlier version made a stream without a record of limits: a limit that is narrower than the definition's, or
+// unlimited, is set to the definition's, and a wider one stays.
 func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
 	js := natstest.Start(t)
 	edit(t, js, streams.Audit, func(c *jetstream.StreamConfig) {
@@ -163,7 +163,7 @@ func TestEnsureStreams_UnrecordedLimitsAreNotShrunk(t *testing.T) {
 	ensure(t, js)
 	if c := configs(t, js)[streams.Audit]; c.MaxAge != 400*24*time.Hour || c.MaxMsgsPerSubject <= 0 ||
 		c.MaxMsgSize <= 10 {
-		t.Errorf("%+v", c)
+		t.Errorf("AUDIT: %+v", c)
 	}
 }
 
@@ -201,14 +201,14 @@ func TestEnsureStreams_LowersNoFlag(t *testing.T) {
 }
 
 // Buckets of earlier versions accept rollups, with which a user that may write one key removes all others.
-// The set-up disables them; until then nodes start, and say so.
+// The set-up disables them; until then nodes start and report them.
 func TestEnsureStreams_DisablesRollups(t *testing.T) {
 	js := natstest.Start(t)
 	bucket := streams.BucketStream(streams.BucketModels)
 	edit(t, js, bucket, func(c *jetstream.StreamConfig) { c.AllowRollup = true })
 	outdated, err := setup.Check(t.Context(), js, 1)
 	if err != nil || len(outdated) != 1 || !strings.Contains(outdated[0], bucket+" accepts rollups") {
-		t.Errorf("%q, %v", outdated, err)
+		t.Errorf("outdated: %q (%v), want that the bucket accepts rollups", outdated, err)
 	}
 	ensure(t, js)
 	for name, config := range configs(t, js) {
@@ -218,8 +218,8 @@ func TestEnsureStreams_DisablesRollups(t *testing.T) {
 	}
 }
 
-// The program before formats were recorded starts on today's streams, and today's after it.
-func TestEnsureStreams_BaselineStartsOnWhatThisVersionWrites(t *testing.T) {
+// The last version without recorded formats starts on the streams of this version, and this version after it.
+func TestEnsureStreams_EarlierAndThisVersionAlternate(t *testing.T) {
 	js := natstest.Start(t)
 	baseline := func() {
 		t.Helper()
@@ -295,7 +295,7 @@ func TestEnsureStreams_BaselineStartsOnWhatThisVersionWrites(t *testing.T) {
 	}
 }
 
-func TestEnsureStreams_UpdatesNothingThatDoesNotDiffer(t *testing.T) {
+func TestEnsureStreams_UnchangedStreamsAreNotUpdated(t *testing.T) {
 	js := natstest.Start(t)
 	updates, err := js.Conn().SubscribeSync("$JS.EVENT.ADVISORY.STREAM.UPDATED.>")
 	if err != nil {
@@ -308,6 +308,6 @@ func TestEnsureStreams_UpdatesNothingThatDoesNotDiffer(t *testing.T) {
 		t.Fatal(msg, err)
 	}
 	if waiting, _, err := updates.Pending(); err != nil || waiting > 0 {
-		t.Error("streams were updated that do not differ")
+		t.Error("unchanged streams were updated")
 	}
 }

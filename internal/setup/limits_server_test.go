@@ -25,7 +25,7 @@ func TestCheckLimits_OfARealServer(t *testing.T) {
 	}
 	if warnings, err := setup.CheckLimits(t.Context(), js, 1); err != nil || len(warnings) != 1 ||
 		!strings.Contains(warnings[0], "max_payload is 524288 bytes") {
-		t.Errorf("%q, %v", warnings, err)
+		t.Errorf("warnings %q, error %v; want one about max_payload", warnings, err)
 	}
 	account := s.GlobalAccount()
 	if err := account.UpdateJetStreamLimits(
@@ -35,6 +35,6 @@ func TestCheckLimits_OfARealServer(t *testing.T) {
 	}
 	if _, err := setup.CheckLimits(t.Context(), js, 1); err == nil ||
 		!strings.Contains(err.Error(), "may have 5 streams and has 0") || natsclient.Away(err) {
-		t.Errorf("%v", err)
+		t.Errorf("account with 5 streams: %v, want an error about max_streams", err)
 	}
 }

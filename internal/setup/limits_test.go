@@ -30,10 +30,10 @@ func TestCheckLimits_NamesInsufficientLimits(t *testing.T) {
 		"too few consumers": {
 			tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 63 }), "", "may have 63 consumers",
 		},
-		"few consumers are left": {
+		"few remaining consumers": {
 			tier(func(t *jetstream.Tier) { t.Limits.MaxConsumers = 70 }), "may have 70 consumers and has 10", "",
 		},
-		"storage is nearly full": {
+		"storage nearly full": {
 			tier(func(t *jetstream.Tier) { t.Limits.MaxStore = 1100 }), "may store 1100 bytes and stores 1000", "",
 		},
 		"reservations": {
@@ -47,7 +47,7 @@ func TestCheckLimits_NamesInsufficientLimits(t *testing.T) {
 		}
 		if all := strings.Join(warnings, "; "); !strings.Contains(all, c.warning) || (all == "") != (c.warning == "") ||
 			!strings.Contains(text, c.refuse) || (text == "") != (c.refuse == "") {
-			t.Errorf("%s: %q, %v", name, warnings, err)
+			t.Errorf("%s: warnings %q, error %v", name, warnings, err)
 		}
 	}
 	for _, c := range []struct {
@@ -69,7 +69,7 @@ func TestCheckLimits_NamesInsufficientLimits(t *testing.T) {
 		}
 		if all := strings.Join(warnings, "; "); !strings.Contains(all, c.warning) || (all == "") != (c.warning == "") ||
 			!strings.Contains(text, c.refuse) || (text == "") != (c.refuse == "") {
-			t.Errorf("%s, %d: %q, %v", c.version, c.payload, warnings, err)
+			t.Errorf("version %s, payload %d: warnings %q, error %v", c.version, c.payload, warnings, err)
 		}
 	}
 }

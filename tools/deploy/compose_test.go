@@ -12,7 +12,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// roles are the platform's roles: compose's services and Kubernetes's workloads have their names.
+// roles are the roles of the platform. Services of compose and workloads of Kubernetes are named after them.
 var roles = []string{"gateway", "aggregate", "projection", "runner", "control"}
 
 // project loads compose.yaml as `docker compose` does, with its checks.
@@ -42,7 +42,7 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 	for name, s := range p.Services {
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.Privileged ||
 			!slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
-			t.Errorf("%s may write its root file system, has capabilities, or may gain some: %+v", name, s.SecurityOpt)
+			t.Errorf("%s has a writable root file system, capabilities, or may gain privileges: %+v", name, s.SecurityOpt)
 		}
 		if s.MemLimit == 0 || s.PidsLimit == 0 {
 			t.Errorf("%s may use all memory or processes of the machine", name)
@@ -56,7 +56,7 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 		if name == "volumes" { // makes the others' directories, and has no network and no secret
 			if s.NetworkMode != "none" || !slices.Equal(s.CapAdd, []string{"CHOWN", "DAC_READ_SEARCH"}) ||
 				len(s.Secrets) > 0 {
-				t.Errorf("%s runs as root with more than it needs", name)
+				t.Errorf("%s runs as root with more capabilities than it needs", name)
 			}
 		} else if root || len(s.CapAdd) > 0 {
 			t.Errorf("%s runs as %q with the capabilities %v", name, s.User, s.CapAdd)
@@ -66,7 +66,7 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 		}
 		for _, port := range s.Ports {
 			if name != "gateway" {
-				t.Errorf("%s opens the port %s on the host", name, port.Published)
+				t.Errorf("%s publishes port %s on the host", name, port.Published)
 			}
 		}
 	}
@@ -77,8 +77,8 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 	}
 }
 
-// A container has the secrets of its role alone: each seed is mounted once, and each secret has a file that
-// secrets.sh makes.
+// A container mounts only the secrets of its role: each seed is mounted once, and secrets.sh creates the file of each
+// secret.
 func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 	p := project(t)
 	script, err := os.ReadFile("../../deploy/compose/secrets.sh")
@@ -90,7 +90,7 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 	for name, s := range p.Services {
 		for _, secret := range s.Secrets {
 			if before := mounted[secret.Source]; before != "" && !slices.Contains(shared, secret.Source) {
-				t.Errorf("%s and %s mount %s", before, name, secret.Source)
+				t.Errorf("%s and %s both mount %s", before, name, secret.Source)
 			}
 			mounted[secret.Source] = name
 			if _, ok := p.Secrets[secret.Source]; !ok {
@@ -105,7 +105,7 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 	}
 	if mounted["runner.token"] != "runner" || mounted["keys.json"] != "gateway" ||
 		mounted["nats-setup"] != "nats-setup" {
-		t.Errorf("secrets are mounted by others: %v", mounted)
+		t.Errorf("unexpected mounts of secrets: %v", mounted)
 	}
 	for name, s := range p.Services {
 		for _, volume := range s.Volumes {
@@ -133,7 +133,7 @@ func TestCompose_SecretsBelongToOneRole(t *testing.T) {
 			}
 		}
 		if mounted[name] == "" || !strings.Contains(string(script), strings.TrimSuffix(file, ".conf")) {
-			t.Errorf("%s is mounted by %q, and secrets.sh does not make %s", name, mounted[name], secret.File)
+			t.Errorf("%s is mounted by %q, but secrets.sh does not create %s", name, mounted[name], secret.File)
 		}
 	}
 }
@@ -169,7 +169,7 @@ func TestCompose_NetworksJoinWhatCallsEachOther(t *testing.T) {
 	}
 }
 
-// pinned checks that an image is named by its digest.
+// pinned checks that an image has a tag and a digest.
 func pinned(t *testing.T, where, image string) {
 	t.Helper()
 	name, digest, found := strings.Cut(image, "@sha256:")

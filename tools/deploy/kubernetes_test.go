@@ -30,7 +30,7 @@ type manifests struct {
 	templates map[string][]string // names of volumes that a workload claims
 }
 
-// build runs kustomize, and decodes its output strictly: a field that the API does not have is an error.
+// build runs kustomize and decodes its output strictly: an unknown field is an error.
 func build(t *testing.T) manifests {
 	t.Helper()
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(),
@@ -115,7 +115,7 @@ func ports(pod corev1.PodTemplateSpec) map[string]int32 {
 	return found
 }
 
-// Pods meet the restricted Pod Security Standard, and more:
+// Pods meet the restricted Pod Security Standard, have read-only root file systems and limits of memory:
 // https://kubernetes.io/docs/concepts/security/pod-security-standards/
 func TestKubernetes_PodsAreConfined(t *testing.T) {
 	m := build(t)
@@ -144,14 +144,15 @@ func TestKubernetes_PodsAreConfined(t *testing.T) {
 				s.Capabilities == nil || !slices.Equal(
 				s.Capabilities.Drop, []corev1.Capability{"ALL"},
 			) || len(s.Capabilities.Add) > 0 {
-				t.Errorf("%s/%s has capabilities, may gain them, or writes its root file system: %+v", name, c.Name, s)
+				t.Errorf("%s/%s has capabilities, may gain privileges, or has a writable root file system: %+v", name,
+					c.Name, s)
 			}
 			if c.Resources.Limits.Memory().IsZero() {
-				t.Errorf("%s/%s has no limit of memory", name, c.Name)
+				t.Errorf("%s/%s has no memory limit", name, c.Name)
 			}
 			if strings.Contains(c.Image, "headgate") {
 				if strings.HasSuffix(c.Image, ":latest") || !strings.Contains(c.Image, ":") {
-					t.Errorf("%s/%s runs %s, which is no release", name, c.Name, c.Image)
+					t.Errorf("%s/%s runs %s, want a released image", name, c.Name, c.Image)
 				}
 			} else {
 				pinned(t, name+"/"+c.Name, c.Image)
@@ -160,7 +161,7 @@ func TestKubernetes_PodsAreConfined(t *testing.T) {
 	}
 }
 
-// What a pod names exists: volumes, configurations, ports of probes. Secrets are those of the role of the pod.
+// A pod refers only to existing volumes, configurations and ports, and mounts only the secrets of its role.
 func TestKubernetes_PodsMountTheSecretsOfTheirRoleAlone(t *testing.T) {
 	m := build(t)
 	may := map[string][]string{
@@ -181,14 +182,14 @@ func TestKubernetes_PodsMountTheSecretsOfTheirRoleAlone(t *testing.T) {
 			if volume.Secret != nil {
 				secrets[volume.Secret.SecretName] = true
 				if mode := volume.Secret.DefaultMode; mode == nil || *mode&0o007 != 0 {
-					t.Errorf("%s: every user of the pod reads %s", name, volume.Secret.SecretName)
+					t.Errorf("%s: every user in the pod may read %s", name, volume.Secret.SecretName)
 				}
 			}
 			if volume.ConfigMap != nil && m.configs[volume.ConfigMap.Name] == nil {
 				t.Errorf("%s mounts %s, which does not exist", name, volume.ConfigMap.Name)
 			}
 			if volume.HostPath != nil {
-				t.Errorf("%s mounts a path of the host", name)
+				t.Errorf("%s mounts a host path", name)
 			}
 		}
 		named := ports(pod)
@@ -217,7 +218,7 @@ func TestKubernetes_PodsMountTheSecretsOfTheirRoleAlone(t *testing.T) {
 	}
 }
 
-// Services and disruption budgets select pods, and name ports that these have.
+// Services and disruption budgets select existing pods and their ports.
 func TestKubernetes_ServicesReachPods(t *testing.T) {
 	m := build(t)
 	for _, service := range m.services {
@@ -249,7 +250,8 @@ func TestKubernetes_ServicesReachPods(t *testing.T) {
 	}
 }
 
-// admitted returns which pods may open connections to which named ports of others, "*" for all sources.
+// admitted returns which pods may connect to which named ports of other pods, as "SOURCE TARGET PORT"; "*" is any
+// source.
 func (m manifests) admitted(t *testing.T) map[string]bool {
 	t.Helper()
 	routes := map[string]bool{}
@@ -297,7 +299,7 @@ func (m manifests) admitted(t *testing.T) map[string]bool {
 	return routes
 }
 
-// Each port is reached by the pods that need it, and by no others; the monitoring reaches ports of metrics alone.
+// Only the pods that need a port may connect to it; monitoring may connect to ports of metrics only.
 func TestKubernetes_PoliciesAdmitWhatRolesNeed(t *testing.T) {
 	m := build(t)
 	want := map[string]bool{
@@ -318,7 +320,7 @@ func TestKubernetes_PoliciesAdmitWhatRolesNeed(t *testing.T) {
 	got := m.admitted(t)
 	for route := range got {
 		if !want[route] {
-			t.Errorf("admitted: %s", route)
+			t.Errorf("unexpectedly admitted: %s", route)
 		}
 	}
 	for route := range want {
@@ -337,18 +339,18 @@ func TestKubernetes_PoliciesAdmitWhatRolesNeed(t *testing.T) {
 			}
 		}
 	}
-	// Outside the namespace, pods reach public addresses at the port of HTTPS, and DNS.
+	// Outside the namespace, pods may connect to public addresses at port 443, and to DNS.
 	for _, policy := range m.policies {
 		for _, rule := range policy.Spec.Egress {
 			for _, peer := range rule.To {
 				if peer.IPBlock != nil &&
 					(len(rule.Ports) != 1 || rule.Ports[0].Port.IntVal != 443 ||
 						!slices.Contains(peer.IPBlock.Except, "169.254.0.0/16")) {
-					t.Errorf("%s reaches %+v", policy.Name, rule)
+					t.Errorf("%s admits connections to %+v", policy.Name, rule)
 				}
 			}
 			if len(rule.To) == 0 || len(rule.Ports) == 0 {
-				t.Errorf("%s reaches everything: %+v", policy.Name, rule)
+				t.Errorf("%s admits connections to any address: %+v", policy.Name, rule)
 			}
 		}
 	}

@@ -13,9 +13,8 @@ import (
 	"time"
 )
 
-// The statement names each file of a release by the digest of its content, the image by that of its index, and the
-// commit.
-func TestStatement_NamesWhatWasBuiltFromWhat(t *testing.T) {
+// The statement has the digest of each file of a release, the digest of the image's index, and the commit.
+func TestStatement_HasDigestsAndCommit(t *testing.T) {
 	out := t.TempDir()
 	r := release{
 		version: "v1.2.3",
@@ -46,7 +45,7 @@ func TestStatement_NamesWhatWasBuiltFromWhat(t *testing.T) {
 		`"gitCommit":"0123456789abcdef0123456789abcdef01234567"`, `"version":{"go":"go1.26.7"}`,
 	} {
 		if !strings.Contains(string(text), want) {
-			t.Errorf("%s has no %s", text, want)
+			t.Errorf("statement %s lacks %s", text, want)
 		}
 	}
 	packed, err := os.ReadFile(filepath.Join(out, "headgate_v1.2.3_image.oci.tar"))
@@ -74,7 +73,8 @@ func TestStatement_NamesWhatWasBuiltFromWhat(t *testing.T) {
 		t.Error("the image's configuration names another user or program")
 	}
 	image := s.Subject[len(s.Subject)-1]
-	if image.Name != "ghcr.io/headgate/headgate:v1.2.3" || !strings.Contains(index, `"digest":"sha256:`+image.Digest["sha256"]+`"`) {
-		t.Errorf("the image is %+v, its layout has %s", image, index)
+	if image.Name != "ghcr.io/headgate/headgate:v1.2.3" ||
+		!strings.Contains(index, `"digest":"sha256:`+image.Digest["sha256"]+`"`) {
+		t.Errorf("image %+v, want the digest %s of its index", image, index)
 	}
 }

@@ -162,7 +162,7 @@ func TestDatabase_SilentlyDroppedConnectionsAreReplaced(t *testing.T) {
 	case <-t.Context().Done():
 		t.Fatal("Watch does not connect")
 	}
-	// A batch of events is being applied, and waits for the database.
+	// Apply waits for the database.
 	applying := make(chan struct{})
 	applied := make(chan error, 1)
 	go func() {
@@ -178,18 +178,19 @@ func TestDatabase_SilentlyDroppedConnectionsAreReplaced(t *testing.T) {
 	<-applying
 	n.drop()
 	if err := <-applied; !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("what is being applied ends as %v, want ErrUnavailable", err)
+		t.Errorf("Apply during the outage: %v, want ErrUnavailable", err)
 	}
 	for _, want := range []string{"PostgreSQL does not respond", "PostgreSQL responds again"} {
 		for !strings.Contains(lines.next(t), want) {
 		}
 	}
 	if _, err := s.State(t.Context()); err != nil || d.Ready() != nil {
-		t.Errorf("afterwards: %v, %v", err, d.Ready())
+		t.Errorf("after the outage: %v, ready: %v", err, d.Ready())
 	}
 }
 
-// A single hanging connection is abandoned after a time limit that slow readers do not use up.
+// A transaction ends when it has waited too long for the database. Time that its reader spends between rows does not
+// count.
 func TestGuarded_EndsOnlyTransactionsThatWaitForDatabase(t *testing.T) {
 	g := newGuarded()
 	const most = 50 * time.Millisecond
@@ -201,10 +202,10 @@ func TestGuarded_EndsOnlyTransactionsThatWaitForDatabase(t *testing.T) {
 		<-ctx.Done() // longer than the limit
 		return reading.Err()
 	})(nil, nil); err != nil {
-		t.Errorf("a transaction whose rows are being used has ended: %v", err)
+		t.Errorf("a transaction with a slow reader has ended: %v", err)
 	}
 	if err := ended(ctx); !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, errSlow) {
-		t.Errorf("a transaction that waits ends as %v", err)
+		t.Errorf("a transaction that waits too long: %v", err)
 	}
 	<-reading.Done()
 	g.set(errSilent)
@@ -212,12 +213,12 @@ func TestGuarded_EndsOnlyTransactionsThatWaitForDatabase(t *testing.T) {
 	defer t2.end()
 	<-after.Done()
 	if err := ended(after); !errors.Is(err, errSilent) {
-		t.Errorf("while the database does not answer: %v", err)
+		t.Errorf("Guarded while the database does not answer: %v", err)
 	}
 	g.set(nil)
 	again, t3 := g.begin(t.Context(), time.Hour)
 	if again.Err() != nil {
-		t.Errorf("when it answers again: %v", again.Err())
+		t.Errorf("once the database answers again: %v", again.Err())
 	}
 	if t3.end(); ended(again) != nil {
 		t.Errorf("a transaction that has ended: %v", ended(again))
@@ -229,7 +230,7 @@ func TestOpen_NewerFormatIsRejected(t *testing.T) {
 	open(t, d, "acme", "m@1")
 	found, err := readFormat(t.Context(), d.pool)
 	if err != nil || found.Format != databaseFormat || found.Writer == "" {
-		t.Fatalf("the record is %+v, %v", found, err)
+		t.Fatalf("format record %+v (%v)", found, err)
 	}
 	set := func(version, floor int) {
 		t.Helper()
@@ -248,17 +249,17 @@ func TestOpen_NewerFormatIsRejected(t *testing.T) {
 	open(t, later, "acme", "m@2")
 	if found, err := readFormat(t.Context(), d.pool); err != nil || found.Version != databaseFormat.Version+2 ||
 		found.Writer != "v9" {
-		t.Errorf("the record is changed to %+v, %v", found, err)
+		t.Errorf("format record after a rejected open: %+v (%v)", found, err)
 	}
 	set(databaseFormat.Version+2, databaseFormat.Version+1)
 	var newer *format.NewerError
 	if _, err := Open(t.Context(), at); !errors.As(err, &newer) ||
 		!strings.Contains(err.Error(), "the PostgreSQL database") || !strings.Contains(err.Error(), "v9") {
-		t.Errorf("opened: %v", err)
+		t.Errorf("open of newer data: %v", err)
 	}
 	// A process that was already connected is rejected too.
 	if _, err := later.Views(t.Context(), natstest.Tenant(t, "acme"), notes(t), "m@3"); !errors.As(err, &newer) {
-		t.Errorf("a further generation: %v", err)
+		t.Errorf("a further generation of newer data: %v", err)
 	}
 }
 
@@ -282,10 +283,10 @@ func TestCheckpoints_ReturnsRequestedTenantsAndOrigins(t *testing.T) {
 	tenants := []contextkit.TenantID{acme, globex, natstest.Tenant(t, "initech")}
 	found, unknown, err := Checkpoints(t.Context(), at, tenants, func(origin string) bool { return origin == "m@2" })
 	if err != nil || len(unknown) != 1 || unknown[0] != "views_old" {
-		t.Fatalf("%v, %v", unknown, err)
+		t.Fatalf("checkpoints of unknown tenants: %v (%v)", unknown, err)
 	}
 	if len(found) != 2 || found[0].Tenant != acme || found[0].Checkpoint != 11 || found[1].Tenant != globex ||
 		found[1].Checkpoint != 12 {
-		t.Errorf("found %+v", found)
+		t.Errorf("checkpoints %+v", found)
 	}
 }

@@ -94,7 +94,7 @@ func TestDatabase_RowLevelSecuritySeparatesTenants(t *testing.T) {
 	count := func(tx pgx.Tx, statement string) (n int, err error) {
 		return n, tx.QueryRow(t.Context(), statement).Scan(&n)
 	}
-	// A transaction of acme's sees only acme's row, with any SQL.
+	// Any SQL in a transaction for acme reads only acme's rows.
 	err = pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
 		if err := acme.enter(t.Context(), tx); err != nil {
 			return err
@@ -111,7 +111,7 @@ func TestDatabase_RowLevelSecuritySeparatesTenants(t *testing.T) {
 		}
 		tag, err := tx.Exec(t.Context(), "DELETE FROM view_notes WHERE _tenant = 'globex'")
 		if err != nil || tag.RowsAffected() != 0 {
-			t.Errorf("%d of globex's rows are deleted, %v", tag.RowsAffected(), err)
+			t.Errorf("acme deletes %d rows of globex (%v)", tag.RowsAffected(), err)
 		}
 		return nil
 	})
@@ -126,21 +126,21 @@ func TestDatabase_RowLevelSecuritySeparatesTenants(t *testing.T) {
 			acme.schema,
 		),
 	); err == nil {
-		t.Error("acme writes a row of globex's")
+		t.Error("acme writes a row of globex")
 	}
 	_, _ = conn.Exec(t.Context(), "ROLLBACK")
 	var n int
 	if err := conn.QueryRow(
 		t.Context(), fmt.Sprintf("SELECT count(*) FROM %q.view_notes", acme.schema),
 	).Scan(&n); err == nil && n > 0 {
-		t.Errorf("%d rows are shown to a transaction that names no tenant", n)
+		t.Errorf("a transaction without a tenant reads %d rows", n)
 	}
 }
 
 func TestOpen_UserExemptFromRowLevelSecurityIsRejected(t *testing.T) {
 	_, server, _ := database(t)
 	if _, err := Open(t.Context(), server.URL("postgres", "postgres")); !errors.Is(err, ErrUnsafeRole) {
-		t.Errorf("a superuser: %v", err)
+		t.Errorf("open as a superuser: %v", err)
 	}
 }
 
@@ -184,13 +184,13 @@ func TestApply_NodesOfSameTenantTakeTurns(t *testing.T) {
 	state, err := s.Query(
 		t.Context(), view, store.ByKey(view, query.PostgreSQL, "counter"), func(values, _ []any) error {
 			if values[1] != int64(events) {
-				t.Errorf("four nodes count %v of %d events", values[1], events)
+				t.Errorf("four nodes applied %v of %d events", values[1], events)
 			}
 			return nil
 		},
 	)
 	if err != nil || state.Sequence != events {
-		t.Errorf("state %+v, %v", state, err)
+		t.Errorf("state %+v (%v)", state, err)
 	}
 }
 
@@ -220,12 +220,12 @@ func TestStore_AnyTextRoundTrips(t *testing.T) {
 		_, err = s.Query(context.Background(), view, plan, func(values, _ []any) error {
 			found++
 			if values[0] != text {
-				t.Errorf("%q comes back as %q", text, values[0])
+				t.Errorf("stored %q is read as %q", text, values[0])
 			}
 			return nil
 		})
 		if err != nil || found != 1 {
-			t.Fatalf("%q is found %d times, %v", text, found, err)
+			t.Fatalf("%q is found %d times (%v), want once", text, found, err)
 		}
 	})
 }
@@ -250,7 +250,7 @@ func (g generationTests) checkpoint(t *testing.T, origin string) uint64 {
 	return state.Sequence
 }
 
-// age makes all generations unused for longer than a time, and preserves their order.
+// age moves the last use of all generations into the past, and preserves their order.
 func (g generationTests) age(t *testing.T, d time.Duration) {
 	t.Helper()
 	if _, err := g.d.pool.Exec(
@@ -271,17 +271,18 @@ func TestGenerations_PreviousOneIsRetained(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := g.checkpoint(t, "two"); n != 0 {
-		t.Errorf("a new generation begins at %d", n)
+		t.Errorf("checkpoint of a new generation: %d, want 0", n)
 	}
 	if n := g.checkpoint(t, "one"); n != 7 {
-		t.Errorf("the old generation is at %d, want 7: it serves until the last node is upgraded", n)
+		t.Errorf("checkpoint of the previous generation: %d, want 7, because it serves until the last node is upgraded",
+			n)
 	}
 	g.age(t, 2*unusedFor)
 	g.checkpoint(t, "three")
 	g.age(t, 2*unusedFor)
 	g.checkpoint(t, "four") // drops the second, which was used longest ago
 	if n := g.checkpoint(t, "one"); n != 7 {
-		t.Errorf("the generation that was gone back to is at %d, want 7", n)
+		t.Errorf("checkpoint after a rollback to the previous generation: %d, want 7", n)
 	}
 	if err := put(t.Context(), open(t, d, "acme", "four"), g.view, 9, "k", "shown"); err != nil { // and stays in use
 		t.Fatal(err)
@@ -291,10 +292,10 @@ func TestGenerations_PreviousOneIsRetained(t *testing.T) {
 		g.checkpoint(t, origin)
 	}
 	if n := g.checkpoint(t, "four"); n != 9 {
-		t.Errorf("the generation in use is at %d, want 9", n)
+		t.Errorf("checkpoint of the generation in use: %d, want 9", n)
 	}
 	if n := g.checkpoint(t, "one"); n != 0 {
-		t.Errorf("the generation that was used longest ago is still there, at %d", n)
+		t.Errorf("the least recently used generation still exists, at %d", n)
 	}
 }
 
@@ -323,7 +324,7 @@ func TestGenerations_InUseByAnotherNodeIsRetained(t *testing.T) {
 		g.checkpoint(t, origin+" again")
 	}
 	if n, err := shown.State(t.Context()); err != nil || n.Sequence != 7 {
-		t.Fatalf("the generation that another node shows is at %+v, %v", n, err)
+		t.Fatalf("checkpoint of the generation that another node uses: %+v (%v)", n, err)
 	}
 	// A node that was disconnected for longer rebuilds it.
 	for _, origin := range many {
@@ -331,16 +332,16 @@ func TestGenerations_InUseByAnotherNodeIsRetained(t *testing.T) {
 		g.checkpoint(t, origin+" later")
 	}
 	if _, err := shown.State(t.Context()); !errors.Is(err, store.ErrDamaged) {
-		t.Fatalf("a generation that was dropped: %v, want %v", err, store.ErrDamaged)
+		t.Fatalf("checkpoint of a dropped generation: %v, want %v", err, store.ErrDamaged)
 	}
 	if err := put(t.Context(), shown, g.view, 8, "k", "there"); !errors.Is(err, store.ErrDamaged) {
-		t.Errorf("an event for it: %v", err)
+		t.Errorf("Apply to a dropped generation: %v", err)
 	}
 	if err := shown.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := open(t, other, "acme", "shown").State(t.Context()); err != nil || n.Sequence != 0 {
-		t.Errorf("it is rebuilt at %+v, %v", n, err)
+		t.Errorf("checkpoint of the rebuilt generation: %+v (%v)", n, err)
 	}
 }
 
@@ -348,7 +349,7 @@ func TestGenerations_InUseByAnotherNodeIsRetained(t *testing.T) {
 func TestGenerations_NamesStayUnlessTruncated(t *testing.T) {
 	d, _, _ := database(t)
 	if s := open(t, d, "acme", "o"); s.schema != "views_65c74c15a686187b" {
-		t.Errorf("the generation's name is %s", s.schema)
+		t.Errorf("name of the generation: %s", s.schema)
 	}
 	long := &model.View{Name: strings.Repeat("x", 60), Columns: notes(t)[0].Columns}
 	s, err := d.Views(t.Context(), natstest.Tenant(t, "acme"), []*model.View{long}, "o")
@@ -356,6 +357,6 @@ func TestGenerations_NamesStayUnlessTruncated(t *testing.T) {
 		t.Fatal(err)
 	}
 	if name := s.(*Store).schema; name == "views_65c74c15a686187b" {
-		t.Errorf("the generation of a view with a long name is %s as well", name)
+		t.Errorf("two views with long names share the generation %s", name)
 	}
 }

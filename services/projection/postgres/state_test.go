@@ -34,7 +34,7 @@ func wantState(t *testing.T, s store.Store, want store.State) {
 	t.Helper()
 	state, err := s.State(t.Context())
 	if diff := cmp.Diff(want, state); diff != "" || err != nil {
-		t.Errorf("%v, %s", err, diff)
+		t.Errorf("error %v, difference %s", err, diff)
 	}
 }
 
@@ -82,7 +82,7 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 		Views:      map[string]store.ViewState{view.Name: detached, "other": skipped},
 	})
 	wantState(t, other, store.State{})
-	// A node of the previous version moves only the checkpoint, and applies events to all views.
+	// A node of the previous version updates only the tenant's checkpoint, and applies events to all views.
 	exec(t, s, `UPDATE _checkpoint SET sequence = greatest(sequence, 12) WHERE _tenant = 'acme'`)
 	anew := store.State{
 		Checkpoint: store.Checkpoint{Sequence: 12},
@@ -94,7 +94,7 @@ func TestState_IsPerTenantAndSurvivesEarlierVersions(t *testing.T) {
 	}
 	wantState(t, s, anew)
 	if n := count(t, s, view); n != 0 {
-		t.Errorf("%d rows of the view are left", n)
+		t.Errorf("the view has %d rows, want none", n)
 	}
 }
 

@@ -53,13 +53,13 @@ func TestOpen_TooManyOpenFilesIsReportedAndTransient(t *testing.T) {
 	}
 	if !errors.Is(err, store.ErrUnavailable) || !descriptors.Exhausted(err) ||
 		!strings.Contains(err.Error(), "too many open files") || errors.Is(err, store.ErrDamaged) {
-		t.Errorf("%v: want the cause", err)
+		t.Errorf("error %v, want one with the cause", err)
 	}
 	if err := open(); err != nil {
-		t.Errorf("after files can be opened again: %v", err)
+		t.Errorf("open once files can be opened again: %v", err)
 	}
 	if set, _ := filepath.Glob(filepath.Join(dir, "*damaged*")); len(set) > 0 {
-		t.Errorf("a whole file is set aside: %v", set)
+		t.Errorf("an intact file was set aside: %v", set)
 	}
 	if _, err := os.Stat(dir); err != nil {
 		t.Error(err)

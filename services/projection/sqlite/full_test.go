@@ -46,7 +46,7 @@ func TestPool_ReadsClosedFilesOnFullDisk(t *testing.T) {
 			if crash {
 				var err error
 				if log, err = os.ReadFile(path + "-wal"); err != nil || len(log) == 0 {
-					t.Fatalf("%d bytes of log, %v", len(log), err)
+					t.Fatalf("write-ahead log of %d bytes (%v)", len(log), err)
 				}
 				main, err := os.ReadFile(path)
 				if err != nil {
@@ -70,7 +70,7 @@ func TestPool_ReadsClosedFilesOnFullDisk(t *testing.T) {
 			}
 			for range 3 { // each opens the file
 				if n, err := rows(t, s, views[0]); err != nil || n != 5 {
-					t.Errorf("%d rows, %v", n, err)
+					t.Errorf("%d rows (%v)", n, err)
 				}
 			}
 			large := s.Apply(t.Context(), func(batch *store.Batch, _ store.State) error {
@@ -78,7 +78,7 @@ func TestPool_ReadsClosedFilesOnFullDisk(t *testing.T) {
 				return batch.Put(views[0], "6", model.Object{"text": strings.Repeat("x", 1<<20)})
 			})
 			if !errors.Is(large, store.ErrFull) {
-				t.Errorf("%v: want an error that says that the disk is full", large)
+				t.Errorf("error %v, want one that the disk is full", large)
 			}
 			if n, err := rows(t, s, views[0]); err != nil || n != 5 {
 				t.Errorf("after a failed write: %d rows, %v", n, err)
@@ -92,7 +92,7 @@ func TestPool_ReadsClosedFilesOnFullDisk(t *testing.T) {
 			}
 			s.pool.mu.Lock()
 			if s.store == nil || s.store.single {
-				t.Error("with space, the file is still opened for one connection")
+				t.Error("once there is space, the file still has one connection")
 			}
 			s.pool.mu.Unlock()
 			for _, file := range mustGlob(t, dir) {

@@ -123,7 +123,7 @@ func TestPool_WaitsForFileInUse(t *testing.T) {
 	}
 }
 
-func TestPool_IdleFileIsClosedAndItsLogCopied(t *testing.T) {
+func TestPool_IdleFileIsCheckpointedAndClosed(t *testing.T) {
 	views := textViews(t)
 	dir := t.TempDir()
 	p := newPool(dir, 8, time.Millisecond)
@@ -148,7 +148,7 @@ func TestPool_IdleFileIsClosedAndItsLogCopied(t *testing.T) {
 			}
 		}
 		if logs, err := filepath.Glob(filepath.Join(dir, "*-wal")); err != nil || len(logs) > 0 {
-			t.Errorf("logs %v are left, %v", logs, err)
+			t.Errorf("write-ahead logs %v remain (%v)", logs, err)
 		}
 		if got, err := s.State(t.Context()); err != nil || got.Sequence != sequence {
 			t.Errorf("checkpoint %+v, %v; want %d", got, err, sequence)
@@ -156,7 +156,7 @@ func TestPool_IdleFileIsClosedAndItsLogCopied(t *testing.T) {
 	}
 }
 
-func TestPool_FileThatWentBackIsDamaged(t *testing.T) {
+func TestPool_FileThatWasRolledBackIsDamaged(t *testing.T) {
 	views := textViews(t)
 	p := newPool(t.TempDir(), 1, time.Hour)
 	s, other := lazyStore(t, p, "acme", views), lazyStore(t, p, "other", views)
@@ -186,7 +186,7 @@ func TestPool_FileThatWentBackIsDamaged(t *testing.T) {
 	}
 	again := lazyStore(t, p, "acme", views)
 	if sequence, err := again.State(t.Context()); err != nil || sequence.Sequence != 0 || again.Replaced() == nil {
-		t.Errorf("checkpoint %+v, %v, replaced: %v; want empty views", sequence, err, again.Replaced())
+		t.Errorf("checkpoint %+v (%v), replaced: %v; want empty views", sequence, err, again.Replaced())
 	}
 }
 

@@ -66,7 +66,7 @@ func TestStore_LogIsBoundedDuringContinuousReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Each reader waits within its read until another has begun one: some read is always running.
+	// Each reader waits within its read until another one has begun, so that a read is always running.
 	stop, readers := make(chan struct{}), sync.WaitGroup{}
 	turns := make(chan struct{})
 	for range 2 {
@@ -105,7 +105,7 @@ func TestStore_LogIsBoundedDuringContinuousReads(t *testing.T) {
 	close(stop)
 	readers.Wait()
 	if greatest > 3*s.maxLog {
-		t.Errorf("the log has grown to %d bytes, with a bound of %d", greatest, s.maxLog)
+		t.Errorf("the log has %d bytes, want at most %d", greatest, s.maxLog)
 	}
 }
 
@@ -113,7 +113,7 @@ func TestStore_LogIsBoundedDuringContinuousReads(t *testing.T) {
 func TestStore_LogIsTruncatedAboveItsBound(t *testing.T) {
 	s, view := open1(t)
 	s.maxLog = 1 << 20
-	// A read that began before holds the log until it ends.
+	// A running read prevents that the log is truncated.
 	tx, err := s.read.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -145,13 +145,13 @@ func TestStore_LogIsTruncatedAboveItsBound(t *testing.T) {
 		put()
 	}
 	if size() <= s.maxLog {
-		t.Fatalf("%d bytes are in the log while a read holds it", size())
+		t.Fatalf("the log has %d bytes during a read", size())
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
 	put()
 	if size() != 0 {
-		t.Errorf("%d bytes are in the log after the read has ended", size())
+		t.Errorf("the log has %d bytes after the read", size())
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// layoutZero creates a file in the layout of versions before views' records.
+// layoutZero creates a file in the layout of versions that had no record per view.
 var layoutZero = []string{
 	`DROP TABLE "_aggregates"`, `ALTER TABLE "_checkpoint" DROP COLUMN indexed`,
 	`DROP TABLE "_views"`, `ALTER TABLE "_checkpoint" DROP COLUMN views`,
@@ -34,7 +34,7 @@ func wantState(t *testing.T, s store.Store, want store.State) {
 	t.Helper()
 	state, err := s.State(t.Context())
 	if diff := cmp.Diff(want, state); diff != "" || err != nil {
-		t.Errorf("%v, %s", err, diff)
+		t.Errorf("error %v, difference %s", err, diff)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestState_FileOfEarlierLayoutIsUpgraded(t *testing.T) {
 	wantState(t, s, store.State{Checkpoint: store.Checkpoint{Sequence: 9, EventID: "e9"}})
 }
 
-// A program of the previous layout moves only the checkpoint, and applies events to all views.
+// A program of the previous layout updates only the tenant's checkpoint, and applies events to all views.
 func TestState_DetachedViewIsRebuiltAfterEarlierVersion(t *testing.T) {
 	s, view := openState(t, t.TempDir())
 	detached := store.ViewState{
@@ -115,6 +115,6 @@ func TestState_DetachedViewIsRebuiltAfterEarlierVersion(t *testing.T) {
 	}
 	wantState(t, s, anew)
 	if n := count(t, s, view); n != 0 {
-		t.Errorf("%d rows of the view are left", n)
+		t.Errorf("the view has %d rows, want none", n)
 	}
 }
