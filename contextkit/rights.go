@@ -46,6 +46,18 @@ func (r Rights) Allow(action, resource, part string) bool {
 	return false
 }
 
+// List returns the rights. Without a statement of a gateway there are none.
+func (r Rights) List() []string {
+	if r.value == "" || r.value == noRights {
+		return nil
+	}
+	list := strings.Split(r.value, " ")
+	for i, right := range list {
+		list[i] = DecodeText(right)
+	}
+	return list
+}
+
 // EncodeRights returns the value of [HeaderRights] of a caller with these rights.
 func EncodeRights(rights ...string) string {
 	switch {

@@ -52,6 +52,18 @@ func (g *Gateway) SetRevocations(set *auth.Revocations) { g.revoke(auth.Revocati
 // RevocationsAway reports that the platform's revocations are not received: the known ones apply.
 func (g *Gateway) RevocationsAway() { g.verifier.RevocationsAway(auth.RevocationsPlatform) }
 
+// SetIssuedKeys replaces the API keys that the platform has issued, and ends the streams that keys which
+// are no longer valid have admitted. It returns the errors of keys that are not valid.
+func (g *Gateway) SetIssuedKeys(keys []auth.IssuedKey) error {
+	err := g.verifier.SetIssuedKeys(keys)
+	g.endRevoked(g.live.all()...)
+	return err
+}
+
+// IssuedKeysAway reports that the API keys that the platform issues are not received: the known ones are
+// accepted.
+func (g *Gateway) IssuedKeysAway() { g.verifier.IssuedKeysAway() }
+
 func (g *Gateway) revoke(source string, set *auth.Revocations) {
 	g.verifier.SetRevocations(source, set)
 	g.endRevoked(g.live.all()...)

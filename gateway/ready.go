@@ -113,6 +113,9 @@ func (g *Gateway) degradedParts(ctx context.Context, tenant contextkit.TenantID)
 	for source, reason := range g.verifier.DegradedRevocations() {
 		parts["revocations of "+source] = reason
 	}
+	if reason := g.verifier.DegradedIssuedKeys(); reason != "" {
+		parts["API keys of platform"] = reason
+	}
 	for kind, reason := range g.degraded(ctx, tenant) {
 		parts[kind.String()] = reason
 	}

@@ -32,15 +32,12 @@ func callOf(ctx context.Context) *Call {
 // WhoAmI implements SessionService.
 func (s session) WhoAmI(ctx context.Context, _ *gatewayv1.WhoAmIRequest) (*gatewayv1.WhoAmIResponse, error) {
 	principal := callOf(ctx).Principal
-	res := &gatewayv1.WhoAmIResponse{Subject: principal.Subject}
+	res := &gatewayv1.WhoAmIResponse{Subject: principal.Subject, Rights: principal.RightTexts()}
 	for _, tenant := range principal.Tenants {
 		res.Tenants = append(res.Tenants, tenant.String())
 	}
 	if principal.AnyTenant {
 		res.Tenants = []string{"*"}
-	}
-	for _, right := range principal.Rights {
-		res.Rights = append(res.Rights, right.String())
 	}
 	return res, nil
 }

@@ -101,7 +101,7 @@ func (c *Call) noteNodeDenial(err error) {
 // missingRight returns the missing right for which a node has rejected a call, if the method's
 // policy delegates that right to the node.
 func missingRight(method *policy.Method, err error) (auth.Right, bool) {
-	if len(method.NodeRights) == 0 || err == nil {
+	if len(method.NodeRights) == 0 && !method.AllRights || err == nil {
 		return auth.Right{}, false
 	}
 	refusal, ok := errors.AsType[*connect.Error](err)
@@ -115,7 +115,7 @@ func missingRight(method *policy.Method, err error) (auth.Right, bool) {
 			continue
 		}
 		right, err := auth.ParseRight(info.GetMetadata()["right"])
-		if err == nil && slices.Contains(method.NodeRights, right.Action) {
+		if err == nil && (method.AllRights || slices.Contains(method.NodeRights, right.Action)) {
 			return right, true
 		}
 	}

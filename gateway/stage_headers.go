@@ -77,8 +77,12 @@ func (c *Call) WriteHeader(ctx context.Context, to *grpcmeta.Fields) error {
 }
 
 // nodeRights returns the principal's rights that the node checks, encoded for
-// [contextkit.HeaderRights]; false if it has none and is not the platform.
+// [contextkit.HeaderRights]; false if it has none and is not the platform. A method that passes rights
+// on receives all of them.
 func (c *Call) nodeRights() (string, bool) {
+	if c.Method.AllRights {
+		return contextkit.EncodeRights(c.Principal.RightTexts()...), true
+	}
 	if len(c.Method.NodeRights) == 0 {
 		return "", false
 	}

@@ -103,7 +103,7 @@ gateway=http://127.0.0.1:$(port 10)
 operator=$("$headgate" token --data "$dir" --subject operator --tenant '*' --ttl 24h \
 	--right fleet.read --right fleet.admin --right audit.read --right runner.admin --right workflow.read \
 	--right query.read --right aggregate.read --right events.read --right metrics.read --right command.submit \
-	--right gateway.explain)
+	--right gateway.explain --right key.admin --right token.revoke --right credential.read)
 acme=$("$headgate" token --data "$dir" --subject acme-app --tenant acme --ttl 24h \
 	--right command.submit --right query.read --right aggregate.read --right events.read --right workflow.read --right metrics.read)
 until curl -sf "$gateway/v1/control/fleet" -H "authorization: Bearer $operator" | grep -o '"answered":true' | grep -c . | grep -qx 11; do

@@ -69,7 +69,7 @@ func parseAPIKeys(document []byte) (list []APIKey, err error) {
 }
 
 func (k APIKey) principal() (*Principal, error) {
-	if !apiKeyID.MatchString(k.ID) {
+	if !apiKeyID.MatchString(k.ID) && !issuedKeyID.MatchString(k.ID) {
 		return nil, fmt.Errorf("auth: API key id %q: want lower-case letters, digits and hyphens", k.ID)
 	}
 	if sum, err := hex.DecodeString(k.Hash); err != nil || len(sum) != sha256.Size {
@@ -137,6 +137,30 @@ func (r *APIKeyRing) Rights() map[string][]Right {
 	return rights
 }
 
+// authenticate returns the principal of a key's text, which may be one of the settings or one that the
+// platform has issued.
+func (v *Verifier) authenticateKey(text string, now time.Time) (*Principal, error) {
+	id, _, _ := strings.Cut(strings.TrimPrefix(text, apiKeyPrefix), "_")
+	if !isIssued(id) {
+		return v.apiKeys().authenticate(text, now)
+	}
+	principal, err := (*v.issued.Load()).authenticate(text, now)
+	if err == nil && principal.Until.Sub(now) > maxIssuedLifetime+2*v.config.Leeway {
+		return nil, badToken("the API key expires more than %v from now", maxIssuedLifetime)
+	}
+	return principal, err
+}
+
+// apiKey returns the valid key with an id.
+func (v *Verifier) apiKey(id string) (apiKey, bool) {
+	keys := v.apiKeys()
+	if isIssued(id) {
+		keys = *v.issued.Load()
+	}
+	key, ok := keys[id]
+	return key, ok
+}
+
 // use replaces the keys with those of the document. Unchanged keys retain their principals.
 func (r *APIKeyRing) use(document []byte) error {
 	list, err := parseAPIKeys(document)
@@ -151,6 +175,9 @@ func (r *APIKeyRing) use(document []byte) error {
 		if known, ok := before[k.ID]; ok && reflect.DeepEqual(known.kept, k) {
 			keys[k.ID] = known
 			continue
+		}
+		if isIssued(k.ID) {
+			return fmt.Errorf("auth: API key id %q: ids with a dot are those of issued keys", k.ID)
 		}
 		principal, err := k.principal()
 		if err != nil {

@@ -51,7 +51,8 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 	case v.Revoked(p):
 		return d, ErrRevoked
 	case p.apiKey != "":
-		d.APIKey, d.Key, d.Print = true, p.apiKey, v.apiKeys()[p.apiKey].print()
+		key, _ := v.apiKey(p.apiKey)
+		d.APIKey, d.Key, d.Print = true, p.apiKey, key.print()
 	case p.signer != nil:
 		d.Issuer, d.Key, d.Print = p.issuer.Issuer, p.signer.id, p.signer.print()
 		d.TokenID, d.Issued = p.tokenID, p.issued
@@ -86,7 +87,7 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 		}
 	}
 	if d.APIKey {
-		key, ok := v.apiKeys()[d.Key]
+		key, ok := v.apiKey(d.Key)
 		if !ok || key.print() != d.Print {
 			return nil, ErrRevoked
 		}

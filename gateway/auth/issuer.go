@@ -97,10 +97,6 @@ func (i *Issuer) Issue(p *Principal, lifetime time.Duration) (string, error) {
 	for _, tenant := range p.Tenants {
 		tenants = append(tenants, tenant.String())
 	}
-	rights := make([]string, len(p.Rights))
-	for n, right := range p.Rights {
-		rights[n] = right.String()
-	}
 	now := time.Now()
 	claims, err := json.Marshal(map[string]any{
 		"iss":        i.name,
@@ -111,7 +107,7 @@ func (i *Issuer) Issue(p *Principal, lifetime time.Duration) (string, error) {
 		"nbf":        now.Unix(),
 		"exp":        now.Add(lifetime).Unix(),
 		claimTenants: tenants,
-		claimRights:  rights,
+		claimRights:  p.RightTexts(),
 	})
 	if err != nil {
 		return "", fmt.Errorf("auth: issue: %w", err)

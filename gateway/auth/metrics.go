@@ -7,6 +7,10 @@ var (
 		[]string{"source"}, nil)
 	revocationsAwayDesc = prometheus.NewDesc("headgate_auth_revocations_away",
 		"1 if the source of revocations cannot be read, else 0.", []string{"source"}, nil)
+	issuedKeysDesc = prometheus.NewDesc("headgate_auth_issued_api_keys",
+		"Valid API keys that the platform has issued.", nil, nil)
+	issuedBytesDesc = prometheus.NewDesc("headgate_auth_issued_api_key_bytes",
+		"Memory of the API keys that the platform has issued, estimated.", nil, nil)
 	cachedTokensDesc = prometheus.NewDesc("headgate_auth_cached_tokens", "Verified tokens in the cache.", nil, nil)
 	cachedBytesDesc  = prometheus.NewDesc("headgate_auth_cached_bytes",
 		"Memory of the verified tokens in the cache, estimated.", nil, nil)
@@ -27,6 +31,8 @@ func (v *Verifier) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- keysAwayDesc
 	descriptions <- revocationsDesc
 	descriptions <- revocationsAwayDesc
+	descriptions <- issuedKeysDesc
+	descriptions <- issuedBytesDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -37,6 +43,8 @@ func (v *Verifier) Collect(metrics chan<- prometheus.Metric) {
 	tokens, bytes := v.known.size()
 	gauge(cachedTokensDesc, tokens)
 	gauge(cachedBytesDesc, bytes)
+	gauge(issuedKeysDesc, len(*v.issued.Load()))
+	gauge(issuedBytesDesc, int(v.issuedBytes.Load()))
 	for _, issuer := range v.issuers {
 		keys, away := issuer.Keys, 0
 		keys.mu.Lock()

@@ -17,6 +17,8 @@ import (
 // an issuer that were issued before a time. A token without the claim iat counts as issued before any
 // time.
 type Revocation struct {
+	// Tenant limits the revocation to principals that act for this tenant alone; "": it covers all.
+	Tenant string `yaml:"-"`
 	// Issuer is the iss of the tokens. It is required except with Subject.
 	Issuer string `yaml:"issuer,omitempty"`
 	// TokenID is the jti of a token of Issuer; "": the revocation is not of a single token.
@@ -52,7 +54,7 @@ func (r Revocation) Check() error {
 	case r.Subject != "" && r.Issuer != "":
 		return errors.New("subject needs no issuer: a principal's subject is unique")
 	case strings.HasPrefix(r.Subject, apiKeySubject):
-		return errors.New("subject is an API key: remove it from its file")
+		return errors.New("subject is an API key: revoke it, or remove it from its file")
 	case r.TokenID == "" && r.Subject == "" && r.Issuer == "":
 		return errors.New("token_id, subject or issuer is missing")
 	case r.TokenID == "" && r.IssuedBefore.IsZero():
@@ -64,12 +66,16 @@ func (r Revocation) Check() error {
 // Revocations is an immutable set of revocations.
 type Revocations struct {
 	tokens            map[tokenID]bool
-	subjects, issuers map[string]int64 // the end of the time of issue, in Unix milliseconds
+	subjects, issuers map[scoped]int64 // the end of the time of issue, in Unix milliseconds
+	ofTenants         bool             // some are limited to a tenant
 	size              int
 }
 
-// tokenID identifies a token.
-type tokenID struct{ issuer, id string }
+// tokenID identifies a token, within the tenant to which a revocation is limited.
+type tokenID struct{ tenant, issuer, id string }
+
+// scoped is a subject or an issuer, within the tenant to which a revocation is limited.
+type scoped struct{ tenant, name string }
 
 // NewRevocations returns the set of the revocations that have not expired.
 func NewRevocations(list []Revocation) (*Revocations, error) {
@@ -79,7 +85,7 @@ func NewRevocations(list []Revocation) (*Revocations, error) {
 				"single ones", MaxRevocations,
 		)
 	}
-	set := &Revocations{tokens: map[tokenID]bool{}, subjects: map[string]int64{}, issuers: map[string]int64{}}
+	set := &Revocations{tokens: map[tokenID]bool{}, subjects: map[scoped]int64{}, issuers: map[scoped]int64{}}
 	now := time.Now()
 	for i, r := range list {
 		if err := r.Check(); err != nil {
@@ -90,23 +96,31 @@ func NewRevocations(list []Revocation) (*Revocations, error) {
 		case !r.Expires.IsZero() && now.After(r.Expires):
 			continue
 		case r.TokenID != "":
-			set.tokens[tokenID{r.Issuer, r.TokenID}] = true
+			set.tokens[tokenID{r.Tenant, r.Issuer, r.TokenID}] = true
 		case r.Subject != "":
-			set.subjects[r.Subject] = max(before, set.subjects[r.Subject])
+			of := scoped{r.Tenant, r.Subject}
+			set.subjects[of] = max(before, set.subjects[of])
 		default:
-			set.issuers[r.Issuer] = max(before, set.issuers[r.Issuer])
+			of := scoped{r.Tenant, r.Issuer}
+			set.issuers[of] = max(before, set.issuers[of])
 		}
+		set.ofTenants = set.ofTenants || r.Tenant != ""
 		set.size++
 	}
 	return set, nil
 }
 
-// covers reports whether the principal's token is revoked.
+// covers reports whether the principal's token is revoked. A revocation that is limited to a tenant
+// covers no principal that acts for another one too: a tenant's administrators cannot end its calls.
 func (s *Revocations) covers(p *Principal) bool {
-	if s.tokens[tokenID{p.issuer.Issuer, p.tokenID}] {
-		return true
-	}
-	return p.issued < s.subjects[p.Subject] || p.issued < s.issuers[p.issuer.Issuer]
+	return s.coversIn("", p) ||
+		s.ofTenants && !p.AnyTenant && len(p.Tenants) == 1 && s.coversIn(p.Tenants[0].String(), p)
+}
+
+// coversIn is covers for the revocations that are limited to a tenant; "": to none.
+func (s *Revocations) coversIn(tenant string, p *Principal) bool {
+	return s.tokens[tokenID{tenant, p.issuer.Issuer, p.tokenID}] ||
+		p.issued < s.subjects[scoped{tenant, p.Subject}] || p.issued < s.issuers[scoped{tenant, p.issuer.Issuer}]
 }
 
 // Sources of revocations.

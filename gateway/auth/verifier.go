@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,8 +64,8 @@ type Config struct {
 	Leeway time.Duration
 	// Revocations is the list of revoked tokens of the settings; nil: there is none.
 	Revocations *RevocationList
-	// MaxLifetime bounds the time for which a token is valid from now on, so that its revocation
-	// need not be stored longer. 0: [MaxTokenLifetime].
+	// MaxLifetime bounds the time for which a token is valid, from iat and from now on, so that its
+	// revocation need not be stored longer. 0: [MaxTokenLifetime].
 	MaxLifetime time.Duration
 }
 
@@ -73,6 +75,12 @@ type Verifier struct {
 	issuers map[string]*trusted // by iss
 	known   *tokenCache
 	revoked revoked
+
+	issuing     sync.Mutex              // serializes changes of the issued API keys
+	issued      atomic.Pointer[apiKeys] // the valid API keys that the platform has issued
+	revisions   map[string]uint64       // those of their records
+	issuedAway  time.Time               // since when they are not received; zero: they are
+	issuedBytes atomic.Int64            // their memory, estimated
 }
 
 // NewVerifier returns a verifier, or an error if the configuration is unsafe.
@@ -87,6 +95,7 @@ func NewVerifier(config Config) (*Verifier, error) {
 	config.Leeway = cmp.Or(config.Leeway, DefaultLeeway)
 	config.MaxLifetime = cmp.Or(config.MaxLifetime, MaxTokenLifetime)
 	v := &Verifier{config: config, issuers: issuers, known: newTokenCache()}
+	v.issued.Store(&apiKeys{})
 	v.revoked.sources, v.revoked.away = map[string]*Revocations{}, map[string]time.Time{}
 	if config.Revocations != nil {
 		v.SetRevocations(RevocationsFile, config.Revocations.current)
@@ -112,7 +121,7 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 		return nil, ErrNoCredential
 	}
 	if strings.HasPrefix(credential, apiKeyPrefix) {
-		return v.apiKeys().authenticate(credential, now)
+		return v.authenticateKey(credential, now)
 	}
 	known, ok := v.known.get(credential)
 	if !ok || !known.holds() {
@@ -133,6 +142,10 @@ func (v *Verifier) Authenticate(ctx context.Context, now time.Time, authorizatio
 		return nil, ErrNotYetValid
 	case known.principal.Until.Sub(now) > v.config.MaxLifetime+2*v.config.Leeway:
 		return nil, badToken("exp is more than %v from now", v.config.MaxLifetime)
+	case known.principal.issued != 0 &&
+		known.principal.Until.Sub(time.UnixMilli(known.principal.issued)) > v.config.MaxLifetime+2*v.config.Leeway:
+		// It would be accepted near its end, when its revocation is no longer stored.
+		return nil, badToken("exp is more than %v after iat", v.config.MaxLifetime)
 	}
 	return known.principal, nil
 }
@@ -150,9 +163,11 @@ func (v *Verifier) apiKeys() apiKeys {
 func (v *Verifier) Revoked(principal *Principal) bool {
 	switch {
 	case principal.origin != nil:
-		return v.apiKeys()[principal.apiKey].principal != principal.origin
+		key, _ := v.apiKey(principal.apiKey)
+		return key.principal != principal.origin
 	case principal.apiKey != "":
-		return v.apiKeys()[principal.apiKey].principal != principal
+		key, _ := v.apiKey(principal.apiKey)
+		return key.principal != principal
 	case principal.signer != nil:
 		return !principal.issuer.Keys.holds(principal.signer) || v.revoked.covers(principal)
 	}

@@ -58,6 +58,8 @@ type Method struct {
 	PartField protowire.Number
 	// NodeRights are the actions of the rights that the node itself checks.
 	NodeRights []string
+	// AllRights reports whether the node receives all rights of the principal.
+	AllRights bool
 	// EventIDField is the answer's field with the position of a stream, and ResumeField the
 	// request's field that resumes the stream there; 0: none.
 	EventIDField, ResumeField protowire.Number
@@ -252,7 +254,7 @@ func newMethod(
 	if m.AuditFields, err = auditFields(desc.Input(), policy); err != nil {
 		return nil, err
 	}
-	m.NodeRights = policy.GetNodeRights()
+	m.NodeRights, m.AllRights = policy.GetNodeRights(), policy.GetAllRights()
 	if rule, ok := proto.GetExtension(desc.Options(), annotations.E_Http).(*annotations.HttpRule); ok && rule != nil {
 		m.Rules = append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
 	}

@@ -80,8 +80,10 @@ func audits(classes ...auditlog.Class) []string {
 // table has the rights of each role.
 var table = map[Role]rights{
 	Gateway: member.with(rights{
-		keys:   map[string][]string{streams.BucketSecrets: {kv.SecretTickets}},
-		writes: audits(auditlog.GatewayClasses()...),
+		keys:    map[string][]string{streams.BucketSecrets: {kv.SecretTickets, kv.SecretCredentials}},
+		gets:    buckets(streams.BucketRevocations, streams.BucketAPIKeys),
+		follows: buckets(streams.BucketRevocations, streams.BucketAPIKeys),
+		writes:  audits(auditlog.GatewayClasses()...),
 	}),
 	Aggregate: service.with(rights{
 		gets:    buckets(streams.BucketIdempotency, streams.BucketSnapshots, streams.BucketUsage),
@@ -106,6 +108,7 @@ var table = map[Role]rights{
 			"work.*.*.*", "later.*.*.*", "retry.*.*.*", "deadletters.*"),
 	}),
 	Control: service.with(rights{
+		keys: map[string][]string{streams.BucketSecrets: {kv.SecretTokens, kv.SecretCredentials}},
 		gets: append(buckets(append(slices.Clone(controlBuckets), streams.BucketUsage)...), streams.Audit,
 			streams.Timeline),
 		follows: append(buckets(append(slices.Clone(controlBuckets), streams.BucketServed)...), streams.Audit),
@@ -142,7 +145,7 @@ var (
 	// controlBuckets have the decisions of operators, which control alone writes.
 	controlBuckets = []string{
 		streams.BucketPlacement, streams.BucketTenants, streams.BucketModels, streams.BucketMoves,
-		streams.BucketSkips, streams.BucketNonEvents,
+		streams.BucketSkips, streams.BucketNonEvents, streams.BucketRevocations, streams.BucketAPIKeys,
 	}
 )
 

@@ -34,7 +34,7 @@ func phaseOf(stream string) phase {
 	), bucketStream(
 		streams.BucketRevisions,
 	), bucketStream(streams.BucketTenants), bucketStream(streams.BucketPlacement),
-		bucketStream(streams.BucketMoves), bucketStream(streams.BucketSecrets):
+		bucketStream(streams.BucketMoves), bucketStream(streams.BucketSecrets), bucketStream(streams.BucketRevocations):
 		return phaseSettings
 	}
 	return phaseRecords
@@ -45,7 +45,9 @@ var omitted = map[string]string{
 	bucketStream(streams.BucketNodes):  "announcements of running nodes",
 	bucketStream(streams.BucketServed): "the tenants that running nodes serve",
 	bucketStream(streams.BucketLeases): "which running process owns which tenant",
-	bucketStream(streams.BucketUsage):  "counts of what tenants store, which are made again from the events",
+	bucketStream(streams.BucketAPIKeys): "API keys that control has issued: one that was revoked after the backup " +
+		"would be accepted again",
+	bucketStream(streams.BucketUsage): "counts of what tenants store, which are made again from the events",
 	bucketStream(
 		streams.BucketSnapshots,
 	): "states of aggregates, which are made again from the events and belong to one journal",

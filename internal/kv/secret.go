@@ -24,11 +24,13 @@ const (
 	SecretTokens = "tokens"
 	// SecretTickets is the secret under which gateways seal tickets, which are credentials.
 	SecretTickets = "tickets"
+	// SecretCredentials is the secret under which control seals revocations and API keys for gateways.
+	SecretCredentials = "credentials"
 )
 
 // EnsureSecrets creates the secrets that are missing.
 func EnsureSecrets(ctx context.Context, js jetstream.JetStream) error {
-	for _, name := range []string{SecretTokens, SecretTickets} {
+	for _, name := range []string{SecretTokens, SecretTickets, SecretCredentials} {
 		if _, err := EnsureSecret(ctx, js, name); err != nil {
 			return err
 		}

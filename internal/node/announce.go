@@ -24,6 +24,7 @@ var (
 	operatorRights = []string{
 		"runner.admin", "gateway.explain", "workflow.read", "query.read", "aggregate.read", "command.submit",
 		"fleet.read", "fleet.admin", "audit.read", "events.read", "metrics.read",
+		"key.admin", "token.revoke", "credential.read",
 	}
 )
 

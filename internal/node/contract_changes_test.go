@@ -13,6 +13,7 @@ import (
 
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/credentials"
 )
 
 // change is a call of a method that changes something.
@@ -87,7 +88,7 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 		res, err := d.call(t, "gateway", method(t, "control.v1.PlacementService.PlanMove"), plan, operator...)
 		return err == nil && len(res.(*controlv1.PlanMoveResponse).GetObstacles()) == 0
 	})
-	var move string
+	var move, key string
 	is := func(req proto.Message) func() proto.Message { return func() proto.Message { return req } }
 	changes := []change{
 		{
@@ -130,6 +131,66 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 		{
 			"control.v1.PlacementService.AbortMove",
 			func() proto.Message { return &controlv1.AbortMoveRequest{Id: move} }, codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.RevocationService.RevokeToken",
+			is(&controlv1.RevokeTokenRequest{Issuer: "https://issuer.example", TokenId: "1", Reason: "r"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.RevocationService.RevokeSubject",
+			is(&controlv1.RevokeSubjectRequest{Subject: "mallory", Reason: "r"}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.RevocationService.RevokeIssuer",
+			is(&controlv1.RevokeIssuerRequest{Issuer: "https://issuer.example", Reason: "r"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.RevocationService.WithdrawRevocation",
+			is(&controlv1.WithdrawRevocationRequest{
+				Id:     credentials.Revocation{Subject: "mallory"}.ID(),
+				Reason: "r",
+			}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.RevocationService.RevokeTenantToken",
+			is(&controlv1.RevokeTenantTokenRequest{Issuer: "https://issuer.example", TokenId: "1", Reason: "r"}),
+			codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.RevocationService.RevokeTenantSubject",
+			is(&controlv1.RevokeTenantSubjectRequest{Subject: "mallory", Reason: "r"}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.RevocationService.WithdrawTenantRevocation",
+			is(&controlv1.WithdrawTenantRevocationRequest{
+				Id:     credentials.Revocation{Tenant: "acme", Subject: "mallory"}.ID(),
+				Reason: "r",
+			}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.ApiKeyService.CreateApiKey", is(&controlv1.CreateApiKeyRequest{
+				DisplayName: "all",
+				Tenants:     []string{"*"},
+				Rights:      []string{"query.read"},
+			}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.ApiKeyService.RevokeApiKey",
+			func() proto.Message { return &controlv1.RevokeApiKeyRequest{Id: key, Reason: "r"} }, codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.ApiKeyService.CreateTenantApiKey",
+			is(&controlv1.CreateTenantApiKeyRequest{DisplayName: "acme", Rights: []string{"query.read"}}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.ApiKeyService.RevokeTenantApiKey",
+			func() proto.Message { return &controlv1.RevokeTenantApiKeyRequest{Id: key, Reason: "r"} }, codes.OK,
+			[]codes.Code{codes.OK},
 		},
 		{
 			"control.v1.JournalService.AcceptLoss", is(&controlv1.AcceptLossRequest{Reason: "r"}),
@@ -227,8 +288,13 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 			if !slices.Contains(want, status.Code(err)) {
 				t.Errorf("%s, call %d: %v, want %v", c.method, n+1, err, want)
 			}
-			if started, ok := res.(*controlv1.StartMoveResponse); ok {
-				move = started.GetMove().GetId()
+			switch res := res.(type) {
+			case *controlv1.StartMoveResponse:
+				move = res.GetMove().GetId()
+			case *controlv1.CreateApiKeyResponse:
+				key = res.GetApiKey().GetId()
+			case *controlv1.CreateTenantApiKeyResponse:
+				key = res.GetApiKey().GetId()
 			}
 			record := d.recorded(t, correlation, operator)
 			if record.GetProcedure() != procedureOf(m) || record.GetTenantId() != tenant ||

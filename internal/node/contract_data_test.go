@@ -134,6 +134,17 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 		}, operator...)
 		d.mustCall(t, "gateway", method(t, "runner.admin.v1.RunnerAdmin.ResumeTenant"), &adminv1.ResumeTenantRequest{},
 			d.token(t, tenant)...)
+		for n := range 2 {
+			for _, name := range []protoreflect.FullName{
+				"control.v1.RevocationService.RevokeTenantSubject", "control.v1.ApiKeyService.CreateTenantApiKey",
+			} {
+				req := tenantRequests(tenant)[name]
+				if revoke, ok := req.(*controlv1.RevokeTenantSubjectRequest); ok && n > 0 {
+					revoke.Subject += "-2"
+				}
+				d.mustCall(t, "gateway", method(t, name), req, d.token(t, tenant)...)
+			}
+		}
 	}
 	request := func(m protoreflect.MethodDescriptor, tenant string) proto.Message {
 		switch m.FullName() {

@@ -3,6 +3,7 @@ package node
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -147,6 +148,34 @@ func tenantRequests(tenant string) map[protoreflect.FullName]proto.Message {
 		"control.v1.TimelineService.GetTimeline": &controlv1.GetTimelineRequest{
 			TenantId: tenant,
 			Id:       tenant + "-correlation",
+		},
+		"control.v1.RevocationService.RevokeTenantToken": &controlv1.RevokeTenantTokenRequest{
+			TenantId: tenant,
+			Issuer:   "https://issuer.example",
+			TokenId:  tenant + "-token",
+			Reason:   "r",
+		},
+		"control.v1.RevocationService.RevokeTenantSubject": &controlv1.RevokeTenantSubjectRequest{
+			TenantId: tenant,
+			Subject:  tenant + "-subject",
+			Reason:   "r",
+		},
+		"control.v1.RevocationService.ListTenantRevocations": &controlv1.ListTenantRevocationsRequest{TenantId: tenant},
+		"control.v1.RevocationService.WithdrawTenantRevocation": &controlv1.WithdrawTenantRevocationRequest{
+			TenantId: tenant,
+			Id:       strings.Repeat("0", 32),
+			Reason:   "r",
+		},
+		"control.v1.ApiKeyService.CreateTenantApiKey": &controlv1.CreateTenantApiKeyRequest{
+			TenantId:    tenant,
+			DisplayName: tenant + "-key",
+			Rights:      []string{"query.read"},
+		},
+		"control.v1.ApiKeyService.ListTenantApiKeys": &controlv1.ListTenantApiKeysRequest{TenantId: tenant},
+		"control.v1.ApiKeyService.RevokeTenantApiKey": &controlv1.RevokeTenantApiKeyRequest{
+			TenantId: tenant,
+			Id:       "c." + strings.Repeat("a", 26),
+			Reason:   "r",
 		},
 	}
 }

@@ -28,6 +28,7 @@ type edge struct {
 	js        *bus
 	gateway   *gateway.Gateway
 	router    *gatewayfleet.Router
+	issued    *gatewayfleet.Credentials
 	reflector *gatewayfleet.Reflector
 	timeline  *timeline.Recorder
 	spans     spans
@@ -88,6 +89,10 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if err := errors.Join(router.LoadPlacements(ctx, js), gatewayfleet.LoadTenants(ctx, js, edgeGateway)); err != nil {
 		return nil, err
 	}
+	issued, err := gatewayfleet.OpenCredentials(ctx, js, edgeGateway, log)
+	if err != nil {
+		return nil, err
+	}
 	if err := edgeGateway.Listen(ctx); err != nil {
 		return nil, err
 	}
@@ -98,6 +103,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 		js:        js,
 		gateway:   edgeGateway,
 		router:    router,
+		issued:    issued,
 		reflector: reflector,
 		timeline:  timeline,
 		spans:     spans,
@@ -154,11 +160,18 @@ func (e *edge) layers(node fleet.Node) []rpc.Layer {
 			untilDone(func(ctx context.Context) { e.router.FollowNodes(ctx, e.js, e.gateway, e.reflector.Announce) }),
 			untilDone(func(ctx context.Context) { e.router.FollowPlacements(ctx, e.js) }),
 			untilDone(func(ctx context.Context) { gatewayfleet.FollowTenants(ctx, e.js, e.gateway, e.log) }),
+			untilDone(func(ctx context.Context) { e.issued.Follow(ctx, e.outage) }),
 			func(ctx context.Context) error { return watchRights(ctx, e.js, e.keys, e.log) },
 			e.reflector.Run,
 		},
 		{func(ctx context.Context) error { return e.timeline.Run(ctx, e.id) }, e.spans.Run},
 	}
+}
+
+// outage reports whether NATS is unreachable.
+func (e *edge) outage() bool {
+	_, away := e.js.monitor.Outage()
+	return away
 }
 
 // untilDone returns a part of a layer that does not fail.

@@ -12,10 +12,10 @@ type ErrorReason string
 
 // Reasons of denials. The gateway denies a call, except ReasonWrongRole, which is a node's.
 const (
-	ReasonNoCredential      ErrorReason = "NO_CREDENTIAL"      //nolint:gosec // a reason, not a credential
-	ReasonBadCredential     ErrorReason = "BAD_CREDENTIAL"     //nolint:gosec // a reason, not a credential
-	ReasonExpiredCredential ErrorReason = "EXPIRED_CREDENTIAL" //nolint:gosec // a reason, not a credential
-	ReasonMissingRight      ErrorReason = "MISSING_RIGHT"      // metadata: right, as ACTION:RESOURCE
+	ReasonNoCredential      ErrorReason = "NO_CREDENTIAL"
+	ReasonBadCredential     ErrorReason = "BAD_CREDENTIAL"
+	ReasonExpiredCredential ErrorReason = "EXPIRED_CREDENTIAL"
+	ReasonMissingRight      ErrorReason = "MISSING_RIGHT" // metadata: right, as ACTION:RESOURCE
 	ReasonTenantSuspended   ErrorReason = "TENANT_SUSPENDED"
 	ReasonTenantMismatch    ErrorReason = "TENANT_MISMATCH"
 	ReasonWrongRole         ErrorReason = "WRONG_ROLE"
@@ -39,6 +39,8 @@ const (
 	ReasonTenantResponseBytes  ErrorReason = "TENANT_RESPONSE_BYTES"
 	ReasonNodeResponseBytes    ErrorReason = "NODE_RESPONSE_BYTES"
 	ReasonStorageQuota         ErrorReason = "STORAGE_QUOTA" // metadata: scope, quota, limit, use
+	ReasonTooManyRevocations   ErrorReason = "TOO_MANY_REVOCATIONS"
+	ReasonTooManyAPIKeys       ErrorReason = "TOO_MANY_API_KEYS"
 )
 
 // Reasons of rejected commands, and of aggregates that cannot be read.

@@ -22,23 +22,25 @@ const (
 const (
 	// tenant.type.id.first-count → fingerprints and answers of decided commands, by key; or which records to look in
 	BucketIdempotency = "idempotency"
-	BucketInstances   = "instances"  // tenant.workflow.instance → a workflow instance
-	BucketWorkflows   = "workflows"  // the same of earlier versions, whose records expire after 30 days
-	BucketSnapshots   = "snapshots"  // states of aggregates, a shortcut to their events
-	BucketRunner      = "runner"     // operator decisions that outlive a runner: paused tenants
-	BucketNodes       = "nodes"      // kind.id → a node's announcement, while it announces itself
-	BucketPlacement   = "placement"  // kind.tenant → the node that serves it
-	BucketTenants     = "tenants"    // tenant → its standing and quotas
-	BucketModels      = "models"     // the platform's model and those before it
-	BucketRevisions   = "revisions"  // model revision → the document, while workflow instances are pinned to it
-	BucketMoves       = "rebalances" // id → a move of a tenant from node to node
-	BucketUsage       = "usage"      // what tenants store, counted by aggregate nodes
-	BucketSecrets     = "secrets"    // keys that nodes share, made by whichever starts first
-	BucketServed      = "served"     // part.node → some of the tenants that the node serves
-	BucketLeases      = "leases"     // group.lease → a live process; see package lease
-	BucketCursors     = "cursors"    // tenant → how far the tenant's triggers are taken, and by which runner
-	BucketSkips       = "skips"      // tenant.view definition.event → a decision to make the view without the event
-	BucketJournal     = "journal"    // the record of the journal outside its stream, to notice losses
+	BucketInstances   = "instances"   // tenant.workflow.instance → a workflow instance
+	BucketWorkflows   = "workflows"   // the same of earlier versions, whose records expire after 30 days
+	BucketSnapshots   = "snapshots"   // states of aggregates, a shortcut to their events
+	BucketRunner      = "runner"      // operator decisions that outlive a runner: paused tenants
+	BucketNodes       = "nodes"       // kind.id → a node's announcement, while it announces itself
+	BucketPlacement   = "placement"   // kind.tenant → the node that serves it
+	BucketTenants     = "tenants"     // tenant → its standing and quotas
+	BucketModels      = "models"      // the platform's model and those before it
+	BucketRevisions   = "revisions"   // model revision → the document, while workflow instances are pinned to it
+	BucketMoves       = "rebalances"  // id → a move of a tenant from node to node
+	BucketUsage       = "usage"       // what tenants store, counted by aggregate nodes
+	BucketSecrets     = "secrets"     // keys that nodes share, made by whichever starts first
+	BucketServed      = "served"      // part.node → some of the tenants that the node serves
+	BucketLeases      = "leases"      // group.lease → a live process; see package lease
+	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
+	BucketSkips       = "skips"       // tenant.view definition.event → a decision to make the view without the event
+	BucketJournal     = "journal"     // the record of the journal outside its stream, to notice losses
+	BucketRevocations = "revocations" // id → a revocation of tokens, sealed; see package credentials
+	BucketAPIKeys     = "apikeys"     // id → an API key that control has issued, sealed
 	// tenant.sequence → an operator's decision that a message of the journal is no event
 	BucketNonEvents = "nonevents"
 )
@@ -76,6 +78,12 @@ const (
 	// subject, the newest: an account's records of one class.
 	auditAge      = 90 * 24 * time.Hour
 	auditMessages = 50_000
+	// maxRevocations and maxAPIKeys bound the keys of their buckets. They are above the bounds that control
+	// keeps to (package credentials), since several control nodes may add keys at the same time.
+	maxRevocations = 10_000
+	maxAPIKeys     = 5_500
+	// credentialBytes bounds a record of either bucket with its headers.
+	credentialBytes = 32 << 10
 )
 
 // EventSubject is the subject of an aggregate's events.
@@ -186,6 +194,8 @@ func Buckets() []jetstream.StreamConfig {
 		bucket(BucketSkips, 1, 0),
 		bucket(BucketJournal, 1, 0),
 		bucket(BucketNonEvents, 1, 0),
+		bounded(withTTL(bucket(BucketRevocations, 1, 0)), maxRevocations),
+		bounded(withTTL(bucket(BucketAPIKeys, 1, 0)), maxAPIKeys),
 		bucket(BucketPlacement, 1, 0),
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),
@@ -198,6 +208,13 @@ func Buckets() []jetstream.StreamConfig {
 // withTTL returns a bucket's definition for values that have their own TTL.
 func withTTL(config jetstream.StreamConfig) jetstream.StreamConfig {
 	config.AllowMsgTTL = true
+	return config
+}
+
+// bounded returns a bucket's definition for a number of keys at most, and values of at most
+// credentialBytes. Beyond it NATS rejects new keys; it never removes a stored value for another one.
+func bounded(config jetstream.StreamConfig, keys int64) jetstream.StreamConfig {
+	config.MaxMsgs, config.MaxMsgSize = keys, credentialBytes
 	return config
 }
 

@@ -72,6 +72,7 @@ type Service struct {
 	history traffic.History // of gateways' calls
 	calls   traffic.History // of the calls of other nodes
 	gauges  gauges
+	issued  issued
 }
 
 // Config configures a control node.
@@ -121,6 +122,9 @@ func New(
 	}
 	s.positions = position.NewCodec(secret, s.journal.Epoch, nil)
 	s.auditPages = token.NewNumbers(secret, "control/audit page", nil)
+	if err := s.openIssued(ctx, secret); err != nil {
+		return nil, err
+	}
 	s.asked = fanout.NewGroup(fanout.Config{}, s.announced, s.probe)
 	if s.outage == nil {
 		s.outage = func() (natshealth.Outage, bool) { return natshealth.Outage{}, false }
@@ -156,16 +160,24 @@ func (s *Service) Register(server *connect.Server) {
 	controlv1connect.RegisterViewServiceHandler(server, viewService{Service: s})
 	controlv1connect.RegisterJournalServiceHandler(server, journalService{Service: s})
 	controlv1connect.RegisterMetricsServiceHandler(server, metricsService{Service: s})
+	controlv1connect.RegisterRevocationServiceHandler(server, revocationService{Service: s})
+	controlv1connect.RegisterApiKeyServiceHandler(server, apiKeyService{Service: s})
 }
 
 // Ready returns nil. Without NATS the node returns the last known state, which operators need during an outage.
 func (s *Service) Ready(context.Context, contextkit.TenantID) error { return nil }
 
 // Describe implements [prometheus.Collector].
-func (s *Service) Describe(descriptions chan<- *prometheus.Desc) { s.counts.Describe(descriptions) }
+func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
+	s.counts.Describe(descriptions)
+	s.issued.Describe(descriptions)
+}
 
 // Collect implements [prometheus.Collector].
-func (s *Service) Collect(metrics chan<- prometheus.Metric) { s.counts.Collect(metrics) }
+func (s *Service) Collect(metrics chan<- prometheus.Metric) {
+	s.counts.Collect(metrics)
+	s.issued.Collect(metrics)
+}
 
 // Run follows the nodes and drives moves until ctx ends; the next control node continues an unfinished move.
 func (s *Service) Run(ctx context.Context) error {
@@ -176,6 +188,7 @@ func (s *Service) Run(ctx context.Context) error {
 	running.Go(func() { s.followNodes(ctx) })
 	running.Go(func() { s.driveAll(ctx) })
 	running.Go(func() { s.measureAll(ctx) })
+	running.Go(func() { s.followIssued(ctx) })
 	<-ctx.Done()
 	return nil
 }

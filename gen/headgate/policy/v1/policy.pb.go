@@ -189,6 +189,9 @@ type Policy struct {
 	// whose If-None-Match has it is answered 304 without a body. Only a unary method without
 	// side effects can have it. Absent: responses have none.
 	Etag *ETag `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The gateway sends the node all rights of the principal (x-headgate-rights), up to 4 KiB. For methods that
+	// pass rights of the caller on, such as one that issues credentials.
+	AllRights bool `protobuf:"varint,21,opt,name=all_rights,json=allRights,proto3" json:"all_rights,omitempty"`
 	// The request fields (proto names) whose values audit records have, of methods with audit. Of the other fields that
 	// the request sets, a record has the names and sizes: what is not listed here, such as a payload or a secret, is not
 	// recorded. A message stands for its fields, to a depth of three. Values are cut to 96 bytes, and all fields of a
@@ -347,6 +350,13 @@ func (x *Policy) GetEtag() *ETag {
 	return nil
 }
 
+func (x *Policy) GetAllRights() bool {
+	if x != nil {
+		return x.AllRights
+	}
+	return false
+}
+
 func (x *Policy) GetAuditFields() []string {
 	if x != nil {
 		return x.AuditFields
@@ -424,7 +434,7 @@ var File_headgate_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcc\x05\n" +
+	"\x1fheadgate/policy/v1/policy.proto\x12\x12headgate.policy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xeb\x05\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05right\x18\x01 \x01(\tR\x05right\x12B\n" +
 	"\ftenant_scope\x18\x02 \x01(\x0e2\x1f.headgate.policy.v1.TenantScopeR\vtenantScope\x12\x1a\n" +
@@ -445,7 +455,9 @@ const file_headgate_policy_v1_policy_proto_rawDesc = "" +
 	"\vnode_rights\x18\x0f \x03(\tR\n" +
 	"nodeRights\x12!\n" +
 	"\freason_field\x18\x10 \x01(\tR\vreasonField\x12,\n" +
-	"\x04etag\x18\x14 \x01(\v2\x18.headgate.policy.v1.ETagR\x04etag\x12!\n" +
+	"\x04etag\x18\x14 \x01(\v2\x18.headgate.policy.v1.ETagR\x04etag\x12\x1d\n" +
+	"\n" +
+	"all_rights\x18\x15 \x01(\bR\tallRights\x12!\n" +
 	"\faudit_fields\x18\x16 \x03(\tR\vauditFields\")\n" +
 	"\x04ETag\x12!\n" +
 	"\fexcept_field\x18\x01 \x01(\tR\vexceptField*^\n" +
