@@ -180,11 +180,10 @@ func TestDeploy_ImageIsBuilt(t *testing.T) {
 }
 
 // notFromStart are metrics whose series name the tenants, or their views, that something happens to, or
-// configured sources: there are none while nothing does. The tests of their packages show them.
+// configured files: there are none while nothing does. The tests of their packages show them.
 var notFromStart = []string{
 	"headgate_projection_view_failing", "headgate_tenant_limited", "headgate_tenant_dead_letters",
-	"headgate_tenant_workflows_failing", "headgate_auth_revocations", "headgate_auth_revocations_away",
-	"headgate_certificate_expires_timestamp_seconds",
+	"headgate_tenant_workflows_failing", "headgate_certificate_expires_timestamp_seconds",
 }
 
 // Every metric that the alerts, the dashboard and the docs name is exported from the start,
@@ -216,7 +215,7 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 	}
 	series := regexp.MustCompile(`(?m)^(headgate_[a-z0-9_]+?)(?:_bucket|_count|_sum)?(?:\{(.*)\})? \S+$`)
 	exported := map[string][]string{} // the labels of its series, by a metric's name
-	for _, url := range []string{p.admin, p.aggregate, p.projection, p.runner} {
+	for _, url := range []string{p.admin, p.aggregate, p.projection, p.runner, p.control} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
 		if err != nil {
 			t.Fatal(err)

@@ -56,7 +56,7 @@ type platform struct {
 	output []string // lines of standard output up to the end of the announcement
 	rest   chan string
 	// URLs as announced.
-	gateway, admin, aggregate, projection, runner string
+	gateway, admin, aggregate, projection, runner, control string
 	// tokens by variable name.
 	tokens map[string]string
 	// ca is the file of the authority of the gateway's certificate; "": the gateway has none.
@@ -132,7 +132,7 @@ func (p *platform) take(line string) {
 	if len(fields) >= 2 && strings.HasPrefix(fields[1], "http://") {
 		for name, url := range map[string]*string{
 			"gateway": &p.gateway, "operators": &p.admin, "aggregate": &p.aggregate, "projection": &p.projection,
-			"runner": &p.runner,
+			"runner": &p.runner, "control": &p.control,
 		} {
 			if fields[0] == name {
 				*url = fields[1]
