@@ -50,6 +50,9 @@ func (v verifier) IssuedKeysAway() { v.Verifier.IssuedKeysAway(); v.notify() }
 // receive them.
 func TestCredentials_AreLoadedThenFollowed(t *testing.T) {
 	t.Parallel()
+	if credentials.MaxRevocationTexts > auth.MaxRevocationBytes || credentials.MaxTokenLifetime < auth.MaxTokenLifetime {
+		t.Error("control stores revocations that gateways reject, or forgets them too early")
+	}
 	js := natstest.Start(t)
 	ctx := contextkit.PlatformContext(t.Context())
 	issuer, err := auth.OpenIssuer(filepath.Join(t.TempDir(), "key.json"), "https://issuer.example", "headgate")

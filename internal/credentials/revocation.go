@@ -14,8 +14,10 @@ const (
 	MaxRevocations          = 9_000
 	MaxTenantRevocations    = 100
 	MaxAllTenantRevocations = MaxRevocations / 2
-	// MaxRevocationBytes bounds the bytes of their records.
+	// MaxRevocationBytes bounds the bytes of their records, and MaxRevocationTexts those of the issuer,
+	// token id and subject of each one. Gateways reject longer ones.
 	MaxRevocationBytes = 16 << 20
+	MaxRevocationTexts = 768
 )
 
 const (

@@ -51,6 +51,10 @@ func TestRevoke_BoundsAndExtension(t *testing.T) {
 			t.Errorf("tenant %q is affected: %v", tenant, err)
 		}
 	}
+	long := strings.Repeat("é", credentials.MaxRevocationTexts/2) + "x"
+	if _, err := revoke("", long); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a subject that gateways would reject: %v", err)
+	}
 	first, err := s.RevokeSubject(ctx, &controlv1.RevokeSubjectRequest{Subject: "ada", Reason: "r"})
 	if err != nil {
 		t.Fatal(err)

@@ -157,6 +157,11 @@ func (s revocationService) revoke(
 		return nil, connect.NewError(connect.CodeInvalidArgument,
 			"subject is that of an API key: revoke it with RevokeApiKey, or remove it from the gateways' file")
 	}
+	if bytes := len(r.Issuer) + len(r.TokenID) + len(r.Subject); bytes > credentials.MaxRevocationTexts {
+		return nil, connect.Errorf(connect.CodeInvalidArgument,
+			"issuer, token_id and subject have %d bytes, and at most %d are stored: nothing is revoked; revoke the "+
+				"tokens by a shorter one of them", bytes, credentials.MaxRevocationTexts)
+	}
 	if err := setTimes(&r, now, before, expires); err != nil {
 		return nil, err
 	}
