@@ -56,7 +56,8 @@ type cluster struct {
 	routes  [][]*wire // between these: from one to the other
 	stores  []string  // directories of the servers; nil: in dir
 	bus     string    // the settings of NATS
-	users   string    // the directory of the users of NATS; "": it is open
+	usersBy string    // the program that makes the users of NATS; "": it is open
+	users   string    // their directory; "": NATS is open
 	roles   map[string]*process
 	gateway string // URL
 	admin   string // URL
@@ -191,14 +192,20 @@ func freePort(t *testing.T) string {
 // headgate runs the program and returns what it prints.
 func headgate(t *testing.T, args ...string) string {
 	t.Helper()
-	output, err := exec.CommandContext(t.Context(), binary, args...).Output()
+	return printed(t, binary, args...)
+}
+
+// printed runs a program, which may be of an earlier version, and returns what it prints.
+func printed(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	text, err := exec.CommandContext(t.Context(), program, args...).Output()
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
-		t.Fatalf("headgate %v: %v: %s", args, err, failed.Stderr)
+		t.Fatalf("%s %v: %v: %s", filepath.Base(program), args, err, failed.Stderr)
 	}
 	if err != nil {
-		t.Fatalf("headgate %v: %v", args, err)
+		t.Fatalf("%s %v: %v", filepath.Base(program), args, err)
 	}
-	return strings.TrimSpace(string(output))
+	return strings.TrimSpace(string(text))
 }
 
 // write puts a file into the cluster's directory.
@@ -219,11 +226,10 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An earlier version has no users.
-	secured := os.Getenv(beforeVariable) == ""
+	secured := c.usersBy != ""
 	if secured {
 		c.users = filepath.Join(c.dir, "users")
-		headgate(t, "nats-config", c.users)
+		printed(t, c.usersBy, "nats-config", c.users)
 	}
 	var routes, urls []string
 	for range servers {
@@ -267,7 +273,7 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 	c.bus = fmt.Sprintf("{url: %q, replicas: %d, synced: %v}", strings.Join(urls, ","), servers, servers == 1)
 	if secured {
 		c.bus = strings.Replace(c.bus, "}", fmt.Sprintf(", nkey: %q}", filepath.Join(c.users, "nkeys", "{role}.nk")), 1)
-		headgate(t, "nats-setup", "--config", c.write(t, "setup.yaml", "nats: "+c.bus+"\n"))
+		printed(t, c.usersBy, "nats-setup", "--config", c.write(t, "setup.yaml", "nats: "+c.bus+"\n"))
 	}
 }
 
@@ -300,13 +306,25 @@ func (c *cluster) connect(t *testing.T) *nats.Conn {
 // that are given, or in temporary ones.
 func startCluster(t *testing.T, natsServers int, files *tlsfiles.Files, stores ...string) *cluster {
 	t.Helper()
-	return startClusterOf(t, binary, natsServers, files, stores...)
+	usersBy := binary
+	if os.Getenv(beforeVariable) != "" { // an earlier version may have no users
+		usersBy = ""
+	}
+	return startClusterOf(t, binary, usersBy, natsServers, files, stores...)
 }
 
-// startClusterOf is [startCluster] for the program at a path, which may be of an earlier version.
-func startClusterOf(t *testing.T, program string, natsServers int, files *tlsfiles.Files, stores ...string) *cluster {
+// startClusterOf is [startCluster] for the program at a path, which may be of an earlier version. usersBy is the
+// program that makes the users of NATS; "": it is open.
+func startClusterOf(
+	t *testing.T, program, usersBy string, natsServers int, files *tlsfiles.Files, stores ...string,
+) *cluster {
 	t.Helper()
-	c := &cluster{dir: t.TempDir(), stores: stores, roles: map[string]*process{}}
+	c := &cluster{
+		dir:     t.TempDir(),
+		stores:  stores,
+		usersBy: usersBy,
+		roles:   map[string]*process{},
+	}
 	c.startNATS(t, natsServers)
 
 	addr := map[string]string{}

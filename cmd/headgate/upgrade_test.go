@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	"github.com/headgate/headgate/internal/access"
 )
 
 // earlierProgram returns the program of an earlier version: [beforeVariable] is its path, or the commit or tag that it
@@ -123,23 +125,37 @@ func (l *upgradeLoad) run(ctx context.Context, client int, stop <-chan struct{})
 	}
 }
 
-// All nodes are upgraded one by one from an earlier version, go back, and are upgraded again, under load: no keyed
-// command and no read fails, each deposit takes effect once, and every read has its writes.
-func TestUpgrade_RollingUnderLoadFailsNoCall(t *testing.T) {
-	t.Parallel()
-	before := earlierProgram(t)
-	c := startClusterOf(t, before, 1, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
-	defer cancel()
-	text, err := os.ReadFile(c.config)
+// upgradeOrder is the order in which the roles are replaced.
+var upgradeOrder = []string{"control", "projection", "aggregate", "runner", "gateway"}
+
+// upgrade is a platform with two nodes per role, control included, under load.
+type upgrade struct {
+	*cluster
+
+	nodes   map[string][]*process
+	load    *upgradeLoad
+	clients *errgroup.Group
+	working context.Context // ends with the first failed call
+	stop    chan struct{}
+}
+
+// startUpgrade starts the platform with an earlier program, and with users of NATS that usersBy makes; "": without.
+func startUpgrade(ctx context.Context, t *testing.T, before, usersBy string) *upgrade {
+	t.Helper()
+	u := &upgrade{
+		cluster: startClusterOf(t, before, usersBy, 1, nil),
+		nodes:   map[string][]*process{},
+		load:    &upgradeLoad{tenant: parseTenant(t, "acme")},
+		stop:    make(chan struct{}),
+	}
+	text, err := os.ReadFile(u.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes := map[string][]*process{}
 	second := freePort(t)
-	for _, role := range []string{"control", "projection", "aggregate", "runner", "gateway"} {
-		if first := c.roles[role]; first != nil {
-			nodes[role] = append(nodes[role], first)
+	for _, role := range upgradeOrder {
+		if first := u.roles[role]; first != nil {
+			u.nodes[role] = append(u.nodes[role], first)
 		}
 		listen := freePort(t)
 		section := "  grpc: 127.0.0.1:0"
@@ -153,59 +169,131 @@ func TestUpgrade_RollingUnderLoadFailsNoCall(t *testing.T) {
 			_, section, _ = strings.Cut(string(text), "\nrunner:\n")
 			_, section, _ = strings.Cut(section, "\n")
 		case "projection":
-			section += fmt.Sprintf("\n  data: %q", filepath.Join(c.dir, "views-2"))
+			section += fmt.Sprintf("\n  data: %q", filepath.Join(u.dir, "views-2"))
 		}
-		config := c.write(
+		config := u.write(
 			t, role+"-2.yaml",
 			fmt.Sprintf("nats: %s\nlog: warn\n%s:\n  node: {id: %s-2}\n  server: {listen: %q}\n%s\n",
-				c.bus, role, role, listen, section),
+				u.bus, role, role, listen, section),
 		)
 		further := &process{path: before, ready: "listens on", args: []string{"serve", role, "--config", config}}
 		further.start(t)
-		nodes[role] = append(nodes[role], further)
+		u.nodes[role] = append(u.nodes[role], further)
 	}
-	load := &upgradeLoad{tenant: parseTenant(t, "acme")}
-	token := strings.TrimPrefix(c.token(t, "acme", "command.submit", "query.read"), "Bearer ")
-	for _, url := range []string{c.gateway, "http://" + second} {
+	token := strings.TrimPrefix(u.token(t, "acme", "command.submit", "query.read"), "Bearer ")
+	for _, url := range []string{u.gateway, "http://" + second} {
 		json, grpc := dial(t, url, token)
-		load.gateways = append(load.gateways, json, grpc)
+		u.load.gateways = append(u.load.gateways, json, grpc)
 		if err := eventually(ctx, "a gateway knows the nodes", func() (bool, error) {
-			_, err := json.queries.Query(contextkit.TenantContext(ctx, load.tenant),
+			_, err := json.queries.Query(contextkit.TenantContext(ctx, u.load.tenant),
 				&projectionv1.QueryRequest{View: "wallets"})
 			return err == nil, err
 		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	stop := make(chan struct{})
-	clients, working := errgroup.WithContext(ctx)
-	for client := range load.accepted {
-		clients.Go(func() error { return load.run(working, client, stop) })
+	u.clients, u.working = errgroup.WithContext(ctx)
+	for client := range u.load.accepted {
+		u.clients.Go(func() error { return u.load.run(u.working, client, u.stop) })
 	}
-	settle := func() {
-		reached := load.reads.Load() + 60
-		if err := eventually(
-			working, "calls succeed", func() (bool, error) { return load.reads.Load() >= reached, nil },
-		); err != nil {
-			close(stop)
-			t.Fatal(clients.Wait())
+	return u
+}
+
+// settle waits until further calls were answered.
+func (u *upgrade) settle(t *testing.T) {
+	t.Helper()
+	reached := u.load.reads.Load() + 60
+	if err := eventually(
+		u.working, "calls are answered", func() (bool, error) { return u.load.reads.Load() >= reached, nil },
+	); err != nil {
+		close(u.stop)
+		t.Fatal(u.clients.Wait())
+	}
+}
+
+// roll replaces all nodes one by one.
+func (u *upgrade) roll(t *testing.T, program string) {
+	t.Helper()
+	for _, role := range upgradeOrder {
+		for n, node := range u.nodes[role] {
+			u.settle(t)
+			node.stop(t)
+			node.path = program
+			node.start(t)
+			t.Logf("%s %d is %s after %d reads", role, n+1, filepath.Base(program), u.load.reads.Load())
 		}
 	}
-	for _, program := range []string{binary, before, binary} {
-		for _, role := range []string{"control", "projection", "aggregate", "runner", "gateway"} {
-			for n, node := range nodes[role] {
-				settle()
-				node.stop(t)
-				node.path = program
-				node.start(t)
-				t.Logf("%s %d is %s after %d reads", role, n+1, filepath.Base(program), load.reads.Load())
-			}
-		}
-	}
-	settle()
-	close(stop)
-	if err := clients.Wait(); err != nil {
+}
+
+// reload has the NATS server read its configuration again.
+func (u *upgrade) reload(t *testing.T) {
+	t.Helper()
+	const reloaded = "Reloaded server configuration"
+	before := strings.Count(u.nats[0].log(), reloaded)
+	if err := u.nats[0].cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	c.checkJournal(ctx, t)
+	if err := eventually(u.working, "NATS has reloaded its configuration", func() (bool, error) {
+		return strings.Count(u.nats[0].log(), reloaded) > before, nil
+	}); err != nil {
+		t.Fatalf("%v: %s", err, u.nats[0].log())
+	}
+}
+
+// end stops the load, and checks that no call has failed and the journal has every event.
+func (u *upgrade) end(ctx context.Context, t *testing.T) {
+	t.Helper()
+	u.settle(t)
+	close(u.stop)
+	if err := u.clients.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	u.checkJournal(ctx, t)
+}
+
+// All nodes are upgraded one by one from an earlier version, go back, and are upgraded again, under load: no keyed
+// command and no read fails, each deposit takes effect once, and every read has its writes.
+func TestUpgrade_RollingUnderLoadFailsNoCall(t *testing.T) {
+	t.Parallel()
+	before := earlierProgram(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	u := startUpgrade(ctx, t, before, "")
+	for _, program := range []string{binary, before, binary} {
+		u.roll(t, program)
+	}
+	u.end(ctx, t)
+}
+
+// A platform whose NATS has users is upgraded as docs/playbooks.md describes, under load: no call fails, and no node
+// lacks a permission. It goes back, and is upgraded again, if the earlier version's users have the same permissions.
+func TestUpgrade_WithNATSUsersFailsNoCall(t *testing.T) {
+	t.Parallel()
+	before := earlierProgram(t)
+	if err := exec.CommandContext(t.Context(), before, "nats-config", "--help").Run(); err != nil {
+		t.Skip("that version has no users of NATS")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	u := startUpgrade(ctx, t, before, before)
+	users := func() string {
+		text, err := os.ReadFile(filepath.Join(u.users, access.UsersFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, sections, _ := strings.Cut(string(text), "authorization {") // without the comment before it
+		return sections
+	}
+	earlier := users()
+	headgate(t, "nats-config", u.users)
+	u.reload(t)
+	programs := []string{binary}
+	if users() == earlier {
+		programs = append(programs, before, binary)
+	}
+	for _, program := range programs {
+		printed(t, program, "nats-setup", "--config", filepath.Join(u.dir, "setup.yaml"))
+		u.roll(t, program)
+	}
+	u.end(ctx, t)
 }
