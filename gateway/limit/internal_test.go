@@ -273,3 +273,13 @@ func TestRetries_BucketsRestartOnce(t *testing.T) {
 		t.Error("a new node renews the budget of another")
 	}
 }
+
+// A use that no budget has admitted releases nothing, as when a call ends before its budget is known.
+func TestUse_WithoutBudgetReleasesNothing(t *testing.T) {
+	var u Use
+	u.Release(5)
+	u.ReleaseAll()
+	if u.bytes != 0 {
+		t.Errorf("%d bytes", u.bytes)
+	}
+}
