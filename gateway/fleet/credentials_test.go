@@ -50,7 +50,8 @@ func (v verifier) IssuedKeysAway() { v.Verifier.IssuedKeysAway(); v.notify() }
 // receive them.
 func TestCredentials_AreLoadedThenFollowed(t *testing.T) {
 	t.Parallel()
-	if credentials.MaxRevocationTexts > auth.MaxRevocationBytes || credentials.MaxTokenLifetime < auth.MaxTokenLifetime {
+	if credentials.MaxRevocationTexts > auth.MaxRevocationBytes ||
+		credentials.MaxTokenLifetime < auth.MaxTokenLifetime {
 		t.Error("control stores revocations that gateways reject, or forgets them too early")
 	}
 	js := natstest.Start(t)

@@ -42,7 +42,7 @@ func TestCompose_ProcessesAreConfined(t *testing.T) {
 	for name, s := range p.Services {
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.Privileged ||
 			!slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
-			t.Errorf("%s has a writable root file system, capabilities, or may gain privileges: %+v", name, s.SecurityOpt)
+			t.Errorf("%s has a writable root, capabilities, or may gain privileges: %+v", name, s.SecurityOpt)
 		}
 		if s.MemLimit == 0 || s.PidsLimit == 0 {
 			t.Errorf("%s may use all memory or processes of the machine", name)
