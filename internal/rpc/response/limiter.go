@@ -102,6 +102,9 @@ func NewLimiter(config Config) *Limiter {
 // bound is reserved for the fields around them.
 func (l *Limiter) PageBytes() int { return l.config.PageBytes - pageMargin }
 
+// Bounds returns the bytes that a tenant, and all tenants, may hold.
+func (l *Limiter) Bounds() (tenant, node int64) { return l.config.TenantBytes, l.config.NodeBytes }
+
 // Admit returns nil while the tenant may hold more, else RESOURCE_EXHAUSTED. A caller asks
 // before it does the work of an answer that may be large.
 func (l *Limiter) Admit(tenant contextkit.TenantID) error {

@@ -36,6 +36,7 @@ type feed struct {
 	journal *journal.Journal
 	log     zerolog.Logger
 	ended   *prometheus.CounterVec
+	queued  *queued
 
 	mu      sync.Mutex
 	stopped chan struct{}   // closed when run ends
@@ -54,8 +55,16 @@ var subscriptionsMetric = prometheus.NewDesc(
 	nil,
 )
 
-func newFeed(js jetstream.JetStream, journal *journal.Journal, log zerolog.Logger) *feed {
+var queuedMetric = prometheus.NewDesc(
+	"headgate_event_subscription_bytes",
+	"Bytes of events that wait for the clients of subscriptions.",
+	nil,
+	nil,
+)
+
+func newFeed(js jetstream.JetStream, journal *journal.Journal, queued *queued, log zerolog.Logger) *feed {
 	return &feed{
+		queued:  queued,
 		js:      js,
 		journal: journal,
 		log:     log,
@@ -71,6 +80,7 @@ func newFeed(js jetstream.JetStream, journal *journal.Journal, log zerolog.Logge
 
 func (f *feed) describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- subscriptionsMetric
+	descriptions <- queuedMetric
 	f.ended.Describe(descriptions)
 	(*tail.Tail)(nil).Describe(descriptions)
 }
@@ -80,6 +90,7 @@ func (f *feed) collect(metrics chan<- prometheus.Metric) {
 	current, total := f.tail, f.total
 	f.mu.Unlock()
 	metrics <- prometheus.MustNewConstMetric(subscriptionsMetric, prometheus.GaugeValue, float64(total))
+	metrics <- prometheus.MustNewConstMetric(queuedMetric, prometheus.GaugeValue, float64(f.queued.bytes()))
 	f.ended.Collect(metrics)
 	if current != nil {
 		current.Collect(metrics)

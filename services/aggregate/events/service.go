@@ -49,7 +49,7 @@ func New(config Config) *Service {
 		Config: config,
 		sealer: token.NewSealer(config.Secret, "event page"),
 		reads:  newReads(),
-		feed:   newFeed(config.JetStream, config.Journal, config.Log),
+		feed:   newFeed(config.JetStream, config.Journal, newQueued(config.Answers.Bounds()), config.Log),
 	}
 }
 

@@ -48,12 +48,13 @@ func (s *Service) subscribe(
 	if name := req.GetAggregateType(); name != "" {
 		options.Accept = func(aggregateType string) bool { return aggregateType == name }
 	}
-	client := newSubscriber(after, req.GetEventTypes())
+	client := newSubscriber(tenant, s.feed.queued, after, req.GetEventTypes())
 	//nolint:contextcheck // the tail that streams share ends with Run, not with one of them
 	subscription, leave, err := s.feed.subscribe(tenant, client, options)
 	if err != nil {
 		return err
 	}
+	defer client.end()
 	defer leave()
 	client.attach(subscription)
 	f := following{

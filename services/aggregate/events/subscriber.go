@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/tail"
 )
@@ -19,14 +20,23 @@ const (
 	storedBytes = 2 << 10
 )
 
+// subscription is a [tail.Subscription].
+type subscription interface {
+	Pause()
+	Resume()
+	Delivered() uint64
+}
+
 // subscriber queues a tenant's messages for a client. It implements [tail.Handler]: it never waits for the client. When
 // its queue is full, the subscription pauses, and later continues from the last message that was queued.
 type subscriber struct {
-	types []string      // of events; empty: all
-	ready chan struct{} // holds a value while there is something to take
+	tenant contextkit.TenantID
+	all    *queued       // of all subscriptions
+	types  []string      // of events; empty: all
+	ready  chan struct{} // holds a value while there is something to take
 
 	mu     sync.Mutex
-	sub    *tail.Subscription // nil: it is not known yet
+	sub    subscription // nil: it is not known yet
 	queue  []journal.Message
 	bytes  int
 	last   uint64 // the sequence up to which messages have been queued or passed over
@@ -34,10 +44,25 @@ type subscriber struct {
 	target uint64 // the tenant's last message when the subscription began
 	known  bool   // target is
 	err    error  // why the subscription does not advance
+	ended  bool   // what is queued is no longer counted
 }
 
-func newSubscriber(after uint64, types []string) *subscriber {
-	return &subscriber{types: types, ready: make(chan struct{}, 1), last: after}
+func newSubscriber(tenant contextkit.TenantID, all *queued, after uint64, types []string) *subscriber {
+	return &subscriber{
+		tenant: tenant,
+		all:    all,
+		types:  types,
+		ready:  make(chan struct{}, 1),
+		last:   after,
+	}
+}
+
+// end releases what is queued. A batch may still be applied; it is not counted.
+func (s *subscriber) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.all.add(s.tenant, -s.bytes)
 }
 
 // Cursor implements [tail.Handler].
@@ -101,11 +126,17 @@ func (r *received) Apply(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = r.last
-	for _, m := range r.messages {
-		s.bytes += len(m.Data) + storedBytes
+	if s.ended {
+		return nil
 	}
+	added := 0
+	for _, m := range r.messages {
+		added += len(m.Data) + storedBytes
+	}
+	s.bytes += added
+	over := s.all.add(s.tenant, added) && added > 0
 	s.queue = append(s.queue, r.messages...)
-	if s.sub != nil && !s.full && (len(s.queue) >= queuedEvents || s.bytes >= queuedBytes) {
+	if s.sub != nil && !s.full && (over || len(s.queue) >= queuedEvents || s.bytes >= queuedBytes) {
 		s.full = true
 		s.sub.Pause()
 	}
@@ -114,7 +145,7 @@ func (r *received) Apply(context.Context) error {
 }
 
 // attach makes the subscription known.
-func (s *subscriber) attach(sub *tail.Subscription) {
+func (s *subscriber) attach(sub subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sub = sub
@@ -136,6 +167,7 @@ func (s *subscriber) take(most int) (taken []journal.Message, upTo uint64, caugh
 			break
 		}
 		s.bytes -= len(m.Data) + storedBytes
+		s.all.add(s.tenant, -len(m.Data)-storedBytes)
 		taken = append(taken, m)
 	}
 	s.queue = slices.Delete(s.queue, 0, len(taken))
