@@ -235,6 +235,9 @@ func (g *Gateway) AdminURL() string { return g.admin.URL() }
 // Ready returns nil if the gateway is ready for calls, else the reason that it is not.
 func (g *Gateway) Ready(ctx context.Context) error { return g.server.Ready(ctx) }
 
+// Server returns the server of the gateway's main address, for facts about it.
+func (g *Gateway) Server() *rpc.Server { return g.server }
+
 // Load returns the gateway's load of the last seconds.
 func (g *Gateway) Load() rpc.Load { return g.server.Metrics.Load() }
 

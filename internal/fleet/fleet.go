@@ -99,10 +99,51 @@ type Node struct {
 	Traffic []traffic.Window `json:"traffic,omitempty"`
 	// Calls are such windows of the calls of another node. Earlier versions would add them to those of gateways.
 	Calls []traffic.Window `json:"calls,omitempty"`
+	// Details are what operators inspect; nil: the node's version does not announce them.
+	Details *Details `json:"details,omitempty"`
 	// Behind are the tenants with the most events that the node has not processed, at most [MaxBehind], and BehindCount
 	// is the number of tenants with such events; nil: the node does not announce it.
 	Behind      []TenantLag `json:"behind,omitempty"`
 	BehindCount *int        `json:"behind_count,omitempty"`
+}
+
+// Details are facts of a node for operators, each bounded.
+type Details struct {
+	// Certificate is the certificate that the node's server presents; nil: none.
+	Certificate *Certificate `json:"certificate,omitempty"`
+	// Settings are settings in use, which have no secrets.
+	Settings []Setting `json:"settings,omitempty"`
+	// Procedures are the procedures with the most calls of the last Seconds, at most [MaxProcedures].
+	Procedures []ProcedureLoad `json:"procedures,omitempty"`
+	Seconds    float64         `json:"seconds,omitempty"`
+}
+
+// Certificate is a certificate of a node.
+type Certificate struct {
+	// Subject is its common name, and Issuer that of its issuer.
+	Subject string `json:"subject,omitempty"`
+	Issuer  string `json:"issuer,omitempty"`
+	// NotAfter is when it expires.
+	NotAfter time.Time `json:"not_after"`
+}
+
+// Setting is a setting in use.
+type Setting struct {
+	Name  string `json:"n"`
+	Value string `json:"v"`
+}
+
+// MaxProcedures bounds the procedures in [Details.Procedures].
+const MaxProcedures = 12
+
+// ProcedureLoad is the calls of a procedure at a node. Errors are all calls that have not ended with "ok".
+type ProcedureLoad struct {
+	Procedure string  `json:"procedure"`
+	Calls     int64   `json:"calls"`
+	Errors    int64   `json:"errors,omitempty"`
+	P50       float64 `json:"p50"`
+	P95       float64 `json:"p95"`
+	P99       float64 `json:"p99"`
 }
 
 // MaxBehind bounds the tenants in [Node.Behind].

@@ -19,7 +19,7 @@ func (s *service) announce(node fleet.Node) func(context.Context) error {
 		node.Runner = runner.Abilities
 	}
 	return func(ctx context.Context) error {
-		a := &announcing{service: s}
+		a := &announcing{service: s, details: newDetailing(s.server)}
 		return ended(ctx, fleet.Announce(ctx, s.member.js, node, a.update))
 	}
 }
@@ -30,6 +30,7 @@ type announcing struct {
 
 	tenants  []contextkit.TenantID // the announcement has their names
 	measured time.Time
+	details  *detailing
 }
 
 // update updates the announcement, and returns why the node is not ready. It is called more often than a node announces
@@ -58,6 +59,7 @@ func (a *announcing) update(ctx context.Context, now *fleet.Node) error {
 func (a *announcing) measure(now *fleet.Node) {
 	a.measured, now.Load = time.Now(), loadOf(a.server.Metrics.Load())
 	now.Calls = a.calls.Announce(a.measured)
+	now.Details = a.details.update(a.measured)
 	if a.lag != nil {
 		lag, behind, count := a.lag()
 		now.Lag, now.Behind, now.BehindCount = &lag, behind, &count

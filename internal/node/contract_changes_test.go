@@ -273,6 +273,7 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 			[]codes.Code{codes.OK},
 		},
 	}
+	d.checkNodes(t, operator)
 	listed := map[protoreflect.FullName]bool{}
 	for _, c := range changes {
 		listed[c.method] = true

@@ -156,6 +156,8 @@ func TestContract_EveryReadObeysItsTenantID(t *testing.T) {
 			return &controlv1.PlanMoveRequest{TenantId: tenant, Kind: "projection", Target: "projection-2"}
 		case "control.v1.MetricsService.QuerySeries":
 			return &controlv1.QuerySeriesRequest{TenantId: tenant}
+		case "control.v1.FleetService.GetNode":
+			return &controlv1.GetNodeRequest{Node: "aggregate-1"}
 		case "control.v1.ViewService.ListSkips":
 			return &controlv1.ListSkipsRequest{TenantId: tenant}
 		case "runner.admin.v1.RunnerAdmin.GetWorkflow":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -142,10 +143,11 @@ func degradedEdge(js *bus, router *gatewayfleet.Router) map[string]string {
 // layers returns the parts that the edge runs, in the order in which they stop: the announcement of the
 // node, the calls in flight, then the timeline and spans of those calls.
 func (e *edge) layers(node fleet.Node) []rpc.Layer {
+	details := newDetailing(e.gateway.Server())
 	announce := func(ctx context.Context) error {
 		return ended(ctx, fleet.Announce(ctx, e.js, node, func(ctx context.Context, now *fleet.Node) error {
 			now.Load, now.Routing = loadOf(e.gateway.Load()), e.router.PlacementRevision()
-			now.Traffic = e.gateway.Traffic()
+			now.Traffic, now.Details = e.gateway.Traffic(), details.update(time.Now())
 			now.Open, now.Degraded = e.gateway.OpenBreakers(), nil
 			for _, kind := range e.gateway.Degraded(ctx) {
 				now.Degraded = append(now.Degraded, kind.String())

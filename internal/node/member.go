@@ -188,15 +188,16 @@ func ended(ctx context.Context, err error) error {
 }
 
 func loadOf(l rpc.Load) *fleet.Load {
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	return &fleet.Load{
 		Calls:      l.Calls,
 		Errors:     l.Errors,
-		P50:        ms(l.P50),
-		P95:        ms(l.P95),
-		P99:        ms(l.P99),
+		P50:        milliseconds(l.P50),
+		P95:        milliseconds(l.P95),
+		P99:        milliseconds(l.P99),
 		InFlight:   l.InFlight,
 		Memory:     l.Memory,
 		Goroutines: l.Goroutines,
 	}
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

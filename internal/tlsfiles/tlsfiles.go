@@ -95,6 +95,18 @@ func (m *Material) Client(serverName string) *tls.Config {
 	return config
 }
 
+// Certificate returns the certificate in use, nil if there is none, and whether clients must present one.
+func (m *Material) Certificate() (leaf *x509.Certificate, mutual bool) {
+	cert, roots := m.current()
+	if cert == nil {
+		return nil, roots != nil
+	}
+	if leaf = cert.Leaf; leaf == nil && len(cert.Certificate) > 0 {
+		leaf, _ = x509.ParseCertificate(cert.Certificate[0]) // it has been read before
+	}
+	return leaf, roots != nil
+}
+
 // current returns the content in use, after a check of the files.
 func (m *Material) current() (*tls.Certificate, *x509.CertPool) {
 	m.mu.Lock()

@@ -9,6 +9,7 @@
 package controlv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "github.com/headgate/headgate/gen/headgate/policy/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -166,6 +167,438 @@ func (x *GetFleetResponse) GetFleet() *Fleet {
 	return nil
 }
 
+// GetNodeRequest names a node.
+type GetNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeRequest) Reset() {
+	*x = GetNodeRequest{}
+	mi := &file_control_v1_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeRequest) ProtoMessage() {}
+
+func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
+func (*GetNodeRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// GetNodeResponse is a node with its details.
+type GetNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node, as it announces itself; answered, answer_ms and error are of the last query of the fleet, and are unset
+	// here.
+	Node *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Its certificate; absent: its server has none, or its version does not announce it.
+	Certificate *NodeCertificate `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Settings in use, of its server and its runtime. They are listed one by one by the node: no secret is among them.
+	// Empty: its version does not announce them.
+	Settings []*NodeSetting `protobuf:"bytes,3,rep,name=settings,proto3" json:"settings,omitempty"`
+	// The procedures with the most calls, at most 12, the ones with the most first.
+	Procedures []*ProcedureLoad `protobuf:"bytes,4,rep,name=procedures,proto3" json:"procedures,omitempty"`
+	// The seconds in which procedures were measured.
+	ProcedureSeconds float64 `protobuf:"fixed64,5,opt,name=procedure_seconds,json=procedureSeconds,proto3" json:"procedure_seconds,omitempty"`
+	// How it is taken out of service.
+	Drain         *NodeDrain `protobuf:"bytes,6,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeResponse) Reset() {
+	*x = GetNodeResponse{}
+	mi := &file_control_v1_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeResponse) ProtoMessage() {}
+
+func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
+func (*GetNodeResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetCertificate() *NodeCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetSettings() []*NodeSetting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetProcedures() []*ProcedureLoad {
+	if x != nil {
+		return x.Procedures
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetProcedureSeconds() float64 {
+	if x != nil {
+		return x.ProcedureSeconds
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetDrain() *NodeDrain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+// NodeCertificate is the certificate that a node's server presents.
+type NodeCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The common name of its subject.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The common name of its issuer.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// When it expires.
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeCertificate) Reset() {
+	*x = NodeCertificate{}
+	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeCertificate) ProtoMessage() {}
+
+func (x *NodeCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeCertificate.ProtoReflect.Descriptor instead.
+func (*NodeCertificate) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NodeCertificate) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *NodeCertificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *NodeCertificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+// NodeSetting is a setting in use.
+type NodeSetting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, such as "body_timeout".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeSetting) Reset() {
+	*x = NodeSetting{}
+	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeSetting) ProtoMessage() {}
+
+func (x *NodeSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeSetting.ProtoReflect.Descriptor instead.
+func (*NodeSetting) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *NodeSetting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeSetting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// ProcedureLoad is the calls of a procedure at a node.
+type ProcedureLoad struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The procedure.
+	Procedure string `protobuf:"bytes,1,opt,name=procedure,proto3" json:"procedure,omitempty"`
+	// Completed calls.
+	Calls int64 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Calls that have not ended with "ok", of any cause.
+	Errors int64 `protobuf:"varint,3,opt,name=errors,proto3" json:"errors,omitempty"`
+	// The median duration in milliseconds: the upper end of the histogram's bucket. Of streams, how long they were open.
+	P50Ms float64 `protobuf:"fixed64,4,opt,name=p50_ms,json=p50Ms,proto3" json:"p50_ms,omitempty"`
+	// The 95th percentile.
+	P95Ms float64 `protobuf:"fixed64,5,opt,name=p95_ms,json=p95Ms,proto3" json:"p95_ms,omitempty"`
+	// The 99th percentile.
+	P99Ms         float64 `protobuf:"fixed64,6,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcedureLoad) Reset() {
+	*x = ProcedureLoad{}
+	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcedureLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcedureLoad) ProtoMessage() {}
+
+func (x *ProcedureLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcedureLoad.ProtoReflect.Descriptor instead.
+func (*ProcedureLoad) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ProcedureLoad) GetProcedure() string {
+	if x != nil {
+		return x.Procedure
+	}
+	return ""
+}
+
+func (x *ProcedureLoad) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *ProcedureLoad) GetErrors() int64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+func (x *ProcedureLoad) GetP50Ms() float64 {
+	if x != nil {
+		return x.P50Ms
+	}
+	return 0
+}
+
+func (x *ProcedureLoad) GetP95Ms() float64 {
+	if x != nil {
+		return x.P95Ms
+	}
+	return 0
+}
+
+func (x *ProcedureLoad) GetP99Ms() float64 {
+	if x != nil {
+		return x.P99Ms
+	}
+	return 0
+}
+
+// NodeDrain is how a node is taken out of service.
+type NodeDrain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether RunnerAdmin.Drain and Resume operate the node. Other nodes are drained by stopping the process: they finish
+	// the calls in flight and deregister.
+	Supported bool `protobuf:"varint,1,opt,name=supported,proto3" json:"supported,omitempty"`
+	// What it means, in a sentence for operators.
+	Effect string `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"`
+	// The tenants that are placed on the node, at most 100: their calls fail while it is out of service. Move them before.
+	PlacedTenants []string `protobuf:"bytes,3,rep,name=placed_tenants,json=placedTenants,proto3" json:"placed_tenants,omitempty"`
+	// The number of such tenants.
+	PlacedTenantCount int32 `protobuf:"varint,4,opt,name=placed_tenant_count,json=placedTenantCount,proto3" json:"placed_tenant_count,omitempty"`
+	// The number of other ready nodes of its kind, which get its other tenants.
+	ReadyPeers    int32 `protobuf:"varint,5,opt,name=ready_peers,json=readyPeers,proto3" json:"ready_peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDrain) Reset() {
+	*x = NodeDrain{}
+	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDrain) ProtoMessage() {}
+
+func (x *NodeDrain) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDrain.ProtoReflect.Descriptor instead.
+func (*NodeDrain) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NodeDrain) GetSupported() bool {
+	if x != nil {
+		return x.Supported
+	}
+	return false
+}
+
+func (x *NodeDrain) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetPlacedTenants() []string {
+	if x != nil {
+		return x.PlacedTenants
+	}
+	return nil
+}
+
+func (x *NodeDrain) GetPlacedTenantCount() int32 {
+	if x != nil {
+		return x.PlacedTenantCount
+	}
+	return 0
+}
+
+func (x *NodeDrain) GetReadyPeers() int32 {
+	if x != nil {
+		return x.ReadyPeers
+	}
+	return 0
+}
+
 // WatchFleetRequest asks for the fleet and its changes.
 type WatchFleetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -175,7 +608,7 @@ type WatchFleetRequest struct {
 
 func (x *WatchFleetRequest) Reset() {
 	*x = WatchFleetRequest{}
-	mi := &file_control_v1_fleet_proto_msgTypes[2]
+	mi := &file_control_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +620,7 @@ func (x *WatchFleetRequest) String() string {
 func (*WatchFleetRequest) ProtoMessage() {}
 
 func (x *WatchFleetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[2]
+	mi := &file_control_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +633,7 @@ func (x *WatchFleetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFleetRequest.ProtoReflect.Descriptor instead.
 func (*WatchFleetRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 // WatchFleetResponse is the current fleet.
@@ -214,7 +647,7 @@ type WatchFleetResponse struct {
 
 func (x *WatchFleetResponse) Reset() {
 	*x = WatchFleetResponse{}
-	mi := &file_control_v1_fleet_proto_msgTypes[3]
+	mi := &file_control_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -226,7 +659,7 @@ func (x *WatchFleetResponse) String() string {
 func (*WatchFleetResponse) ProtoMessage() {}
 
 func (x *WatchFleetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[3]
+	mi := &file_control_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -239,7 +672,7 @@ func (x *WatchFleetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFleetResponse.ProtoReflect.Descriptor instead.
 func (*WatchFleetResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchFleetResponse) GetFleet() *Fleet {
@@ -272,7 +705,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	mi := &file_control_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +717,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	mi := &file_control_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +730,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Fleet) GetTaken() *timestamppb.Timestamp {
@@ -398,7 +831,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	mi := &file_control_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +843,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	mi := &file_control_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +856,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Node) GetId() string {
@@ -598,7 +1031,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	mi := &file_control_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +1043,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	mi := &file_control_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +1056,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Load) GetCallsPerSecond() float64 {
@@ -711,7 +1144,7 @@ type FailingView struct {
 
 func (x *FailingView) Reset() {
 	*x = FailingView{}
-	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	mi := &file_control_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +1156,7 @@ func (x *FailingView) String() string {
 func (*FailingView) ProtoMessage() {}
 
 func (x *FailingView) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	mi := &file_control_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +1169,7 @@ func (x *FailingView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailingView.ProtoReflect.Descriptor instead.
 func (*FailingView) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FailingView) GetTenantId() string {
@@ -814,10 +1247,43 @@ var File_control_v1_fleet_proto protoreflect.FileDescriptor
 const file_control_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x16control/v1/fleet.proto\x12\n" +
-	"control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x11\n" +
+	"control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\x11\n" +
 	"\x0fGetFleetRequest\";\n" +
 	"\x10GetFleetResponse\x12'\n" +
-	"\x05fleet\x18\x01 \x01(\v2\x11.control.v1.FleetR\x05fleet\"\x13\n" +
+	"\x05fleet\x18\x01 \x01(\v2\x11.control.v1.FleetR\x05fleet\"0\n" +
+	"\x0eGetNodeRequest\x12\x1e\n" +
+	"\x04node\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04node\"\xc0\x02\n" +
+	"\x0fGetNodeResponse\x12$\n" +
+	"\x04node\x18\x01 \x01(\v2\x10.control.v1.NodeR\x04node\x12=\n" +
+	"\vcertificate\x18\x02 \x01(\v2\x1b.control.v1.NodeCertificateR\vcertificate\x123\n" +
+	"\bsettings\x18\x03 \x03(\v2\x17.control.v1.NodeSettingR\bsettings\x129\n" +
+	"\n" +
+	"procedures\x18\x04 \x03(\v2\x19.control.v1.ProcedureLoadR\n" +
+	"procedures\x12+\n" +
+	"\x11procedure_seconds\x18\x05 \x01(\x01R\x10procedureSeconds\x12+\n" +
+	"\x05drain\x18\x06 \x01(\v2\x15.control.v1.NodeDrainR\x05drain\"|\n" +
+	"\x0fNodeCertificate\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x127\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"7\n" +
+	"\vNodeSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xa0\x01\n" +
+	"\rProcedureLoad\x12\x1c\n" +
+	"\tprocedure\x18\x01 \x01(\tR\tprocedure\x12\x14\n" +
+	"\x05calls\x18\x02 \x01(\x03R\x05calls\x12\x16\n" +
+	"\x06errors\x18\x03 \x01(\x03R\x06errors\x12\x15\n" +
+	"\x06p50_ms\x18\x04 \x01(\x01R\x05p50Ms\x12\x15\n" +
+	"\x06p95_ms\x18\x05 \x01(\x01R\x05p95Ms\x12\x15\n" +
+	"\x06p99_ms\x18\x06 \x01(\x01R\x05p99Ms\"\xb9\x01\n" +
+	"\tNodeDrain\x12\x1c\n" +
+	"\tsupported\x18\x01 \x01(\bR\tsupported\x12\x16\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect\x12%\n" +
+	"\x0eplaced_tenants\x18\x03 \x03(\tR\rplacedTenants\x12.\n" +
+	"\x13placed_tenant_count\x18\x04 \x01(\x05R\x11placedTenantCount\x12\x1f\n" +
+	"\vready_peers\x18\x05 \x01(\x05R\n" +
+	"readyPeers\"\x13\n" +
 	"\x11WatchFleetRequest\"=\n" +
 	"\x12WatchFleetResponse\x12'\n" +
 	"\x05fleet\x18\x01 \x01(\v2\x11.control.v1.FleetR\x05fleet\"\xd9\x01\n" +
@@ -882,11 +1348,14 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x18\n" +
 	"\x14NODE_STATE_NOT_READY\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_LOST\x10\x032\xab\x02\n" +
+	"\x0fNODE_STATE_LOST\x10\x032\xb6\x03\n" +
 	"\fFleetService\x12\x84\x01\n" +
 	"\bGetFleet\x12\x1b.control.v1.GetFleetRequest\x1a\x1c.control.v1.GetFleetResponse\"=\xaa\xed\x18\x1d\n" +
 	"\n" +
-	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\x05h\x03\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/control/fleet\x90\x02\x01\x12\x93\x01\n" +
+	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\x05h\x03\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/control/fleet\x90\x02\x01\x12\x88\x01\n" +
+	"\aGetNode\x12\x1a.control.v1.GetNodeRequest\x1a\x1b.control.v1.GetNodeResponse\"D\xaa\xed\x18\x1d\n" +
+	"\n" +
+	"fleet.read\x10\x02\x1a\acontrol\"\x02\b\x05h\x03\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/control/nodes/{node}\x90\x02\x01\x12\x93\x01\n" +
 	"\n" +
 	"WatchFleet\x12\x1d.control.v1.WatchFleetRequest\x1a\x1e.control.v1.WatchFleetResponse\"D\xaa\xed\x18\x1e\n" +
 	"\n" +
@@ -909,40 +1378,54 @@ func file_control_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_control_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_control_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_control_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_control_v1_fleet_proto_goTypes = []any{
 	(NodeState)(0),                // 0: control.v1.NodeState
 	(*GetFleetRequest)(nil),       // 1: control.v1.GetFleetRequest
 	(*GetFleetResponse)(nil),      // 2: control.v1.GetFleetResponse
-	(*WatchFleetRequest)(nil),     // 3: control.v1.WatchFleetRequest
-	(*WatchFleetResponse)(nil),    // 4: control.v1.WatchFleetResponse
-	(*Fleet)(nil),                 // 5: control.v1.Fleet
-	(*Node)(nil),                  // 6: control.v1.Node
-	(*Load)(nil),                  // 7: control.v1.Load
-	(*FailingView)(nil),           // 8: control.v1.FailingView
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*GetNodeRequest)(nil),        // 3: control.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 4: control.v1.GetNodeResponse
+	(*NodeCertificate)(nil),       // 5: control.v1.NodeCertificate
+	(*NodeSetting)(nil),           // 6: control.v1.NodeSetting
+	(*ProcedureLoad)(nil),         // 7: control.v1.ProcedureLoad
+	(*NodeDrain)(nil),             // 8: control.v1.NodeDrain
+	(*WatchFleetRequest)(nil),     // 9: control.v1.WatchFleetRequest
+	(*WatchFleetResponse)(nil),    // 10: control.v1.WatchFleetResponse
+	(*Fleet)(nil),                 // 11: control.v1.Fleet
+	(*Node)(nil),                  // 12: control.v1.Node
+	(*Load)(nil),                  // 13: control.v1.Load
+	(*FailingView)(nil),           // 14: control.v1.FailingView
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_control_v1_fleet_proto_depIdxs = []int32{
-	5,  // 0: control.v1.GetFleetResponse.fleet:type_name -> control.v1.Fleet
-	5,  // 1: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
-	9,  // 2: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
-	6,  // 3: control.v1.Fleet.nodes:type_name -> control.v1.Node
-	9,  // 4: control.v1.Fleet.as_of:type_name -> google.protobuf.Timestamp
-	9,  // 5: control.v1.Node.started:type_name -> google.protobuf.Timestamp
-	0,  // 6: control.v1.Node.state:type_name -> control.v1.NodeState
-	7,  // 7: control.v1.Node.load:type_name -> control.v1.Load
-	9,  // 8: control.v1.Node.last_announced:type_name -> google.protobuf.Timestamp
-	8,  // 9: control.v1.Node.failing_views:type_name -> control.v1.FailingView
-	9,  // 10: control.v1.FailingView.since:type_name -> google.protobuf.Timestamp
-	1,  // 11: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
-	3,  // 12: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
-	2,  // 13: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
-	4,  // 14: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
-	13, // [13:15] is the sub-list for method output_type
-	11, // [11:13] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 0: control.v1.GetFleetResponse.fleet:type_name -> control.v1.Fleet
+	12, // 1: control.v1.GetNodeResponse.node:type_name -> control.v1.Node
+	5,  // 2: control.v1.GetNodeResponse.certificate:type_name -> control.v1.NodeCertificate
+	6,  // 3: control.v1.GetNodeResponse.settings:type_name -> control.v1.NodeSetting
+	7,  // 4: control.v1.GetNodeResponse.procedures:type_name -> control.v1.ProcedureLoad
+	8,  // 5: control.v1.GetNodeResponse.drain:type_name -> control.v1.NodeDrain
+	15, // 6: control.v1.NodeCertificate.not_after:type_name -> google.protobuf.Timestamp
+	11, // 7: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
+	15, // 8: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
+	12, // 9: control.v1.Fleet.nodes:type_name -> control.v1.Node
+	15, // 10: control.v1.Fleet.as_of:type_name -> google.protobuf.Timestamp
+	15, // 11: control.v1.Node.started:type_name -> google.protobuf.Timestamp
+	0,  // 12: control.v1.Node.state:type_name -> control.v1.NodeState
+	13, // 13: control.v1.Node.load:type_name -> control.v1.Load
+	15, // 14: control.v1.Node.last_announced:type_name -> google.protobuf.Timestamp
+	14, // 15: control.v1.Node.failing_views:type_name -> control.v1.FailingView
+	15, // 16: control.v1.FailingView.since:type_name -> google.protobuf.Timestamp
+	1,  // 17: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
+	3,  // 18: control.v1.FleetService.GetNode:input_type -> control.v1.GetNodeRequest
+	9,  // 19: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
+	2,  // 20: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
+	4,  // 21: control.v1.FleetService.GetNode:output_type -> control.v1.GetNodeResponse
+	10, // 22: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
+	20, // [20:23] is the sub-list for method output_type
+	17, // [17:20] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_fleet_proto_init() }
@@ -950,14 +1433,14 @@ func file_control_v1_fleet_proto_init() {
 	if File_control_v1_fleet_proto != nil {
 		return
 	}
-	file_control_v1_fleet_proto_msgTypes[5].OneofWrappers = []any{}
+	file_control_v1_fleet_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_fleet_proto_rawDesc), len(file_control_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,8 @@ const (
 const (
 	// FleetServiceGetFleetProcedure is the procedure name of the FleetService's GetFleet RPC.
 	FleetServiceGetFleetProcedure = "/control.v1.FleetService/GetFleet"
+	// FleetServiceGetNodeProcedure is the procedure name of the FleetService's GetNode RPC.
+	FleetServiceGetNodeProcedure = "/control.v1.FleetService/GetNode"
 	// FleetServiceWatchFleetProcedure is the procedure name of the FleetService's WatchFleet RPC.
 	FleetServiceWatchFleetProcedure = "/control.v1.FleetService/WatchFleet"
 )
@@ -37,6 +39,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           v1.File_control_v1_fleet_proto.Services().ByName("FleetService").Methods().ByName("GetFleet"),
 			Procedure:        FleetServiceGetFleetProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	fleetServiceGetNodeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_control_v1_fleet_proto.Services().ByName("FleetService").Methods().ByName("GetNode"),
+			Procedure:        FleetServiceGetNodeProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -55,6 +65,11 @@ type FleetServiceClient interface {
 	// GetFleet returns the state that each node reports, and which nodes did not respond. The
 	// response may be cached: see Fleet.age_ms.
 	GetFleet(context.Context, *v1.GetFleetRequest) (*v1.GetFleetResponse, error)
+	// GetNode returns the state of a node and what operators inspect: its certificate, settings in use, the procedures with
+	// the most calls, and how it is taken out of service. Its last announcement is returned: the node is not called.
+	//
+	// Errors: NOT_FOUND (no node of that id is announced).
+	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
 	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest) (FleetServiceWatchFleetClientStream, error)
 }
@@ -90,6 +105,11 @@ type FleetServiceHandler interface {
 	// GetFleet returns the state that each node reports, and which nodes did not respond. The
 	// response may be cached: see Fleet.age_ms.
 	GetFleet(context.Context, *v1.GetFleetRequest) (*v1.GetFleetResponse, error)
+	// GetNode returns the state of a node and what operators inspect: its certificate, settings in use, the procedures with
+	// the most calls, and how it is taken out of service. Its last announcement is returned: the node is not called.
+	//
+	// Errors: NOT_FOUND (no node of that id is announced).
+	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
 	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest, FleetServiceWatchFleetServerStream) error
 }
@@ -100,6 +120,7 @@ func RegisterFleetServiceHandler(server *connect.Server, svc FleetServiceHandler
 	adapter := fleetServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: fleetServiceGetFleetSpec(), Handler: adapter.getFleet},
+		connect.Method{Spec: fleetServiceGetNodeSpec(), Handler: adapter.getNode},
 		connect.Method{Spec: fleetServiceWatchFleetSpec(), Handler: adapter.watchFleet},
 	)
 }
@@ -126,6 +147,10 @@ func (UnimplementedFleetServiceHandler) GetFleet(context.Context, *v1.GetFleetRe
 	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.FleetService.GetFleet is not implemented")
 }
 
+func (UnimplementedFleetServiceHandler) GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.FleetService.GetNode is not implemented")
+}
+
 func (UnimplementedFleetServiceHandler) WatchFleet(context.Context, *v1.WatchFleetRequest, FleetServiceWatchFleetServerStream) error {
 	return connect.NewError(connect.CodeUnimplemented, "control.v1.FleetService.WatchFleet is not implemented")
 }
@@ -137,6 +162,14 @@ type fleetServiceClient struct {
 func (c *fleetServiceClient) GetFleet(ctx context.Context, req *v1.GetFleetRequest) (*v1.GetFleetResponse, error) {
 	var res v1.GetFleetResponse
 	if err := c.client.CallUnary(ctx, fleetServiceGetFleetSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *fleetServiceClient) GetNode(ctx context.Context, req *v1.GetNodeRequest) (*v1.GetNodeResponse, error) {
+	var res v1.GetNodeResponse
+	if err := c.client.CallUnary(ctx, fleetServiceGetNodeSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -158,6 +191,18 @@ func (h fleetServiceHandler) getFleet(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	res, err := h.svc.GetFleet(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h fleetServiceHandler) getNode(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetNodeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetNode(ctx, &req)
 	if err != nil {
 		return err
 	}
