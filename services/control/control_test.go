@@ -767,7 +767,58 @@ func TestGetTimeline_ByAnyOfItsIDs(t *testing.T) {
 				res.GetSpans()[1].GetNode() == "n1" && res.GetCorrelationId() == rc.CorrelationID
 		})
 	}
+	w.run(t, func(ctx context.Context) error {
+		node := fleet.Node{
+			ID:       "a1",
+			Kind:     contextkit.KindAggregate,
+			Endpoint: "127.0.0.1:1",
+			Tenants:  []string{"acme", "globex"},
+		}
+		return fleet.Announce(ctx, w.js, node, func(context.Context, *fleet.Node) error { return nil })
+	})
+	broken := contextkit.TenantContext(t.Context(), acme)
+	brokenID := contextkit.In(broken).CorrelationID
+	recorder.Record(broken, timeline.Span{
+		Kind:    timeline.KindCall,
+		Name:    "/a/C",
+		Started: began,
+		Code:    "ok",
+	})
+	recorder.Record(broken, timeline.Span{
+		Kind:    timeline.KindStep,
+		Name:    "transfer credit",
+		Started: began.Add(time.Second),
+		Code:    timeline.Failed,
+	})
+	list := func(ctx context.Context, req *controlv1.ListTimelinesRequest) string {
+		res, err := c.timeline.ListTimelines(ctx, req)
+		if err != nil {
+			return err.Error()
+		}
+		text := fmt.Sprint(res.GetComplete())
+		for _, one := range res.GetTimelines() {
+			name := map[string]string{rc.CorrelationID: "first", brokenID: "second"}[one.GetCorrelationId()]
+			text += fmt.Sprint(" ", name, " ", one.GetName(), " ", one.GetCode(), " ", one.GetFailedName(),
+				one.GetSpans())
+		}
+		return text
+	}
+	eventually(t, "both timelines are listed, the newest first", func() bool {
+		return list(call, &controlv1.ListTimelinesRequest{}) ==
+			"true second /a/C failed transfer credit2 first /a/B ok 2"
+	})
+	for want, req := range map[string]*controlv1.ListTimelinesRequest{
+		"true second /a/C failed transfer credit2":  {FailedOnly: true},
+		"false second /a/C failed transfer credit2": {Limit: 1, TenantId: "acme"},
+	} {
+		if got := list(call, req); got != want {
+			t.Errorf("%v: %s, want %s", req, got, want)
+		}
+	}
 	other := contextkit.TenantContext(t.Context(), natstest.Tenant(t, "globex"))
+	if got := list(other, &controlv1.ListTimelinesRequest{}); got != "true" {
+		t.Errorf("timelines visible to another tenant: %s", got)
+	}
 	for _, id := range []string{rc.CorrelationID, "*", ">"} {
 		if res, err := c.timeline.GetTimeline(
 			other, &controlv1.GetTimelineRequest{Id: id},

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 
 	"connectrpc.com/connect/v2"
@@ -16,6 +17,48 @@ type timelineService struct {
 	controlv1connect.UnimplementedTimelineServiceHandler
 
 	*Service
+}
+
+// defaultTimelines is the default number of timelines in a list.
+const defaultTimelines = 20
+
+// ListTimelines implements TimelineService.
+func (s timelineService) ListTimelines(
+	ctx context.Context, req *controlv1.ListTimelinesRequest,
+) (*controlv1.ListTimelinesResponse, error) {
+	rc, _ := contextkit.FromContext(ctx)
+	if _, err := s.tenantOf(ctx, req.GetTenantId()); err != nil {
+		return nil, err
+	}
+	all, complete, err := timeline.Recent(ctx, s.js, rc.TenantID)
+	if err != nil {
+		return nil, asConnectError(err)
+	}
+	limit := int(cmp.Or(req.GetLimit(), defaultTimelines))
+	res := &controlv1.ListTimelinesResponse{Complete: complete}
+	for _, one := range all {
+		if req.GetFailedOnly() && one.Failed == nil {
+			continue
+		}
+		if len(res.Timelines) == limit {
+			res.Complete = false
+			break
+		}
+		out := &controlv1.TimelineSummary{
+			CorrelationId: one.CorrelationID,
+			Started:       timestamppb.New(one.Started),
+			Ended:         timestamppb.New(one.Ended),
+			Name:          one.First.Name,
+			Kind:          string(one.First.Kind),
+			Code:          "ok",
+			Spans:         int32(one.Spans),
+		}
+		if one.Failed != nil {
+			out.Code, out.FailedName = one.Failed.Code, one.Failed.Name
+		}
+		res.Timelines = append(res.Timelines, out)
+	}
+	return res, nil
 }
 
 // GetTimeline implements TimelineService.

@@ -27,6 +27,234 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ListTimelinesRequest asks for the tenant's recent timelines.
+type ListTimelinesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant; empty: the credential's tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Only timelines in which something has failed.
+	FailedOnly bool `protobuf:"varint,2,opt,name=failed_only,json=failedOnly,proto3" json:"failed_only,omitempty"`
+	// The number of timelines, 1 to 100; 0: 20.
+	Limit         int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTimelinesRequest) Reset() {
+	*x = ListTimelinesRequest{}
+	mi := &file_control_v1_timeline_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTimelinesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTimelinesRequest) ProtoMessage() {}
+
+func (x *ListTimelinesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_timeline_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTimelinesRequest.ProtoReflect.Descriptor instead.
+func (*ListTimelinesRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_timeline_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ListTimelinesRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListTimelinesRequest) GetFailedOnly() bool {
+	if x != nil {
+		return x.FailedOnly
+	}
+	return false
+}
+
+func (x *ListTimelinesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ListTimelinesResponse is the tenant's recent timelines, the one with the newest span first.
+type ListTimelinesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The timelines.
+	Timelines []*TimelineSummary `protobuf:"bytes,1,rep,name=timelines,proto3" json:"timelines,omitempty"`
+	// Whether all stored spans of the tenant were read: there are no further timelines.
+	Complete      bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTimelinesResponse) Reset() {
+	*x = ListTimelinesResponse{}
+	mi := &file_control_v1_timeline_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTimelinesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTimelinesResponse) ProtoMessage() {}
+
+func (x *ListTimelinesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_timeline_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTimelinesResponse.ProtoReflect.Descriptor instead.
+func (*ListTimelinesResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_timeline_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListTimelinesResponse) GetTimelines() []*TimelineSummary {
+	if x != nil {
+		return x.Timelines
+	}
+	return nil
+}
+
+func (x *ListTimelinesResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+// TimelineSummary is a timeline, as far as its spans were read.
+type TimelineSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The correlation id, for GetTimeline.
+	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// When its earliest span started.
+	Started *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`
+	// When its latest span ended.
+	Ended *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	// The name of its earliest span: a procedure, command, event type, or workflow and step.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// The kind of that span.
+	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The outcome: "ok", or the code of the latest span that has failed.
+	Code string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
+	// The name of the latest span that has failed; empty: none has.
+	FailedName string `protobuf:"bytes,7,opt,name=failed_name,json=failedName,proto3" json:"failed_name,omitempty"`
+	// The spans that were read.
+	Spans         int32 `protobuf:"varint,8,opt,name=spans,proto3" json:"spans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimelineSummary) Reset() {
+	*x = TimelineSummary{}
+	mi := &file_control_v1_timeline_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimelineSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimelineSummary) ProtoMessage() {}
+
+func (x *TimelineSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_timeline_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimelineSummary.ProtoReflect.Descriptor instead.
+func (*TimelineSummary) Descriptor() ([]byte, []int) {
+	return file_control_v1_timeline_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TimelineSummary) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *TimelineSummary) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *TimelineSummary) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *TimelineSummary) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TimelineSummary) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *TimelineSummary) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *TimelineSummary) GetFailedName() string {
+	if x != nil {
+		return x.FailedName
+	}
+	return ""
+}
+
+func (x *TimelineSummary) GetSpans() int32 {
+	if x != nil {
+		return x.Spans
+	}
+	return 0
+}
+
 // GetTimelineRequest asks for a timeline.
 type GetTimelineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -40,7 +268,7 @@ type GetTimelineRequest struct {
 
 func (x *GetTimelineRequest) Reset() {
 	*x = GetTimelineRequest{}
-	mi := &file_control_v1_timeline_proto_msgTypes[0]
+	mi := &file_control_v1_timeline_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +280,7 @@ func (x *GetTimelineRequest) String() string {
 func (*GetTimelineRequest) ProtoMessage() {}
 
 func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_timeline_proto_msgTypes[0]
+	mi := &file_control_v1_timeline_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +293,7 @@ func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_timeline_proto_rawDescGZIP(), []int{0}
+	return file_control_v1_timeline_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetTimelineRequest) GetTenantId() string {
@@ -97,7 +325,7 @@ type GetTimelineResponse struct {
 
 func (x *GetTimelineResponse) Reset() {
 	*x = GetTimelineResponse{}
-	mi := &file_control_v1_timeline_proto_msgTypes[1]
+	mi := &file_control_v1_timeline_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -109,7 +337,7 @@ func (x *GetTimelineResponse) String() string {
 func (*GetTimelineResponse) ProtoMessage() {}
 
 func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_timeline_proto_msgTypes[1]
+	mi := &file_control_v1_timeline_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -122,7 +350,7 @@ func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_timeline_proto_rawDescGZIP(), []int{1}
+	return file_control_v1_timeline_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetTimelineResponse) GetCorrelationId() string {
@@ -179,7 +407,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_control_v1_timeline_proto_msgTypes[2]
+	mi := &file_control_v1_timeline_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -191,7 +419,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_timeline_proto_msgTypes[2]
+	mi := &file_control_v1_timeline_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -204,7 +432,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_control_v1_timeline_proto_rawDescGZIP(), []int{2}
+	return file_control_v1_timeline_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Span) GetKind() string {
@@ -296,7 +524,25 @@ var File_control_v1_timeline_proto protoreflect.FileDescriptor
 const file_control_v1_timeline_proto_rawDesc = "" +
 	"\n" +
 	"\x19control/v1/timeline.proto\x12\n" +
-	"control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"}\n" +
+	"control.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fheadgate/policy/v1/policy.proto\"\xa5\x01\n" +
+	"\x14ListTimelinesRequest\x12K\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1f\n" +
+	"\vfailed_only\x18\x02 \x01(\bR\n" +
+	"failedOnly\x12\x1f\n" +
+	"\x05limit\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\x05limit\"n\n" +
+	"\x15ListTimelinesResponse\x129\n" +
+	"\ttimelines\x18\x01 \x03(\v2\x1b.control.v1.TimelineSummaryR\ttimelines\x12\x1a\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\x93\x02\n" +
+	"\x0fTimelineSummary\x12%\n" +
+	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x124\n" +
+	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
+	"\x05ended\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04code\x18\x06 \x01(\tR\x04code\x12\x1f\n" +
+	"\vfailed_name\x18\a \x01(\tR\n" +
+	"failedName\x12\x14\n" +
+	"\x05spans\x18\b \x01(\x05R\x05spans\"}\n" +
 	"\x12GetTimelineRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1a\n" +
 	"\x02id\x18\x02 \x01(\tB\n" +
@@ -319,12 +565,16 @@ const file_control_v1_timeline_proto_rawDesc = "" +
 	"request_id\x18\n" +
 	" \x01(\tR\trequestId\x12!\n" +
 	"\fcausation_id\x18\v \x01(\tR\vcausationId\x12\x16\n" +
-	"\x06client\x18\f \x01(\tR\x06client2\xc8\x01\n" +
+	"\x06client\x18\f \x01(\tR\x06client2\x81\x03\n" +
 	"\x0fTimelineService\x12\xb4\x01\n" +
 	"\vGetTimeline\x12\x1e.control.v1.GetTimelineRequest\x1a\x1f.control.v1.GetTimelineResponse\"d\xaa\xed\x18(\n" +
 	"\n" +
 	"audit.read\x10\x01\x1a\acontrol\"\x02\b\n" +
-	":\ttenant_idh\x02\x82\xd3\xe4\x93\x02/\x12-/v1/control/tenants/{tenant_id}/timeline/{id}\x90\x02\x01B\x9f\x01\n" +
+	":\ttenant_idh\x02\x82\xd3\xe4\x93\x02/\x12-/v1/control/tenants/{tenant_id}/timeline/{id}\x90\x02\x01\x12\xb6\x01\n" +
+	"\rListTimelines\x12 .control.v1.ListTimelinesRequest\x1a!.control.v1.ListTimelinesResponse\"`\xaa\xed\x18(\n" +
+	"\n" +
+	"audit.read\x10\x01\x1a\acontrol\"\x02\b\n" +
+	":\ttenant_idh\x01\x82\xd3\xe4\x93\x02+\x12)/v1/control/tenants/{tenant_id}/timelines\x90\x02\x01B\x9f\x01\n" +
 	"\x0ecom.control.v1B\rTimelineProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
 	"Control\\V1\xe2\x02\x16Control\\V1\\GPBMetadata\xea\x02\vControl::V1b\x06proto3"
@@ -341,23 +591,31 @@ func file_control_v1_timeline_proto_rawDescGZIP() []byte {
 	return file_control_v1_timeline_proto_rawDescData
 }
 
-var file_control_v1_timeline_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_control_v1_timeline_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_control_v1_timeline_proto_goTypes = []any{
-	(*GetTimelineRequest)(nil),    // 0: control.v1.GetTimelineRequest
-	(*GetTimelineResponse)(nil),   // 1: control.v1.GetTimelineResponse
-	(*Span)(nil),                  // 2: control.v1.Span
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*ListTimelinesRequest)(nil),  // 0: control.v1.ListTimelinesRequest
+	(*ListTimelinesResponse)(nil), // 1: control.v1.ListTimelinesResponse
+	(*TimelineSummary)(nil),       // 2: control.v1.TimelineSummary
+	(*GetTimelineRequest)(nil),    // 3: control.v1.GetTimelineRequest
+	(*GetTimelineResponse)(nil),   // 4: control.v1.GetTimelineResponse
+	(*Span)(nil),                  // 5: control.v1.Span
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_control_v1_timeline_proto_depIdxs = []int32{
-	2, // 0: control.v1.GetTimelineResponse.spans:type_name -> control.v1.Span
-	3, // 1: control.v1.Span.started:type_name -> google.protobuf.Timestamp
-	0, // 2: control.v1.TimelineService.GetTimeline:input_type -> control.v1.GetTimelineRequest
-	1, // 3: control.v1.TimelineService.GetTimeline:output_type -> control.v1.GetTimelineResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 0: control.v1.ListTimelinesResponse.timelines:type_name -> control.v1.TimelineSummary
+	6, // 1: control.v1.TimelineSummary.started:type_name -> google.protobuf.Timestamp
+	6, // 2: control.v1.TimelineSummary.ended:type_name -> google.protobuf.Timestamp
+	5, // 3: control.v1.GetTimelineResponse.spans:type_name -> control.v1.Span
+	6, // 4: control.v1.Span.started:type_name -> google.protobuf.Timestamp
+	3, // 5: control.v1.TimelineService.GetTimeline:input_type -> control.v1.GetTimelineRequest
+	0, // 6: control.v1.TimelineService.ListTimelines:input_type -> control.v1.ListTimelinesRequest
+	4, // 7: control.v1.TimelineService.GetTimeline:output_type -> control.v1.GetTimelineResponse
+	1, // 8: control.v1.TimelineService.ListTimelines:output_type -> control.v1.ListTimelinesResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_timeline_proto_init() }
@@ -371,7 +629,7 @@ func file_control_v1_timeline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_timeline_proto_rawDesc), len(file_control_v1_timeline_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

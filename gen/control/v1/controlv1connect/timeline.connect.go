@@ -28,6 +28,9 @@ const (
 	// TimelineServiceGetTimelineProcedure is the procedure name of the TimelineService's GetTimeline
 	// RPC.
 	TimelineServiceGetTimelineProcedure = "/control.v1.TimelineService/GetTimeline"
+	// TimelineServiceListTimelinesProcedure is the procedure name of the TimelineService's
+	// ListTimelines RPC.
+	TimelineServiceListTimelinesProcedure = "/control.v1.TimelineService/ListTimelines"
 )
 
 var (
@@ -39,6 +42,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	timelineServiceListTimelinesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_control_v1_timeline_proto.Services().ByName("TimelineService").Methods().ByName("ListTimelines"),
+			Procedure:        TimelineServiceListTimelinesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // TimelineServiceClient is a client for the control.v1.TimelineService service.
@@ -47,6 +58,10 @@ type TimelineServiceClient interface {
 	// have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
 	// stored for the id. Spans are stored for a day; reads that succeed are not recorded.
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
+	// ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans: of a
+	// timeline with older ones, GetTimeline returns the rest. Calls without a valid credential that name the
+	// tenant are left out. NOT_FOUND: no node serves the tenant.
+	ListTimelines(context.Context, *v1.ListTimelinesRequest) (*v1.ListTimelinesResponse, error)
 }
 
 // NewTimelineServiceClient constructs a client for the control.v1.TimelineService service. Multiple
@@ -61,6 +76,10 @@ type TimelineServiceHandler interface {
 	// have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
 	// stored for the id. Spans are stored for a day; reads that succeed are not recorded.
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
+	// ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans: of a
+	// timeline with older ones, GetTimeline returns the rest. Calls without a valid credential that name the
+	// tenant are left out. NOT_FOUND: no node serves the tenant.
+	ListTimelines(context.Context, *v1.ListTimelinesRequest) (*v1.ListTimelinesResponse, error)
 }
 
 // RegisterTimelineServiceHandler registers svc as the control.v1.TimelineService implementation on
@@ -69,6 +88,7 @@ func RegisterTimelineServiceHandler(server *connect.Server, svc TimelineServiceH
 	adapter := timelineServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: timelineServiceGetTimelineSpec(), Handler: adapter.getTimeline},
+		connect.Method{Spec: timelineServiceListTimelinesSpec(), Handler: adapter.listTimelines},
 	)
 }
 
@@ -77,6 +97,10 @@ type UnimplementedTimelineServiceHandler struct{}
 
 func (UnimplementedTimelineServiceHandler) GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.TimelineService.GetTimeline is not implemented")
+}
+
+func (UnimplementedTimelineServiceHandler) ListTimelines(context.Context, *v1.ListTimelinesRequest) (*v1.ListTimelinesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.TimelineService.ListTimelines is not implemented")
 }
 
 type timelineServiceClient struct {
@@ -91,6 +115,14 @@ func (c *timelineServiceClient) GetTimeline(ctx context.Context, req *v1.GetTime
 	return &res, nil
 }
 
+func (c *timelineServiceClient) ListTimelines(ctx context.Context, req *v1.ListTimelinesRequest) (*v1.ListTimelinesResponse, error) {
+	var res v1.ListTimelinesResponse
+	if err := c.client.CallUnary(ctx, timelineServiceListTimelinesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
 type timelineServiceHandler struct{ svc TimelineServiceHandler }
 
 func (h timelineServiceHandler) getTimeline(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
@@ -99,6 +131,18 @@ func (h timelineServiceHandler) getTimeline(ctx context.Context, _ connect.Spec,
 		return err
 	}
 	res, err := h.svc.GetTimeline(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h timelineServiceHandler) listTimelines(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListTimelinesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListTimelines(ctx, &req)
 	if err != nil {
 		return err
 	}
