@@ -6,6 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import { file_buf_validate_validate } from "../../buf/validate/validate_pb";
 import { file_google_api_annotations } from "../../google/api/annotations_pb";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
@@ -16,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/fleet.proto.
  */
 export const file_control_v1_fleet: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIpQECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSMgoObGFzdF9hbm5vdW5jZWQYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlZ3JhZGVkGBAgAygJEhYKDm1vZGVsX3JldmlzaW9uGBEgASgJEhUKDW1vZGVsX3BlbmRpbmcYEiABKAkSFQoNbW9kZWxfcHJvYmxlbRgTIAEoCRIuCg1mYWlsaW5nX3ZpZXdzGBQgAygLMhcuY29udHJvbC52MS5GYWlsaW5nVmlldxIaChJmYWlsaW5nX3ZpZXdfY291bnQYFSABKAVCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAyLWAQoLRmFpbGluZ1ZpZXcSEQoJdGVuYW50X2lkGAEgASgJEgwKBHZpZXcYAiABKAkSEAoIZXZlbnRfaWQYAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEgoKZXZlbnRfdHlwZRgFIAEoCRIRCglhZ2dyZWdhdGUYBiABKAkSDAoEcnVsZRgHIAEoCRISCgpleHByZXNzaW9uGAggASgJEg4KBnJlYXNvbhgJIAEoCRIpCgVzaW5jZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqbAoJTm9kZVN0YXRlEhoKFk5PREVfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBOT0RFX1NUQVRFX1JFQURZEAESGAoUTk9ERV9TVEFURV9OT1RfUkVBRFkQAhITCg9OT0RFX1NUQVRFX0xPU1QQAzKrAgoMRmxlZXRTZXJ2aWNlEoQBCghHZXRGbGVldBIbLmNvbnRyb2wudjEuR2V0RmxlZXRSZXF1ZXN0GhwuY29udHJvbC52MS5HZXRGbGVldFJlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggFaAOC0+STAhMSES92MS9jb250cm9sL2ZsZWV0EpMBCgpXYXRjaEZsZWV0Eh0uY29udHJvbC52MS5XYXRjaEZsZWV0UmVxdWVzdBoeLmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlc3BvbnNlIkSQAgGq7RgeCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAwiQHGgBgtPkkwIZEhcvdjEvY29udHJvbC9mbGVldDp3YXRjaDABYgZwcm90bzM", [file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCIqCg5HZXROb2RlUmVxdWVzdBIYCgRub2RlGAEgASgJQgq6SAdyBRABGP0BIv4BCg9HZXROb2RlUmVzcG9uc2USHgoEbm9kZRgBIAEoCzIQLmNvbnRyb2wudjEuTm9kZRIwCgtjZXJ0aWZpY2F0ZRgCIAEoCzIbLmNvbnRyb2wudjEuTm9kZUNlcnRpZmljYXRlEikKCHNldHRpbmdzGAMgAygLMhcuY29udHJvbC52MS5Ob2RlU2V0dGluZxItCgpwcm9jZWR1cmVzGAQgAygLMhkuY29udHJvbC52MS5Qcm9jZWR1cmVMb2FkEhkKEXByb2NlZHVyZV9zZWNvbmRzGAUgASgBEiQKBWRyYWluGAYgASgLMhUuY29udHJvbC52MS5Ob2RlRHJhaW4iYQoPTm9kZUNlcnRpZmljYXRlEg8KB3N1YmplY3QYASABKAkSDgoGaXNzdWVyGAIgASgJEi0KCW5vdF9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKgoLTm9kZVNldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCSJxCg1Qcm9jZWR1cmVMb2FkEhEKCXByb2NlZHVyZRgBIAEoCRINCgVjYWxscxgCIAEoAxIOCgZlcnJvcnMYAyABKAMSDgoGcDUwX21zGAQgASgBEg4KBnA5NV9tcxgFIAEoARIOCgZwOTlfbXMYBiABKAEieAoJTm9kZURyYWluEhEKCXN1cHBvcnRlZBgBIAEoCBIOCgZlZmZlY3QYAiABKAkSFgoOcGxhY2VkX3RlbmFudHMYAyADKAkSGwoTcGxhY2VkX3RlbmFudF9jb3VudBgEIAEoBRITCgtyZWFkeV9wZWVycxgFIAEoBSITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIpQECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSMgoObGFzdF9hbm5vdW5jZWQYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlZ3JhZGVkGBAgAygJEhYKDm1vZGVsX3JldmlzaW9uGBEgASgJEhUKDW1vZGVsX3BlbmRpbmcYEiABKAkSFQoNbW9kZWxfcHJvYmxlbRgTIAEoCRIuCg1mYWlsaW5nX3ZpZXdzGBQgAygLMhcuY29udHJvbC52MS5GYWlsaW5nVmlldxIaChJmYWlsaW5nX3ZpZXdfY291bnQYFSABKAVCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAyLWAQoLRmFpbGluZ1ZpZXcSEQoJdGVuYW50X2lkGAEgASgJEgwKBHZpZXcYAiABKAkSEAoIZXZlbnRfaWQYAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEgoKZXZlbnRfdHlwZRgFIAEoCRIRCglhZ2dyZWdhdGUYBiABKAkSDAoEcnVsZRgHIAEoCRISCgpleHByZXNzaW9uGAggASgJEg4KBnJlYXNvbhgJIAEoCRIpCgVzaW5jZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqbAoJTm9kZVN0YXRlEhoKFk5PREVfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBOT0RFX1NUQVRFX1JFQURZEAESGAoUTk9ERV9TVEFURV9OT1RfUkVBRFkQAhITCg9OT0RFX1NUQVRFX0xPU1QQAzK2AwoMRmxlZXRTZXJ2aWNlEoQBCghHZXRGbGVldBIbLmNvbnRyb2wudjEuR2V0RmxlZXRSZXF1ZXN0GhwuY29udHJvbC52MS5HZXRGbGVldFJlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggFaAOC0+STAhMSES92MS9jb250cm9sL2ZsZWV0EogBCgdHZXROb2RlEhouY29udHJvbC52MS5HZXROb2RlUmVxdWVzdBobLmNvbnRyb2wudjEuR2V0Tm9kZVJlc3BvbnNlIkSQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggFaAOC0+STAhoSGC92MS9jb250cm9sL25vZGVzL3tub2RlfRKTAQoKV2F0Y2hGbGVldBIdLmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaHi5jb250cm9sLnYxLldhdGNoRmxlZXRSZXNwb25zZSJEkAIBqu0YHgoKZmxlZXQucmVhZBACGgdjb250cm9sIgMIkBxoAYLT5JMCGRIXL3YxL2NvbnRyb2wvZmxlZXQ6d2F0Y2gwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetFleetRequest asks for the fleet.
@@ -55,6 +56,254 @@ export const GetFleetResponseSchema: GenMessage<GetFleetResponse> = /*@__PURE__*
   messageDesc(file_control_v1_fleet, 1);
 
 /**
+ * GetNodeRequest names a node.
+ *
+ * @generated from message control.v1.GetNodeRequest
+ */
+export type GetNodeRequest = Message<"control.v1.GetNodeRequest"> & {
+  /**
+   * The node's id.
+   *
+   * @generated from field: string node = 1;
+   */
+  node: string;
+};
+
+/**
+ * Describes the message control.v1.GetNodeRequest.
+ * Use `create(GetNodeRequestSchema)` to create a new message.
+ */
+export const GetNodeRequestSchema: GenMessage<GetNodeRequest> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 2);
+
+/**
+ * GetNodeResponse is a node with its details.
+ *
+ * @generated from message control.v1.GetNodeResponse
+ */
+export type GetNodeResponse = Message<"control.v1.GetNodeResponse"> & {
+  /**
+   * The node, as it announces itself; answered, answer_ms and error are of the last query of the fleet, and are unset
+   * here.
+   *
+   * @generated from field: control.v1.Node node = 1;
+   */
+  node?: Node | undefined;
+
+  /**
+   * Its certificate; absent: its server has none, or its version does not announce it.
+   *
+   * @generated from field: control.v1.NodeCertificate certificate = 2;
+   */
+  certificate?: NodeCertificate | undefined;
+
+  /**
+   * Settings in use, of its server and its runtime. They are listed one by one by the node: no secret is among them.
+   * Empty: its version does not announce them.
+   *
+   * @generated from field: repeated control.v1.NodeSetting settings = 3;
+   */
+  settings: NodeSetting[];
+
+  /**
+   * The procedures with the most calls, at most 12, the ones with the most first.
+   *
+   * @generated from field: repeated control.v1.ProcedureLoad procedures = 4;
+   */
+  procedures: ProcedureLoad[];
+
+  /**
+   * The seconds in which procedures were measured.
+   *
+   * @generated from field: double procedure_seconds = 5;
+   */
+  procedureSeconds: number;
+
+  /**
+   * How it is taken out of service.
+   *
+   * @generated from field: control.v1.NodeDrain drain = 6;
+   */
+  drain?: NodeDrain | undefined;
+};
+
+/**
+ * Describes the message control.v1.GetNodeResponse.
+ * Use `create(GetNodeResponseSchema)` to create a new message.
+ */
+export const GetNodeResponseSchema: GenMessage<GetNodeResponse> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 3);
+
+/**
+ * NodeCertificate is the certificate that a node's server presents.
+ *
+ * @generated from message control.v1.NodeCertificate
+ */
+export type NodeCertificate = Message<"control.v1.NodeCertificate"> & {
+  /**
+   * The common name of its subject.
+   *
+   * @generated from field: string subject = 1;
+   */
+  subject: string;
+
+  /**
+   * The common name of its issuer.
+   *
+   * @generated from field: string issuer = 2;
+   */
+  issuer: string;
+
+  /**
+   * When it expires.
+   *
+   * @generated from field: google.protobuf.Timestamp not_after = 3;
+   */
+  notAfter?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message control.v1.NodeCertificate.
+ * Use `create(NodeCertificateSchema)` to create a new message.
+ */
+export const NodeCertificateSchema: GenMessage<NodeCertificate> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 4);
+
+/**
+ * NodeSetting is a setting in use.
+ *
+ * @generated from message control.v1.NodeSetting
+ */
+export type NodeSetting = Message<"control.v1.NodeSetting"> & {
+  /**
+   * Its name, such as "body_timeout".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Its value.
+   *
+   * @generated from field: string value = 2;
+   */
+  value: string;
+};
+
+/**
+ * Describes the message control.v1.NodeSetting.
+ * Use `create(NodeSettingSchema)` to create a new message.
+ */
+export const NodeSettingSchema: GenMessage<NodeSetting> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 5);
+
+/**
+ * ProcedureLoad is the calls of a procedure at a node.
+ *
+ * @generated from message control.v1.ProcedureLoad
+ */
+export type ProcedureLoad = Message<"control.v1.ProcedureLoad"> & {
+  /**
+   * The procedure.
+   *
+   * @generated from field: string procedure = 1;
+   */
+  procedure: string;
+
+  /**
+   * Completed calls.
+   *
+   * @generated from field: int64 calls = 2;
+   */
+  calls: bigint;
+
+  /**
+   * Calls that have not ended with "ok", of any cause.
+   *
+   * @generated from field: int64 errors = 3;
+   */
+  errors: bigint;
+
+  /**
+   * The median duration in milliseconds: the upper end of the histogram's bucket. Of streams, how long they were open.
+   *
+   * @generated from field: double p50_ms = 4;
+   */
+  p50Ms: number;
+
+  /**
+   * The 95th percentile.
+   *
+   * @generated from field: double p95_ms = 5;
+   */
+  p95Ms: number;
+
+  /**
+   * The 99th percentile.
+   *
+   * @generated from field: double p99_ms = 6;
+   */
+  p99Ms: number;
+};
+
+/**
+ * Describes the message control.v1.ProcedureLoad.
+ * Use `create(ProcedureLoadSchema)` to create a new message.
+ */
+export const ProcedureLoadSchema: GenMessage<ProcedureLoad> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 6);
+
+/**
+ * NodeDrain is how a node is taken out of service.
+ *
+ * @generated from message control.v1.NodeDrain
+ */
+export type NodeDrain = Message<"control.v1.NodeDrain"> & {
+  /**
+   * Whether RunnerAdmin.Drain and Resume operate the node. Other nodes are drained by stopping the process: they finish
+   * the calls in flight and deregister.
+   *
+   * @generated from field: bool supported = 1;
+   */
+  supported: boolean;
+
+  /**
+   * What it means, in a sentence for operators.
+   *
+   * @generated from field: string effect = 2;
+   */
+  effect: string;
+
+  /**
+   * The tenants that are placed on the node, at most 100: their calls fail while it is out of service. Move them before.
+   *
+   * @generated from field: repeated string placed_tenants = 3;
+   */
+  placedTenants: string[];
+
+  /**
+   * The number of such tenants.
+   *
+   * @generated from field: int32 placed_tenant_count = 4;
+   */
+  placedTenantCount: number;
+
+  /**
+   * The number of other ready nodes of its kind, which get its other tenants.
+   *
+   * @generated from field: int32 ready_peers = 5;
+   */
+  readyPeers: number;
+};
+
+/**
+ * Describes the message control.v1.NodeDrain.
+ * Use `create(NodeDrainSchema)` to create a new message.
+ */
+export const NodeDrainSchema: GenMessage<NodeDrain> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 7);
+
+/**
  * WatchFleetRequest asks for the fleet and its changes.
  *
  * @generated from message control.v1.WatchFleetRequest
@@ -67,7 +316,7 @@ export type WatchFleetRequest = Message<"control.v1.WatchFleetRequest"> & {
  * Use `create(WatchFleetRequestSchema)` to create a new message.
  */
 export const WatchFleetRequestSchema: GenMessage<WatchFleetRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 2);
+  messageDesc(file_control_v1_fleet, 8);
 
 /**
  * WatchFleetResponse is the current fleet.
@@ -88,7 +337,7 @@ export type WatchFleetResponse = Message<"control.v1.WatchFleetResponse"> & {
  * Use `create(WatchFleetResponseSchema)` to create a new message.
  */
 export const WatchFleetResponseSchema: GenMessage<WatchFleetResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 3);
+  messageDesc(file_control_v1_fleet, 9);
 
 /**
  * Fleet is a snapshot of the platform's nodes.
@@ -146,7 +395,7 @@ export type Fleet = Message<"control.v1.Fleet"> & {
  * Use `create(FleetSchema)` to create a new message.
  */
 export const FleetSchema: GenMessage<Fleet> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 4);
+  messageDesc(file_control_v1_fleet, 10);
 
 /**
  * Node is a process of the platform.
@@ -312,7 +561,7 @@ export type Node = Message<"control.v1.Node"> & {
  * Use `create(NodeSchema)` to create a new message.
  */
 export const NodeSchema: GenMessage<Node> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 5);
+  messageDesc(file_control_v1_fleet, 11);
 
 /**
  * Load is a node's load in the last seconds.
@@ -382,7 +631,7 @@ export type Load = Message<"control.v1.Load"> & {
  * Use `create(LoadSchema)` to create a new message.
  */
 export const LoadSchema: GenMessage<Load> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 6);
+  messageDesc(file_control_v1_fleet, 12);
 
 /**
  * FailingView is a view that cannot apply an event: the tenant's other views continue.
@@ -466,7 +715,7 @@ export type FailingView = Message<"control.v1.FailingView"> & {
  * Use `create(FailingViewSchema)` to create a new message.
  */
 export const FailingViewSchema: GenMessage<FailingView> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 7);
+  messageDesc(file_control_v1_fleet, 13);
 
 /**
  * NodeState is whether a node accepts calls.
@@ -525,6 +774,19 @@ export const FleetService: GenService<{
     methodKind: "unary";
     input: typeof GetFleetRequestSchema;
     output: typeof GetFleetResponseSchema;
+  },
+  /**
+   * GetNode returns the state of a node and what operators inspect: its certificate, settings in use, the procedures with
+   * the most calls, and how it is taken out of service. Its last announcement is returned: the node is not called.
+   *
+   * Errors: NOT_FOUND (no node of that id is announced).
+   *
+   * @generated from rpc control.v1.FleetService.GetNode
+   */
+  getNode: {
+    methodKind: "unary";
+    input: typeof GetNodeRequestSchema;
+    output: typeof GetNodeResponseSchema;
   },
   /**
    * WatchFleet returns the fleet, and again after each change, at most once per second.

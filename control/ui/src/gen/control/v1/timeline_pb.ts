@@ -17,7 +17,140 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/timeline.proto.
  */
 export const file_control_v1_timeline: GenFile = /*@__PURE__*/
-  fileDesc("Chljb250cm9sL3YxL3RpbWVsaW5lLnByb3RvEgpjb250cm9sLnYxIm8KEkdldFRpbWVsaW5lUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFgoCaWQYAiABKAlCCrpIB3IFEAEYgAIiYAoTR2V0VGltZWxpbmVSZXNwb25zZRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoCRIfCgVzcGFucxgCIAMoCzIQLmNvbnRyb2wudjEuU3BhbhIQCghjb21wbGV0ZRgDIAEoCCLkAQoEU3BhbhIMCgRraW5kGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEbm9kZRgDIAEoCRIrCgdzdGFydGVkGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIKCgJtcxgFIAEoARIMCgRjb2RlGAYgASgJEg4KBmRldGFpbBgHIAEoCRIPCgdzdWJqZWN0GAggASgJEhAKCGV2ZW50X2lkGAkgASgJEhIKCnJlcXVlc3RfaWQYCiABKAkSFAoMY2F1c2F0aW9uX2lkGAsgASgJEg4KBmNsaWVudBgMIAEoCTLIAQoPVGltZWxpbmVTZXJ2aWNlErQBCgtHZXRUaW1lbGluZRIeLmNvbnRyb2wudjEuR2V0VGltZWxpbmVSZXF1ZXN0Gh8uY29udHJvbC52MS5HZXRUaW1lbGluZVJlc3BvbnNlImSQAgGq7RgoCgphdWRpdC5yZWFkEAEaB2NvbnRyb2wiAggKOgl0ZW5hbnRfaWRoAoLT5JMCLxItL3YxL2NvbnRyb2wvdGVuYW50cy97dGVuYW50X2lkfS90aW1lbGluZS97aWR9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("Chljb250cm9sL3YxL3RpbWVsaW5lLnByb3RvEgpjb250cm9sLnYxIogBChRMaXN0VGltZWxpbmVzUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSEwoLZmFpbGVkX29ubHkYAiABKAgSGAoFbGltaXQYAyABKAVCCbpIBhoEGGQoACJZChVMaXN0VGltZWxpbmVzUmVzcG9uc2USLgoJdGltZWxpbmVzGAEgAygLMhsuY29udHJvbC52MS5UaW1lbGluZVN1bW1hcnkSEAoIY29tcGxldGUYAiABKAgizwEKD1RpbWVsaW5lU3VtbWFyeRIWCg5jb3JyZWxhdGlvbl9pZBgBIAEoCRIrCgdzdGFydGVkGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgVlbmRlZBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEbmFtZRgEIAEoCRIMCgRraW5kGAUgASgJEgwKBGNvZGUYBiABKAkSEwoLZmFpbGVkX25hbWUYByABKAkSDQoFc3BhbnMYCCABKAUibwoSR2V0VGltZWxpbmVSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIWCgJpZBgCIAEoCUIKukgHcgUQARiAAiJgChNHZXRUaW1lbGluZVJlc3BvbnNlEhYKDmNvcnJlbGF0aW9uX2lkGAEgASgJEh8KBXNwYW5zGAIgAygLMhAuY29udHJvbC52MS5TcGFuEhAKCGNvbXBsZXRlGAMgASgIIuQBCgRTcGFuEgwKBGtpbmQYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRub2RlGAMgASgJEisKB3N0YXJ0ZWQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgoKAm1zGAUgASgBEgwKBGNvZGUYBiABKAkSDgoGZGV0YWlsGAcgASgJEg8KB3N1YmplY3QYCCABKAkSEAoIZXZlbnRfaWQYCSABKAkSEgoKcmVxdWVzdF9pZBgKIAEoCRIUCgxjYXVzYXRpb25faWQYCyABKAkSDgoGY2xpZW50GAwgASgJMoEDCg9UaW1lbGluZVNlcnZpY2UStAEKC0dldFRpbWVsaW5lEh4uY29udHJvbC52MS5HZXRUaW1lbGluZVJlcXVlc3QaHy5jb250cm9sLnYxLkdldFRpbWVsaW5lUmVzcG9uc2UiZJACAartGCgKCmF1ZGl0LnJlYWQQARoHY29udHJvbCICCAo6CXRlbmFudF9pZGgCgtPkkwIvEi0vdjEvY29udHJvbC90ZW5hbnRzL3t0ZW5hbnRfaWR9L3RpbWVsaW5lL3tpZH0StgEKDUxpc3RUaW1lbGluZXMSIC5jb250cm9sLnYxLkxpc3RUaW1lbGluZXNSZXF1ZXN0GiEuY29udHJvbC52MS5MaXN0VGltZWxpbmVzUmVzcG9uc2UiYJACAartGCgKCmF1ZGl0LnJlYWQQARoHY29udHJvbCICCAo6CXRlbmFudF9pZGgBgtPkkwIrEikvdjEvY29udHJvbC90ZW5hbnRzL3t0ZW5hbnRfaWR9L3RpbWVsaW5lc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+
+/**
+ * ListTimelinesRequest asks for the tenant's recent timelines.
+ *
+ * @generated from message control.v1.ListTimelinesRequest
+ */
+export type ListTimelinesRequest = Message<"control.v1.ListTimelinesRequest"> & {
+  /**
+   * The tenant; empty: the credential's tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Only timelines in which something has failed.
+   *
+   * @generated from field: bool failed_only = 2;
+   */
+  failedOnly: boolean;
+
+  /**
+   * The number of timelines, 1 to 100; 0: 20.
+   *
+   * @generated from field: int32 limit = 3;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message control.v1.ListTimelinesRequest.
+ * Use `create(ListTimelinesRequestSchema)` to create a new message.
+ */
+export const ListTimelinesRequestSchema: GenMessage<ListTimelinesRequest> = /*@__PURE__*/
+  messageDesc(file_control_v1_timeline, 0);
+
+/**
+ * ListTimelinesResponse is the tenant's recent timelines, the one with the newest span first.
+ *
+ * @generated from message control.v1.ListTimelinesResponse
+ */
+export type ListTimelinesResponse = Message<"control.v1.ListTimelinesResponse"> & {
+  /**
+   * The timelines.
+   *
+   * @generated from field: repeated control.v1.TimelineSummary timelines = 1;
+   */
+  timelines: TimelineSummary[];
+
+  /**
+   * Whether all stored spans of the tenant were read: there are no further timelines.
+   *
+   * @generated from field: bool complete = 2;
+   */
+  complete: boolean;
+};
+
+/**
+ * Describes the message control.v1.ListTimelinesResponse.
+ * Use `create(ListTimelinesResponseSchema)` to create a new message.
+ */
+export const ListTimelinesResponseSchema: GenMessage<ListTimelinesResponse> = /*@__PURE__*/
+  messageDesc(file_control_v1_timeline, 1);
+
+/**
+ * TimelineSummary is a timeline, as far as its spans were read.
+ *
+ * @generated from message control.v1.TimelineSummary
+ */
+export type TimelineSummary = Message<"control.v1.TimelineSummary"> & {
+  /**
+   * The correlation id, for GetTimeline.
+   *
+   * @generated from field: string correlation_id = 1;
+   */
+  correlationId: string;
+
+  /**
+   * When its earliest span started.
+   *
+   * @generated from field: google.protobuf.Timestamp started = 2;
+   */
+  started?: Timestamp | undefined;
+
+  /**
+   * When its latest span ended.
+   *
+   * @generated from field: google.protobuf.Timestamp ended = 3;
+   */
+  ended?: Timestamp | undefined;
+
+  /**
+   * The name of its earliest span: a procedure, command, event type, or workflow and step.
+   *
+   * @generated from field: string name = 4;
+   */
+  name: string;
+
+  /**
+   * The kind of that span.
+   *
+   * @generated from field: string kind = 5;
+   */
+  kind: string;
+
+  /**
+   * The outcome: "ok", or the code of the latest span that has failed.
+   *
+   * @generated from field: string code = 6;
+   */
+  code: string;
+
+  /**
+   * The name of the latest span that has failed; empty: none has.
+   *
+   * @generated from field: string failed_name = 7;
+   */
+  failedName: string;
+
+  /**
+   * The spans that were read.
+   *
+   * @generated from field: int32 spans = 8;
+   */
+  spans: number;
+};
+
+/**
+ * Describes the message control.v1.TimelineSummary.
+ * Use `create(TimelineSummarySchema)` to create a new message.
+ */
+export const TimelineSummarySchema: GenMessage<TimelineSummary> = /*@__PURE__*/
+  messageDesc(file_control_v1_timeline, 2);
 
 /**
  * GetTimelineRequest asks for a timeline.
@@ -45,7 +178,7 @@ export type GetTimelineRequest = Message<"control.v1.GetTimelineRequest"> & {
  * Use `create(GetTimelineRequestSchema)` to create a new message.
  */
 export const GetTimelineRequestSchema: GenMessage<GetTimelineRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_timeline, 0);
+  messageDesc(file_control_v1_timeline, 3);
 
 /**
  * GetTimelineResponse is a timeline.
@@ -80,7 +213,7 @@ export type GetTimelineResponse = Message<"control.v1.GetTimelineResponse"> & {
  * Use `create(GetTimelineResponseSchema)` to create a new message.
  */
 export const GetTimelineResponseSchema: GenMessage<GetTimelineResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_timeline, 1);
+  messageDesc(file_control_v1_timeline, 4);
 
 /**
  * Span is one step of what a call has caused.
@@ -178,7 +311,7 @@ export type Span = Message<"control.v1.Span"> & {
  * Use `create(SpanSchema)` to create a new message.
  */
 export const SpanSchema: GenMessage<Span> = /*@__PURE__*/
-  messageDesc(file_control_v1_timeline, 2);
+  messageDesc(file_control_v1_timeline, 5);
 
 /**
  * TimelineService returns what a call has caused.
@@ -197,6 +330,18 @@ export const TimelineService: GenService<{
     methodKind: "unary";
     input: typeof GetTimelineRequestSchema;
     output: typeof GetTimelineResponseSchema;
+  },
+  /**
+   * ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans: of a
+   * timeline with older ones, GetTimeline returns the rest. Calls without a valid credential that name the
+   * tenant are left out. NOT_FOUND: no node serves the tenant.
+   *
+   * @generated from rpc control.v1.TimelineService.ListTimelines
+   */
+  listTimelines: {
+    methodKind: "unary";
+    input: typeof ListTimelinesRequestSchema;
+    output: typeof ListTimelinesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_control_v1_timeline, 0);
