@@ -126,8 +126,8 @@ func (s *Store[T]) Follow(ctx context.Context, changed func(), failed func(error
 	<-done
 }
 
-// apply adds changes. A value that is not the platform's does not replace a known one, and a record that
-// a replica does not have yet is not forgotten.
+// apply adds changes. A value that is not the platform's does not replace a known one, a marker of deletion
+// removes none, and a record that a replica does not have yet is not forgotten.
 func (s *Store[T]) apply(changes kv.Changes[sealed]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,8 +147,7 @@ func (s *Store[T]) apply(changes kv.Changes[sealed]) {
 		s.set(key, entry)
 		delete(s.rejected, key)
 	}
-	for _, key := range changes.Deleted { // by an operator, with the tools of NATS
-		s.remove(key)
+	for _, key := range changes.Deleted { // a record itself stays until it has expired: see prune
 		delete(s.rejected, key)
 	}
 }

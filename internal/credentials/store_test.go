@@ -114,6 +114,24 @@ func TestStore_ForeignValuesHaveNoEffect(t *testing.T) {
 		t.Fatal(err)
 	}
 	until("it is replaced", func(all map[string]Entry[Revocation]) bool { return len(all) == 2 })
+	// The holder of another role's seed deletes a revocation.
+	bucket, err := js.KeyValue(ctx, streams.BucketRevocations)
+	if err == nil {
+		err = bucket.Delete(ctx, eve.ID())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mia := Revocation{Subject: "mia", Expires: time.Now().Add(time.Hour)}
+	if _, err := control.Put(ctx, mia.ID(), mia, 0); err != nil {
+		t.Fatal(err)
+	}
+	until("the revocation after the deleted one is received", func(all map[string]Entry[Revocation]) bool {
+		return all[mia.ID()].Revision != 0
+	})
+	if all := known(t, gateway); len(all) != 3 || all[eve.ID()].Revision == 0 {
+		t.Errorf("after a deletion: %+v", all)
+	}
 	put(streams.BucketAPIKeys, "c.x", string(sealedAda.Value))
 	keys, err := OpenStore[APIKey](ctx, js, streams.BucketAPIKeys)
 	if err == nil {
