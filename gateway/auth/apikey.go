@@ -144,7 +144,7 @@ func (v *Verifier) authenticateKey(text string, now time.Time) (*Principal, erro
 	if !isIssued(id) {
 		return v.apiKeys().authenticate(text, now)
 	}
-	principal, err := (*v.issued.Load()).authenticate(text, now)
+	principal, err := v.issued.Load().authenticate(text, now)
 	if err == nil && principal.Until.Sub(now) > maxIssuedLifetime+2*v.config.Leeway {
 		return nil, badToken("the API key expires more than %v from now", maxIssuedLifetime)
 	}

@@ -33,8 +33,10 @@ type Revocation struct {
 }
 
 const (
-	// MaxRevocations bounds the revocations of one source, and MaxRevocationBytes the texts of each.
-	MaxRevocations, MaxRevocationBytes = 10_000, 768
+	// MaxRevocations bounds the revocations of one source.
+	MaxRevocations = 10_000
+	// MaxRevocationBytes bounds the texts of a revocation.
+	MaxRevocationBytes = 768
 	// MaxRevocationsBytes bounds a file of revocations, so that MaxRevocations of MaxRevocationBytes fit.
 	MaxRevocationsBytes = MaxRevocations * (MaxRevocationBytes + 256)
 )

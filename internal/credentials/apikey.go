@@ -22,9 +22,10 @@ const (
 )
 
 const (
-	// DefaultKeyLifetime and MaxKeyLifetime are the lifetimes of an issued key.
+	// DefaultKeyLifetime is the lifetime of an issued key for which the caller names none.
 	DefaultKeyLifetime = 24 * time.Hour
-	MaxKeyLifetime     = 30 * 24 * time.Hour
+	// MaxKeyLifetime bounds the lifetime of an issued key.
+	MaxKeyLifetime = 30 * 24 * time.Hour
 	// expiredFor is how long the record of an expired key is stored: clocks of gateways may be behind.
 	expiredFor = time.Hour
 )

@@ -98,7 +98,7 @@ func TestDirect_PanicsAreReportedAsFailed(t *testing.T) {
 		}
 		internal("a stream", err)
 	}
-	res, err := plain.Get(server.URL() + "/faulty") //nolint:noctx // a test's
+	res, err := plain.Get(server.URL() + "/faulty")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ const ErrorDomain = "headgate"
 type ErrorReason string
 
 // Reasons of denials. The gateway denies a call, except ReasonWrongRole, which is a node's.
+//
+//nolint:gosec // names that contain "credential", not credentials
 const (
 	ReasonNoCredential      ErrorReason = "NO_CREDENTIAL"
 	ReasonBadCredential     ErrorReason = "BAD_CREDENTIAL"
@@ -40,7 +42,7 @@ const (
 	ReasonNodeResponseBytes    ErrorReason = "NODE_RESPONSE_BYTES"
 	ReasonStorageQuota         ErrorReason = "STORAGE_QUOTA" // metadata: scope, quota, limit, use
 	ReasonTooManyRevocations   ErrorReason = "TOO_MANY_REVOCATIONS"
-	ReasonTooManyAPIKeys       ErrorReason = "TOO_MANY_API_KEYS"
+	ReasonTooManyAPIKeys       ErrorReason = "TOO_MANY_API_KEYS" //nolint:gosec // a name
 )
 
 // Reasons of rejected commands, and of aggregates that cannot be read.
@@ -75,7 +77,7 @@ const (
 	ReasonViewsMoved       ErrorReason = "VIEWS_MOVED"
 	ReasonViewsDiskFull    ErrorReason = "VIEWS_DISK_FULL"
 	ReasonViewsUnavailable ErrorReason = "VIEWS_UNAVAILABLE"
-	ReasonPageTokenTooLong ErrorReason = "PAGE_TOKEN_TOO_LONG"
+	ReasonPageTokenTooLong ErrorReason = "PAGE_TOKEN_TOO_LONG" //nolint:gosec // a name
 )
 
 // Reasons of operators' requests that the current state does not allow.

@@ -197,7 +197,7 @@ func TestUnread_StreamsOfClientsThatDoNotReadEnd(t *testing.T) {
 			expect(t)
 		})
 	}
-	res, err := http.Get(server.URL() + "/metrics") //nolint:noctx // a test's
+	res, err := http.Get(server.URL() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

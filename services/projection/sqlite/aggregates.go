@@ -18,11 +18,9 @@ func putAggregates(rows int) string {
 
 // prepareAggregates prepares the statements of the index.
 func (s *Store) prepareAggregates(ctx context.Context) (err error) {
-	//nolint:sqlclosecheck // Close does
 	if s.putAggregate, err = s.write.PrepareContext(ctx, putAggregates(1)); err != nil {
 		return incomplete(err)
 	}
-	//nolint:sqlclosecheck // Close does
 	s.putAggregates, err = s.write.PrepareContext(ctx, putAggregates(rowsPerStatement))
 	return incomplete(err)
 }
@@ -43,7 +41,6 @@ func (s *Store) writeAggregates(ctx context.Context, tx *sql.Tx, entries []strin
 		if len(some) < rowsPerStatement {
 			put, rows = s.putAggregate, 1
 		}
-		//nolint:sqlclosecheck // the transaction closes its statements
 		put = tx.StmtContext(ctx, put)
 		for row := range slices.Chunk(args, rows) {
 			if _, err := put.ExecContext(ctx, row...); err != nil {
