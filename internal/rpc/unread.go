@@ -53,12 +53,20 @@ func (a *answering) begin(ctx context.Context, w http.ResponseWriter, bounds *wr
 	a.watch = stopwatches.Get().(*stopwatch) //nolint:forcetypeassert // its own
 	a.cut.Store(false)
 	a.started = false
+	if !multiplexed {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of the answer before: see end
+	}
 }
 
-// end releases what watches the answer. net/http writes the rest of it, of a few KiB, after the handler.
+// end releases what watches the answer. net/http writes the rest of it, of up to 4 KiB and often all of it, after the
+// handler: the client must read that in time too, or its connection (HTTP/1.1) is closed or its stream (HTTP/2) is
+// reset. Without a bound it would occupy the kernel's buffers, or a goroutine, for as long as its connection lasts.
 func (a *answering) end() {
 	a.watch.stop()
 	stopwatches.Put(a.watch)
+	if !a.cut.Load() {
+		_ = http.NewResponseController(a.ResponseWriter).SetWriteDeadline(time.Now().Add(a.bounds.timeout))
+	}
 }
 
 // WriteHeader implements [http.ResponseWriter].

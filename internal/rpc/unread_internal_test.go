@@ -27,8 +27,8 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 }
 
 // SetWriteDeadline is that of [http.ResponseController].
-func (w *slowWriter) SetWriteDeadline(time.Time) error {
-	w.cut = true
+func (w *slowWriter) SetWriteDeadline(deadline time.Time) error {
+	w.cut = !deadline.IsZero() && deadline.Before(time.Now())
 	return nil
 }
 

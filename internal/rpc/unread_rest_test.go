@@ -1,0 +1,71 @@
+package rpc_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd: an answer that net/http writes when its handler has returned
+// must be read within write_timeout too: over HTTP/2 its stream is reset, and over HTTP/1.1 its connection is closed.
+func TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd(t *testing.T) {
+	server, _ := unreadServer(t)
+	t.Run("HTTP/2 without a window", func(t *testing.T) {
+		conn, framer := rawCall(t, server.Addr(), "/nothing", "application/json", []byte("{}"),
+			http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatalf("the stream is not reset: %v", err)
+			}
+			if _, reset := frame.(*http2.RSTStreamFrame); reset {
+				return
+			}
+		}
+	})
+	t.Run("HTTP/1.1 without reading", func(t *testing.T) {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		requests := []byte(strings.Repeat("GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n", 1000))
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+			if err := conn.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			switch _, err := conn.Write(requests); {
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				t.Fatal("the connection stays open, and takes no more requests")
+			case err != nil:
+				return
+			}
+		}
+		t.Fatal("the server takes all requests")
+	})
+	t.Run("HTTP/1.1 that pauses", func(t *testing.T) {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for range 3 {
+			if _, err := fmt.Fprint(conn, "GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := conn.Read(make([]byte, 4<<10)); n == 0 {
+				t.Fatalf("no answer on a connection that was idle for longer than write_timeout: %v", err)
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+	})
+}
