@@ -31,17 +31,24 @@ func requestFields(method *policy.Method, data []byte) (fields []auditlog.Field)
 	if !ok {
 		return nil
 	}
+	// Those of the policy come first: other fields, which a client can add at will, do not displace them.
 	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
-		field := input.Input().Fields().ByNumber(number)
-		switch {
-		case field == nil:
-			fields = append(fields, auditlog.Field{Name: fmt.Sprint(number), Bytes: len(content)})
-		case method.AuditFields[number]:
+		if field := input.Input().Fields().ByNumber(number); field != nil && method.AuditFields[number] {
 			fields = appendValues(fields, field, string(field.Name()), kind, content, maxAuditDepth)
-		default:
-			fields = append(fields, auditlog.Field{Name: string(field.Name()), Bytes: size(kind, content)})
 		}
 		return len(fields) < maxAuditFields
+	})
+	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
+		if len(fields) >= maxAuditFields {
+			return false
+		}
+		switch field := input.Input().Fields().ByNumber(number); {
+		case field == nil:
+			fields = append(fields, auditlog.Field{Name: fmt.Sprint(number), Bytes: len(content)})
+		case !method.AuditFields[number]:
+			fields = append(fields, auditlog.Field{Name: string(field.Name()), Bytes: size(kind, content)})
+		}
+		return true
 	})
 	return fields
 }

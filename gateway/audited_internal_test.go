@@ -42,9 +42,9 @@ func TestRequestFields_ValuesAreThoseOfThePolicy(t *testing.T) {
 		{"/control.v1.ModelService/ApplyModel", &controlv1.ApplyModelRequest{
 			Text: strings.Repeat("secret", 1000),
 			Note: "why",
-		}, "text(6000) note=why"},
+		}, "note=why text(6000)"},
 		{"/control.v1.AuditService/QueryAudit", &controlv1.QueryAuditRequest{ChangesOnly: true, PageSize: 3},
-			"page_size(1) changes_only=true"},
+			"changes_only=true page_size(1)"},
 		{"/runner.admin.v1.RunnerAdmin/DiscardDeadLetters", &adminv1.DiscardDeadLettersRequest{
 			Ids:    []int64{7, 300},
 			Reason: "said so",
@@ -73,6 +73,11 @@ func TestRequestFields_ValuesAreThoseOfThePolicy(t *testing.T) {
 		if text := strings.Join(got, " "); text != c.want {
 			t.Errorf("%s: %s, want %s", c.procedure, text, c.want)
 		}
+	}
+	issue, _ := table.Method("/control.v1.ApiKeyService/CreateTenantApiKey")
+	unknown := strings.Repeat("\x80\x7d\x01", 5000) // field 2000
+	if fields := requestFields(issue, []byte(unknown+"\x1a\x0aquery.read")); fields[0].Name != "rights" {
+		t.Errorf("the first field is %s: unknown ones displace that of the policy", fields[0].Name)
 	}
 	drain, _ := table.Method("/runner.admin.v1.RunnerAdmin/Drain")
 	for _, data := range [][]byte{

@@ -199,6 +199,12 @@ func (s revocationService) revoke(
 
 // setTimes sets the times of a revocation.
 func setTimes(r *credentials.Revocation, now time.Time, before, expires *timestamppb.Timestamp) error {
+	for field, at := range map[string]*timestamppb.Timestamp{"issued_before": before, "expire_time": expires} {
+		// Gateways reject the zero time, and JSON has no years before 0.
+		if at != nil && (at.CheckValid() != nil || at.GetSeconds() < 0) {
+			return connect.Errorf(connect.CodeInvalidArgument, "%s is no time after 1970: nothing is revoked", field)
+		}
+	}
 	if r.TokenID == "" {
 		r.IssuedBefore = now
 		if before != nil {
