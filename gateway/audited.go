@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/excerpt"
@@ -34,6 +36,10 @@ func requestFields(method *policy.Method, data []byte) (fields []auditlog.Field)
 	// Those of the policy come first: other fields, which a client can add at will, do not displace them.
 	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
 		if field := input.Input().Fields().ByNumber(number); field != nil && method.AuditFields[number] {
+			if !field.IsList() && field.Message() == nil { // the last one of a singular field counts
+				fields = slices.DeleteFunc(fields,
+					func(f auditlog.Field) bool { return f.Name == string(field.Name()) })
+			}
 			fields = appendValues(fields, field, string(field.Name()), kind, content, maxAuditDepth)
 		}
 		return len(fields) < maxAuditFields
@@ -108,7 +114,7 @@ func valueText(field protoreflect.FieldDescriptor, kind protowire.Type, content 
 	case protowire.BytesType:
 		text, _ := protowire.ConsumeBytes(content)
 		if field.Kind() == protoreflect.StringKind {
-			return excerpt.Text(string(text), excerpt.Name), true
+			return excerpt.Text(auth.Mask(string(text)), excerpt.Name), true
 		}
 		return packedText(field, text)
 	case protowire.VarintType:

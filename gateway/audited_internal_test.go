@@ -45,6 +45,9 @@ func TestRequestFields_ValuesAreThoseOfThePolicy(t *testing.T) {
 		}, "note=why text(6000)"},
 		{"/control.v1.AuditService/QueryAudit", &controlv1.QueryAuditRequest{ChangesOnly: true, PageSize: 3},
 			"changes_only=true page_size(1)"},
+		{"/control.v1.ApiKeyService/RevokeApiKey", &controlv1.RevokeApiKeyRequest{
+			Id: "hgk_c.1_" + strings.Repeat("s", 43),
+		}, "id=hgk_c.1_…"},
 		{"/runner.admin.v1.RunnerAdmin/DiscardDeadLetters", &adminv1.DiscardDeadLettersRequest{
 			Ids:    []int64{7, 300},
 			Reason: "said so",

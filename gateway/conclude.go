@@ -176,7 +176,7 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 		Tenant:        rc.TenantID.String(),
 		Procedure:     call.Method.Spec.Procedure,
 		Right:         call.Method.Right,
-		Resource:      call.Resource,
+		Resource:      auth.Mask(call.Resource),
 		Client:        rpc.ClientText(call.Info),
 		Code:          rpc.CodeName(err),
 		CorrelationID: rc.CorrelationID,
@@ -201,12 +201,12 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 		record.Request, record.Changes = call.fields, changesOf(call)
 	}
 	if call.Reason != nil {
-		record.Reason = *call.Reason
+		record.Reason = auth.Mask(*call.Reason)
 	}
 	if call.denied != ReasonNone {
 		record.Decision, record.Reason = "denied", call.denied.String()
 		if err != nil {
-			record.Reason += ": " + err.Error()
+			record.Reason += ": " + auth.Mask(err.Error())
 			if mapping, ok := errors.AsType[*auth.MappingError](err); ok { // it quotes no claims
 				record.Reason += ": " + mapping.Error()
 			}
