@@ -32,6 +32,9 @@ func blocks(t *testing.T, path, language string) []string {
 	if len(all) == 0 {
 		t.Fatalf("%s has no %s block", path, language)
 	}
+	if strings.Contains(string(text), " ```") {
+		t.Fatalf("%s has an indented block, whose end is not found", path)
+	}
 	return all
 }
 
