@@ -171,6 +171,16 @@ test("job 13: export audit records: 2 clicks", async ({ page }) => {
   expect(records.length).toBeGreaterThan(0);
   for (const name of ["Time", "Decision", "Principal", "Procedure", "Client", "Right", "Correlation id", "Trace id", "Request id"]) expect(records[0]).toHaveProperty(name);
   expect(records[0]?.["Decision"]).toBe("denied");
+  // A record of a change has its request and what was changed.
+  expect((await post("/v1/control/tenants/globex/quota", { quota: { rate: 4321 } }, operator())).ok).toBe(true);
+  await page.goto(url("/audit?changes=yes&procedure=SetQuota"));
+  const changed = page.getByRole("region", { name: "Audit records" }).getByRole("row").filter({ hasText: "globex" }).first();
+  await changed.getByRole("button").first().click();
+  const record = page.getByRole("complementary", { name: "Audit record" });
+  await expect(record.getByRole("region", { name: "Changes" })).toContainText("4321");
+  await expect(record.getByRole("region", { name: "Request" })).toContainText("globex");
+  await look(page, "audit-change");
+  await page.goto(url("/audit?decision=denied"));
   // The filters are stored under a name, and used again.
   await page.getByRole("button", { name: "Save these filters" }).click();
   await page.keyboard.type("denials");

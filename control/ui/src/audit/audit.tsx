@@ -2,9 +2,10 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { useInfiniteQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
+import { ArrowRight } from "lucide-react";
 import { useEffect, useState } from "react";
 import { AuditService, type AuditRecord } from "../gen/control/v1/audit_pb";
-import { instant, ms, number } from "../app/format";
+import { bytes, instant, ms, number } from "../app/format";
 import { useUrl } from "../app/url";
 import { useWatch } from "../app/watch";
 import { Button } from "../parts/action";
@@ -22,7 +23,7 @@ import { SavedFilters } from "./saved";
 const clears = ["open"] as const;
 
 /** What the address says of the records to show; follow is how they are shown. */
-const filters = ["of", "decision", "principal", "procedure", "id", "range", "reads"] as const;
+const filters = ["of", "decision", "principal", "procedure", "id", "range", "reads", "changes"] as const;
 
 const hour = 3_600_000;
 const ranges: Record<string, number> = { "1h": hour, "24h": 24 * hour, "7d": 7 * 24 * hour, "30d": 30 * 24 * hour };
@@ -39,11 +40,12 @@ export function Audit() {
         {following ? null : <Choice label="Time" value={get("range")} options={[["", "all that is stored"], ["1h", "last hour"], ["24h", "last 24 hours"], ["7d", "last 7 days"], ["30d", "last 30 days"]]} onChange={(range) => set({ range, open: "" })} />}
         <UrlText label="Principal" name="principal" clears={clears} />
         <UrlText label="Correlation, trace or request id" name="id" clears={clears} />
-        <Check label="Show reads" checked={get("reads") === "yes"} onChange={(on) => set({ reads: on ? "yes" : "", open: "" })} />
+        <Check label="Changes only" checked={get("changes") === "yes"} onChange={(on) => set({ changes: on ? "yes" : "", reads: "", open: "" })} />
+        <Check label="Show reads" checked={get("reads") === "yes"} onChange={(on) => set({ reads: on ? "yes" : "", changes: "", open: "" })} />
         <Check label="Follow" checked={following} onChange={(on) => set({ follow: on ? "yes" : "", open: "" })} />
       </div>
       <SavedFilters names={filters} />
-      {following ? <Followed key={`${get("of")} ${get("decision")}`} /> : <Stored key={get("range")} />}
+      {following ? <Followed key={`${get("of")} ${get("decision")} ${get("changes")}`} /> : <Stored key={get("range")} />}
     </Page>
   );
 }
@@ -67,7 +69,7 @@ function Stored() {
   const range = ranges[get("range")];
   const listed = useInfiniteQuery(
     AuditService.method.queryAudit,
-    { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), pageSize, pageToken: "", ...(range ? { since: timestampFromMs(now - range) } : {}) },
+    { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), changesOnly: get("changes") === "yes", pageSize, pageToken: "", ...(range ? { since: timestampFromMs(now - range) } : {}) },
     { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData },
   );
   const { data, hasNextPage, isFetching, fetchNextPage, error } = listed;
@@ -108,7 +110,7 @@ function Followed() {
   const [get] = useUrl();
   const isShown = useShown();
   const [records, setRecords] = useState<AuditRecord[]>([]);
-  const watched = useWatch(AuditService.method.followAudit, { tenantId: get("of"), decision: get("decision") }, {
+  const watched = useWatch(AuditService.method.followAudit, { tenantId: get("of"), decision: get("decision"), changesOnly: get("changes") === "yes" }, {
     take: ({ record }) => {
       if (record) setRecords((before) => [record, ...before].slice(0, most));
     },
@@ -149,7 +151,7 @@ function Records({ records, searching = false }: { records: AuditRecord[]; searc
         empty={searching ? <Empty title="Searching older records…" /> : <Empty title="No record matches.">Remove a filter to see more.</Empty>}
         columns={[
           { name: "Time", width: timeWidth, value: (record) => instant(record.time), cell: (record) => <Time of={record.time} /> },
-          { name: "Decision", width: 98, value: (record) => record.decision, cell: (record) => <Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge> },
+          { name: "Decision", width: 108, value: (record) => record.decision, cell: (record) => <Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge> },
           { name: "Principal", width: 98, value: (record) => record.principal || "unauthenticated" },
           { name: "Procedure", width: 136, value: (record) => record.procedure, cell: (record) => record.procedure.split("/").at(-1) },
           { name: "Tenant", width: 80, value: (record) => record.tenantId || "platform" },
@@ -179,6 +181,34 @@ function Id({ text }: { text: string }) {
   );
 }
 
+/** What a call changed, and the fields of its request. Texts such as payloads have their size alone. */
+function Changes({ record }: { record: AuditRecord }) {
+  return (
+    <>
+      {record.changes.length === 0 ? null : (
+        <section aria-label="Changes">
+          <h3 className="mb-1">Changes</h3>
+          <Facts
+            of={record.changes.map((one) => [
+              one.name,
+              <span key={one.name} className="flex flex-wrap items-center gap-1.5">
+                {one.before === "" ? <span className="text-muted">none</span> : <del className="text-muted break-all">{one.before}</del>} <ArrowRight className="text-muted size-3" aria-hidden /> {one.after === "" ? <span className="text-muted">none</span> : <ins className="break-all no-underline">{one.after}</ins>}
+              </span>,
+            ])}
+          />
+        </section>
+      )}
+      {record.request.length === 0 ? null : (
+        <section aria-label="Request">
+          <h3 className="mb-1">Request</h3>
+          <Facts of={record.request.map((one) => [one.name, one.value === undefined ? <span key={one.name} className="text-muted">{bytes(one.bytes)}, not recorded</span> : <code key={one.name} className="break-all">{one.value}</code>])} />
+        </section>
+      )}
+      {record.truncated ? <p className="text-muted text-sm">The request or the changes have more than a record holds.</p> : null}
+    </>
+  );
+}
+
 function Detail({ record, onClose }: { record: AuditRecord; onClose: () => void }) {
   return (
     <Drawer title={record.procedure.split("/").at(-1) ?? ""} label="Audit record" badge={<Badge tone={record.decision === "denied" ? "bad" : "ok"}>{record.decision}</Badge>} onClose={onClose}>
@@ -201,6 +231,7 @@ function Detail({ record, onClose }: { record: AuditRecord; onClose: () => void 
           ["Request id", record.requestId && <Id key="r" text={record.requestId} />],
         ]}
       />
+      <Changes record={record} />
       {record.tenantId ? (
         <Link to="/timeline" search={{ tenant: record.tenantId, id: record.correlationId }}>
           Timeline of the call

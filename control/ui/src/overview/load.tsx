@@ -29,10 +29,10 @@ export function Tile({ name, value, note, tone = "plain", spark }: { name: strin
   );
 }
 
-/** Tiles in rows of four, or of five. */
-export function Tiles({ label, five = false, children }: { label: string; five?: boolean; children: ReactNode }) {
+/** Tiles in rows of four, or of six. */
+export function Tiles({ label, six = false, children }: { label: string; six?: boolean; children: ReactNode }) {
   return (
-    <dl aria-label={label} className={`grid grid-cols-2 gap-3 ${five ? "md:grid-cols-3 xl:grid-cols-5" : "lg:grid-cols-4"}`}>
+    <dl aria-label={label} className={`grid grid-cols-2 gap-3 ${six ? "md:grid-cols-3 min-[1400px]:grid-cols-6" : "lg:grid-cols-4"}`}>
       {children}
     </dl>
   );
@@ -59,21 +59,26 @@ export function CallTiles({ series, range }: { series: Series; range: string }) 
   );
 }
 
-/** What only the whole platform has: lag, dead letters, failed views. */
+/** How many events the views and workflows have not processed yet. */
+export function LagTile({ series }: { series: Series }) {
+  return <Tile name="Lag" value={number(latest(series.points, values.lag))} note="events not yet processed" spark={course(series, values.lag, "Lag")} />;
+}
+
+/** What only the whole platform has: dead letters, failed views; and its lag. */
 export function PlatformTiles({ series }: { series: Series }) {
   const now = (read: Read) => latest(series.points, read);
   const [letters, failed] = [now(values.letters), now(values.failed)];
   return (
     <>
-      <Tile name="Lag" value={number(now(values.lag))} note="events not yet processed" spark={course(series, values.lag, "Lag")} />
+      <LagTile series={series} />
       <Tile name="Dead letters" value={number(letters)} note="of all tenants" tone={letters ? "bad" : "plain"} spark={course(series, values.letters, "Dead letters")} />
       <Tile name="Failed views" value={number(failed)} note="of all tenants" tone={failed ? "bad" : "plain"} spark={course(series, values.failed, "Failed views")} />
     </>
   );
 }
 
-/** The charts of calls, latency and rejected calls; of the platform, lag too. */
-export function Charts({ series, marks = [], lag = false }: { series: Series; marks?: readonly Mark[]; lag?: boolean }) {
+/** The charts of calls, latency, rejected calls and lag. */
+export function Charts({ series, marks = [] }: { series: Series; marks?: readonly Mark[] }) {
   // Times on the charts follow the console's zone.
   useZone();
   const { points, seconds } = series;
@@ -81,11 +86,11 @@ export function Charts({ series, marks = [], lag = false }: { series: Series; ma
   const line = (name: string, color: string, read: Read): Line => ({ name, color, values: column(points, read) });
   const shared = { at, marks, window: seconds };
   return (
-    <div className={`grid gap-4 ${lag ? "lg:grid-cols-2" : "lg:grid-cols-3"}`}>
+    <div className="grid gap-4 lg:grid-cols-2">
       <Chart title="Throughput" unit="per second" lines={[line("calls", "--series-2", values.calls), line("commands", "--series-1", values.commands), line("queries", "--series-3", values.queries)]} {...shared} />
       <Chart title="Latency" unit="ms" lines={[line("p99", "--series-1", values.p99), line("p95", "--series-2", values.p95), line("p50", "--series-3", values.p50)]} {...shared} />
       <Chart title="Failed and rejected calls" unit="per second" lines={[line("failed", "--bad", values.errors), line("rejected by limits", "--series-1", values.limited)]} {...shared} />
-      {lag ? <Chart title="Lag" unit="events" lines={[line("not yet processed", "--series-4", values.lag)]} {...shared} /> : null}
+      <Chart title="Lag" unit="events" lines={[line("not yet processed", "--series-4", values.lag)]} {...shared} />
     </div>
   );
 }

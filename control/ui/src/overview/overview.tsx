@@ -10,7 +10,7 @@ import { Answered, Badge, Problem, Skeleton } from "../parts/state";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
 import { inWords, useChanges } from "./changes";
-import { CallTiles, Charts, PlatformTiles, Tiles, type Series } from "./load";
+import { CallTiles, Charts, LagTile, PlatformTiles, Tiles, type Series } from "./load";
 import { problems } from "./problems";
 import { often, RangeChoice, useRange } from "./range";
 import { windowName } from "./series";
@@ -38,7 +38,7 @@ function Platform() {
               <PlatformTiles series={data} />
             </Tiles>
             <TopTenants />
-            <Charts series={data} marks={marks} lag />
+            <Charts series={data} marks={marks} />
           </>
         )}
       </Answered>
@@ -125,8 +125,9 @@ function OwnTenant({ tenant }: { tenant: string }) {
       <Answered of={series} skeleton={<Skeleton lines={8} />}>
         {(data) => (
           <>
-            <Tiles label={`Numbers of ${tenant}`} five>
+            <Tiles label={`Numbers of ${tenant}`} six>
               <CallTiles series={data} range={words} />
+              <LagTile series={data} />
             </Tiles>
             <Charts series={data} />
           </>

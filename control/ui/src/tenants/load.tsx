@@ -1,6 +1,6 @@
 import { useQuery } from "@connectrpc/connect-query";
 import { MetricsService } from "../gen/control/v1/metrics_pb";
-import { CallTiles, Charts, Tiles } from "../overview/load";
+import { CallTiles, Charts, LagTile, Tiles } from "../overview/load";
 import { often, RangeChoice, useRange } from "../overview/range";
 import { Answered } from "../parts/state";
 
@@ -17,8 +17,9 @@ export function TenantLoad({ tenant }: { tenant: string }) {
       <Answered of={series}>
         {(data) => (
           <>
-            <Tiles label={`Load of ${tenant} in numbers`} five>
+            <Tiles label={`Load of ${tenant} in numbers`} six>
               <CallTiles series={data} range={words} />
+              <LagTile series={data} />
             </Tiles>
             <Charts series={data} />
           </>

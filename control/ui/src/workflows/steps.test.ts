@@ -17,6 +17,16 @@ describe("an instance in time", () => {
     ]);
   });
 
+  it("begins a step where its record says, after the attempts that failed", () => {
+    const tried = { ...step("tell", 5000), started: timestampFromMs(4900), failedAttempts: [{ started: timestampFromMs(1000), ended: timestampFromMs(1200), error: "503" }, { error: "of a version before" }] };
+    const laid = layOut(create(GetWorkflowResponseSchema, { state: WorkflowState.COMPLETED, started: timestampFromMs(1000), steps: [tried, { ...step("end", 5100), started: timestampFromMs(9000) }] }), 9000);
+    expect(laid.bars.map(({ step: name, kind, from, to, text }) => [name, kind, from, to, text])).toEqual([
+      ["tell", "failing", 1000, 1200, "503"],
+      ["tell", "done", 4900, 5000, ""],
+      ["end", "done", 5100, 5100, ""],
+    ]);
+  });
+
   it("shows failed attempts and the next one, to the present or beyond", () => {
     const laid = layOut(
       create(GetWorkflowResponseSchema, {
@@ -36,6 +46,8 @@ describe("an instance in time", () => {
   it("shows a wait to its end", () => {
     const laid = layOut(create(GetWorkflowResponseSchema, { state: WorkflowState.RUNNING, started: timestampFromMs(0), steps: [step("a", 10)], waiting: { step: "cool down", until: timestampFromMs(100) } }), 50);
     expect(laid.bars.at(-1)).toMatchObject({ kind: "waiting", from: 10, to: 100 });
+    const since = create(GetWorkflowResponseSchema, { state: WorkflowState.RUNNING, started: timestampFromMs(0), waiting: { step: "cool down", since: timestampFromMs(40), until: timestampFromMs(100) } });
+    expect(layOut(since, 50).bars).toMatchObject([{ kind: "waiting", from: 40, to: 100 }]);
   });
 });
 

@@ -1,5 +1,5 @@
 import { timestampMs, type Timestamp } from "@bufbuild/protobuf/wkt";
-import { WorkflowState, type GetWorkflowResponse } from "../gen/runner/admin/v1/admin_pb";
+import { WorkflowState, type GetWorkflowResponse, type WorkflowAttempt } from "../gen/runner/admin/v1/admin_pb";
 
 /** A piece of an instance's time: what was done, attempts that failed, a wait, or the attempt to come. */
 export interface Bar {
@@ -26,29 +26,37 @@ export function ended(state: WorkflowState): boolean {
 }
 
 /**
- * Lays an instance out in time. The record of a step says when it ended; its bar begins where the record
- * before it ended, so that it holds the time that the step has waited for its turn, too.
+ * Lays an instance out in time. The bar of a step is its last attempt, after the failed ones. Where a
+ * record has no start, the bar begins where the record before it ended: it holds the time that the step
+ * has waited for its turn, too.
  */
 export function layOut(instance: GetWorkflowResponse, now: number): Steps {
   const from = at(instance.started, now);
   const bars: Bar[] = [];
   let before = from;
   for (const step of instance.steps) {
+    bars.push(...failures(step.name, step.failedAttempts));
     const to = Math.max(at(step.time, before), before);
-    bars.push({ step: step.name, kind: step.outcome === "refused" ? "refused" : step.outcome === "skipped" ? "skipped" : "done", from: before, to, text: step.message });
+    const since = Math.min(Math.max(at(step.started, before), from), to);
+    bars.push({ step: step.name, kind: step.outcome === "refused" ? "refused" : step.outcome === "skipped" ? "skipped" : "done", from: since, to, text: step.message });
     before = to;
   }
   const { attempts, waiting } = instance;
   if (attempts) {
     const first = at(attempts.first, before);
     const last = Math.max(at(attempts.last, first), first);
-    const failures = attempts.failed === 1 ? "1 attempt failed" : `${attempts.failed} attempts failed`;
-    bars.push({ step: attempts.step, kind: "failing", from: first, to: last, text: `${failures}: ${attempts.lastError}` });
+    const failed = attempts.failed === 1 ? "1 attempt failed" : `${attempts.failed} attempts failed`;
+    bars.push({ step: attempts.step, kind: "failing", from: first, to: last, text: `${failed}: ${attempts.lastError}` });
     if (attempts.next) bars.push({ step: attempts.step, kind: "next", from: at(attempts.next, last), to: at(attempts.next, last), text: "next attempt" });
   }
-  if (waiting) bars.push({ step: waiting.step, kind: "waiting", from: before, to: Math.max(at(waiting.until, before), before), text: "waits" });
+  if (waiting) bars.push({ step: waiting.step, kind: "waiting", from: at(waiting.since, before), to: Math.max(at(waiting.until, before), before), text: "waits" });
   const last = Math.max(...bars.map((bar) => bar.to), from, ended(instance.state) ? from : now);
   return { bars, from, to: Math.max(last, from + 1) };
+}
+
+/** The failed attempts before a step's last one. */
+function failures(step: string, attempts: readonly WorkflowAttempt[]): Bar[] {
+  return attempts.flatMap(({ started, ended, error }) => (started && ended ? [{ step, kind: "failing" as const, from: timestampMs(started), to: Math.max(timestampMs(ended), timestampMs(started)), text: error }] : []));
 }
 
 /** What may be done with an instance; each is the reason why not, or "". */
