@@ -182,7 +182,7 @@ test("On a phone nothing is wider than the screen, in both themes", async ({ pag
   await page.setViewportSize({ width: 390, height: 844 });
   await signIn(page, "/fleet");
   await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
-  for (const path of ["/overview", "/fleet", "/workflows", "/dead-letters", "/tenants", "/audit", "/timeline?id=the-transfer", "/access", "/views?view=wallets", "/aggregates?type=wallet&id=ada", "/events", "/tenants/detail", "/models", "/moves"]) {
+  for (const path of ["/overview", "/fleet", "/workflows", "/dead-letters", "/tenants", "/audit", "/timeline?id=the-transfer", "/access", "/views?view=wallets", "/aggregates?type=wallet&id=ada", "/events", "/tenants/detail", "/models", "/moves", "/credentials", "/credentials?list=revocations"]) {
     await page.goto(url(path));
     await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
     expect(await page.evaluate(() => document.documentElement.scrollWidth), path).toBeLessThanOrEqual(390);

@@ -1,4 +1,4 @@
-import { Box, Boxes, ClipboardList, Container, FileStack, Gauge, Inbox, KeyRound, LayoutList, ListTree, MoveRight, Route, SquareTerminal, Users, Workflow, type LucideIcon } from "lucide-react";
+import { Box, Boxes, ClipboardList, Container, FileStack, Gauge, Inbox, KeyRound, LayoutList, ListTree, MoveRight, Route, ShieldCheck, SquareTerminal, Users, Workflow, type LucideIcon } from "lucide-react";
 import type { WhoAmIResponse } from "../gen/gateway/v1/session_pb";
 import { refusal } from "./session";
 
@@ -51,7 +51,8 @@ export const groups: readonly { name: string; screens: readonly Screen[] }[] = [
       { to: "/tenants", name: "Tenants", icon: Users, needs: [fleet] },
       { to: "/moves", name: "Moves", icon: MoveRight, needs: [fleet] },
       { to: "/models", name: "Models", icon: FileStack, needs: [fleet] },
-      { to: "/access", name: "Access", icon: KeyRound, needs: [] },
+      { to: "/access", name: "Access", icon: ShieldCheck, needs: [] },
+      { to: "/credentials", name: "API keys and tokens", icon: KeyRound, needs: [["credential.read", "tenant"]] },
       { to: "/api", name: "API", icon: Container, needs: [] },
     ],
   },

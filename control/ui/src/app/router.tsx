@@ -55,6 +55,7 @@ const routes = [
   screen("/timeline", () => import("../timeline/timeline"), "Timeline"),
   screen("/audit", () => import("../audit/audit"), "Audit"),
   screen("/access", () => import("../access/access"), "Access"),
+  screen("/credentials", () => import("../credentials/credentials"), "Credentials"),
   screen("/api", () => import("../explorer/explorer"), "Explorer"),
   moved("/rebalance", "/moves"),
   moved("/policy", "/access"),

@@ -4,7 +4,7 @@ import { copy } from "../app/clipboard";
 import { toast } from "./toast";
 
 /** Copies a text, and says whether it did: with children a button with these words, else an icon. */
-export function Copy({ text, children, label = "Copy" }: { text: string; children?: ReactNode; label?: string }) {
+export function Copy({ text, children, label = "Copy", strong = false }: { text: string; children?: ReactNode; label?: string; strong?: boolean }) {
   const [done, setDone] = useState(false);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => () => clearTimeout(timer.current), []);
@@ -18,7 +18,7 @@ export function Copy({ text, children, label = "Copy" }: { text: string; childre
       toast("The browser refused to copy: select the text and copy it by hand.", "bad");
     }
   };
-  const icon = done ? <Check className="text-ok size-4" aria-hidden /> : <CopyIcon className="size-4" aria-hidden />;
+  const icon = done ? <Check className={`size-4 ${strong ? "" : "text-ok"}`} aria-hidden /> : <CopyIcon className="size-4" aria-hidden />;
   if (children === undefined)
     return (
       <button type="button" className="icon-button size-6" aria-label={done ? "Copied" : label} title={label} onClick={() => void run()}>
@@ -26,7 +26,7 @@ export function Copy({ text, children, label = "Copy" }: { text: string; childre
       </button>
     );
   return (
-    <button type="button" className="button" onClick={() => void run()}>
+    <button type="button" className={`button ${strong ? "button-strong" : ""}`} onClick={() => void run()}>
       {icon} {done ? "Copied" : children}
     </button>
   );
