@@ -34,11 +34,8 @@ type Call struct {
 	// Resource is an excerpt of the resources that the policy's resource field names, or of the
 	// denied one; set by authorize.
 	Resource string
-	// Reason is an excerpt of the operator's reason in the field that the policy names; nil: the
-	// policy names no such field.
-	Reason *string
-	// fields are the fields that the request of an audited method sets, for its record.
-	fields []auditlog.Field
+	// recorded is what the audit record of the call has of its request, set by receive; nil: nothing.
+	recorded *recorded
 	// Node is the node that answers the call, set by route.
 	Node route.Node
 	// Attempts counts the upstream calls.
@@ -67,7 +64,13 @@ type Call struct {
 	charge
 }
 
-// enteredAt returns when the tenant's quota admitted the call.
+// recorded is what an audit record has of a request.
+type recorded struct {
+	fields []auditlog.Field // that the request of an audited method sets
+	reason string           // an excerpt of the field that the policy names as the operator's reason
+}
+
+// admittedAt returns when the tenant's quota admitted the call.
 func (c *Call) admittedAt() time.Time { return c.end.Started.Add(c.admittedAfter) }
 
 // deny marks the call as denied for the reason, which it adds to the error's details with metadata

@@ -198,10 +198,10 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 	}
 	record.Read = call.Method.Spec.IdempotencyLevel == connect.IdempotencyNoSideEffects
 	if call.Method.Audit {
-		record.Request, record.Changes = call.fields, changesOf(call)
+		record.Changes = changesOf(call)
 	}
-	if call.Reason != nil {
-		record.Reason = auth.Mask(*call.Reason)
+	if call.recorded != nil {
+		record.Request, record.Reason = call.recorded.fields, call.recorded.reason
 	}
 	if call.denied != ReasonNone {
 		record.Decision, record.Reason = "denied", call.denied.String()

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/transcode"
 	"github.com/headgate/headgate/internal/excerpt"
@@ -33,16 +34,18 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 			return ctx, err
 		}
 	}
+	if call.Method.Audit || call.Method.ReasonField != 0 {
+		call.recorded = &recorded{}
+	}
 	if call.Method.Audit {
-		call.fields = requestFields(call.Method, call.First.Data)
+		call.recorded.fields = requestFields(call.Method, call.First.Data)
 	}
 	if call.Method.ReasonField != 0 {
 		reason, err := call.First.Text(call.Method.ReasonField, "")
 		if err != nil {
 			return ctx, call.fieldError(call.Method.ReasonField, err)
 		}
-		reason = excerpt.Text(reason, excerpt.Name)
-		call.Reason = &reason
+		call.recorded.reason = excerpt.Text(auth.Mask(reason), excerpt.Name)
 	}
 	return ctx, nil
 }
