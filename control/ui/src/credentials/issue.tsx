@@ -145,7 +145,7 @@ function Form({ scope, onIssued }: { scope: string; onIssued: (issued: Issued) =
         <Choice label="Valid for" value={lifetime} options={lifetimes} onChange={setLifetime} />
       </div>
       <fieldset>
-        <legend className="text-muted mb-1 text-sm">Rights: those that you have, except {withheld}</legend>
+        <legend className="text-muted mb-1 text-sm">Rights: yours, except {withheld}</legend>
         <div className="border-border grid max-h-56 grid-cols-1 gap-x-4 overflow-auto rounded-md border px-3 py-1 sm:grid-cols-2" tabIndex={0} role="group" aria-label="Your rights">
           {held.map((right) => (
             <label key={right} className="flex h-7 cursor-pointer items-center gap-2">

@@ -10,7 +10,7 @@ export const paged = {
   getNextPageParam: (last: { nextPageToken: string }) => last.nextPageToken || undefined,
 };
 
-/** Loads the entries that changed before those that are shown. */
+/** Loads entries older than the ones shown. */
 export function Older({ of }: { of: { hasNextPage: boolean; isFetchingNextPage: boolean; fetchNextPage: () => unknown } }) {
   if (!of.hasNextPage) return null;
   return (
