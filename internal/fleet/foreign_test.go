@@ -34,17 +34,22 @@ func TestFollow_ForeignNodesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	known := map[string]bool{}
 	announce := func() {
 		publish("nodes.gateway.forged", `{"id":"forged","kind":"gateway","endpoint":"127.0.0.1:1","ready":true}`)
 		for n := range 1100 {
 			id := fmt.Sprint("thing-", n)
+			if known[id] {
+				continue
+			}
 			publish(fleet.ForeignSubject("thing", id),
 				fmt.Sprintf(`{"id":%q,"kind":"thing","endpoint":"127.0.0.1:1","ready":true}`, id))
 		}
 	}
 	announce()
 	publish("$KV.nodes.runner.runner-1", `{"id":"runner-1","kind":"runner","endpoint":"127.0.0.1:2","ready":true}`)
-	// Nodes announce themselves again and again: a busy follower drops announcements.
+	// Nodes announce themselves again and again: a busy follower drops announcements, the last ones of many. Those of
+	// known nodes would take the place of others.
 	again := time.NewTicker(500 * time.Millisecond)
 	defer again.Stop()
 	for foreign, platform := 0, 0; foreign < 1024 || platform < 1; {
@@ -58,10 +63,12 @@ func TestFollow_ForeignNodesAreBounded(t *testing.T) {
 			t.Fatal("the last nodes are not known")
 		}
 		foreign, platform = 0, 0
+		clear(known)
 		for _, node := range f.Nodes {
 			switch node.Kind {
 			case "thing":
 				foreign++
+				known[node.ID] = true
 			case "runner":
 				platform++
 			default:
