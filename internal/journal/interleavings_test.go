@@ -243,6 +243,9 @@ func exploreGroups(t *testing.T, faults int, flaw string, appends ...groupedAppe
 // TestCommit_EveryInterleavingOfAGroup explores the committer: every order in which appends begin, the server answers,
 // callers leave, and publications or their answers are lost.
 func TestCommit_EveryInterleavingOfAGroup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs thousands of executions, one step at a time")
+	}
 	for name, appends := range map[string][]groupedAppend{
 		"valid appends":           {{name: "a"}, {name: "b"}, {name: "c"}},
 		"one wrong last sequence": {{name: "a"}, {name: "b", wrong: true}, {name: "c"}},
