@@ -304,8 +304,8 @@ func TestReady_TenantChecksAreRateLimited(t *testing.T) {
 			refused++
 		}
 	}
-	// Each check reads the node's readiness at most twice.
-	if asked := node.asked.Load(); asked == 0 || refused == 0 || asked > 2*int64(500-refused) {
+	// Each check reads the node's readiness at most twice, and the gateway's own probes read it too.
+	if asked := node.asked.Load(); asked == 0 || refused == 0 || asked > 2*int64(500-refused)+50 {
 		t.Errorf("of 500 tenants %d were rejected, and the node received %d calls", refused, asked)
 	}
 }
