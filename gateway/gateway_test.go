@@ -84,8 +84,8 @@ type starter func(change func(*gateway.Config), register func(*connect.Server), 
 func everyUpstream(t *testing.T, test func(t *testing.T, start starter)) {
 	t.Helper()
 	for _, transport := range []upstreamTransport{overMainPort, overGRPCPort, inProcess, allPlain} {
-		if transport == allPlain && testing.Short() {
-			continue
+		if testing.Short() && (transport == allPlain || transport == overMainPort) {
+			continue // under the race detector; tests that use no other transport run over the main port
 		}
 		t.Run(string(transport), func(t *testing.T) {
 			test(t, func(change func(*gateway.Config), register func(*connect.Server), sets ...[]byte) *edge {
