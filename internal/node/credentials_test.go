@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +145,15 @@ func TestAPIKeys_AreIssuedAndRevokedThroughTheGateway(t *testing.T) {
 	refused("the right to issue keys", codes.InvalidArgument, err)
 	_, err = d.call(t, "gateway", create, key("query.read:a*b"), admins["acme"]...)
 	refused("a malformed right", codes.InvalidArgument, err)
+	_, err = d.call(t, "gateway", create, key("query.read", "query.read"), admins["acme"]...)
+	refused("a right twice", codes.InvalidArgument, err)
+	for _, name := range []string{"a\x00", "a\x1b[31m", "a\u202eb", "a\nb"} {
+		_, err = d.call(t, "gateway", create, &controlv1.CreateTenantApiKeyRequest{
+			DisplayName: name,
+			Rights:      []string{"query.read"},
+		}, admins["acme"]...)
+		refused(fmt.Sprintf("the name %q", name), codes.InvalidArgument, err)
+	}
 	_, err = d.call(t, "gateway", create, &controlv1.CreateTenantApiKeyRequest{
 		TenantId:    "globex",
 		DisplayName: "x",

@@ -43,7 +43,7 @@ func (d *devPlatform) checkNodes(t *testing.T, operator []string) {
 	if len(kinds) != 5 {
 		t.Errorf("nodes of the kinds %v", kinds)
 	}
-	if _, err := d.call(t, "gateway", get, &controlv1.GetNodeRequest{Node: "nobody"},
+	if _, err := d.call(t, "gateway", get, &controlv1.GetNodeRequest{Node: "absent"},
 		operator...); status.Code(err) != codes.NotFound {
 		t.Errorf("a node that does not exist: %v", err)
 	}

@@ -233,7 +233,7 @@ func (x *ApiKey) GetReason() string {
 // CreateApiKeyRequest describes a key.
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name, for people.
+	// Its name, for people: text without control and format characters.
 	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The tenants that it acts for; "*": all.
 	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
@@ -592,7 +592,7 @@ type CreateTenantApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its name, for people.
+	// Its name, for people: text without control and format characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Its rights, such as "query.read:orders*".
 	Rights []string `protobuf:"bytes,3,rep,name=rights,proto3" json:"rights,omitempty"`
@@ -986,11 +986,11 @@ const file_control_v1_api_key_proto_rawDesc = "" +
 	"revokeTime\x12\x1d\n" +
 	"\n" +
 	"revoked_by\x18\v \x01(\tR\trevokedBy\x12\x16\n" +
-	"\x06reason\x18\f \x01(\tR\x06reason\"\x8a\x02\n" +
-	"\x13CreateApiKeyRequest\x12,\n" +
-	"\fdisplay_name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\vdisplayName\x12,\n" +
-	"\atenants\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10 \"\x06r\x04\x10\x01\x18?R\atenants\x12+\n" +
-	"\x06rights\x18\x03 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10 \"\ar\x05\x10\x01\x18\x80\x01R\x06rights\x12H\n" +
+	"\x06reason\x18\f \x01(\tR\x06reason\"\x9b\x02\n" +
+	"\x13CreateApiKeyRequest\x129\n" +
+	"\fdisplay_name\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18d2\v^[^\\p{C}]*$R\vdisplayName\x12.\n" +
+	"\atenants\x18\x02 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\b\x01\x10 \x18\x01\"\x06r\x04\x10\x01\x18?R\atenants\x12-\n" +
+	"\x06rights\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10 \x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x06rights\x12H\n" +
 	"\blifetime\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x05\b\x80\x9a\x9e\x012\x02\b<R\blifetime\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"`\n" +
 	"\x14CreateApiKeyResponse\x12+\n" +
@@ -1011,11 +1011,11 @@ const file_control_v1_api_key_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\"C\n" +
 	"\x14RevokeApiKeyResponse\x12+\n" +
-	"\aapi_key\x18\x01 \x01(\v2\x12.control.v1.ApiKeyR\x06apiKey\"\xaf\x02\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x12.control.v1.ApiKeyR\x06apiKey\"\xbe\x02\n" +
 	"\x19CreateTenantApiKeyRequest\x12K\n" +
-	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12,\n" +
-	"\fdisplay_name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\vdisplayName\x12+\n" +
-	"\x06rights\x18\x03 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10 \"\ar\x05\x10\x01\x18\x80\x01R\x06rights\x12H\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x129\n" +
+	"\fdisplay_name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18d2\v^[^\\p{C}]*$R\vdisplayName\x12-\n" +
+	"\x06rights\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10 \x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x06rights\x12H\n" +
 	"\blifetime\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x05\b\x80\x9a\x9e\x012\x02\b<R\blifetime\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"f\n" +
 	"\x1aCreateTenantApiKeyResponse\x12+\n" +

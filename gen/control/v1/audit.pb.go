@@ -358,8 +358,9 @@ type AuditRecord struct {
 	Suppressed int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
 	// The address of the client, as seen by the gateway or by a trusted proxy; empty: unknown.
 	Client string `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
-	// The fields that the request of an audited method set, in the order of the request; empty: the call was recorded by a
-	// version without them, or the method's policy requires no record of every call.
+	// The fields that the request of an audited method set. Fields whose values the policy lists come first; both groups are
+	// in the order of the request. Of a singular field that the request repeats, it is the last value. Empty: a version
+	// without them recorded the call, or the method's policy requires no record of every call.
 	Request []*AuditField `protobuf:"bytes,17,rep,name=request,proto3" json:"request,omitempty"`
 	// What the call has changed, as the node that served it states; empty: it states nothing.
 	Changes []*AuditChange `protobuf:"bytes,18,rep,name=changes,proto3" json:"changes,omitempty"`

@@ -815,7 +815,7 @@ type Generation struct {
 	Applied int64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
 	// The sequence at which it becomes readable; 0 under the same condition as applied.
 	Target int64 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
-	// Whether it does not advance; the node's log has the reason.
+	// Whether it does not advance; /ready?tenant= of the node states the class of the reason, and its log the reason.
 	Failing bool `protobuf:"varint,5,opt,name=failing,proto3" json:"failing,omitempty"`
 	// Its checkpoint as a position.
 	AppliedPosition string `protobuf:"bytes,6,opt,name=applied_position,json=appliedPosition,proto3" json:"applied_position,omitempty"`

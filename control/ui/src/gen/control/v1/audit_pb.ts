@@ -310,8 +310,9 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   client: string;
 
   /**
-   * The fields that the request of an audited method set, in the order of the request; empty: the call was recorded by a
-   * version without them, or the method's policy requires no record of every call.
+   * The fields that the request of an audited method set. Fields whose values the policy lists come first; both groups are
+   * in the order of the request. Of a singular field that the request repeats, it is the last value. Empty: a version
+   * without them recorded the call, or the method's policy requires no record of every call.
    *
    * @generated from field: repeated control.v1.AuditField request = 17;
    */

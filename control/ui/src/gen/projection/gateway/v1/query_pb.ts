@@ -466,7 +466,7 @@ export type Generation = Message<"projection.gateway.v1.Generation"> & {
   target: bigint;
 
   /**
-   * Whether it does not advance; the node's log has the reason.
+   * Whether it does not advance; /ready?tenant= of the node states the class of the reason, and its log the reason.
    *
    * @generated from field: bool failing = 5;
    */
