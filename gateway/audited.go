@@ -11,9 +11,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/headgate/headgate/contextkit"
-	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/policy"
 	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/excerpt"
 )
 
@@ -114,7 +114,7 @@ func valueText(field protoreflect.FieldDescriptor, kind protowire.Type, content 
 	case protowire.BytesType:
 		text, _ := protowire.ConsumeBytes(content)
 		if field.Kind() == protoreflect.StringKind {
-			return excerpt.Text(auth.Mask(string(text)), excerpt.Name), true
+			return excerpt.Text(credentials.Mask(string(text)), excerpt.Name), true
 		}
 		return packedText(field, text)
 	case protowire.VarintType:

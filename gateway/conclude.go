@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
 	"github.com/headgate/headgate/internal/auditlog"
+	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/rpc"
 	"github.com/headgate/headgate/internal/streams"
@@ -176,7 +177,7 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 		Tenant:        rc.TenantID.String(),
 		Procedure:     call.Method.Spec.Procedure,
 		Right:         call.Method.Right,
-		Resource:      auth.Mask(call.Resource),
+		Resource:      credentials.Mask(call.Resource),
 		Client:        rpc.ClientText(call.Info),
 		Code:          rpc.CodeName(err),
 		CorrelationID: rc.CorrelationID,
@@ -206,7 +207,7 @@ func (g *Gateway) auditRecord(rc *contextkit.RequestContext, call *Call, err err
 	if call.denied != ReasonNone {
 		record.Decision, record.Reason = "denied", call.denied.String()
 		if err != nil {
-			record.Reason += ": " + auth.Mask(err.Error())
+			record.Reason += ": " + credentials.Mask(err.Error())
 			if mapping, ok := errors.AsType[*auth.MappingError](err); ok { // it quotes no claims
 				record.Reason += ": " + mapping.Error()
 			}

@@ -8,9 +8,9 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
-	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/frame"
 	"github.com/headgate/headgate/gateway/transcode"
+	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/excerpt"
 	"github.com/headgate/headgate/internal/rpc"
 )
@@ -45,7 +45,7 @@ func (g *Gateway) receive(ctx context.Context, call *Call) (context.Context, err
 		if err != nil {
 			return ctx, call.fieldError(call.Method.ReasonField, err)
 		}
-		call.recorded.reason = excerpt.Text(auth.Mask(reason), excerpt.Name)
+		call.recorded.reason = excerpt.Text(credentials.Mask(reason), excerpt.Name)
 	}
 	return ctx, nil
 }

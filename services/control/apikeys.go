@@ -46,7 +46,7 @@ func (s apiKeyService) CreateApiKey(
 		Name:    req.GetDisplayName(),
 		Tenants: req.GetTenants(),
 		Rights:  req.GetRights(),
-		Reason:  req.GetReason(),
+		Reason:  credentials.Mask(req.GetReason()),
 	}, req.GetLifetime())
 	return &controlv1.CreateApiKeyResponse{ApiKey: key, Secret: secret}, err
 }
@@ -64,7 +64,7 @@ func (s apiKeyService) CreateTenantApiKey(
 		Tenant:  tenant,
 		Tenants: []string{tenant},
 		Rights:  req.GetRights(),
-		Reason:  req.GetReason(),
+		Reason:  credentials.Mask(req.GetReason()),
 	}, req.GetLifetime())
 	return &controlv1.CreateTenantApiKeyResponse{ApiKey: key, Secret: secret}, err
 }
@@ -243,7 +243,7 @@ func (s apiKeyService) revoke(
 		if !key.Revoked.IsZero() {
 			return apiKeyMessage(key), nil
 		}
-		key.Revoked, key.RevokedBy, key.Reason = time.Now().UTC(), caller(ctx), reason
+		key.Revoked, key.RevokedBy, key.Reason = time.Now().UTC(), caller(ctx), credentials.Mask(reason)
 		stored, err := s.issued.keys.Put(ctx, id, key, former.Revision)
 		if errors.Is(err, kv.ErrChanged) {
 			continue

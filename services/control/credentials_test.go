@@ -55,6 +55,17 @@ func TestRevoke_BoundsAndExtension(t *testing.T) {
 	if _, err := revoke("", long); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("a subject that gateways would reject: %v", err)
 	}
+	key := "hgk_c.a_" + strings.Repeat("s", 43)
+	for _, r := range []credentials.Revocation{{Issuer: "i", TokenID: key}, {Subject: key}, {Issuer: key}} {
+		if _, err := s.revoke(ctx, r, nil, nil); connect.CodeOf(err) != connect.CodeInvalidArgument ||
+			strings.Contains(err.Error(), key) {
+			t.Errorf("a credential in place of its id: %v", err)
+		}
+	}
+	leaked, err := s.RevokeSubject(ctx, &controlv1.RevokeSubjectRequest{Subject: "mia", Reason: "leaked " + key})
+	if err != nil || leaked.GetRevocation().GetReason() != "leaked hgk_c.a_…" {
+		t.Errorf("the reason is stored as %v, %v", leaked, err)
+	}
 	first, err := s.RevokeSubject(ctx, &controlv1.RevokeSubjectRequest{Subject: "ada", Reason: "r"})
 	if err != nil {
 		t.Fatal(err)

@@ -153,6 +153,15 @@ func (s revocationService) revoke(
 	ctx context.Context, r credentials.Revocation, before, expires *timestamppb.Timestamp,
 ) (*controlv1.Revocation, error) {
 	now := time.Now().UTC()
+	r.Reason = credentials.Mask(r.Reason)
+	for field, text := range map[string]string{"issuer": r.Issuer, "token_id": r.TokenID, "subject": r.Subject} {
+		if credentials.IsCredential(text) {
+			return nil, connect.Errorf(
+				connect.CodeInvalidArgument, "%s is a whole credential: nothing is revoked; pass "+
+					"the claim of that name (iss, jti, sub) of a token, and revoke an API key with RevokeApiKey", field,
+			)
+		}
+	}
 	if strings.HasPrefix(r.Subject, apiKeySubjects) {
 		return nil, connect.NewError(connect.CodeInvalidArgument,
 			"subject is that of an API key: revoke it with RevokeApiKey, or remove it from the gateways' file")
@@ -295,7 +304,7 @@ func (s revocationService) withdraw(
 			return revocationMessage(r), nil
 		}
 		now := time.Now().UTC()
-		r.Withdrawn, r.By, r.Reason, r.Time = true, caller(ctx), reason, now
+		r.Withdrawn, r.By, r.Reason, r.Time = true, caller(ctx), credentials.Mask(reason), now
 		r.Expires = now.Add(credentials.WithdrawnFor)
 		stored, err := s.issued.revocations.Put(ctx, id, r, former.Revision)
 		if errors.Is(err, kv.ErrChanged) {

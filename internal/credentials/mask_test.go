@@ -1,19 +1,13 @@
-package auth_test
+package credentials
 
 import (
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/headgate/headgate/gateway/auth"
 )
 
 func TestMask_RetainsIDsAndNoSecret(t *testing.T) {
-	key, _, err := auth.NewAPIKey("app", []string{"acme"}, []string{"query.read:*"}, time.Time{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := strings.TrimPrefix(key, "hgk_app_")
+	secret := strings.Repeat("Ab-9_", 8) + "xyz"
+	key := "hgk_app_" + secret
 	token := "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl"
 	for text, want := range map[string]string{
 		key:                            "hgk_app_…",
@@ -29,8 +23,25 @@ func TestMask_RetainsIDsAndNoSecret(t *testing.T) {
 		strings.Repeat("eyJ.", 1<<10):  strings.Repeat("eyJ.", 1<<10),
 		"a right such as query.read:*": "a right such as query.read:*",
 	} {
-		if got := auth.Mask(text); got != want {
+		if got := Mask(text); got != want {
 			t.Errorf("%.80q is masked as %.80q, want %.80q", text, got, want)
+		}
+	}
+}
+
+func TestIsCredential_IDsAreNone(t *testing.T) {
+	for text, want := range map[string]bool{
+		"hgk_app_" + strings.Repeat("A", 43):                   true,
+		"eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl": true,
+		"hgk_app":                       false,
+		"c.01a2":                        false,
+		"eyJqdGkiOiJhIn0":               false, // an id that is an object in base64
+		"6f1c2a9e-8d0b-4f7e-9a51":       false,
+		"the key hgk_app_secret leaked": false,
+		"":                              false,
+	} {
+		if IsCredential(text) != want {
+			t.Errorf("%q is a credential: %v", text, !want)
 		}
 	}
 }
