@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// arena is everything that runs.
+// arena holds the processes of a comparison.
 type arena struct {
 	dir   string
 	stop  context.CancelFunc

@@ -28,19 +28,19 @@ type contestant struct {
 	name string
 	do   map[string]call // by view
 	p    *process
-	rest bool // a process of ours, of which CPU and memory mean something here
+	rest bool // one of our processes, whose CPU and memory are comparable
 }
 
-// measured is what came of a contestant with one view.
+// measured has the results of a contestant for one view.
 type measured struct {
 	rate, cpu, allocs []float64 // by round: calls/s, µs of the process per call, objects per call
 	peak              float64   // MiB
-	// Times from when a call was due, by round: at half of what the contestant can, and
-	// at half of what the slowest of the table can.
+	// Times since a call was due, by round: at half of the highest rate of the contestant, and
+	// at half of that of the slowest one in the table.
 	half, same []*hdrhistogram.Histogram
 }
 
-// protocol is one between client and contestant.
+// protocol is a protocol between client and contestant, and the contestants that use it.
 type protocol struct {
 	name  string
 	group []*contestant
