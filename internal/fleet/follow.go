@@ -202,8 +202,12 @@ func (s *following) follow(ctx context.Context, began func()) error {
 			s.takeForeign(msg)
 		case <-ticker.C:
 			s.look(ctx)
+			s.notify()
 		}
-		s.notify()
+		// Of many announcements at once the follower is notified once, but at each tick if they do not end.
+		if len(published)+len(foreign) == 0 {
+			s.notify()
+		}
 	}
 }
 
@@ -398,6 +402,9 @@ func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 	ctx, cancel := context.WithTimeout(ctx, Heartbeat/2)
 	defer cancel()
 	for _, node := range silent {
+		if !storesAnnouncement(s.js, node.Kind) {
+			continue
+		}
 		msg, err := natsclient.AskLeader(ctx, s.js, "KV_"+streams.BucketNodes,
 			natsclient.Question{Last: nodesSubject + s.known[node.ID].key()})
 		switch {
