@@ -204,7 +204,7 @@ func (s *following) follow(ctx context.Context, began func()) error {
 			s.look(ctx)
 			s.notify()
 		}
-		// Of many announcements the follower is notified once, but at each tick if they do not end.
+		// Of many announcements the follower is notified once, and at each tick while more arrive.
 		if len(published)+len(foreign) == 0 {
 			s.notify()
 		}
