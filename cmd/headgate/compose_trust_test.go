@@ -129,7 +129,7 @@ func (c *composition) refuses(ctx context.Context, t *testing.T) {
 		for _, file := range []string{"tls.crt", "ca.crt"} {
 			if !regexp.MustCompile(`headgate_certificate_expires_timestamp_seconds\{file="[^"]*/tls/` + file +
 				`",process="[a-z]+"\} [12]\.\d+e\+09`).MatchString(text) {
-				t.Errorf("%s does not say when %s expires: %v", addr, file, err)
+				t.Errorf("%s does not report when %s expires: %v", addr, file, err)
 			}
 		}
 	}

@@ -204,7 +204,7 @@ func TestRecorder_RecordSizeIsBounded(t *testing.T) {
 			t.Errorf("%s: the cut is not marked: %q", name, record.Resource)
 		}
 		if !record.Truncated {
-			t.Errorf("%s: the record does not say that it lacks fields", name)
+			t.Errorf("%s: the record does not state that it lacks fields", name)
 		}
 		if len(msg.Data()) > 4<<10 {
 			t.Errorf("%s: %d bytes", name, len(msg.Data()))

@@ -64,7 +64,7 @@ func OpenCredentials(
 }
 
 // Follow applies changes until ctx ends. outage reports whether NATS is unreachable: changes are then not
-// received, and the gateway says so.
+// received, and the gateway reports it.
 func (c *Credentials) Follow(ctx context.Context, outage func() bool) {
 	var running sync.WaitGroup
 	running.Go(func() {

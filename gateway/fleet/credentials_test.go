@@ -46,7 +46,7 @@ func (v verifier) SetIssuedKeys(keys []auth.IssuedKey) error {
 
 func (v verifier) IssuedKeysAway() { v.Verifier.IssuedKeysAway(); v.notify() }
 
-// A gateway knows the stored revocations and keys before it serves, follows changes, and says so when it does not
+// A gateway loads the stored revocations and keys before it serves, follows changes, and reports when it does not
 // receive them.
 func TestCredentials_AreLoadedThenFollowed(t *testing.T) {
 	t.Parallel()

@@ -41,7 +41,7 @@ type Record struct {
 	// Suppressed is how many records of the same caller before this one, denials or an
 	// operator's calls for tenants, were not stored, because they came too fast.
 	Suppressed int64 `json:"suppressed,omitempty"`
-	// Read reports that the method changes nothing; records of earlier versions do not say it.
+	// Read reports that the method changes nothing; records of earlier versions do not state it.
 	Read bool `json:"read,omitempty"`
 	// Request are the fields that the request set, Changes what the call has changed as the node states it, and
 	// Truncated reports that there are more.

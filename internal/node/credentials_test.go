@@ -232,7 +232,7 @@ func TestRevocations_ThroughControlEndTokensAndStreams(t *testing.T) {
 		&controlv1.WithdrawTenantRevocationRequest{Id: id, Reason: "r"}, admin...)
 	eventually(t, "the token is accepted again", func() bool { return accepted(ada) == nil })
 
-	// One token, by what its payload says.
+	// One token, by the claims of its payload.
 	var claims struct {
 		Issuer  string `json:"iss"`
 		ID      string `json:"jti"`

@@ -69,7 +69,7 @@ func setUp(t *testing.T, c NATSSetup) error {
 	return SetUpNATS(t.Context(), c, io.Discard, io.Discard)
 }
 
-// The set-up waits for servers that start later, and says for what; a refused user ends it.
+// The set-up waits for servers that start later, and logs for which; a refused user ends it.
 func TestSetUpNATS_WaitsForTheServers(t *testing.T) {
 	t.Parallel()
 	dir := userFiles(t, "", "", "")

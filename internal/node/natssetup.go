@@ -30,7 +30,7 @@ type NATSSetup struct {
 	Wait time.Duration
 }
 
-// setUpTimeout bounds an attempt to set up while JetStream does not respond, so that the log says so.
+// setUpTimeout bounds an attempt to set up while JetStream does not respond, so that the attempt's error is logged.
 const setUpTimeout = 20 * time.Second
 
 // SetUpNATS creates missing streams, buckets and secrets on NATS servers, and updates the ones that differ from their

@@ -112,7 +112,7 @@ func fits(req *controlv1.QueryAuditRequest, record auditlog.Record) bool {
 }
 
 // mayChange reports whether a record is of an allowed call whose method may change something. A record of an earlier
-// version does not say that its method reads; the descriptor of a method of the platform does.
+// version does not state that its method reads; the descriptor of a method of the platform does.
 func mayChange(record auditlog.Record) bool {
 	if record.Decision != "allowed" || record.Read {
 		return false

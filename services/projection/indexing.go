@@ -48,7 +48,7 @@ func (s *Service) awaitIndex(ctx context.Context, f *follower) {
 		return
 	}
 	s.fillLater(f)
-	_ = f.wait(ctx, func() bool { return !f.filling }) // the response says how far the index has come
+	_ = f.wait(ctx, func() bool { return !f.filling }) // the response reports the progress of the index
 }
 
 // fillLater queues a follower's index, unless it is queued.
