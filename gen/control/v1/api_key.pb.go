@@ -28,7 +28,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ApiKeyState is whether a key is accepted.
+// ApiKeyState states whether gateways accept a key.
 type ApiKeyState int32
 
 const (
@@ -90,11 +90,11 @@ type ApiKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id. The subject of its principal is "key:" and the id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Its name, for people.
+	// Its display name.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// The tenant whose administrators have issued it, with CreateTenantApiKey; empty: the platform.
+	// The tenant whose administrator issued it with CreateTenantApiKey; empty: it was issued with CreateApiKey.
 	TenantId string `protobuf:"bytes,3,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The tenants that it acts for; "*": all.
+	// The tenants that it acts for; "*": all tenants.
 	Tenants []string `protobuf:"bytes,4,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	// Its rights.
 	Rights []string `protobuf:"bytes,5,rep,name=rights,proto3" json:"rights,omitempty"`
@@ -104,13 +104,13 @@ type ApiKey struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it expires.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// The principal that issued it.
+	// The subject of the principal that issued it.
 	CreatedBy string `protobuf:"bytes,9,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	// When it was revoked; absent: it is not.
+	// When it was revoked; absent: it was not.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// The principal that revoked it.
+	// The subject of the principal that revoked it.
 	RevokedBy string `protobuf:"bytes,11,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
-	// The reason that was given last.
+	// The reason of its last change.
 	Reason        string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -233,15 +233,15 @@ func (x *ApiKey) GetReason() string {
 // CreateApiKeyRequest describes a key.
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name, for people: text without control and format characters.
+	// Its display name, 1 to 100 characters, without control and format characters.
 	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// The tenants that it acts for; "*": all.
+	// The tenants that it acts for, 1 to 32; "*": all tenants.
 	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
-	// Its rights, such as "query.read:orders*".
+	// Its rights, 1 to 32, such as "query.read:orders*".
 	Rights []string `protobuf:"bytes,3,rep,name=rights,proto3" json:"rights,omitempty"`
-	// How long it is valid, one minute to 30 days; absent: 24 hours.
+	// The time from now until it expires, one minute to 30 days; absent: 24 hours.
 	Lifetime *durationpb.Duration `protobuf:"bytes,4,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
-	// Why it is issued; optional.
+	// Why it is issued, for the audit record; may be empty.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -312,12 +312,12 @@ func (x *CreateApiKeyRequest) GetReason() string {
 	return ""
 }
 
-// CreateApiKeyResponse returns the key.
+// CreateApiKeyResponse contains the key and its secret.
 type CreateApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key, without its secret.
 	ApiKey *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
-	// The bearer token. It is not stored: this response is the only place that has it.
+	// The bearer token. It is a secret, and the platform does not store it: only this response contains it.
 	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -370,9 +370,9 @@ func (x *CreateApiKeyResponse) GetSecret() string {
 // ListApiKeysRequest selects a page.
 type ListApiKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only the keys that this principal has issued; empty: all.
+	// Only keys that this principal has issued; empty: all.
 	CreatedBy string `protobuf:"bytes,1,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	// The maximum size of the page; 0: 100.
+	// Keys per page, 1 to 500; 0: 100.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page of the same request; page_size may differ.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -436,7 +436,7 @@ type ListApiKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys, the last changed first.
 	ApiKeys []*ApiKey `protobuf:"bytes,1,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
-	// The token of the next page; empty: this is the last one.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -491,7 +491,7 @@ type RevokeApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Why it is revoked.
+	// Why it is revoked, for the audit record.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -541,7 +541,7 @@ func (x *RevokeApiKeyRequest) GetReason() string {
 	return ""
 }
 
-// RevokeApiKeyResponse returns the key.
+// RevokeApiKeyResponse contains the key.
 type RevokeApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key, without its secret.
@@ -592,13 +592,13 @@ type CreateTenantApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its name, for people: text without control and format characters.
+	// Its display name, 1 to 100 characters, without control and format characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Its rights, such as "query.read:orders*".
+	// Its rights, 1 to 32, such as "query.read:orders*".
 	Rights []string `protobuf:"bytes,3,rep,name=rights,proto3" json:"rights,omitempty"`
-	// How long it is valid, one minute to 30 days; absent: 24 hours.
+	// The time from now until it expires, one minute to 30 days; absent: 24 hours.
 	Lifetime *durationpb.Duration `protobuf:"bytes,4,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
-	// Why it is issued; optional.
+	// Why it is issued, for the audit record; may be empty.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -669,12 +669,12 @@ func (x *CreateTenantApiKeyRequest) GetReason() string {
 	return ""
 }
 
-// CreateTenantApiKeyResponse returns the key.
+// CreateTenantApiKeyResponse contains the key and its secret.
 type CreateTenantApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key, without its secret.
 	ApiKey *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
-	// The bearer token. It is not stored: this response is the only place that has it.
+	// The bearer token. It is a secret, and the platform does not store it: only this response contains it.
 	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -724,14 +724,14 @@ func (x *CreateTenantApiKeyResponse) GetSecret() string {
 	return ""
 }
 
-// ListTenantApiKeysRequest names a tenant.
+// ListTenantApiKeysRequest selects a page.
 type ListTenantApiKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Only the keys that this principal has issued; empty: all.
+	// Only keys that this principal has issued; empty: all.
 	CreatedBy string `protobuf:"bytes,2,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	// The maximum size of the page; 0: 100.
+	// Keys per page, 1 to 500; 0: 100.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page of the same request; page_size may differ.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -802,7 +802,7 @@ type ListTenantApiKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys, the last changed first.
 	ApiKeys []*ApiKey `protobuf:"bytes,1,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
-	// The token of the next page; empty: this is the last one.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -859,7 +859,7 @@ type RevokeTenantApiKeyRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Its id.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Why it is revoked.
+	// Why it is revoked, for the audit record.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -916,7 +916,7 @@ func (x *RevokeTenantApiKeyRequest) GetReason() string {
 	return ""
 }
 
-// RevokeTenantApiKeyResponse returns the key.
+// RevokeTenantApiKeyResponse contains the key.
 type RevokeTenantApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key, without its secret.

@@ -30,26 +30,25 @@ const (
 // QueryAuditRequest selects records. An empty field matches every record.
 type QueryAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account that was charged: a tenant, "_platform" for calls that concern none and
-	// those of credentials for all tenants, "_unauthenticated" for callers without a valid
-	// credential. Empty: all.
+	// The account of the call: a tenant; "_platform" for calls without a tenant and calls with a credential for all
+	// tenants; "_unauthenticated" for calls without a valid credential. Empty: all.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The principal.
+	// The subject of the principal.
 	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
 	// The procedure, or a part of its name.
 	Procedure string `protobuf:"bytes,3,opt,name=procedure,proto3" json:"procedure,omitempty"`
-	// "denied" or "allowed".
+	// "denied" or "allowed"; empty: both.
 	Decision string `protobuf:"bytes,4,opt,name=decision,proto3" json:"decision,omitempty"`
 	// The correlation, trace or request id.
 	Id string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
-	// The earliest time of a record.
+	// Only records of this time or later.
 	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
-	// Records per page; 0: 50.
+	// Records per page, 1 to 500; 0: 50.
 	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the previous page.
+	// The next_page_token of the previous page of the same request; page_size may differ.
 	PageToken string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only allowed calls of methods that may change something, of any outcome: no reads, and no denials. A page
-	// ends after 20,000 records that were read, so that it may have few or none without being the last.
+	// Only allowed calls, of any outcome, of methods that may change something: neither reads nor denials. A page ends
+	// when 20,000 records were read, so that it may have few or no records without being the last.
 	ChangesOnly bool `protobuf:"varint,9,opt,name=changes_only,json=changesOnly,proto3" json:"changes_only,omitempty"`
 	// Only records before this time.
 	Until         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=until,proto3" json:"until,omitempty"`
@@ -157,7 +156,7 @@ func (x *QueryAuditRequest) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
-// QueryAuditResponse is records.
+// QueryAuditResponse is a page of records.
 type QueryAuditResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The records, the newest first.
@@ -212,14 +211,14 @@ func (x *QueryAuditResponse) GetNextPageToken() string {
 	return ""
 }
 
-// FollowAuditRequest selects future records.
+// FollowAuditRequest selects records that are stored from now on.
 type FollowAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, as in QueryAuditRequest.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// "denied" or "allowed"; empty: both.
 	Decision string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
-	// As in QueryAuditRequest.
+	// Only calls that may change something: see QueryAuditRequest.changes_only.
 	ChangesOnly   bool `protobuf:"varint,3,opt,name=changes_only,json=changesOnly,proto3" json:"changes_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -276,10 +275,10 @@ func (x *FollowAuditRequest) GetChangesOnly() bool {
 	return false
 }
 
-// FollowAuditResponse is a record, or none as a keep-alive.
+// FollowAuditResponse contains a record, or none as a keep-alive.
 type FollowAuditResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The record.
+	// The record; absent in a keep-alive.
 	Record        *AuditRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -322,16 +321,16 @@ func (x *FollowAuditResponse) GetRecord() *AuditRecord {
 	return nil
 }
 
-// AuditRecord is a decision.
+// AuditRecord records the decision on a call, and its outcome.
 type AuditRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the decision was made.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	// "denied" or "allowed".
 	Decision string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
-	// The reason.
+	// Why the call was denied, or the reason that the operator gave for it.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The principal.
+	// The subject of the principal.
 	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
 	// The tenant; empty: the platform.
 	TenantId string `protobuf:"bytes,5,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
@@ -341,30 +340,30 @@ type AuditRecord struct {
 	Right string `protobuf:"bytes,7,opt,name=right,proto3" json:"right,omitempty"`
 	// The resource that the call named.
 	Resource string `protobuf:"bytes,8,opt,name=resource,proto3" json:"resource,omitempty"`
-	// The outcome of the call.
+	// The outcome of the call: "ok", or an error code.
 	Code string `protobuf:"bytes,9,opt,name=code,proto3" json:"code,omitempty"`
-	// The ids of the call.
+	// The correlation id of the call, for TimelineService.GetTimeline.
 	CorrelationId string `protobuf:"bytes,10,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
-	// See correlation_id.
+	// The trace id of the call (W3C Trace Context).
 	TraceId string `protobuf:"bytes,11,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	// See correlation_id.
+	// The request id of the call.
 	RequestId string `protobuf:"bytes,12,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The node that served the call, if any.
 	Node string `protobuf:"bytes,13,opt,name=node,proto3" json:"node,omitempty"`
 	// The duration of the call in milliseconds.
 	Ms float64 `protobuf:"fixed64,14,opt,name=ms,proto3" json:"ms,omitempty"`
-	// The number of earlier records of the same caller (denials, or an operator's calls for tenants)
-	// that were dropped by the rate limit.
+	// The number of records of the same caller before this one that the rate limit dropped: denials, or an operator's
+	// calls for tenants.
 	Suppressed int64 `protobuf:"varint,15,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
-	// The address of the client, as seen by the gateway or by a trusted proxy; empty: unknown.
+	// The address of the client, as the gateway or a trusted proxy received it; empty: unknown.
 	Client string `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
-	// The fields that the request of an audited method set. Fields whose values the policy lists come first; both groups are
-	// in the order of the request. Of a singular field that the request repeats, it is the last value. Empty: a version
-	// without them recorded the call, or the method's policy requires no record of every call.
+	// The fields that the request set: first those whose values the policy records (audit_fields), then the others, each
+	// in the order of the request. If the request repeats a singular field, the last value counts. Empty: the method's
+	// policy does not require audit, or a version without this field recorded the call.
 	Request []*AuditField `protobuf:"bytes,17,rep,name=request,proto3" json:"request,omitempty"`
-	// What the call has changed, as the node that served it states; empty: it states nothing.
+	// The changes that the call made, reported by the node that served it; empty: it reported none.
 	Changes []*AuditChange `protobuf:"bytes,18,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Whether request or changes have more than a record holds.
+	// Whether request or changes were cut to the maximum size of a record.
 	Truncated     bool `protobuf:"varint,19,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -538,7 +537,7 @@ type AuditField struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, such as "tenant_id" or "quota.rate".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its value, at most 96 bytes of it; absent: the method's policy (audit_fields) does not have it recorded.
+	// Its value, cut to 96 bytes; absent: the method's policy does not record it (audit_fields).
 	Value *string `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
 	// Its size in the request, in bytes.
 	Bytes         int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
@@ -597,10 +596,10 @@ func (x *AuditField) GetBytes() int64 {
 	return 0
 }
 
-// AuditChange is a value before and after a call.
+// AuditChange is a value that a call has changed.
 type AuditChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What has changed, such as "quota.rate".
+	// The name of the value, such as "quota.rate".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The value before; empty: there was none.
 	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`

@@ -27,7 +27,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// NodeState is whether a node accepts calls.
+// NodeState states whether a node accepts calls.
 type NodeState int32
 
 const (
@@ -84,7 +84,7 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_control_v1_fleet_proto_rawDescGZIP(), []int{0}
 }
 
-// GetFleetRequest asks for the fleet.
+// GetFleetRequest is empty.
 type GetFleetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -121,7 +121,7 @@ func (*GetFleetRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_fleet_proto_rawDescGZIP(), []int{0}
 }
 
-// GetFleetResponse is the fleet.
+// GetFleetResponse contains the fleet.
 type GetFleetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The fleet.
@@ -213,22 +213,22 @@ func (x *GetNodeRequest) GetNode() string {
 	return ""
 }
 
-// GetNodeResponse is a node with its details.
+// GetNodeResponse contains a node with its details.
 type GetNodeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node, as it announces itself; answered, answer_ms and error are of the last query of the fleet, and are unset
-	// here.
+	// The node, as it has announced itself. The fields answered, answer_ms and error are unset, since the node was not
+	// called.
 	Node *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// Its certificate; absent: its server has none, or its version does not announce it.
+	// Its server certificate; absent: it has none, or its version does not announce it.
 	Certificate *NodeCertificate `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// Settings in use, of its server and its runtime. They are listed one by one by the node: no secret is among them.
+	// Settings of its server and its runtime, in effect. The node announces a fixed list of settings, without secrets.
 	// Empty: its version does not announce them.
 	Settings []*NodeSetting `protobuf:"bytes,3,rep,name=settings,proto3" json:"settings,omitempty"`
-	// The procedures with the most calls, at most 12, the ones with the most first.
+	// The procedures with the most calls, the one with the most first, at most 12.
 	Procedures []*ProcedureLoad `protobuf:"bytes,4,rep,name=procedures,proto3" json:"procedures,omitempty"`
-	// The seconds in which procedures were measured.
+	// The length of the period in which the calls of procedures were counted, in seconds.
 	ProcedureSeconds float64 `protobuf:"fixed64,5,opt,name=procedure_seconds,json=procedureSeconds,proto3" json:"procedure_seconds,omitempty"`
-	// How it is taken out of service.
+	// How to take it out of service.
 	Drain         *NodeDrain `protobuf:"bytes,6,opt,name=drain,proto3" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -370,7 +370,7 @@ func (x *NodeCertificate) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
-// NodeSetting is a setting in use.
+// NodeSetting is a setting of a node.
 type NodeSetting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, such as "body_timeout".
@@ -425,20 +425,21 @@ func (x *NodeSetting) GetValue() string {
 	return ""
 }
 
-// ProcedureLoad is the calls of a procedure at a node.
+// ProcedureLoad contains the numbers and latencies of a procedure's calls at a node.
 type ProcedureLoad struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The procedure.
 	Procedure string `protobuf:"bytes,1,opt,name=procedure,proto3" json:"procedure,omitempty"`
 	// Completed calls.
 	Calls int64 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
-	// Calls that have not ended with "ok", of any cause.
+	// Calls that have ended with an error of any cause.
 	Errors int64 `protobuf:"varint,3,opt,name=errors,proto3" json:"errors,omitempty"`
-	// The median duration in milliseconds: the upper end of the histogram's bucket. Of streams, how long they were open.
+	// The median duration in milliseconds: the upper bound of the histogram's bucket. Streams count with the time for
+	// which they were open.
 	P50Ms float64 `protobuf:"fixed64,4,opt,name=p50_ms,json=p50Ms,proto3" json:"p50_ms,omitempty"`
-	// The 95th percentile.
+	// The 95th percentile of the duration in milliseconds.
 	P95Ms float64 `protobuf:"fixed64,5,opt,name=p95_ms,json=p95Ms,proto3" json:"p95_ms,omitempty"`
-	// The 99th percentile.
+	// The 99th percentile of the duration in milliseconds.
 	P99Ms         float64 `protobuf:"fixed64,6,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -516,19 +517,19 @@ func (x *ProcedureLoad) GetP99Ms() float64 {
 	return 0
 }
 
-// NodeDrain is how a node is taken out of service.
+// NodeDrain describes how to take a node out of service, and the effect.
 type NodeDrain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether RunnerAdmin.Drain and Resume operate the node. Other nodes are drained by stopping the process: they finish
-	// the calls in flight and deregister.
+	// Whether RunnerAdmin.Drain and RunnerAdmin.Resume operate the node. Other nodes are drained by stopping the process:
+	// they deregister and finish the calls in flight.
 	Supported bool `protobuf:"varint,1,opt,name=supported,proto3" json:"supported,omitempty"`
-	// What it means, in a sentence for operators.
+	// The effect, in a sentence for operators.
 	Effect string `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"`
-	// The tenants that are placed on the node, at most 100: their calls fail while it is out of service. Move them before.
+	// The tenants that are placed on the node, at most 100. Their calls fail while it is out of service: move them first.
 	PlacedTenants []string `protobuf:"bytes,3,rep,name=placed_tenants,json=placedTenants,proto3" json:"placed_tenants,omitempty"`
 	// The number of such tenants.
 	PlacedTenantCount int32 `protobuf:"varint,4,opt,name=placed_tenant_count,json=placedTenantCount,proto3" json:"placed_tenant_count,omitempty"`
-	// The number of other ready nodes of its kind, which get its other tenants.
+	// The number of other ready nodes of its kind, which serve its other tenants while it is out of service.
 	ReadyPeers    int32 `protobuf:"varint,5,opt,name=ready_peers,json=readyPeers,proto3" json:"ready_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -599,7 +600,7 @@ func (x *NodeDrain) GetReadyPeers() int32 {
 	return 0
 }
 
-// WatchFleetRequest asks for the fleet and its changes.
+// WatchFleetRequest is empty.
 type WatchFleetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -636,7 +637,7 @@ func (*WatchFleetRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
-// WatchFleetResponse is the current fleet.
+// WatchFleetResponse contains the current fleet.
 type WatchFleetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The fleet.
@@ -685,17 +686,17 @@ func (x *WatchFleetResponse) GetFleet() *Fleet {
 // Fleet is a snapshot of the platform's nodes.
 type Fleet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the nodes were queried: no response is older.
+	// When the nodes were queried.
 	Taken *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=taken,proto3" json:"taken,omitempty"`
-	// Milliseconds since then.
+	// The time since then in milliseconds.
 	AgeMs int64 `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
-	// The nodes by kind and name, followed by lost ones: for a day, or until they return, deregister, or
-	// are replaced by a new node of their kind.
+	// The nodes, ordered by kind and name, followed by the lost ones. A lost node is listed for a day, or until it
+	// returns, deregisters, or is replaced by a new node of its kind.
 	Nodes []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// The number of nodes that did not respond or are lost; their error has the reason.
+	// The number of nodes that did not respond or are lost; Node.error states why.
 	Silent int32 `protobuf:"varint,4,opt,name=silent,proto3" json:"silent,omitempty"`
-	// During an outage of NATS or JetStream: when JetStream last responded. Announcements are not
-	// newer; Node.answered is current. Absent: there is no outage.
+	// During an outage of NATS or JetStream: when JetStream last responded. No announcement is newer, but Node.answered
+	// is current. Absent: there is no outage.
 	AsOf *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// The cause of the outage, such as "NATS is not reachable"; empty: there is none.
 	Outage        string `protobuf:"bytes,6,opt,name=outage,proto3" json:"outage,omitempty"`
@@ -778,9 +779,9 @@ func (x *Fleet) GetOutage() string {
 // Node is a process of the platform.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name, which stays the same across restarts.
+	// Its id, which stays the same across restarts.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// What it serves: "gateway", "aggregate", "projection", "runner" or "control".
+	// Its kind: "gateway", "aggregate", "projection", "runner" or "control".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Its address, host:port.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
@@ -790,38 +791,37 @@ type Node struct {
 	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
 	// Its state.
 	State NodeState `protobuf:"varint,6,opt,name=state,proto3,enum=control.v1.NodeState" json:"state,omitempty"`
-	// Why it is not ready.
+	// Why it is not ready; empty: it is ready.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The tenants that it serves.
 	Tenants []string `protobuf:"bytes,8,rep,name=tenants,proto3" json:"tenants,omitempty"`
-	// Its load in the last seconds; absent: it does not report one.
+	// Its load in the last seconds; absent: it does not report it.
 	Load *Load `protobuf:"bytes,9,opt,name=load,proto3" json:"load,omitempty"`
-	// The number of events that it has not processed, of all its tenants; absent: it processes none.
+	// The number of events of all its tenants that it has not processed; absent: its kind does not process events.
 	Lag *int64 `protobuf:"varint,10,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
-	// Open circuit breakers of a gateway: endpoints of nodes, and "endpoint /service/Method" for one
-	// method of a node.
+	// The open circuit breakers of a gateway: "endpoint" for all methods of a node, and "endpoint /service/Method" for
+	// one method.
 	OpenBreakers []string `protobuf:"bytes,11,rep,name=open_breakers,json=openBreakers,proto3" json:"open_breakers,omitempty"`
 	// Whether it responded to the last query.
 	Answered bool `protobuf:"varint,12,opt,name=answered,proto3" json:"answered,omitempty"`
-	// The time of its response in milliseconds.
+	// The latency of its response in milliseconds.
 	AnswerMs float64 `protobuf:"fixed64,13,opt,name=answer_ms,json=answerMs,proto3" json:"answer_ms,omitempty"`
-	// Why it did not respond.
+	// Why it did not respond; empty: it did.
 	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
-	// When the last announcement of a lost or silent node arrived. A node is silent when no
-	// announcement has arrived for three seconds and it has not deregistered. Absent: it announces
-	// itself. The state of a silent node that responds is NOT_READY if its health check fails.
+	// When the last announcement of a lost or silent node arrived. A node is silent if it has not deregistered, and no
+	// announcement has arrived for three seconds. The state of a silent node that responds is NOT_READY if its health
+	// check fails. Absent: announcements arrive.
 	LastAnnounced *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_announced,json=lastAnnounced,proto3" json:"last_announced,omitempty"`
-	// The degraded parts of a ready node. Of a gateway: the kinds that have no ready node, whose calls
-	// it rejects. Of other nodes: "journal", while events of the journal are missing.
+	// The degraded parts of a ready node. Of a gateway: the kinds without a ready node, whose calls it rejects. Of other
+	// nodes: "journal", while events are missing in the journal.
 	Degraded []string `protobuf:"bytes,16,rep,name=degraded,proto3" json:"degraded,omitempty"`
-	// The revision of the model that it uses. Empty: it uses none, as a gateway, or its version does not
-	// announce it.
+	// The revision of the model that it uses. Empty: its kind does not use a model, or its version does not announce it.
 	ModelRevision string `protobuf:"bytes,17,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
-	// The revision of the applied model while the node uses another one; empty otherwise.
+	// The revision of the applied model, while the node uses another one; empty otherwise.
 	ModelPending string `protobuf:"bytes,18,opt,name=model_pending,json=modelPending,proto3" json:"model_pending,omitempty"`
-	// Why it does not use the applied model yet.
+	// Why it cannot use the applied model yet; empty otherwise.
 	ModelProblem string `protobuf:"bytes,19,opt,name=model_problem,json=modelProblem,proto3" json:"model_problem,omitempty"`
-	// Views at a projection node that cannot apply an event, at most ten.
+	// The views of a projection node that cannot apply an event, at most ten.
 	FailingViews []*FailingView `protobuf:"bytes,20,rep,name=failing_views,json=failingViews,proto3" json:"failing_views,omitempty"`
 	// The number of such views.
 	FailingViewCount int32 `protobuf:"varint,21,opt,name=failing_view_count,json=failingViewCount,proto3" json:"failing_view_count,omitempty"`
@@ -1006,7 +1006,7 @@ func (x *Node) GetFailingViewCount() int32 {
 	return 0
 }
 
-// Load is a node's load in the last seconds.
+// Load describes a node's load in the last seconds.
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Completed calls per second.
@@ -1021,7 +1021,7 @@ type Load struct {
 	P99Ms float64 `protobuf:"fixed64,5,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
 	// Calls in flight, including streams.
 	InFlight int64 `protobuf:"varint,6,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// Memory of the process in bytes, obtained from the system.
+	// The memory that the process has obtained from the operating system, in bytes.
 	MemoryBytes int64 `protobuf:"varint,7,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// The number of goroutines.
 	Goroutines    int64 `protobuf:"varint,8,opt,name=goroutines,proto3" json:"goroutines,omitempty"`
@@ -1130,13 +1130,13 @@ type FailingView struct {
 	EventType string `protobuf:"bytes,5,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
 	// The event's aggregate, such as "wallet/ada".
 	Aggregate string `protobuf:"bytes,6,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
-	// The place in the model; empty: the database refuses the row.
+	// The rule of the model that fails, as a path in the document; empty: the database rejects the row.
 	Rule string `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`
-	// The expression that fails; empty: none does.
+	// The expression that fails; empty: no expression does.
 	Expression string `protobuf:"bytes,8,opt,name=expression,proto3" json:"expression,omitempty"`
-	// The reason.
+	// Why it fails.
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
-	// When the view began to fail at the event; absent: not known.
+	// When the view began to fail at the event; absent: unknown.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/journal.proto
 
-// The journal's integrity, and losses that operators accept.
+// The journal's integrity, and the decisions of operators on its damage.
 
 package controlv1
 
@@ -27,7 +27,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// GetJournalRequest asks for the journal's state.
+// GetJournalRequest is empty.
 type GetJournalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -64,7 +64,7 @@ func (*GetJournalRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_journal_proto_rawDescGZIP(), []int{0}
 }
 
-// GetJournalResponse is the journal's state.
+// GetJournalResponse contains the journal's state.
 type GetJournalResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The state.
@@ -110,10 +110,10 @@ func (x *GetJournalResponse) GetJournal() *Journal {
 	return nil
 }
 
-// AcceptLossRequest accepts the journal's damage.
+// AcceptLossRequest states why the journal's damage is accepted.
 type AcceptLossRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why the loss is accepted, for the audit record.
+	// Why the loss is accepted, 1 to 500 characters, for the audit record.
 	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -156,7 +156,7 @@ func (x *AcceptLossRequest) GetReason() string {
 	return ""
 }
 
-// AcceptLossResponse returns the accepted loss.
+// AcceptLossResponse contains the accepted loss.
 type AcceptLossResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The accepted loss.
@@ -202,15 +202,14 @@ func (x *AcceptLossResponse) GetLoss() *JournalLoss {
 	return nil
 }
 
-// DeclareNoEventRequest names a message.
+// DeclareNoEventRequest names a message in the journal.
 type DeclareNoEventRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant that the message's subject names; empty if it names none.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The message's reference: in the details of the aggregate's error, and in
-	// Journal.unreadable.
+	// The message's reference, from the details of the aggregate's error or from Journal.unreadable.
 	Reference string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
-	// Why the message is no event, for the audit record.
+	// Why the message is not an event, 1 to 500 characters, for the audit record.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -267,7 +266,7 @@ func (x *DeclareNoEventRequest) GetReason() string {
 	return ""
 }
 
-// DeclareNoEventResponse returns the declaration.
+// DeclareNoEventResponse contains the declaration.
 type DeclareNoEventResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The declaration.
@@ -320,7 +319,7 @@ type RevokeNoEventRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The message's reference.
 	Reference string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
-	// Why the declaration is revoked, for the audit record.
+	// Why the declaration is revoked, 1 to 500 characters, for the audit record.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -377,7 +376,7 @@ func (x *RevokeNoEventRequest) GetReason() string {
 	return ""
 }
 
-// RevokeNoEventResponse returns what was revoked.
+// RevokeNoEventResponse contains the revoked declaration.
 type RevokeNoEventResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The declaration.
@@ -423,14 +422,15 @@ func (x *RevokeNoEventResponse) GetRevoked() *NonEvent {
 	return nil
 }
 
-// Journal is the state of the journal: its known damage, and accepted losses.
+// Journal is the state of the journal: its known damage, and the decisions on it.
 type Journal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether damage is known that was not accepted.
+	// Whether there is known damage that was not accepted.
 	Damaged bool `protobuf:"varint,1,opt,name=damaged,proto3" json:"damaged,omitempty"`
 	// A description of the damage for operators.
 	Summary string `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
-	// Sequences before the journal's end that are missing; the last may join several.
+	// The missing sequences before the journal's end. The last range may include stored sequences, if there are too many
+	// ranges to list.
 	Gaps []*JournalGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
 	// Whether acknowledged events are missing at the journal's end: commands are rejected until
 	// the loss is accepted.
@@ -439,12 +439,12 @@ type Journal struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// Losses that were accepted, the newest first.
 	Accepted []*JournalLoss `protobuf:"bytes,6,rep,name=accepted,proto3" json:"accepted,omitempty"`
-	// Messages that are no events and were not declared so, by the control node's last reading of
-	// the whole journal; the first 100.
+	// Messages that are not valid events and were not declared so, as the control node's last reading of the whole
+	// journal found them; the first 100.
 	Unreadable []*UnreadableMessage `protobuf:"bytes,7,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
 	// The number of such messages.
 	UnreadableCount int64 `protobuf:"varint,8,opt,name=unreadable_count,json=unreadableCount,proto3" json:"unreadable_count,omitempty"`
-	// Messages that were declared no events, the newest declarations first; at most 100.
+	// Declarations that messages are not events, the newest first, at most 100.
 	NonEvents     []*NonEvent `protobuf:"bytes,9,rep,name=non_events,json=nonEvents,proto3" json:"non_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -543,18 +543,18 @@ func (x *Journal) GetNonEvents() []*NonEvent {
 	return nil
 }
 
-// UnreadableMessage is a message of the journal that is no event.
+// UnreadableMessage is a message in the journal that is not a valid event.
 type UnreadableMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reference, for DeclareNoEvent.
 	Reference string `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
 	// The tenant that its subject names; empty: none.
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The aggregate that its subject names; empty: none.
+	// The type of the aggregate that its subject names; empty: none.
 	AggregateType string `protobuf:"bytes,3,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
-	// The aggregate; empty: none.
+	// The id of the aggregate that its subject names; empty: none.
 	AggregateId string `protobuf:"bytes,4,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
-	// What makes it unreadable: subject, tenant, aggregate, header, data or size.
+	// What makes it unreadable: "subject", "tenant", "aggregate", "header", "data" or "size".
 	Fault string `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
 	// A description for operators.
 	Detail string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
@@ -643,7 +643,7 @@ func (x *UnreadableMessage) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// NonEvent is a declaration that a message is no event.
+// NonEvent is a declaration that a message is not an event.
 type NonEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The message's reference.
@@ -652,7 +652,7 @@ type NonEvent struct {
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// What makes it unreadable: see UnreadableMessage.fault.
 	Fault string `protobuf:"bytes,3,opt,name=fault,proto3" json:"fault,omitempty"`
-	// The principal that declared it.
+	// The subject of the principal that declared it.
 	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	// The reason that was given.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -737,9 +737,9 @@ func (x *NonEvent) GetTime() *timestamppb.Timestamp {
 // JournalGap is a range of missing sequences.
 type JournalGap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first.
+	// The first missing sequence.
 	From int64 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
-	// The last.
+	// The last missing sequence.
 	To            int64 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -789,16 +789,16 @@ func (x *JournalGap) GetTo() int64 {
 	return 0
 }
 
-// JournalLoss is a loss that was accepted.
+// JournalLoss is an accepted loss.
 type JournalLoss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The last sequence of the journal at that time.
+	// The journal's last sequence when the loss was accepted.
 	Last int64 `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
-	// The highest sequence that was recorded before.
+	// The highest sequence that the journal was known to contain before.
 	Recorded int64 `protobuf:"varint,2,opt,name=recorded,proto3" json:"recorded,omitempty"`
-	// Missing sequences before the end.
+	// The missing sequences before the journal's end.
 	Gaps []*JournalGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
-	// The principal that accepted it; empty: a process, by --new-journal or --lazy-sync.
+	// The subject of the principal that accepted it; empty: a process that was started with --new-journal or --lazy-sync.
 	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	// The reason that was given.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`

@@ -27,7 +27,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SeriesRange is how far a series goes back.
+// SeriesRange is the period that a series covers.
 type SeriesRange int32
 
 const (
@@ -80,7 +80,7 @@ func (SeriesRange) EnumDescriptor() ([]byte, []int) {
 	return file_control_v1_metrics_proto_rawDescGZIP(), []int{0}
 }
 
-// TenantOrder orders tenants.
+// TenantOrder is the order of tenants.
 type TenantOrder int32
 
 const (
@@ -88,7 +88,7 @@ const (
 	TenantOrder_TENANT_ORDER_UNSPECIFIED TenantOrder = 0
 	// By calls.
 	TenantOrder_TENANT_ORDER_CALLS TenantOrder = 1
-	// By calls that failed by the platform's fault.
+	// By calls that failed through the platform's fault.
 	TenantOrder_TENANT_ORDER_ERRORS TenantOrder = 2
 	// By calls that a limit rejected.
 	TenantOrder_TENANT_ORDER_LIMITED TenantOrder = 3
@@ -140,13 +140,13 @@ func (TenantOrder) EnumDescriptor() ([]byte, []int) {
 // QuerySeriesRequest selects series.
 type QuerySeriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How far they go back.
+	// The period that they cover.
 	Range SeriesRange `protobuf:"varint,1,opt,name=range,proto3,enum=control.v1.SeriesRange" json:"range,omitempty"`
-	// Only the calls of this node, by its id: calls that clients made to a gateway, or calls that another node has answered.
-	// Empty: the calls of all gateways. Of another node than a gateway, limited, commands and queries are absent. A node
-	// that starts again has no values for the time between; calls are not counted twice.
+	// The id of a node, for the series of this node alone: the calls that clients made to it if it is a gateway, and
+	// otherwise the calls that it has answered, without limited, commands and queries. There are no values for the time
+	// in which the node did not run. Empty: the calls at all gateways.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	// Only the calls of this tenant; empty: of all. Not together with node.
+	// Only the calls of this tenant; empty: of all tenants. Not together with node.
 	TenantId      string `protobuf:"bytes,3,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -203,16 +203,16 @@ func (x *QuerySeriesRequest) GetTenantId() string {
 	return ""
 }
 
-// QuerySeriesResponse is series.
+// QuerySeriesResponse contains series.
 type QuerySeriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The length of a window in seconds.
 	Seconds int32 `protobuf:"varint,1,opt,name=seconds,proto3" json:"seconds,omitempty"`
-	// The windows, the oldest first, one after the other.
+	// The windows, the oldest first, without gaps.
 	Points []*SeriesPoint `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
-	// The request's node.
+	// The node of the request.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	// The request's tenant.
+	// The tenant of the request.
 	TenantId      string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -281,7 +281,7 @@ type QueryTenantSeriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// How far they go back.
+	// The period that they cover.
 	Range         SeriesRange `protobuf:"varint,2,opt,name=range,proto3,enum=control.v1.SeriesRange" json:"range,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -331,14 +331,14 @@ func (x *QueryTenantSeriesRequest) GetRange() SeriesRange {
 	return SeriesRange_SERIES_RANGE_UNSPECIFIED
 }
 
-// QueryTenantSeriesResponse is the tenant's series.
+// QueryTenantSeriesResponse contains the tenant's series.
 type QueryTenantSeriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The length of a window in seconds.
 	Seconds int32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
-	// The windows, the oldest first, one after the other.
+	// The windows, the oldest first, without gaps.
 	Points        []*SeriesPoint `protobuf:"bytes,3,rep,name=points,proto3" json:"points,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -395,38 +395,38 @@ func (x *QueryTenantSeriesResponse) GetPoints() []*SeriesPoint {
 	return nil
 }
 
-// SeriesPoint is the values of a window. A value is absent if it was not measured: no gateway has reported the window,
-// or the tenant is not among those with the most calls in it.
+// SeriesPoint contains the values of a window. A value is absent if it was not measured: no gateway has reported the
+// window, or the tenant is not among those with the most calls in it.
 type SeriesPoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the window ended.
 	End *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=end,proto3" json:"end,omitempty"`
 	// Completed calls per second.
 	CallsPerSecond *float64 `protobuf:"fixed64,2,opt,name=calls_per_second,json=callsPerSecond,proto3,oneof" json:"calls_per_second,omitempty"`
-	// Calls per second that failed by the platform's fault.
+	// Calls per second that failed through the platform's fault.
 	ErrorsPerSecond *float64 `protobuf:"fixed64,3,opt,name=errors_per_second,json=errorsPerSecond,proto3,oneof" json:"errors_per_second,omitempty"`
-	// Calls per second that a limit of their caller rejected.
+	// Calls per second that were rejected by a limit of their caller.
 	LimitedPerSecond *float64 `protobuf:"fixed64,4,opt,name=limited_per_second,json=limitedPerSecond,proto3,oneof" json:"limited_per_second,omitempty"`
 	// Commands per second.
 	CommandsPerSecond *float64 `protobuf:"fixed64,5,opt,name=commands_per_second,json=commandsPerSecond,proto3,oneof" json:"commands_per_second,omitempty"`
 	// Queries per second.
 	QueriesPerSecond *float64 `protobuf:"fixed64,6,opt,name=queries_per_second,json=queriesPerSecond,proto3,oneof" json:"queries_per_second,omitempty"`
-	// The share of calls that did not fail by the platform's fault, 0 to 1; absent without calls.
+	// The fraction of calls that did not fail through the platform's fault, 0 to 1; absent without calls.
 	Availability *float64 `protobuf:"fixed64,7,opt,name=availability,proto3,oneof" json:"availability,omitempty"`
-	// The median latency of unary calls in milliseconds, within a quarter; absent without calls.
+	// The median latency of unary calls in milliseconds, with an error of at most 25 %; absent without calls.
 	P50Ms *float64 `protobuf:"fixed64,8,opt,name=p50_ms,json=p50Ms,proto3,oneof" json:"p50_ms,omitempty"`
-	// The 95th percentile of the latency.
+	// The 95th percentile of the latency in milliseconds, likewise.
 	P95Ms *float64 `protobuf:"fixed64,9,opt,name=p95_ms,json=p95Ms,proto3,oneof" json:"p95_ms,omitempty"`
-	// The 99th percentile of the latency.
+	// The 99th percentile of the latency in milliseconds, likewise.
 	P99Ms *float64 `protobuf:"fixed64,10,opt,name=p99_ms,json=p99Ms,proto3,oneof" json:"p99_ms,omitempty"`
-	// Events that projection and runner nodes have not processed at the window's end: of the platform, of a node, or of a
-	// tenant. A node announces the 16 tenants with the most; a tenant's lag is absent while more are behind at a node that
-	// serves it and it is not among them. Lag, dead letters and failed views are measured by the control node that
-	// answers, since it started.
+	// The number of events that projection and runner nodes have not processed at the window's end: of the platform, of a
+	// node, or of a tenant. A node announces the lag of the 16 tenants with the most: a tenant's lag is absent while more
+	// tenants are behind at one of its nodes, and it is not one of the 16. The control node that answers measures lag,
+	// dead letters and failed views, from its start on.
 	Lag *int64 `protobuf:"varint,11,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
-	// Of the platform: stored dead letters at the window's end.
+	// The number of stored dead letters at the window's end; only of the platform.
 	DeadLetters *int64 `protobuf:"varint,12,opt,name=dead_letters,json=deadLetters,proto3,oneof" json:"dead_letters,omitempty"`
-	// Of the platform or a projection node: views that cannot apply an event at the window's end.
+	// The number of views that cannot apply an event at the window's end; only of the platform and of projection nodes.
 	FailedViews   *int64 `protobuf:"varint,13,opt,name=failed_views,json=failedViews,proto3,oneof" json:"failed_views,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -558,9 +558,9 @@ type ListTopTenantsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The order.
 	Order TenantOrder `protobuf:"varint,1,opt,name=order,proto3,enum=control.v1.TenantOrder" json:"order,omitempty"`
-	// The last minutes that count, 1 to 60; 0: 15.
+	// The period to count, as a number of minutes before now, 1 to 60; 0: 15.
 	Minutes int32 `protobuf:"varint,2,opt,name=minutes,proto3" json:"minutes,omitempty"`
-	// The number of tenants, 1 to 100; 0: 10.
+	// The maximum number of tenants, 1 to 100; 0: 10.
 	Limit         int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -617,12 +617,12 @@ func (x *ListTopTenantsRequest) GetLimit() int32 {
 	return 0
 }
 
-// ListTopTenantsResponse is the tenants with the most calls.
+// ListTopTenantsResponse lists the tenants with the most calls.
 type ListTopTenantsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenants, the first in the order first.
+	// The tenants, the one with the most first.
 	Tenants []*TenantLoad `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
-	// The minutes that count.
+	// The counted period in minutes.
 	Minutes       int32 `protobuf:"varint,2,opt,name=minutes,proto3" json:"minutes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -672,14 +672,14 @@ func (x *ListTopTenantsResponse) GetMinutes() int32 {
 	return 0
 }
 
-// TenantLoad is the calls of a tenant in a time.
+// TenantLoad contains the numbers of a tenant's calls in a period.
 type TenantLoad struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Completed calls.
 	Calls int64 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
-	// Calls that failed by the platform's fault.
+	// Calls that failed through the platform's fault.
 	Errors int64 `protobuf:"varint,3,opt,name=errors,proto3" json:"errors,omitempty"`
 	// Calls that a limit rejected.
 	Limited int64 `protobuf:"varint,4,opt,name=limited,proto3" json:"limited,omitempty"`

@@ -28,7 +28,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// GetModelRequest asks for the model.
+// GetModelRequest is empty.
 type GetModelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -65,12 +65,12 @@ func (*GetModelRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_model_proto_rawDescGZIP(), []int{0}
 }
 
-// GetModelResponse is the model.
+// GetModelResponse contains the current model.
 type GetModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The document in use.
+	// The model's document.
 	Document *ModelDocument `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
-	// Its aggregates, by name.
+	// Its aggregates, ordered by name.
 	Aggregates []*AggregateType `protobuf:"bytes,2,rep,name=aggregates,proto3" json:"aggregates,omitempty"`
 	// The names of its workflows.
 	Workflows     []string `protobuf:"bytes,3,rep,name=workflows,proto3" json:"workflows,omitempty"`
@@ -129,14 +129,14 @@ func (x *GetModelResponse) GetWorkflows() []string {
 	return nil
 }
 
-// ModelDocument is a model's document.
+// ModelDocument is the document of a model, with its revision and origin.
 type ModelDocument struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The YAML; empty for the older ones of a list whose texts exceed 1 MiB.
+	// The YAML, 1 byte to 512 KiB. In lists, the texts of older documents are empty if all texts together exceed 1 MiB.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
-	// The model's revision, a fingerprint of the document.
+	// The model's revision: a hash of the document.
 	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The principal that applied it; empty: the program's own model.
+	// The subject of the principal that applied it; empty: it is the program's built-in model.
 	By string `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
 	// A note on the change.
 	Note string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
@@ -216,7 +216,7 @@ type AggregateType struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its commands, by name.
+	// Its commands, ordered by name.
 	Commands      []*CommandType `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -330,10 +330,10 @@ func (x *CommandType) GetInternal() bool {
 	return false
 }
 
-// CheckModelRequest is a document to check.
+// CheckModelRequest contains a document to check.
 type CheckModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The YAML.
+	// The YAML, 1 byte to 512 KiB.
 	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,16 +376,16 @@ func (x *CheckModelRequest) GetText() string {
 	return ""
 }
 
-// CheckModelResponse is the result of a check.
+// CheckModelResponse contains the result of a check.
 type CheckModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The mistakes; none: it can be applied.
+	// The mistakes; empty: the document can be applied.
 	Mistakes []*ModelMistake `protobuf:"bytes,1,rep,name=mistakes,proto3" json:"mistakes,omitempty"`
-	// The model's revision, if it has no mistakes.
+	// The revision of the model; empty if it has mistakes.
 	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The lines that differ from the model in use, as a unified diff.
+	// The differences from the current model as a unified diff.
 	Diff string `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
-	// The views that would be rebuilt.
+	// The names of the views that would be rebuilt.
 	RebuiltViews  []string `protobuf:"bytes,4,rep,name=rebuilt_views,json=rebuiltViews,proto3" json:"rebuilt_views,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -452,7 +452,7 @@ func (x *CheckModelResponse) GetRebuiltViews() []string {
 // ModelMistake is a mistake in a document.
 type ModelMistake struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The line, from 1; 0: the whole document.
+	// The line, counted from 1; 0: the whole document.
 	Line int32 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"`
 	// A description of the mistake.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -504,10 +504,10 @@ func (x *ModelMistake) GetMessage() string {
 	return ""
 }
 
-// ApplyModelRequest applies a document.
+// ApplyModelRequest contains the document to apply.
 type ApplyModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The YAML.
+	// The YAML, 1 byte to 512 KiB.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// The revision of the model that it replaces, as GetModel returns it.
 	ExpectedRevision string `protobuf:"bytes,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
@@ -568,13 +568,13 @@ func (x *ApplyModelRequest) GetNote() string {
 	return ""
 }
 
-// ApplyModelResponse is the model.
+// ApplyModelResponse contains the applied model.
 type ApplyModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The document in use.
+	// The model's document.
 	Document *ModelDocument `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
-	// The nodes that use models, with their model. Nodes that have not switched within five seconds keep
-	// trying; GetFleet shows when they have.
+	// The model of each node that uses models. Nodes that have not switched within five seconds continue to try;
+	// FleetService.GetFleet returns their model (Node.model_pending).
 	Nodes         []*NodeModel `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -631,10 +631,9 @@ type NodeModel struct {
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Its kind.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The revision of the model that it uses; empty: the node's version does not
-	// announce it.
+	// The revision of the model that it uses; empty: the node's version does not announce it.
 	Revision string `protobuf:"bytes,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Why it does not use the applied model, if it has tried.
+	// Why it cannot use the applied model; empty: it uses it, or has not tried yet.
 	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -698,7 +697,7 @@ func (x *NodeModel) GetProblem() string {
 	return ""
 }
 
-// ListModelsRequest asks for the models that were applied.
+// ListModelsRequest is empty.
 type ListModelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -735,7 +734,7 @@ func (*ListModelsRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
-// ListModelsResponse is the models that were applied.
+// ListModelsResponse lists the applied models.
 type ListModelsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The documents, the newest first.

@@ -35,17 +35,17 @@ const (
 	MoveStep_MOVE_STEP_UNSPECIFIED MoveStep = 0
 	// It is accepted and queued; nothing has changed.
 	MoveStep_MOVE_STEP_PLANNED MoveStep = 1
-	// The target starts to serve the tenant.
+	// The target is being prepared to serve the tenant.
 	MoveStep_MOVE_STEP_WARMING MoveStep = 2
 	// The target applies the tenant's events.
 	MoveStep_MOVE_STEP_CATCHING_UP MoveStep = 3
 	// The fence sequence is recorded, and the target must apply it.
 	MoveStep_MOVE_STEP_FENCED MoveStep = 4
-	// Gateways switch to the target as they receive the placement.
+	// The placement names the target, and gateways switch to it as they receive the placement.
 	MoveStep_MOVE_STEP_FLIPPED MoveStep = 5
 	// Every gateway has switched; the target must prove that it serves the tenant.
 	MoveStep_MOVE_STEP_VERIFYING MoveStep = 6
-	// The other nodes release the tenant; then the next move can start.
+	// The other nodes release the tenant. After that the tenant's next move can begin.
 	MoveStep_MOVE_STEP_RETIRING MoveStep = 7
 	// The move is complete.
 	MoveStep_MOVE_STEP_DONE MoveStep = 8
@@ -112,7 +112,7 @@ func (MoveStep) EnumDescriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{0}
 }
 
-// ListPlacementsRequest asks for the placements.
+// ListPlacementsRequest is empty.
 type ListPlacementsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -149,10 +149,10 @@ func (*ListPlacementsRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{0}
 }
 
-// ListPlacementsResponse is the placements.
+// ListPlacementsResponse lists the placements.
 type ListPlacementsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The placements, by kind and tenant.
+	// The placements, ordered by kind and tenant.
 	Placements    []*Placement `protobuf:"bytes,1,rep,name=placements,proto3" json:"placements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -204,9 +204,9 @@ type Placement struct {
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The node that receives the calls.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	// Further nodes that follow the tenant's events during a move.
+	// Other nodes that follow the tenant's events during a move.
 	Also []string `protobuf:"bytes,4,rep,name=also,proto3" json:"also,omitempty"`
-	// The move under way, if there is one.
+	// The id of the move in progress; empty: none.
 	Move          string `protobuf:"bytes,5,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -277,14 +277,14 @@ func (x *Placement) GetMove() string {
 	return ""
 }
 
-// AssignPlacementRequest places a tenant.
+// AssignPlacementRequest names the tenant to place and the node.
 type AssignPlacementRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The kind of node.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The node's name.
+	// The node's id.
 	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -341,7 +341,7 @@ func (x *AssignPlacementRequest) GetNode() string {
 	return ""
 }
 
-// AssignPlacementResponse is the placement.
+// AssignPlacementResponse contains the placement.
 type AssignPlacementResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The placement.
@@ -387,7 +387,7 @@ func (x *AssignPlacementResponse) GetPlacement() *Placement {
 	return nil
 }
 
-// RemovePlacementRequest lets all nodes serve a tenant.
+// RemovePlacementRequest names the placement to remove.
 type RemovePlacementRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -479,14 +479,14 @@ func (*RemovePlacementResponse) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{6}
 }
 
-// PlanMoveRequest asks for the plan of a move.
+// PlanMoveRequest describes a move.
 type PlanMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The kind of node.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The node to move to.
+	// The id of the node to move to.
 	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -543,20 +543,20 @@ func (x *PlanMoveRequest) GetTarget() string {
 	return ""
 }
 
-// PlanMoveResponse is the plan of a move.
+// PlanMoveResponse contains the plan of a move.
 type PlanMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node that calls go to when the move begins: now, or after the moves that have not ended.
-	// Empty: the tenant is not placed, and all nodes of the kind serve it.
+	// The node that serves the calls when the move begins, after the tenant's earlier moves. Empty: the tenant is not
+	// placed, and all nodes of the kind serve it.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// The node that calls would go to.
+	// The node that would serve the calls after the move.
 	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
-	// An upper bound of the number of events that the target must read: the sequences of the journal that it
-	// has not read, which tenants share. Absent: unknown, or the kind reads none.
+	// An upper bound of the number of events that the target must read: the number of sequences of the journal that it
+	// has not read, of all tenants. Absent: unknown, or nodes of the kind do not read events.
 	Events *int64 `protobuf:"varint,3,opt,name=events,proto3,oneof" json:"events,omitempty"`
 	// A description of each step.
 	Steps []string `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
-	// Obstacles; empty: the move can be started.
+	// The reasons why the move cannot be started; empty: it can.
 	Obstacles     []string `protobuf:"bytes,5,rep,name=obstacles,proto3" json:"obstacles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -627,14 +627,14 @@ func (x *PlanMoveResponse) GetObstacles() []string {
 	return nil
 }
 
-// StartMoveRequest begins a move.
+// StartMoveRequest describes the move to start.
 type StartMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The kind of node.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The node to move to.
+	// The id of the node to move to.
 	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -691,7 +691,7 @@ func (x *StartMoveRequest) GetTarget() string {
 	return ""
 }
 
-// StartMoveResponse is the started move.
+// StartMoveResponse contains the started move.
 type StartMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
@@ -737,10 +737,10 @@ func (x *StartMoveResponse) GetMove() *Move {
 	return nil
 }
 
-// AbortMoveRequest ends a move.
+// AbortMoveRequest names the move to abort.
 type AbortMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The move.
+	// The move's id.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -783,7 +783,7 @@ func (x *AbortMoveRequest) GetId() string {
 	return ""
 }
 
-// AbortMoveResponse is the move.
+// AbortMoveResponse contains the move.
 type AbortMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
@@ -829,7 +829,7 @@ func (x *AbortMoveResponse) GetMove() *Move {
 	return nil
 }
 
-// ListMovesRequest asks for moves.
+// ListMovesRequest is empty.
 type ListMovesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -866,7 +866,7 @@ func (*ListMovesRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_placement_proto_rawDescGZIP(), []int{13}
 }
 
-// ListMovesResponse is the moves.
+// ListMovesResponse lists the moves.
 type ListMovesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The moves, the newest first.
@@ -912,10 +912,10 @@ func (x *ListMovesResponse) GetMoves() []*Move {
 	return nil
 }
 
-// WatchMoveRequest asks for a move's steps.
+// WatchMoveRequest names the move to follow.
 type WatchMoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The move.
+	// The move's id.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -958,7 +958,7 @@ func (x *WatchMoveRequest) GetId() string {
 	return ""
 }
 
-// WatchMoveResponse is the current state of the move.
+// WatchMoveResponse contains the current state of the move.
 type WatchMoveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The move.
@@ -1007,28 +1007,27 @@ func (x *WatchMoveResponse) GetMove() *Move {
 // Move is a move of a tenant to another node.
 type Move struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// Its id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The kind of node.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	// The node that the tenant moves from; empty: it was not placed. Until the move's turn has come,
-	// the node that is expected.
+	// The node that the tenant moves from; while the move is PLANNED, the expected one. Empty: the tenant was not placed.
 	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// The node that the tenant moves to.
 	Target string `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
 	// The current step.
 	Step MoveStep `protobuf:"varint,6,opt,name=step,proto3,enum=control.v1.MoveStep" json:"step,omitempty"`
-	// A description of what the move waits for.
+	// A description of the condition that the move waits for; empty: it does not wait.
 	WaitingFor string `protobuf:"bytes,7,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	// The target's checkpoint: the sequence of the last event that it has applied. Absent: unknown.
 	Checkpoint *int64 `protobuf:"varint,8,opt,name=checkpoint,proto3,oneof" json:"checkpoint,omitempty"`
-	// The sequence that the target must apply before calls go to it. Absent: unknown.
+	// The sequence that the target must apply before it serves calls. Absent: unknown.
 	FenceSequence *int64 `protobuf:"varint,9,opt,name=fence_sequence,json=fenceSequence,proto3,oneof" json:"fence_sequence,omitempty"`
-	// Why it was aborted.
+	// Why it was aborted; empty: it was not.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The principal that started it.
+	// The subject of the principal that started it.
 	By string `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"`
 	// When it started.
 	Started *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=started,proto3" json:"started,omitempty"`
@@ -1168,7 +1167,7 @@ func (x *Move) GetHistory() []*MoveHistory {
 	return nil
 }
 
-// MoveHistory is an entered step.
+// MoveHistory records when a move entered a step.
 type MoveHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step.

@@ -27,12 +27,12 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Revocation is the record of a revocation of tokens. It has a token_id and an issuer, a subject, or an issuer.
+// Revocation records that tokens are revoked. The tokens are selected by issuer and token_id, by subject, or by issuer.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id, which is that of every revocation of the same token, subject or issuer.
+	// Its id, which is derived from the tenant and from the token, subject or issuer: a repeated request has the same id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The tenant whose principals it covers, if they act for it alone; empty: all principals.
+	// The tenant: only principals that act for it alone are covered. Empty: all principals are.
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The issuer (iss) of the tokens.
 	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
@@ -40,15 +40,15 @@ type Revocation struct {
 	TokenId string `protobuf:"bytes,4,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// The subject of the tokens' principal, as in audit records.
 	Subject string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The tokens that were issued before this time are revoked; absent for a token_id.
+	// Tokens that were issued before this time are revoked; absent if token_id is set.
 	IssuedBefore *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=issued_before,json=issuedBefore,proto3" json:"issued_before,omitempty"`
-	// When the last of the tokens has expired. The record is then deleted.
+	// When the last of the tokens expires. The record is deleted after that.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Whether it is withdrawn: it has no effect.
+	// Whether it was withdrawn: it then has no effect.
 	Withdrawn bool `protobuf:"varint,8,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
-	// The principal that changed it last.
+	// The subject of the principal that changed it last.
 	By string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
-	// The reason that was given.
+	// The reason of its last change.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The time of the last change.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=time,proto3" json:"time,omitempty"`
@@ -170,9 +170,9 @@ type RevokeTokenRequest struct {
 	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// The id (jti) of the token.
 	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
-	// When the token expires (exp); absent: in 366 days, the longest lifetime of a token that gateways accept.
+	// When the token expires (exp); absent: in 366 days, the maximum lifetime of tokens.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Why it is revoked.
+	// Why it is revoked, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -236,7 +236,7 @@ func (x *RevokeTokenRequest) GetReason() string {
 	return ""
 }
 
-// RevokeTokenResponse returns the revocation.
+// RevokeTokenResponse contains the revocation.
 type RevokeTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocation.
@@ -287,12 +287,11 @@ type RevokeSubjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subject of the principal, as in audit records and WhoAmI.
 	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The tokens that were issued before this time are revoked; absent: all that have been issued.
+	// Tokens that were issued before this time are revoked; absent: all that have been issued until now.
 	IssuedBefore *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=issued_before,json=issuedBefore,proto3" json:"issued_before,omitempty"`
-	// When the last of the tokens has expired; absent: 366 days after issued_before, the longest lifetime of a token
-	// that gateways accept.
+	// When the last of the tokens expires; absent: 366 days after issued_before, the maximum lifetime of tokens.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Why they are revoked.
+	// Why they are revoked, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -356,7 +355,7 @@ func (x *RevokeSubjectRequest) GetReason() string {
 	return ""
 }
 
-// RevokeSubjectResponse returns the revocation.
+// RevokeSubjectResponse contains the revocation.
 type RevokeSubjectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocation.
@@ -407,12 +406,11 @@ type RevokeIssuerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The issuer (iss) of the tokens.
 	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// The tokens that were issued before this time are revoked; absent: all that have been issued.
+	// Tokens that were issued before this time are revoked; absent: all that have been issued until now.
 	IssuedBefore *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=issued_before,json=issuedBefore,proto3" json:"issued_before,omitempty"`
-	// When the last of the tokens has expired; absent: 366 days after issued_before, the longest lifetime of a token
-	// that gateways accept.
+	// When the last of the tokens expires; absent: 366 days after issued_before, the maximum lifetime of tokens.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Why they are revoked.
+	// Why they are revoked, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -476,7 +474,7 @@ func (x *RevokeIssuerRequest) GetReason() string {
 	return ""
 }
 
-// RevokeIssuerResponse returns the revocation.
+// RevokeIssuerResponse contains the revocation.
 type RevokeIssuerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocation.
@@ -525,7 +523,7 @@ func (x *RevokeIssuerResponse) GetRevocation() *Revocation {
 // ListRevocationsRequest selects a page.
 type ListRevocationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The maximum size of the page; 0: 100.
+	// Revocations per page, 1 to 500; 0: 100.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page of the same request; page_size may differ.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -582,7 +580,7 @@ type ListRevocationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocations, the last changed first.
 	Revocations []*Revocation `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
-	// The token of the next page; empty: this is the last one.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -637,7 +635,7 @@ type WithdrawRevocationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Why it is withdrawn.
+	// Why it is withdrawn, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -687,7 +685,7 @@ func (x *WithdrawRevocationRequest) GetReason() string {
 	return ""
 }
 
-// WithdrawRevocationResponse returns the revocation.
+// WithdrawRevocationResponse contains the revocation.
 type WithdrawRevocationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocation.
@@ -742,9 +740,9 @@ type RevokeTenantTokenRequest struct {
 	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// The id (jti) of the token.
 	TokenId string `protobuf:"bytes,3,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
-	// When the token expires (exp); absent: in 366 days, the longest lifetime of a token that gateways accept.
+	// When the token expires (exp); absent: in 366 days, the maximum lifetime of tokens.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Why it is revoked.
+	// Why it is revoked, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -815,7 +813,7 @@ func (x *RevokeTenantTokenRequest) GetReason() string {
 	return ""
 }
 
-// RevokeTenantTokenResponse returns the revocation.
+// RevokeTenantTokenResponse contains the revocation.
 type RevokeTenantTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocation.
@@ -868,12 +866,11 @@ type RevokeTenantSubjectRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The subject of the principal, as in audit records and WhoAmI.
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The tokens that were issued before this time are revoked; absent: all that have been issued.
+	// Tokens that were issued before this time are revoked; absent: all that have been issued until now.
 	IssuedBefore *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued_before,json=issuedBefore,proto3" json:"issued_before,omitempty"`
-	// When the last of the tokens has expired; absent: 366 days after issued_before, the longest lifetime of a token
-	// that gateways accept.
+	// When the last of the tokens expires; absent: 366 days after issued_before, the maximum lifetime of tokens.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Why they are revoked.
+	// Why they are revoked, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -944,7 +941,7 @@ func (x *RevokeTenantSubjectRequest) GetReason() string {
 	return ""
 }
 
-// RevokeTenantSubjectResponse returns the revocation.
+// RevokeTenantSubjectResponse contains the revocation.
 type RevokeTenantSubjectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocation.
@@ -990,12 +987,12 @@ func (x *RevokeTenantSubjectResponse) GetRevocation() *Revocation {
 	return nil
 }
 
-// ListTenantRevocationsRequest names a tenant.
+// ListTenantRevocationsRequest selects a page.
 type ListTenantRevocationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The maximum size of the page; 0: 100.
+	// Revocations per page, 1 to 500; 0: 100.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page of the same request; page_size may differ.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -1059,7 +1056,7 @@ type ListTenantRevocationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocations, the last changed first.
 	Revocations []*Revocation `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
-	// The token of the next page; empty: this is the last one.
+	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1116,7 +1113,7 @@ type WithdrawTenantRevocationRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Its id.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Why it is withdrawn.
+	// Why it is withdrawn, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1173,7 +1170,7 @@ func (x *WithdrawTenantRevocationRequest) GetReason() string {
 	return ""
 }
 
-// WithdrawTenantRevocationResponse returns the revocation.
+// WithdrawTenantRevocationResponse contains the revocation.
 type WithdrawTenantRevocationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revocation.

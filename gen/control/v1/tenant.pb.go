@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/tenant.proto
 
-// Tenants, their standing and quotas.
+// Tenants: their creation, suspension and quotas.
 
 package controlv1
 
@@ -26,7 +26,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ListTenantsRequest asks for the tenants.
+// ListTenantsRequest is empty.
 type ListTenantsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -63,10 +63,10 @@ func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
 	return file_control_v1_tenant_proto_rawDescGZIP(), []int{0}
 }
 
-// ListTenantsResponse is the tenants.
+// ListTenantsResponse lists the tenants.
 type ListTenantsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenants, by name.
+	// The tenants, ordered by name.
 	Tenants       []*Tenant `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -116,19 +116,19 @@ type Tenant struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Whether it is suspended: its calls are rejected.
 	Suspended bool `protobuf:"varint,2,opt,name=suspended,proto3" json:"suspended,omitempty"`
-	// The reason of the suspension.
+	// Why it is suspended; empty: it is not.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Its quota; absent: the settings apply.
 	Quota *Quota `protobuf:"bytes,4,opt,name=quota,proto3" json:"quota,omitempty"`
-	// The nodes that serve it.
+	// The ids of the nodes that serve it.
 	Nodes []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// Whether it is known only from the nodes' configuration.
+	// Whether it comes only from the settings of nodes, and was not created by CreateTenant.
 	Configured bool `protobuf:"varint,6,opt,name=configured,proto3" json:"configured,omitempty"`
 	// Its storage quota; absent: the setting aggregate.quota applies.
 	StorageQuota *StorageQuota `protobuf:"bytes,7,opt,name=storage_quota,json=storageQuota,proto3" json:"storage_quota,omitempty"`
-	// Its storage use, counted a few seconds ago.
+	// Its storage use, some seconds old.
 	StorageUse *StorageUse `protobuf:"bytes,8,opt,name=storage_use,json=storageUse,proto3" json:"storage_use,omitempty"`
-	// The KV revision of its record, which each change increases; 0: it has no record.
+	// The revision of its record, which increases with each change; 0: it has no record.
 	Revision      int64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -227,18 +227,18 @@ func (x *Tenant) GetRevision() int64 {
 	return 0
 }
 
-// StorageQuota limits the tenant's data in the journal. 0: the limit of the setting
-// aggregate.quota applies. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
-// workflows may exceed it by a twentieth.
+// StorageQuota limits a tenant's data in the journal. A value of 0 means that the setting aggregate.quota applies.
+// Commands beyond the quota are RESOURCE_EXHAUSTED, with a google.rpc.QuotaFailure. Commands of workflows may exceed it
+// by 5 %.
 type StorageQuota struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Events.
+	// The maximum number of events.
 	Events int64 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
-	// Bytes of the events' messages.
+	// The maximum size of the events' messages in bytes.
 	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Aggregates that have events.
+	// The maximum number of aggregates that have events.
 	Aggregates int64 `protobuf:"varint,3,opt,name=aggregates,proto3" json:"aggregates,omitempty"`
-	// Commands with idempotency keys within seven days.
+	// The maximum number of commands with idempotency keys within seven days.
 	Keys          int64 `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -302,16 +302,16 @@ func (x *StorageQuota) GetKeys() int64 {
 	return 0
 }
 
-// StorageUse is the tenant's data in the journal.
+// StorageUse is the amount of a tenant's data in the journal.
 type StorageUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Events.
+	// The number of events.
 	Events int64 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
-	// Bytes of the events' messages.
+	// The size of the events' messages in bytes.
 	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Aggregates that have events.
+	// The number of aggregates that have events.
 	Aggregates int64 `protobuf:"varint,3,opt,name=aggregates,proto3" json:"aggregates,omitempty"`
-	// Commands with idempotency keys within seven days.
+	// The number of commands with idempotency keys within seven days.
 	Keys          int64 `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -375,16 +375,16 @@ func (x *StorageUse) GetKeys() int64 {
 	return 0
 }
 
-// Quota limits a tenant's calls at each gateway. 0: the settings apply.
+// Quota limits a tenant's calls at each gateway. A value of 0 means that the gateway's settings apply.
 type Quota struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Calls per second, on average.
+	// The average rate, in calls per second.
 	Rate float64 `protobuf:"fixed64,1,opt,name=rate,proto3" json:"rate,omitempty"`
-	// The burst: calls above the rate.
+	// The number of calls that may exceed the rate in a burst.
 	Burst int32 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
-	// Calls in flight.
+	// The maximum number of concurrent calls.
 	Concurrent int32 `protobuf:"varint,3,opt,name=concurrent,proto3" json:"concurrent,omitempty"`
-	// Response streams in flight.
+	// The maximum number of concurrent response streams.
 	Streams       int32 `protobuf:"varint,4,opt,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -448,10 +448,10 @@ func (x *Quota) GetStreams() int32 {
 	return 0
 }
 
-// CreateTenantRequest creates a tenant.
+// CreateTenantRequest describes the tenant to create.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name, a DNS label.
+	// Its name, a DNS label (RFC 1123) in lower case.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Its quota; absent: the settings apply.
 	Quota *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
@@ -512,7 +512,7 @@ func (x *CreateTenantRequest) GetStorageQuota() *StorageQuota {
 	return nil
 }
 
-// CreateTenantResponse is the tenant.
+// CreateTenantResponse contains the tenant.
 type CreateTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -558,12 +558,12 @@ func (x *CreateTenantResponse) GetTenant() *Tenant {
 	return nil
 }
 
-// SuspendTenantRequest suspends a tenant.
+// SuspendTenantRequest names the tenant to suspend.
 type SuspendTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The reason; its callers see it.
+	// Why it is suspended. Its callers receive this text with the error.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -613,7 +613,7 @@ func (x *SuspendTenantRequest) GetReason() string {
 	return ""
 }
 
-// SuspendTenantResponse is the tenant.
+// SuspendTenantResponse contains the tenant.
 type SuspendTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -659,7 +659,7 @@ func (x *SuspendTenantResponse) GetTenant() *Tenant {
 	return nil
 }
 
-// ResumeTenantRequest resumes a tenant.
+// ResumeTenantRequest names the tenant to resume.
 type ResumeTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -705,7 +705,7 @@ func (x *ResumeTenantRequest) GetTenantId() string {
 	return ""
 }
 
-// ResumeTenantResponse is the tenant.
+// ResumeTenantResponse contains the tenant.
 type ResumeTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -751,15 +751,15 @@ func (x *ResumeTenantResponse) GetTenant() *Tenant {
 	return nil
 }
 
-// SetQuotaRequest sets a tenant's quota.
+// SetQuotaRequest contains a tenant's new quota.
 type SetQuotaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Its quota; absent: the settings apply.
 	Quota *Quota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
-	// The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-	// Absent: the quota is set unconditionally.
+	// The revision of the tenant that the caller has read: if the tenant has changed since, the quota is not set. Absent:
+	// it is set unconditionally.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -816,7 +816,7 @@ func (x *SetQuotaRequest) GetExpectedRevision() int64 {
 	return 0
 }
 
-// SetQuotaResponse is the tenant.
+// SetQuotaResponse contains the tenant.
 type SetQuotaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
@@ -862,15 +862,15 @@ func (x *SetQuotaResponse) GetTenant() *Tenant {
 	return nil
 }
 
-// SetStorageQuotaRequest sets a tenant's storage quota.
+// SetStorageQuotaRequest contains a tenant's new storage quota.
 type SetStorageQuotaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Its quota; absent: the setting aggregate.quota applies.
+	// Its storage quota; absent: the setting aggregate.quota applies.
 	Quota *StorageQuota `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
-	// The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-	// Absent: the quota is set unconditionally.
+	// The revision of the tenant that the caller has read: if the tenant has changed since, the quota is not set. Absent:
+	// it is set unconditionally.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -927,7 +927,7 @@ func (x *SetStorageQuotaRequest) GetExpectedRevision() int64 {
 	return 0
 }
 
-// SetStorageQuotaResponse is the tenant.
+// SetStorageQuotaResponse contains the tenant.
 type SetStorageQuotaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.

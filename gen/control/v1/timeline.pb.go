@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: control/v1/timeline.proto
 
-// What a call has caused.
+// Timelines: the steps that a call has caused on all nodes.
 
 package controlv1
 
@@ -32,9 +32,9 @@ type ListTimelinesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Only timelines in which something has failed.
+	// Only timelines with a span that has failed.
 	FailedOnly bool `protobuf:"varint,2,opt,name=failed_only,json=failedOnly,proto3" json:"failed_only,omitempty"`
-	// The number of timelines, 1 to 100; 0: 20.
+	// The maximum number of timelines, 1 to 100; 0: 20.
 	Limit         int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -91,12 +91,12 @@ func (x *ListTimelinesRequest) GetLimit() int32 {
 	return 0
 }
 
-// ListTimelinesResponse is the tenant's recent timelines, the one with the newest span first.
+// ListTimelinesResponse lists the tenant's recent timelines, the one with the newest span first.
 type ListTimelinesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The timelines.
 	Timelines []*TimelineSummary `protobuf:"bytes,1,rep,name=timelines,proto3" json:"timelines,omitempty"`
-	// Whether all stored spans of the tenant were read: there are no further timelines.
+	// Whether all stored spans of the tenant were read, so that there are no further timelines.
 	Complete      bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -146,7 +146,7 @@ func (x *ListTimelinesResponse) GetComplete() bool {
 	return false
 }
 
-// TimelineSummary is a timeline, as far as its spans were read.
+// TimelineSummary summarizes a timeline by the spans that were read.
 type TimelineSummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The correlation id, for GetTimeline.
@@ -161,9 +161,9 @@ type TimelineSummary struct {
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The outcome: "ok", or the code of the latest span that has failed.
 	Code string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
-	// The name of the latest span that has failed; empty: none has.
+	// The name of the latest span that has failed; empty: no span has.
 	FailedName string `protobuf:"bytes,7,opt,name=failed_name,json=failedName,proto3" json:"failed_name,omitempty"`
-	// The spans that were read.
+	// The number of spans that were read.
 	Spans         int32 `protobuf:"varint,8,opt,name=spans,proto3" json:"spans,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -255,12 +255,12 @@ func (x *TimelineSummary) GetSpans() int32 {
 	return 0
 }
 
-// GetTimelineRequest asks for a timeline.
+// GetTimelineRequest names a timeline.
 type GetTimelineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// A correlation, trace or request id.
+	// A correlation, trace or request id, 1 to 256 characters.
 	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -310,14 +310,14 @@ func (x *GetTimelineRequest) GetId() string {
 	return ""
 }
 
-// GetTimelineResponse is a timeline.
+// GetTimelineResponse contains a timeline.
 type GetTimelineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The correlation id of the spans.
 	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// The spans, ordered by start.
 	Spans []*Span `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"`
-	// Whether these are all stored spans. A busy node may have dropped some before.
+	// Whether these are all stored spans. A node under load may have dropped spans instead of storing them.
 	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -374,10 +374,10 @@ func (x *GetTimelineResponse) GetComplete() bool {
 	return false
 }
 
-// Span is one step of what a call has caused.
+// Span is the record of one step of a timeline.
 type Span struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "call", "command", "event", "projection" or "step".
+	// The kind: "call", "command", "event", "projection" or "step".
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The procedure, command, event type, or workflow and step.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
@@ -393,13 +393,13 @@ type Span struct {
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	// The aggregate or workflow instance that it concerns.
 	Subject string `protobuf:"bytes,8,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The event that it appended or processed.
+	// The id of the event that it appended or processed.
 	EventId string `protobuf:"bytes,9,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// The call that it belongs to.
+	// The id of the call that it belongs to.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The id of the event or request that caused it.
 	CausationId string `protobuf:"bytes,11,opt,name=causation_id,json=causationId,proto3" json:"causation_id,omitempty"`
-	// The client's address, of a call; empty: unknown.
+	// The client's address, for calls; empty: unknown.
 	Client        string `protobuf:"bytes,12,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -36,9 +36,9 @@ type SkipEventRequest struct {
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
 	// The event's id.
 	EventId string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// The event's sequence in the journal; 0: the event at which the view fails, as the fleet shows.
+	// The event's sequence in the journal; 0: the view fails at the event, so that the sequence is known.
 	Sequence int64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Why the event is skipped.
+	// Why the event is skipped, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -109,7 +109,7 @@ func (x *SkipEventRequest) GetReason() string {
 	return ""
 }
 
-// SkipEventResponse returns the record.
+// SkipEventResponse contains the record.
 type SkipEventResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The record.
@@ -164,7 +164,7 @@ type RevokeSkipRequest struct {
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
 	// The event's id.
 	EventId string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// Why the skip is revoked.
+	// Why the skip is revoked, 1 to 500 characters, for the record and the audit record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -228,7 +228,7 @@ func (x *RevokeSkipRequest) GetReason() string {
 	return ""
 }
 
-// RevokeSkipResponse returns the record.
+// RevokeSkipResponse contains the record.
 type RevokeSkipResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The record.
@@ -320,7 +320,7 @@ func (x *ListSkipsRequest) GetTenantId() string {
 	return ""
 }
 
-// ListSkipsResponse returns a tenant's records.
+// ListSkipsResponse lists a tenant's records.
 type ListSkipsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The records, the newest first.
@@ -373,7 +373,7 @@ type Skip struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The view's name.
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
-	// Whether the view's definition in the model in use is the one that the record is for.
+	// Whether the record is for the view's definition in the current model: otherwise it has no effect.
 	Current bool `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
 	// The event's id.
 	EventId string `protobuf:"bytes,4,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
@@ -383,9 +383,9 @@ type Skip struct {
 	EventType string `protobuf:"bytes,6,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
 	// The event's aggregate, such as "wallet/ada".
 	Aggregate string `protobuf:"bytes,7,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
-	// Whether the decision is revoked.
+	// Whether the decision has been revoked.
 	Revoked bool `protobuf:"varint,8,opt,name=revoked,proto3" json:"revoked,omitempty"`
-	// The principal that decided last.
+	// The subject of the principal that decided last.
 	By string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
 	// The reason that was given.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`

@@ -163,7 +163,7 @@ func (*ListMethodsRequest) Descriptor() ([]byte, []int) {
 	return file_gateway_v1_session_proto_rawDescGZIP(), []int{2}
 }
 
-// ListMethodsResponse is the methods.
+// ListMethodsResponse lists the methods.
 type ListMethodsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The methods, in the descriptors' order.
@@ -216,9 +216,9 @@ type MethodPolicy struct {
 	Procedure string `protobuf:"bytes,1,opt,name=procedure,proto3" json:"procedure,omitempty"`
 	// The right that it requires; empty: none.
 	Right string `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
-	// Whether a call is for one tenant; else it is for the platform.
+	// Whether a call is for one tenant (true) or for the platform (false).
 	TenantScoped bool `protobuf:"varint,3,opt,name=tenant_scoped,json=tenantScoped,proto3" json:"tenant_scoped,omitempty"`
-	// The kind of node that serves it.
+	// The kind of node that serves it: "aggregate", "projection", "runner" or "control"; empty: the gateway.
 	Upstream string `protobuf:"bytes,4,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// The time limit of a call in milliseconds.
 	TimeoutMs int64 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
@@ -318,7 +318,7 @@ func (x *MethodPolicy) GetStreams() bool {
 	return false
 }
 
-// DecideRequest describes a caller and a call.
+// DecideRequest describes a call and its caller, who need not exist.
 type DecideRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The procedure.
@@ -327,10 +327,9 @@ type DecideRequest struct {
 	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	// The caller's rights.
 	Rights []string `protobuf:"bytes,3,rep,name=rights,proto3" json:"rights,omitempty"`
-	// The tenant that the call would be for, one of the caller's own without the right
-	// "fleet.read"; empty: none.
+	// The tenant that the call would be for; empty: the only one of tenants, or none.
 	TenantId string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The resource that it would name; empty: none.
+	// The resource that the call would name, such as a view; empty: none.
 	Resource      string `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -404,12 +403,12 @@ func (x *DecideRequest) GetResource() string {
 // DecideResponse is the decision.
 type DecideResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether the gateway admits the call. The node may still deny it for lack of a right that
-	// only the node checks: the reason names such rights that the caller lacks.
+	// Whether the gateway admits the call. The node may still deny it for lack of a right that only the node
+	// checks: the reason names such rights that the described caller lacks.
 	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// A description of the rule that decides.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The node that would serve the call; empty: none, or no tenant is named and the caller
+	// The node that would serve the call; empty: none, or the request names no tenant and the caller of Decide
 	// lacks the right "fleet.read".
 	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -467,14 +466,14 @@ func (x *DecideResponse) GetNode() string {
 	return ""
 }
 
-// CreateTicketRequest names the stream.
+// CreateTicketRequest names the stream to open.
 type CreateTicketRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The path of a GET that opens a stream of events, with its query, such as
 	// "/v1/watch/wallets?filter=balance%20%3E%200".
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// The tenant of the stream; empty: that of the header x-tenant-id, or else the credential's if it
-	// is for one tenant.
+	// The tenant of the stream; empty: the one of the header x-tenant-id, or else the credential's if it is for one
+	// tenant.
 	TenantId      string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -524,15 +523,14 @@ func (x *CreateTicketRequest) GetTenantId() string {
 	return ""
 }
 
-// CreateTicketResponse is the URL with the ticket. It is a secret: do not log or store it.
+// CreateTicketResponse contains the URL with the ticket. It is a secret: do not log or store it.
 type CreateTicketResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The path with its query, in canonical form, and with the ticket; it is relative to the gateway's
-	// origin.
+	// The path with its query in canonical form and the ticket, relative to the gateway's origin.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// Until when the ticket opens the stream.
+	// The time before which the ticket must be used first.
 	OpenBefore *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=open_before,json=openBefore,proto3" json:"open_before,omitempty"`
-	// Until when it opens the stream again: the end of the credential; absent: no end.
+	// The time until which the ticket opens the stream again: the credential's expiry. Absent: it does not expire.
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

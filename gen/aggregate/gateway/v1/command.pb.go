@@ -42,13 +42,13 @@ type SubmitRequest struct {
 	Command string `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
 	// The command's payload, validated against the command's JSON Schema.
 	Payload *structpb.Struct `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
-	// The idempotency key: a command that is sent again under its key has no second effect and returns the
-	// same result. Strongly recommended.
+	// The idempotency key: a command that is sent again under its key within seven days has no second effect and
+	// returns the same result. Strongly recommended: without a key, a client cannot retry safely.
 	IdempotencyKey string `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// The version that the aggregate must have (0: it must not exist). Absent: any version; the node retries
-	// after a concurrent change.
+	// The version that the aggregate must have; 0: it must not exist. Absent: any version, and the node decides
+	// the command again after a concurrent change.
 	ExpectedVersion *int64 `protobuf:"varint,7,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
-	// Whether to return the events without appending them.
+	// Whether to decide and return the events without appending them.
 	DryRun        bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -147,8 +147,8 @@ type SubmitResponse struct {
 	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The aggregate's version after the last of them.
 	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// The position in the tenant's journal after the last of them. A query with it as min_position reads the
-	// write. Opaque. Empty for a dry run.
+	// The position in the tenant's journal after the last of them. A query that has it as min_position sees the
+	// effects of the command. Opaque. Empty for a dry run.
 	Position string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
 	// Whether this is the stored result of an earlier command under the same idempotency key.
 	Replayed      bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
@@ -214,17 +214,17 @@ func (x *SubmitResponse) GetReplayed() bool {
 	return false
 }
 
-// SubmitBatchRequest is several commands of one tenant.
+// SubmitBatchRequest contains several commands of one tenant.
 type SubmitBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The commands.
+	// The commands, 1 to 100.
 	Commands []*BatchCommand `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
-	// The idempotency key: a command without a key uses this one with its index in the batch. Strongly
-	// recommended.
+	// The idempotency key of the batch: a command without a key uses this one, extended by the command's index.
+	// Strongly recommended.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// Whether to return the events without appending them.
+	// Whether to decide and return the events without appending them.
 	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -288,7 +288,7 @@ func (x *SubmitBatchRequest) GetDryRun() bool {
 	return false
 }
 
-// BatchCommand is a command of a batch; its fields are SubmitRequest's.
+// BatchCommand is one command of a batch. Its fields have the meaning that they have in SubmitRequest.
 type BatchCommand struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The aggregate's type, as the model names it.
@@ -299,9 +299,9 @@ type BatchCommand struct {
 	Command string `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
 	// The command's payload, validated against the command's JSON Schema.
 	Payload *structpb.Struct `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
-	// The idempotency key, unique in the batch; empty: the batch's key with the command's index.
+	// The idempotency key, unique in the batch; empty: the batch's key, extended by the command's index.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// The version that the aggregate must have after the batch's earlier commands for it; absent: any.
+	// The version that the aggregate must have after the earlier commands of the batch; absent: any.
 	ExpectedVersion *int64 `protobuf:"varint,6,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -379,10 +379,10 @@ func (x *BatchCommand) GetExpectedVersion() int64 {
 	return 0
 }
 
-// SubmitBatchResponse has a result for each command, in their order.
+// SubmitBatchResponse contains the result of each command.
 type SubmitBatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The results.
+	// The results, in the order of the commands.
 	Results []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// The position in the tenant's journal after the last event of the batch.
 	Position      string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
@@ -434,7 +434,7 @@ func (x *SubmitBatchResponse) GetPosition() string {
 	return ""
 }
 
-// BatchResult is the result of a command of a batch.
+// BatchResult is the result of one command of a batch.
 type BatchResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The result or the error.
@@ -513,7 +513,7 @@ type BatchResult_Response struct {
 }
 
 type BatchResult_Error struct {
-	// The error, as of Submit, or ABORTED with the reason BATCH_REFUSED when another command for the same
+	// The error: one of Submit's, or ABORTED with the reason BATCH_REFUSED if another command for the same
 	// aggregate was rejected.
 	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
 }
@@ -522,7 +522,7 @@ func (*BatchResult_Response) isBatchResult_Result() {}
 
 func (*BatchResult_Error) isBatchResult_Result() {}
 
-// Event is a fact about an aggregate.
+// Event is a change of an aggregate, stored in the tenant's journal.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The event's id, unique within the platform.
@@ -533,10 +533,10 @@ type Event struct {
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// When it was appended.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	// The event's data; absent when data_omitted.
+	// The event's data; absent if data_omitted is set.
 	Data *structpb.Struct `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
-	// Whether the data is left out because the response would exceed its size limit: 1 MiB by default. The
-	// first event of a response always has its data.
+	// Whether the data is omitted because the response would exceed its size limit, 1 MiB by default. The first
+	// event of a response always has its data.
 	DataOmitted   bool `protobuf:"varint,6,opt,name=data_omitted,json=dataOmitted,proto3" json:"data_omitted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -692,7 +692,7 @@ type GetAggregateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The state that the model's evolve rules fold from the events.
 	State *structpb.Struct `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	// The version of that state: the number of events folded.
+	// The version of that state: the number of folded events.
 	Version       int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,48 +28,52 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// JournalEvent is a stored event, or a message of the journal that is no event.
+// JournalEvent is a stored event, or a message in the journal that is not a valid event.
 type JournalEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The event's id, as its producer gave it.
+	// The event's id, assigned by its producer.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The event's type, without the aggregate's.
+	// The event's type without the aggregate's, such as "deposited".
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The aggregate's type.
 	AggregateType string `protobuf:"bytes,3,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
 	// The aggregate's id.
 	AggregateId string `protobuf:"bytes,4,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
-	// The aggregate's version after the event; of a message that is no event, the version that it claims, or 0.
+	// The aggregate's version after the event. Of a message that is not an event: the version that it claims, or
+	// 0.
 	Version int64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	// When it was decided; of a message that is no event, when it was stored.
+	// When it was decided. Of a message that is not an event: when it was stored.
 	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
-	// Its place in the tenant's journal. Opaque. Of a message that is no event, it is also the reference by
-	// which operators declare it none.
+	// Its position in the tenant's journal. Opaque. Of a message that is not an event, it is also the reference
+	// for JournalService.DeclareNoEvent.
 	Position string `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
 	// The event's data; absent if raw_data is set.
 	Data *structpb.Struct `protobuf:"bytes,8,opt,name=data,proto3" json:"data,omitempty"`
-	// The stored bytes of the data if data cannot represent them exactly: an integer that a double rounds, two
-	// members of one name, text that is not UTF-8, more than 32 levels, or more than 1 MiB as a Struct.
+	// The data's stored bytes, set instead of data if a Struct cannot represent them exactly: an integer that a
+	// double rounds, two members with the same name, text that is not UTF-8, more than 32 levels of nesting, or
+	// more than 1 MiB as a Struct.
 	RawData []byte `protobuf:"bytes,9,opt,name=raw_data,json=rawData,proto3" json:"raw_data,omitempty"`
-	// The version of the form of the data, which the model converts when it reads the event; 1 at least.
+	// The schema version of the data, 1 or greater. The model converts older versions when it reads the event.
 	DataVersion int32 `protobuf:"varint,10,opt,name=data_version,json=dataVersion,proto3" json:"data_version,omitempty"`
-	// The subject of the principal whose command caused the event; empty: not known.
+	// The subject of the principal whose command caused the event; empty: unknown.
 	Principal string `protobuf:"bytes,11,opt,name=principal,proto3" json:"principal,omitempty"`
-	// The correlation id, which names the timeline.
+	// The correlation id, for TimelineService.GetTimeline.
 	CorrelationId string `protobuf:"bytes,12,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
-	// The id of what caused the command: a client's, or the event that triggered a workflow; empty: not known.
+	// The causation id of the command: the one that the client sent, or the id of the event that triggered a
+	// workflow; empty: unknown.
 	CausationId string `protobuf:"bytes,13,opt,name=causation_id,json=causationId,proto3" json:"causation_id,omitempty"`
-	// The request that submitted the command.
+	// The id of the request that submitted the command.
 	RequestId string `protobuf:"bytes,14,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The trace id, 32 hexadecimal digits; empty: not known.
+	// The trace id (W3C Trace Context), 32 hexadecimal digits; empty: unknown.
 	TraceId string `protobuf:"bytes,15,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	// The revision of the model that decided the event; empty: not known.
+	// The revision of the model that decided the event; empty: unknown.
 	ModelRevision string `protobuf:"bytes,16,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
 	// The command's idempotency key; empty: it had none.
 	IdempotencyKey string `protobuf:"bytes,17,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// All stored headers but JetStream's own; at most 64, of at most 1 KiB each.
+	// All stored headers except those of JetStream; at most 64, of at most 1 KiB each.
 	Headers map[string]string `protobuf:"bytes,18,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Why the message is no event; absent: it is one. Data, headers and ids of such a message are not returned.
+	// Why the message is not a valid event; absent for events. Data, headers and ids of such a message are not
+	// returned.
 	Unreadable    *UnreadableEvent `protobuf:"bytes,19,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -238,7 +242,7 @@ func (x *JournalEvent) GetUnreadable() *UnreadableEvent {
 	return nil
 }
 
-// UnreadableEvent is why a message of the journal is no event.
+// UnreadableEvent describes why a message in the journal is not a valid event.
 type UnreadableEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What makes it unreadable: "subject", "tenant", "aggregate", "header", "data" or "size".
@@ -312,7 +316,7 @@ type ListEventsRequest struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
 	// Only events that were stored before this time.
 	Until *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
-	// Whether the newest event comes first.
+	// Whether the newest event comes first; by default the oldest does.
 	NewestFirst bool `protobuf:"varint,9,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
 	// Events per page, 1 to 1000; 0: 100.
 	PageSize int32 `protobuf:"varint,10,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -501,7 +505,7 @@ type ReadEventsRequest struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	// Only events that were stored before this time.
 	Until *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
-	// Whether the newest event comes first.
+	// Whether the newest event comes first; by default the oldest does.
 	NewestFirst bool `protobuf:"varint,8,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
 	// Events per page, 1 to 1000; 0: 100.
 	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -618,8 +622,8 @@ type ReadEventsResponse struct {
 	Events []*JournalEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// How far the journal has been read: the position of the last event that was read, selected or not. Without
-	// newest_first, a read or a subscription after it continues the page. Empty: none was read yet.
+	// The position of the last event that was read, whether or not the filter selects it. Without newest_first, a
+	// read or a subscription after it continues the page. Empty: no event was read.
 	Position      string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -685,11 +689,11 @@ type SubscribeRequest struct {
 	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
 	// Only events of these types; empty: all.
 	EventTypes []string `protobuf:"bytes,3,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
-	// The position after which events are sent: of an event, a response, or a SubmitResponse. Empty: see
-	// from_beginning.
+	// Only events after this position are sent. It comes from an event, a SubscribeResponse or a SubmitResponse.
+	// Empty: from_beginning decides.
 	After string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
-	// Without after: whether the stream begins with the journal's first event, or with events that are appended
-	// from now on.
+	// Without after: whether the stream begins with the journal's first event (true), or with events that are
+	// appended from now on (false).
 	FromBeginning bool `protobuf:"varint,5,opt,name=from_beginning,json=fromBeginning,proto3" json:"from_beginning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -760,14 +764,14 @@ func (x *SubscribeRequest) GetFromBeginning() bool {
 	return false
 }
 
-// SubscribeResponse is further events, or none as a keep-alive.
+// SubscribeResponse contains the next events, or none as a keep-alive.
 type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events, in the journal's order.
 	Events []*JournalEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The position after these events, to resume with.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
-	// Whether the events that the journal had when the stream began have been sent.
+	// Whether all events that the journal had when the stream began have been sent.
 	CaughtUp      bool `protobuf:"varint,3,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -833,7 +837,7 @@ type ListAggregatesRequest struct {
 	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
 	// The beginning of the aggregates' ids; empty: all.
 	IdPrefix string `protobuf:"bytes,3,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
-	// Whether the aggregates with the newest first events come first.
+	// Whether the aggregate that was created last comes first; by default the oldest does.
 	NewestFirst bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
 	// Aggregates per page, 1 to 1000; 0: 100.
 	PageSize int32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

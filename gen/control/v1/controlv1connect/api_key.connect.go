@@ -93,19 +93,21 @@ var (
 
 // ApiKeyServiceClient is a client for the control.v1.ApiKeyService service.
 type ApiKeyServiceClient interface {
-	// CreateApiKey issues a key, and returns it with its secret, which cannot be read again.
+	// CreateApiKey issues a key and returns it with its secret, which cannot be read again.
 	//
 	// Errors: INVALID_ARGUMENT (a right is malformed, or the lifetime is too long), PERMISSION_DENIED (the caller does
 	// not have one of the rights or tenants), RESOURCE_EXHAUSTED (too many keys).
 	CreateApiKey(context.Context, *v1.CreateApiKeyRequest) (*v1.CreateApiKeyResponse, error)
-	// ListApiKeys returns the keys of the platform and of all tenants, revoked and expired ones included, the last
+	// ListApiKeys returns the keys of the platform and of all tenants, including revoked and expired ones, the last
 	// changed first.
-	ListApiKeys(context.Context, *v1.ListApiKeysRequest) (*v1.ListApiKeysResponse, error)
-	// RevokeApiKey revokes a key.
 	//
-	// Errors: NOT_FOUND.
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
+	ListApiKeys(context.Context, *v1.ListApiKeysRequest) (*v1.ListApiKeysResponse, error)
+	// RevokeApiKey revokes a key. Revoking a revoked key again is not an error.
+	//
+	// Errors: NOT_FOUND (no such key).
 	RevokeApiKey(context.Context, *v1.RevokeApiKeyRequest) (*v1.RevokeApiKeyResponse, error)
-	// CreateTenantApiKey is CreateApiKey for a key that acts for the tenant alone.
+	// CreateTenantApiKey issues a key that acts only for the tenant. See CreateApiKey.
 	CreateTenantApiKey(context.Context, *v1.CreateTenantApiKeyRequest) (*v1.CreateTenantApiKeyResponse, error)
 	// ListTenantApiKeys returns the keys that CreateTenantApiKey has issued for the tenant, the last changed first.
 	ListTenantApiKeys(context.Context, *v1.ListTenantApiKeysRequest) (*v1.ListTenantApiKeysResponse, error)
@@ -123,19 +125,21 @@ func NewApiKeyServiceClient(client *connect.Client) ApiKeyServiceClient {
 
 // ApiKeyServiceHandler is an implementation of the control.v1.ApiKeyService service.
 type ApiKeyServiceHandler interface {
-	// CreateApiKey issues a key, and returns it with its secret, which cannot be read again.
+	// CreateApiKey issues a key and returns it with its secret, which cannot be read again.
 	//
 	// Errors: INVALID_ARGUMENT (a right is malformed, or the lifetime is too long), PERMISSION_DENIED (the caller does
 	// not have one of the rights or tenants), RESOURCE_EXHAUSTED (too many keys).
 	CreateApiKey(context.Context, *v1.CreateApiKeyRequest) (*v1.CreateApiKeyResponse, error)
-	// ListApiKeys returns the keys of the platform and of all tenants, revoked and expired ones included, the last
+	// ListApiKeys returns the keys of the platform and of all tenants, including revoked and expired ones, the last
 	// changed first.
-	ListApiKeys(context.Context, *v1.ListApiKeysRequest) (*v1.ListApiKeysResponse, error)
-	// RevokeApiKey revokes a key.
 	//
-	// Errors: NOT_FOUND.
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
+	ListApiKeys(context.Context, *v1.ListApiKeysRequest) (*v1.ListApiKeysResponse, error)
+	// RevokeApiKey revokes a key. Revoking a revoked key again is not an error.
+	//
+	// Errors: NOT_FOUND (no such key).
 	RevokeApiKey(context.Context, *v1.RevokeApiKeyRequest) (*v1.RevokeApiKeyResponse, error)
-	// CreateTenantApiKey is CreateApiKey for a key that acts for the tenant alone.
+	// CreateTenantApiKey issues a key that acts only for the tenant. See CreateApiKey.
 	CreateTenantApiKey(context.Context, *v1.CreateTenantApiKeyRequest) (*v1.CreateTenantApiKeyResponse, error)
 	// ListTenantApiKeys returns the keys that CreateTenantApiKey has issued for the tenant, the last changed first.
 	ListTenantApiKeys(context.Context, *v1.ListTenantApiKeysRequest) (*v1.ListTenantApiKeysResponse, error)

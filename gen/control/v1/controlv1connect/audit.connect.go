@@ -52,9 +52,12 @@ var (
 
 // AuditServiceClient is a client for the control.v1.AuditService service.
 type AuditServiceClient interface {
-	// QueryAudit returns a page of records, newest first.
+	// QueryAudit returns a page of records, the newest first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
 	QueryAudit(context.Context, *v1.QueryAuditRequest) (*v1.QueryAuditResponse, error)
-	// FollowAudit returns records as they are stored.
+	// FollowAudit returns records as they are stored, until the client cancels or the method's time limit of one hour is
+	// reached.
 	FollowAudit(context.Context, *v1.FollowAuditRequest) (AuditServiceFollowAuditClientStream, error)
 }
 
@@ -86,9 +89,12 @@ func (s AuditServiceFollowAuditClientStream) Close() error {
 
 // AuditServiceHandler is an implementation of the control.v1.AuditService service.
 type AuditServiceHandler interface {
-	// QueryAudit returns a page of records, newest first.
+	// QueryAudit returns a page of records, the newest first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
 	QueryAudit(context.Context, *v1.QueryAuditRequest) (*v1.QueryAuditResponse, error)
-	// FollowAudit returns records as they are stored.
+	// FollowAudit returns records as they are stored, until the client cancels or the method's time limit of one hour is
+	// reached.
 	FollowAudit(context.Context, *v1.FollowAuditRequest, AuditServiceFollowAuditServerStream) error
 }
 

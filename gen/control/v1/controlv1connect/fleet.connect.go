@@ -62,13 +62,13 @@ var (
 
 // FleetServiceClient is a client for the control.v1.FleetService service.
 type FleetServiceClient interface {
-	// GetFleet returns the state that each node reports, and which nodes did not respond. The
-	// response may be cached: see Fleet.age_ms.
+	// GetFleet returns the state that each node reports, and which nodes did not respond. The response may be cached for
+	// seconds: see Fleet.age_ms.
 	GetFleet(context.Context, *v1.GetFleetRequest) (*v1.GetFleetResponse, error)
-	// GetNode returns the state of a node and what operators inspect: its certificate, settings in use, the procedures with
-	// the most calls, and how it is taken out of service. Its last announcement is returned: the node is not called.
+	// GetNode returns the state of a node with its certificate, its settings, its procedures with the most calls, and how
+	// to take it out of service. It returns the node's last announcement, and does not call the node.
 	//
-	// Errors: NOT_FOUND (no node of that id is announced).
+	// Errors: NOT_FOUND (no node with this id has announced itself).
 	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
 	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest) (FleetServiceWatchFleetClientStream, error)
@@ -102,13 +102,13 @@ func (s FleetServiceWatchFleetClientStream) Close() error {
 
 // FleetServiceHandler is an implementation of the control.v1.FleetService service.
 type FleetServiceHandler interface {
-	// GetFleet returns the state that each node reports, and which nodes did not respond. The
-	// response may be cached: see Fleet.age_ms.
+	// GetFleet returns the state that each node reports, and which nodes did not respond. The response may be cached for
+	// seconds: see Fleet.age_ms.
 	GetFleet(context.Context, *v1.GetFleetRequest) (*v1.GetFleetResponse, error)
-	// GetNode returns the state of a node and what operators inspect: its certificate, settings in use, the procedures with
-	// the most calls, and how it is taken out of service. Its last announcement is returned: the node is not called.
+	// GetNode returns the state of a node with its certificate, its settings, its procedures with the most calls, and how
+	// to take it out of service. It returns the node's last announcement, and does not call the node.
 	//
-	// Errors: NOT_FOUND (no node of that id is announced).
+	// Errors: NOT_FOUND (no node with this id has announced itself).
 	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
 	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest, FleetServiceWatchFleetServerStream) error

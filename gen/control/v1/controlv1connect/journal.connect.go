@@ -2,7 +2,7 @@
 //
 // Source: control/v1/journal.proto
 
-// The journal's integrity, and losses that operators accept.
+// The journal's integrity, and the decisions of operators on its damage.
 package controlv1connect
 
 import (
@@ -71,21 +71,24 @@ var (
 
 // JournalServiceClient is a client for the control.v1.JournalService service.
 type JournalServiceClient interface {
-	// GetJournal returns the state of the journal by the control node's last check.
+	// GetJournal returns the state of the journal, as the control node's last check found it.
 	GetJournal(context.Context, *v1.GetJournalRequest) (*v1.GetJournalResponse, error)
-	// AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-	// missing at its end, commands are accepted again, views are rebuilt, and earlier positions are
-	// rejected. Aggregates with gaps in their versions still return DATA_LOSS.
-	// FAILED_PRECONDITION: no loss is known.
+	// AcceptLoss accepts all known damage of the journal. If acknowledged events are missing at its end, commands are
+	// accepted again, views are rebuilt, and earlier positions are rejected. Aggregates with gaps in their versions still
+	// return DATA_LOSS.
+	//
+	// Errors: FAILED_PRECONDITION (no loss is known).
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
-	// DeclareNoEvent declares a message of the journal no event: its aggregate, which returns
-	// DATA_LOSS with the message's reference, continues without it. Views and workflows skip messages
-	// that are no events without a declaration. An existing declaration is returned. NOT_FOUND: the
-	// journal has no message of the tenant there. FAILED_PRECONDITION: the message is an event
-	// (MESSAGE_IS_EVENT).
+	// DeclareNoEvent declares that a message in the journal is not an event. Its aggregate, which returns DATA_LOSS with
+	// the message's reference until then, continues without it. Views and workflows skip such messages without a
+	// declaration. If the message was declared before, that declaration is returned.
+	//
+	// Errors: NOT_FOUND (the tenant has no message with this reference in the journal), FAILED_PRECONDITION (the message
+	// is a valid event, MESSAGE_IS_EVENT).
 	DeclareNoEvent(context.Context, *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error)
-	// RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again. NOT_FOUND: the
-	// message was not declared no event.
+	// RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again.
+	//
+	// Errors: NOT_FOUND (there is no such declaration).
 	RevokeNoEvent(context.Context, *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error)
 }
 
@@ -97,21 +100,24 @@ func NewJournalServiceClient(client *connect.Client) JournalServiceClient {
 
 // JournalServiceHandler is an implementation of the control.v1.JournalService service.
 type JournalServiceHandler interface {
-	// GetJournal returns the state of the journal by the control node's last check.
+	// GetJournal returns the state of the journal, as the control node's last check found it.
 	GetJournal(context.Context, *v1.GetJournalRequest) (*v1.GetJournalResponse, error)
-	// AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-	// missing at its end, commands are accepted again, views are rebuilt, and earlier positions are
-	// rejected. Aggregates with gaps in their versions still return DATA_LOSS.
-	// FAILED_PRECONDITION: no loss is known.
+	// AcceptLoss accepts all known damage of the journal. If acknowledged events are missing at its end, commands are
+	// accepted again, views are rebuilt, and earlier positions are rejected. Aggregates with gaps in their versions still
+	// return DATA_LOSS.
+	//
+	// Errors: FAILED_PRECONDITION (no loss is known).
 	AcceptLoss(context.Context, *v1.AcceptLossRequest) (*v1.AcceptLossResponse, error)
-	// DeclareNoEvent declares a message of the journal no event: its aggregate, which returns
-	// DATA_LOSS with the message's reference, continues without it. Views and workflows skip messages
-	// that are no events without a declaration. An existing declaration is returned. NOT_FOUND: the
-	// journal has no message of the tenant there. FAILED_PRECONDITION: the message is an event
-	// (MESSAGE_IS_EVENT).
+	// DeclareNoEvent declares that a message in the journal is not an event. Its aggregate, which returns DATA_LOSS with
+	// the message's reference until then, continues without it. Views and workflows skip such messages without a
+	// declaration. If the message was declared before, that declaration is returned.
+	//
+	// Errors: NOT_FOUND (the tenant has no message with this reference in the journal), FAILED_PRECONDITION (the message
+	// is a valid event, MESSAGE_IS_EVENT).
 	DeclareNoEvent(context.Context, *v1.DeclareNoEventRequest) (*v1.DeclareNoEventResponse, error)
-	// RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again. NOT_FOUND: the
-	// message was not declared no event.
+	// RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again.
+	//
+	// Errors: NOT_FOUND (there is no such declaration).
 	RevokeNoEvent(context.Context, *v1.RevokeNoEventRequest) (*v1.RevokeNoEventResponse, error)
 }
 

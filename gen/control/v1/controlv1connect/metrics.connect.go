@@ -65,11 +65,15 @@ var (
 // MetricsServiceClient is a client for the control.v1.MetricsService service.
 type MetricsServiceClient interface {
 	// QuerySeries returns the series of the platform, of a node, or of a tenant.
+	//
+	// Errors: INVALID_ARGUMENT (node and tenant_id are both set).
 	QuerySeries(context.Context, *v1.QuerySeriesRequest) (*v1.QuerySeriesResponse, error)
-	// QueryTenantSeries returns the series of the calls of the tenant.
+	// QueryTenantSeries returns the series of the tenant's calls.
+	//
+	// Errors: NOT_FOUND (no node serves the tenant).
 	QueryTenantSeries(context.Context, *v1.QueryTenantSeriesRequest) (*v1.QueryTenantSeriesResponse, error)
-	// ListTopTenants returns the tenants with the most calls, errors or rejected calls. Of each window of 15 seconds,
-	// a gateway reports the 16 tenants with the most.
+	// ListTopTenants returns the tenants with the most calls, errors or rejected calls. A gateway reports 16 tenants per
+	// window of 15 seconds, those with the most calls, so that the values of other tenants are lower bounds.
 	ListTopTenants(context.Context, *v1.ListTopTenantsRequest) (*v1.ListTopTenantsResponse, error)
 }
 
@@ -82,11 +86,15 @@ func NewMetricsServiceClient(client *connect.Client) MetricsServiceClient {
 // MetricsServiceHandler is an implementation of the control.v1.MetricsService service.
 type MetricsServiceHandler interface {
 	// QuerySeries returns the series of the platform, of a node, or of a tenant.
+	//
+	// Errors: INVALID_ARGUMENT (node and tenant_id are both set).
 	QuerySeries(context.Context, *v1.QuerySeriesRequest) (*v1.QuerySeriesResponse, error)
-	// QueryTenantSeries returns the series of the calls of the tenant.
+	// QueryTenantSeries returns the series of the tenant's calls.
+	//
+	// Errors: NOT_FOUND (no node serves the tenant).
 	QueryTenantSeries(context.Context, *v1.QueryTenantSeriesRequest) (*v1.QueryTenantSeriesResponse, error)
-	// ListTopTenants returns the tenants with the most calls, errors or rejected calls. Of each window of 15 seconds,
-	// a gateway reports the 16 tenants with the most.
+	// ListTopTenants returns the tenants with the most calls, errors or rejected calls. A gateway reports 16 tenants per
+	// window of 15 seconds, those with the most calls, so that the values of other tenants are lower bounds.
 	ListTopTenants(context.Context, *v1.ListTopTenantsRequest) (*v1.ListTopTenantsResponse, error)
 }
 

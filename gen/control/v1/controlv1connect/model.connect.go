@@ -71,18 +71,22 @@ var (
 
 // ModelServiceClient is a client for the control.v1.ModelService service.
 type ModelServiceClient interface {
-	// GetModel returns the model in use: its document, commands and workflows.
+	// GetModel returns the current model: its document, commands and workflows.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)
-	// CheckModel returns the mistakes of a document with their lines, and its differences from the model in
-	// use. It changes nothing.
+	// CheckModel returns the mistakes of a document with their lines, and its differences from the current model. It
+	// changes nothing.
+	//
+	// Errors: RESOURCE_EXHAUSTED (too many documents of the caller are being checked).
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
-	// ApplyModel applies a document to all nodes without a model file: immediately to aggregates and runners,
-	// and to views when their new generation is built. It returns when all nodes use the model, or after five
-	// seconds, and lists the model of each node. FAILED_PRECONDITION: the document has mistakes; ABORTED: the
-	// model in use is not the expected one.
+	// ApplyModel makes a document the current model of all nodes without a model file. Aggregates and runners use it
+	// immediately, views when their new generation is built. The call returns when all nodes use the model, or after five
+	// seconds, with the model of each node.
+	//
+	// Errors: FAILED_PRECONDITION (the document has mistakes, or the nodes read the model from a file), ABORTED (the
+	// current model does not have expected_revision), RESOURCE_EXHAUSTED (too many documents of the caller are being
+	// checked).
 	ApplyModel(context.Context, *v1.ApplyModelRequest) (*v1.ApplyModelResponse, error)
-	// ListModels returns the applied models, newest first; the last is the one that the platform
-	// started with.
+	// ListModels returns the applied models, the newest first. The last one is the model that the platform started with.
 	ListModels(context.Context, *v1.ListModelsRequest) (*v1.ListModelsResponse, error)
 }
 
@@ -94,18 +98,22 @@ func NewModelServiceClient(client *connect.Client) ModelServiceClient {
 
 // ModelServiceHandler is an implementation of the control.v1.ModelService service.
 type ModelServiceHandler interface {
-	// GetModel returns the model in use: its document, commands and workflows.
+	// GetModel returns the current model: its document, commands and workflows.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)
-	// CheckModel returns the mistakes of a document with their lines, and its differences from the model in
-	// use. It changes nothing.
+	// CheckModel returns the mistakes of a document with their lines, and its differences from the current model. It
+	// changes nothing.
+	//
+	// Errors: RESOURCE_EXHAUSTED (too many documents of the caller are being checked).
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
-	// ApplyModel applies a document to all nodes without a model file: immediately to aggregates and runners,
-	// and to views when their new generation is built. It returns when all nodes use the model, or after five
-	// seconds, and lists the model of each node. FAILED_PRECONDITION: the document has mistakes; ABORTED: the
-	// model in use is not the expected one.
+	// ApplyModel makes a document the current model of all nodes without a model file. Aggregates and runners use it
+	// immediately, views when their new generation is built. The call returns when all nodes use the model, or after five
+	// seconds, with the model of each node.
+	//
+	// Errors: FAILED_PRECONDITION (the document has mistakes, or the nodes read the model from a file), ABORTED (the
+	// current model does not have expected_revision), RESOURCE_EXHAUSTED (too many documents of the caller are being
+	// checked).
 	ApplyModel(context.Context, *v1.ApplyModelRequest) (*v1.ApplyModelResponse, error)
-	// ListModels returns the applied models, newest first; the last is the one that the platform
-	// started with.
+	// ListModels returns the applied models, the newest first. The last one is the model that the platform started with.
 	ListModels(context.Context, *v1.ListModelsRequest) (*v1.ListModelsResponse, error)
 }
 

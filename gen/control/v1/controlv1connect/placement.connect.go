@@ -114,29 +114,38 @@ var (
 
 // PlacementServiceClient is a client for the control.v1.PlacementService service.
 type PlacementServiceClient interface {
-	// ListPlacements returns the placed tenants. A tenant without a placement is served by all nodes of
-	// the kind.
+	// ListPlacements returns the placements of tenants. A tenant without a placement is served by all nodes of the kind.
 	ListPlacements(context.Context, *v1.ListPlacementsRequest) (*v1.ListPlacementsResponse, error)
-	// AssignPlacement places a tenant without a placement on a node that serves it already. Calls go to
-	// that node from then on, and other nodes release the tenant. FAILED_PRECONDITION: the tenant is
-	// placed (StartMove moves it), or the node does not serve it.
+	// AssignPlacement places a tenant without a placement on a node that already serves it. From then on its calls go to
+	// this node, and the other nodes release the tenant.
+	//
+	// Errors: NOT_FOUND (no such node of the kind), FAILED_PRECONDITION (the tenant is placed: use StartMove; or the node
+	// does not serve it).
 	AssignPlacement(context.Context, *v1.AssignPlacementRequest) (*v1.AssignPlacementResponse, error)
-	// RemovePlacement lets all nodes of the kind serve the tenant again.
+	// RemovePlacement removes a tenant's placement: all nodes of the kind serve the tenant again. Removing a placement
+	// that does not exist is not an error.
+	//
+	// Errors: FAILED_PRECONDITION (the tenant is being moved).
 	RemovePlacement(context.Context, *v1.RemovePlacementRequest) (*v1.RemovePlacementResponse, error)
 	// PlanMove returns the steps of a move and its obstacles. It changes nothing.
+	//
+	// Errors: NOT_FOUND (no such node of the kind).
 	PlanMove(context.Context, *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error)
-	// StartMove starts a move of a tenant to another node and returns immediately;
-	// WatchMove reports its progress. The move begins when the tenant's earlier moves have
-	// ended. FAILED_PRECONDITION: an obstacle (see PlanMove), among others that the tenant is on
-	// the node, or that eight moves of it have not ended.
+	// StartMove starts a move of a tenant to another node and returns immediately: WatchMove returns its progress. The
+	// move begins when the tenant's earlier moves have ended.
+	//
+	// Errors: NOT_FOUND (no such node of the kind), FAILED_PRECONDITION (there is an obstacle, see PlanMove: for example,
+	// the tenant is on the node already, or eight of its moves have not ended).
 	StartMove(context.Context, *v1.StartMoveRequest) (*v1.StartMoveResponse, error)
-	// AbortMove ends a move and restores the placement from before it. It changes nothing
-	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
-	// tenant.
+	// AbortMove ends a move and restores the placement from before it. It does not change a move that has ended.
+	//
+	// Errors: NOT_FOUND (no such move), FAILED_PRECONDITION (the other nodes are already releasing the tenant).
 	AbortMove(context.Context, *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error)
-	// ListMoves returns the moves of the last 30 days, newest first.
+	// ListMoves returns the moves of the last 30 days, the newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
 	// WatchMove returns a move, and again after each step, until it has ended.
+	//
+	// Errors: NOT_FOUND (no such move).
 	WatchMove(context.Context, *v1.WatchMoveRequest) (PlacementServiceWatchMoveClientStream, error)
 }
 
@@ -169,29 +178,38 @@ func (s PlacementServiceWatchMoveClientStream) Close() error {
 
 // PlacementServiceHandler is an implementation of the control.v1.PlacementService service.
 type PlacementServiceHandler interface {
-	// ListPlacements returns the placed tenants. A tenant without a placement is served by all nodes of
-	// the kind.
+	// ListPlacements returns the placements of tenants. A tenant without a placement is served by all nodes of the kind.
 	ListPlacements(context.Context, *v1.ListPlacementsRequest) (*v1.ListPlacementsResponse, error)
-	// AssignPlacement places a tenant without a placement on a node that serves it already. Calls go to
-	// that node from then on, and other nodes release the tenant. FAILED_PRECONDITION: the tenant is
-	// placed (StartMove moves it), or the node does not serve it.
+	// AssignPlacement places a tenant without a placement on a node that already serves it. From then on its calls go to
+	// this node, and the other nodes release the tenant.
+	//
+	// Errors: NOT_FOUND (no such node of the kind), FAILED_PRECONDITION (the tenant is placed: use StartMove; or the node
+	// does not serve it).
 	AssignPlacement(context.Context, *v1.AssignPlacementRequest) (*v1.AssignPlacementResponse, error)
-	// RemovePlacement lets all nodes of the kind serve the tenant again.
+	// RemovePlacement removes a tenant's placement: all nodes of the kind serve the tenant again. Removing a placement
+	// that does not exist is not an error.
+	//
+	// Errors: FAILED_PRECONDITION (the tenant is being moved).
 	RemovePlacement(context.Context, *v1.RemovePlacementRequest) (*v1.RemovePlacementResponse, error)
 	// PlanMove returns the steps of a move and its obstacles. It changes nothing.
+	//
+	// Errors: NOT_FOUND (no such node of the kind).
 	PlanMove(context.Context, *v1.PlanMoveRequest) (*v1.PlanMoveResponse, error)
-	// StartMove starts a move of a tenant to another node and returns immediately;
-	// WatchMove reports its progress. The move begins when the tenant's earlier moves have
-	// ended. FAILED_PRECONDITION: an obstacle (see PlanMove), among others that the tenant is on
-	// the node, or that eight moves of it have not ended.
+	// StartMove starts a move of a tenant to another node and returns immediately: WatchMove returns its progress. The
+	// move begins when the tenant's earlier moves have ended.
+	//
+	// Errors: NOT_FOUND (no such node of the kind), FAILED_PRECONDITION (there is an obstacle, see PlanMove: for example,
+	// the tenant is on the node already, or eight of its moves have not ended).
 	StartMove(context.Context, *v1.StartMoveRequest) (*v1.StartMoveResponse, error)
-	// AbortMove ends a move and restores the placement from before it. It changes nothing
-	// about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
-	// tenant.
+	// AbortMove ends a move and restores the placement from before it. It does not change a move that has ended.
+	//
+	// Errors: NOT_FOUND (no such move), FAILED_PRECONDITION (the other nodes are already releasing the tenant).
 	AbortMove(context.Context, *v1.AbortMoveRequest) (*v1.AbortMoveResponse, error)
-	// ListMoves returns the moves of the last 30 days, newest first.
+	// ListMoves returns the moves of the last 30 days, the newest first.
 	ListMoves(context.Context, *v1.ListMovesRequest) (*v1.ListMovesResponse, error)
 	// WatchMove returns a move, and again after each step, until it has ended.
+	//
+	// Errors: NOT_FOUND (no such move).
 	WatchMove(context.Context, *v1.WatchMoveRequest, PlacementServiceWatchMoveServerStream) error
 }
 

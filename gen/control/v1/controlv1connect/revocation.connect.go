@@ -131,9 +131,10 @@ var (
 
 // RevocationServiceClient is a client for the control.v1.RevocationService service.
 type RevocationServiceClient interface {
-	// RevokeToken revokes one token, by its id.
+	// RevokeToken revokes one token, by its issuer and id.
 	//
-	// Errors: RESOURCE_EXHAUSTED (too many revocations: revoke all tokens of the subject or issuer instead).
+	// Errors: INVALID_ARGUMENT (the token has expired, or a field is malformed, such as a whole token in place of its
+	// id), RESOURCE_EXHAUSTED (too many revocations: revoke all tokens of the subject or issuer instead).
 	RevokeToken(context.Context, *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error)
 	// RevokeSubject revokes all tokens of a subject that were issued before a time. A token without the claim iat
 	// counts as issued before any time.
@@ -143,20 +144,25 @@ type RevocationServiceClient interface {
 	RevokeSubject(context.Context, *v1.RevokeSubjectRequest) (*v1.RevokeSubjectResponse, error)
 	// RevokeIssuer revokes all tokens of an issuer that were issued before a time.
 	//
-	// Errors: as those of RevokeSubject.
+	// Errors: INVALID_ARGUMENT (issued_before is in the future), RESOURCE_EXHAUSTED (too many revocations).
 	RevokeIssuer(context.Context, *v1.RevokeIssuerRequest) (*v1.RevokeIssuerResponse, error)
-	// ListRevocations returns the revocations of the platform and of all tenants, withdrawn ones included, the last
+	// ListRevocations returns the revocations of the platform and of all tenants, including withdrawn ones, the last
 	// changed first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
 	ListRevocations(context.Context, *v1.ListRevocationsRequest) (*v1.ListRevocationsResponse, error)
 	// WithdrawRevocation ends a revocation: the tokens are accepted again. Its record is stored for a day.
 	//
-	// Errors: NOT_FOUND.
+	// Errors: NOT_FOUND (no such revocation).
 	WithdrawRevocation(context.Context, *v1.WithdrawRevocationRequest) (*v1.WithdrawRevocationResponse, error)
-	// RevokeTenantToken is RevokeToken for principals that act for the tenant alone.
+	// RevokeTenantToken revokes one token, if its principal acts for the tenant alone. See RevokeToken.
 	RevokeTenantToken(context.Context, *v1.RevokeTenantTokenRequest) (*v1.RevokeTenantTokenResponse, error)
-	// RevokeTenantSubject is RevokeSubject for principals that act for the tenant alone.
+	// RevokeTenantSubject revokes all tokens of a subject that were issued before a time, if its principal acts for the
+	// tenant alone. See RevokeSubject.
 	RevokeTenantSubject(context.Context, *v1.RevokeTenantSubjectRequest) (*v1.RevokeTenantSubjectResponse, error)
-	// ListTenantRevocations returns the revocations of the tenant, withdrawn ones included, the last changed first.
+	// ListTenantRevocations returns the revocations of the tenant, including withdrawn ones, the last changed first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
 	ListTenantRevocations(context.Context, *v1.ListTenantRevocationsRequest) (*v1.ListTenantRevocationsResponse, error)
 	// WithdrawTenantRevocation ends a revocation of the tenant. Its record is stored for a day.
 	//
@@ -172,9 +178,10 @@ func NewRevocationServiceClient(client *connect.Client) RevocationServiceClient 
 
 // RevocationServiceHandler is an implementation of the control.v1.RevocationService service.
 type RevocationServiceHandler interface {
-	// RevokeToken revokes one token, by its id.
+	// RevokeToken revokes one token, by its issuer and id.
 	//
-	// Errors: RESOURCE_EXHAUSTED (too many revocations: revoke all tokens of the subject or issuer instead).
+	// Errors: INVALID_ARGUMENT (the token has expired, or a field is malformed, such as a whole token in place of its
+	// id), RESOURCE_EXHAUSTED (too many revocations: revoke all tokens of the subject or issuer instead).
 	RevokeToken(context.Context, *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error)
 	// RevokeSubject revokes all tokens of a subject that were issued before a time. A token without the claim iat
 	// counts as issued before any time.
@@ -184,20 +191,25 @@ type RevocationServiceHandler interface {
 	RevokeSubject(context.Context, *v1.RevokeSubjectRequest) (*v1.RevokeSubjectResponse, error)
 	// RevokeIssuer revokes all tokens of an issuer that were issued before a time.
 	//
-	// Errors: as those of RevokeSubject.
+	// Errors: INVALID_ARGUMENT (issued_before is in the future), RESOURCE_EXHAUSTED (too many revocations).
 	RevokeIssuer(context.Context, *v1.RevokeIssuerRequest) (*v1.RevokeIssuerResponse, error)
-	// ListRevocations returns the revocations of the platform and of all tenants, withdrawn ones included, the last
+	// ListRevocations returns the revocations of the platform and of all tenants, including withdrawn ones, the last
 	// changed first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
 	ListRevocations(context.Context, *v1.ListRevocationsRequest) (*v1.ListRevocationsResponse, error)
 	// WithdrawRevocation ends a revocation: the tokens are accepted again. Its record is stored for a day.
 	//
-	// Errors: NOT_FOUND.
+	// Errors: NOT_FOUND (no such revocation).
 	WithdrawRevocation(context.Context, *v1.WithdrawRevocationRequest) (*v1.WithdrawRevocationResponse, error)
-	// RevokeTenantToken is RevokeToken for principals that act for the tenant alone.
+	// RevokeTenantToken revokes one token, if its principal acts for the tenant alone. See RevokeToken.
 	RevokeTenantToken(context.Context, *v1.RevokeTenantTokenRequest) (*v1.RevokeTenantTokenResponse, error)
-	// RevokeTenantSubject is RevokeSubject for principals that act for the tenant alone.
+	// RevokeTenantSubject revokes all tokens of a subject that were issued before a time, if its principal acts for the
+	// tenant alone. See RevokeSubject.
 	RevokeTenantSubject(context.Context, *v1.RevokeTenantSubjectRequest) (*v1.RevokeTenantSubjectResponse, error)
-	// ListTenantRevocations returns the revocations of the tenant, withdrawn ones included, the last changed first.
+	// ListTenantRevocations returns the revocations of the tenant, including withdrawn ones, the last changed first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request).
 	ListTenantRevocations(context.Context, *v1.ListTenantRevocationsRequest) (*v1.ListTenantRevocationsResponse, error)
 	// WithdrawTenantRevocation ends a revocation of the tenant. Its record is stored for a day.
 	//

@@ -2,7 +2,7 @@
 //
 // Source: control/v1/tenant.proto
 
-// Tenants, their standing and quotas.
+// Tenants: their creation, suspension and quotas.
 package controlv1connect
 
 import (
@@ -93,19 +93,28 @@ var (
 
 // TenantServiceClient is a client for the control.v1.TenantService service.
 type TenantServiceClient interface {
-	// ListTenants returns the tenants that nodes serve or that were created.
+	// ListTenants returns all tenants: the ones that CreateTenant has created, and the ones in the settings of nodes.
 	ListTenants(context.Context, *v1.ListTenantsRequest) (*v1.ListTenantsResponse, error)
-	// CreateTenant creates a tenant, which all nodes then serve. ALREADY_EXISTS: the tenant exists.
+	// CreateTenant creates a tenant. All nodes serve it within seconds.
+	//
+	// Errors: ALREADY_EXISTS (the tenant exists).
 	CreateTenant(context.Context, *v1.CreateTenantRequest) (*v1.CreateTenantResponse, error)
-	// SuspendTenant makes gateways reject the tenant's calls and pauses its workflows. No data is lost.
+	// SuspendTenant makes gateways reject the tenant's calls, and pauses its workflows. No data is lost.
+	//
+	// Errors: NOT_FOUND (no such tenant).
 	SuspendTenant(context.Context, *v1.SuspendTenantRequest) (*v1.SuspendTenantResponse, error)
-	// ResumeTenant undoes SuspendTenant.
+	// ResumeTenant makes gateways accept the tenant's calls again, and continues its workflows.
+	//
+	// Errors: NOT_FOUND (no such tenant).
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// SetQuota limits the tenant's calls at each gateway.
+	// SetQuota sets the limits of the tenant's calls at each gateway.
+	//
+	// Errors: NOT_FOUND (no such tenant), ABORTED (the tenant does not have expected_revision).
 	SetQuota(context.Context, *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error)
-	// SetStorageQuota limits the tenant's data in the journal. It takes effect at every
-	// aggregate node within seconds. A quota below the use rejects further commands; no data is
-	// deleted.
+	// SetStorageQuota sets the limits of the tenant's data in the journal. It takes effect at every aggregate node within
+	// seconds. If the tenant uses more than its quota, further commands are rejected; no data is deleted.
+	//
+	// Errors: NOT_FOUND (no such tenant), ABORTED (the tenant does not have expected_revision).
 	SetStorageQuota(context.Context, *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error)
 }
 
@@ -117,19 +126,28 @@ func NewTenantServiceClient(client *connect.Client) TenantServiceClient {
 
 // TenantServiceHandler is an implementation of the control.v1.TenantService service.
 type TenantServiceHandler interface {
-	// ListTenants returns the tenants that nodes serve or that were created.
+	// ListTenants returns all tenants: the ones that CreateTenant has created, and the ones in the settings of nodes.
 	ListTenants(context.Context, *v1.ListTenantsRequest) (*v1.ListTenantsResponse, error)
-	// CreateTenant creates a tenant, which all nodes then serve. ALREADY_EXISTS: the tenant exists.
+	// CreateTenant creates a tenant. All nodes serve it within seconds.
+	//
+	// Errors: ALREADY_EXISTS (the tenant exists).
 	CreateTenant(context.Context, *v1.CreateTenantRequest) (*v1.CreateTenantResponse, error)
-	// SuspendTenant makes gateways reject the tenant's calls and pauses its workflows. No data is lost.
+	// SuspendTenant makes gateways reject the tenant's calls, and pauses its workflows. No data is lost.
+	//
+	// Errors: NOT_FOUND (no such tenant).
 	SuspendTenant(context.Context, *v1.SuspendTenantRequest) (*v1.SuspendTenantResponse, error)
-	// ResumeTenant undoes SuspendTenant.
+	// ResumeTenant makes gateways accept the tenant's calls again, and continues its workflows.
+	//
+	// Errors: NOT_FOUND (no such tenant).
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// SetQuota limits the tenant's calls at each gateway.
+	// SetQuota sets the limits of the tenant's calls at each gateway.
+	//
+	// Errors: NOT_FOUND (no such tenant), ABORTED (the tenant does not have expected_revision).
 	SetQuota(context.Context, *v1.SetQuotaRequest) (*v1.SetQuotaResponse, error)
-	// SetStorageQuota limits the tenant's data in the journal. It takes effect at every
-	// aggregate node within seconds. A quota below the use rejects further commands; no data is
-	// deleted.
+	// SetStorageQuota sets the limits of the tenant's data in the journal. It takes effect at every aggregate node within
+	// seconds. If the tenant uses more than its quota, further commands are rejected; no data is deleted.
+	//
+	// Errors: NOT_FOUND (no such tenant), ABORTED (the tenant does not have expected_revision).
 	SetStorageQuota(context.Context, *v1.SetStorageQuotaRequest) (*v1.SetStorageQuotaResponse, error)
 }
 

@@ -2,7 +2,7 @@
 //
 // Source: control/v1/timeline.proto
 
-// What a call has caused.
+// Timelines: the steps that a call has caused on all nodes.
 package controlv1connect
 
 import (
@@ -54,13 +54,15 @@ var (
 
 // TimelineServiceClient is a client for the control.v1.TimelineService service.
 type TimelineServiceClient interface {
-	// GetTimeline returns the spans (calls, commands, events, projections, workflow steps) that
-	// have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
-	// stored for the id. Spans are stored for a day; reads that succeed are not recorded.
+	// GetTimeline returns the timeline of a correlation, trace or request id.
+	//
+	// Errors: NOT_FOUND (no span is stored for the id).
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
-	// ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans: of a
-	// timeline with older ones, GetTimeline returns the rest. Calls without a valid credential that name the
-	// tenant are left out. NOT_FOUND: no node serves the tenant.
+	// ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans:
+	// GetTimeline also returns older spans of a timeline. Calls without a valid credential that name the tenant are
+	// excluded.
+	//
+	// Errors: NOT_FOUND (no node serves the tenant).
 	ListTimelines(context.Context, *v1.ListTimelinesRequest) (*v1.ListTimelinesResponse, error)
 }
 
@@ -72,13 +74,15 @@ func NewTimelineServiceClient(client *connect.Client) TimelineServiceClient {
 
 // TimelineServiceHandler is an implementation of the control.v1.TimelineService service.
 type TimelineServiceHandler interface {
-	// GetTimeline returns the spans (calls, commands, events, projections, workflow steps) that
-	// have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
-	// stored for the id. Spans are stored for a day; reads that succeed are not recorded.
+	// GetTimeline returns the timeline of a correlation, trace or request id.
+	//
+	// Errors: NOT_FOUND (no span is stored for the id).
 	GetTimeline(context.Context, *v1.GetTimelineRequest) (*v1.GetTimelineResponse, error)
-	// ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans: of a
-	// timeline with older ones, GetTimeline returns the rest. Calls without a valid credential that name the
-	// tenant are left out. NOT_FOUND: no node serves the tenant.
+	// ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans:
+	// GetTimeline also returns older spans of a timeline. Calls without a valid credential that name the tenant are
+	// excluded.
+	//
+	// Errors: NOT_FOUND (no node serves the tenant).
 	ListTimelines(context.Context, *v1.ListTimelinesRequest) (*v1.ListTimelinesResponse, error)
 }
 

@@ -60,19 +60,19 @@ var (
 
 // ViewServiceClient is a client for the control.v1.ViewService service.
 type ViewServiceClient interface {
-	// SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, for as
-	// long as the view's definition does not change. Responses from the view are then `incomplete`. A
-	// view that has applied the event is rebuilt. It is idempotent.
+	// SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, until the view's definition
+	// changes. Responses from the view are then `incomplete`. A view that has applied the event is rebuilt. The operation
+	// is idempotent.
 	//
 	// Errors: NOT_FOUND (no such view in the model in use, or no such event of the tenant),
-	// FAILED_PRECONDITION (the tenant has 1,000 records).
+	// FAILED_PRECONDITION (the tenant has 1,000 records of skipped events).
 	SkipEvent(context.Context, *v1.SkipEventRequest) (*v1.SkipEventResponse, error)
-	// RevokeSkip includes the event again: the view is rebuilt.
+	// RevokeSkip includes a skipped event again: the view is rebuilt.
 	//
 	// Errors: NOT_FOUND (the event is not skipped).
 	RevokeSkip(context.Context, *v1.RevokeSkipRequest) (*v1.RevokeSkipResponse, error)
-	// ListSkips returns a tenant's records of skipped events, revoked ones and those of other
-	// definitions of views included, the newest first.
+	// ListSkips returns a tenant's records of skipped events, the newest first, including revoked ones and those of
+	// earlier definitions of views.
 	ListSkips(context.Context, *v1.ListSkipsRequest) (*v1.ListSkipsResponse, error)
 }
 
@@ -84,19 +84,19 @@ func NewViewServiceClient(client *connect.Client) ViewServiceClient {
 
 // ViewServiceHandler is an implementation of the control.v1.ViewService service.
 type ViewServiceHandler interface {
-	// SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, for as
-	// long as the view's definition does not change. Responses from the view are then `incomplete`. A
-	// view that has applied the event is rebuilt. It is idempotent.
+	// SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, until the view's definition
+	// changes. Responses from the view are then `incomplete`. A view that has applied the event is rebuilt. The operation
+	// is idempotent.
 	//
 	// Errors: NOT_FOUND (no such view in the model in use, or no such event of the tenant),
-	// FAILED_PRECONDITION (the tenant has 1,000 records).
+	// FAILED_PRECONDITION (the tenant has 1,000 records of skipped events).
 	SkipEvent(context.Context, *v1.SkipEventRequest) (*v1.SkipEventResponse, error)
-	// RevokeSkip includes the event again: the view is rebuilt.
+	// RevokeSkip includes a skipped event again: the view is rebuilt.
 	//
 	// Errors: NOT_FOUND (the event is not skipped).
 	RevokeSkip(context.Context, *v1.RevokeSkipRequest) (*v1.RevokeSkipResponse, error)
-	// ListSkips returns a tenant's records of skipped events, revoked ones and those of other
-	// definitions of views included, the newest first.
+	// ListSkips returns a tenant's records of skipped events, the newest first, including revoked ones and those of
+	// earlier definitions of views.
 	ListSkips(context.Context, *v1.ListSkipsRequest) (*v1.ListSkipsResponse, error)
 }
 

@@ -76,15 +76,19 @@ type SessionServiceClient interface {
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
 	// ListMethods returns every method that the gateway serves, with its policy.
 	ListMethods(context.Context, *v1.ListMethodsRequest) (*v1.ListMethodsResponse, error)
-	// Decide returns whether a caller may call a method, and the rule that decides. The
-	// tenant must be one that the caller acts for, unless the caller has the right
-	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
+	// Decide evaluates the policy of a method for a described caller: it returns whether the call would be
+	// admitted, and the rule that decides. Nothing is called.
+	//
+	// Errors: INVALID_ARGUMENT (a tenant or right is malformed), PERMISSION_DENIED (the caller of Decide neither acts
+	// for the tenant of the described call nor has the right "fleet.read").
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)
-	// CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an
-	// authorization header, which EventSource of browsers cannot send. The ticket is bound to the
-	// caller, the tenant, and the path with its query. It opens the stream within 30 seconds; when the
-	// stream is interrupted it opens it again, with the Last-Event-ID that EventSource sends, until the
-	// credential expires or is revoked. A session has one stream per gateway: a new stream ends the previous one.
+	// CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an authorization
+	// header, which the EventSource of browsers cannot send. The ticket is bound to the caller, the tenant, and
+	// the path with its query. It must be used within 30 seconds. After an interruption it opens the stream again,
+	// with the Last-Event-ID that EventSource sends, until the credential expires or is revoked. A ticket has one
+	// stream per gateway: a new stream ends the previous one.
+	//
+	// Errors: INVALID_ARGUMENT (the path is malformed, or not that of a stream).
 	CreateTicket(context.Context, *v1.CreateTicketRequest) (*v1.CreateTicketResponse, error)
 }
 
@@ -100,15 +104,19 @@ type SessionServiceHandler interface {
 	WhoAmI(context.Context, *v1.WhoAmIRequest) (*v1.WhoAmIResponse, error)
 	// ListMethods returns every method that the gateway serves, with its policy.
 	ListMethods(context.Context, *v1.ListMethodsRequest) (*v1.ListMethodsResponse, error)
-	// Decide returns whether a caller may call a method, and the rule that decides. The
-	// tenant must be one that the caller acts for, unless the caller has the right
-	// "fleet.read": otherwise the answer is PERMISSION_DENIED.
+	// Decide evaluates the policy of a method for a described caller: it returns whether the call would be
+	// admitted, and the rule that decides. Nothing is called.
+	//
+	// Errors: INVALID_ARGUMENT (a tenant or right is malformed), PERMISSION_DENIED (the caller of Decide neither acts
+	// for the tenant of the described call nor has the right "fleet.read").
 	Decide(context.Context, *v1.DecideRequest) (*v1.DecideResponse, error)
-	// CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an
-	// authorization header, which EventSource of browsers cannot send. The ticket is bound to the
-	// caller, the tenant, and the path with its query. It opens the stream within 30 seconds; when the
-	// stream is interrupted it opens it again, with the Last-Event-ID that EventSource sends, until the
-	// credential expires or is revoked. A session has one stream per gateway: a new stream ends the previous one.
+	// CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an authorization
+	// header, which the EventSource of browsers cannot send. The ticket is bound to the caller, the tenant, and
+	// the path with its query. It must be used within 30 seconds. After an interruption it opens the stream again,
+	// with the Last-Event-ID that EventSource sends, until the credential expires or is revoked. A ticket has one
+	// stream per gateway: a new stream ends the previous one.
+	//
+	// Errors: INVALID_ARGUMENT (the path is malformed, or not that of a stream).
 	CreateTicket(context.Context, *v1.CreateTicketRequest) (*v1.CreateTicketResponse, error)
 }
 

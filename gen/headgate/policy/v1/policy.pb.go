@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: headgate/policy/v1/policy.proto
 
-// The policies of methods. The gateway builds its method table from these options alone: a method
-// without a policy is not served (deny by default).
+// The policies of methods. The gateway builds its method table only from these options: a method without a
+// policy is not served (deny by default).
 
 package policyv1
 
@@ -83,7 +83,7 @@ func (Priority) EnumDescriptor() ([]byte, []int) {
 	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{0}
 }
 
-// TenantScope is whether a call is for a tenant or for the platform.
+// TenantScope states whether a call is for a tenant or for the platform.
 type TenantScope int32
 
 const (
@@ -136,28 +136,28 @@ func (TenantScope) EnumDescriptor() ([]byte, []int) {
 	return file_headgate_policy_v1_policy_proto_rawDescGZIP(), []int{1}
 }
 
-// Policy is the access rule, the routing and the time limit of a method.
+// Policy declares how the gateway serves a method: its access rule, routing, limits and audit records.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The right that the principal must hold, such as "query.read". A principal's
-	// right may be narrowed to resources: "query.read:orders*".
+	// The right that the principal must hold, such as "query.read". A principal's right may be narrowed to
+	// resources: "query.read:orders*". Empty: any authenticated principal may call the method.
 	Right string `protobuf:"bytes,1,opt,name=right,proto3" json:"right,omitempty"`
 	// Whether a call belongs to one tenant or to the platform.
 	TenantScope TenantScope `protobuf:"varint,2,opt,name=tenant_scope,json=tenantScope,proto3,enum=headgate.policy.v1.TenantScope" json:"tenant_scope,omitempty"`
 	// The kind of node that serves the method: "aggregate", "projection",
 	// "runner" or "control".
 	Upstream string `protobuf:"bytes,3,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// The time limit of a call; a client may ask for less.
+	// The time limit of a call. A client may set an earlier deadline.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Whether each call is recorded in the audit stream. Denials always are, and so are
-	// calls for a tenant by principals that act for every tenant, at a bounded rate.
+	// Whether each call is recorded in the audit stream. Two kinds of calls are recorded without it: denied ones,
+	// and calls for a tenant by principals that act for every tenant, at a bounded rate.
 	Audit bool `protobuf:"varint,5,opt,name=audit,proto3" json:"audit,omitempty"`
-	// The request field (proto name) that names the resource which a narrowed
-	// right is matched against, such as "view", or a path through messages, which may be repeated
-	// ("commands.aggregate_type"): the right must cover each value. Empty: the method has no resource.
+	// The request field (proto name) with the resource that a narrowed right must cover, such as "view". It may be
+	// a path through messages ("commands.aggregate_type"); if a message on the path is repeated, the right must
+	// cover each value. Empty: the method has no resource.
 	ResourceField string `protobuf:"bytes,6,opt,name=resource_field,json=resourceField,proto3" json:"resource_field,omitempty"`
-	// The request field (proto name) with the tenant. Empty: only the credential and x-tenant-id name the
-	// tenant.
+	// The request field (proto name) with the tenant. Empty: only the credential and the header x-tenant-id name
+	// the tenant.
 	TenantField string `protobuf:"bytes,7,opt,name=tenant_field,json=tenantField,proto3" json:"tenant_field,omitempty"`
 	// The request field (proto name) with the idempotency key. The gateway retries a mutation only if the
 	// field is set.
@@ -165,37 +165,36 @@ type Policy struct {
 	// Whether callers without a credential are served. Such a method has no right, and its tenant scope is
 	// the platform.
 	Anonymous bool `protobuf:"varint,9,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
-	// The response field (proto name) with the progress of a stream, such as a position. It is the id of
-	// Server-Sent Events.
+	// The response field (proto name) with the progress of a stream, such as a position. The gateway sends it as
+	// the id of Server-Sent Events.
 	EventIdField string `protobuf:"bytes,10,opt,name=event_id_field,json=eventIdField,proto3" json:"event_id_field,omitempty"`
-	// The request field (proto name) that resumes a stream after an event id. The client's Last-Event-ID
-	// fills it.
+	// The request field (proto name) with the event id after which a stream resumes. The gateway sets it from the
+	// client's header Last-Event-ID.
 	ResumeField string `protobuf:"bytes,11,opt,name=resume_field,json=resumeField,proto3" json:"resume_field,omitempty"`
-	// The request field (proto name) with the node that the call operates on. Such a call is also sent to a
-	// node that is not ready. The field may be empty if the kind has one node.
+	// The request field (proto name) with the node that the call operates on. The gateway sends such a call to that
+	// node even if it is not ready. A request may leave the field empty if there is one node of the kind.
 	NodeField string `protobuf:"bytes,12,opt,name=node_field,json=nodeField,proto3" json:"node_field,omitempty"`
 	// The priority under load shedding.
 	Priority Priority `protobuf:"varint,13,opt,name=priority,proto3,enum=headgate.policy.v1.Priority" json:"priority,omitempty"`
-	// The request field (proto name) with a part of the resource, such as "command". It is in the
-	// same message as resource_field. A right that is narrowed to a resource ("transfer") covers all
-	// of its parts; a right that is narrowed to a part ("transfer.request") covers only that part.
+	// The request field (proto name) with a part of the resource, such as "command", in the same message as
+	// resource_field. A right that is narrowed to a resource ("transfer") covers all of its parts; a right that is
+	// narrowed to a part ("transfer.request") covers only that part.
 	ResourcePartField string `protobuf:"bytes,14,opt,name=resource_part_field,json=resourcePartField,proto3" json:"resource_part_field,omitempty"`
-	// Rights that the node checks for some calls of the method. The gateway sends the node the
-	// principal's rights among them (x-headgate-rights).
+	// Rights that the node checks for some calls of the method. The gateway sends the node those of them that the
+	// principal holds (header x-headgate-rights).
 	NodeRights []string `protobuf:"bytes,15,rep,name=node_rights,json=nodeRights,proto3" json:"node_rights,omitempty"`
 	// The request field (proto name) with the operator's reason, for the audit record.
 	ReasonField string `protobuf:"bytes,16,opt,name=reason_field,json=reasonField,proto3" json:"reason_field,omitempty"`
-	// Answers of the method's GET paths have an entity tag (RFC 9110 §8.8.3), and a request
-	// whose If-None-Match has it is answered 304 without a body. Only a unary method without
-	// side effects can have it. Absent: responses have none.
+	// The entity tag (RFC 9110 §8.8.3) of responses at the method's GET paths. A request whose If-None-Match has the
+	// current tag is answered 304 without a body. Only for unary methods without side effects. Absent: responses
+	// have no entity tag.
 	Etag *ETag `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
-	// The gateway sends the node all rights of the principal (x-headgate-rights), up to 4 KiB. For methods that
-	// pass rights of the caller on, such as one that issues credentials.
+	// Whether the gateway sends the node all rights of the principal (header x-headgate-rights), up to 4 KiB: for
+	// methods that grant rights of the caller, such as one that issues credentials.
 	AllRights bool `protobuf:"varint,21,opt,name=all_rights,json=allRights,proto3" json:"all_rights,omitempty"`
-	// The request fields (proto names) whose values audit records have, of methods with audit. Of the other fields that
-	// the request sets, a record has the names and sizes: what is not listed here, such as a payload or a secret, is not
-	// recorded. A message stands for its fields, to a depth of three. Values are cut to 96 bytes, and all fields of a
-	// record to 24 and 640 bytes.
+	// The request fields (proto names) whose values are recorded, for methods with audit. Of the other fields that the
+	// request sets, such as payloads and secrets, only names and sizes are recorded. A message stands for its fields, to
+	// a depth of three. A record has at most 24 fields, of at most 640 bytes together, and 96 bytes of each value.
 	AuditFields   []string `protobuf:"bytes,22,rep,name=audit_fields,json=auditFields,proto3" json:"audit_fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -367,8 +366,8 @@ func (x *Policy) GetAuditFields() []string {
 // ETag configures the entity tag of a response.
 type ETag struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The response field (proto name) that the tag ignores, such as a position that changes while the rest
-	// of the response does not. Empty: none.
+	// The response field (proto name) that the entity tag ignores, such as a position that changes while the rest of
+	// the response does not. Empty: no field.
 	ExceptField   string `protobuf:"bytes,1,opt,name=except_field,json=exceptField,proto3" json:"except_field,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,7 +28,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ViewState is whether a view can be read.
+// ViewState states whether a view can be read.
 type ViewState int32
 
 const (
@@ -95,10 +95,11 @@ type QueryRequest struct {
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
 	// The selection, order and number of rows.
 	Query *Query `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
-	// Labels for logs; at most 16, not interpreted.
+	// Labels for logs, which are not interpreted: at most 16, with keys of 1 to 64 and values of at most 256
+	// characters.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// A position from a SubmitResponse: the query waits until the view has applied it, at most until its
-	// deadline (read your writes).
+	// A position from a SubmitResponse (read your writes): the query waits until the view has applied it, at most
+	// until the deadline of the call. Empty: it does not wait.
 	MinPosition   string `protobuf:"bytes,5,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -169,17 +170,17 @@ func (x *QueryRequest) GetMinPosition() string {
 	return ""
 }
 
-// Query selects rows.
+// Query selects and orders rows.
 type Query struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An AIP-160 filter over the view's columns, such as
-	// `balance > 100 AND owner = "ada"`. Empty: all rows.
+	// An AIP-160 filter over the view's columns, such as `balance > 100 AND owner = "ada"`, at most 4,096
+	// characters. Empty: all rows.
 	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	// An AIP-132 order, such as "balance desc, owner". The view's key is always
-	// the last criterion, so that pages never overlap.
+	// An AIP-132 order, such as "balance desc, owner". The view's key is always the last criterion, so that pages
+	// do not overlap. Empty: by the key.
 	OrderBy string `protobuf:"bytes,2,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
-	// Rows per page, 1 to 1000; 0: 100. A page also ends at a size limit, 1 MiB by default; it has at least
-	// one row unless it is empty.
+	// Rows per page, 1 to 1000; 0: 100. A page also ends at a size limit, 1 MiB by default, but not before its
+	// first row.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page of the same query.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -254,16 +255,16 @@ func (x *Query) GetFields() []string {
 	return nil
 }
 
-// QueryResponse is a page of a view.
+// QueryResponse is a page of a view's rows.
 type QueryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The rows, one member per column.
+	// The rows, with one member per column.
 	Rows []*structpb.Struct `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// The position in the journal that the view had applied.
+	// The position in the journal up to which the view had applied events.
 	Position string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
-	// Whether an operator has skipped events of the view.
+	// Whether rows may be wrong because an operator has skipped events of the view (ViewService.SkipEvent).
 	Incomplete    bool `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -334,9 +335,9 @@ type GetRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The view's name, as the model names it.
 	View string `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
-	// The row's key.
+	// The row's key, 1 to 512 characters.
 	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	// As in QueryRequest.
+	// The position that must have been applied: see QueryRequest.min_position.
 	MinPosition string `protobuf:"bytes,4,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
 	// The columns to return; empty: all.
 	Fields        []string `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
@@ -414,9 +415,9 @@ type GetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row, one member per column.
 	Row *structpb.Struct `protobuf:"bytes,1,opt,name=row,proto3" json:"row,omitempty"`
-	// The position in the journal that the view had applied.
+	// The position in the journal up to which the view had applied events.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
-	// As in QueryResponse.
+	// Whether an operator has skipped events of the view: see QueryResponse.incomplete.
 	Incomplete    bool `protobuf:"varint,3,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -484,10 +485,10 @@ type WatchRequest struct {
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// The columns to return; empty: all.
 	Fields []string `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
-	// As in QueryRequest.
+	// The position that must have been applied: see QueryRequest.min_position.
 	MinPosition string `protobuf:"bytes,5,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
-	// The last position that the client received for the same view and filter: the stream has the changes
-	// since then. Empty: all rows first.
+	// The last position that the client received for the same view and filter: the stream begins with the changes
+	// since then. Empty: it begins with all rows.
 	After         string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -565,16 +566,16 @@ func (x *WatchRequest) GetAfter() string {
 	return ""
 }
 
-// WatchResponse is changes of a view, or none as a keep-alive.
+// WatchResponse contains changes of a view, or none as a keep-alive.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The changes, one per row.
 	Changes []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// The position after these changes; empty within the initial rows.
+	// The position after these changes, to resume with; empty while the initial rows are sent.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
-	// Whether all rows follow: the client discards its rows.
+	// Whether all rows follow: the client discards the rows that it has.
 	Reset_ bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
-	// As in QueryResponse.
+	// Whether an operator has skipped events of the view: see QueryResponse.incomplete.
 	Incomplete    bool `protobuf:"varint,4,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -643,7 +644,7 @@ type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row's key.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// The row; absent: it was removed, or does not match the filter.
+	// The row; absent: it was removed, or no longer matches the filter.
 	Row           *structpb.Struct `protobuf:"bytes,2,opt,name=row,proto3" json:"row,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -739,14 +740,14 @@ func (x *ListViewsRequest) GetTenantId() string {
 	return ""
 }
 
-// ListViewsResponse is the tenant's views.
+// ListViewsResponse lists the tenant's views.
 type ListViewsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The views, by name.
 	Views []*View `protobuf:"bytes,1,rep,name=views,proto3" json:"views,omitempty"`
-	// The position in the journal that the views have applied.
+	// The position in the journal up to which the views have applied events.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
-	// The current generation of views, and after a change of the model the one that is being built.
+	// The current generation of views and, after a change of the model, the one that is being built.
 	Generations   []*Generation `protobuf:"bytes,3,rep,name=generations,proto3" json:"generations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -810,12 +811,12 @@ type Generation struct {
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// Whether queries read from it.
 	Shown bool `protobuf:"varint,2,opt,name=shown,proto3" json:"shown,omitempty"`
-	// Its checkpoint, while a node of the platform does not read encrypted positions; 0 otherwise: use
-	// applied_position and percent.
+	// Its checkpoint as a sequence, set only while a node of the platform runs a version that does not read encrypted
+	// positions; otherwise 0: use applied_position and percent.
 	Applied int64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
-	// The sequence at which it becomes readable; 0 under the same condition as applied.
+	// The sequence at which it becomes readable; set as applied is.
 	Target int64 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
-	// Whether it does not advance; /ready?tenant= of the node states the class of the reason, and its log the reason.
+	// Whether it does not advance. The node's /ready?tenant= states the class of the reason, and its log the reason.
 	Failing bool `protobuf:"varint,5,opt,name=failing,proto3" json:"failing,omitempty"`
 	// Its checkpoint as a position.
 	AppliedPosition string `protobuf:"bytes,6,opt,name=applied_position,json=appliedPosition,proto3" json:"applied_position,omitempty"`
@@ -922,7 +923,7 @@ type View struct {
 	Columns []*Column `protobuf:"bytes,2,rep,name=columns,proto3" json:"columns,omitempty"`
 	// Whether it can be read.
 	State ViewState `protobuf:"varint,3,opt,name=state,proto3,enum=projection.gateway.v1.ViewState" json:"state,omitempty"`
-	// Why it cannot be read, if its state is VIEW_STATE_FAILED.
+	// The event that it cannot apply, if its state is VIEW_STATE_FAILED.
 	Failure *ViewFailure `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
 	// The number of events that an operator has skipped.
 	Skipped       int32 `protobuf:"varint,5,opt,name=skipped,proto3" json:"skipped,omitempty"`
@@ -1066,18 +1067,18 @@ type ViewFailure struct {
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The event's type, such as "wallet.deposited".
 	EventType string `protobuf:"bytes,2,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
-	// The event's aggregate, such as "wallet/ada", and its number among the aggregate's events.
+	// The event's aggregate, such as "wallet/ada".
 	Aggregate string `protobuf:"bytes,3,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
-	// See aggregate.
+	// The aggregate's version after the event.
 	Version int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	// The place in the model; empty: the database rejects the row.
+	// The rule of the model that fails, as a path in the document; empty: the database rejects the row.
 	Rule string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
-	// The expression that fails; empty: none does.
+	// The expression that fails; empty: no expression does.
 	Expression string `protobuf:"bytes,6,opt,name=expression,proto3" json:"expression,omitempty"`
-	// The reason.
+	// Why it fails.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	// When the view began to fail at the event; absent: not known, since a version that does not store it has found the
-	// failure.
+	// When the view began to fail at the event; absent: unknown, since the failure was detected by a version that does
+	// not store the time.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1182,7 +1183,7 @@ type FindAggregatesRequest struct {
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page of the same request; page_size may differ.
 	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// As in QueryRequest.
+	// The position that must have been applied: see QueryRequest.min_position.
 	MinPosition   string `protobuf:"bytes,6,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

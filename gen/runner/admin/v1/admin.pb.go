@@ -28,7 +28,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// NodeState is whether a node accepts work.
+// NodeState states whether a node accepts work.
 type NodeState int32
 
 const (
@@ -36,9 +36,9 @@ const (
 	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
 	// It accepts work.
 	NodeState_NODE_STATE_RUNNING NodeState = 1
-	// It accepts no work; some is still in flight.
+	// It accepts no work, and has work in flight.
 	NodeState_NODE_STATE_DRAINING NodeState = 2
-	// It accepts no work and has none in flight.
+	// It accepts no work, and has none in flight.
 	NodeState_NODE_STATE_DRAINED NodeState = 3
 )
 
@@ -91,7 +91,7 @@ type WorkflowState int32
 const (
 	// Unknown.
 	WorkflowState_WORKFLOW_STATE_UNSPECIFIED WorkflowState = 0
-	// Its steps are running.
+	// Its steps are being executed.
 	WorkflowState_WORKFLOW_STATE_RUNNING WorkflowState = 1
 	// A step was rejected; the completed steps are being undone.
 	WorkflowState_WORKFLOW_STATE_COMPENSATING WorkflowState = 2
@@ -99,12 +99,12 @@ const (
 	WorkflowState_WORKFLOW_STATE_COMPLETED WorkflowState = 3
 	// A step was rejected, and the completed steps are undone.
 	WorkflowState_WORKFLOW_STATE_COMPENSATED WorkflowState = 4
-	// An undo was rejected: an operator must decide.
+	// A step's compensation was rejected: an operator must decide.
 	WorkflowState_WORKFLOW_STATE_FAILED WorkflowState = 5
-	// It does not continue: the attempts at a step are exhausted, or its workflow no longer exists. An
-	// operator must decide.
+	// It does not continue: the attempts at a step are exhausted, or the model no longer has its workflow. An operator
+	// must decide.
 	WorkflowState_WORKFLOW_STATE_STUCK WorkflowState = 6
-	// An operator has ended it, or the model no longer starts it.
+	// An operator has cancelled it, or its event no longer starts it under the current model.
 	WorkflowState_WORKFLOW_STATE_CANCELLED WorkflowState = 7
 )
 
@@ -159,7 +159,7 @@ func (WorkflowState) EnumDescriptor() ([]byte, []int) {
 	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
-// StatusRequest asks for the node's status.
+// StatusRequest names a node.
 type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's id; may be empty if there is one runner.
@@ -205,7 +205,7 @@ func (x *StatusRequest) GetNode() string {
 	return ""
 }
 
-// StatusResponse is the node's status.
+// StatusResponse contains the node's status.
 type StatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status.
@@ -251,7 +251,7 @@ func (x *StatusResponse) GetStatus() *NodeStatus {
 	return nil
 }
 
-// DrainRequest drains a node.
+// DrainRequest names the node to drain.
 type DrainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's id; may be empty if there is one runner.
@@ -297,7 +297,7 @@ func (x *DrainRequest) GetNode() string {
 	return ""
 }
 
-// DrainResponse is the status once drained, or at the deadline.
+// DrainResponse contains the node's status when it is drained, or at the call's deadline.
 type DrainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status.
@@ -343,7 +343,7 @@ func (x *DrainResponse) GetStatus() *NodeStatus {
 	return nil
 }
 
-// ResumeRequest resumes a node.
+// ResumeRequest names the node to resume.
 type ResumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's id; may be empty if there is one runner.
@@ -389,7 +389,7 @@ func (x *ResumeRequest) GetNode() string {
 	return ""
 }
 
-// ResumeResponse is the status once resumed.
+// ResumeResponse contains the node's status after the operation.
 type ResumeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status.
@@ -435,7 +435,7 @@ func (x *ResumeResponse) GetStatus() *NodeStatus {
 	return nil
 }
 
-// ReloadRequest reloads a node's model file.
+// ReloadRequest names the node that reads its model file again.
 type ReloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's id; may be empty if there is one runner.
@@ -481,7 +481,7 @@ func (x *ReloadRequest) GetNode() string {
 	return ""
 }
 
-// ReloadResponse is the status after a reload.
+// ReloadResponse contains the node's status after the operation.
 type ReloadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status, with the model's new revision.
@@ -541,7 +541,7 @@ type PauseTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The node's id; empty: any runner, which notifies the others.
+	// The id of the node that serves the call, and notifies the other runners; empty: any runner.
 	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -591,7 +591,7 @@ func (x *PauseTenantRequest) GetNode() string {
 	return ""
 }
 
-// PauseTenantResponse is the tenant's status once paused.
+// PauseTenantResponse contains the tenant's status after the operation.
 type PauseTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant's status.
@@ -642,7 +642,7 @@ type ResumeTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The node's id; empty: any runner, which notifies the others.
+	// The id of the node that serves the call, and notifies the other runners; empty: any runner.
 	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -692,7 +692,7 @@ func (x *ResumeTenantRequest) GetNode() string {
 	return ""
 }
 
-// ResumeTenantResponse is the tenant's status once resumed.
+// ResumeTenantResponse contains the tenant's status after the operation.
 type ResumeTenantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant's status.
@@ -743,11 +743,11 @@ type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether it accepts work.
 	State NodeState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.NodeState" json:"state,omitempty"`
-	// Workflow instances in flight.
+	// The number of workflow instances that it is executing a step of.
 	InFlight int64 `protobuf:"varint,2,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	// The revision of the model in use.
 	ModelRevision string `protobuf:"bytes,3,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
-	// The tenants that it serves, by name.
+	// The tenants that it serves, ordered by name.
 	Tenants       []*TenantStatus `protobuf:"bytes,4,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -811,18 +811,18 @@ func (x *NodeStatus) GetTenants() []*TenantStatus {
 	return nil
 }
 
-// TenantStatus is a tenant's state at a node.
+// TenantStatus is the state of a tenant's workflows at a node.
 type TenantStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Whether PauseTenant has stopped its workflows.
 	Paused bool `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
-	// The tenant's workflow instances in flight.
+	// The number of the tenant's workflow instances that the node is executing a step of.
 	InFlight int64 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// Events delivered and not acknowledged yet.
+	// The number of events that are delivered and not acknowledged yet.
 	AckPending int64 `protobuf:"varint,4,opt,name=ack_pending,json=ackPending,proto3" json:"ack_pending,omitempty"`
-	// Events that are not delivered yet.
+	// The number of events that are not delivered yet.
 	Pending       int64 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -959,7 +959,7 @@ func (x *GetWorkflowRequest) GetInstanceId() string {
 	return ""
 }
 
-// GetWorkflowResponse is a workflow instance.
+// GetWorkflowResponse contains a workflow instance.
 type GetWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workflow's name.
@@ -1101,9 +1101,9 @@ type WorkflowSubject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The aggregate's type.
 	AggregateType string `protobuf:"bytes,1,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
-	// The aggregate.
+	// The aggregate's id.
 	AggregateId string `protobuf:"bytes,2,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
-	// The event's version: the number of the aggregate's events up to it.
+	// The aggregate's version after the event.
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// The event's id.
 	EventId       string `protobuf:"bytes,4,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
@@ -1169,7 +1169,7 @@ func (x *WorkflowSubject) GetEventId() string {
 	return ""
 }
 
-// WorkflowAttempts are the failed attempts at a step, in a row.
+// WorkflowAttempts describes the consecutive failed attempts at a step.
 type WorkflowAttempts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step's name; "when" if the condition of the workflow could not be evaluated.
@@ -1184,7 +1184,8 @@ type WorkflowAttempts struct {
 	Last *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
 	// When the next attempt starts; absent: the instance is stuck.
 	Next *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next,proto3" json:"next,omitempty"`
-	// The last failed attempts, at most five, the oldest first. Retries within the first second are counted alone.
+	// The last failed attempts, at most five, the oldest first. Retries within the first second are counted in failed,
+	// and are not listed.
 	Latest        []*WorkflowAttempt `protobuf:"bytes,7,rep,name=latest,proto3" json:"latest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1333,14 +1334,14 @@ func (x *WorkflowAttempt) GetError() string {
 	return ""
 }
 
-// WorkflowWait is the wait of an instance for a time.
+// WorkflowWait describes a step that waits for a time.
 type WorkflowWait struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step's name.
 	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
 	// When the wait ends.
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
-	// When the wait began; absent: not known.
+	// When the wait began; absent: unknown.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1402,16 +1403,16 @@ type WorkflowStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step's name; "undo NAME" for its compensation.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "done" or "refused".
+	// "done"; "refused": its command was rejected; or "skipped": by SkipStep.
 	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Why it was refused.
+	// Why it was rejected or skipped; empty for "done".
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// When it ended.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	// When its last attempt, or its wait, started; absent: no attempt was made, or a version that does not store it has
-	// completed the step.
+	// When its last attempt, or its wait, started; absent: no attempt was made, or the step was completed by a version
+	// that does not store the time.
 	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
-	// The failed attempts before, at most the last five, the oldest first.
+	// The failed attempts before its completion: at most the last five, the oldest first.
 	FailedAttempts []*WorkflowAttempt `protobuf:"bytes,6,rep,name=failed_attempts,json=failedAttempts,proto3" json:"failed_attempts,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1502,9 +1503,10 @@ type ListWorkflowsRequest struct {
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous page.
 	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// The beginning of the instance's id, or of the id of the aggregate whose event started it; empty: all. An
-	// instance of that very id comes first, and is not repeated. There is no index for others: the newest 5,000
-	// instances are read per page, so that a page may have few or none without being the last.
+	// The beginning of the instance's id, or of the id of the aggregate whose event started it; empty: all. The
+	// instance whose id equals the prefix comes first, and is not repeated. Other instances are found without an
+	// index, by reading 5,000 instances per page, the newest first: a page may have few or none without being the
+	// last.
 	IdPrefix      string `protobuf:"bytes,6,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1582,9 +1584,8 @@ func (x *ListWorkflowsRequest) GetIdPrefix() string {
 	return ""
 }
 
-// ListWorkflowsResponse is a page of instances. An instance that changes while pages are read is not on
-// the following ones. If few instances match, a page may have fewer than page_size, or none, without
-// being the last.
+// ListWorkflowsResponse is a page of instances. An instance that changes while a client reads the pages is not on the
+// following pages. If few instances match, a page may have fewer than page_size, or none, without being the last.
 type ListWorkflowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instances.
@@ -1644,13 +1645,13 @@ type WorkflowInstance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance.
+	// The instance's id.
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Its state.
 	State WorkflowState `protobuf:"varint,3,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
-	// Why a step was refused; empty if none was.
+	// Why a step was rejected; empty if none was.
 	Failure string `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
-	// When it began.
+	// When it started.
 	Started *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
 	// When its state last changed.
 	Updated *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
@@ -1771,7 +1772,7 @@ type ListDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// A part of the cause of the letters; empty: all letters.
+	// Only letters whose cause contains this text; empty: all letters.
 	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
 	// Letters per page, 1 to 500; 0: 100.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -1894,10 +1895,10 @@ func (x *ListDeadLettersResponse) GetNextPageToken() string {
 	return ""
 }
 
-// DeadLetter is work that was given up.
+// DeadLetter is the work of an event that a runner has given up.
 type DeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The letter's number, which increases.
+	// The letter's number. Later letters have greater numbers.
 	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Why the work was given up.
 	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
@@ -1905,9 +1906,9 @@ type DeadLetter struct {
 	EventId string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The event's type.
 	EventType string `protobuf:"bytes,4,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
-	// The event's aggregate's type.
+	// The type of the event's aggregate.
 	AggregateType string `protobuf:"bytes,5,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
-	// The event's aggregate.
+	// The id of the event's aggregate.
 	AggregateId string `protobuf:"bytes,6,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
 	// The event's data.
 	Data *structpb.Struct `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`
@@ -1917,7 +1918,7 @@ type DeadLetter struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=time,proto3" json:"time,omitempty"`
 	// The workflow whose instance was given up; empty for letters of earlier versions.
 	Workflow string `protobuf:"bytes,10,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance; empty: it has no record.
+	// The instance's id; empty: the instance has no record.
 	InstanceId    string `protobuf:"bytes,11,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2035,11 +2036,11 @@ type ReplayDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The letters' numbers; empty: all that match cause.
+	// The letters' numbers; empty: all letters that match cause.
 	Ids []int64 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
-	// A part of the cause of the letters; empty: all letters.
+	// Only letters whose cause contains this text; empty: all letters.
 	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
-	// Why, for the audit record.
+	// Why they are replayed, for the audit record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2108,11 +2109,11 @@ type ReplayDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of letters whose work succeeded.
 	Replayed int32 `protobuf:"varint,1,opt,name=replayed,proto3" json:"replayed,omitempty"`
-	// The first letter whose work failed again, 0 for none.
+	// The number of the first letter whose work failed again; 0: none did.
 	FailedId int64 `protobuf:"varint,2,opt,name=failed_id,json=failedId,proto3" json:"failed_id,omitempty"`
-	// Why.
+	// Why the work of that letter failed.
 	Failure string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
-	// The letters whose work failed again, at most 100 of them.
+	// The letters whose work failed again: the first 100.
 	Failures      []*LetterFailure `protobuf:"bytes,4,rep,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2181,7 +2182,7 @@ type LetterFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The letter's number.
 	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Why.
+	// Why its work failed.
 	Failure       string `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2236,9 +2237,9 @@ type DiscardDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The letters' numbers.
+	// The letters' numbers, 1 to 500.
 	Ids []int64 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
-	// Why, for the audit record and the instances' records.
+	// Why they are discarded, 1 to 256 characters, for the audit record and the instances' records.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2295,7 +2296,7 @@ func (x *DiscardDeadLettersRequest) GetReason() string {
 	return ""
 }
 
-// DiscardDeadLettersResponse is the number of removed letters.
+// DiscardDeadLettersResponse contains the number of removed letters.
 type DiscardDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of removed letters.
@@ -2348,9 +2349,9 @@ type RetryWorkflowRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance, as GetWorkflow names it.
+	// The instance, named as in GetWorkflowRequest.
 	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// Why, for the audit record and the instance's record.
+	// Why, 1 to 256 characters, for the audit record and the instance's record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2414,10 +2415,10 @@ func (x *RetryWorkflowRequest) GetReason() string {
 	return ""
 }
 
-// RetryWorkflowResponse is the instance's state after the operation.
+// RetryWorkflowResponse contains the instance's state.
 type RetryWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its state now.
+	// The state after the operation.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2467,9 +2468,9 @@ type SkipStepRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance, as GetWorkflow names it.
+	// The instance, named as in GetWorkflowRequest.
 	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// Why, for the audit record and the instance's record.
+	// Why, 1 to 256 characters, for the audit record and the instance's record.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The step's name; "undo NAME" for a compensation.
 	Step          string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
@@ -2542,10 +2543,10 @@ func (x *SkipStepRequest) GetStep() string {
 	return ""
 }
 
-// SkipStepResponse is the instance's state after the operation.
+// SkipStepResponse contains the instance's state.
 type SkipStepResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its state now.
+	// The state after the operation.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2588,16 +2589,16 @@ func (x *SkipStepResponse) GetState() WorkflowState {
 	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
 }
 
-// CancelWorkflowRequest names an instance to end.
+// CancelWorkflowRequest names an instance to cancel.
 type CancelWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance, as GetWorkflow names it.
+	// The instance, named as in GetWorkflowRequest.
 	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// Why, for the audit record and the instance's record.
+	// Why, 1 to 256 characters, for the audit record and the instance's record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2661,10 +2662,10 @@ func (x *CancelWorkflowRequest) GetReason() string {
 	return ""
 }
 
-// CancelWorkflowResponse is the instance's state after the operation.
+// CancelWorkflowResponse contains the instance's state.
 type CancelWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its state now.
+	// The state after the operation.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2707,16 +2708,16 @@ func (x *CancelWorkflowResponse) GetState() WorkflowState {
 	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
 }
 
-// CompensateWorkflowRequest names an instance to undo.
+// CompensateWorkflowRequest names an instance to compensate.
 type CompensateWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant; empty: the credential's tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The workflow's name.
 	Workflow string `protobuf:"bytes,2,opt,name=workflow,proto3" json:"workflow,omitempty"`
-	// The instance, as GetWorkflow names it.
+	// The instance, named as in GetWorkflowRequest.
 	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// Why, for the audit record and the instance's record.
+	// Why, 1 to 256 characters, for the audit record and the instance's record.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2780,10 +2781,10 @@ func (x *CompensateWorkflowRequest) GetReason() string {
 	return ""
 }
 
-// CompensateWorkflowResponse is the instance's state after the operation.
+// CompensateWorkflowResponse contains the instance's state.
 type CompensateWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its state now.
+	// The state after the operation.
 	State         WorkflowState `protobuf:"varint,1,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

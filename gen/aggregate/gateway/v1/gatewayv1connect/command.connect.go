@@ -61,25 +61,28 @@ var (
 
 // CommandServiceClient is a client for the aggregate.gateway.v1.CommandService service.
 type CommandServiceClient interface {
-	// Submit decides one command. All of its events are appended or none is.
+	// Submit decides one command and appends its events: all of them, or none.
 	//
-	// Errors: INVALID_ARGUMENT (the payload does not match the command's schema),
-	// NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
-	// of the model rejects it; the details name it), ABORTED (expected_version is
-	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
-	// for another command), PERMISSION_DENIED (the model declares the command
-	// internal, and the caller lacks the right command.internal for it).
+	// Errors: INVALID_ARGUMENT (the payload does not match the command's schema), NOT_FOUND (unknown aggregate
+	// type or command), FAILED_PRECONDITION (a rule of the model rejects the command; the details name the
+	// rule), ABORTED (expected_version is not the aggregate's version, or the aggregate changes too often),
+	// ALREADY_EXISTS (the idempotency key was used for another command), PERMISSION_DENIED (the model declares
+	// the command internal, and the caller lacks the right command.internal for it), RESOURCE_EXHAUSTED (the
+	// tenant's storage quota is used up), DATA_LOSS (events of the aggregate are missing or unreadable),
+	// UNAVAILABLE and DEADLINE_EXCEEDED (the command may have taken effect: retry it under its idempotency key).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
-	// SubmitBatch decides several commands. The commands for one aggregate are decided in order, each
-	// on the result of the previous ones, and take effect together or not at all. Different
-	// aggregates are independent. Each command has its result: a successful call may contain rejected
-	// commands. The call as a whole is PERMISSION_DENIED if the caller lacks the right for one of the
-	// commands.
+	// SubmitBatch decides several commands. The commands for one aggregate are decided in order, each on the
+	// state after the previous ones, and take effect together or not at all. Different aggregates are
+	// independent. Each command has a separate result: a call that succeeds may contain rejected commands.
+	//
+	// Errors of the whole call: INVALID_ARGUMENT (a command or key is malformed), PERMISSION_DENIED (the caller
+	// lacks the right for one of the commands). Errors of a command are in its result: see BatchResult.
 	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
 	// GetAggregate returns an aggregate's state, folded from its events.
 	//
-	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
-	// requested version does not exist yet).
+	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the requested version does not
+	// exist yet), FAILED_PRECONDITION (the model cannot fold an event), DATA_LOSS (events of the aggregate are
+	// missing or unreadable).
 	GetAggregate(context.Context, *v1.GetAggregateRequest) (*v1.GetAggregateResponse, error)
 }
 
@@ -91,25 +94,28 @@ func NewCommandServiceClient(client *connect.Client) CommandServiceClient {
 
 // CommandServiceHandler is an implementation of the aggregate.gateway.v1.CommandService service.
 type CommandServiceHandler interface {
-	// Submit decides one command. All of its events are appended or none is.
+	// Submit decides one command and appends its events: all of them, or none.
 	//
-	// Errors: INVALID_ARGUMENT (the payload does not match the command's schema),
-	// NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
-	// of the model rejects it; the details name it), ABORTED (expected_version is
-	// not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
-	// for another command), PERMISSION_DENIED (the model declares the command
-	// internal, and the caller lacks the right command.internal for it).
+	// Errors: INVALID_ARGUMENT (the payload does not match the command's schema), NOT_FOUND (unknown aggregate
+	// type or command), FAILED_PRECONDITION (a rule of the model rejects the command; the details name the
+	// rule), ABORTED (expected_version is not the aggregate's version, or the aggregate changes too often),
+	// ALREADY_EXISTS (the idempotency key was used for another command), PERMISSION_DENIED (the model declares
+	// the command internal, and the caller lacks the right command.internal for it), RESOURCE_EXHAUSTED (the
+	// tenant's storage quota is used up), DATA_LOSS (events of the aggregate are missing or unreadable),
+	// UNAVAILABLE and DEADLINE_EXCEEDED (the command may have taken effect: retry it under its idempotency key).
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
-	// SubmitBatch decides several commands. The commands for one aggregate are decided in order, each
-	// on the result of the previous ones, and take effect together or not at all. Different
-	// aggregates are independent. Each command has its result: a successful call may contain rejected
-	// commands. The call as a whole is PERMISSION_DENIED if the caller lacks the right for one of the
-	// commands.
+	// SubmitBatch decides several commands. The commands for one aggregate are decided in order, each on the
+	// state after the previous ones, and take effect together or not at all. Different aggregates are
+	// independent. Each command has a separate result: a call that succeeds may contain rejected commands.
+	//
+	// Errors of the whole call: INVALID_ARGUMENT (a command or key is malformed), PERMISSION_DENIED (the caller
+	// lacks the right for one of the commands). Errors of a command are in its result: see BatchResult.
 	SubmitBatch(context.Context, *v1.SubmitBatchRequest) (*v1.SubmitBatchResponse, error)
 	// GetAggregate returns an aggregate's state, folded from its events.
 	//
-	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
-	// requested version does not exist yet).
+	// Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the requested version does not
+	// exist yet), FAILED_PRECONDITION (the model cannot fold an event), DATA_LOSS (events of the aggregate are
+	// missing or unreadable).
 	GetAggregate(context.Context, *v1.GetAggregateRequest) (*v1.GetAggregateResponse, error)
 }
 

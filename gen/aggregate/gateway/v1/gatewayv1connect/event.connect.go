@@ -73,43 +73,42 @@ var (
 
 // EventServiceClient is a client for the aggregate.gateway.v1.EventService service.
 type EventServiceClient interface {
-	// ListEvents returns the events of an aggregate, the oldest first or the newest first. The first page
-	// contains every event that was acknowledged before the call, as far as the page has room. An aggregate
-	// without events has an empty list.
+	// ListEvents returns the events of an aggregate, the oldest first or the newest first. The list includes every
+	// event that was acknowledged before the first page was requested. An aggregate without events has an empty
+	// list.
 	//
-	// A page ends after page_size events, at a size limit (1 MiB by default), after 5,000 events that were
-	// read, or after two seconds: a page with few or no events may have a next page.
+	// A page ends when it reaches one of its limits: page_size events, 1 MiB (by default), 5,000 events read, or
+	// two seconds. A page with few or no events may therefore have a next page.
 	//
-	// Errors: INVALID_ARGUMENT (the page token is not of this request), RESOURCE_EXHAUSTED (too many reads of
-	// the tenant's journal, or too many bytes in responses; the details have the time of the next attempt),
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request), RESOURCE_EXHAUSTED (too many
+	// reads of the tenant's journal, or too many bytes in responses; the details state when to retry),
 	// UNAVAILABLE (the journal cannot be read).
 	ListEvents(context.Context, *v1.ListEventsRequest) (*v1.ListEventsResponse, error)
 	// ReadEvents returns a page of the tenant's journal, from a position or a time on, the oldest first or the
-	// newest first. Each event's position can start another read or a subscription. Pages end as those of
-	// ListEvents; position is how far the journal has been read, whether or not the filter selects an event
-	// there.
+	// newest first. Another read or a subscription can start at the position of any event. A page has the same
+	// limits as in ListEvents.
 	//
-	// Errors: as of ListEvents, and INVALID_ARGUMENT for a position that the tenant was not given, or of a
-	// journal that was replaced.
+	// Errors: those of ListEvents, and INVALID_ARGUMENT (the position was not issued to the tenant, or belongs to
+	// a journal that has been replaced).
 	ReadEvents(context.Context, *v1.ReadEventsRequest) (*v1.ReadEventsResponse, error)
-	// Subscribe returns events after a position and then new events, in the journal's order,
-	// until the client cancels or the time limit of the method ends. A stream without earlier events begins with
-	// a message without events. Such a message is also a keep-alive, at least every 15 seconds; its position
-	// advances past events that the filter does not select. A client that reconnects with the last position that
-	// it received misses no event, and receives none twice.
+	// Subscribe returns the events after a position and then new events, in the journal's order, until the client
+	// cancels or the method's time limit of one hour is reached. If there are no earlier events, the stream begins
+	// with a message without events. Such messages are also sent as keep-alives, at least every 15 seconds; their
+	// position advances past events that the filter does not select. A client that reconnects with the last
+	// position that it received misses no event, and receives none twice.
 	//
-	// Errors: INVALID_ARGUMENT (a position that the tenant was not given, or of a journal that was replaced),
-	// RESOURCE_EXHAUSTED (too many subscriptions of the tenant on this node, TOO_MANY_SUBSCRIPTIONS; the client
-	// does not keep up, SLOW_CONSUMER), UNAVAILABLE (the tenant has moved to another node, the node stops, or
-	// the journal cannot be read). After RESOURCE_EXHAUSTED and UNAVAILABLE the client may resume.
+	// Errors: INVALID_ARGUMENT (the position was not issued to the tenant, or belongs to a journal that has been
+	// replaced), RESOURCE_EXHAUSTED (TOO_MANY_SUBSCRIPTIONS: too many subscriptions of the tenant on this node;
+	// SLOW_CONSUMER: the client reads too slowly), UNAVAILABLE (the tenant has moved to another node, the node
+	// stops, or the journal cannot be read). After RESOURCE_EXHAUSTED and UNAVAILABLE the client may resume.
 	Subscribe(context.Context, *v1.SubscribeRequest) (EventServiceSubscribeClientStream, error)
-	// ListAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their
-	// first events. It reads the first events of the type's aggregates: a page ends as one of ListEvents does,
-	// so that a client follows next_page_token until it has what it looks for. An aggregate whose id is the
-	// prefix itself is found immediately, on the first page, and is not repeated later.
-	// QueryService.FindAggregates finds aggregates by a prefix from an index, ordered by id.
+	// ListAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their first
+	// events. It reads these events from the journal, so that a page has the same limits as in ListEvents: a
+	// client follows next_page_token until it is empty. An aggregate whose id equals the prefix is on the first
+	// page, and is not repeated on later ones. QueryService.FindAggregates finds aggregates by prefix with an
+	// index, ordered by id.
 	//
-	// Errors: as of ListEvents.
+	// Errors: those of ListEvents.
 	ListAggregates(context.Context, *v1.ListAggregatesRequest) (*v1.ListAggregatesResponse, error)
 }
 
@@ -141,43 +140,42 @@ func (s EventServiceSubscribeClientStream) Close() error {
 
 // EventServiceHandler is an implementation of the aggregate.gateway.v1.EventService service.
 type EventServiceHandler interface {
-	// ListEvents returns the events of an aggregate, the oldest first or the newest first. The first page
-	// contains every event that was acknowledged before the call, as far as the page has room. An aggregate
-	// without events has an empty list.
+	// ListEvents returns the events of an aggregate, the oldest first or the newest first. The list includes every
+	// event that was acknowledged before the first page was requested. An aggregate without events has an empty
+	// list.
 	//
-	// A page ends after page_size events, at a size limit (1 MiB by default), after 5,000 events that were
-	// read, or after two seconds: a page with few or no events may have a next page.
+	// A page ends when it reaches one of its limits: page_size events, 1 MiB (by default), 5,000 events read, or
+	// two seconds. A page with few or no events may therefore have a next page.
 	//
-	// Errors: INVALID_ARGUMENT (the page token is not of this request), RESOURCE_EXHAUSTED (too many reads of
-	// the tenant's journal, or too many bytes in responses; the details have the time of the next attempt),
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request), RESOURCE_EXHAUSTED (too many
+	// reads of the tenant's journal, or too many bytes in responses; the details state when to retry),
 	// UNAVAILABLE (the journal cannot be read).
 	ListEvents(context.Context, *v1.ListEventsRequest) (*v1.ListEventsResponse, error)
 	// ReadEvents returns a page of the tenant's journal, from a position or a time on, the oldest first or the
-	// newest first. Each event's position can start another read or a subscription. Pages end as those of
-	// ListEvents; position is how far the journal has been read, whether or not the filter selects an event
-	// there.
+	// newest first. Another read or a subscription can start at the position of any event. A page has the same
+	// limits as in ListEvents.
 	//
-	// Errors: as of ListEvents, and INVALID_ARGUMENT for a position that the tenant was not given, or of a
-	// journal that was replaced.
+	// Errors: those of ListEvents, and INVALID_ARGUMENT (the position was not issued to the tenant, or belongs to
+	// a journal that has been replaced).
 	ReadEvents(context.Context, *v1.ReadEventsRequest) (*v1.ReadEventsResponse, error)
-	// Subscribe returns events after a position and then new events, in the journal's order,
-	// until the client cancels or the time limit of the method ends. A stream without earlier events begins with
-	// a message without events. Such a message is also a keep-alive, at least every 15 seconds; its position
-	// advances past events that the filter does not select. A client that reconnects with the last position that
-	// it received misses no event, and receives none twice.
+	// Subscribe returns the events after a position and then new events, in the journal's order, until the client
+	// cancels or the method's time limit of one hour is reached. If there are no earlier events, the stream begins
+	// with a message without events. Such messages are also sent as keep-alives, at least every 15 seconds; their
+	// position advances past events that the filter does not select. A client that reconnects with the last
+	// position that it received misses no event, and receives none twice.
 	//
-	// Errors: INVALID_ARGUMENT (a position that the tenant was not given, or of a journal that was replaced),
-	// RESOURCE_EXHAUSTED (too many subscriptions of the tenant on this node, TOO_MANY_SUBSCRIPTIONS; the client
-	// does not keep up, SLOW_CONSUMER), UNAVAILABLE (the tenant has moved to another node, the node stops, or
-	// the journal cannot be read). After RESOURCE_EXHAUSTED and UNAVAILABLE the client may resume.
+	// Errors: INVALID_ARGUMENT (the position was not issued to the tenant, or belongs to a journal that has been
+	// replaced), RESOURCE_EXHAUSTED (TOO_MANY_SUBSCRIPTIONS: too many subscriptions of the tenant on this node;
+	// SLOW_CONSUMER: the client reads too slowly), UNAVAILABLE (the tenant has moved to another node, the node
+	// stops, or the journal cannot be read). After RESOURCE_EXHAUSTED and UNAVAILABLE the client may resume.
 	Subscribe(context.Context, *v1.SubscribeRequest, EventServiceSubscribeServerStream) error
-	// ListAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their
-	// first events. It reads the first events of the type's aggregates: a page ends as one of ListEvents does,
-	// so that a client follows next_page_token until it has what it looks for. An aggregate whose id is the
-	// prefix itself is found immediately, on the first page, and is not repeated later.
-	// QueryService.FindAggregates finds aggregates by a prefix from an index, ordered by id.
+	// ListAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their first
+	// events. It reads these events from the journal, so that a page has the same limits as in ListEvents: a
+	// client follows next_page_token until it is empty. An aggregate whose id equals the prefix is on the first
+	// page, and is not repeated on later ones. QueryService.FindAggregates finds aggregates by prefix with an
+	// index, ordered by id.
 	//
-	// Errors: as of ListEvents.
+	// Errors: those of ListEvents.
 	ListAggregates(context.Context, *v1.ListAggregatesRequest) (*v1.ListAggregatesResponse, error)
 }
 

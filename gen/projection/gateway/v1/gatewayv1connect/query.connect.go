@@ -85,36 +85,36 @@ var (
 type QueryServiceClient interface {
 	// Query returns a page of a view's rows.
 	//
-	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
-	// token or position is invalid; the message has the place),
-	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
-	// (the tenant's responses that clients have not read yet take too much memory),
-	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
-	// the reason VIEW_FAILED: the view cannot apply an event).
+	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page token or position is invalid; the
+	// message states where), DEADLINE_EXCEEDED (the view did not reach min_position in time), RESOURCE_EXHAUSTED
+	// (the tenant's responses that clients have not read yet take too much memory), FAILED_PRECONDITION (with the
+	// reason VIEW_FAILED: the view cannot apply an event; otherwise: the key of the page's last row is too long
+	// for a page token), UNAVAILABLE (the view is being built, or the store cannot be read).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
 	// Get returns one row of a view by its key.
 	//
-	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
-	// has more than 15 MiB); others as for Query.
+	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also if the row exceeds 15 MiB), and
+	// otherwise those of Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
-	// Watch returns a view's rows and then each change, until the client cancels or the time limit of the
-	// method ends. A client that reconnects with its last position receives the changes that it missed. A
-	// stream whose client does not keep up ends with RESOURCE_EXHAUSTED; the client may reconnect likewise.
-	// A message has at most 1 MiB of changes by default, or a single change.
+	// Watch returns a view's rows and then each change, until the client cancels or the method's time limit of one
+	// hour is reached. A client that reconnects with its last position receives the changes that it missed. A
+	// message has at most 1 MiB of changes by default, or a single change.
+	//
+	// Errors: those of Query, and RESOURCE_EXHAUSTED (the client reads too slowly: it may reconnect with its last
+	// position).
 	Watch(context.Context, *v1.WatchRequest) (QueryServiceWatchClientStream, error)
 	// ListViews returns the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
-	// FindAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their ids, from
-	// an index: a page costs the same however many aggregates and events the tenant has. EventService.ListAggregates
-	// returns them in the order of their first events instead, and reads events for that.
+	// FindAggregates returns the aggregates of a type whose ids begin with a prefix, ordered by id. It reads an index:
+	// the cost of a page does not depend on the number of aggregates and events. EventService.ListAggregates returns
+	// aggregates in the order of their first events instead, which it reads from the journal.
 	//
-	// The index follows the journal together with the views, and is made again with them. A node whose views were
-	// made by a version without an index fills it from the journal when aggregates are first searched; until then
-	// responses are `incomplete`.
+	// The index is updated and rebuilt together with the views. A node whose views were built by a version without the
+	// index fills it from the journal at the first call; until it is complete, responses are `incomplete`.
 	//
-	// Errors: INVALID_ARGUMENT (the page token is not of this request, or the position is invalid), DEADLINE_EXCEEDED
-	// (min_position was not reached in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE (the tenant's views are
-	// being built).
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request, or the position is invalid),
+	// DEADLINE_EXCEEDED (the index did not reach min_position in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE
+	// (the tenant's views are being built).
 	FindAggregates(context.Context, *v1.FindAggregatesRequest) (*v1.FindAggregatesResponse, error)
 }
 
@@ -148,36 +148,36 @@ func (s QueryServiceWatchClientStream) Close() error {
 type QueryServiceHandler interface {
 	// Query returns a page of a view's rows.
 	//
-	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
-	// token or position is invalid; the message has the place),
-	// DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
-	// (the tenant's responses that clients have not read yet take too much memory),
-	// FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
-	// the reason VIEW_FAILED: the view cannot apply an event).
+	// Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page token or position is invalid; the
+	// message states where), DEADLINE_EXCEEDED (the view did not reach min_position in time), RESOURCE_EXHAUSTED
+	// (the tenant's responses that clients have not read yet take too much memory), FAILED_PRECONDITION (with the
+	// reason VIEW_FAILED: the view cannot apply an event; otherwise: the key of the page's last row is too long
+	// for a page token), UNAVAILABLE (the view is being built, or the store cannot be read).
 	Query(context.Context, *v1.QueryRequest) (*v1.QueryResponse, error)
 	// Get returns one row of a view by its key.
 	//
-	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
-	// has more than 15 MiB); others as for Query.
+	// Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also if the row exceeds 15 MiB), and
+	// otherwise those of Query.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
-	// Watch returns a view's rows and then each change, until the client cancels or the time limit of the
-	// method ends. A client that reconnects with its last position receives the changes that it missed. A
-	// stream whose client does not keep up ends with RESOURCE_EXHAUSTED; the client may reconnect likewise.
-	// A message has at most 1 MiB of changes by default, or a single change.
+	// Watch returns a view's rows and then each change, until the client cancels or the method's time limit of one
+	// hour is reached. A client that reconnects with its last position receives the changes that it missed. A
+	// message has at most 1 MiB of changes by default, or a single change.
+	//
+	// Errors: those of Query, and RESOURCE_EXHAUSTED (the client reads too slowly: it may reconnect with its last
+	// position).
 	Watch(context.Context, *v1.WatchRequest, QueryServiceWatchServerStream) error
 	// ListViews returns the views that the tenant's model declares.
 	ListViews(context.Context, *v1.ListViewsRequest) (*v1.ListViewsResponse, error)
-	// FindAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their ids, from
-	// an index: a page costs the same however many aggregates and events the tenant has. EventService.ListAggregates
-	// returns them in the order of their first events instead, and reads events for that.
+	// FindAggregates returns the aggregates of a type whose ids begin with a prefix, ordered by id. It reads an index:
+	// the cost of a page does not depend on the number of aggregates and events. EventService.ListAggregates returns
+	// aggregates in the order of their first events instead, which it reads from the journal.
 	//
-	// The index follows the journal together with the views, and is made again with them. A node whose views were
-	// made by a version without an index fills it from the journal when aggregates are first searched; until then
-	// responses are `incomplete`.
+	// The index is updated and rebuilt together with the views. A node whose views were built by a version without the
+	// index fills it from the journal at the first call; until it is complete, responses are `incomplete`.
 	//
-	// Errors: INVALID_ARGUMENT (the page token is not of this request, or the position is invalid), DEADLINE_EXCEEDED
-	// (min_position was not reached in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE (the tenant's views are
-	// being built).
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request, or the position is invalid),
+	// DEADLINE_EXCEEDED (the index did not reach min_position in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE
+	// (the tenant's views are being built).
 	FindAggregates(context.Context, *v1.FindAggregatesRequest) (*v1.FindAggregatesResponse, error)
 }
 

@@ -188,47 +188,68 @@ var (
 type RunnerAdminClient interface {
 	// Status returns the state of a node.
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
-	// Drain stops accepting work and returns when the work in flight has finished, or at the deadline with
-	// the work still in flight. The node is not ready while it is draining or drained.
+	// Drain makes the node accept no further work. It returns when the work in flight has ended, or at the call's
+	// deadline, with the work that is still in flight. The node is not ready while it is draining or drained.
 	Drain(context.Context, *v1.DrainRequest) (*v1.DrainResponse, error)
-	// Resume accepts work again after Drain.
+	// Resume makes the node accept work again after Drain.
 	Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error)
-	// Reload reads the model file again. FAILED_PRECONDITION: it has errors, which the message lists with
-	// their lines; the previous model stays in use.
+	// Reload makes the node read its model file again.
+	//
+	// Errors: FAILED_PRECONDITION (the file cannot be read, or has mistakes, which the message lists with their lines:
+	// the previous model stays in use), UNAVAILABLE (the events that start workflows are not subscribed yet: repeat the
+	// call).
 	Reload(context.Context, *v1.ReloadRequest) (*v1.ReloadResponse, error)
-	// PauseTenant stops the tenant's workflows, also across restarts.
+	// PauseTenant stops the tenant's workflows on all runners until ResumeTenant, also across restarts.
 	PauseTenant(context.Context, *v1.PauseTenantRequest) (*v1.PauseTenantResponse, error)
 	// ResumeTenant continues the tenant's workflows after PauseTenant.
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// GetWorkflow returns one workflow instance with the history of its steps.
-	// NOT_FOUND: the tenant has no such instance.
+	// GetWorkflow returns a workflow instance with the history of its steps.
+	//
+	// Errors: NOT_FOUND (the tenant has no such instance), UNAVAILABLE (its record cannot be read).
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
-	// ListWorkflows returns a page of the tenant's workflow instances, without their steps, last changed
-	// first.
+	// ListWorkflows returns a page of the tenant's workflow instances without their steps, the last changed first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request), UNAVAILABLE (the records cannot be
+	// read).
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
-	// ListDeadLetters returns a page of work that was given up, with its cause, oldest first.
+	// ListDeadLetters returns a page of dead letters, the oldest first: work that a runner gave up after its last
+	// attempt.
+	//
+	// Errors: UNAVAILABLE (the letters cannot be read).
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
-	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
-	// work succeeds. A letter that fails again stays, and does not block the others. No step is
-	// done twice: a letter whose instance's record has expired fails.
+	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose work succeeds. A letter
+	// whose work fails again stays, and does not block the others. No step is executed twice: if the record of a letter's
+	// instance has expired, the letter fails.
+	//
+	// Errors: DEADLINE_EXCEEDED and UNAVAILABLE (some letters may have been replayed: repeat the call).
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
-	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
-	// and that are stuck or failed are cancelled: no further step is done or undone. Letters that do not
-	// exist are ignored.
+	// DiscardDeadLetters removes dead letters without repeating their work. Their instances that are stuck or failed are
+	// cancelled: no further step is executed or undone. Letters that do not exist are ignored.
+	//
+	// Errors: UNAVAILABLE (some letters may have been discarded: repeat the call).
 	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
-	// RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
-	// An instance without a failed step does not change: the response has its state.
+	// RetryWorkflow starts the next attempt at the failed step of an instance immediately, also of one that is stuck or
+	// could not be undone. It does not change an instance without a failed step.
+	//
+	// Errors: NOT_FOUND (no such instance), ABORTED (a runner changes the instance concurrently: retry), UNAVAILABLE (the
+	// change may be stored: retry).
 	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
-	// SkipStep continues an instance without its current step: one that waits, has failed, or could not be
-	// undone. The step counts as done, and is not undone.
-	// A step that has been skipped before is no error. FAILED_PRECONDITION: the instance is at no such step.
+	// SkipStep continues an instance without its current step, which waits, has failed, or could not be undone. The
+	// step counts as done, and compensation does not undo it. Skipping a skipped step again is not an error.
+	//
+	// Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended, the step is not its current one,
+	// or the step is in flight).
 	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
-	// CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
-	// effect. An instance that is cancelled already does not change. FAILED_PRECONDITION: it has ended otherwise.
+	// CancelWorkflow ends an instance: no further step is executed or undone. A command in flight may still take effect.
+	// It does not change a cancelled instance.
+	//
+	// Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended in another state).
 	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
-	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
-	// undone. An instance that is being undone, or was, does not change. FAILED_PRECONDITION: it has ended
-	// otherwise, or a step is in flight.
+	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not undone. It
+	// does not change an instance that is compensating or compensated.
+	//
+	// Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended in another state, could not be
+	// undone, or has a step in flight).
 	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 
@@ -242,47 +263,68 @@ func NewRunnerAdminClient(client *connect.Client) RunnerAdminClient {
 type RunnerAdminHandler interface {
 	// Status returns the state of a node.
 	Status(context.Context, *v1.StatusRequest) (*v1.StatusResponse, error)
-	// Drain stops accepting work and returns when the work in flight has finished, or at the deadline with
-	// the work still in flight. The node is not ready while it is draining or drained.
+	// Drain makes the node accept no further work. It returns when the work in flight has ended, or at the call's
+	// deadline, with the work that is still in flight. The node is not ready while it is draining or drained.
 	Drain(context.Context, *v1.DrainRequest) (*v1.DrainResponse, error)
-	// Resume accepts work again after Drain.
+	// Resume makes the node accept work again after Drain.
 	Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error)
-	// Reload reads the model file again. FAILED_PRECONDITION: it has errors, which the message lists with
-	// their lines; the previous model stays in use.
+	// Reload makes the node read its model file again.
+	//
+	// Errors: FAILED_PRECONDITION (the file cannot be read, or has mistakes, which the message lists with their lines:
+	// the previous model stays in use), UNAVAILABLE (the events that start workflows are not subscribed yet: repeat the
+	// call).
 	Reload(context.Context, *v1.ReloadRequest) (*v1.ReloadResponse, error)
-	// PauseTenant stops the tenant's workflows, also across restarts.
+	// PauseTenant stops the tenant's workflows on all runners until ResumeTenant, also across restarts.
 	PauseTenant(context.Context, *v1.PauseTenantRequest) (*v1.PauseTenantResponse, error)
 	// ResumeTenant continues the tenant's workflows after PauseTenant.
 	ResumeTenant(context.Context, *v1.ResumeTenantRequest) (*v1.ResumeTenantResponse, error)
-	// GetWorkflow returns one workflow instance with the history of its steps.
-	// NOT_FOUND: the tenant has no such instance.
+	// GetWorkflow returns a workflow instance with the history of its steps.
+	//
+	// Errors: NOT_FOUND (the tenant has no such instance), UNAVAILABLE (its record cannot be read).
 	GetWorkflow(context.Context, *v1.GetWorkflowRequest) (*v1.GetWorkflowResponse, error)
-	// ListWorkflows returns a page of the tenant's workflow instances, without their steps, last changed
-	// first.
+	// ListWorkflows returns a page of the tenant's workflow instances without their steps, the last changed first.
+	//
+	// Errors: INVALID_ARGUMENT (the page token was issued for another request), UNAVAILABLE (the records cannot be
+	// read).
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
-	// ListDeadLetters returns a page of work that was given up, with its cause, oldest first.
+	// ListDeadLetters returns a page of dead letters, the oldest first: work that a runner gave up after its last
+	// attempt.
+	//
+	// Errors: UNAVAILABLE (the letters cannot be read).
 	ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error)
-	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
-	// work succeeds. A letter that fails again stays, and does not block the others. No step is
-	// done twice: a letter whose instance's record has expired fails.
+	// ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose work succeeds. A letter
+	// whose work fails again stays, and does not block the others. No step is executed twice: if the record of a letter's
+	// instance has expired, the letter fails.
+	//
+	// Errors: DEADLINE_EXCEEDED and UNAVAILABLE (some letters may have been replayed: repeat the call).
 	ReplayDeadLetters(context.Context, *v1.ReplayDeadLettersRequest) (*v1.ReplayDeadLettersResponse, error)
-	// DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
-	// and that are stuck or failed are cancelled: no further step is done or undone. Letters that do not
-	// exist are ignored.
+	// DiscardDeadLetters removes dead letters without repeating their work. Their instances that are stuck or failed are
+	// cancelled: no further step is executed or undone. Letters that do not exist are ignored.
+	//
+	// Errors: UNAVAILABLE (some letters may have been discarded: repeat the call).
 	DiscardDeadLetters(context.Context, *v1.DiscardDeadLettersRequest) (*v1.DiscardDeadLettersResponse, error)
-	// RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
-	// An instance without a failed step does not change: the response has its state.
+	// RetryWorkflow starts the next attempt at the failed step of an instance immediately, also of one that is stuck or
+	// could not be undone. It does not change an instance without a failed step.
+	//
+	// Errors: NOT_FOUND (no such instance), ABORTED (a runner changes the instance concurrently: retry), UNAVAILABLE (the
+	// change may be stored: retry).
 	RetryWorkflow(context.Context, *v1.RetryWorkflowRequest) (*v1.RetryWorkflowResponse, error)
-	// SkipStep continues an instance without its current step: one that waits, has failed, or could not be
-	// undone. The step counts as done, and is not undone.
-	// A step that has been skipped before is no error. FAILED_PRECONDITION: the instance is at no such step.
+	// SkipStep continues an instance without its current step, which waits, has failed, or could not be undone. The
+	// step counts as done, and compensation does not undo it. Skipping a skipped step again is not an error.
+	//
+	// Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended, the step is not its current one,
+	// or the step is in flight).
 	SkipStep(context.Context, *v1.SkipStepRequest) (*v1.SkipStepResponse, error)
-	// CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
-	// effect. An instance that is cancelled already does not change. FAILED_PRECONDITION: it has ended otherwise.
+	// CancelWorkflow ends an instance: no further step is executed or undone. A command in flight may still take effect.
+	// It does not change a cancelled instance.
+	//
+	// Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended in another state).
 	CancelWorkflow(context.Context, *v1.CancelWorkflowRequest) (*v1.CancelWorkflowResponse, error)
-	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
-	// undone. An instance that is being undone, or was, does not change. FAILED_PRECONDITION: it has ended
-	// otherwise, or a step is in flight.
+	// CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not undone. It
+	// does not change an instance that is compensating or compensated.
+	//
+	// Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended in another state, could not be
+	// undone, or has a step in flight).
 	CompensateWorkflow(context.Context, *v1.CompensateWorkflowRequest) (*v1.CompensateWorkflowResponse, error)
 }
 

@@ -33,21 +33,21 @@ export type ApiKey = Message<"control.v1.ApiKey"> & {
   id: string;
 
   /**
-   * Its name, for people.
+   * Its display name.
    *
    * @generated from field: string display_name = 2;
    */
   displayName: string;
 
   /**
-   * The tenant whose administrators have issued it, with CreateTenantApiKey; empty: the platform.
+   * The tenant whose administrator issued it with CreateTenantApiKey; empty: it was issued with CreateApiKey.
    *
    * @generated from field: string tenant_id = 3;
    */
   tenantId: string;
 
   /**
-   * The tenants that it acts for; "*": all.
+   * The tenants that it acts for; "*": all tenants.
    *
    * @generated from field: repeated string tenants = 4;
    */
@@ -82,28 +82,28 @@ export type ApiKey = Message<"control.v1.ApiKey"> & {
   expireTime?: Timestamp | undefined;
 
   /**
-   * The principal that issued it.
+   * The subject of the principal that issued it.
    *
    * @generated from field: string created_by = 9;
    */
   createdBy: string;
 
   /**
-   * When it was revoked; absent: it is not.
+   * When it was revoked; absent: it was not.
    *
    * @generated from field: google.protobuf.Timestamp revoke_time = 10;
    */
   revokeTime?: Timestamp | undefined;
 
   /**
-   * The principal that revoked it.
+   * The subject of the principal that revoked it.
    *
    * @generated from field: string revoked_by = 11;
    */
   revokedBy: string;
 
   /**
-   * The reason that was given last.
+   * The reason of its last change.
    *
    * @generated from field: string reason = 12;
    */
@@ -124,35 +124,35 @@ export const ApiKeySchema: GenMessage<ApiKey> = /*@__PURE__*/
  */
 export type CreateApiKeyRequest = Message<"control.v1.CreateApiKeyRequest"> & {
   /**
-   * Its name, for people: text without control and format characters.
+   * Its display name, 1 to 100 characters, without control and format characters.
    *
    * @generated from field: string display_name = 1;
    */
   displayName: string;
 
   /**
-   * The tenants that it acts for; "*": all.
+   * The tenants that it acts for, 1 to 32; "*": all tenants.
    *
    * @generated from field: repeated string tenants = 2;
    */
   tenants: string[];
 
   /**
-   * Its rights, such as "query.read:orders*".
+   * Its rights, 1 to 32, such as "query.read:orders*".
    *
    * @generated from field: repeated string rights = 3;
    */
   rights: string[];
 
   /**
-   * How long it is valid, one minute to 30 days; absent: 24 hours.
+   * The time from now until it expires, one minute to 30 days; absent: 24 hours.
    *
    * @generated from field: google.protobuf.Duration lifetime = 4;
    */
   lifetime?: Duration | undefined;
 
   /**
-   * Why it is issued; optional.
+   * Why it is issued, for the audit record; may be empty.
    *
    * @generated from field: string reason = 5;
    */
@@ -167,7 +167,7 @@ export const CreateApiKeyRequestSchema: GenMessage<CreateApiKeyRequest> = /*@__P
   messageDesc(file_control_v1_api_key, 1);
 
 /**
- * CreateApiKeyResponse returns the key.
+ * CreateApiKeyResponse contains the key and its secret.
  *
  * @generated from message control.v1.CreateApiKeyResponse
  */
@@ -180,7 +180,7 @@ export type CreateApiKeyResponse = Message<"control.v1.CreateApiKeyResponse"> & 
   apiKey?: ApiKey | undefined;
 
   /**
-   * The bearer token. It is not stored: this response is the only place that has it.
+   * The bearer token. It is a secret, and the platform does not store it: only this response contains it.
    *
    * @generated from field: string secret = 2;
    */
@@ -201,14 +201,14 @@ export const CreateApiKeyResponseSchema: GenMessage<CreateApiKeyResponse> = /*@_
  */
 export type ListApiKeysRequest = Message<"control.v1.ListApiKeysRequest"> & {
   /**
-   * Only the keys that this principal has issued; empty: all.
+   * Only keys that this principal has issued; empty: all.
    *
    * @generated from field: string created_by = 1;
    */
   createdBy: string;
 
   /**
-   * The maximum size of the page; 0: 100.
+   * Keys per page, 1 to 500; 0: 100.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -243,7 +243,7 @@ export type ListApiKeysResponse = Message<"control.v1.ListApiKeysResponse"> & {
   apiKeys: ApiKey[];
 
   /**
-   * The token of the next page; empty: this is the last one.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -271,7 +271,7 @@ export type RevokeApiKeyRequest = Message<"control.v1.RevokeApiKeyRequest"> & {
   id: string;
 
   /**
-   * Why it is revoked.
+   * Why it is revoked, for the audit record.
    *
    * @generated from field: string reason = 2;
    */
@@ -286,7 +286,7 @@ export const RevokeApiKeyRequestSchema: GenMessage<RevokeApiKeyRequest> = /*@__P
   messageDesc(file_control_v1_api_key, 5);
 
 /**
- * RevokeApiKeyResponse returns the key.
+ * RevokeApiKeyResponse contains the key.
  *
  * @generated from message control.v1.RevokeApiKeyResponse
  */
@@ -320,28 +320,28 @@ export type CreateTenantApiKeyRequest = Message<"control.v1.CreateTenantApiKeyRe
   tenantId: string;
 
   /**
-   * Its name, for people: text without control and format characters.
+   * Its display name, 1 to 100 characters, without control and format characters.
    *
    * @generated from field: string display_name = 2;
    */
   displayName: string;
 
   /**
-   * Its rights, such as "query.read:orders*".
+   * Its rights, 1 to 32, such as "query.read:orders*".
    *
    * @generated from field: repeated string rights = 3;
    */
   rights: string[];
 
   /**
-   * How long it is valid, one minute to 30 days; absent: 24 hours.
+   * The time from now until it expires, one minute to 30 days; absent: 24 hours.
    *
    * @generated from field: google.protobuf.Duration lifetime = 4;
    */
   lifetime?: Duration | undefined;
 
   /**
-   * Why it is issued; optional.
+   * Why it is issued, for the audit record; may be empty.
    *
    * @generated from field: string reason = 5;
    */
@@ -356,7 +356,7 @@ export const CreateTenantApiKeyRequestSchema: GenMessage<CreateTenantApiKeyReque
   messageDesc(file_control_v1_api_key, 7);
 
 /**
- * CreateTenantApiKeyResponse returns the key.
+ * CreateTenantApiKeyResponse contains the key and its secret.
  *
  * @generated from message control.v1.CreateTenantApiKeyResponse
  */
@@ -369,7 +369,7 @@ export type CreateTenantApiKeyResponse = Message<"control.v1.CreateTenantApiKeyR
   apiKey?: ApiKey | undefined;
 
   /**
-   * The bearer token. It is not stored: this response is the only place that has it.
+   * The bearer token. It is a secret, and the platform does not store it: only this response contains it.
    *
    * @generated from field: string secret = 2;
    */
@@ -384,7 +384,7 @@ export const CreateTenantApiKeyResponseSchema: GenMessage<CreateTenantApiKeyResp
   messageDesc(file_control_v1_api_key, 8);
 
 /**
- * ListTenantApiKeysRequest names a tenant.
+ * ListTenantApiKeysRequest selects a page.
  *
  * @generated from message control.v1.ListTenantApiKeysRequest
  */
@@ -397,14 +397,14 @@ export type ListTenantApiKeysRequest = Message<"control.v1.ListTenantApiKeysRequ
   tenantId: string;
 
   /**
-   * Only the keys that this principal has issued; empty: all.
+   * Only keys that this principal has issued; empty: all.
    *
    * @generated from field: string created_by = 2;
    */
   createdBy: string;
 
   /**
-   * The maximum size of the page; 0: 100.
+   * Keys per page, 1 to 500; 0: 100.
    *
    * @generated from field: int32 page_size = 3;
    */
@@ -439,7 +439,7 @@ export type ListTenantApiKeysResponse = Message<"control.v1.ListTenantApiKeysRes
   apiKeys: ApiKey[];
 
   /**
-   * The token of the next page; empty: this is the last one.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -474,7 +474,7 @@ export type RevokeTenantApiKeyRequest = Message<"control.v1.RevokeTenantApiKeyRe
   id: string;
 
   /**
-   * Why it is revoked.
+   * Why it is revoked, for the audit record.
    *
    * @generated from field: string reason = 3;
    */
@@ -489,7 +489,7 @@ export const RevokeTenantApiKeyRequestSchema: GenMessage<RevokeTenantApiKeyReque
   messageDesc(file_control_v1_api_key, 11);
 
 /**
- * RevokeTenantApiKeyResponse returns the key.
+ * RevokeTenantApiKeyResponse contains the key.
  *
  * @generated from message control.v1.RevokeTenantApiKeyResponse
  */
@@ -510,7 +510,7 @@ export const RevokeTenantApiKeyResponseSchema: GenMessage<RevokeTenantApiKeyResp
   messageDesc(file_control_v1_api_key, 12);
 
 /**
- * ApiKeyState is whether a key is accepted.
+ * ApiKeyState states whether gateways accept a key.
  *
  * @generated from enum control.v1.ApiKeyState
  */
@@ -551,23 +551,23 @@ export const ApiKeyStateSchema: GenEnum<ApiKeyState> = /*@__PURE__*/
   enumDesc(file_control_v1_api_key, 0);
 
 /**
- * ApiKeyService issues API keys: bearer tokens whose rights, tenants and expiry the platform stores, and whose
- * secret it does not store. A key is valid at every gateway within seconds; its revocation ends the streams that
- * it admitted. The keys of the setting gateway.auth.api_keys are not among them.
+ * ApiKeyService issues API keys: bearer tokens whose rights, tenants and expiry the platform stores, but not their
+ * secrets. Every gateway accepts a key within seconds, and its revocation ends the streams that it admitted. The keys
+ * of the setting gateway.auth.api_keys are not managed here.
  *
- * A caller cannot grant a right or a tenant that it does not have itself, nor key.admin to any key: a key
- * issues no keys. A key expires within 30 days.
+ * A caller can grant only rights and tenants that it has itself, and never key.admin: an API key cannot issue keys.
+ * A key expires after 30 days at the latest.
  *
- * The methods with tenant_id are for a tenant's administrators: keys that act for this tenant alone.
+ * The methods with tenant_id are for administrators of a tenant: they issue keys that act only for this tenant.
  *
- * At most 5,000 keys are stored, 100 by each caller, 100 of each tenant, and 2,500 of all tenants. Revoked and
- * expired ones count until an hour after their expiry.
+ * At most 5,000 keys are stored: 100 issued by each caller, 100 of each tenant, and 2,500 of all tenants together.
+ * Revoked and expired keys count until an hour after their expiry.
  *
  * @generated from service control.v1.ApiKeyService
  */
 export const ApiKeyService: GenService<{
   /**
-   * CreateApiKey issues a key, and returns it with its secret, which cannot be read again.
+   * CreateApiKey issues a key and returns it with its secret, which cannot be read again.
    *
    * Errors: INVALID_ARGUMENT (a right is malformed, or the lifetime is too long), PERMISSION_DENIED (the caller does
    * not have one of the rights or tenants), RESOURCE_EXHAUSTED (too many keys).
@@ -580,8 +580,10 @@ export const ApiKeyService: GenService<{
     output: typeof CreateApiKeyResponseSchema;
   },
   /**
-   * ListApiKeys returns the keys of the platform and of all tenants, revoked and expired ones included, the last
+   * ListApiKeys returns the keys of the platform and of all tenants, including revoked and expired ones, the last
    * changed first.
+   *
+   * Errors: INVALID_ARGUMENT (the page token was issued for another request).
    *
    * @generated from rpc control.v1.ApiKeyService.ListApiKeys
    */
@@ -591,9 +593,9 @@ export const ApiKeyService: GenService<{
     output: typeof ListApiKeysResponseSchema;
   },
   /**
-   * RevokeApiKey revokes a key.
+   * RevokeApiKey revokes a key. Revoking a revoked key again is not an error.
    *
-   * Errors: NOT_FOUND.
+   * Errors: NOT_FOUND (no such key).
    *
    * @generated from rpc control.v1.ApiKeyService.RevokeApiKey
    */
@@ -603,7 +605,7 @@ export const ApiKeyService: GenService<{
     output: typeof RevokeApiKeyResponseSchema;
   },
   /**
-   * CreateTenantApiKey is CreateApiKey for a key that acts for the tenant alone.
+   * CreateTenantApiKey issues a key that acts only for the tenant. See CreateApiKey.
    *
    * @generated from rpc control.v1.ApiKeyService.CreateTenantApiKey
    */

@@ -26,16 +26,15 @@ export const file_control_v1_audit: GenFile = /*@__PURE__*/
  */
 export type QueryAuditRequest = Message<"control.v1.QueryAuditRequest"> & {
   /**
-   * The account that was charged: a tenant, "_platform" for calls that concern none and
-   * those of credentials for all tenants, "_unauthenticated" for callers without a valid
-   * credential. Empty: all.
+   * The account of the call: a tenant; "_platform" for calls without a tenant and calls with a credential for all
+   * tenants; "_unauthenticated" for calls without a valid credential. Empty: all.
    *
    * @generated from field: string tenant_id = 1;
    */
   tenantId: string;
 
   /**
-   * The principal.
+   * The subject of the principal.
    *
    * @generated from field: string principal = 2;
    */
@@ -49,7 +48,7 @@ export type QueryAuditRequest = Message<"control.v1.QueryAuditRequest"> & {
   procedure: string;
 
   /**
-   * "denied" or "allowed".
+   * "denied" or "allowed"; empty: both.
    *
    * @generated from field: string decision = 4;
    */
@@ -63,29 +62,29 @@ export type QueryAuditRequest = Message<"control.v1.QueryAuditRequest"> & {
   id: string;
 
   /**
-   * The earliest time of a record.
+   * Only records of this time or later.
    *
    * @generated from field: google.protobuf.Timestamp since = 6;
    */
   since?: Timestamp | undefined;
 
   /**
-   * Records per page; 0: 50.
+   * Records per page, 1 to 500; 0: 50.
    *
    * @generated from field: int32 page_size = 7;
    */
   pageSize: number;
 
   /**
-   * The next_page_token of the previous page.
+   * The next_page_token of the previous page of the same request; page_size may differ.
    *
    * @generated from field: string page_token = 8;
    */
   pageToken: string;
 
   /**
-   * Only allowed calls of methods that may change something, of any outcome: no reads, and no denials. A page
-   * ends after 20,000 records that were read, so that it may have few or none without being the last.
+   * Only allowed calls, of any outcome, of methods that may change something: neither reads nor denials. A page ends
+   * when 20,000 records were read, so that it may have few or no records without being the last.
    *
    * @generated from field: bool changes_only = 9;
    */
@@ -107,7 +106,7 @@ export const QueryAuditRequestSchema: GenMessage<QueryAuditRequest> = /*@__PURE_
   messageDesc(file_control_v1_audit, 0);
 
 /**
- * QueryAuditResponse is records.
+ * QueryAuditResponse is a page of records.
  *
  * @generated from message control.v1.QueryAuditResponse
  */
@@ -135,7 +134,7 @@ export const QueryAuditResponseSchema: GenMessage<QueryAuditResponse> = /*@__PUR
   messageDesc(file_control_v1_audit, 1);
 
 /**
- * FollowAuditRequest selects future records.
+ * FollowAuditRequest selects records that are stored from now on.
  *
  * @generated from message control.v1.FollowAuditRequest
  */
@@ -155,7 +154,7 @@ export type FollowAuditRequest = Message<"control.v1.FollowAuditRequest"> & {
   decision: string;
 
   /**
-   * As in QueryAuditRequest.
+   * Only calls that may change something: see QueryAuditRequest.changes_only.
    *
    * @generated from field: bool changes_only = 3;
    */
@@ -170,13 +169,13 @@ export const FollowAuditRequestSchema: GenMessage<FollowAuditRequest> = /*@__PUR
   messageDesc(file_control_v1_audit, 2);
 
 /**
- * FollowAuditResponse is a record, or none as a keep-alive.
+ * FollowAuditResponse contains a record, or none as a keep-alive.
  *
  * @generated from message control.v1.FollowAuditResponse
  */
 export type FollowAuditResponse = Message<"control.v1.FollowAuditResponse"> & {
   /**
-   * The record.
+   * The record; absent in a keep-alive.
    *
    * @generated from field: control.v1.AuditRecord record = 1;
    */
@@ -191,7 +190,7 @@ export const FollowAuditResponseSchema: GenMessage<FollowAuditResponse> = /*@__P
   messageDesc(file_control_v1_audit, 3);
 
 /**
- * AuditRecord is a decision.
+ * AuditRecord records the decision on a call, and its outcome.
  *
  * @generated from message control.v1.AuditRecord
  */
@@ -211,14 +210,14 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   decision: string;
 
   /**
-   * The reason.
+   * Why the call was denied, or the reason that the operator gave for it.
    *
    * @generated from field: string reason = 3;
    */
   reason: string;
 
   /**
-   * The principal.
+   * The subject of the principal.
    *
    * @generated from field: string principal = 4;
    */
@@ -253,28 +252,28 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   resource: string;
 
   /**
-   * The outcome of the call.
+   * The outcome of the call: "ok", or an error code.
    *
    * @generated from field: string code = 9;
    */
   code: string;
 
   /**
-   * The ids of the call.
+   * The correlation id of the call, for TimelineService.GetTimeline.
    *
    * @generated from field: string correlation_id = 10;
    */
   correlationId: string;
 
   /**
-   * See correlation_id.
+   * The trace id of the call (W3C Trace Context).
    *
    * @generated from field: string trace_id = 11;
    */
   traceId: string;
 
   /**
-   * See correlation_id.
+   * The request id of the call.
    *
    * @generated from field: string request_id = 12;
    */
@@ -295,38 +294,38 @@ export type AuditRecord = Message<"control.v1.AuditRecord"> & {
   ms: number;
 
   /**
-   * The number of earlier records of the same caller (denials, or an operator's calls for tenants)
-   * that were dropped by the rate limit.
+   * The number of records of the same caller before this one that the rate limit dropped: denials, or an operator's
+   * calls for tenants.
    *
    * @generated from field: int64 suppressed = 15;
    */
   suppressed: bigint;
 
   /**
-   * The address of the client, as seen by the gateway or by a trusted proxy; empty: unknown.
+   * The address of the client, as the gateway or a trusted proxy received it; empty: unknown.
    *
    * @generated from field: string client = 16;
    */
   client: string;
 
   /**
-   * The fields that the request of an audited method set. Fields whose values the policy lists come first; both groups are
-   * in the order of the request. Of a singular field that the request repeats, it is the last value. Empty: a version
-   * without them recorded the call, or the method's policy requires no record of every call.
+   * The fields that the request set: first those whose values the policy records (audit_fields), then the others, each
+   * in the order of the request. If the request repeats a singular field, the last value counts. Empty: the method's
+   * policy does not require audit, or a version without this field recorded the call.
    *
    * @generated from field: repeated control.v1.AuditField request = 17;
    */
   request: AuditField[];
 
   /**
-   * What the call has changed, as the node that served it states; empty: it states nothing.
+   * The changes that the call made, reported by the node that served it; empty: it reported none.
    *
    * @generated from field: repeated control.v1.AuditChange changes = 18;
    */
   changes: AuditChange[];
 
   /**
-   * Whether request or changes have more than a record holds.
+   * Whether request or changes were cut to the maximum size of a record.
    *
    * @generated from field: bool truncated = 19;
    */
@@ -354,7 +353,7 @@ export type AuditField = Message<"control.v1.AuditField"> & {
   name: string;
 
   /**
-   * Its value, at most 96 bytes of it; absent: the method's policy (audit_fields) does not have it recorded.
+   * Its value, cut to 96 bytes; absent: the method's policy does not record it (audit_fields).
    *
    * @generated from field: optional string value = 2;
    */
@@ -376,13 +375,13 @@ export const AuditFieldSchema: GenMessage<AuditField> = /*@__PURE__*/
   messageDesc(file_control_v1_audit, 5);
 
 /**
- * AuditChange is a value before and after a call.
+ * AuditChange is a value that a call has changed.
  *
  * @generated from message control.v1.AuditChange
  */
 export type AuditChange = Message<"control.v1.AuditChange"> & {
   /**
-   * What has changed, such as "quota.rate".
+   * The name of the value, such as "quota.rate".
    *
    * @generated from field: string name = 1;
    */
@@ -411,13 +410,16 @@ export const AuditChangeSchema: GenMessage<AuditChange> = /*@__PURE__*/
   messageDesc(file_control_v1_audit, 6);
 
 /**
- * AuditService reads the audit stream.
+ * AuditService reads the audit stream: the gateways' records of denied calls, of calls whose policy requires an audit
+ * record, and of operators' calls for tenants.
  *
  * @generated from service control.v1.AuditService
  */
 export const AuditService: GenService<{
   /**
-   * QueryAudit returns a page of records, newest first.
+   * QueryAudit returns a page of records, the newest first.
+   *
+   * Errors: INVALID_ARGUMENT (the page token was issued for another request).
    *
    * @generated from rpc control.v1.AuditService.QueryAudit
    */
@@ -427,7 +429,8 @@ export const AuditService: GenService<{
     output: typeof QueryAuditResponseSchema;
   },
   /**
-   * FollowAudit returns records as they are stored.
+   * FollowAudit returns records as they are stored, until the client cancels or the method's time limit of one hour is
+   * reached.
    *
    * @generated from rpc control.v1.AuditService.FollowAudit
    */

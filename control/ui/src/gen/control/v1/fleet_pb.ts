@@ -20,7 +20,7 @@ export const file_control_v1_fleet: GenFile = /*@__PURE__*/
   fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCIqCg5HZXROb2RlUmVxdWVzdBIYCgRub2RlGAEgASgJQgq6SAdyBRABGP0BIv4BCg9HZXROb2RlUmVzcG9uc2USHgoEbm9kZRgBIAEoCzIQLmNvbnRyb2wudjEuTm9kZRIwCgtjZXJ0aWZpY2F0ZRgCIAEoCzIbLmNvbnRyb2wudjEuTm9kZUNlcnRpZmljYXRlEikKCHNldHRpbmdzGAMgAygLMhcuY29udHJvbC52MS5Ob2RlU2V0dGluZxItCgpwcm9jZWR1cmVzGAQgAygLMhkuY29udHJvbC52MS5Qcm9jZWR1cmVMb2FkEhkKEXByb2NlZHVyZV9zZWNvbmRzGAUgASgBEiQKBWRyYWluGAYgASgLMhUuY29udHJvbC52MS5Ob2RlRHJhaW4iYQoPTm9kZUNlcnRpZmljYXRlEg8KB3N1YmplY3QYASABKAkSDgoGaXNzdWVyGAIgASgJEi0KCW5vdF9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKgoLTm9kZVNldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCSJxCg1Qcm9jZWR1cmVMb2FkEhEKCXByb2NlZHVyZRgBIAEoCRINCgVjYWxscxgCIAEoAxIOCgZlcnJvcnMYAyABKAMSDgoGcDUwX21zGAQgASgBEg4KBnA5NV9tcxgFIAEoARIOCgZwOTlfbXMYBiABKAEieAoJTm9kZURyYWluEhEKCXN1cHBvcnRlZBgBIAEoCBIOCgZlZmZlY3QYAiABKAkSFgoOcGxhY2VkX3RlbmFudHMYAyADKAkSGwoTcGxhY2VkX3RlbmFudF9jb3VudBgEIAEoBRITCgtyZWFkeV9wZWVycxgFIAEoBSITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIpQECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSMgoObGFzdF9hbm5vdW5jZWQYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlZ3JhZGVkGBAgAygJEhYKDm1vZGVsX3JldmlzaW9uGBEgASgJEhUKDW1vZGVsX3BlbmRpbmcYEiABKAkSFQoNbW9kZWxfcHJvYmxlbRgTIAEoCRIuCg1mYWlsaW5nX3ZpZXdzGBQgAygLMhcuY29udHJvbC52MS5GYWlsaW5nVmlldxIaChJmYWlsaW5nX3ZpZXdfY291bnQYFSABKAVCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAyLWAQoLRmFpbGluZ1ZpZXcSEQoJdGVuYW50X2lkGAEgASgJEgwKBHZpZXcYAiABKAkSEAoIZXZlbnRfaWQYAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEgoKZXZlbnRfdHlwZRgFIAEoCRIRCglhZ2dyZWdhdGUYBiABKAkSDAoEcnVsZRgHIAEoCRISCgpleHByZXNzaW9uGAggASgJEg4KBnJlYXNvbhgJIAEoCRIpCgVzaW5jZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqbAoJTm9kZVN0YXRlEhoKFk5PREVfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBOT0RFX1NUQVRFX1JFQURZEAESGAoUTk9ERV9TVEFURV9OT1RfUkVBRFkQAhITCg9OT0RFX1NUQVRFX0xPU1QQAzK2AwoMRmxlZXRTZXJ2aWNlEoQBCghHZXRGbGVldBIbLmNvbnRyb2wudjEuR2V0RmxlZXRSZXF1ZXN0GhwuY29udHJvbC52MS5HZXRGbGVldFJlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggFaAOC0+STAhMSES92MS9jb250cm9sL2ZsZWV0EogBCgdHZXROb2RlEhouY29udHJvbC52MS5HZXROb2RlUmVxdWVzdBobLmNvbnRyb2wudjEuR2V0Tm9kZVJlc3BvbnNlIkSQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggFaAOC0+STAhoSGC92MS9jb250cm9sL25vZGVzL3tub2RlfRKTAQoKV2F0Y2hGbGVldBIdLmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaHi5jb250cm9sLnYxLldhdGNoRmxlZXRSZXNwb25zZSJEkAIBqu0YHgoKZmxlZXQucmVhZBACGgdjb250cm9sIgMIkBxoAYLT5JMCGRIXL3YxL2NvbnRyb2wvZmxlZXQ6d2F0Y2gwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * GetFleetRequest asks for the fleet.
+ * GetFleetRequest is empty.
  *
  * @generated from message control.v1.GetFleetRequest
  */
@@ -35,7 +35,7 @@ export const GetFleetRequestSchema: GenMessage<GetFleetRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 0);
 
 /**
- * GetFleetResponse is the fleet.
+ * GetFleetResponse contains the fleet.
  *
  * @generated from message control.v1.GetFleetResponse
  */
@@ -77,28 +77,28 @@ export const GetNodeRequestSchema: GenMessage<GetNodeRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 2);
 
 /**
- * GetNodeResponse is a node with its details.
+ * GetNodeResponse contains a node with its details.
  *
  * @generated from message control.v1.GetNodeResponse
  */
 export type GetNodeResponse = Message<"control.v1.GetNodeResponse"> & {
   /**
-   * The node, as it announces itself; answered, answer_ms and error are of the last query of the fleet, and are unset
-   * here.
+   * The node, as it has announced itself. The fields answered, answer_ms and error are unset, since the node was not
+   * called.
    *
    * @generated from field: control.v1.Node node = 1;
    */
   node?: Node | undefined;
 
   /**
-   * Its certificate; absent: its server has none, or its version does not announce it.
+   * Its server certificate; absent: it has none, or its version does not announce it.
    *
    * @generated from field: control.v1.NodeCertificate certificate = 2;
    */
   certificate?: NodeCertificate | undefined;
 
   /**
-   * Settings in use, of its server and its runtime. They are listed one by one by the node: no secret is among them.
+   * Settings of its server and its runtime, in effect. The node announces a fixed list of settings, without secrets.
    * Empty: its version does not announce them.
    *
    * @generated from field: repeated control.v1.NodeSetting settings = 3;
@@ -106,21 +106,21 @@ export type GetNodeResponse = Message<"control.v1.GetNodeResponse"> & {
   settings: NodeSetting[];
 
   /**
-   * The procedures with the most calls, at most 12, the ones with the most first.
+   * The procedures with the most calls, the one with the most first, at most 12.
    *
    * @generated from field: repeated control.v1.ProcedureLoad procedures = 4;
    */
   procedures: ProcedureLoad[];
 
   /**
-   * The seconds in which procedures were measured.
+   * The length of the period in which the calls of procedures were counted, in seconds.
    *
    * @generated from field: double procedure_seconds = 5;
    */
   procedureSeconds: number;
 
   /**
-   * How it is taken out of service.
+   * How to take it out of service.
    *
    * @generated from field: control.v1.NodeDrain drain = 6;
    */
@@ -170,7 +170,7 @@ export const NodeCertificateSchema: GenMessage<NodeCertificate> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 4);
 
 /**
- * NodeSetting is a setting in use.
+ * NodeSetting is a setting of a node.
  *
  * @generated from message control.v1.NodeSetting
  */
@@ -198,7 +198,7 @@ export const NodeSettingSchema: GenMessage<NodeSetting> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 5);
 
 /**
- * ProcedureLoad is the calls of a procedure at a node.
+ * ProcedureLoad contains the numbers and latencies of a procedure's calls at a node.
  *
  * @generated from message control.v1.ProcedureLoad
  */
@@ -218,28 +218,29 @@ export type ProcedureLoad = Message<"control.v1.ProcedureLoad"> & {
   calls: bigint;
 
   /**
-   * Calls that have not ended with "ok", of any cause.
+   * Calls that have ended with an error of any cause.
    *
    * @generated from field: int64 errors = 3;
    */
   errors: bigint;
 
   /**
-   * The median duration in milliseconds: the upper end of the histogram's bucket. Of streams, how long they were open.
+   * The median duration in milliseconds: the upper bound of the histogram's bucket. Streams count with the time for
+   * which they were open.
    *
    * @generated from field: double p50_ms = 4;
    */
   p50Ms: number;
 
   /**
-   * The 95th percentile.
+   * The 95th percentile of the duration in milliseconds.
    *
    * @generated from field: double p95_ms = 5;
    */
   p95Ms: number;
 
   /**
-   * The 99th percentile.
+   * The 99th percentile of the duration in milliseconds.
    *
    * @generated from field: double p99_ms = 6;
    */
@@ -254,28 +255,28 @@ export const ProcedureLoadSchema: GenMessage<ProcedureLoad> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 6);
 
 /**
- * NodeDrain is how a node is taken out of service.
+ * NodeDrain describes how to take a node out of service, and the effect.
  *
  * @generated from message control.v1.NodeDrain
  */
 export type NodeDrain = Message<"control.v1.NodeDrain"> & {
   /**
-   * Whether RunnerAdmin.Drain and Resume operate the node. Other nodes are drained by stopping the process: they finish
-   * the calls in flight and deregister.
+   * Whether RunnerAdmin.Drain and RunnerAdmin.Resume operate the node. Other nodes are drained by stopping the process:
+   * they deregister and finish the calls in flight.
    *
    * @generated from field: bool supported = 1;
    */
   supported: boolean;
 
   /**
-   * What it means, in a sentence for operators.
+   * The effect, in a sentence for operators.
    *
    * @generated from field: string effect = 2;
    */
   effect: string;
 
   /**
-   * The tenants that are placed on the node, at most 100: their calls fail while it is out of service. Move them before.
+   * The tenants that are placed on the node, at most 100. Their calls fail while it is out of service: move them first.
    *
    * @generated from field: repeated string placed_tenants = 3;
    */
@@ -289,7 +290,7 @@ export type NodeDrain = Message<"control.v1.NodeDrain"> & {
   placedTenantCount: number;
 
   /**
-   * The number of other ready nodes of its kind, which get its other tenants.
+   * The number of other ready nodes of its kind, which serve its other tenants while it is out of service.
    *
    * @generated from field: int32 ready_peers = 5;
    */
@@ -304,7 +305,7 @@ export const NodeDrainSchema: GenMessage<NodeDrain> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 7);
 
 /**
- * WatchFleetRequest asks for the fleet and its changes.
+ * WatchFleetRequest is empty.
  *
  * @generated from message control.v1.WatchFleetRequest
  */
@@ -319,7 +320,7 @@ export const WatchFleetRequestSchema: GenMessage<WatchFleetRequest> = /*@__PURE_
   messageDesc(file_control_v1_fleet, 8);
 
 /**
- * WatchFleetResponse is the current fleet.
+ * WatchFleetResponse contains the current fleet.
  *
  * @generated from message control.v1.WatchFleetResponse
  */
@@ -346,37 +347,37 @@ export const WatchFleetResponseSchema: GenMessage<WatchFleetResponse> = /*@__PUR
  */
 export type Fleet = Message<"control.v1.Fleet"> & {
   /**
-   * When the nodes were queried: no response is older.
+   * When the nodes were queried.
    *
    * @generated from field: google.protobuf.Timestamp taken = 1;
    */
   taken?: Timestamp | undefined;
 
   /**
-   * Milliseconds since then.
+   * The time since then in milliseconds.
    *
    * @generated from field: int64 age_ms = 2;
    */
   ageMs: bigint;
 
   /**
-   * The nodes by kind and name, followed by lost ones: for a day, or until they return, deregister, or
-   * are replaced by a new node of their kind.
+   * The nodes, ordered by kind and name, followed by the lost ones. A lost node is listed for a day, or until it
+   * returns, deregisters, or is replaced by a new node of its kind.
    *
    * @generated from field: repeated control.v1.Node nodes = 3;
    */
   nodes: Node[];
 
   /**
-   * The number of nodes that did not respond or are lost; their error has the reason.
+   * The number of nodes that did not respond or are lost; Node.error states why.
    *
    * @generated from field: int32 silent = 4;
    */
   silent: number;
 
   /**
-   * During an outage of NATS or JetStream: when JetStream last responded. Announcements are not
-   * newer; Node.answered is current. Absent: there is no outage.
+   * During an outage of NATS or JetStream: when JetStream last responded. No announcement is newer, but Node.answered
+   * is current. Absent: there is no outage.
    *
    * @generated from field: google.protobuf.Timestamp as_of = 5;
    */
@@ -404,14 +405,14 @@ export const FleetSchema: GenMessage<Fleet> = /*@__PURE__*/
  */
 export type Node = Message<"control.v1.Node"> & {
   /**
-   * Its name, which stays the same across restarts.
+   * Its id, which stays the same across restarts.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * What it serves: "gateway", "aggregate", "projection", "runner" or "control".
+   * Its kind: "gateway", "aggregate", "projection", "runner" or "control".
    *
    * @generated from field: string kind = 2;
    */
@@ -446,7 +447,7 @@ export type Node = Message<"control.v1.Node"> & {
   state: NodeState;
 
   /**
-   * Why it is not ready.
+   * Why it is not ready; empty: it is ready.
    *
    * @generated from field: string reason = 7;
    */
@@ -460,22 +461,22 @@ export type Node = Message<"control.v1.Node"> & {
   tenants: string[];
 
   /**
-   * Its load in the last seconds; absent: it does not report one.
+   * Its load in the last seconds; absent: it does not report it.
    *
    * @generated from field: control.v1.Load load = 9;
    */
   load?: Load | undefined;
 
   /**
-   * The number of events that it has not processed, of all its tenants; absent: it processes none.
+   * The number of events of all its tenants that it has not processed; absent: its kind does not process events.
    *
    * @generated from field: optional int64 lag = 10;
    */
   lag?: bigint | undefined;
 
   /**
-   * Open circuit breakers of a gateway: endpoints of nodes, and "endpoint /service/Method" for one
-   * method of a node.
+   * The open circuit breakers of a gateway: "endpoint" for all methods of a node, and "endpoint /service/Method" for
+   * one method.
    *
    * @generated from field: repeated string open_breakers = 11;
    */
@@ -489,60 +490,59 @@ export type Node = Message<"control.v1.Node"> & {
   answered: boolean;
 
   /**
-   * The time of its response in milliseconds.
+   * The latency of its response in milliseconds.
    *
    * @generated from field: double answer_ms = 13;
    */
   answerMs: number;
 
   /**
-   * Why it did not respond.
+   * Why it did not respond; empty: it did.
    *
    * @generated from field: string error = 14;
    */
   error: string;
 
   /**
-   * When the last announcement of a lost or silent node arrived. A node is silent when no
-   * announcement has arrived for three seconds and it has not deregistered. Absent: it announces
-   * itself. The state of a silent node that responds is NOT_READY if its health check fails.
+   * When the last announcement of a lost or silent node arrived. A node is silent if it has not deregistered, and no
+   * announcement has arrived for three seconds. The state of a silent node that responds is NOT_READY if its health
+   * check fails. Absent: announcements arrive.
    *
    * @generated from field: google.protobuf.Timestamp last_announced = 15;
    */
   lastAnnounced?: Timestamp | undefined;
 
   /**
-   * The degraded parts of a ready node. Of a gateway: the kinds that have no ready node, whose calls
-   * it rejects. Of other nodes: "journal", while events of the journal are missing.
+   * The degraded parts of a ready node. Of a gateway: the kinds without a ready node, whose calls it rejects. Of other
+   * nodes: "journal", while events are missing in the journal.
    *
    * @generated from field: repeated string degraded = 16;
    */
   degraded: string[];
 
   /**
-   * The revision of the model that it uses. Empty: it uses none, as a gateway, or its version does not
-   * announce it.
+   * The revision of the model that it uses. Empty: its kind does not use a model, or its version does not announce it.
    *
    * @generated from field: string model_revision = 17;
    */
   modelRevision: string;
 
   /**
-   * The revision of the applied model while the node uses another one; empty otherwise.
+   * The revision of the applied model, while the node uses another one; empty otherwise.
    *
    * @generated from field: string model_pending = 18;
    */
   modelPending: string;
 
   /**
-   * Why it does not use the applied model yet.
+   * Why it cannot use the applied model yet; empty otherwise.
    *
    * @generated from field: string model_problem = 19;
    */
   modelProblem: string;
 
   /**
-   * Views at a projection node that cannot apply an event, at most ten.
+   * The views of a projection node that cannot apply an event, at most ten.
    *
    * @generated from field: repeated control.v1.FailingView failing_views = 20;
    */
@@ -564,7 +564,7 @@ export const NodeSchema: GenMessage<Node> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 11);
 
 /**
- * Load is a node's load in the last seconds.
+ * Load describes a node's load in the last seconds.
  *
  * @generated from message control.v1.Load
  */
@@ -612,7 +612,7 @@ export type Load = Message<"control.v1.Load"> & {
   inFlight: bigint;
 
   /**
-   * Memory of the process in bytes, obtained from the system.
+   * The memory that the process has obtained from the operating system, in bytes.
    *
    * @generated from field: int64 memory_bytes = 7;
    */
@@ -682,28 +682,28 @@ export type FailingView = Message<"control.v1.FailingView"> & {
   aggregate: string;
 
   /**
-   * The place in the model; empty: the database refuses the row.
+   * The rule of the model that fails, as a path in the document; empty: the database rejects the row.
    *
    * @generated from field: string rule = 7;
    */
   rule: string;
 
   /**
-   * The expression that fails; empty: none does.
+   * The expression that fails; empty: no expression does.
    *
    * @generated from field: string expression = 8;
    */
   expression: string;
 
   /**
-   * The reason.
+   * Why it fails.
    *
    * @generated from field: string reason = 9;
    */
   reason: string;
 
   /**
-   * When the view began to fail at the event; absent: not known.
+   * When the view began to fail at the event; absent: unknown.
    *
    * @generated from field: google.protobuf.Timestamp since = 10;
    */
@@ -718,7 +718,7 @@ export const FailingViewSchema: GenMessage<FailingView> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 13);
 
 /**
- * NodeState is whether a node accepts calls.
+ * NodeState states whether a node accepts calls.
  *
  * @generated from enum control.v1.NodeState
  */
@@ -765,8 +765,8 @@ export const NodeStateSchema: GenEnum<NodeState> = /*@__PURE__*/
  */
 export const FleetService: GenService<{
   /**
-   * GetFleet returns the state that each node reports, and which nodes did not respond. The
-   * response may be cached: see Fleet.age_ms.
+   * GetFleet returns the state that each node reports, and which nodes did not respond. The response may be cached for
+   * seconds: see Fleet.age_ms.
    *
    * @generated from rpc control.v1.FleetService.GetFleet
    */
@@ -776,10 +776,10 @@ export const FleetService: GenService<{
     output: typeof GetFleetResponseSchema;
   },
   /**
-   * GetNode returns the state of a node and what operators inspect: its certificate, settings in use, the procedures with
-   * the most calls, and how it is taken out of service. Its last announcement is returned: the node is not called.
+   * GetNode returns the state of a node with its certificate, its settings, its procedures with the most calls, and how
+   * to take it out of service. It returns the node's last announcement, and does not call the node.
    *
-   * Errors: NOT_FOUND (no node of that id is announced).
+   * Errors: NOT_FOUND (no node with this id has announced itself).
    *
    * @generated from rpc control.v1.FleetService.GetNode
    */

@@ -2,7 +2,7 @@
 // @generated from file control/v1/journal.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// The journal's integrity, and losses that operators accept.
+// The journal's integrity, and the decisions of operators on its damage.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -20,7 +20,7 @@ export const file_control_v1_journal: GenFile = /*@__PURE__*/
   fileDesc("Chhjb250cm9sL3YxL2pvdXJuYWwucHJvdG8SCmNvbnRyb2wudjEiEwoRR2V0Sm91cm5hbFJlcXVlc3QiOgoSR2V0Sm91cm5hbFJlc3BvbnNlEiQKB2pvdXJuYWwYASABKAsyEy5jb250cm9sLnYxLkpvdXJuYWwiLwoRQWNjZXB0TG9zc1JlcXVlc3QSGgoGcmVhc29uGAEgASgJQgq6SAdyBRABGPQDIjsKEkFjY2VwdExvc3NSZXNwb25zZRIlCgRsb3NzGAEgASgLMhcuY29udHJvbC52MS5Kb3VybmFsTG9zcyJuChVEZWNsYXJlTm9FdmVudFJlcXVlc3QSGgoJdGVuYW50X2lkGAEgASgJQge6SARyAhg/Eh0KCXJlZmVyZW5jZRgCIAEoCUIKukgHcgUQARjIARIaCgZyZWFzb24YAyABKAlCCrpIB3IFEAEY9AMiQAoWRGVjbGFyZU5vRXZlbnRSZXNwb25zZRImCghkZWNsYXJlZBgBIAEoCzIULmNvbnRyb2wudjEuTm9uRXZlbnQibQoUUmV2b2tlTm9FdmVudFJlcXVlc3QSGgoJdGVuYW50X2lkGAEgASgJQge6SARyAhg/Eh0KCXJlZmVyZW5jZRgCIAEoCUIKukgHcgUQARjIARIaCgZyZWFzb24YAyABKAlCCrpIB3IFEAEY9AMiPgoVUmV2b2tlTm9FdmVudFJlc3BvbnNlEiUKB3Jldm9rZWQYASABKAsyFC5jb250cm9sLnYxLk5vbkV2ZW50IrMCCgdKb3VybmFsEg8KB2RhbWFnZWQYASABKAgSDwoHc3VtbWFyeRgCIAEoCRIkCgRnYXBzGAMgAygLMhYuY29udHJvbC52MS5Kb3VybmFsR2FwEhMKC2VuZF9taXNzaW5nGAQgASgIEikKBXNpbmNlGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCghhY2NlcHRlZBgGIAMoCzIXLmNvbnRyb2wudjEuSm91cm5hbExvc3MSMQoKdW5yZWFkYWJsZRgHIAMoCzIdLmNvbnRyb2wudjEuVW5yZWFkYWJsZU1lc3NhZ2USGAoQdW5yZWFkYWJsZV9jb3VudBgIIAEoAxIoCgpub25fZXZlbnRzGAkgAygLMhQuY29udHJvbC52MS5Ob25FdmVudCKwAQoRVW5yZWFkYWJsZU1lc3NhZ2USEQoJcmVmZXJlbmNlGAEgASgJEhEKCXRlbmFudF9pZBgCIAEoCRIWCg5hZ2dyZWdhdGVfdHlwZRgDIAEoCRIUCgxhZ2dyZWdhdGVfaWQYBCABKAkSDQoFZmF1bHQYBSABKAkSDgoGZGV0YWlsGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIoUBCghOb25FdmVudBIRCglyZWZlcmVuY2UYASABKAkSEQoJdGVuYW50X2lkGAIgASgJEg0KBWZhdWx0GAMgASgJEgoKAmJ5GAQgASgJEg4KBnJlYXNvbhgFIAEoCRIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCImCgpKb3VybmFsR2FwEgwKBGZyb20YASABKAMSCgoCdG8YAiABKAMimQEKC0pvdXJuYWxMb3NzEgwKBGxhc3QYASABKAMSEAoIcmVjb3JkZWQYAiABKAMSJAoEZ2FwcxgDIAMoCzIWLmNvbnRyb2wudjEuSm91cm5hbEdhcBIKCgJieRgEIAEoCRIOCgZyZWFzb24YBSABKAkSKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAy8wUKDkpvdXJuYWxTZXJ2aWNlEowBCgpHZXRKb3VybmFsEh0uY29udHJvbC52MS5HZXRKb3VybmFsUmVxdWVzdBoeLmNvbnRyb2wudjEuR2V0Sm91cm5hbFJlc3BvbnNlIj+QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhUSEy92MS9jb250cm9sL2pvdXJuYWwSowEKCkFjY2VwdExvc3MSHS5jb250cm9sLnYxLkFjY2VwdExvc3NSZXF1ZXN0Gh4uY29udHJvbC52MS5BY2NlcHRMb3NzUmVzcG9uc2UiVqrtGCkKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAFoA4IBBnJlYXNvboLT5JMCIzoBKiIeL3YxL2NvbnRyb2wvam91cm5hbDphY2NlcHRMb3NzEtYBCg5EZWNsYXJlTm9FdmVudBIhLmNvbnRyb2wudjEuRGVjbGFyZU5vRXZlbnRSZXF1ZXN0GiIuY29udHJvbC52MS5EZWNsYXJlTm9FdmVudFJlc3BvbnNlIn2q7RhMCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA4IBBnJlYXNvbrIBCXRlbmFudF9pZLIBCXJlZmVyZW5jZYLT5JMCJzoBKiIiL3YxL2NvbnRyb2wvam91cm5hbDpkZWNsYXJlTm9FdmVudBLSAQoNUmV2b2tlTm9FdmVudBIgLmNvbnRyb2wudjEuUmV2b2tlTm9FdmVudFJlcXVlc3QaIS5jb250cm9sLnYxLlJldm9rZU5vRXZlbnRSZXNwb25zZSJ8qu0YTAoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIJdGVuYW50X2lkaAOCAQZyZWFzb26yAQl0ZW5hbnRfaWSyAQlyZWZlcmVuY2WC0+STAiY6ASoiIS92MS9jb250cm9sL2pvdXJuYWw6cmV2b2tlTm9FdmVudGIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * GetJournalRequest asks for the journal's state.
+ * GetJournalRequest is empty.
  *
  * @generated from message control.v1.GetJournalRequest
  */
@@ -35,7 +35,7 @@ export const GetJournalRequestSchema: GenMessage<GetJournalRequest> = /*@__PURE_
   messageDesc(file_control_v1_journal, 0);
 
 /**
- * GetJournalResponse is the journal's state.
+ * GetJournalResponse contains the journal's state.
  *
  * @generated from message control.v1.GetJournalResponse
  */
@@ -56,13 +56,13 @@ export const GetJournalResponseSchema: GenMessage<GetJournalResponse> = /*@__PUR
   messageDesc(file_control_v1_journal, 1);
 
 /**
- * AcceptLossRequest accepts the journal's damage.
+ * AcceptLossRequest states why the journal's damage is accepted.
  *
  * @generated from message control.v1.AcceptLossRequest
  */
 export type AcceptLossRequest = Message<"control.v1.AcceptLossRequest"> & {
   /**
-   * Why the loss is accepted, for the audit record.
+   * Why the loss is accepted, 1 to 500 characters, for the audit record.
    *
    * @generated from field: string reason = 1;
    */
@@ -77,7 +77,7 @@ export const AcceptLossRequestSchema: GenMessage<AcceptLossRequest> = /*@__PURE_
   messageDesc(file_control_v1_journal, 2);
 
 /**
- * AcceptLossResponse returns the accepted loss.
+ * AcceptLossResponse contains the accepted loss.
  *
  * @generated from message control.v1.AcceptLossResponse
  */
@@ -98,7 +98,7 @@ export const AcceptLossResponseSchema: GenMessage<AcceptLossResponse> = /*@__PUR
   messageDesc(file_control_v1_journal, 3);
 
 /**
- * DeclareNoEventRequest names a message.
+ * DeclareNoEventRequest names a message in the journal.
  *
  * @generated from message control.v1.DeclareNoEventRequest
  */
@@ -111,15 +111,14 @@ export type DeclareNoEventRequest = Message<"control.v1.DeclareNoEventRequest"> 
   tenantId: string;
 
   /**
-   * The message's reference: in the details of the aggregate's error, and in
-   * Journal.unreadable.
+   * The message's reference, from the details of the aggregate's error or from Journal.unreadable.
    *
    * @generated from field: string reference = 2;
    */
   reference: string;
 
   /**
-   * Why the message is no event, for the audit record.
+   * Why the message is not an event, 1 to 500 characters, for the audit record.
    *
    * @generated from field: string reason = 3;
    */
@@ -134,7 +133,7 @@ export const DeclareNoEventRequestSchema: GenMessage<DeclareNoEventRequest> = /*
   messageDesc(file_control_v1_journal, 4);
 
 /**
- * DeclareNoEventResponse returns the declaration.
+ * DeclareNoEventResponse contains the declaration.
  *
  * @generated from message control.v1.DeclareNoEventResponse
  */
@@ -175,7 +174,7 @@ export type RevokeNoEventRequest = Message<"control.v1.RevokeNoEventRequest"> & 
   reference: string;
 
   /**
-   * Why the declaration is revoked, for the audit record.
+   * Why the declaration is revoked, 1 to 500 characters, for the audit record.
    *
    * @generated from field: string reason = 3;
    */
@@ -190,7 +189,7 @@ export const RevokeNoEventRequestSchema: GenMessage<RevokeNoEventRequest> = /*@_
   messageDesc(file_control_v1_journal, 6);
 
 /**
- * RevokeNoEventResponse returns what was revoked.
+ * RevokeNoEventResponse contains the revoked declaration.
  *
  * @generated from message control.v1.RevokeNoEventResponse
  */
@@ -211,13 +210,13 @@ export const RevokeNoEventResponseSchema: GenMessage<RevokeNoEventResponse> = /*
   messageDesc(file_control_v1_journal, 7);
 
 /**
- * Journal is the state of the journal: its known damage, and accepted losses.
+ * Journal is the state of the journal: its known damage, and the decisions on it.
  *
  * @generated from message control.v1.Journal
  */
 export type Journal = Message<"control.v1.Journal"> & {
   /**
-   * Whether damage is known that was not accepted.
+   * Whether there is known damage that was not accepted.
    *
    * @generated from field: bool damaged = 1;
    */
@@ -231,7 +230,8 @@ export type Journal = Message<"control.v1.Journal"> & {
   summary: string;
 
   /**
-   * Sequences before the journal's end that are missing; the last may join several.
+   * The missing sequences before the journal's end. The last range may include stored sequences, if there are too many
+   * ranges to list.
    *
    * @generated from field: repeated control.v1.JournalGap gaps = 3;
    */
@@ -260,8 +260,8 @@ export type Journal = Message<"control.v1.Journal"> & {
   accepted: JournalLoss[];
 
   /**
-   * Messages that are no events and were not declared so, by the control node's last reading of
-   * the whole journal; the first 100.
+   * Messages that are not valid events and were not declared so, as the control node's last reading of the whole
+   * journal found them; the first 100.
    *
    * @generated from field: repeated control.v1.UnreadableMessage unreadable = 7;
    */
@@ -275,7 +275,7 @@ export type Journal = Message<"control.v1.Journal"> & {
   unreadableCount: bigint;
 
   /**
-   * Messages that were declared no events, the newest declarations first; at most 100.
+   * Declarations that messages are not events, the newest first, at most 100.
    *
    * @generated from field: repeated control.v1.NonEvent non_events = 9;
    */
@@ -290,7 +290,7 @@ export const JournalSchema: GenMessage<Journal> = /*@__PURE__*/
   messageDesc(file_control_v1_journal, 8);
 
 /**
- * UnreadableMessage is a message of the journal that is no event.
+ * UnreadableMessage is a message in the journal that is not a valid event.
  *
  * @generated from message control.v1.UnreadableMessage
  */
@@ -310,21 +310,21 @@ export type UnreadableMessage = Message<"control.v1.UnreadableMessage"> & {
   tenantId: string;
 
   /**
-   * The aggregate that its subject names; empty: none.
+   * The type of the aggregate that its subject names; empty: none.
    *
    * @generated from field: string aggregate_type = 3;
    */
   aggregateType: string;
 
   /**
-   * The aggregate; empty: none.
+   * The id of the aggregate that its subject names; empty: none.
    *
    * @generated from field: string aggregate_id = 4;
    */
   aggregateId: string;
 
   /**
-   * What makes it unreadable: subject, tenant, aggregate, header, data or size.
+   * What makes it unreadable: "subject", "tenant", "aggregate", "header", "data" or "size".
    *
    * @generated from field: string fault = 5;
    */
@@ -353,7 +353,7 @@ export const UnreadableMessageSchema: GenMessage<UnreadableMessage> = /*@__PURE_
   messageDesc(file_control_v1_journal, 9);
 
 /**
- * NonEvent is a declaration that a message is no event.
+ * NonEvent is a declaration that a message is not an event.
  *
  * @generated from message control.v1.NonEvent
  */
@@ -380,7 +380,7 @@ export type NonEvent = Message<"control.v1.NonEvent"> & {
   fault: string;
 
   /**
-   * The principal that declared it.
+   * The subject of the principal that declared it.
    *
    * @generated from field: string by = 4;
    */
@@ -415,14 +415,14 @@ export const NonEventSchema: GenMessage<NonEvent> = /*@__PURE__*/
  */
 export type JournalGap = Message<"control.v1.JournalGap"> & {
   /**
-   * The first.
+   * The first missing sequence.
    *
    * @generated from field: int64 from = 1;
    */
   from: bigint;
 
   /**
-   * The last.
+   * The last missing sequence.
    *
    * @generated from field: int64 to = 2;
    */
@@ -437,34 +437,34 @@ export const JournalGapSchema: GenMessage<JournalGap> = /*@__PURE__*/
   messageDesc(file_control_v1_journal, 11);
 
 /**
- * JournalLoss is a loss that was accepted.
+ * JournalLoss is an accepted loss.
  *
  * @generated from message control.v1.JournalLoss
  */
 export type JournalLoss = Message<"control.v1.JournalLoss"> & {
   /**
-   * The last sequence of the journal at that time.
+   * The journal's last sequence when the loss was accepted.
    *
    * @generated from field: int64 last = 1;
    */
   last: bigint;
 
   /**
-   * The highest sequence that was recorded before.
+   * The highest sequence that the journal was known to contain before.
    *
    * @generated from field: int64 recorded = 2;
    */
   recorded: bigint;
 
   /**
-   * Missing sequences before the end.
+   * The missing sequences before the journal's end.
    *
    * @generated from field: repeated control.v1.JournalGap gaps = 3;
    */
   gaps: JournalGap[];
 
   /**
-   * The principal that accepted it; empty: a process, by --new-journal or --lazy-sync.
+   * The subject of the principal that accepted it; empty: a process that was started with --new-journal or --lazy-sync.
    *
    * @generated from field: string by = 4;
    */
@@ -493,13 +493,14 @@ export const JournalLossSchema: GenMessage<JournalLoss> = /*@__PURE__*/
   messageDesc(file_control_v1_journal, 12);
 
 /**
- * JournalService reports damage of the journal and accepts losses.
+ * JournalService reports damage of the journal, and records operators' decisions on it: accepted losses, and messages
+ * that are declared not to be events.
  *
  * @generated from service control.v1.JournalService
  */
 export const JournalService: GenService<{
   /**
-   * GetJournal returns the state of the journal by the control node's last check.
+   * GetJournal returns the state of the journal, as the control node's last check found it.
    *
    * @generated from rpc control.v1.JournalService.GetJournal
    */
@@ -509,10 +510,11 @@ export const JournalService: GenService<{
     output: typeof GetJournalResponseSchema;
   },
   /**
-   * AcceptLoss accepts all damage of the journal that is known. Where acknowledged events are
-   * missing at its end, commands are accepted again, views are rebuilt, and earlier positions are
-   * rejected. Aggregates with gaps in their versions still return DATA_LOSS.
-   * FAILED_PRECONDITION: no loss is known.
+   * AcceptLoss accepts all known damage of the journal. If acknowledged events are missing at its end, commands are
+   * accepted again, views are rebuilt, and earlier positions are rejected. Aggregates with gaps in their versions still
+   * return DATA_LOSS.
+   *
+   * Errors: FAILED_PRECONDITION (no loss is known).
    *
    * @generated from rpc control.v1.JournalService.AcceptLoss
    */
@@ -522,11 +524,12 @@ export const JournalService: GenService<{
     output: typeof AcceptLossResponseSchema;
   },
   /**
-   * DeclareNoEvent declares a message of the journal no event: its aggregate, which returns
-   * DATA_LOSS with the message's reference, continues without it. Views and workflows skip messages
-   * that are no events without a declaration. An existing declaration is returned. NOT_FOUND: the
-   * journal has no message of the tenant there. FAILED_PRECONDITION: the message is an event
-   * (MESSAGE_IS_EVENT).
+   * DeclareNoEvent declares that a message in the journal is not an event. Its aggregate, which returns DATA_LOSS with
+   * the message's reference until then, continues without it. Views and workflows skip such messages without a
+   * declaration. If the message was declared before, that declaration is returned.
+   *
+   * Errors: NOT_FOUND (the tenant has no message with this reference in the journal), FAILED_PRECONDITION (the message
+   * is a valid event, MESSAGE_IS_EVENT).
    *
    * @generated from rpc control.v1.JournalService.DeclareNoEvent
    */
@@ -536,8 +539,9 @@ export const JournalService: GenService<{
     output: typeof DeclareNoEventResponseSchema;
   },
   /**
-   * RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again. NOT_FOUND: the
-   * message was not declared no event.
+   * RevokeNoEvent revokes a declaration: the aggregate returns DATA_LOSS again.
+   *
+   * Errors: NOT_FOUND (there is no such declaration).
    *
    * @generated from rpc control.v1.JournalService.RevokeNoEvent
    */

@@ -26,23 +26,23 @@ export const file_control_v1_metrics: GenFile = /*@__PURE__*/
  */
 export type QuerySeriesRequest = Message<"control.v1.QuerySeriesRequest"> & {
   /**
-   * How far they go back.
+   * The period that they cover.
    *
    * @generated from field: control.v1.SeriesRange range = 1;
    */
   range: SeriesRange;
 
   /**
-   * Only the calls of this node, by its id: calls that clients made to a gateway, or calls that another node has answered.
-   * Empty: the calls of all gateways. Of another node than a gateway, limited, commands and queries are absent. A node
-   * that starts again has no values for the time between; calls are not counted twice.
+   * The id of a node, for the series of this node alone: the calls that clients made to it if it is a gateway, and
+   * otherwise the calls that it has answered, without limited, commands and queries. There are no values for the time
+   * in which the node did not run. Empty: the calls at all gateways.
    *
    * @generated from field: string node = 2;
    */
   node: string;
 
   /**
-   * Only the calls of this tenant; empty: of all. Not together with node.
+   * Only the calls of this tenant; empty: of all tenants. Not together with node.
    *
    * @generated from field: string tenant_id = 3;
    */
@@ -57,7 +57,7 @@ export const QuerySeriesRequestSchema: GenMessage<QuerySeriesRequest> = /*@__PUR
   messageDesc(file_control_v1_metrics, 0);
 
 /**
- * QuerySeriesResponse is series.
+ * QuerySeriesResponse contains series.
  *
  * @generated from message control.v1.QuerySeriesResponse
  */
@@ -70,21 +70,21 @@ export type QuerySeriesResponse = Message<"control.v1.QuerySeriesResponse"> & {
   seconds: number;
 
   /**
-   * The windows, the oldest first, one after the other.
+   * The windows, the oldest first, without gaps.
    *
    * @generated from field: repeated control.v1.SeriesPoint points = 2;
    */
   points: SeriesPoint[];
 
   /**
-   * The request's node.
+   * The node of the request.
    *
    * @generated from field: string node = 3;
    */
   node: string;
 
   /**
-   * The request's tenant.
+   * The tenant of the request.
    *
    * @generated from field: string tenant_id = 4;
    */
@@ -112,7 +112,7 @@ export type QueryTenantSeriesRequest = Message<"control.v1.QueryTenantSeriesRequ
   tenantId: string;
 
   /**
-   * How far they go back.
+   * The period that they cover.
    *
    * @generated from field: control.v1.SeriesRange range = 2;
    */
@@ -127,7 +127,7 @@ export const QueryTenantSeriesRequestSchema: GenMessage<QueryTenantSeriesRequest
   messageDesc(file_control_v1_metrics, 2);
 
 /**
- * QueryTenantSeriesResponse is the tenant's series.
+ * QueryTenantSeriesResponse contains the tenant's series.
  *
  * @generated from message control.v1.QueryTenantSeriesResponse
  */
@@ -147,7 +147,7 @@ export type QueryTenantSeriesResponse = Message<"control.v1.QueryTenantSeriesRes
   seconds: number;
 
   /**
-   * The windows, the oldest first, one after the other.
+   * The windows, the oldest first, without gaps.
    *
    * @generated from field: repeated control.v1.SeriesPoint points = 3;
    */
@@ -162,8 +162,8 @@ export const QueryTenantSeriesResponseSchema: GenMessage<QueryTenantSeriesRespon
   messageDesc(file_control_v1_metrics, 3);
 
 /**
- * SeriesPoint is the values of a window. A value is absent if it was not measured: no gateway has reported the window,
- * or the tenant is not among those with the most calls in it.
+ * SeriesPoint contains the values of a window. A value is absent if it was not measured: no gateway has reported the
+ * window, or the tenant is not among those with the most calls in it.
  *
  * @generated from message control.v1.SeriesPoint
  */
@@ -183,14 +183,14 @@ export type SeriesPoint = Message<"control.v1.SeriesPoint"> & {
   callsPerSecond?: number | undefined;
 
   /**
-   * Calls per second that failed by the platform's fault.
+   * Calls per second that failed through the platform's fault.
    *
    * @generated from field: optional double errors_per_second = 3;
    */
   errorsPerSecond?: number | undefined;
 
   /**
-   * Calls per second that a limit of their caller rejected.
+   * Calls per second that were rejected by a limit of their caller.
    *
    * @generated from field: optional double limited_per_second = 4;
    */
@@ -211,52 +211,52 @@ export type SeriesPoint = Message<"control.v1.SeriesPoint"> & {
   queriesPerSecond?: number | undefined;
 
   /**
-   * The share of calls that did not fail by the platform's fault, 0 to 1; absent without calls.
+   * The fraction of calls that did not fail through the platform's fault, 0 to 1; absent without calls.
    *
    * @generated from field: optional double availability = 7;
    */
   availability?: number | undefined;
 
   /**
-   * The median latency of unary calls in milliseconds, within a quarter; absent without calls.
+   * The median latency of unary calls in milliseconds, with an error of at most 25 %; absent without calls.
    *
    * @generated from field: optional double p50_ms = 8;
    */
   p50Ms?: number | undefined;
 
   /**
-   * The 95th percentile of the latency.
+   * The 95th percentile of the latency in milliseconds, likewise.
    *
    * @generated from field: optional double p95_ms = 9;
    */
   p95Ms?: number | undefined;
 
   /**
-   * The 99th percentile of the latency.
+   * The 99th percentile of the latency in milliseconds, likewise.
    *
    * @generated from field: optional double p99_ms = 10;
    */
   p99Ms?: number | undefined;
 
   /**
-   * Events that projection and runner nodes have not processed at the window's end: of the platform, of a node, or of a
-   * tenant. A node announces the 16 tenants with the most; a tenant's lag is absent while more are behind at a node that
-   * serves it and it is not among them. Lag, dead letters and failed views are measured by the control node that
-   * answers, since it started.
+   * The number of events that projection and runner nodes have not processed at the window's end: of the platform, of a
+   * node, or of a tenant. A node announces the lag of the 16 tenants with the most: a tenant's lag is absent while more
+   * tenants are behind at one of its nodes, and it is not one of the 16. The control node that answers measures lag,
+   * dead letters and failed views, from its start on.
    *
    * @generated from field: optional int64 lag = 11;
    */
   lag?: bigint | undefined;
 
   /**
-   * Of the platform: stored dead letters at the window's end.
+   * The number of stored dead letters at the window's end; only of the platform.
    *
    * @generated from field: optional int64 dead_letters = 12;
    */
   deadLetters?: bigint | undefined;
 
   /**
-   * Of the platform or a projection node: views that cannot apply an event at the window's end.
+   * The number of views that cannot apply an event at the window's end; only of the platform and of projection nodes.
    *
    * @generated from field: optional int64 failed_views = 13;
    */
@@ -284,14 +284,14 @@ export type ListTopTenantsRequest = Message<"control.v1.ListTopTenantsRequest"> 
   order: TenantOrder;
 
   /**
-   * The last minutes that count, 1 to 60; 0: 15.
+   * The period to count, as a number of minutes before now, 1 to 60; 0: 15.
    *
    * @generated from field: int32 minutes = 2;
    */
   minutes: number;
 
   /**
-   * The number of tenants, 1 to 100; 0: 10.
+   * The maximum number of tenants, 1 to 100; 0: 10.
    *
    * @generated from field: int32 limit = 3;
    */
@@ -306,20 +306,20 @@ export const ListTopTenantsRequestSchema: GenMessage<ListTopTenantsRequest> = /*
   messageDesc(file_control_v1_metrics, 5);
 
 /**
- * ListTopTenantsResponse is the tenants with the most calls.
+ * ListTopTenantsResponse lists the tenants with the most calls.
  *
  * @generated from message control.v1.ListTopTenantsResponse
  */
 export type ListTopTenantsResponse = Message<"control.v1.ListTopTenantsResponse"> & {
   /**
-   * The tenants, the first in the order first.
+   * The tenants, the one with the most first.
    *
    * @generated from field: repeated control.v1.TenantLoad tenants = 1;
    */
   tenants: TenantLoad[];
 
   /**
-   * The minutes that count.
+   * The counted period in minutes.
    *
    * @generated from field: int32 minutes = 2;
    */
@@ -334,7 +334,7 @@ export const ListTopTenantsResponseSchema: GenMessage<ListTopTenantsResponse> = 
   messageDesc(file_control_v1_metrics, 6);
 
 /**
- * TenantLoad is the calls of a tenant in a time.
+ * TenantLoad contains the numbers of a tenant's calls in a period.
  *
  * @generated from message control.v1.TenantLoad
  */
@@ -354,7 +354,7 @@ export type TenantLoad = Message<"control.v1.TenantLoad"> & {
   calls: bigint;
 
   /**
-   * Calls that failed by the platform's fault.
+   * Calls that failed through the platform's fault.
    *
    * @generated from field: int64 errors = 3;
    */
@@ -397,7 +397,7 @@ export const TenantLoadSchema: GenMessage<TenantLoad> = /*@__PURE__*/
   messageDesc(file_control_v1_metrics, 7);
 
 /**
- * SeriesRange is how far a series goes back.
+ * SeriesRange is the period that a series covers.
  *
  * @generated from enum control.v1.SeriesRange
  */
@@ -431,7 +431,7 @@ export const SeriesRangeSchema: GenEnum<SeriesRange> = /*@__PURE__*/
   enumDesc(file_control_v1_metrics, 0);
 
 /**
- * TenantOrder orders tenants.
+ * TenantOrder is the order of tenants.
  *
  * @generated from enum control.v1.TenantOrder
  */
@@ -451,7 +451,7 @@ export enum TenantOrder {
   CALLS = 1,
 
   /**
-   * By calls that failed by the platform's fault.
+   * By calls that failed through the platform's fault.
    *
    * @generated from enum value: TENANT_ORDER_ERRORS = 2;
    */
@@ -473,8 +473,8 @@ export const TenantOrderSchema: GenEnum<TenantOrder> = /*@__PURE__*/
 
 /**
  * MetricsService returns time series of the platform, its nodes and its tenants: the last hour in windows of 15
- * seconds, and the last day in windows of five minutes. Gateways count calls, and each other node its own, and announce
- * their windows; control nodes retain them in memory, and receive those of the time before they started again, within five minutes. A
+ * seconds, and the last day in windows of five minutes. Each node counts its calls and announces its windows; control
+ * nodes retain them in memory. A control node that restarts receives the earlier windows again within five minutes. A
  * value that was not measured is absent, not zero.
  *
  * @generated from service control.v1.MetricsService
@@ -482,6 +482,8 @@ export const TenantOrderSchema: GenEnum<TenantOrder> = /*@__PURE__*/
 export const MetricsService: GenService<{
   /**
    * QuerySeries returns the series of the platform, of a node, or of a tenant.
+   *
+   * Errors: INVALID_ARGUMENT (node and tenant_id are both set).
    *
    * @generated from rpc control.v1.MetricsService.QuerySeries
    */
@@ -491,7 +493,9 @@ export const MetricsService: GenService<{
     output: typeof QuerySeriesResponseSchema;
   },
   /**
-   * QueryTenantSeries returns the series of the calls of the tenant.
+   * QueryTenantSeries returns the series of the tenant's calls.
+   *
+   * Errors: NOT_FOUND (no node serves the tenant).
    *
    * @generated from rpc control.v1.MetricsService.QueryTenantSeries
    */
@@ -501,8 +505,8 @@ export const MetricsService: GenService<{
     output: typeof QueryTenantSeriesResponseSchema;
   },
   /**
-   * ListTopTenants returns the tenants with the most calls, errors or rejected calls. Of each window of 15 seconds,
-   * a gateway reports the 16 tenants with the most.
+   * ListTopTenants returns the tenants with the most calls, errors or rejected calls. A gateway reports 16 tenants per
+   * window of 15 seconds, those with the most calls, so that the values of other tenants are lower bounds.
    *
    * @generated from rpc control.v1.MetricsService.ListTopTenants
    */

@@ -20,7 +20,7 @@ export const file_control_v1_model: GenFile = /*@__PURE__*/
   fileDesc("ChZjb250cm9sL3YxL21vZGVsLnByb3RvEgpjb250cm9sLnYxIhEKD0dldE1vZGVsUmVxdWVzdCKBAQoQR2V0TW9kZWxSZXNwb25zZRIrCghkb2N1bWVudBgBIAEoCzIZLmNvbnRyb2wudjEuTW9kZWxEb2N1bWVudBItCgphZ2dyZWdhdGVzGAIgAygLMhkuY29udHJvbC52MS5BZ2dyZWdhdGVUeXBlEhEKCXdvcmtmbG93cxgDIAMoCSJ2Cg1Nb2RlbERvY3VtZW50EgwKBHRleHQYASABKAkSEAoIcmV2aXNpb24YAiABKAkSCgoCYnkYAyABKAkSDAoEbm90ZRgEIAEoCRIrCgdhcHBsaWVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJICg1BZ2dyZWdhdGVUeXBlEgwKBG5hbWUYASABKAkSKQoIY29tbWFuZHMYAiADKAsyFy5jb250cm9sLnYxLkNvbW1hbmRUeXBlIlYKC0NvbW1hbmRUeXBlEgwKBG5hbWUYASABKAkSJwoGc2NoZW1hGAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIQCghpbnRlcm5hbBgDIAEoCCIuChFDaGVja01vZGVsUmVxdWVzdBIZCgR0ZXh0GAEgASgJQgu6SAhyBhABGICAICJ3ChJDaGVja01vZGVsUmVzcG9uc2USKgoIbWlzdGFrZXMYASADKAsyGC5jb250cm9sLnYxLk1vZGVsTWlzdGFrZRIQCghyZXZpc2lvbhgCIAEoCRIMCgRkaWZmGAMgASgJEhUKDXJlYnVpbHRfdmlld3MYBCADKAkiLQoMTW9kZWxNaXN0YWtlEgwKBGxpbmUYASABKAUSDwoHbWVzc2FnZRgCIAEoCSJtChFBcHBseU1vZGVsUmVxdWVzdBIZCgR0ZXh0GAEgASgJQgu6SAhyBhABGICAIBIlChFleHBlY3RlZF9yZXZpc2lvbhgCIAEoCUIKukgHcgUQARiAARIWCgRub3RlGAMgASgJQgi6SAVyAxjIASJnChJBcHBseU1vZGVsUmVzcG9uc2USKwoIZG9jdW1lbnQYASABKAsyGS5jb250cm9sLnYxLk1vZGVsRG9jdW1lbnQSJAoFbm9kZXMYAiADKAsyFS5jb250cm9sLnYxLk5vZGVNb2RlbCJKCglOb2RlTW9kZWwSDAoEbm9kZRgBIAEoCRIMCgRraW5kGAIgASgJEhAKCHJldmlzaW9uGAMgASgJEg8KB3Byb2JsZW0YBCABKAkiEwoRTGlzdE1vZGVsc1JlcXVlc3QiQgoSTGlzdE1vZGVsc1Jlc3BvbnNlEiwKCWRvY3VtZW50cxgBIAMoCzIZLmNvbnRyb2wudjEuTW9kZWxEb2N1bWVudDLkBAoMTW9kZWxTZXJ2aWNlEoQBCghHZXRNb2RlbBIbLmNvbnRyb2wudjEuR2V0TW9kZWxSZXF1ZXN0GhwuY29udHJvbC52MS5HZXRNb2RlbFJlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhMSES92MS9jb250cm9sL21vZGVsEpMBCgpDaGVja01vZGVsEh0uY29udHJvbC52MS5DaGVja01vZGVsUmVxdWVzdBoeLmNvbnRyb2wudjEuQ2hlY2tNb2RlbFJlc3BvbnNlIkaQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhw6ASoiFy92MS9jb250cm9sL21vZGVsOmNoZWNrEqgBCgpBcHBseU1vZGVsEh0uY29udHJvbC52MS5BcHBseU1vZGVsUmVxdWVzdBoeLmNvbnRyb2wudjEuQXBwbHlNb2RlbFJlc3BvbnNlIluq7Rg7CgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIIDygBaAOyARFleHBlY3RlZF9yZXZpc2lvbrIBBG5vdGWC0+STAhY6ASoiES92MS9jb250cm9sL21vZGVsEosBCgpMaXN0TW9kZWxzEh0uY29udHJvbC52MS5MaXN0TW9kZWxzUmVxdWVzdBoeLmNvbnRyb2wudjEuTGlzdE1vZGVsc1Jlc3BvbnNlIj6QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhQSEi92MS9jb250cm9sL21vZGVsc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * GetModelRequest asks for the model.
+ * GetModelRequest is empty.
  *
  * @generated from message control.v1.GetModelRequest
  */
@@ -35,20 +35,20 @@ export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_model, 0);
 
 /**
- * GetModelResponse is the model.
+ * GetModelResponse contains the current model.
  *
  * @generated from message control.v1.GetModelResponse
  */
 export type GetModelResponse = Message<"control.v1.GetModelResponse"> & {
   /**
-   * The document in use.
+   * The model's document.
    *
    * @generated from field: control.v1.ModelDocument document = 1;
    */
   document?: ModelDocument | undefined;
 
   /**
-   * Its aggregates, by name.
+   * Its aggregates, ordered by name.
    *
    * @generated from field: repeated control.v1.AggregateType aggregates = 2;
    */
@@ -70,27 +70,27 @@ export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*
   messageDesc(file_control_v1_model, 1);
 
 /**
- * ModelDocument is a model's document.
+ * ModelDocument is the document of a model, with its revision and origin.
  *
  * @generated from message control.v1.ModelDocument
  */
 export type ModelDocument = Message<"control.v1.ModelDocument"> & {
   /**
-   * The YAML; empty for the older ones of a list whose texts exceed 1 MiB.
+   * The YAML, 1 byte to 512 KiB. In lists, the texts of older documents are empty if all texts together exceed 1 MiB.
    *
    * @generated from field: string text = 1;
    */
   text: string;
 
   /**
-   * The model's revision, a fingerprint of the document.
+   * The model's revision: a hash of the document.
    *
    * @generated from field: string revision = 2;
    */
   revision: string;
 
   /**
-   * The principal that applied it; empty: the program's own model.
+   * The subject of the principal that applied it; empty: it is the program's built-in model.
    *
    * @generated from field: string by = 3;
    */
@@ -132,7 +132,7 @@ export type AggregateType = Message<"control.v1.AggregateType"> & {
   name: string;
 
   /**
-   * Its commands, by name.
+   * Its commands, ordered by name.
    *
    * @generated from field: repeated control.v1.CommandType commands = 2;
    */
@@ -182,13 +182,13 @@ export const CommandTypeSchema: GenMessage<CommandType> = /*@__PURE__*/
   messageDesc(file_control_v1_model, 4);
 
 /**
- * CheckModelRequest is a document to check.
+ * CheckModelRequest contains a document to check.
  *
  * @generated from message control.v1.CheckModelRequest
  */
 export type CheckModelRequest = Message<"control.v1.CheckModelRequest"> & {
   /**
-   * The YAML.
+   * The YAML, 1 byte to 512 KiB.
    *
    * @generated from field: string text = 1;
    */
@@ -203,34 +203,34 @@ export const CheckModelRequestSchema: GenMessage<CheckModelRequest> = /*@__PURE_
   messageDesc(file_control_v1_model, 5);
 
 /**
- * CheckModelResponse is the result of a check.
+ * CheckModelResponse contains the result of a check.
  *
  * @generated from message control.v1.CheckModelResponse
  */
 export type CheckModelResponse = Message<"control.v1.CheckModelResponse"> & {
   /**
-   * The mistakes; none: it can be applied.
+   * The mistakes; empty: the document can be applied.
    *
    * @generated from field: repeated control.v1.ModelMistake mistakes = 1;
    */
   mistakes: ModelMistake[];
 
   /**
-   * The model's revision, if it has no mistakes.
+   * The revision of the model; empty if it has mistakes.
    *
    * @generated from field: string revision = 2;
    */
   revision: string;
 
   /**
-   * The lines that differ from the model in use, as a unified diff.
+   * The differences from the current model as a unified diff.
    *
    * @generated from field: string diff = 3;
    */
   diff: string;
 
   /**
-   * The views that would be rebuilt.
+   * The names of the views that would be rebuilt.
    *
    * @generated from field: repeated string rebuilt_views = 4;
    */
@@ -251,7 +251,7 @@ export const CheckModelResponseSchema: GenMessage<CheckModelResponse> = /*@__PUR
  */
 export type ModelMistake = Message<"control.v1.ModelMistake"> & {
   /**
-   * The line, from 1; 0: the whole document.
+   * The line, counted from 1; 0: the whole document.
    *
    * @generated from field: int32 line = 1;
    */
@@ -273,13 +273,13 @@ export const ModelMistakeSchema: GenMessage<ModelMistake> = /*@__PURE__*/
   messageDesc(file_control_v1_model, 7);
 
 /**
- * ApplyModelRequest applies a document.
+ * ApplyModelRequest contains the document to apply.
  *
  * @generated from message control.v1.ApplyModelRequest
  */
 export type ApplyModelRequest = Message<"control.v1.ApplyModelRequest"> & {
   /**
-   * The YAML.
+   * The YAML, 1 byte to 512 KiB.
    *
    * @generated from field: string text = 1;
    */
@@ -308,21 +308,21 @@ export const ApplyModelRequestSchema: GenMessage<ApplyModelRequest> = /*@__PURE_
   messageDesc(file_control_v1_model, 8);
 
 /**
- * ApplyModelResponse is the model.
+ * ApplyModelResponse contains the applied model.
  *
  * @generated from message control.v1.ApplyModelResponse
  */
 export type ApplyModelResponse = Message<"control.v1.ApplyModelResponse"> & {
   /**
-   * The document in use.
+   * The model's document.
    *
    * @generated from field: control.v1.ModelDocument document = 1;
    */
   document?: ModelDocument | undefined;
 
   /**
-   * The nodes that use models, with their model. Nodes that have not switched within five seconds keep
-   * trying; GetFleet shows when they have.
+   * The model of each node that uses models. Nodes that have not switched within five seconds continue to try;
+   * FleetService.GetFleet returns their model (Node.model_pending).
    *
    * @generated from field: repeated control.v1.NodeModel nodes = 2;
    */
@@ -357,15 +357,14 @@ export type NodeModel = Message<"control.v1.NodeModel"> & {
   kind: string;
 
   /**
-   * The revision of the model that it uses; empty: the node's version does not
-   * announce it.
+   * The revision of the model that it uses; empty: the node's version does not announce it.
    *
    * @generated from field: string revision = 3;
    */
   revision: string;
 
   /**
-   * Why it does not use the applied model, if it has tried.
+   * Why it cannot use the applied model; empty: it uses it, or has not tried yet.
    *
    * @generated from field: string problem = 4;
    */
@@ -380,7 +379,7 @@ export const NodeModelSchema: GenMessage<NodeModel> = /*@__PURE__*/
   messageDesc(file_control_v1_model, 10);
 
 /**
- * ListModelsRequest asks for the models that were applied.
+ * ListModelsRequest is empty.
  *
  * @generated from message control.v1.ListModelsRequest
  */
@@ -395,7 +394,7 @@ export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE_
   messageDesc(file_control_v1_model, 11);
 
 /**
- * ListModelsResponse is the models that were applied.
+ * ListModelsResponse lists the applied models.
  *
  * @generated from message control.v1.ListModelsResponse
  */
@@ -422,7 +421,7 @@ export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PUR
  */
 export const ModelService: GenService<{
   /**
-   * GetModel returns the model in use: its document, commands and workflows.
+   * GetModel returns the current model: its document, commands and workflows.
    *
    * @generated from rpc control.v1.ModelService.GetModel
    */
@@ -432,8 +431,10 @@ export const ModelService: GenService<{
     output: typeof GetModelResponseSchema;
   },
   /**
-   * CheckModel returns the mistakes of a document with their lines, and its differences from the model in
-   * use. It changes nothing.
+   * CheckModel returns the mistakes of a document with their lines, and its differences from the current model. It
+   * changes nothing.
+   *
+   * Errors: RESOURCE_EXHAUSTED (too many documents of the caller are being checked).
    *
    * @generated from rpc control.v1.ModelService.CheckModel
    */
@@ -443,10 +444,13 @@ export const ModelService: GenService<{
     output: typeof CheckModelResponseSchema;
   },
   /**
-   * ApplyModel applies a document to all nodes without a model file: immediately to aggregates and runners,
-   * and to views when their new generation is built. It returns when all nodes use the model, or after five
-   * seconds, and lists the model of each node. FAILED_PRECONDITION: the document has mistakes; ABORTED: the
-   * model in use is not the expected one.
+   * ApplyModel makes a document the current model of all nodes without a model file. Aggregates and runners use it
+   * immediately, views when their new generation is built. The call returns when all nodes use the model, or after five
+   * seconds, with the model of each node.
+   *
+   * Errors: FAILED_PRECONDITION (the document has mistakes, or the nodes read the model from a file), ABORTED (the
+   * current model does not have expected_revision), RESOURCE_EXHAUSTED (too many documents of the caller are being
+   * checked).
    *
    * @generated from rpc control.v1.ModelService.ApplyModel
    */
@@ -456,8 +460,7 @@ export const ModelService: GenService<{
     output: typeof ApplyModelResponseSchema;
   },
   /**
-   * ListModels returns the applied models, newest first; the last is the one that the platform
-   * started with.
+   * ListModels returns the applied models, the newest first. The last one is the model that the platform started with.
    *
    * @generated from rpc control.v1.ModelService.ListModels
    */

@@ -20,7 +20,7 @@ export const file_control_v1_placement: GenFile = /*@__PURE__*/
   fileDesc("Chpjb250cm9sL3YxL3BsYWNlbWVudC5wcm90bxIKY29udHJvbC52MSIXChVMaXN0UGxhY2VtZW50c1JlcXVlc3QiQwoWTGlzdFBsYWNlbWVudHNSZXNwb25zZRIpCgpwbGFjZW1lbnRzGAEgAygLMhUuY29udHJvbC52MS5QbGFjZW1lbnQiVgoJUGxhY2VtZW50EhEKCXRlbmFudF9pZBgBIAEoCRIMCgRraW5kGAIgASgJEgwKBG5vZGUYAyABKAkSDAoEYWxzbxgEIAMoCRIMCgRtb3ZlGAUgASgJIqYBChZBc3NpZ25QbGFjZW1lbnRSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIyCgRraW5kGAIgASgJQiS6SCFyH1IJYWdncmVnYXRlUgpwcm9qZWN0aW9uUgZydW5uZXISGAoEbm9kZRgDIAEoCUIKukgHcgUQARiAASJDChdBc3NpZ25QbGFjZW1lbnRSZXNwb25zZRIoCglwbGFjZW1lbnQYASABKAsyFS5jb250cm9sLnYxLlBsYWNlbWVudCKMAQoWUmVtb3ZlUGxhY2VtZW50UmVxdWVzdBI+Cgl0ZW5hbnRfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSMgoEa2luZBgCIAEoCUIkukghch9SCWFnZ3JlZ2F0ZVIKcHJvamVjdGlvblIGcnVubmVyIhkKF1JlbW92ZVBsYWNlbWVudFJlc3BvbnNlIqEBCg9QbGFuTW92ZVJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjIKBGtpbmQYAiABKAlCJLpIIXIfUglhZ2dyZWdhdGVSCnByb2plY3Rpb25SBnJ1bm5lchIaCgZ0YXJnZXQYAyABKAlCCrpIB3IFEAEYgAEidAoQUGxhbk1vdmVSZXNwb25zZRIOCgZzb3VyY2UYASABKAkSDgoGdGFyZ2V0GAIgASgJEhMKBmV2ZW50cxgDIAEoA0gAiAEBEg0KBXN0ZXBzGAQgAygJEhEKCW9ic3RhY2xlcxgFIAMoCUIJCgdfZXZlbnRzIqIBChBTdGFydE1vdmVSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIyCgRraW5kGAIgASgJQiS6SCFyH1IJYWdncmVnYXRlUgpwcm9qZWN0aW9uUgZydW5uZXISGgoGdGFyZ2V0GAMgASgJQgq6SAdyBRABGIABIjMKEVN0YXJ0TW92ZVJlc3BvbnNlEh4KBG1vdmUYASABKAsyEC5jb250cm9sLnYxLk1vdmUiKQoQQWJvcnRNb3ZlUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhAIjMKEUFib3J0TW92ZVJlc3BvbnNlEh4KBG1vdmUYASABKAsyEC5jb250cm9sLnYxLk1vdmUiEgoQTGlzdE1vdmVzUmVxdWVzdCI0ChFMaXN0TW92ZXNSZXNwb25zZRIfCgVtb3ZlcxgBIAMoCzIQLmNvbnRyb2wudjEuTW92ZSIpChBXYXRjaE1vdmVSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGEAiMwoRV2F0Y2hNb3ZlUmVzcG9uc2USHgoEbW92ZRgBIAEoCzIQLmNvbnRyb2wudjEuTW92ZSKEAwoETW92ZRIKCgJpZBgBIAEoCRIRCgl0ZW5hbnRfaWQYAiABKAkSDAoEa2luZBgDIAEoCRIOCgZzb3VyY2UYBCABKAkSDgoGdGFyZ2V0GAUgASgJEiIKBHN0ZXAYBiABKA4yFC5jb250cm9sLnYxLk1vdmVTdGVwEhMKC3dhaXRpbmdfZm9yGAcgASgJEhcKCmNoZWNrcG9pbnQYCCABKANIAIgBARIbCg5mZW5jZV9zZXF1ZW5jZRgJIAEoA0gBiAEBEg4KBnJlYXNvbhgKIAEoCRIKCgJieRgLIAEoCRIrCgdzdGFydGVkGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgd1cGRhdGVkGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgdoaXN0b3J5GA4gAygLMhcuY29udHJvbC52MS5Nb3ZlSGlzdG9yeUINCgtfY2hlY2twb2ludEIRCg9fZmVuY2Vfc2VxdWVuY2UiaQoLTW92ZUhpc3RvcnkSIgoEc3RlcBgBIAEoDjIULmNvbnRyb2wudjEuTW92ZVN0ZXASKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEbm9kZRgDIAEoCSqPAgoITW92ZVN0ZXASGQoVTU9WRV9TVEVQX1VOU1BFQ0lGSUVEEAASFQoRTU9WRV9TVEVQX1BMQU5ORUQQARIVChFNT1ZFX1NURVBfV0FSTUlORxACEhkKFU1PVkVfU1RFUF9DQVRDSElOR19VUBADEhQKEE1PVkVfU1RFUF9GRU5DRUQQBBIVChFNT1ZFX1NURVBfRkxJUFBFRBAFEhcKE01PVkVfU1RFUF9WRVJJRllJTkcQBhIWChJNT1ZFX1NURVBfUkVUSVJJTkcQBxISCg5NT1ZFX1NURVBfRE9ORRAIEhYKEk1PVkVfU1RFUF9BQk9SVElORxAJEhUKEU1PVkVfU1RFUF9BQk9SVEVEEAoy7goKEFBsYWNlbWVudFNlcnZpY2USmwEKDkxpc3RQbGFjZW1lbnRzEiEuY29udHJvbC52MS5MaXN0UGxhY2VtZW50c1JlcXVlc3QaIi5jb250cm9sLnYxLkxpc3RQbGFjZW1lbnRzUmVzcG9uc2UiQpACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCApoA4LT5JMCGBIWL3YxL2NvbnRyb2wvcGxhY2VtZW50cxLdAQoPQXNzaWduUGxhY2VtZW50EiIuY29udHJvbC52MS5Bc3NpZ25QbGFjZW1lbnRSZXF1ZXN0GiMuY29udHJvbC52MS5Bc3NpZ25QbGFjZW1lbnRSZXNwb25zZSKAAZACAqrtGEUKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDsgEJdGVuYW50X2lksgEEa2luZLIBBG5vZGWC0+STAi46ASoiKS92MS9jb250cm9sL3BsYWNlbWVudHMve2tpbmR9L3t0ZW5hbnRfaWR9EtIBCg9SZW1vdmVQbGFjZW1lbnQSIi5jb250cm9sLnYxLlJlbW92ZVBsYWNlbWVudFJlcXVlc3QaIy5jb250cm9sLnYxLlJlbW92ZVBsYWNlbWVudFJlc3BvbnNlInaQAgKq7Rg+CgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA7IBCXRlbmFudF9pZLIBBGtpbmSC0+STAisqKS92MS9jb250cm9sL3BsYWNlbWVudHMve2tpbmR9L3t0ZW5hbnRfaWR9EowBCghQbGFuTW92ZRIbLmNvbnRyb2wudjEuUGxhbk1vdmVSZXF1ZXN0GhwuY29udHJvbC52MS5QbGFuTW92ZVJlc3BvbnNlIkWQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhs6ASoiFi92MS9jb250cm9sL21vdmVzOnBsYW4SsQEKCVN0YXJ0TW92ZRIcLmNvbnRyb2wudjEuU3RhcnRNb3ZlUmVxdWVzdBodLmNvbnRyb2wudjEuU3RhcnRNb3ZlUmVzcG9uc2UiZ6rtGEcKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDsgEJdGVuYW50X2lksgEEa2luZLIBBnRhcmdldILT5JMCFjoBKiIRL3YxL2NvbnRyb2wvbW92ZXMSoQEKCUFib3J0TW92ZRIcLmNvbnRyb2wudjEuQWJvcnRNb3ZlUmVxdWVzdBodLmNvbnRyb2wudjEuQWJvcnRNb3ZlUmVzcG9uc2UiV5ACAqrtGCkKC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyAmlkaAOyAQJpZILT5JMCIToBKiIcL3YxL2NvbnRyb2wvbW92ZXMve2lkfTphYm9ydBKHAQoJTGlzdE1vdmVzEhwuY29udHJvbC52MS5MaXN0TW92ZXNSZXF1ZXN0Gh0uY29udHJvbC52MS5MaXN0TW92ZXNSZXNwb25zZSI9kAIBqu0YHQoKZmxlZXQucmVhZBACGgdjb250cm9sIgIICmgDgtPkkwITEhEvdjEvY29udHJvbC9tb3ZlcxKVAQoJV2F0Y2hNb3ZlEhwuY29udHJvbC52MS5XYXRjaE1vdmVSZXF1ZXN0Gh0uY29udHJvbC52MS5XYXRjaE1vdmVSZXNwb25zZSJJkAIBqu0YHgoKZmxlZXQucmVhZBACGgdjb250cm9sIgMIkBxoAYLT5JMCHhIcL3YxL2NvbnRyb2wvbW92ZXMve2lkfTp3YXRjaDABYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * ListPlacementsRequest asks for the placements.
+ * ListPlacementsRequest is empty.
  *
  * @generated from message control.v1.ListPlacementsRequest
  */
@@ -35,13 +35,13 @@ export const ListPlacementsRequestSchema: GenMessage<ListPlacementsRequest> = /*
   messageDesc(file_control_v1_placement, 0);
 
 /**
- * ListPlacementsResponse is the placements.
+ * ListPlacementsResponse lists the placements.
  *
  * @generated from message control.v1.ListPlacementsResponse
  */
 export type ListPlacementsResponse = Message<"control.v1.ListPlacementsResponse"> & {
   /**
-   * The placements, by kind and tenant.
+   * The placements, ordered by kind and tenant.
    *
    * @generated from field: repeated control.v1.Placement placements = 1;
    */
@@ -83,14 +83,14 @@ export type Placement = Message<"control.v1.Placement"> & {
   node: string;
 
   /**
-   * Further nodes that follow the tenant's events during a move.
+   * Other nodes that follow the tenant's events during a move.
    *
    * @generated from field: repeated string also = 4;
    */
   also: string[];
 
   /**
-   * The move under way, if there is one.
+   * The id of the move in progress; empty: none.
    *
    * @generated from field: string move = 5;
    */
@@ -105,7 +105,7 @@ export const PlacementSchema: GenMessage<Placement> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 2);
 
 /**
- * AssignPlacementRequest places a tenant.
+ * AssignPlacementRequest names the tenant to place and the node.
  *
  * @generated from message control.v1.AssignPlacementRequest
  */
@@ -125,7 +125,7 @@ export type AssignPlacementRequest = Message<"control.v1.AssignPlacementRequest"
   kind: string;
 
   /**
-   * The node's name.
+   * The node's id.
    *
    * @generated from field: string node = 3;
    */
@@ -140,7 +140,7 @@ export const AssignPlacementRequestSchema: GenMessage<AssignPlacementRequest> = 
   messageDesc(file_control_v1_placement, 3);
 
 /**
- * AssignPlacementResponse is the placement.
+ * AssignPlacementResponse contains the placement.
  *
  * @generated from message control.v1.AssignPlacementResponse
  */
@@ -161,7 +161,7 @@ export const AssignPlacementResponseSchema: GenMessage<AssignPlacementResponse> 
   messageDesc(file_control_v1_placement, 4);
 
 /**
- * RemovePlacementRequest lets all nodes serve a tenant.
+ * RemovePlacementRequest names the placement to remove.
  *
  * @generated from message control.v1.RemovePlacementRequest
  */
@@ -204,7 +204,7 @@ export const RemovePlacementResponseSchema: GenMessage<RemovePlacementResponse> 
   messageDesc(file_control_v1_placement, 6);
 
 /**
- * PlanMoveRequest asks for the plan of a move.
+ * PlanMoveRequest describes a move.
  *
  * @generated from message control.v1.PlanMoveRequest
  */
@@ -224,7 +224,7 @@ export type PlanMoveRequest = Message<"control.v1.PlanMoveRequest"> & {
   kind: string;
 
   /**
-   * The node to move to.
+   * The id of the node to move to.
    *
    * @generated from field: string target = 3;
    */
@@ -239,29 +239,29 @@ export const PlanMoveRequestSchema: GenMessage<PlanMoveRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 7);
 
 /**
- * PlanMoveResponse is the plan of a move.
+ * PlanMoveResponse contains the plan of a move.
  *
  * @generated from message control.v1.PlanMoveResponse
  */
 export type PlanMoveResponse = Message<"control.v1.PlanMoveResponse"> & {
   /**
-   * The node that calls go to when the move begins: now, or after the moves that have not ended.
-   * Empty: the tenant is not placed, and all nodes of the kind serve it.
+   * The node that serves the calls when the move begins, after the tenant's earlier moves. Empty: the tenant is not
+   * placed, and all nodes of the kind serve it.
    *
    * @generated from field: string source = 1;
    */
   source: string;
 
   /**
-   * The node that calls would go to.
+   * The node that would serve the calls after the move.
    *
    * @generated from field: string target = 2;
    */
   target: string;
 
   /**
-   * An upper bound of the number of events that the target must read: the sequences of the journal that it
-   * has not read, which tenants share. Absent: unknown, or the kind reads none.
+   * An upper bound of the number of events that the target must read: the number of sequences of the journal that it
+   * has not read, of all tenants. Absent: unknown, or nodes of the kind do not read events.
    *
    * @generated from field: optional int64 events = 3;
    */
@@ -275,7 +275,7 @@ export type PlanMoveResponse = Message<"control.v1.PlanMoveResponse"> & {
   steps: string[];
 
   /**
-   * Obstacles; empty: the move can be started.
+   * The reasons why the move cannot be started; empty: it can.
    *
    * @generated from field: repeated string obstacles = 5;
    */
@@ -290,7 +290,7 @@ export const PlanMoveResponseSchema: GenMessage<PlanMoveResponse> = /*@__PURE__*
   messageDesc(file_control_v1_placement, 8);
 
 /**
- * StartMoveRequest begins a move.
+ * StartMoveRequest describes the move to start.
  *
  * @generated from message control.v1.StartMoveRequest
  */
@@ -310,7 +310,7 @@ export type StartMoveRequest = Message<"control.v1.StartMoveRequest"> & {
   kind: string;
 
   /**
-   * The node to move to.
+   * The id of the node to move to.
    *
    * @generated from field: string target = 3;
    */
@@ -325,7 +325,7 @@ export const StartMoveRequestSchema: GenMessage<StartMoveRequest> = /*@__PURE__*
   messageDesc(file_control_v1_placement, 9);
 
 /**
- * StartMoveResponse is the started move.
+ * StartMoveResponse contains the started move.
  *
  * @generated from message control.v1.StartMoveResponse
  */
@@ -346,13 +346,13 @@ export const StartMoveResponseSchema: GenMessage<StartMoveResponse> = /*@__PURE_
   messageDesc(file_control_v1_placement, 10);
 
 /**
- * AbortMoveRequest ends a move.
+ * AbortMoveRequest names the move to abort.
  *
  * @generated from message control.v1.AbortMoveRequest
  */
 export type AbortMoveRequest = Message<"control.v1.AbortMoveRequest"> & {
   /**
-   * The move.
+   * The move's id.
    *
    * @generated from field: string id = 1;
    */
@@ -367,7 +367,7 @@ export const AbortMoveRequestSchema: GenMessage<AbortMoveRequest> = /*@__PURE__*
   messageDesc(file_control_v1_placement, 11);
 
 /**
- * AbortMoveResponse is the move.
+ * AbortMoveResponse contains the move.
  *
  * @generated from message control.v1.AbortMoveResponse
  */
@@ -388,7 +388,7 @@ export const AbortMoveResponseSchema: GenMessage<AbortMoveResponse> = /*@__PURE_
   messageDesc(file_control_v1_placement, 12);
 
 /**
- * ListMovesRequest asks for moves.
+ * ListMovesRequest is empty.
  *
  * @generated from message control.v1.ListMovesRequest
  */
@@ -403,7 +403,7 @@ export const ListMovesRequestSchema: GenMessage<ListMovesRequest> = /*@__PURE__*
   messageDesc(file_control_v1_placement, 13);
 
 /**
- * ListMovesResponse is the moves.
+ * ListMovesResponse lists the moves.
  *
  * @generated from message control.v1.ListMovesResponse
  */
@@ -424,13 +424,13 @@ export const ListMovesResponseSchema: GenMessage<ListMovesResponse> = /*@__PURE_
   messageDesc(file_control_v1_placement, 14);
 
 /**
- * WatchMoveRequest asks for a move's steps.
+ * WatchMoveRequest names the move to follow.
  *
  * @generated from message control.v1.WatchMoveRequest
  */
 export type WatchMoveRequest = Message<"control.v1.WatchMoveRequest"> & {
   /**
-   * The move.
+   * The move's id.
    *
    * @generated from field: string id = 1;
    */
@@ -445,7 +445,7 @@ export const WatchMoveRequestSchema: GenMessage<WatchMoveRequest> = /*@__PURE__*
   messageDesc(file_control_v1_placement, 15);
 
 /**
- * WatchMoveResponse is the current state of the move.
+ * WatchMoveResponse contains the current state of the move.
  *
  * @generated from message control.v1.WatchMoveResponse
  */
@@ -472,7 +472,7 @@ export const WatchMoveResponseSchema: GenMessage<WatchMoveResponse> = /*@__PURE_
  */
 export type Move = Message<"control.v1.Move"> & {
   /**
-   * Its name.
+   * Its id.
    *
    * @generated from field: string id = 1;
    */
@@ -493,8 +493,7 @@ export type Move = Message<"control.v1.Move"> & {
   kind: string;
 
   /**
-   * The node that the tenant moves from; empty: it was not placed. Until the move's turn has come,
-   * the node that is expected.
+   * The node that the tenant moves from; while the move is PLANNED, the expected one. Empty: the tenant was not placed.
    *
    * @generated from field: string source = 4;
    */
@@ -515,7 +514,7 @@ export type Move = Message<"control.v1.Move"> & {
   step: MoveStep;
 
   /**
-   * A description of what the move waits for.
+   * A description of the condition that the move waits for; empty: it does not wait.
    *
    * @generated from field: string waiting_for = 7;
    */
@@ -529,21 +528,21 @@ export type Move = Message<"control.v1.Move"> & {
   checkpoint?: bigint | undefined;
 
   /**
-   * The sequence that the target must apply before calls go to it. Absent: unknown.
+   * The sequence that the target must apply before it serves calls. Absent: unknown.
    *
    * @generated from field: optional int64 fence_sequence = 9;
    */
   fenceSequence?: bigint | undefined;
 
   /**
-   * Why it was aborted.
+   * Why it was aborted; empty: it was not.
    *
    * @generated from field: string reason = 10;
    */
   reason: string;
 
   /**
-   * The principal that started it.
+   * The subject of the principal that started it.
    *
    * @generated from field: string by = 11;
    */
@@ -579,7 +578,7 @@ export const MoveSchema: GenMessage<Move> = /*@__PURE__*/
   messageDesc(file_control_v1_placement, 17);
 
 /**
- * MoveHistory is an entered step.
+ * MoveHistory records when a move entered a step.
  *
  * @generated from message control.v1.MoveHistory
  */
@@ -634,7 +633,7 @@ export enum MoveStep {
   PLANNED = 1,
 
   /**
-   * The target starts to serve the tenant.
+   * The target is being prepared to serve the tenant.
    *
    * @generated from enum value: MOVE_STEP_WARMING = 2;
    */
@@ -655,7 +654,7 @@ export enum MoveStep {
   FENCED = 4,
 
   /**
-   * Gateways switch to the target as they receive the placement.
+   * The placement names the target, and gateways switch to it as they receive the placement.
    *
    * @generated from enum value: MOVE_STEP_FLIPPED = 5;
    */
@@ -669,7 +668,7 @@ export enum MoveStep {
   VERIFYING = 6,
 
   /**
-   * The other nodes release the tenant; then the next move can start.
+   * The other nodes release the tenant. After that the tenant's next move can begin.
    *
    * @generated from enum value: MOVE_STEP_RETIRING = 7;
    */
@@ -704,14 +703,13 @@ export const MoveStepSchema: GenEnum<MoveStep> = /*@__PURE__*/
   enumDesc(file_control_v1_placement, 0);
 
 /**
- * PlacementService places tenants on nodes and moves them.
+ * PlacementService places tenants on nodes, and moves placed tenants to other nodes while their calls continue.
  *
  * @generated from service control.v1.PlacementService
  */
 export const PlacementService: GenService<{
   /**
-   * ListPlacements returns the placed tenants. A tenant without a placement is served by all nodes of
-   * the kind.
+   * ListPlacements returns the placements of tenants. A tenant without a placement is served by all nodes of the kind.
    *
    * @generated from rpc control.v1.PlacementService.ListPlacements
    */
@@ -721,9 +719,11 @@ export const PlacementService: GenService<{
     output: typeof ListPlacementsResponseSchema;
   },
   /**
-   * AssignPlacement places a tenant without a placement on a node that serves it already. Calls go to
-   * that node from then on, and other nodes release the tenant. FAILED_PRECONDITION: the tenant is
-   * placed (StartMove moves it), or the node does not serve it.
+   * AssignPlacement places a tenant without a placement on a node that already serves it. From then on its calls go to
+   * this node, and the other nodes release the tenant.
+   *
+   * Errors: NOT_FOUND (no such node of the kind), FAILED_PRECONDITION (the tenant is placed: use StartMove; or the node
+   * does not serve it).
    *
    * @generated from rpc control.v1.PlacementService.AssignPlacement
    */
@@ -733,7 +733,10 @@ export const PlacementService: GenService<{
     output: typeof AssignPlacementResponseSchema;
   },
   /**
-   * RemovePlacement lets all nodes of the kind serve the tenant again.
+   * RemovePlacement removes a tenant's placement: all nodes of the kind serve the tenant again. Removing a placement
+   * that does not exist is not an error.
+   *
+   * Errors: FAILED_PRECONDITION (the tenant is being moved).
    *
    * @generated from rpc control.v1.PlacementService.RemovePlacement
    */
@@ -745,6 +748,8 @@ export const PlacementService: GenService<{
   /**
    * PlanMove returns the steps of a move and its obstacles. It changes nothing.
    *
+   * Errors: NOT_FOUND (no such node of the kind).
+   *
    * @generated from rpc control.v1.PlacementService.PlanMove
    */
   planMove: {
@@ -753,10 +758,11 @@ export const PlacementService: GenService<{
     output: typeof PlanMoveResponseSchema;
   },
   /**
-   * StartMove starts a move of a tenant to another node and returns immediately;
-   * WatchMove reports its progress. The move begins when the tenant's earlier moves have
-   * ended. FAILED_PRECONDITION: an obstacle (see PlanMove), among others that the tenant is on
-   * the node, or that eight moves of it have not ended.
+   * StartMove starts a move of a tenant to another node and returns immediately: WatchMove returns its progress. The
+   * move begins when the tenant's earlier moves have ended.
+   *
+   * Errors: NOT_FOUND (no such node of the kind), FAILED_PRECONDITION (there is an obstacle, see PlanMove: for example,
+   * the tenant is on the node already, or eight of its moves have not ended).
    *
    * @generated from rpc control.v1.PlacementService.StartMove
    */
@@ -766,9 +772,9 @@ export const PlacementService: GenService<{
     output: typeof StartMoveResponseSchema;
   },
   /**
-   * AbortMove ends a move and restores the placement from before it. It changes nothing
-   * about a move that has ended. FAILED_PRECONDITION: the other nodes are already releasing the
-   * tenant.
+   * AbortMove ends a move and restores the placement from before it. It does not change a move that has ended.
+   *
+   * Errors: NOT_FOUND (no such move), FAILED_PRECONDITION (the other nodes are already releasing the tenant).
    *
    * @generated from rpc control.v1.PlacementService.AbortMove
    */
@@ -778,7 +784,7 @@ export const PlacementService: GenService<{
     output: typeof AbortMoveResponseSchema;
   },
   /**
-   * ListMoves returns the moves of the last 30 days, newest first.
+   * ListMoves returns the moves of the last 30 days, the newest first.
    *
    * @generated from rpc control.v1.PlacementService.ListMoves
    */
@@ -789,6 +795,8 @@ export const PlacementService: GenService<{
   },
   /**
    * WatchMove returns a move, and again after each step, until it has ended.
+   *
+   * Errors: NOT_FOUND (no such move).
    *
    * @generated from rpc control.v1.PlacementService.WatchMove
    */

@@ -20,20 +20,20 @@ export const file_control_v1_revocation: GenFile = /*@__PURE__*/
   fileDesc("Chtjb250cm9sL3YxL3Jldm9jYXRpb24ucHJvdG8SCmNvbnRyb2wudjEimwIKClJldm9jYXRpb24SCgoCaWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgJEg4KBmlzc3VlchgDIAEoCRIQCgh0b2tlbl9pZBgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEjEKDWlzc3VlZF9iZWZvcmUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCgl3aXRoZHJhd24YCCABKAgSCgoCYnkYCSABKAkSDgoGcmVhc29uGAogASgJEigKBHRpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpsBChJSZXZva2VUb2tlblJlcXVlc3QSGgoGaXNzdWVyGAEgASgJQgq6SAdyBRABGIAEEhwKCHRva2VuX2lkGAIgASgJQgq6SAdyBRABGP8BEi8KC2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIaCgZyZWFzb24YBCABKAlCCrpIB3IFEAEY9AMiQQoTUmV2b2tlVG9rZW5SZXNwb25zZRIqCgpyZXZvY2F0aW9uGAEgASgLMhYuY29udHJvbC52MS5SZXZvY2F0aW9uIrMBChRSZXZva2VTdWJqZWN0UmVxdWVzdBIbCgdzdWJqZWN0GAEgASgJQgq6SAdyBRABGKwCEjEKDWlzc3VlZF9iZWZvcmUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIaCgZyZWFzb24YBCABKAlCCrpIB3IFEAEY9AMiQwoVUmV2b2tlU3ViamVjdFJlc3BvbnNlEioKCnJldm9jYXRpb24YASABKAsyFi5jb250cm9sLnYxLlJldm9jYXRpb24isQEKE1Jldm9rZUlzc3VlclJlcXVlc3QSGgoGaXNzdWVyGAEgASgJQgq6SAdyBRABGIAEEjEKDWlzc3VlZF9iZWZvcmUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIaCgZyZWFzb24YBCABKAlCCrpIB3IFEAEY9AMiQgoUUmV2b2tlSXNzdWVyUmVzcG9uc2USKgoKcmV2b2NhdGlvbhgBIAEoCzIWLmNvbnRyb2wudjEuUmV2b2NhdGlvbiJVChZMaXN0UmV2b2NhdGlvbnNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY9AMoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAAiJfChdMaXN0UmV2b2NhdGlvbnNSZXNwb25zZRIrCgtyZXZvY2F0aW9ucxgBIAMoCzIWLmNvbnRyb2wudjEuUmV2b2NhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiWgoZV2l0aGRyYXdSZXZvY2F0aW9uUmVxdWVzdBIhCgJpZBgBIAEoCUIVukgSchAyDl5bMC05YS1mXXszMn0kEhoKBnJlYXNvbhgCIAEoCUIKukgHcgUQARj0AyJIChpXaXRoZHJhd1Jldm9jYXRpb25SZXNwb25zZRIqCgpyZXZvY2F0aW9uGAEgASgLMhYuY29udHJvbC52MS5SZXZvY2F0aW9uIuQBChhSZXZva2VUZW5hbnRUb2tlblJlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhoKBmlzc3VlchgCIAEoCUIKukgHcgUQARiABBIcCgh0b2tlbl9pZBgDIAEoCUIKukgHcgUQARj/ARIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoGcmVhc29uGAUgASgJQgq6SAdyBRABGPQDIkcKGVJldm9rZVRlbmFudFRva2VuUmVzcG9uc2USKgoKcmV2b2NhdGlvbhgBIAEoCzIWLmNvbnRyb2wudjEuUmV2b2NhdGlvbiL8AQoaUmV2b2tlVGVuYW50U3ViamVjdFJlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhsKB3N1YmplY3QYAiABKAlCCrpIB3IFEAEYrAISMQoNaXNzdWVkX2JlZm9yZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhoKBnJlYXNvbhgFIAEoCUIKukgHcgUQARj0AyJJChtSZXZva2VUZW5hbnRTdWJqZWN0UmVzcG9uc2USKgoKcmV2b2NhdGlvbhgBIAEoCzIWLmNvbnRyb2wudjEuUmV2b2NhdGlvbiKeAQocTGlzdFRlbmFudFJldm9jYXRpb25zUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIACImUKHUxpc3RUZW5hbnRSZXZvY2F0aW9uc1Jlc3BvbnNlEisKC3Jldm9jYXRpb25zGAEgAygLMhYuY29udHJvbC52MS5SZXZvY2F0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKjAQofV2l0aGRyYXdUZW5hbnRSZXZvY2F0aW9uUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSIQoCaWQYAiABKAlCFbpIEnIQMg5eWzAtOWEtZl17MzJ9JBIaCgZyZWFzb24YAyABKAlCCrpIB3IFEAEY9AMiTgogV2l0aGRyYXdUZW5hbnRSZXZvY2F0aW9uUmVzcG9uc2USKgoKcmV2b2NhdGlvbhgBIAEoCzIWLmNvbnRyb2wudjEuUmV2b2NhdGlvbjKFEAoRUmV2b2NhdGlvblNlcnZpY2US5AEKC1Jldm9rZVRva2VuEh4uY29udHJvbC52MS5SZXZva2VUb2tlblJlcXVlc3QaHy5jb250cm9sLnYxLlJldm9rZVRva2VuUmVzcG9uc2UikwGQAgKq7RheCgx0b2tlbi5yZXZva2UQAhoHY29udHJvbCICCAooATIGaXNzdWVyaANyCHRva2VuX2lkggEGcmVhc29usgEGaXNzdWVysgEIdG9rZW5faWSyAQtleHBpcmVfdGltZYLT5JMCKDoBKiIjL3YxL2NvbnRyb2wvcmV2b2NhdGlvbnM6cmV2b2tlVG9rZW4S6QEKDVJldm9rZVN1YmplY3QSIC5jb250cm9sLnYxLlJldm9rZVN1YmplY3RSZXF1ZXN0GiEuY29udHJvbC52MS5SZXZva2VTdWJqZWN0UmVzcG9uc2UikgGQAgKq7RhbCgx0b2tlbi5yZXZva2UQAhoHY29udHJvbCICCAooATIHc3ViamVjdGgDggEGcmVhc29usgEHc3ViamVjdLIBDWlzc3VlZF9iZWZvcmWyAQtleHBpcmVfdGltZYLT5JMCKjoBKiIlL3YxL2NvbnRyb2wvcmV2b2NhdGlvbnM6cmV2b2tlU3ViamVjdBLjAQoMUmV2b2tlSXNzdWVyEh8uY29udHJvbC52MS5SZXZva2VJc3N1ZXJSZXF1ZXN0GiAuY29udHJvbC52MS5SZXZva2VJc3N1ZXJSZXNwb25zZSKPAZACAqrtGFkKDHRva2VuLnJldm9rZRACGgdjb250cm9sIgIICigBMgZpc3N1ZXJoA4IBBnJlYXNvbrIBBmlzc3VlcrIBDWlzc3VlZF9iZWZvcmWyAQtleHBpcmVfdGltZYLT5JMCKToBKiIkL3YxL2NvbnRyb2wvcmV2b2NhdGlvbnM6cmV2b2tlSXNzdWVyEqIBCg9MaXN0UmV2b2NhdGlvbnMSIi5jb250cm9sLnYxLkxpc3RSZXZvY2F0aW9uc1JlcXVlc3QaIy5jb250cm9sLnYxLkxpc3RSZXZvY2F0aW9uc1Jlc3BvbnNlIkaQAgGq7RggCg9jcmVkZW50aWFsLnJlYWQQAhoHY29udHJvbCICCAqC0+STAhkSFy92MS9jb250cm9sL3Jldm9jYXRpb25zEs8BChJXaXRoZHJhd1Jldm9jYXRpb24SJS5jb250cm9sLnYxLldpdGhkcmF3UmV2b2NhdGlvblJlcXVlc3QaJi5jb250cm9sLnYxLldpdGhkcmF3UmV2b2NhdGlvblJlc3BvbnNlImqQAgKq7RgzCgx0b2tlbi5yZXZva2UQAhoHY29udHJvbCICCAooATICaWRoA4IBBnJlYXNvbrIBAmlkgtPkkwIqOgEqIiUvdjEvY29udHJvbC9yZXZvY2F0aW9ucy97aWR9OndpdGhkcmF3EoUCChFSZXZva2VUZW5hbnRUb2tlbhIkLmNvbnRyb2wudjEuUmV2b2tlVGVuYW50VG9rZW5SZXF1ZXN0GiUuY29udHJvbC52MS5SZXZva2VUZW5hbnRUb2tlblJlc3BvbnNlIqIBkAICqu0YdQoMdG9rZW4ucmV2b2tlEAEaB2NvbnRyb2wiAggKKAEyBmlzc3VlcjoJdGVuYW50X2lkaANyCHRva2VuX2lkggEGcmVhc29usgEJdGVuYW50X2lksgEGaXNzdWVysgEIdG9rZW5faWSyAQtleHBpcmVfdGltZYLT5JMCIDoBKiIbL3YxL3Jldm9jYXRpb25zOnJldm9rZVRva2VuEooCChNSZXZva2VUZW5hbnRTdWJqZWN0EiYuY29udHJvbC52MS5SZXZva2VUZW5hbnRTdWJqZWN0UmVxdWVzdBonLmNvbnRyb2wudjEuUmV2b2tlVGVuYW50U3ViamVjdFJlc3BvbnNlIqEBkAICqu0YcgoMdG9rZW4ucmV2b2tlEAEaB2NvbnRyb2wiAggKKAEyB3N1YmplY3Q6CXRlbmFudF9pZGgDggEGcmVhc29usgEJdGVuYW50X2lksgEHc3ViamVjdLIBDWlzc3VlZF9iZWZvcmWyAQtleHBpcmVfdGltZYLT5JMCIjoBKiIdL3YxL3Jldm9jYXRpb25zOnJldm9rZVN1YmplY3QStwEKFUxpc3RUZW5hbnRSZXZvY2F0aW9ucxIoLmNvbnRyb2wudjEuTGlzdFRlbmFudFJldm9jYXRpb25zUmVxdWVzdBopLmNvbnRyb2wudjEuTGlzdFRlbmFudFJldm9jYXRpb25zUmVzcG9uc2UiSZACAartGCsKD2NyZWRlbnRpYWwucmVhZBABGgdjb250cm9sIgIICjoJdGVuYW50X2lkgtPkkwIREg8vdjEvcmV2b2NhdGlvbnMS8AEKGFdpdGhkcmF3VGVuYW50UmV2b2NhdGlvbhIrLmNvbnRyb2wudjEuV2l0aGRyYXdUZW5hbnRSZXZvY2F0aW9uUmVxdWVzdBosLmNvbnRyb2wudjEuV2l0aGRyYXdUZW5hbnRSZXZvY2F0aW9uUmVzcG9uc2UieZACAqrtGEoKDHRva2VuLnJldm9rZRABGgdjb250cm9sIgIICigBMgJpZDoJdGVuYW50X2lkaAOCAQZyZWFzb26yAQl0ZW5hbnRfaWSyAQJpZILT5JMCIjoBKiIdL3YxL3Jldm9jYXRpb25zL3tpZH06d2l0aGRyYXdiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * Revocation is the record of a revocation of tokens. It has a token_id and an issuer, a subject, or an issuer.
+ * Revocation records that tokens are revoked. The tokens are selected by issuer and token_id, by subject, or by issuer.
  *
  * @generated from message control.v1.Revocation
  */
 export type Revocation = Message<"control.v1.Revocation"> & {
   /**
-   * Its id, which is that of every revocation of the same token, subject or issuer.
+   * Its id, which is derived from the tenant and from the token, subject or issuer: a repeated request has the same id.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The tenant whose principals it covers, if they act for it alone; empty: all principals.
+   * The tenant: only principals that act for it alone are covered. Empty: all principals are.
    *
    * @generated from field: string tenant_id = 2;
    */
@@ -61,35 +61,35 @@ export type Revocation = Message<"control.v1.Revocation"> & {
   subject: string;
 
   /**
-   * The tokens that were issued before this time are revoked; absent for a token_id.
+   * Tokens that were issued before this time are revoked; absent if token_id is set.
    *
    * @generated from field: google.protobuf.Timestamp issued_before = 6;
    */
   issuedBefore?: Timestamp | undefined;
 
   /**
-   * When the last of the tokens has expired. The record is then deleted.
+   * When the last of the tokens expires. The record is deleted after that.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 7;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * Whether it is withdrawn: it has no effect.
+   * Whether it was withdrawn: it then has no effect.
    *
    * @generated from field: bool withdrawn = 8;
    */
   withdrawn: boolean;
 
   /**
-   * The principal that changed it last.
+   * The subject of the principal that changed it last.
    *
    * @generated from field: string by = 9;
    */
   by: string;
 
   /**
-   * The reason that was given.
+   * The reason of its last change.
    *
    * @generated from field: string reason = 10;
    */
@@ -131,14 +131,14 @@ export type RevokeTokenRequest = Message<"control.v1.RevokeTokenRequest"> & {
   tokenId: string;
 
   /**
-   * When the token expires (exp); absent: in 366 days, the longest lifetime of a token that gateways accept.
+   * When the token expires (exp); absent: in 366 days, the maximum lifetime of tokens.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 3;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * Why it is revoked.
+   * Why it is revoked, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 4;
    */
@@ -153,7 +153,7 @@ export const RevokeTokenRequestSchema: GenMessage<RevokeTokenRequest> = /*@__PUR
   messageDesc(file_control_v1_revocation, 1);
 
 /**
- * RevokeTokenResponse returns the revocation.
+ * RevokeTokenResponse contains the revocation.
  *
  * @generated from message control.v1.RevokeTokenResponse
  */
@@ -187,22 +187,21 @@ export type RevokeSubjectRequest = Message<"control.v1.RevokeSubjectRequest"> & 
   subject: string;
 
   /**
-   * The tokens that were issued before this time are revoked; absent: all that have been issued.
+   * Tokens that were issued before this time are revoked; absent: all that have been issued until now.
    *
    * @generated from field: google.protobuf.Timestamp issued_before = 2;
    */
   issuedBefore?: Timestamp | undefined;
 
   /**
-   * When the last of the tokens has expired; absent: 366 days after issued_before, the longest lifetime of a token
-   * that gateways accept.
+   * When the last of the tokens expires; absent: 366 days after issued_before, the maximum lifetime of tokens.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 3;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * Why they are revoked.
+   * Why they are revoked, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 4;
    */
@@ -217,7 +216,7 @@ export const RevokeSubjectRequestSchema: GenMessage<RevokeSubjectRequest> = /*@_
   messageDesc(file_control_v1_revocation, 3);
 
 /**
- * RevokeSubjectResponse returns the revocation.
+ * RevokeSubjectResponse contains the revocation.
  *
  * @generated from message control.v1.RevokeSubjectResponse
  */
@@ -251,22 +250,21 @@ export type RevokeIssuerRequest = Message<"control.v1.RevokeIssuerRequest"> & {
   issuer: string;
 
   /**
-   * The tokens that were issued before this time are revoked; absent: all that have been issued.
+   * Tokens that were issued before this time are revoked; absent: all that have been issued until now.
    *
    * @generated from field: google.protobuf.Timestamp issued_before = 2;
    */
   issuedBefore?: Timestamp | undefined;
 
   /**
-   * When the last of the tokens has expired; absent: 366 days after issued_before, the longest lifetime of a token
-   * that gateways accept.
+   * When the last of the tokens expires; absent: 366 days after issued_before, the maximum lifetime of tokens.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 3;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * Why they are revoked.
+   * Why they are revoked, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 4;
    */
@@ -281,7 +279,7 @@ export const RevokeIssuerRequestSchema: GenMessage<RevokeIssuerRequest> = /*@__P
   messageDesc(file_control_v1_revocation, 5);
 
 /**
- * RevokeIssuerResponse returns the revocation.
+ * RevokeIssuerResponse contains the revocation.
  *
  * @generated from message control.v1.RevokeIssuerResponse
  */
@@ -308,7 +306,7 @@ export const RevokeIssuerResponseSchema: GenMessage<RevokeIssuerResponse> = /*@_
  */
 export type ListRevocationsRequest = Message<"control.v1.ListRevocationsRequest"> & {
   /**
-   * The maximum size of the page; 0: 100.
+   * Revocations per page, 1 to 500; 0: 100.
    *
    * @generated from field: int32 page_size = 1;
    */
@@ -343,7 +341,7 @@ export type ListRevocationsResponse = Message<"control.v1.ListRevocationsRespons
   revocations: Revocation[];
 
   /**
-   * The token of the next page; empty: this is the last one.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -371,7 +369,7 @@ export type WithdrawRevocationRequest = Message<"control.v1.WithdrawRevocationRe
   id: string;
 
   /**
-   * Why it is withdrawn.
+   * Why it is withdrawn, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 2;
    */
@@ -386,7 +384,7 @@ export const WithdrawRevocationRequestSchema: GenMessage<WithdrawRevocationReque
   messageDesc(file_control_v1_revocation, 9);
 
 /**
- * WithdrawRevocationResponse returns the revocation.
+ * WithdrawRevocationResponse contains the revocation.
  *
  * @generated from message control.v1.WithdrawRevocationResponse
  */
@@ -434,14 +432,14 @@ export type RevokeTenantTokenRequest = Message<"control.v1.RevokeTenantTokenRequ
   tokenId: string;
 
   /**
-   * When the token expires (exp); absent: in 366 days, the longest lifetime of a token that gateways accept.
+   * When the token expires (exp); absent: in 366 days, the maximum lifetime of tokens.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * Why it is revoked.
+   * Why it is revoked, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 5;
    */
@@ -456,7 +454,7 @@ export const RevokeTenantTokenRequestSchema: GenMessage<RevokeTenantTokenRequest
   messageDesc(file_control_v1_revocation, 11);
 
 /**
- * RevokeTenantTokenResponse returns the revocation.
+ * RevokeTenantTokenResponse contains the revocation.
  *
  * @generated from message control.v1.RevokeTenantTokenResponse
  */
@@ -497,22 +495,21 @@ export type RevokeTenantSubjectRequest = Message<"control.v1.RevokeTenantSubject
   subject: string;
 
   /**
-   * The tokens that were issued before this time are revoked; absent: all that have been issued.
+   * Tokens that were issued before this time are revoked; absent: all that have been issued until now.
    *
    * @generated from field: google.protobuf.Timestamp issued_before = 3;
    */
   issuedBefore?: Timestamp | undefined;
 
   /**
-   * When the last of the tokens has expired; absent: 366 days after issued_before, the longest lifetime of a token
-   * that gateways accept.
+   * When the last of the tokens expires; absent: 366 days after issued_before, the maximum lifetime of tokens.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * Why they are revoked.
+   * Why they are revoked, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 5;
    */
@@ -527,7 +524,7 @@ export const RevokeTenantSubjectRequestSchema: GenMessage<RevokeTenantSubjectReq
   messageDesc(file_control_v1_revocation, 13);
 
 /**
- * RevokeTenantSubjectResponse returns the revocation.
+ * RevokeTenantSubjectResponse contains the revocation.
  *
  * @generated from message control.v1.RevokeTenantSubjectResponse
  */
@@ -548,7 +545,7 @@ export const RevokeTenantSubjectResponseSchema: GenMessage<RevokeTenantSubjectRe
   messageDesc(file_control_v1_revocation, 14);
 
 /**
- * ListTenantRevocationsRequest names a tenant.
+ * ListTenantRevocationsRequest selects a page.
  *
  * @generated from message control.v1.ListTenantRevocationsRequest
  */
@@ -561,7 +558,7 @@ export type ListTenantRevocationsRequest = Message<"control.v1.ListTenantRevocat
   tenantId: string;
 
   /**
-   * The maximum size of the page; 0: 100.
+   * Revocations per page, 1 to 500; 0: 100.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -596,7 +593,7 @@ export type ListTenantRevocationsResponse = Message<"control.v1.ListTenantRevoca
   revocations: Revocation[];
 
   /**
-   * The token of the next page; empty: this is the last one.
+   * The token of the next page; empty on the last one.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -631,7 +628,7 @@ export type WithdrawTenantRevocationRequest = Message<"control.v1.WithdrawTenant
   id: string;
 
   /**
-   * Why it is withdrawn.
+   * Why it is withdrawn, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 3;
    */
@@ -646,7 +643,7 @@ export const WithdrawTenantRevocationRequestSchema: GenMessage<WithdrawTenantRev
   messageDesc(file_control_v1_revocation, 17);
 
 /**
- * WithdrawTenantRevocationResponse returns the revocation.
+ * WithdrawTenantRevocationResponse contains the revocation.
  *
  * @generated from message control.v1.WithdrawTenantRevocationResponse
  */
@@ -667,22 +664,24 @@ export const WithdrawTenantRevocationResponseSchema: GenMessage<WithdrawTenantRe
   messageDesc(file_control_v1_revocation, 18);
 
 /**
- * RevocationService revokes tokens before they expire. Every gateway rejects a revoked token, and ends the
- * streams that it admitted, within seconds. A revocation is stored until no token that it covers can be valid.
+ * RevocationService revokes tokens before they expire. Every gateway rejects a revoked token, and ends the streams that
+ * it admitted, within seconds. A revocation is stored until the last token that it covers has expired. API keys are
+ * revoked by ApiKeyService.
  *
- * The methods with tenant_id are for a tenant's administrators: their revocations cover only principals that act
- * for this tenant alone, so that they have no effect on callers of other tenants, or of several.
+ * The methods with tenant_id are for administrators of a tenant: their revocations cover only principals that act for
+ * this tenant alone, and do not affect principals of other or several tenants.
  *
- * At most 9,000 revocations are stored, 100 of each tenant, and 4,500 of all tenants. Beyond that, a request is
- * RESOURCE_EXHAUSTED, and revokes nothing. API keys are revoked by ApiKeyService.
+ * At most 9,000 revocations are stored: 100 of each tenant, and 4,500 of all tenants together. Beyond that, a request
+ * is RESOURCE_EXHAUSTED and revokes nothing.
  *
  * @generated from service control.v1.RevocationService
  */
 export const RevocationService: GenService<{
   /**
-   * RevokeToken revokes one token, by its id.
+   * RevokeToken revokes one token, by its issuer and id.
    *
-   * Errors: RESOURCE_EXHAUSTED (too many revocations: revoke all tokens of the subject or issuer instead).
+   * Errors: INVALID_ARGUMENT (the token has expired, or a field is malformed, such as a whole token in place of its
+   * id), RESOURCE_EXHAUSTED (too many revocations: revoke all tokens of the subject or issuer instead).
    *
    * @generated from rpc control.v1.RevocationService.RevokeToken
    */
@@ -708,7 +707,7 @@ export const RevocationService: GenService<{
   /**
    * RevokeIssuer revokes all tokens of an issuer that were issued before a time.
    *
-   * Errors: as those of RevokeSubject.
+   * Errors: INVALID_ARGUMENT (issued_before is in the future), RESOURCE_EXHAUSTED (too many revocations).
    *
    * @generated from rpc control.v1.RevocationService.RevokeIssuer
    */
@@ -718,8 +717,10 @@ export const RevocationService: GenService<{
     output: typeof RevokeIssuerResponseSchema;
   },
   /**
-   * ListRevocations returns the revocations of the platform and of all tenants, withdrawn ones included, the last
+   * ListRevocations returns the revocations of the platform and of all tenants, including withdrawn ones, the last
    * changed first.
+   *
+   * Errors: INVALID_ARGUMENT (the page token was issued for another request).
    *
    * @generated from rpc control.v1.RevocationService.ListRevocations
    */
@@ -731,7 +732,7 @@ export const RevocationService: GenService<{
   /**
    * WithdrawRevocation ends a revocation: the tokens are accepted again. Its record is stored for a day.
    *
-   * Errors: NOT_FOUND.
+   * Errors: NOT_FOUND (no such revocation).
    *
    * @generated from rpc control.v1.RevocationService.WithdrawRevocation
    */
@@ -741,7 +742,7 @@ export const RevocationService: GenService<{
     output: typeof WithdrawRevocationResponseSchema;
   },
   /**
-   * RevokeTenantToken is RevokeToken for principals that act for the tenant alone.
+   * RevokeTenantToken revokes one token, if its principal acts for the tenant alone. See RevokeToken.
    *
    * @generated from rpc control.v1.RevocationService.RevokeTenantToken
    */
@@ -751,7 +752,8 @@ export const RevocationService: GenService<{
     output: typeof RevokeTenantTokenResponseSchema;
   },
   /**
-   * RevokeTenantSubject is RevokeSubject for principals that act for the tenant alone.
+   * RevokeTenantSubject revokes all tokens of a subject that were issued before a time, if its principal acts for the
+   * tenant alone. See RevokeSubject.
    *
    * @generated from rpc control.v1.RevocationService.RevokeTenantSubject
    */
@@ -761,7 +763,9 @@ export const RevocationService: GenService<{
     output: typeof RevokeTenantSubjectResponseSchema;
   },
   /**
-   * ListTenantRevocations returns the revocations of the tenant, withdrawn ones included, the last changed first.
+   * ListTenantRevocations returns the revocations of the tenant, including withdrawn ones, the last changed first.
+   *
+   * Errors: INVALID_ARGUMENT (the page token was issued for another request).
    *
    * @generated from rpc control.v1.RevocationService.ListTenantRevocations
    */

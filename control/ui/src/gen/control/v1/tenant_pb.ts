@@ -2,7 +2,7 @@
 // @generated from file control/v1/tenant.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// Tenants, their standing and quotas.
+// Tenants: their creation, suspension and quotas.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -18,7 +18,7 @@ export const file_control_v1_tenant: GenFile = /*@__PURE__*/
   fileDesc("Chdjb250cm9sL3YxL3RlbmFudC5wcm90bxIKY29udHJvbC52MSIUChJMaXN0VGVuYW50c1JlcXVlc3QiOgoTTGlzdFRlbmFudHNSZXNwb25zZRIjCgd0ZW5hbnRzGAEgAygLMhIuY29udHJvbC52MS5UZW5hbnQi8wEKBlRlbmFudBIRCgl0ZW5hbnRfaWQYASABKAkSEQoJc3VzcGVuZGVkGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIgCgVxdW90YRgEIAEoCzIRLmNvbnRyb2wudjEuUXVvdGESDQoFbm9kZXMYBSADKAkSEgoKY29uZmlndXJlZBgGIAEoCBIvCg1zdG9yYWdlX3F1b3RhGAcgASgLMhguY29udHJvbC52MS5TdG9yYWdlUXVvdGESKwoLc3RvcmFnZV91c2UYCCABKAsyFi5jb250cm9sLnYxLlN0b3JhZ2VVc2USEAoIcmV2aXNpb24YCSABKAMilwEKDFN0b3JhZ2VRdW90YRIgCgZldmVudHMYASABKANCELpIDSILGICAgICAgIAQKAASHwoFYnl0ZXMYAiABKANCELpIDSILGICAgICAgIAQKAASJAoKYWdncmVnYXRlcxgDIAEoA0IQukgNIgsYgICAgICAgBAoABIeCgRrZXlzGAQgASgDQhC6SA0iCxiAgICAgICAECgAIk0KClN0b3JhZ2VVc2USDgoGZXZlbnRzGAEgASgDEg0KBWJ5dGVzGAIgASgDEhIKCmFnZ3JlZ2F0ZXMYAyABKAMSDAoEa2V5cxgEIAEoAyKLAQoFUXVvdGESJwoEcmF0ZRgBIAEoAUIZukgWEhRAARkAAAAAgIQuQSkAAAAAAAAAABIaCgVidXJzdBgCIAEoBUILukgIGgYYwIQ9KAASHwoKY29uY3VycmVudBgDIAEoBUILukgIGgYYwIQ9KAASHAoHc3RyZWFtcxgEIAEoBUILukgIGgYYwIQ9KAAiqAEKE0NyZWF0ZVRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEiAKBXF1b3RhGAIgASgLMhEuY29udHJvbC52MS5RdW90YRIvCg1zdG9yYWdlX3F1b3RhGAMgASgLMhguY29udHJvbC52MS5TdG9yYWdlUXVvdGEiOgoUQ3JlYXRlVGVuYW50UmVzcG9uc2USIgoGdGVuYW50GAEgASgLMhIuY29udHJvbC52MS5UZW5hbnQicAoUU3VzcGVuZFRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMYyAEiOwoVU3VzcGVuZFRlbmFudFJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50IlUKE1Jlc3VtZVRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIjoKFFJlc3VtZVRlbmFudFJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50IrIBCg9TZXRRdW90YVJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEiAKBXF1b3RhGAIgASgLMhEuY29udHJvbC52MS5RdW90YRInChFleHBlY3RlZF9yZXZpc2lvbhgDIAEoA0IHukgEIgIoAEgAiAEBQhQKEl9leHBlY3RlZF9yZXZpc2lvbiI2ChBTZXRRdW90YVJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50IsABChZTZXRTdG9yYWdlUXVvdGFSZXF1ZXN0Ej4KCXRlbmFudF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBInCgVxdW90YRgCIAEoCzIYLmNvbnRyb2wudjEuU3RvcmFnZVF1b3RhEicKEWV4cGVjdGVkX3JldmlzaW9uGAMgASgDQge6SAQiAigASACIAQFCFAoSX2V4cGVjdGVkX3JldmlzaW9uIj0KF1NldFN0b3JhZ2VRdW90YVJlc3BvbnNlEiIKBnRlbmFudBgBIAEoCzISLmNvbnRyb2wudjEuVGVuYW50MsYJCg1UZW5hbnRTZXJ2aWNlEo8BCgtMaXN0VGVuYW50cxIeLmNvbnRyb2wudjEuTGlzdFRlbmFudHNSZXF1ZXN0Gh8uY29udHJvbC52MS5MaXN0VGVuYW50c1Jlc3BvbnNlIj+QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggKaAOC0+STAhUSEy92MS9jb250cm9sL3RlbmFudHMSxAEKDENyZWF0ZVRlbmFudBIfLmNvbnRyb2wudjEuQ3JlYXRlVGVuYW50UmVxdWVzdBogLmNvbnRyb2wudjEuQ3JlYXRlVGVuYW50UmVzcG9uc2UicartGE8KC2ZsZWV0LmFkbWluEAIaB2NvbnRyb2wiAggKKAEyCXRlbmFudF9pZGgDsgEJdGVuYW50X2lksgEFcXVvdGGyAQ1zdG9yYWdlX3F1b3RhgtPkkwIYOgEqIhMvdjEvY29udHJvbC90ZW5hbnRzEs8BCg1TdXNwZW5kVGVuYW50EiAuY29udHJvbC52MS5TdXNwZW5kVGVuYW50UmVxdWVzdBohLmNvbnRyb2wudjEuU3VzcGVuZFRlbmFudFJlc3BvbnNlInmQAgKq7RhACgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA4IBBnJlYXNvbrIBCXRlbmFudF9pZILT5JMCLDoBKiInL3YxL2NvbnRyb2wvdGVuYW50cy97dGVuYW50X2lkfTpzdXNwZW5kEsIBCgxSZXN1bWVUZW5hbnQSHy5jb250cm9sLnYxLlJlc3VtZVRlbmFudFJlcXVlc3QaIC5jb250cm9sLnYxLlJlc3VtZVRlbmFudFJlc3BvbnNlIm+QAgKq7Rg3CgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA7IBCXRlbmFudF9pZILT5JMCKzoBKiImL3YxL2NvbnRyb2wvdGVuYW50cy97dGVuYW50X2lkfTpyZXN1bWUS0gEKCFNldFF1b3RhEhsuY29udHJvbC52MS5TZXRRdW90YVJlcXVlc3QaHC5jb250cm9sLnYxLlNldFF1b3RhUmVzcG9uc2UiigGQAgKq7RhTCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA7IBCXRlbmFudF9pZLIBBXF1b3RhsgERZXhwZWN0ZWRfcmV2aXNpb26C0+STAio6ASoiJS92MS9jb250cm9sL3RlbmFudHMve3RlbmFudF9pZH0vcXVvdGES7wEKD1NldFN0b3JhZ2VRdW90YRIiLmNvbnRyb2wudjEuU2V0U3RvcmFnZVF1b3RhUmVxdWVzdBojLmNvbnRyb2wudjEuU2V0U3RvcmFnZVF1b3RhUmVzcG9uc2UikgGQAgKq7RhTCgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgl0ZW5hbnRfaWRoA7IBCXRlbmFudF9pZLIBBXF1b3RhsgERZXhwZWN0ZWRfcmV2aXNpb26C0+STAjI6ASoiLS92MS9jb250cm9sL3RlbmFudHMve3RlbmFudF9pZH0vc3RvcmFnZS1xdW90YWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_headgate_policy_v1_policy]);
 
 /**
- * ListTenantsRequest asks for the tenants.
+ * ListTenantsRequest is empty.
  *
  * @generated from message control.v1.ListTenantsRequest
  */
@@ -33,13 +33,13 @@ export const ListTenantsRequestSchema: GenMessage<ListTenantsRequest> = /*@__PUR
   messageDesc(file_control_v1_tenant, 0);
 
 /**
- * ListTenantsResponse is the tenants.
+ * ListTenantsResponse lists the tenants.
  *
  * @generated from message control.v1.ListTenantsResponse
  */
 export type ListTenantsResponse = Message<"control.v1.ListTenantsResponse"> & {
   /**
-   * The tenants, by name.
+   * The tenants, ordered by name.
    *
    * @generated from field: repeated control.v1.Tenant tenants = 1;
    */
@@ -74,7 +74,7 @@ export type Tenant = Message<"control.v1.Tenant"> & {
   suspended: boolean;
 
   /**
-   * The reason of the suspension.
+   * Why it is suspended; empty: it is not.
    *
    * @generated from field: string reason = 3;
    */
@@ -88,14 +88,14 @@ export type Tenant = Message<"control.v1.Tenant"> & {
   quota?: Quota | undefined;
 
   /**
-   * The nodes that serve it.
+   * The ids of the nodes that serve it.
    *
    * @generated from field: repeated string nodes = 5;
    */
   nodes: string[];
 
   /**
-   * Whether it is known only from the nodes' configuration.
+   * Whether it comes only from the settings of nodes, and was not created by CreateTenant.
    *
    * @generated from field: bool configured = 6;
    */
@@ -109,14 +109,14 @@ export type Tenant = Message<"control.v1.Tenant"> & {
   storageQuota?: StorageQuota | undefined;
 
   /**
-   * Its storage use, counted a few seconds ago.
+   * Its storage use, some seconds old.
    *
    * @generated from field: control.v1.StorageUse storage_use = 8;
    */
   storageUse?: StorageUse | undefined;
 
   /**
-   * The KV revision of its record, which each change increases; 0: it has no record.
+   * The revision of its record, which increases with each change; 0: it has no record.
    *
    * @generated from field: int64 revision = 9;
    */
@@ -131,36 +131,36 @@ export const TenantSchema: GenMessage<Tenant> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 2);
 
 /**
- * StorageQuota limits the tenant's data in the journal. 0: the limit of the setting
- * aggregate.quota applies. Commands beyond it are RESOURCE_EXHAUSTED, with a QuotaFailure. The steps of
- * workflows may exceed it by a twentieth.
+ * StorageQuota limits a tenant's data in the journal. A value of 0 means that the setting aggregate.quota applies.
+ * Commands beyond the quota are RESOURCE_EXHAUSTED, with a google.rpc.QuotaFailure. Commands of workflows may exceed it
+ * by 5 %.
  *
  * @generated from message control.v1.StorageQuota
  */
 export type StorageQuota = Message<"control.v1.StorageQuota"> & {
   /**
-   * Events.
+   * The maximum number of events.
    *
    * @generated from field: int64 events = 1;
    */
   events: bigint;
 
   /**
-   * Bytes of the events' messages.
+   * The maximum size of the events' messages in bytes.
    *
    * @generated from field: int64 bytes = 2;
    */
   bytes: bigint;
 
   /**
-   * Aggregates that have events.
+   * The maximum number of aggregates that have events.
    *
    * @generated from field: int64 aggregates = 3;
    */
   aggregates: bigint;
 
   /**
-   * Commands with idempotency keys within seven days.
+   * The maximum number of commands with idempotency keys within seven days.
    *
    * @generated from field: int64 keys = 4;
    */
@@ -175,34 +175,34 @@ export const StorageQuotaSchema: GenMessage<StorageQuota> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 3);
 
 /**
- * StorageUse is the tenant's data in the journal.
+ * StorageUse is the amount of a tenant's data in the journal.
  *
  * @generated from message control.v1.StorageUse
  */
 export type StorageUse = Message<"control.v1.StorageUse"> & {
   /**
-   * Events.
+   * The number of events.
    *
    * @generated from field: int64 events = 1;
    */
   events: bigint;
 
   /**
-   * Bytes of the events' messages.
+   * The size of the events' messages in bytes.
    *
    * @generated from field: int64 bytes = 2;
    */
   bytes: bigint;
 
   /**
-   * Aggregates that have events.
+   * The number of aggregates that have events.
    *
    * @generated from field: int64 aggregates = 3;
    */
   aggregates: bigint;
 
   /**
-   * Commands with idempotency keys within seven days.
+   * The number of commands with idempotency keys within seven days.
    *
    * @generated from field: int64 keys = 4;
    */
@@ -217,34 +217,34 @@ export const StorageUseSchema: GenMessage<StorageUse> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 4);
 
 /**
- * Quota limits a tenant's calls at each gateway. 0: the settings apply.
+ * Quota limits a tenant's calls at each gateway. A value of 0 means that the gateway's settings apply.
  *
  * @generated from message control.v1.Quota
  */
 export type Quota = Message<"control.v1.Quota"> & {
   /**
-   * Calls per second, on average.
+   * The average rate, in calls per second.
    *
    * @generated from field: double rate = 1;
    */
   rate: number;
 
   /**
-   * The burst: calls above the rate.
+   * The number of calls that may exceed the rate in a burst.
    *
    * @generated from field: int32 burst = 2;
    */
   burst: number;
 
   /**
-   * Calls in flight.
+   * The maximum number of concurrent calls.
    *
    * @generated from field: int32 concurrent = 3;
    */
   concurrent: number;
 
   /**
-   * Response streams in flight.
+   * The maximum number of concurrent response streams.
    *
    * @generated from field: int32 streams = 4;
    */
@@ -259,13 +259,13 @@ export const QuotaSchema: GenMessage<Quota> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 5);
 
 /**
- * CreateTenantRequest creates a tenant.
+ * CreateTenantRequest describes the tenant to create.
  *
  * @generated from message control.v1.CreateTenantRequest
  */
 export type CreateTenantRequest = Message<"control.v1.CreateTenantRequest"> & {
   /**
-   * Its name, a DNS label.
+   * Its name, a DNS label (RFC 1123) in lower case.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -294,7 +294,7 @@ export const CreateTenantRequestSchema: GenMessage<CreateTenantRequest> = /*@__P
   messageDesc(file_control_v1_tenant, 6);
 
 /**
- * CreateTenantResponse is the tenant.
+ * CreateTenantResponse contains the tenant.
  *
  * @generated from message control.v1.CreateTenantResponse
  */
@@ -315,7 +315,7 @@ export const CreateTenantResponseSchema: GenMessage<CreateTenantResponse> = /*@_
   messageDesc(file_control_v1_tenant, 7);
 
 /**
- * SuspendTenantRequest suspends a tenant.
+ * SuspendTenantRequest names the tenant to suspend.
  *
  * @generated from message control.v1.SuspendTenantRequest
  */
@@ -328,7 +328,7 @@ export type SuspendTenantRequest = Message<"control.v1.SuspendTenantRequest"> & 
   tenantId: string;
 
   /**
-   * The reason; its callers see it.
+   * Why it is suspended. Its callers receive this text with the error.
    *
    * @generated from field: string reason = 2;
    */
@@ -343,7 +343,7 @@ export const SuspendTenantRequestSchema: GenMessage<SuspendTenantRequest> = /*@_
   messageDesc(file_control_v1_tenant, 8);
 
 /**
- * SuspendTenantResponse is the tenant.
+ * SuspendTenantResponse contains the tenant.
  *
  * @generated from message control.v1.SuspendTenantResponse
  */
@@ -364,7 +364,7 @@ export const SuspendTenantResponseSchema: GenMessage<SuspendTenantResponse> = /*
   messageDesc(file_control_v1_tenant, 9);
 
 /**
- * ResumeTenantRequest resumes a tenant.
+ * ResumeTenantRequest names the tenant to resume.
  *
  * @generated from message control.v1.ResumeTenantRequest
  */
@@ -385,7 +385,7 @@ export const ResumeTenantRequestSchema: GenMessage<ResumeTenantRequest> = /*@__P
   messageDesc(file_control_v1_tenant, 10);
 
 /**
- * ResumeTenantResponse is the tenant.
+ * ResumeTenantResponse contains the tenant.
  *
  * @generated from message control.v1.ResumeTenantResponse
  */
@@ -406,7 +406,7 @@ export const ResumeTenantResponseSchema: GenMessage<ResumeTenantResponse> = /*@_
   messageDesc(file_control_v1_tenant, 11);
 
 /**
- * SetQuotaRequest sets a tenant's quota.
+ * SetQuotaRequest contains a tenant's new quota.
  *
  * @generated from message control.v1.SetQuotaRequest
  */
@@ -426,8 +426,8 @@ export type SetQuotaRequest = Message<"control.v1.SetQuotaRequest"> & {
   quota?: Quota | undefined;
 
   /**
-   * The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-   * Absent: the quota is set unconditionally.
+   * The revision of the tenant that the caller has read: if the tenant has changed since, the quota is not set. Absent:
+   * it is set unconditionally.
    *
    * @generated from field: optional int64 expected_revision = 3;
    */
@@ -442,7 +442,7 @@ export const SetQuotaRequestSchema: GenMessage<SetQuotaRequest> = /*@__PURE__*/
   messageDesc(file_control_v1_tenant, 12);
 
 /**
- * SetQuotaResponse is the tenant.
+ * SetQuotaResponse contains the tenant.
  *
  * @generated from message control.v1.SetQuotaResponse
  */
@@ -463,7 +463,7 @@ export const SetQuotaResponseSchema: GenMessage<SetQuotaResponse> = /*@__PURE__*
   messageDesc(file_control_v1_tenant, 13);
 
 /**
- * SetStorageQuotaRequest sets a tenant's storage quota.
+ * SetStorageQuotaRequest contains a tenant's new storage quota.
  *
  * @generated from message control.v1.SetStorageQuotaRequest
  */
@@ -476,15 +476,15 @@ export type SetStorageQuotaRequest = Message<"control.v1.SetStorageQuotaRequest"
   tenantId: string;
 
   /**
-   * Its quota; absent: the setting aggregate.quota applies.
+   * Its storage quota; absent: the setting aggregate.quota applies.
    *
    * @generated from field: control.v1.StorageQuota quota = 2;
    */
   quota?: StorageQuota | undefined;
 
   /**
-   * The revision of the tenant that the caller read. ABORTED: the tenant has changed since.
-   * Absent: the quota is set unconditionally.
+   * The revision of the tenant that the caller has read: if the tenant has changed since, the quota is not set. Absent:
+   * it is set unconditionally.
    *
    * @generated from field: optional int64 expected_revision = 3;
    */
@@ -499,7 +499,7 @@ export const SetStorageQuotaRequestSchema: GenMessage<SetStorageQuotaRequest> = 
   messageDesc(file_control_v1_tenant, 14);
 
 /**
- * SetStorageQuotaResponse is the tenant.
+ * SetStorageQuotaResponse contains the tenant.
  *
  * @generated from message control.v1.SetStorageQuotaResponse
  */
@@ -526,7 +526,7 @@ export const SetStorageQuotaResponseSchema: GenMessage<SetStorageQuotaResponse> 
  */
 export const TenantService: GenService<{
   /**
-   * ListTenants returns the tenants that nodes serve or that were created.
+   * ListTenants returns all tenants: the ones that CreateTenant has created, and the ones in the settings of nodes.
    *
    * @generated from rpc control.v1.TenantService.ListTenants
    */
@@ -536,7 +536,9 @@ export const TenantService: GenService<{
     output: typeof ListTenantsResponseSchema;
   },
   /**
-   * CreateTenant creates a tenant, which all nodes then serve. ALREADY_EXISTS: the tenant exists.
+   * CreateTenant creates a tenant. All nodes serve it within seconds.
+   *
+   * Errors: ALREADY_EXISTS (the tenant exists).
    *
    * @generated from rpc control.v1.TenantService.CreateTenant
    */
@@ -546,7 +548,9 @@ export const TenantService: GenService<{
     output: typeof CreateTenantResponseSchema;
   },
   /**
-   * SuspendTenant makes gateways reject the tenant's calls and pauses its workflows. No data is lost.
+   * SuspendTenant makes gateways reject the tenant's calls, and pauses its workflows. No data is lost.
+   *
+   * Errors: NOT_FOUND (no such tenant).
    *
    * @generated from rpc control.v1.TenantService.SuspendTenant
    */
@@ -556,7 +560,9 @@ export const TenantService: GenService<{
     output: typeof SuspendTenantResponseSchema;
   },
   /**
-   * ResumeTenant undoes SuspendTenant.
+   * ResumeTenant makes gateways accept the tenant's calls again, and continues its workflows.
+   *
+   * Errors: NOT_FOUND (no such tenant).
    *
    * @generated from rpc control.v1.TenantService.ResumeTenant
    */
@@ -566,7 +572,9 @@ export const TenantService: GenService<{
     output: typeof ResumeTenantResponseSchema;
   },
   /**
-   * SetQuota limits the tenant's calls at each gateway.
+   * SetQuota sets the limits of the tenant's calls at each gateway.
+   *
+   * Errors: NOT_FOUND (no such tenant), ABORTED (the tenant does not have expected_revision).
    *
    * @generated from rpc control.v1.TenantService.SetQuota
    */
@@ -576,9 +584,10 @@ export const TenantService: GenService<{
     output: typeof SetQuotaResponseSchema;
   },
   /**
-   * SetStorageQuota limits the tenant's data in the journal. It takes effect at every
-   * aggregate node within seconds. A quota below the use rejects further commands; no data is
-   * deleted.
+   * SetStorageQuota sets the limits of the tenant's data in the journal. It takes effect at every aggregate node within
+   * seconds. If the tenant uses more than its quota, further commands are rejected; no data is deleted.
+   *
+   * Errors: NOT_FOUND (no such tenant), ABORTED (the tenant does not have expected_revision).
    *
    * @generated from rpc control.v1.TenantService.SetStorageQuota
    */

@@ -2,7 +2,7 @@
 // @generated from file control/v1/timeline.proto (package control.v1, syntax proto3)
 /* eslint-disable */
 
-// What a call has caused.
+// Timelines: the steps that a call has caused on all nodes.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -33,14 +33,14 @@ export type ListTimelinesRequest = Message<"control.v1.ListTimelinesRequest"> & 
   tenantId: string;
 
   /**
-   * Only timelines in which something has failed.
+   * Only timelines with a span that has failed.
    *
    * @generated from field: bool failed_only = 2;
    */
   failedOnly: boolean;
 
   /**
-   * The number of timelines, 1 to 100; 0: 20.
+   * The maximum number of timelines, 1 to 100; 0: 20.
    *
    * @generated from field: int32 limit = 3;
    */
@@ -55,7 +55,7 @@ export const ListTimelinesRequestSchema: GenMessage<ListTimelinesRequest> = /*@_
   messageDesc(file_control_v1_timeline, 0);
 
 /**
- * ListTimelinesResponse is the tenant's recent timelines, the one with the newest span first.
+ * ListTimelinesResponse lists the tenant's recent timelines, the one with the newest span first.
  *
  * @generated from message control.v1.ListTimelinesResponse
  */
@@ -68,7 +68,7 @@ export type ListTimelinesResponse = Message<"control.v1.ListTimelinesResponse"> 
   timelines: TimelineSummary[];
 
   /**
-   * Whether all stored spans of the tenant were read: there are no further timelines.
+   * Whether all stored spans of the tenant were read, so that there are no further timelines.
    *
    * @generated from field: bool complete = 2;
    */
@@ -83,7 +83,7 @@ export const ListTimelinesResponseSchema: GenMessage<ListTimelinesResponse> = /*
   messageDesc(file_control_v1_timeline, 1);
 
 /**
- * TimelineSummary is a timeline, as far as its spans were read.
+ * TimelineSummary summarizes a timeline by the spans that were read.
  *
  * @generated from message control.v1.TimelineSummary
  */
@@ -131,14 +131,14 @@ export type TimelineSummary = Message<"control.v1.TimelineSummary"> & {
   code: string;
 
   /**
-   * The name of the latest span that has failed; empty: none has.
+   * The name of the latest span that has failed; empty: no span has.
    *
    * @generated from field: string failed_name = 7;
    */
   failedName: string;
 
   /**
-   * The spans that were read.
+   * The number of spans that were read.
    *
    * @generated from field: int32 spans = 8;
    */
@@ -153,7 +153,7 @@ export const TimelineSummarySchema: GenMessage<TimelineSummary> = /*@__PURE__*/
   messageDesc(file_control_v1_timeline, 2);
 
 /**
- * GetTimelineRequest asks for a timeline.
+ * GetTimelineRequest names a timeline.
  *
  * @generated from message control.v1.GetTimelineRequest
  */
@@ -166,7 +166,7 @@ export type GetTimelineRequest = Message<"control.v1.GetTimelineRequest"> & {
   tenantId: string;
 
   /**
-   * A correlation, trace or request id.
+   * A correlation, trace or request id, 1 to 256 characters.
    *
    * @generated from field: string id = 2;
    */
@@ -181,7 +181,7 @@ export const GetTimelineRequestSchema: GenMessage<GetTimelineRequest> = /*@__PUR
   messageDesc(file_control_v1_timeline, 3);
 
 /**
- * GetTimelineResponse is a timeline.
+ * GetTimelineResponse contains a timeline.
  *
  * @generated from message control.v1.GetTimelineResponse
  */
@@ -201,7 +201,7 @@ export type GetTimelineResponse = Message<"control.v1.GetTimelineResponse"> & {
   spans: Span[];
 
   /**
-   * Whether these are all stored spans. A busy node may have dropped some before.
+   * Whether these are all stored spans. A node under load may have dropped spans instead of storing them.
    *
    * @generated from field: bool complete = 3;
    */
@@ -216,13 +216,13 @@ export const GetTimelineResponseSchema: GenMessage<GetTimelineResponse> = /*@__P
   messageDesc(file_control_v1_timeline, 4);
 
 /**
- * Span is one step of what a call has caused.
+ * Span is the record of one step of a timeline.
  *
  * @generated from message control.v1.Span
  */
 export type Span = Message<"control.v1.Span"> & {
   /**
-   * "call", "command", "event", "projection" or "step".
+   * The kind: "call", "command", "event", "projection" or "step".
    *
    * @generated from field: string kind = 1;
    */
@@ -278,14 +278,14 @@ export type Span = Message<"control.v1.Span"> & {
   subject: string;
 
   /**
-   * The event that it appended or processed.
+   * The id of the event that it appended or processed.
    *
    * @generated from field: string event_id = 9;
    */
   eventId: string;
 
   /**
-   * The call that it belongs to.
+   * The id of the call that it belongs to.
    *
    * @generated from field: string request_id = 10;
    */
@@ -299,7 +299,7 @@ export type Span = Message<"control.v1.Span"> & {
   causationId: string;
 
   /**
-   * The client's address, of a call; empty: unknown.
+   * The client's address, for calls; empty: unknown.
    *
    * @generated from field: string client = 12;
    */
@@ -314,15 +314,17 @@ export const SpanSchema: GenMessage<Span> = /*@__PURE__*/
   messageDesc(file_control_v1_timeline, 5);
 
 /**
- * TimelineService returns what a call has caused.
+ * TimelineService returns timelines. A timeline consists of the spans with the same correlation id: a call, and the
+ * commands, events, projections and workflow steps that it has caused. Spans are stored for a day. Reads that succeed
+ * have none.
  *
  * @generated from service control.v1.TimelineService
  */
 export const TimelineService: GenService<{
   /**
-   * GetTimeline returns the spans (calls, commands, events, projections, workflow steps) that
-   * have the correlation id of a given correlation, trace or request id. NOT_FOUND: no span is
-   * stored for the id. Spans are stored for a day; reads that succeed are not recorded.
+   * GetTimeline returns the timeline of a correlation, trace or request id.
+   *
+   * Errors: NOT_FOUND (no span is stored for the id).
    *
    * @generated from rpc control.v1.TimelineService.GetTimeline
    */
@@ -332,9 +334,11 @@ export const TimelineService: GenService<{
     output: typeof GetTimelineResponseSchema;
   },
   /**
-   * ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans: of a
-   * timeline with older ones, GetTimeline returns the rest. Calls without a valid credential that name the
-   * tenant are left out. NOT_FOUND: no node serves the tenant.
+   * ListTimelines returns the tenant's recent timelines with their outcomes. It reads the newest 5,000 spans:
+   * GetTimeline also returns older spans of a timeline. Calls without a valid credential that name the tenant are
+   * excluded.
+   *
+   * Errors: NOT_FOUND (no node serves the tenant).
    *
    * @generated from rpc control.v1.TimelineService.ListTimelines
    */

@@ -47,14 +47,14 @@ export type SkipEventRequest = Message<"control.v1.SkipEventRequest"> & {
   eventId: string;
 
   /**
-   * The event's sequence in the journal; 0: the event at which the view fails, as the fleet shows.
+   * The event's sequence in the journal; 0: the view fails at the event, so that the sequence is known.
    *
    * @generated from field: int64 sequence = 4;
    */
   sequence: bigint;
 
   /**
-   * Why the event is skipped.
+   * Why the event is skipped, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 5;
    */
@@ -69,7 +69,7 @@ export const SkipEventRequestSchema: GenMessage<SkipEventRequest> = /*@__PURE__*
   messageDesc(file_control_v1_view, 0);
 
 /**
- * SkipEventResponse returns the record.
+ * SkipEventResponse contains the record.
  *
  * @generated from message control.v1.SkipEventResponse
  */
@@ -117,7 +117,7 @@ export type RevokeSkipRequest = Message<"control.v1.RevokeSkipRequest"> & {
   eventId: string;
 
   /**
-   * Why the skip is revoked.
+   * Why the skip is revoked, 1 to 500 characters, for the record and the audit record.
    *
    * @generated from field: string reason = 4;
    */
@@ -132,7 +132,7 @@ export const RevokeSkipRequestSchema: GenMessage<RevokeSkipRequest> = /*@__PURE_
   messageDesc(file_control_v1_view, 2);
 
 /**
- * RevokeSkipResponse returns the record.
+ * RevokeSkipResponse contains the record.
  *
  * @generated from message control.v1.RevokeSkipResponse
  */
@@ -174,7 +174,7 @@ export const ListSkipsRequestSchema: GenMessage<ListSkipsRequest> = /*@__PURE__*
   messageDesc(file_control_v1_view, 4);
 
 /**
- * ListSkipsResponse returns a tenant's records.
+ * ListSkipsResponse lists a tenant's records.
  *
  * @generated from message control.v1.ListSkipsResponse
  */
@@ -215,7 +215,7 @@ export type Skip = Message<"control.v1.Skip"> & {
   view: string;
 
   /**
-   * Whether the view's definition in the model in use is the one that the record is for.
+   * Whether the record is for the view's definition in the current model: otherwise it has no effect.
    *
    * @generated from field: bool current = 3;
    */
@@ -250,14 +250,14 @@ export type Skip = Message<"control.v1.Skip"> & {
   aggregate: string;
 
   /**
-   * Whether the decision is revoked.
+   * Whether the decision has been revoked.
    *
    * @generated from field: bool revoked = 8;
    */
   revoked: boolean;
 
   /**
-   * The principal that decided last.
+   * The subject of the principal that decided last.
    *
    * @generated from field: string by = 9;
    */
@@ -286,19 +286,20 @@ export const SkipSchema: GenMessage<Skip> = /*@__PURE__*/
   messageDesc(file_control_v1_view, 6);
 
 /**
- * ViewService skips events of views. A view that cannot apply an event fails alone, and the fleet lists it
- * (Node.failing_views). It continues when the model is corrected, or when an operator skips the event.
+ * ViewService excludes events from views. A view that cannot apply an event stops at it, while the tenant's other views
+ * continue; FleetService lists it (Node.failing_views). It continues when the model is corrected, or when an operator
+ * skips the event.
  *
  * @generated from service control.v1.ViewService
  */
 export const ViewService: GenService<{
   /**
-   * SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, for as
-   * long as the view's definition does not change. Responses from the view are then `incomplete`. A
-   * view that has applied the event is rebuilt. It is idempotent.
+   * SkipEvent excludes an event from a tenant's view, on every node and in every rebuild, until the view's definition
+   * changes. Responses from the view are then `incomplete`. A view that has applied the event is rebuilt. The operation
+   * is idempotent.
    *
    * Errors: NOT_FOUND (no such view in the model in use, or no such event of the tenant),
-   * FAILED_PRECONDITION (the tenant has 1,000 records).
+   * FAILED_PRECONDITION (the tenant has 1,000 records of skipped events).
    *
    * @generated from rpc control.v1.ViewService.SkipEvent
    */
@@ -308,7 +309,7 @@ export const ViewService: GenService<{
     output: typeof SkipEventResponseSchema;
   },
   /**
-   * RevokeSkip includes the event again: the view is rebuilt.
+   * RevokeSkip includes a skipped event again: the view is rebuilt.
    *
    * Errors: NOT_FOUND (the event is not skipped).
    *
@@ -320,8 +321,8 @@ export const ViewService: GenService<{
     output: typeof RevokeSkipResponseSchema;
   },
   /**
-   * ListSkips returns a tenant's records of skipped events, revoked ones and those of other
-   * definitions of views included, the newest first.
+   * ListSkips returns a tenant's records of skipped events, the newest first, including revoked ones and those of
+   * earlier definitions of views.
    *
    * @generated from rpc control.v1.ViewService.ListSkips
    */

@@ -83,7 +83,7 @@ export const ListMethodsRequestSchema: GenMessage<ListMethodsRequest> = /*@__PUR
   messageDesc(file_gateway_v1_session, 2);
 
 /**
- * ListMethodsResponse is the methods.
+ * ListMethodsResponse lists the methods.
  *
  * @generated from message gateway.v1.ListMethodsResponse
  */
@@ -124,14 +124,14 @@ export type MethodPolicy = Message<"gateway.v1.MethodPolicy"> & {
   right: string;
 
   /**
-   * Whether a call is for one tenant; else it is for the platform.
+   * Whether a call is for one tenant (true) or for the platform (false).
    *
    * @generated from field: bool tenant_scoped = 3;
    */
   tenantScoped: boolean;
 
   /**
-   * The kind of node that serves it.
+   * The kind of node that serves it: "aggregate", "projection", "runner" or "control"; empty: the gateway.
    *
    * @generated from field: string upstream = 4;
    */
@@ -174,7 +174,7 @@ export const MethodPolicySchema: GenMessage<MethodPolicy> = /*@__PURE__*/
   messageDesc(file_gateway_v1_session, 4);
 
 /**
- * DecideRequest describes a caller and a call.
+ * DecideRequest describes a call and its caller, who need not exist.
  *
  * @generated from message gateway.v1.DecideRequest
  */
@@ -201,15 +201,14 @@ export type DecideRequest = Message<"gateway.v1.DecideRequest"> & {
   rights: string[];
 
   /**
-   * The tenant that the call would be for, one of the caller's own without the right
-   * "fleet.read"; empty: none.
+   * The tenant that the call would be for; empty: the only one of tenants, or none.
    *
    * @generated from field: string tenant_id = 4;
    */
   tenantId: string;
 
   /**
-   * The resource that it would name; empty: none.
+   * The resource that the call would name, such as a view; empty: none.
    *
    * @generated from field: string resource = 5;
    */
@@ -230,8 +229,8 @@ export const DecideRequestSchema: GenMessage<DecideRequest> = /*@__PURE__*/
  */
 export type DecideResponse = Message<"gateway.v1.DecideResponse"> & {
   /**
-   * Whether the gateway admits the call. The node may still deny it for lack of a right that
-   * only the node checks: the reason names such rights that the caller lacks.
+   * Whether the gateway admits the call. The node may still deny it for lack of a right that only the node
+   * checks: the reason names such rights that the described caller lacks.
    *
    * @generated from field: bool allowed = 1;
    */
@@ -245,7 +244,7 @@ export type DecideResponse = Message<"gateway.v1.DecideResponse"> & {
   reason: string;
 
   /**
-   * The node that would serve the call; empty: none, or no tenant is named and the caller
+   * The node that would serve the call; empty: none, or the request names no tenant and the caller of Decide
    * lacks the right "fleet.read".
    *
    * @generated from field: string node = 3;
@@ -261,7 +260,7 @@ export const DecideResponseSchema: GenMessage<DecideResponse> = /*@__PURE__*/
   messageDesc(file_gateway_v1_session, 6);
 
 /**
- * CreateTicketRequest names the stream.
+ * CreateTicketRequest names the stream to open.
  *
  * @generated from message gateway.v1.CreateTicketRequest
  */
@@ -275,8 +274,8 @@ export type CreateTicketRequest = Message<"gateway.v1.CreateTicketRequest"> & {
   path: string;
 
   /**
-   * The tenant of the stream; empty: that of the header x-tenant-id, or else the credential's if it
-   * is for one tenant.
+   * The tenant of the stream; empty: the one of the header x-tenant-id, or else the credential's if it is for one
+   * tenant.
    *
    * @generated from field: string tenant_id = 2;
    */
@@ -291,28 +290,27 @@ export const CreateTicketRequestSchema: GenMessage<CreateTicketRequest> = /*@__P
   messageDesc(file_gateway_v1_session, 7);
 
 /**
- * CreateTicketResponse is the URL with the ticket. It is a secret: do not log or store it.
+ * CreateTicketResponse contains the URL with the ticket. It is a secret: do not log or store it.
  *
  * @generated from message gateway.v1.CreateTicketResponse
  */
 export type CreateTicketResponse = Message<"gateway.v1.CreateTicketResponse"> & {
   /**
-   * The path with its query, in canonical form, and with the ticket; it is relative to the gateway's
-   * origin.
+   * The path with its query in canonical form and the ticket, relative to the gateway's origin.
    *
    * @generated from field: string path = 1;
    */
   path: string;
 
   /**
-   * Until when the ticket opens the stream.
+   * The time before which the ticket must be used first.
    *
    * @generated from field: google.protobuf.Timestamp open_before = 2;
    */
   openBefore?: Timestamp | undefined;
 
   /**
-   * Until when it opens the stream again: the end of the credential; absent: no end.
+   * The time until which the ticket opens the stream again: the credential's expiry. Absent: it does not expire.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 3;
    */
@@ -327,7 +325,8 @@ export const CreateTicketResponseSchema: GenMessage<CreateTicketResponse> = /*@_
   messageDesc(file_gateway_v1_session, 8);
 
 /**
- * SessionService is for every caller with a credential. Denials are audited.
+ * SessionService describes the caller's session. Every caller with a valid credential may call it; denials are
+ * audited.
  *
  * @generated from service gateway.v1.SessionService
  */
@@ -353,9 +352,11 @@ export const SessionService: GenService<{
     output: typeof ListMethodsResponseSchema;
   },
   /**
-   * Decide returns whether a caller may call a method, and the rule that decides. The
-   * tenant must be one that the caller acts for, unless the caller has the right
-   * "fleet.read": otherwise the answer is PERMISSION_DENIED.
+   * Decide evaluates the policy of a method for a described caller: it returns whether the call would be
+   * admitted, and the rule that decides. Nothing is called.
+   *
+   * Errors: INVALID_ARGUMENT (a tenant or right is malformed), PERMISSION_DENIED (the caller of Decide neither acts
+   * for the tenant of the described call nor has the right "fleet.read").
    *
    * @generated from rpc gateway.v1.SessionService.Decide
    */
@@ -365,11 +366,13 @@ export const SessionService: GenService<{
     output: typeof DecideResponseSchema;
   },
   /**
-   * CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an
-   * authorization header, which EventSource of browsers cannot send. The ticket is bound to the
-   * caller, the tenant, and the path with its query. It opens the stream within 30 seconds; when the
-   * stream is interrupted it opens it again, with the Last-Event-ID that EventSource sends, until the
-   * credential expires or is revoked. A session has one stream per gateway: a new stream ends the previous one.
+   * CreateTicket returns the URL of a stream of Server-Sent Events with a ticket in place of an authorization
+   * header, which the EventSource of browsers cannot send. The ticket is bound to the caller, the tenant, and
+   * the path with its query. It must be used within 30 seconds. After an interruption it opens the stream again,
+   * with the Last-Event-ID that EventSource sends, until the credential expires or is revoked. A ticket has one
+   * stream per gateway: a new stream ends the previous one.
+   *
+   * Errors: INVALID_ARGUMENT (the path is malformed, or not that of a stream).
    *
    * @generated from rpc gateway.v1.SessionService.CreateTicket
    */

@@ -63,23 +63,23 @@ export type SubmitRequest = Message<"aggregate.gateway.v1.SubmitRequest"> & {
   payload?: JsonObject | undefined;
 
   /**
-   * The idempotency key: a command that is sent again under its key has no second effect and returns the
-   * same result. Strongly recommended.
+   * The idempotency key: a command that is sent again under its key within seven days has no second effect and
+   * returns the same result. Strongly recommended: without a key, a client cannot retry safely.
    *
    * @generated from field: string idempotency_key = 6;
    */
   idempotencyKey: string;
 
   /**
-   * The version that the aggregate must have (0: it must not exist). Absent: any version; the node retries
-   * after a concurrent change.
+   * The version that the aggregate must have; 0: it must not exist. Absent: any version, and the node decides
+   * the command again after a concurrent change.
    *
    * @generated from field: optional int64 expected_version = 7;
    */
   expectedVersion?: bigint | undefined;
 
   /**
-   * Whether to return the events without appending them.
+   * Whether to decide and return the events without appending them.
    *
    * @generated from field: bool dry_run = 8;
    */
@@ -114,8 +114,8 @@ export type SubmitResponse = Message<"aggregate.gateway.v1.SubmitResponse"> & {
   version: bigint;
 
   /**
-   * The position in the tenant's journal after the last of them. A query with it as min_position reads the
-   * write. Opaque. Empty for a dry run.
+   * The position in the tenant's journal after the last of them. A query that has it as min_position sees the
+   * effects of the command. Opaque. Empty for a dry run.
    *
    * @generated from field: string position = 3;
    */
@@ -137,7 +137,7 @@ export const SubmitResponseSchema: GenMessage<SubmitResponse> = /*@__PURE__*/
   messageDesc(file_aggregate_gateway_v1_command, 1);
 
 /**
- * SubmitBatchRequest is several commands of one tenant.
+ * SubmitBatchRequest contains several commands of one tenant.
  *
  * @generated from message aggregate.gateway.v1.SubmitBatchRequest
  */
@@ -150,22 +150,22 @@ export type SubmitBatchRequest = Message<"aggregate.gateway.v1.SubmitBatchReques
   tenantId: string;
 
   /**
-   * The commands.
+   * The commands, 1 to 100.
    *
    * @generated from field: repeated aggregate.gateway.v1.BatchCommand commands = 2;
    */
   commands: BatchCommand[];
 
   /**
-   * The idempotency key: a command without a key uses this one with its index in the batch. Strongly
-   * recommended.
+   * The idempotency key of the batch: a command without a key uses this one, extended by the command's index.
+   * Strongly recommended.
    *
    * @generated from field: string idempotency_key = 3;
    */
   idempotencyKey: string;
 
   /**
-   * Whether to return the events without appending them.
+   * Whether to decide and return the events without appending them.
    *
    * @generated from field: bool dry_run = 4;
    */
@@ -180,7 +180,7 @@ export const SubmitBatchRequestSchema: GenMessage<SubmitBatchRequest> = /*@__PUR
   messageDesc(file_aggregate_gateway_v1_command, 2);
 
 /**
- * BatchCommand is a command of a batch; its fields are SubmitRequest's.
+ * BatchCommand is one command of a batch. Its fields have the meaning that they have in SubmitRequest.
  *
  * @generated from message aggregate.gateway.v1.BatchCommand
  */
@@ -214,14 +214,14 @@ export type BatchCommand = Message<"aggregate.gateway.v1.BatchCommand"> & {
   payload?: JsonObject | undefined;
 
   /**
-   * The idempotency key, unique in the batch; empty: the batch's key with the command's index.
+   * The idempotency key, unique in the batch; empty: the batch's key, extended by the command's index.
    *
    * @generated from field: string idempotency_key = 5;
    */
   idempotencyKey: string;
 
   /**
-   * The version that the aggregate must have after the batch's earlier commands for it; absent: any.
+   * The version that the aggregate must have after the earlier commands of the batch; absent: any.
    *
    * @generated from field: optional int64 expected_version = 6;
    */
@@ -236,13 +236,13 @@ export const BatchCommandSchema: GenMessage<BatchCommand> = /*@__PURE__*/
   messageDesc(file_aggregate_gateway_v1_command, 3);
 
 /**
- * SubmitBatchResponse has a result for each command, in their order.
+ * SubmitBatchResponse contains the result of each command.
  *
  * @generated from message aggregate.gateway.v1.SubmitBatchResponse
  */
 export type SubmitBatchResponse = Message<"aggregate.gateway.v1.SubmitBatchResponse"> & {
   /**
-   * The results.
+   * The results, in the order of the commands.
    *
    * @generated from field: repeated aggregate.gateway.v1.BatchResult results = 1;
    */
@@ -264,7 +264,7 @@ export const SubmitBatchResponseSchema: GenMessage<SubmitBatchResponse> = /*@__P
   messageDesc(file_aggregate_gateway_v1_command, 4);
 
 /**
- * BatchResult is the result of a command of a batch.
+ * BatchResult is the result of one command of a batch.
  *
  * @generated from message aggregate.gateway.v1.BatchResult
  */
@@ -284,7 +284,7 @@ export type BatchResult = Message<"aggregate.gateway.v1.BatchResult"> & {
     case: "response";
   } | {
     /**
-     * The error, as of Submit, or ABORTED with the reason BATCH_REFUSED when another command for the same
+     * The error: one of Submit's, or ABORTED with the reason BATCH_REFUSED if another command for the same
      * aggregate was rejected.
      *
      * @generated from field: google.rpc.Status error = 2;
@@ -302,7 +302,7 @@ export const BatchResultSchema: GenMessage<BatchResult> = /*@__PURE__*/
   messageDesc(file_aggregate_gateway_v1_command, 5);
 
 /**
- * Event is a fact about an aggregate.
+ * Event is a change of an aggregate, stored in the tenant's journal.
  *
  * @generated from message aggregate.gateway.v1.Event
  */
@@ -336,15 +336,15 @@ export type Event = Message<"aggregate.gateway.v1.Event"> & {
   time?: Timestamp | undefined;
 
   /**
-   * The event's data; absent when data_omitted.
+   * The event's data; absent if data_omitted is set.
    *
    * @generated from field: google.protobuf.Struct data = 5;
    */
   data?: JsonObject | undefined;
 
   /**
-   * Whether the data is left out because the response would exceed its size limit: 1 MiB by default. The
-   * first event of a response always has its data.
+   * Whether the data is omitted because the response would exceed its size limit, 1 MiB by default. The first
+   * event of a response always has its data.
    *
    * @generated from field: bool data_omitted = 6;
    */
@@ -414,7 +414,7 @@ export type GetAggregateResponse = Message<"aggregate.gateway.v1.GetAggregateRes
   state?: JsonObject | undefined;
 
   /**
-   * The version of that state: the number of events folded.
+   * The version of that state: the number of folded events.
    *
    * @generated from field: int64 version = 2;
    */
@@ -435,14 +435,15 @@ export const GetAggregateResponseSchema: GenMessage<GetAggregateResponse> = /*@_
  */
 export const CommandService: GenService<{
   /**
-   * Submit decides one command. All of its events are appended or none is.
+   * Submit decides one command and appends its events: all of them, or none.
    *
-   * Errors: INVALID_ARGUMENT (the payload does not match the command's schema),
-   * NOT_FOUND (unknown aggregate type or command), FAILED_PRECONDITION (a rule
-   * of the model rejects it; the details name it), ABORTED (expected_version is
-   * not the aggregate's version), ALREADY_EXISTS (the idempotency key was used
-   * for another command), PERMISSION_DENIED (the model declares the command
-   * internal, and the caller lacks the right command.internal for it).
+   * Errors: INVALID_ARGUMENT (the payload does not match the command's schema), NOT_FOUND (unknown aggregate
+   * type or command), FAILED_PRECONDITION (a rule of the model rejects the command; the details name the
+   * rule), ABORTED (expected_version is not the aggregate's version, or the aggregate changes too often),
+   * ALREADY_EXISTS (the idempotency key was used for another command), PERMISSION_DENIED (the model declares
+   * the command internal, and the caller lacks the right command.internal for it), RESOURCE_EXHAUSTED (the
+   * tenant's storage quota is used up), DATA_LOSS (events of the aggregate are missing or unreadable),
+   * UNAVAILABLE and DEADLINE_EXCEEDED (the command may have taken effect: retry it under its idempotency key).
    *
    * @generated from rpc aggregate.gateway.v1.CommandService.Submit
    */
@@ -452,11 +453,12 @@ export const CommandService: GenService<{
     output: typeof SubmitResponseSchema;
   },
   /**
-   * SubmitBatch decides several commands. The commands for one aggregate are decided in order, each
-   * on the result of the previous ones, and take effect together or not at all. Different
-   * aggregates are independent. Each command has its result: a successful call may contain rejected
-   * commands. The call as a whole is PERMISSION_DENIED if the caller lacks the right for one of the
-   * commands.
+   * SubmitBatch decides several commands. The commands for one aggregate are decided in order, each on the
+   * state after the previous ones, and take effect together or not at all. Different aggregates are
+   * independent. Each command has a separate result: a call that succeeds may contain rejected commands.
+   *
+   * Errors of the whole call: INVALID_ARGUMENT (a command or key is malformed), PERMISSION_DENIED (the caller
+   * lacks the right for one of the commands). Errors of a command are in its result: see BatchResult.
    *
    * @generated from rpc aggregate.gateway.v1.CommandService.SubmitBatch
    */
@@ -468,8 +470,9 @@ export const CommandService: GenService<{
   /**
    * GetAggregate returns an aggregate's state, folded from its events.
    *
-   * Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the
-   * requested version does not exist yet).
+   * Errors: NOT_FOUND (unknown aggregate type, or no events), OUT_OF_RANGE (the requested version does not
+   * exist yet), FAILED_PRECONDITION (the model cannot fold an event), DATA_LOSS (events of the aggregate are
+   * missing or unreadable).
    *
    * @generated from rpc aggregate.gateway.v1.CommandService.GetAggregate
    */

@@ -20,20 +20,20 @@ export const file_aggregate_gateway_v1_event: GenFile = /*@__PURE__*/
   fileDesc("CiBhZ2dyZWdhdGUvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUYWdncmVnYXRlLmdhdGV3YXkudjEitwQKDEpvdXJuYWxFdmVudBIKCgJpZBgBIAEoCRIMCgR0eXBlGAIgASgJEhYKDmFnZ3JlZ2F0ZV90eXBlGAMgASgJEhQKDGFnZ3JlZ2F0ZV9pZBgEIAEoCRIPCgd2ZXJzaW9uGAUgASgDEigKBHRpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHBvc2l0aW9uGAcgASgJEiUKBGRhdGEYCCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHJhd19kYXRhGAkgASgMEhQKDGRhdGFfdmVyc2lvbhgKIAEoBRIRCglwcmluY2lwYWwYCyABKAkSFgoOY29ycmVsYXRpb25faWQYDCABKAkSFAoMY2F1c2F0aW9uX2lkGA0gASgJEhIKCnJlcXVlc3RfaWQYDiABKAkSEAoIdHJhY2VfaWQYDyABKAkSFgoObW9kZWxfcmV2aXNpb24YECABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GBEgASgJEkAKB2hlYWRlcnMYEiADKAsyLy5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5Kb3VybmFsRXZlbnQuSGVhZGVyc0VudHJ5EjkKCnVucmVhZGFibGUYEyABKAsyJS5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5VbnJlYWRhYmxlRXZlbnQaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiLwoPVW5yZWFkYWJsZUV2ZW50Eg0KBWZhdWx0GAEgASgJEg0KBWJ5dGVzGAIgASgDItoDChFMaXN0RXZlbnRzUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSNQoOYWdncmVnYXRlX3R5cGUYAiABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05X117MCw2Mn0kEjMKDGFnZ3JlZ2F0ZV9pZBgDIAEoCUIdukgachgyFl5bQS1aYS16MC05Xy1dezEsMTI4fSQSMQoLZXZlbnRfdHlwZXMYBCADKAlCHLpIGZIBFhBAIhJyEDIOXlshLX5dezEsMjU2fSQSHQoMZnJvbV92ZXJzaW9uGAUgASgDQge6SAQiAigAEhsKCnRvX3ZlcnNpb24YBiABKANCB7pIBCICKAASKQoFc2luY2UYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBXVudGlsGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxuZXdlc3RfZmlyc3QYCSABKAgSHQoJcGFnZV9zaXplGAogASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YCyABKAlCCLpIBXIDGIACImEKEkxpc3RFdmVudHNSZXNwb25zZRIyCgZldmVudHMYASADKAsyIi5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5Kb3VybmFsRXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIp8DChFSZWFkRXZlbnRzUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSOAoOYWdncmVnYXRlX3R5cGUYAiABKAlCILpIHdgBAXIYMhZeW2Etel1bYS16MC05X117MCw2Mn0kEjEKC2V2ZW50X3R5cGVzGAMgAygJQhy6SBmSARYQQCISchAyDl5bIS1+XXsxLDI1Nn0kEhcKBWFmdGVyGAQgASgJQgi6SAVyAxiAAhIYCgZiZWZvcmUYBSABKAlCCLpIBXIDGIACEikKBXNpbmNlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgV1bnRpbBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMbmV3ZXN0X2ZpcnN0GAggASgIEh0KCXBhZ2Vfc2l6ZRgJIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAogASgJQgi6SAVyAxiAAiJzChJSZWFkRXZlbnRzUmVzcG9uc2USMgoGZXZlbnRzGAEgAygLMiIuYWdncmVnYXRlLmdhdGV3YXkudjEuSm91cm5hbEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghwb3NpdGlvbhgDIAEoCSLzAQoQU3Vic2NyaWJlUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSOAoOYWdncmVnYXRlX3R5cGUYAiABKAlCILpIHdgBAXIYMhZeW2Etel1bYS16MC05X117MCw2Mn0kEjEKC2V2ZW50X3R5cGVzGAMgAygJQhy6SBmSARYQQCISchAyDl5bIS1+XXsxLDI1Nn0kEhcKBWFmdGVyGAQgASgJQgi6SAVyAxiAAhIWCg5mcm9tX2JlZ2lubmluZxgFIAEoCCJsChFTdWJzY3JpYmVSZXNwb25zZRIyCgZldmVudHMYASADKAsyIi5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5Kb3VybmFsRXZlbnQSEAoIcG9zaXRpb24YAiABKAkSEQoJY2F1Z2h0X3VwGAMgASgIIpYCChVMaXN0QWdncmVnYXRlc1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjUKDmFnZ3JlZ2F0ZV90eXBlGAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBIwCglpZF9wcmVmaXgYAyABKAlCHbpIGnIYMhZeW0EtWmEtejAtOV8tXXswLDEyOH0kEhQKDG5ld2VzdF9maXJzdBgEIAEoCBIdCglwYWdlX3NpemUYBSABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgGIAEoCUIIukgFcgMYgAIiaQoWTGlzdEFnZ3JlZ2F0ZXNSZXNwb25zZRI2CgphZ2dyZWdhdGVzGAEgAygLMiIuYWdncmVnYXRlLmdhdGV3YXkudjEuQWdncmVnYXRlUmVmEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKDAQoMQWdncmVnYXRlUmVmEhYKDmFnZ3JlZ2F0ZV90eXBlGAEgASgJEhQKDGFnZ3JlZ2F0ZV9pZBgCIAEoCRIrCgdjcmVhdGVkGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIYChBmaXJzdF9ldmVudF90eXBlGAQgASgJMs0GCgxFdmVudFNlcnZpY2US1QEKCkxpc3RFdmVudHMSJy5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5MaXN0RXZlbnRzUmVxdWVzdBooLmFnZ3JlZ2F0ZS5nYXRld2F5LnYxLkxpc3RFdmVudHNSZXNwb25zZSJ0kAIBqu0YOwoLZXZlbnRzLnJlYWQQARoJYWdncmVnYXRlIgIICjIOYWdncmVnYXRlX3R5cGU6CXRlbmFudF9pZGgBgtPkkwIsEiovdjEvZXZlbnRzL3thZ2dyZWdhdGVfdHlwZX0ve2FnZ3JlZ2F0ZV9pZH0StQEKClJlYWRFdmVudHMSJy5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5SZWFkRXZlbnRzUmVxdWVzdBooLmFnZ3JlZ2F0ZS5nYXRld2F5LnYxLlJlYWRFdmVudHNSZXNwb25zZSJUkAIBqu0YOwoLZXZlbnRzLnJlYWQQARoJYWdncmVnYXRlIgIICjIOYWdncmVnYXRlX3R5cGU6CXRlbmFudF9pZGgBgtPkkwIMEgovdjEvZXZlbnRzEtABCglTdWJzY3JpYmUSJi5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5TdWJzY3JpYmVSZXF1ZXN0GicuYWdncmVnYXRlLmdhdGV3YXkudjEuU3Vic2NyaWJlUmVzcG9uc2UicJACAartGE0KC2V2ZW50cy5yZWFkEAEaCWFnZ3JlZ2F0ZSIDCJAcMg5hZ2dyZWdhdGVfdHlwZToJdGVuYW50X2lkUghwb3NpdGlvbloFYWZ0ZXJoAYLT5JMCFhIUL3YxL2V2ZW50czpzdWJzY3JpYmUwARLZAQoOTGlzdEFnZ3JlZ2F0ZXMSKy5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5MaXN0QWdncmVnYXRlc1JlcXVlc3QaLC5hZ2dyZWdhdGUuZ2F0ZXdheS52MS5MaXN0QWdncmVnYXRlc1Jlc3BvbnNlImyQAgGq7Rg+Cg5hZ2dyZWdhdGUucmVhZBABGglhZ2dyZWdhdGUiAggKMg5hZ2dyZWdhdGVfdHlwZToJdGVuYW50X2lkaAGC0+STAiESHy92MS9hZ2dyZWdhdGVzL3thZ2dyZWdhdGVfdHlwZX1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * JournalEvent is a stored event, or a message of the journal that is no event.
+ * JournalEvent is a stored event, or a message in the journal that is not a valid event.
  *
  * @generated from message aggregate.gateway.v1.JournalEvent
  */
 export type JournalEvent = Message<"aggregate.gateway.v1.JournalEvent"> & {
   /**
-   * The event's id, as its producer gave it.
+   * The event's id, assigned by its producer.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The event's type, without the aggregate's.
+   * The event's type without the aggregate's, such as "deposited".
    *
    * @generated from field: string type = 2;
    */
@@ -54,22 +54,23 @@ export type JournalEvent = Message<"aggregate.gateway.v1.JournalEvent"> & {
   aggregateId: string;
 
   /**
-   * The aggregate's version after the event; of a message that is no event, the version that it claims, or 0.
+   * The aggregate's version after the event. Of a message that is not an event: the version that it claims, or
+   * 0.
    *
    * @generated from field: int64 version = 5;
    */
   version: bigint;
 
   /**
-   * When it was decided; of a message that is no event, when it was stored.
+   * When it was decided. Of a message that is not an event: when it was stored.
    *
    * @generated from field: google.protobuf.Timestamp time = 6;
    */
   time?: Timestamp | undefined;
 
   /**
-   * Its place in the tenant's journal. Opaque. Of a message that is no event, it is also the reference by
-   * which operators declare it none.
+   * Its position in the tenant's journal. Opaque. Of a message that is not an event, it is also the reference
+   * for JournalService.DeclareNoEvent.
    *
    * @generated from field: string position = 7;
    */
@@ -83,57 +84,59 @@ export type JournalEvent = Message<"aggregate.gateway.v1.JournalEvent"> & {
   data?: JsonObject | undefined;
 
   /**
-   * The stored bytes of the data if data cannot represent them exactly: an integer that a double rounds, two
-   * members of one name, text that is not UTF-8, more than 32 levels, or more than 1 MiB as a Struct.
+   * The data's stored bytes, set instead of data if a Struct cannot represent them exactly: an integer that a
+   * double rounds, two members with the same name, text that is not UTF-8, more than 32 levels of nesting, or
+   * more than 1 MiB as a Struct.
    *
    * @generated from field: bytes raw_data = 9;
    */
   rawData: Uint8Array;
 
   /**
-   * The version of the form of the data, which the model converts when it reads the event; 1 at least.
+   * The schema version of the data, 1 or greater. The model converts older versions when it reads the event.
    *
    * @generated from field: int32 data_version = 10;
    */
   dataVersion: number;
 
   /**
-   * The subject of the principal whose command caused the event; empty: not known.
+   * The subject of the principal whose command caused the event; empty: unknown.
    *
    * @generated from field: string principal = 11;
    */
   principal: string;
 
   /**
-   * The correlation id, which names the timeline.
+   * The correlation id, for TimelineService.GetTimeline.
    *
    * @generated from field: string correlation_id = 12;
    */
   correlationId: string;
 
   /**
-   * The id of what caused the command: a client's, or the event that triggered a workflow; empty: not known.
+   * The causation id of the command: the one that the client sent, or the id of the event that triggered a
+   * workflow; empty: unknown.
    *
    * @generated from field: string causation_id = 13;
    */
   causationId: string;
 
   /**
-   * The request that submitted the command.
+   * The id of the request that submitted the command.
    *
    * @generated from field: string request_id = 14;
    */
   requestId: string;
 
   /**
-   * The trace id, 32 hexadecimal digits; empty: not known.
+   * The trace id (W3C Trace Context), 32 hexadecimal digits; empty: unknown.
    *
    * @generated from field: string trace_id = 15;
    */
   traceId: string;
 
   /**
-   * The revision of the model that decided the event; empty: not known.
+   * The revision of the model that decided the event; empty: unknown.
    *
    * @generated from field: string model_revision = 16;
    */
@@ -147,14 +150,15 @@ export type JournalEvent = Message<"aggregate.gateway.v1.JournalEvent"> & {
   idempotencyKey: string;
 
   /**
-   * All stored headers but JetStream's own; at most 64, of at most 1 KiB each.
+   * All stored headers except those of JetStream; at most 64, of at most 1 KiB each.
    *
    * @generated from field: map<string, string> headers = 18;
    */
   headers: { [key: string]: string };
 
   /**
-   * Why the message is no event; absent: it is one. Data, headers and ids of such a message are not returned.
+   * Why the message is not a valid event; absent for events. Data, headers and ids of such a message are not
+   * returned.
    *
    * @generated from field: aggregate.gateway.v1.UnreadableEvent unreadable = 19;
    */
@@ -169,7 +173,7 @@ export const JournalEventSchema: GenMessage<JournalEvent> = /*@__PURE__*/
   messageDesc(file_aggregate_gateway_v1_event, 0);
 
 /**
- * UnreadableEvent is why a message of the journal is no event.
+ * UnreadableEvent describes why a message in the journal is not a valid event.
  *
  * @generated from message aggregate.gateway.v1.UnreadableEvent
  */
@@ -259,7 +263,7 @@ export type ListEventsRequest = Message<"aggregate.gateway.v1.ListEventsRequest"
   until?: Timestamp | undefined;
 
   /**
-   * Whether the newest event comes first.
+   * Whether the newest event comes first; by default the oldest does.
    *
    * @generated from field: bool newest_first = 9;
    */
@@ -371,7 +375,7 @@ export type ReadEventsRequest = Message<"aggregate.gateway.v1.ReadEventsRequest"
   until?: Timestamp | undefined;
 
   /**
-   * Whether the newest event comes first.
+   * Whether the newest event comes first; by default the oldest does.
    *
    * @generated from field: bool newest_first = 8;
    */
@@ -420,8 +424,8 @@ export type ReadEventsResponse = Message<"aggregate.gateway.v1.ReadEventsRespons
   nextPageToken: string;
 
   /**
-   * How far the journal has been read: the position of the last event that was read, selected or not. Without
-   * newest_first, a read or a subscription after it continues the page. Empty: none was read yet.
+   * The position of the last event that was read, whether or not the filter selects it. Without newest_first, a
+   * read or a subscription after it continues the page. Empty: no event was read.
    *
    * @generated from field: string position = 3;
    */
@@ -463,16 +467,16 @@ export type SubscribeRequest = Message<"aggregate.gateway.v1.SubscribeRequest"> 
   eventTypes: string[];
 
   /**
-   * The position after which events are sent: of an event, a response, or a SubmitResponse. Empty: see
-   * from_beginning.
+   * Only events after this position are sent. It comes from an event, a SubscribeResponse or a SubmitResponse.
+   * Empty: from_beginning decides.
    *
    * @generated from field: string after = 4;
    */
   after: string;
 
   /**
-   * Without after: whether the stream begins with the journal's first event, or with events that are appended
-   * from now on.
+   * Without after: whether the stream begins with the journal's first event (true), or with events that are
+   * appended from now on (false).
    *
    * @generated from field: bool from_beginning = 5;
    */
@@ -487,7 +491,7 @@ export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*
   messageDesc(file_aggregate_gateway_v1_event, 6);
 
 /**
- * SubscribeResponse is further events, or none as a keep-alive.
+ * SubscribeResponse contains the next events, or none as a keep-alive.
  *
  * @generated from message aggregate.gateway.v1.SubscribeResponse
  */
@@ -507,7 +511,7 @@ export type SubscribeResponse = Message<"aggregate.gateway.v1.SubscribeResponse"
   position: string;
 
   /**
-   * Whether the events that the journal had when the stream began have been sent.
+   * Whether all events that the journal had when the stream began have been sent.
    *
    * @generated from field: bool caught_up = 3;
    */
@@ -549,7 +553,7 @@ export type ListAggregatesRequest = Message<"aggregate.gateway.v1.ListAggregates
   idPrefix: string;
 
   /**
-   * Whether the aggregates with the newest first events come first.
+   * Whether the aggregate that was created last comes first; by default the oldest does.
    *
    * @generated from field: bool newest_first = 4;
    */
@@ -648,27 +652,27 @@ export const AggregateRefSchema: GenMessage<AggregateRef> = /*@__PURE__*/
   messageDesc(file_aggregate_gateway_v1_event, 10);
 
 /**
- * EventService reads a tenant's journal: the history of one aggregate, pages of all events, and new
- * events. Events are returned as they are stored, whether or not the current model knows their
- * type or the version of their data. A message of the journal that is no event is returned in its place,
- * with the reason (JournalEvent.unreadable).
+ * EventService reads a tenant's journal: the history of one aggregate, pages of all events, and new events.
+ * Events are returned as they are stored, whether or not the current model knows their type or the version of
+ * their data. A message in the journal that is not a valid event is returned too, without data and with the
+ * reason (JournalEvent.unreadable).
  *
- * The right events.read may be narrowed to an aggregate type (events.read:wallet). It then covers calls that
- * name this type, and no calls for all types.
+ * The right events.read may be narrowed to an aggregate type (events.read:wallet). It then covers only calls
+ * that name this type, and no calls for all types.
  *
  * @generated from service aggregate.gateway.v1.EventService
  */
 export const EventService: GenService<{
   /**
-   * ListEvents returns the events of an aggregate, the oldest first or the newest first. The first page
-   * contains every event that was acknowledged before the call, as far as the page has room. An aggregate
-   * without events has an empty list.
+   * ListEvents returns the events of an aggregate, the oldest first or the newest first. The list includes every
+   * event that was acknowledged before the first page was requested. An aggregate without events has an empty
+   * list.
    *
-   * A page ends after page_size events, at a size limit (1 MiB by default), after 5,000 events that were
-   * read, or after two seconds: a page with few or no events may have a next page.
+   * A page ends when it reaches one of its limits: page_size events, 1 MiB (by default), 5,000 events read, or
+   * two seconds. A page with few or no events may therefore have a next page.
    *
-   * Errors: INVALID_ARGUMENT (the page token is not of this request), RESOURCE_EXHAUSTED (too many reads of
-   * the tenant's journal, or too many bytes in responses; the details have the time of the next attempt),
+   * Errors: INVALID_ARGUMENT (the page token was issued for another request), RESOURCE_EXHAUSTED (too many
+   * reads of the tenant's journal, or too many bytes in responses; the details state when to retry),
    * UNAVAILABLE (the journal cannot be read).
    *
    * @generated from rpc aggregate.gateway.v1.EventService.ListEvents
@@ -680,12 +684,11 @@ export const EventService: GenService<{
   },
   /**
    * ReadEvents returns a page of the tenant's journal, from a position or a time on, the oldest first or the
-   * newest first. Each event's position can start another read or a subscription. Pages end as those of
-   * ListEvents; position is how far the journal has been read, whether or not the filter selects an event
-   * there.
+   * newest first. Another read or a subscription can start at the position of any event. A page has the same
+   * limits as in ListEvents.
    *
-   * Errors: as of ListEvents, and INVALID_ARGUMENT for a position that the tenant was not given, or of a
-   * journal that was replaced.
+   * Errors: those of ListEvents, and INVALID_ARGUMENT (the position was not issued to the tenant, or belongs to
+   * a journal that has been replaced).
    *
    * @generated from rpc aggregate.gateway.v1.EventService.ReadEvents
    */
@@ -695,16 +698,16 @@ export const EventService: GenService<{
     output: typeof ReadEventsResponseSchema;
   },
   /**
-   * Subscribe returns events after a position and then new events, in the journal's order,
-   * until the client cancels or the time limit of the method ends. A stream without earlier events begins with
-   * a message without events. Such a message is also a keep-alive, at least every 15 seconds; its position
-   * advances past events that the filter does not select. A client that reconnects with the last position that
-   * it received misses no event, and receives none twice.
+   * Subscribe returns the events after a position and then new events, in the journal's order, until the client
+   * cancels or the method's time limit of one hour is reached. If there are no earlier events, the stream begins
+   * with a message without events. Such messages are also sent as keep-alives, at least every 15 seconds; their
+   * position advances past events that the filter does not select. A client that reconnects with the last
+   * position that it received misses no event, and receives none twice.
    *
-   * Errors: INVALID_ARGUMENT (a position that the tenant was not given, or of a journal that was replaced),
-   * RESOURCE_EXHAUSTED (too many subscriptions of the tenant on this node, TOO_MANY_SUBSCRIPTIONS; the client
-   * does not keep up, SLOW_CONSUMER), UNAVAILABLE (the tenant has moved to another node, the node stops, or
-   * the journal cannot be read). After RESOURCE_EXHAUSTED and UNAVAILABLE the client may resume.
+   * Errors: INVALID_ARGUMENT (the position was not issued to the tenant, or belongs to a journal that has been
+   * replaced), RESOURCE_EXHAUSTED (TOO_MANY_SUBSCRIPTIONS: too many subscriptions of the tenant on this node;
+   * SLOW_CONSUMER: the client reads too slowly), UNAVAILABLE (the tenant has moved to another node, the node
+   * stops, or the journal cannot be read). After RESOURCE_EXHAUSTED and UNAVAILABLE the client may resume.
    *
    * @generated from rpc aggregate.gateway.v1.EventService.Subscribe
    */
@@ -714,13 +717,13 @@ export const EventService: GenService<{
     output: typeof SubscribeResponseSchema;
   },
   /**
-   * ListAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their
-   * first events. It reads the first events of the type's aggregates: a page ends as one of ListEvents does,
-   * so that a client follows next_page_token until it has what it looks for. An aggregate whose id is the
-   * prefix itself is found immediately, on the first page, and is not repeated later.
-   * QueryService.FindAggregates finds aggregates by a prefix from an index, ordered by id.
+   * ListAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their first
+   * events. It reads these events from the journal, so that a page has the same limits as in ListEvents: a
+   * client follows next_page_token until it is empty. An aggregate whose id equals the prefix is on the first
+   * page, and is not repeated on later ones. QueryService.FindAggregates finds aggregates by prefix with an
+   * index, ordered by id.
    *
-   * Errors: as of ListEvents.
+   * Errors: those of ListEvents.
    *
    * @generated from rpc aggregate.gateway.v1.EventService.ListAggregates
    */

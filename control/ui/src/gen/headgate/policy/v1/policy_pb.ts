@@ -2,8 +2,8 @@
 // @generated from file headgate/policy/v1/policy.proto (package headgate.policy.v1, syntax proto3)
 /* eslint-disable */
 
-// The policies of methods. The gateway builds its method table from these options alone: a method
-// without a policy is not served (deny by default).
+// The policies of methods. The gateway builds its method table only from these options: a method without a
+// policy is not served (deny by default).
 
 import type { GenEnum, GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, extDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -18,14 +18,14 @@ export const file_headgate_policy_v1_policy: GenFile = /*@__PURE__*/
   fileDesc("Ch9oZWFkZ2F0ZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhJoZWFkZ2F0ZS5wb2xpY3kudjEihwQKBlBvbGljeRINCgVyaWdodBgBIAEoCRI1Cgx0ZW5hbnRfc2NvcGUYAiABKA4yHy5oZWFkZ2F0ZS5wb2xpY3kudjEuVGVuYW50U2NvcGUSEAoIdXBzdHJlYW0YAyABKAkSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVhdWRpdBgFIAEoCBIWCg5yZXNvdXJjZV9maWVsZBgGIAEoCRIUCgx0ZW5hbnRfZmllbGQYByABKAkSHQoVaWRlbXBvdGVuY3lfa2V5X2ZpZWxkGAggASgJEhEKCWFub255bW91cxgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgKIAEoCRIUCgxyZXN1bWVfZmllbGQYCyABKAkSEgoKbm9kZV9maWVsZBgMIAEoCRIuCghwcmlvcml0eRgNIAEoDjIcLmhlYWRnYXRlLnBvbGljeS52MS5Qcmlvcml0eRIbChNyZXNvdXJjZV9wYXJ0X2ZpZWxkGA4gASgJEhMKC25vZGVfcmlnaHRzGA8gAygJEhQKDHJlYXNvbl9maWVsZBgQIAEoCRImCgRldGFnGBQgASgLMhguaGVhZGdhdGUucG9saWN5LnYxLkVUYWcSEgoKYWxsX3JpZ2h0cxgVIAEoCBIUCgxhdWRpdF9maWVsZHMYFiADKAkiHAoERVRhZxIUCgxleGNlcHRfZmllbGQYASABKAkqXgoIUHJpb3JpdHkSGAoUUFJJT1JJVFlfVU5TUEVDSUZJRUQQABIQCgxQUklPUklUWV9MT1cQARITCg9QUklPUklUWV9OT1JNQUwQAhIRCg1QUklPUklUWV9ISUdIEAMqXwoLVGVuYW50U2NvcGUSHAoYVEVOQU5UX1NDT1BFX1VOU1BFQ0lGSUVEEAASFwoTVEVOQU5UX1NDT1BFX1RFTkFOVBABEhkKFVRFTkFOVF9TQ09QRV9QTEFURk9STRACOlQKBnBvbGljeRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNWNAyABKAsyGi5oZWFkZ2F0ZS5wb2xpY3kudjEuUG9saWN5UgZwb2xpY3liBnByb3RvMw", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
 
 /**
- * Policy is the access rule, the routing and the time limit of a method.
+ * Policy declares how the gateway serves a method: its access rule, routing, limits and audit records.
  *
  * @generated from message headgate.policy.v1.Policy
  */
 export type Policy = Message<"headgate.policy.v1.Policy"> & {
   /**
-   * The right that the principal must hold, such as "query.read". A principal's
-   * right may be narrowed to resources: "query.read:orders*".
+   * The right that the principal must hold, such as "query.read". A principal's right may be narrowed to
+   * resources: "query.read:orders*". Empty: any authenticated principal may call the method.
    *
    * @generated from field: string right = 1;
    */
@@ -47,32 +47,32 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   upstream: string;
 
   /**
-   * The time limit of a call; a client may ask for less.
+   * The time limit of a call. A client may set an earlier deadline.
    *
    * @generated from field: google.protobuf.Duration timeout = 4;
    */
   timeout?: Duration | undefined;
 
   /**
-   * Whether each call is recorded in the audit stream. Denials always are, and so are
-   * calls for a tenant by principals that act for every tenant, at a bounded rate.
+   * Whether each call is recorded in the audit stream. Two kinds of calls are recorded without it: denied ones,
+   * and calls for a tenant by principals that act for every tenant, at a bounded rate.
    *
    * @generated from field: bool audit = 5;
    */
   audit: boolean;
 
   /**
-   * The request field (proto name) that names the resource which a narrowed
-   * right is matched against, such as "view", or a path through messages, which may be repeated
-   * ("commands.aggregate_type"): the right must cover each value. Empty: the method has no resource.
+   * The request field (proto name) with the resource that a narrowed right must cover, such as "view". It may be
+   * a path through messages ("commands.aggregate_type"); if a message on the path is repeated, the right must
+   * cover each value. Empty: the method has no resource.
    *
    * @generated from field: string resource_field = 6;
    */
   resourceField: string;
 
   /**
-   * The request field (proto name) with the tenant. Empty: only the credential and x-tenant-id name the
-   * tenant.
+   * The request field (proto name) with the tenant. Empty: only the credential and the header x-tenant-id name
+   * the tenant.
    *
    * @generated from field: string tenant_field = 7;
    */
@@ -95,24 +95,24 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   anonymous: boolean;
 
   /**
-   * The response field (proto name) with the progress of a stream, such as a position. It is the id of
-   * Server-Sent Events.
+   * The response field (proto name) with the progress of a stream, such as a position. The gateway sends it as
+   * the id of Server-Sent Events.
    *
    * @generated from field: string event_id_field = 10;
    */
   eventIdField: string;
 
   /**
-   * The request field (proto name) that resumes a stream after an event id. The client's Last-Event-ID
-   * fills it.
+   * The request field (proto name) with the event id after which a stream resumes. The gateway sets it from the
+   * client's header Last-Event-ID.
    *
    * @generated from field: string resume_field = 11;
    */
   resumeField: string;
 
   /**
-   * The request field (proto name) with the node that the call operates on. Such a call is also sent to a
-   * node that is not ready. The field may be empty if the kind has one node.
+   * The request field (proto name) with the node that the call operates on. The gateway sends such a call to that
+   * node even if it is not ready. A request may leave the field empty if there is one node of the kind.
    *
    * @generated from field: string node_field = 12;
    */
@@ -126,17 +126,17 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   priority: Priority;
 
   /**
-   * The request field (proto name) with a part of the resource, such as "command". It is in the
-   * same message as resource_field. A right that is narrowed to a resource ("transfer") covers all
-   * of its parts; a right that is narrowed to a part ("transfer.request") covers only that part.
+   * The request field (proto name) with a part of the resource, such as "command", in the same message as
+   * resource_field. A right that is narrowed to a resource ("transfer") covers all of its parts; a right that is
+   * narrowed to a part ("transfer.request") covers only that part.
    *
    * @generated from field: string resource_part_field = 14;
    */
   resourcePartField: string;
 
   /**
-   * Rights that the node checks for some calls of the method. The gateway sends the node the
-   * principal's rights among them (x-headgate-rights).
+   * Rights that the node checks for some calls of the method. The gateway sends the node those of them that the
+   * principal holds (header x-headgate-rights).
    *
    * @generated from field: repeated string node_rights = 15;
    */
@@ -150,27 +150,26 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   reasonField: string;
 
   /**
-   * Answers of the method's GET paths have an entity tag (RFC 9110 §8.8.3), and a request
-   * whose If-None-Match has it is answered 304 without a body. Only a unary method without
-   * side effects can have it. Absent: responses have none.
+   * The entity tag (RFC 9110 §8.8.3) of responses at the method's GET paths. A request whose If-None-Match has the
+   * current tag is answered 304 without a body. Only for unary methods without side effects. Absent: responses
+   * have no entity tag.
    *
    * @generated from field: headgate.policy.v1.ETag etag = 20;
    */
   etag?: ETag | undefined;
 
   /**
-   * The gateway sends the node all rights of the principal (x-headgate-rights), up to 4 KiB. For methods that
-   * pass rights of the caller on, such as one that issues credentials.
+   * Whether the gateway sends the node all rights of the principal (header x-headgate-rights), up to 4 KiB: for
+   * methods that grant rights of the caller, such as one that issues credentials.
    *
    * @generated from field: bool all_rights = 21;
    */
   allRights: boolean;
 
   /**
-   * The request fields (proto names) whose values audit records have, of methods with audit. Of the other fields that
-   * the request sets, a record has the names and sizes: what is not listed here, such as a payload or a secret, is not
-   * recorded. A message stands for its fields, to a depth of three. Values are cut to 96 bytes, and all fields of a
-   * record to 24 and 640 bytes.
+   * The request fields (proto names) whose values are recorded, for methods with audit. Of the other fields that the
+   * request sets, such as payloads and secrets, only names and sizes are recorded. A message stands for its fields, to
+   * a depth of three. A record has at most 24 fields, of at most 640 bytes together, and 96 bytes of each value.
    *
    * @generated from field: repeated string audit_fields = 22;
    */
@@ -191,8 +190,8 @@ export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
  */
 export type ETag = Message<"headgate.policy.v1.ETag"> & {
   /**
-   * The response field (proto name) that the tag ignores, such as a position that changes while the rest
-   * of the response does not. Empty: none.
+   * The response field (proto name) that the entity tag ignores, such as a position that changes while the rest of
+   * the response does not. Empty: no field.
    *
    * @generated from field: string except_field = 1;
    */
@@ -248,7 +247,7 @@ export const PrioritySchema: GenEnum<Priority> = /*@__PURE__*/
   enumDesc(file_headgate_policy_v1_policy, 0);
 
 /**
- * TenantScope is whether a call is for a tenant or for the platform.
+ * TenantScope states whether a call is for a tenant or for the platform.
  *
  * @generated from enum headgate.policy.v1.TenantScope
  */

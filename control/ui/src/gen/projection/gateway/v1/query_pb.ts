@@ -47,15 +47,16 @@ export type QueryRequest = Message<"projection.gateway.v1.QueryRequest"> & {
   query?: Query | undefined;
 
   /**
-   * Labels for logs; at most 16, not interpreted.
+   * Labels for logs, which are not interpreted: at most 16, with keys of 1 to 64 and values of at most 256
+   * characters.
    *
    * @generated from field: map<string, string> metadata = 4;
    */
   metadata: { [key: string]: string };
 
   /**
-   * A position from a SubmitResponse: the query waits until the view has applied it, at most until its
-   * deadline (read your writes).
+   * A position from a SubmitResponse (read your writes): the query waits until the view has applied it, at most
+   * until the deadline of the call. Empty: it does not wait.
    *
    * @generated from field: string min_position = 5;
    */
@@ -70,30 +71,30 @@ export const QueryRequestSchema: GenMessage<QueryRequest> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 0);
 
 /**
- * Query selects rows.
+ * Query selects and orders rows.
  *
  * @generated from message projection.gateway.v1.Query
  */
 export type Query = Message<"projection.gateway.v1.Query"> & {
   /**
-   * An AIP-160 filter over the view's columns, such as
-   * `balance > 100 AND owner = "ada"`. Empty: all rows.
+   * An AIP-160 filter over the view's columns, such as `balance > 100 AND owner = "ada"`, at most 4,096
+   * characters. Empty: all rows.
    *
    * @generated from field: string filter = 1;
    */
   filter: string;
 
   /**
-   * An AIP-132 order, such as "balance desc, owner". The view's key is always
-   * the last criterion, so that pages never overlap.
+   * An AIP-132 order, such as "balance desc, owner". The view's key is always the last criterion, so that pages
+   * do not overlap. Empty: by the key.
    *
    * @generated from field: string order_by = 2;
    */
   orderBy: string;
 
   /**
-   * Rows per page, 1 to 1000; 0: 100. A page also ends at a size limit, 1 MiB by default; it has at least
-   * one row unless it is empty.
+   * Rows per page, 1 to 1000; 0: 100. A page also ends at a size limit, 1 MiB by default, but not before its
+   * first row.
    *
    * @generated from field: int32 page_size = 3;
    */
@@ -122,13 +123,13 @@ export const QuerySchema: GenMessage<Query> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 1);
 
 /**
- * QueryResponse is a page of a view.
+ * QueryResponse is a page of a view's rows.
  *
  * @generated from message projection.gateway.v1.QueryResponse
  */
 export type QueryResponse = Message<"projection.gateway.v1.QueryResponse"> & {
   /**
-   * The rows, one member per column.
+   * The rows, with one member per column.
    *
    * @generated from field: repeated google.protobuf.Struct rows = 1;
    */
@@ -142,14 +143,14 @@ export type QueryResponse = Message<"projection.gateway.v1.QueryResponse"> & {
   nextPageToken: string;
 
   /**
-   * The position in the journal that the view had applied.
+   * The position in the journal up to which the view had applied events.
    *
    * @generated from field: string position = 3;
    */
   position: string;
 
   /**
-   * Whether an operator has skipped events of the view.
+   * Whether rows may be wrong because an operator has skipped events of the view (ViewService.SkipEvent).
    *
    * @generated from field: bool incomplete = 4;
    */
@@ -184,14 +185,14 @@ export type GetRequest = Message<"projection.gateway.v1.GetRequest"> & {
   view: string;
 
   /**
-   * The row's key.
+   * The row's key, 1 to 512 characters.
    *
    * @generated from field: string key = 3;
    */
   key: string;
 
   /**
-   * As in QueryRequest.
+   * The position that must have been applied: see QueryRequest.min_position.
    *
    * @generated from field: string min_position = 4;
    */
@@ -226,14 +227,14 @@ export type GetResponse = Message<"projection.gateway.v1.GetResponse"> & {
   row?: JsonObject | undefined;
 
   /**
-   * The position in the journal that the view had applied.
+   * The position in the journal up to which the view had applied events.
    *
    * @generated from field: string position = 2;
    */
   position: string;
 
   /**
-   * As in QueryResponse.
+   * Whether an operator has skipped events of the view: see QueryResponse.incomplete.
    *
    * @generated from field: bool incomplete = 3;
    */
@@ -282,15 +283,15 @@ export type WatchRequest = Message<"projection.gateway.v1.WatchRequest"> & {
   fields: string[];
 
   /**
-   * As in QueryRequest.
+   * The position that must have been applied: see QueryRequest.min_position.
    *
    * @generated from field: string min_position = 5;
    */
   minPosition: string;
 
   /**
-   * The last position that the client received for the same view and filter: the stream has the changes
-   * since then. Empty: all rows first.
+   * The last position that the client received for the same view and filter: the stream begins with the changes
+   * since then. Empty: it begins with all rows.
    *
    * @generated from field: string after = 6;
    */
@@ -305,7 +306,7 @@ export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 5);
 
 /**
- * WatchResponse is changes of a view, or none as a keep-alive.
+ * WatchResponse contains changes of a view, or none as a keep-alive.
  *
  * @generated from message projection.gateway.v1.WatchResponse
  */
@@ -318,21 +319,21 @@ export type WatchResponse = Message<"projection.gateway.v1.WatchResponse"> & {
   changes: Change[];
 
   /**
-   * The position after these changes; empty within the initial rows.
+   * The position after these changes, to resume with; empty while the initial rows are sent.
    *
    * @generated from field: string position = 2;
    */
   position: string;
 
   /**
-   * Whether all rows follow: the client discards its rows.
+   * Whether all rows follow: the client discards the rows that it has.
    *
    * @generated from field: bool reset = 3;
    */
   reset: boolean;
 
   /**
-   * As in QueryResponse.
+   * Whether an operator has skipped events of the view: see QueryResponse.incomplete.
    *
    * @generated from field: bool incomplete = 4;
    */
@@ -360,7 +361,7 @@ export type Change = Message<"projection.gateway.v1.Change"> & {
   key: string;
 
   /**
-   * The row; absent: it was removed, or does not match the filter.
+   * The row; absent: it was removed, or no longer matches the filter.
    *
    * @generated from field: google.protobuf.Struct row = 2;
    */
@@ -396,7 +397,7 @@ export const ListViewsRequestSchema: GenMessage<ListViewsRequest> = /*@__PURE__*
   messageDesc(file_projection_gateway_v1_query, 8);
 
 /**
- * ListViewsResponse is the tenant's views.
+ * ListViewsResponse lists the tenant's views.
  *
  * @generated from message projection.gateway.v1.ListViewsResponse
  */
@@ -409,14 +410,14 @@ export type ListViewsResponse = Message<"projection.gateway.v1.ListViewsResponse
   views: View[];
 
   /**
-   * The position in the journal that the views have applied.
+   * The position in the journal up to which the views have applied events.
    *
    * @generated from field: string position = 2;
    */
   position: string;
 
   /**
-   * The current generation of views, and after a change of the model the one that is being built.
+   * The current generation of views and, after a change of the model, the one that is being built.
    *
    * @generated from field: repeated projection.gateway.v1.Generation generations = 3;
    */
@@ -451,22 +452,22 @@ export type Generation = Message<"projection.gateway.v1.Generation"> & {
   shown: boolean;
 
   /**
-   * Its checkpoint, while a node of the platform does not read encrypted positions; 0 otherwise: use
-   * applied_position and percent.
+   * Its checkpoint as a sequence, set only while a node of the platform runs a version that does not read encrypted
+   * positions; otherwise 0: use applied_position and percent.
    *
    * @generated from field: int64 applied = 3;
    */
   applied: bigint;
 
   /**
-   * The sequence at which it becomes readable; 0 under the same condition as applied.
+   * The sequence at which it becomes readable; set as applied is.
    *
    * @generated from field: int64 target = 4;
    */
   target: bigint;
 
   /**
-   * Whether it does not advance; /ready?tenant= of the node states the class of the reason, and its log the reason.
+   * Whether it does not advance. The node's /ready?tenant= states the class of the reason, and its log the reason.
    *
    * @generated from field: bool failing = 5;
    */
@@ -529,7 +530,7 @@ export type View = Message<"projection.gateway.v1.View"> & {
   state: ViewState;
 
   /**
-   * Why it cannot be read, if its state is VIEW_STATE_FAILED.
+   * The event that it cannot apply, if its state is VIEW_STATE_FAILED.
    *
    * @generated from field: projection.gateway.v1.ViewFailure failure = 4;
    */
@@ -606,43 +607,43 @@ export type ViewFailure = Message<"projection.gateway.v1.ViewFailure"> & {
   eventType: string;
 
   /**
-   * The event's aggregate, such as "wallet/ada", and its number among the aggregate's events.
+   * The event's aggregate, such as "wallet/ada".
    *
    * @generated from field: string aggregate = 3;
    */
   aggregate: string;
 
   /**
-   * See aggregate.
+   * The aggregate's version after the event.
    *
    * @generated from field: int64 version = 4;
    */
   version: bigint;
 
   /**
-   * The place in the model; empty: the database rejects the row.
+   * The rule of the model that fails, as a path in the document; empty: the database rejects the row.
    *
    * @generated from field: string rule = 5;
    */
   rule: string;
 
   /**
-   * The expression that fails; empty: none does.
+   * The expression that fails; empty: no expression does.
    *
    * @generated from field: string expression = 6;
    */
   expression: string;
 
   /**
-   * The reason.
+   * Why it fails.
    *
    * @generated from field: string reason = 7;
    */
   reason: string;
 
   /**
-   * When the view began to fail at the event; absent: not known, since a version that does not store it has found the
-   * failure.
+   * When the view began to fail at the event; absent: unknown, since the failure was detected by a version that does
+   * not store the time.
    *
    * @generated from field: google.protobuf.Timestamp since = 8;
    */
@@ -698,7 +699,7 @@ export type FindAggregatesRequest = Message<"projection.gateway.v1.FindAggregate
   pageToken: string;
 
   /**
-   * As in QueryRequest.
+   * The position that must have been applied: see QueryRequest.min_position.
    *
    * @generated from field: string min_position = 6;
    */
@@ -804,7 +805,7 @@ export const FoundAggregateSchema: GenMessage<FoundAggregate> = /*@__PURE__*/
   messageDesc(file_projection_gateway_v1_query, 16);
 
 /**
- * ViewState is whether a view can be read.
+ * ViewState states whether a view can be read.
  *
  * @generated from enum projection.gateway.v1.ViewState
  */
@@ -846,7 +847,8 @@ export const ViewStateSchema: GenEnum<ViewState> = /*@__PURE__*/
   enumDesc(file_projection_gateway_v1_query, 0);
 
 /**
- * QueryService reads views. Each response has data of one tenant, from one consistent state of its views.
+ * QueryService reads views: tables that projection nodes build from a tenant's events. Each response contains
+ * data of one tenant, from one consistent state of its views.
  *
  * @generated from service projection.gateway.v1.QueryService
  */
@@ -854,12 +856,11 @@ export const QueryService: GenService<{
   /**
    * Query returns a page of a view's rows.
    *
-   * Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page
-   * token or position is invalid; the message has the place),
-   * DEADLINE_EXCEEDED (min_position was not reached in time), RESOURCE_EXHAUSTED
-   * (the tenant's responses that clients have not read yet take too much memory),
-   * FAILED_PRECONDITION (the key of a page's last row is too long for a page token; with
-   * the reason VIEW_FAILED: the view cannot apply an event).
+   * Errors: NOT_FOUND (unknown view), INVALID_ARGUMENT (filter, order, page token or position is invalid; the
+   * message states where), DEADLINE_EXCEEDED (the view did not reach min_position in time), RESOURCE_EXHAUSTED
+   * (the tenant's responses that clients have not read yet take too much memory), FAILED_PRECONDITION (with the
+   * reason VIEW_FAILED: the view cannot apply an event; otherwise: the key of the page's last row is too long
+   * for a page token), UNAVAILABLE (the view is being built, or the store cannot be read).
    *
    * @generated from rpc projection.gateway.v1.QueryService.Query
    */
@@ -871,8 +872,8 @@ export const QueryService: GenService<{
   /**
    * Get returns one row of a view by its key.
    *
-   * Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also when the row
-   * has more than 15 MiB); others as for Query.
+   * Errors: NOT_FOUND (unknown view, or no such row), RESOURCE_EXHAUSTED (also if the row exceeds 15 MiB), and
+   * otherwise those of Query.
    *
    * @generated from rpc projection.gateway.v1.QueryService.Get
    */
@@ -882,10 +883,12 @@ export const QueryService: GenService<{
     output: typeof GetResponseSchema;
   },
   /**
-   * Watch returns a view's rows and then each change, until the client cancels or the time limit of the
-   * method ends. A client that reconnects with its last position receives the changes that it missed. A
-   * stream whose client does not keep up ends with RESOURCE_EXHAUSTED; the client may reconnect likewise.
-   * A message has at most 1 MiB of changes by default, or a single change.
+   * Watch returns a view's rows and then each change, until the client cancels or the method's time limit of one
+   * hour is reached. A client that reconnects with its last position receives the changes that it missed. A
+   * message has at most 1 MiB of changes by default, or a single change.
+   *
+   * Errors: those of Query, and RESOURCE_EXHAUSTED (the client reads too slowly: it may reconnect with its last
+   * position).
    *
    * @generated from rpc projection.gateway.v1.QueryService.Watch
    */
@@ -905,17 +908,16 @@ export const QueryService: GenService<{
     output: typeof ListViewsResponseSchema;
   },
   /**
-   * FindAggregates returns the aggregates of a type whose ids begin with a prefix, in the order of their ids, from
-   * an index: a page costs the same however many aggregates and events the tenant has. EventService.ListAggregates
-   * returns them in the order of their first events instead, and reads events for that.
+   * FindAggregates returns the aggregates of a type whose ids begin with a prefix, ordered by id. It reads an index:
+   * the cost of a page does not depend on the number of aggregates and events. EventService.ListAggregates returns
+   * aggregates in the order of their first events instead, which it reads from the journal.
    *
-   * The index follows the journal together with the views, and is made again with them. A node whose views were
-   * made by a version without an index fills it from the journal when aggregates are first searched; until then
-   * responses are `incomplete`.
+   * The index is updated and rebuilt together with the views. A node whose views were built by a version without the
+   * index fills it from the journal at the first call; until it is complete, responses are `incomplete`.
    *
-   * Errors: INVALID_ARGUMENT (the page token is not of this request, or the position is invalid), DEADLINE_EXCEEDED
-   * (min_position was not reached in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE (the tenant's views are
-   * being built).
+   * Errors: INVALID_ARGUMENT (the page token was issued for another request, or the position is invalid),
+   * DEADLINE_EXCEEDED (the index did not reach min_position in time), RESOURCE_EXHAUSTED (as for Query), UNAVAILABLE
+   * (the tenant's views are being built).
    *
    * @generated from rpc projection.gateway.v1.QueryService.FindAggregates
    */

@@ -20,7 +20,7 @@ export const file_runner_admin_v1_admin: GenFile = /*@__PURE__*/
   fileDesc("ChtydW5uZXIvYWRtaW4vdjEvYWRtaW4ucHJvdG8SD3J1bm5lci5hZG1pbi52MSInCg1TdGF0dXNSZXF1ZXN0EhYKBG5vZGUYASABKAlCCLpIBXIDGP0BIj0KDlN0YXR1c1Jlc3BvbnNlEisKBnN0YXR1cxgBIAEoCzIbLnJ1bm5lci5hZG1pbi52MS5Ob2RlU3RhdHVzIiYKDERyYWluUmVxdWVzdBIWCgRub2RlGAEgASgJQgi6SAVyAxj9ASI8Cg1EcmFpblJlc3BvbnNlEisKBnN0YXR1cxgBIAEoCzIbLnJ1bm5lci5hZG1pbi52MS5Ob2RlU3RhdHVzIicKDVJlc3VtZVJlcXVlc3QSFgoEbm9kZRgBIAEoCUIIukgFcgMY/QEiPQoOUmVzdW1lUmVzcG9uc2USKwoGc3RhdHVzGAEgASgLMhsucnVubmVyLmFkbWluLnYxLk5vZGVTdGF0dXMiJwoNUmVsb2FkUmVxdWVzdBIWCgRub2RlGAEgASgJQgi6SAVyAxj9ASJOCg5SZWxvYWRSZXNwb25zZRIrCgZzdGF0dXMYASABKAsyGy5ydW5uZXIuYWRtaW4udjEuTm9kZVN0YXR1cxIPCgdjaGFuZ2VkGAIgASgIImwKElBhdXNlVGVuYW50UmVxdWVzdBI+Cgl0ZW5hbnRfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFgoEbm9kZRgCIAEoCUIIukgFcgMY/QEiRAoTUGF1c2VUZW5hbnRSZXNwb25zZRItCgZ0ZW5hbnQYASABKAsyHS5ydW5uZXIuYWRtaW4udjEuVGVuYW50U3RhdHVzIm0KE1Jlc3VtZVRlbmFudFJlcXVlc3QSPgoJdGVuYW50X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhYKBG5vZGUYAiABKAlCCLpIBXIDGP0BIkUKFFJlc3VtZVRlbmFudFJlc3BvbnNlEi0KBnRlbmFudBgBIAEoCzIdLnJ1bm5lci5hZG1pbi52MS5UZW5hbnRTdGF0dXMikgEKCk5vZGVTdGF0dXMSKQoFc3RhdGUYASABKA4yGi5ydW5uZXIuYWRtaW4udjEuTm9kZVN0YXRlEhEKCWluX2ZsaWdodBgCIAEoAxIWCg5tb2RlbF9yZXZpc2lvbhgDIAEoCRIuCgd0ZW5hbnRzGAQgAygLMh0ucnVubmVyLmFkbWluLnYxLlRlbmFudFN0YXR1cyJqCgxUZW5hbnRTdGF0dXMSEQoJdGVuYW50X2lkGAEgASgJEg4KBnBhdXNlZBgCIAEoCBIRCglpbl9mbGlnaHQYAyABKAMSEwoLYWNrX3BlbmRpbmcYBCABKAMSDwoHcGVuZGluZxgFIAEoAyLLAQoSR2V0V29ya2Zsb3dSZXF1ZXN0EkEKCXRlbmFudF9pZBgBIAEoCUIuukgr2AEBciYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIvCgh3b3JrZmxvdxgCIAEoCUIdukgachgyFl5bYS16XVthLXowLTlfXXswLDYyfSQSQQoLaW5zdGFuY2VfaWQYAyABKAlCLLpIKXInMiVeW0EtWmEtejAtOV8tXXsxLDEyOH0oPVswLTldezEsMTh9KT8kIsQDChNHZXRXb3JrZmxvd1Jlc3BvbnNlEhAKCHdvcmtmbG93GAEgASgJEhMKC2luc3RhbmNlX2lkGAIgASgJEi0KBXN0YXRlGAMgASgOMh4ucnVubmVyLmFkbWluLnYxLldvcmtmbG93U3RhdGUSLAoFc3RlcHMYBCADKAsyHS5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGVwEigKB3RyaWdnZXIYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EisKB3N0YXJ0ZWQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB3VwZGF0ZWQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKB3N1YmplY3QYCCABKAsyIC5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdWJqZWN0Eg0KBW1vZGVsGAkgASgJEjMKCGF0dGVtcHRzGAogASgLMiEucnVubmVyLmFkbWluLnYxLldvcmtmbG93QXR0ZW1wdHMSLgoHd2FpdGluZxgLIAEoCzIdLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1dhaXQiYgoPV29ya2Zsb3dTdWJqZWN0EhYKDmFnZ3JlZ2F0ZV90eXBlGAEgASgJEhQKDGFnZ3JlZ2F0ZV9pZBgCIAEoCRIPCgd2ZXJzaW9uGAMgASgDEhAKCGV2ZW50X2lkGAQgASgJIvUBChBXb3JrZmxvd0F0dGVtcHRzEgwKBHN0ZXAYASABKAkSDgoGZmFpbGVkGAIgASgFEhIKCmxhc3RfZXJyb3IYAyABKAkSKQoFZmlyc3QYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBGxhc3QYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBG5leHQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKBmxhdGVzdBgHIAMoCzIgLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd0F0dGVtcHQieAoPV29ya2Zsb3dBdHRlbXB0EisKB3N0YXJ0ZWQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBWVuZGVkGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgDIAEoCSJyCgxXb3JrZmxvd1dhaXQSDAoEc3RlcBgBIAEoCRIpCgV1bnRpbBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoFc2luY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItABCgxXb3JrZmxvd1N0ZXASDAoEbmFtZRgBIAEoCRIPCgdvdXRjb21lGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHc3RhcnRlZBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASOQoPZmFpbGVkX2F0dGVtcHRzGAYgAygLMiAucnVubmVyLmFkbWluLnYxLldvcmtmbG93QXR0ZW1wdCK2AgoUTGlzdFdvcmtmbG93c1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjIKCHdvcmtmbG93GAIgASgJQiC6SB3YAQFyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBI3CgVzdGF0ZRgDIAEoDjIeLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1N0YXRlQgi6SAWCAQIQARIdCglwYWdlX3NpemUYBCABKAVCCrpIBxoFGPQDKAASHAoKcGFnZV90b2tlbhgFIAEoCUIIukgFcgMYgAQSMQoJaWRfcHJlZml4GAYgASgJQh66SBtyGTIXXltBLVphLXowLTlfPS1dezAsMTUwfSQiZgoVTGlzdFdvcmtmbG93c1Jlc3BvbnNlEjQKCWluc3RhbmNlcxgBIAMoCzIhLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd0luc3RhbmNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSL6AgoQV29ya2Zsb3dJbnN0YW5jZRIQCgh3b3JrZmxvdxgBIAEoCRITCgtpbnN0YW5jZV9pZBgCIAEoCRItCgVzdGF0ZRgDIAEoDjIeLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1N0YXRlEg8KB2ZhaWx1cmUYBCABKAkSKwoHc3RhcnRlZBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHdXBkYXRlZBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoHc3ViamVjdBgHIAEoCzIgLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1N1YmplY3QSDQoFbW9kZWwYCCABKAkSMwoIYXR0ZW1wdHMYCSABKAsyIS5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dBdHRlbXB0cxIuCgd3YWl0aW5nGAogASgLMh0ucnVubmVyLmFkbWluLnYxLldvcmtmbG93V2FpdCKwAQoWTGlzdERlYWRMZXR0ZXJzUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFwoFY2F1c2UYAiABKAlCCLpIBXIDGIACEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY9AMoABIbCgpwYWdlX3Rva2VuGAQgASgJQge6SARyAhhAImAKF0xpc3REZWFkTGV0dGVyc1Jlc3BvbnNlEiwKB2xldHRlcnMYASADKAsyGy5ydW5uZXIuYWRtaW4udjEuRGVhZExldHRlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiiwIKCkRlYWRMZXR0ZXISCgoCaWQYASABKAMSDQoFY2F1c2UYAiABKAkSEAoIZXZlbnRfaWQYAyABKAkSEgoKZXZlbnRfdHlwZRgEIAEoCRIWCg5hZ2dyZWdhdGVfdHlwZRgFIAEoCRIUCgxhZ2dyZWdhdGVfaWQYBiABKAkSJQoEZGF0YRgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFgoOY29ycmVsYXRpb25faWQYCCABKAkSKAoEdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoId29ya2Zsb3cYCiABKAkSEwoLaW5zdGFuY2VfaWQYCyABKAkiqAEKGFJlcGxheURlYWRMZXR0ZXJzUmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSFgoDaWRzGAIgAygDQgm6SAaSAQMQ9AMSFwoFY2F1c2UYAyABKAlCCLpIBXIDGIACEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMYgAIigwEKGVJlcGxheURlYWRMZXR0ZXJzUmVzcG9uc2USEAoIcmVwbGF5ZWQYASABKAUSEQoJZmFpbGVkX2lkGAIgASgDEg8KB2ZhaWx1cmUYAyABKAkSMAoIZmFpbHVyZXMYBCADKAsyHi5ydW5uZXIuYWRtaW4udjEuTGV0dGVyRmFpbHVyZSIsCg1MZXR0ZXJGYWlsdXJlEgoKAmlkGAEgASgDEg8KB2ZhaWx1cmUYAiABKAkilAEKGURpc2NhcmREZWFkTGV0dGVyc1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhgKA2lkcxgCIAMoA0ILukgIkgEFCAEQ9AMSGgoGcmVhc29uGAMgASgJQgq6SAdyBRABGIACIi8KGkRpc2NhcmREZWFkTGV0dGVyc1Jlc3BvbnNlEhEKCWRpc2NhcmRlZBgBIAEoBSLpAQoUUmV0cnlXb3JrZmxvd1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEi8KCHdvcmtmbG93GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBJBCgtpbnN0YW5jZV9pZBgDIAEoCUIsukgpcicyJV5bQS1aYS16MC05Xy1dezEsMTI4fSg9WzAtOV17MSwxOH0pPyQSGgoGcmVhc29uGAQgASgJQgq6SAdyBRABGIACIkYKFVJldHJ5V29ya2Zsb3dSZXNwb25zZRItCgVzdGF0ZRgBIAEoDjIeLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1N0YXRlIv4BCg9Ta2lwU3RlcFJlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEi8KCHdvcmtmbG93GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBJBCgtpbnN0YW5jZV9pZBgDIAEoCUIsukgpcicyJV5bQS1aYS16MC05Xy1dezEsMTI4fSg9WzAtOV17MSwxOH0pPyQSGgoGcmVhc29uGAQgASgJQgq6SAdyBRABGIACEhgKBHN0ZXAYBSABKAlCCrpIB3IFEAEYgAEiQQoQU2tpcFN0ZXBSZXNwb25zZRItCgVzdGF0ZRgBIAEoDjIeLnJ1bm5lci5hZG1pbi52MS5Xb3JrZmxvd1N0YXRlIuoBChVDYW5jZWxXb3JrZmxvd1JlcXVlc3QSQQoJdGVuYW50X2lkGAEgASgJQi66SCvYAQFyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEi8KCHdvcmtmbG93GAIgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjJ9JBJBCgtpbnN0YW5jZV9pZBgDIAEoCUIsukgpcicyJV5bQS1aYS16MC05Xy1dezEsMTI4fSg9WzAtOV17MSwxOH0pPyQSGgoGcmVhc29uGAQgASgJQgq6SAdyBRABGIACIkcKFkNhbmNlbFdvcmtmbG93UmVzcG9uc2USLQoFc3RhdGUYASABKA4yHi5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGF0ZSLuAQoZQ29tcGVuc2F0ZVdvcmtmbG93UmVxdWVzdBJBCgl0ZW5hbnRfaWQYASABKAlCLrpIK9gBAXImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSLwoId29ya2Zsb3cYAiABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05X117MCw2Mn0kEkEKC2luc3RhbmNlX2lkGAMgASgJQiy6SClyJzIlXltBLVphLXowLTlfLV17MSwxMjh9KD1bMC05XXsxLDE4fSk/JBIaCgZyZWFzb24YBCABKAlCCrpIB3IFEAEYgAIiSwoaQ29tcGVuc2F0ZVdvcmtmbG93UmVzcG9uc2USLQoFc3RhdGUYASABKA4yHi5ydW5uZXIuYWRtaW4udjEuV29ya2Zsb3dTdGF0ZSpwCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhYKEk5PREVfU1RBVEVfUlVOTklORxABEhcKE05PREVfU1RBVEVfRFJBSU5JTkcQAhIWChJOT0RFX1NUQVRFX0RSQUlORUQQAyr9AQoNV29ya2Zsb3dTdGF0ZRIeChpXT1JLRkxPV19TVEFURV9VTlNQRUNJRklFRBAAEhoKFldPUktGTE9XX1NUQVRFX1JVTk5JTkcQARIfChtXT1JLRkxPV19TVEFURV9DT01QRU5TQVRJTkcQAhIcChhXT1JLRkxPV19TVEFURV9DT01QTEVURUQQAxIeChpXT1JLRkxPV19TVEFURV9DT01QRU5TQVRFRBAEEhkKFVdPUktGTE9XX1NUQVRFX0ZBSUxFRBAFEhgKFFdPUktGTE9XX1NUQVRFX1NUVUNLEAYSHAoYV09SS0ZMT1dfU1RBVEVfQ0FOQ0VMTEVEEAcysxoKC1J1bm5lckFkbWluEpIBCgZTdGF0dXMSHi5ydW5uZXIuYWRtaW4udjEuU3RhdHVzUmVxdWVzdBofLnJ1bm5lci5hZG1pbi52MS5TdGF0dXNSZXNwb25zZSJHkAIBqu0YJAoMcnVubmVyLmFkbWluEAIaBnJ1bm5lciICCAViBG5vZGVoA4LT5JMCFhIUL2FkbWluL3J1bm5lci9zdGF0dXMSmgEKBURyYWluEh0ucnVubmVyLmFkbWluLnYxLkRyYWluUmVxdWVzdBoeLnJ1bm5lci5hZG1pbi52MS5EcmFpblJlc3BvbnNlIlKQAgKq7RgtCgxydW5uZXIuYWRtaW4QAhoGcnVubmVyIgIIHigBYgRub2RlaAOyAQRub2RlgtPkkwIYOgEqIhMvYWRtaW4vcnVubmVyL2RyYWluEp4BCgZSZXN1bWUSHi5ydW5uZXIuYWRtaW4udjEuUmVzdW1lUmVxdWVzdBofLnJ1bm5lci5hZG1pbi52MS5SZXN1bWVSZXNwb25zZSJTkAICqu0YLQoMcnVubmVyLmFkbWluEAIaBnJ1bm5lciICCAUoAWIEbm9kZWgDsgEEbm9kZYLT5JMCGToBKiIUL2FkbWluL3J1bm5lci9yZXN1bWUSngEKBlJlbG9hZBIeLnJ1bm5lci5hZG1pbi52MS5SZWxvYWRSZXF1ZXN0Gh8ucnVubmVyLmFkbWluLnYxLlJlbG9hZFJlc3BvbnNlIlOQAgKq7RgtCgxydW5uZXIuYWRtaW4QAhoGcnVubmVyIgIICigBYgRub2RlaAOyAQRub2RlgtPkkwIZOgEqIhQvYWRtaW4vcnVubmVyL3JlbG9hZBLXAQoLUGF1c2VUZW5hbnQSIy5ydW5uZXIuYWRtaW4udjEuUGF1c2VUZW5hbnRSZXF1ZXN0GiQucnVubmVyLmFkbWluLnYxLlBhdXNlVGVuYW50UmVzcG9uc2UifZACAqrtGEQKDHJ1bm5lci5hZG1pbhABGgZydW5uZXIiAggFKAE6CXRlbmFudF9pZGIEbm9kZWgDsgEJdGVuYW50X2lksgEEbm9kZYLT5JMCLDoBKiInL2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L3BhdXNlEtsBCgxSZXN1bWVUZW5hbnQSJC5ydW5uZXIuYWRtaW4udjEuUmVzdW1lVGVuYW50UmVxdWVzdBolLnJ1bm5lci5hZG1pbi52MS5SZXN1bWVUZW5hbnRSZXNwb25zZSJ+kAICqu0YRAoMcnVubmVyLmFkbWluEAEaBnJ1bm5lciICCAUoAToJdGVuYW50X2lkYgRub2RlaAOyAQl0ZW5hbnRfaWSyAQRub2RlgtPkkwItOgEqIigvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vcmVzdW1lEuABCgtHZXRXb3JrZmxvdxIjLnJ1bm5lci5hZG1pbi52MS5HZXRXb3JrZmxvd1JlcXVlc3QaJC5ydW5uZXIuYWRtaW4udjEuR2V0V29ya2Zsb3dSZXNwb25zZSKFAZACAartGDIKDXdvcmtmbG93LnJlYWQQARoGcnVubmVyIgIIBTIId29ya2Zsb3c6CXRlbmFudF9pZILT5JMCRhJEL2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L3dvcmtmbG93cy97d29ya2Zsb3d9L3tpbnN0YW5jZV9pZH0SzgEKDUxpc3RXb3JrZmxvd3MSJS5ydW5uZXIuYWRtaW4udjEuTGlzdFdvcmtmbG93c1JlcXVlc3QaJi5ydW5uZXIuYWRtaW4udjEuTGlzdFdvcmtmbG93c1Jlc3BvbnNlIm6QAgGq7Rg0Cg13b3JrZmxvdy5yZWFkEAEaBnJ1bm5lciICCAoyCHdvcmtmbG93Ogl0ZW5hbnRfaWRoAYLT5JMCLRIrL2FkbWluL3J1bm5lci90ZW5hbnRzL3t0ZW5hbnRfaWR9L3dvcmtmbG93cxLMAQoPTGlzdERlYWRMZXR0ZXJzEicucnVubmVyLmFkbWluLnYxLkxpc3REZWFkTGV0dGVyc1JlcXVlc3QaKC5ydW5uZXIuYWRtaW4udjEuTGlzdERlYWRMZXR0ZXJzUmVzcG9uc2UiZpACAartGCoKDXdvcmtmbG93LnJlYWQQARoGcnVubmVyIgIICjoJdGVuYW50X2lkaAGC0+STAi8SLS9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS9kZWFkbGV0dGVycxKBAgoRUmVwbGF5RGVhZExldHRlcnMSKS5ydW5uZXIuYWRtaW4udjEuUmVwbGF5RGVhZExldHRlcnNSZXF1ZXN0GioucnVubmVyLmFkbWluLnYxLlJlcGxheURlYWRMZXR0ZXJzUmVzcG9uc2UilAGQAgKq7RhOCgxydW5uZXIuYWRtaW4QARoGcnVubmVyIgIIHigBOgl0ZW5hbnRfaWRoA4IBBnJlYXNvbrIBCXRlbmFudF9pZLIBA2lkc7IBBWNhdXNlgtPkkwI5OgEqIjQvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vZGVhZGxldHRlcnM6cmVwbGF5Ev0BChJEaXNjYXJkRGVhZExldHRlcnMSKi5ydW5uZXIuYWRtaW4udjEuRGlzY2FyZERlYWRMZXR0ZXJzUmVxdWVzdBorLnJ1bm5lci5hZG1pbi52MS5EaXNjYXJkRGVhZExldHRlcnNSZXNwb25zZSKNAZACAqrtGEYKDHJ1bm5lci5hZG1pbhABGgZydW5uZXIiAggKKAE6CXRlbmFudF9pZGgDggEGcmVhc29usgEJdGVuYW50X2lksgEDaWRzgtPkkwI6OgEqIjUvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vZGVhZGxldHRlcnM6ZGlzY2FyZBKWAgoNUmV0cnlXb3JrZmxvdxIlLnJ1bm5lci5hZG1pbi52MS5SZXRyeVdvcmtmbG93UmVxdWVzdBomLnJ1bm5lci5hZG1pbi52MS5SZXRyeVdvcmtmbG93UmVzcG9uc2UitQGQAgKq7RhZCgxydW5uZXIuYWRtaW4QARoGcnVubmVyIgIICigBOgl0ZW5hbnRfaWRoA4IBBnJlYXNvbrIBCXRlbmFudF9pZLIBCHdvcmtmbG93sgELaW5zdGFuY2VfaWSC0+STAk86ASoiSi9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS93b3JrZmxvd3Mve3dvcmtmbG93fS97aW5zdGFuY2VfaWR9OnJldHJ5Eo0CCghTa2lwU3RlcBIgLnJ1bm5lci5hZG1pbi52MS5Ta2lwU3RlcFJlcXVlc3QaIS5ydW5uZXIuYWRtaW4udjEuU2tpcFN0ZXBSZXNwb25zZSK7AZACAqrtGGAKDHJ1bm5lci5hZG1pbhABGgZydW5uZXIiAggKKAE6CXRlbmFudF9pZGgDggEGcmVhc29usgEJdGVuYW50X2lksgEId29ya2Zsb3eyAQtpbnN0YW5jZV9pZLIBBHN0ZXCC0+STAk46ASoiSS9hZG1pbi9ydW5uZXIvdGVuYW50cy97dGVuYW50X2lkfS93b3JrZmxvd3Mve3dvcmtmbG93fS97aW5zdGFuY2VfaWR9OnNraXASmgIKDkNhbmNlbFdvcmtmbG93EiYucnVubmVyLmFkbWluLnYxLkNhbmNlbFdvcmtmbG93UmVxdWVzdBonLnJ1bm5lci5hZG1pbi52MS5DYW5jZWxXb3JrZmxvd1Jlc3BvbnNlIrYBkAICqu0YWQoMcnVubmVyLmFkbWluEAEaBnJ1bm5lciICCAooAToJdGVuYW50X2lkaAOCAQZyZWFzb26yAQl0ZW5hbnRfaWSyAQh3b3JrZmxvd7IBC2luc3RhbmNlX2lkgtPkkwJQOgEqIksvYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vd29ya2Zsb3dzL3t3b3JrZmxvd30ve2luc3RhbmNlX2lkfTpjYW5jZWwSqgIKEkNvbXBlbnNhdGVXb3JrZmxvdxIqLnJ1bm5lci5hZG1pbi52MS5Db21wZW5zYXRlV29ya2Zsb3dSZXF1ZXN0GisucnVubmVyLmFkbWluLnYxLkNvbXBlbnNhdGVXb3JrZmxvd1Jlc3BvbnNlIroBkAICqu0YWQoMcnVubmVyLmFkbWluEAEaBnJ1bm5lciICCAooAToJdGVuYW50X2lkaAOCAQZyZWFzb26yAQl0ZW5hbnRfaWSyAQh3b3JrZmxvd7IBC2luc3RhbmNlX2lkgtPkkwJUOgEqIk8vYWRtaW4vcnVubmVyL3RlbmFudHMve3RlbmFudF9pZH0vd29ya2Zsb3dzL3t3b3JrZmxvd30ve2luc3RhbmNlX2lkfTpjb21wZW5zYXRlYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
- * StatusRequest asks for the node's status.
+ * StatusRequest names a node.
  *
  * @generated from message runner.admin.v1.StatusRequest
  */
@@ -41,7 +41,7 @@ export const StatusRequestSchema: GenMessage<StatusRequest> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 0);
 
 /**
- * StatusResponse is the node's status.
+ * StatusResponse contains the node's status.
  *
  * @generated from message runner.admin.v1.StatusResponse
  */
@@ -62,7 +62,7 @@ export const StatusResponseSchema: GenMessage<StatusResponse> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 1);
 
 /**
- * DrainRequest drains a node.
+ * DrainRequest names the node to drain.
  *
  * @generated from message runner.admin.v1.DrainRequest
  */
@@ -83,7 +83,7 @@ export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 2);
 
 /**
- * DrainResponse is the status once drained, or at the deadline.
+ * DrainResponse contains the node's status when it is drained, or at the call's deadline.
  *
  * @generated from message runner.admin.v1.DrainResponse
  */
@@ -104,7 +104,7 @@ export const DrainResponseSchema: GenMessage<DrainResponse> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 3);
 
 /**
- * ResumeRequest resumes a node.
+ * ResumeRequest names the node to resume.
  *
  * @generated from message runner.admin.v1.ResumeRequest
  */
@@ -125,7 +125,7 @@ export const ResumeRequestSchema: GenMessage<ResumeRequest> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 4);
 
 /**
- * ResumeResponse is the status once resumed.
+ * ResumeResponse contains the node's status after the operation.
  *
  * @generated from message runner.admin.v1.ResumeResponse
  */
@@ -146,7 +146,7 @@ export const ResumeResponseSchema: GenMessage<ResumeResponse> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 5);
 
 /**
- * ReloadRequest reloads a node's model file.
+ * ReloadRequest names the node that reads its model file again.
  *
  * @generated from message runner.admin.v1.ReloadRequest
  */
@@ -167,7 +167,7 @@ export const ReloadRequestSchema: GenMessage<ReloadRequest> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 6);
 
 /**
- * ReloadResponse is the status after a reload.
+ * ReloadResponse contains the node's status after the operation.
  *
  * @generated from message runner.admin.v1.ReloadResponse
  */
@@ -208,7 +208,7 @@ export type PauseTenantRequest = Message<"runner.admin.v1.PauseTenantRequest"> &
   tenantId: string;
 
   /**
-   * The node's id; empty: any runner, which notifies the others.
+   * The id of the node that serves the call, and notifies the other runners; empty: any runner.
    *
    * @generated from field: string node = 2;
    */
@@ -223,7 +223,7 @@ export const PauseTenantRequestSchema: GenMessage<PauseTenantRequest> = /*@__PUR
   messageDesc(file_runner_admin_v1_admin, 8);
 
 /**
- * PauseTenantResponse is the tenant's status once paused.
+ * PauseTenantResponse contains the tenant's status after the operation.
  *
  * @generated from message runner.admin.v1.PauseTenantResponse
  */
@@ -257,7 +257,7 @@ export type ResumeTenantRequest = Message<"runner.admin.v1.ResumeTenantRequest">
   tenantId: string;
 
   /**
-   * The node's id; empty: any runner, which notifies the others.
+   * The id of the node that serves the call, and notifies the other runners; empty: any runner.
    *
    * @generated from field: string node = 2;
    */
@@ -272,7 +272,7 @@ export const ResumeTenantRequestSchema: GenMessage<ResumeTenantRequest> = /*@__P
   messageDesc(file_runner_admin_v1_admin, 10);
 
 /**
- * ResumeTenantResponse is the tenant's status once resumed.
+ * ResumeTenantResponse contains the tenant's status after the operation.
  *
  * @generated from message runner.admin.v1.ResumeTenantResponse
  */
@@ -306,7 +306,7 @@ export type NodeStatus = Message<"runner.admin.v1.NodeStatus"> & {
   state: NodeState;
 
   /**
-   * Workflow instances in flight.
+   * The number of workflow instances that it is executing a step of.
    *
    * @generated from field: int64 in_flight = 2;
    */
@@ -320,7 +320,7 @@ export type NodeStatus = Message<"runner.admin.v1.NodeStatus"> & {
   modelRevision: string;
 
   /**
-   * The tenants that it serves, by name.
+   * The tenants that it serves, ordered by name.
    *
    * @generated from field: repeated runner.admin.v1.TenantStatus tenants = 4;
    */
@@ -335,7 +335,7 @@ export const NodeStatusSchema: GenMessage<NodeStatus> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 12);
 
 /**
- * TenantStatus is a tenant's state at a node.
+ * TenantStatus is the state of a tenant's workflows at a node.
  *
  * @generated from message runner.admin.v1.TenantStatus
  */
@@ -355,21 +355,21 @@ export type TenantStatus = Message<"runner.admin.v1.TenantStatus"> & {
   paused: boolean;
 
   /**
-   * The tenant's workflow instances in flight.
+   * The number of the tenant's workflow instances that the node is executing a step of.
    *
    * @generated from field: int64 in_flight = 3;
    */
   inFlight: bigint;
 
   /**
-   * Events delivered and not acknowledged yet.
+   * The number of events that are delivered and not acknowledged yet.
    *
    * @generated from field: int64 ack_pending = 4;
    */
   ackPending: bigint;
 
   /**
-   * Events that are not delivered yet.
+   * The number of events that are not delivered yet.
    *
    * @generated from field: int64 pending = 5;
    */
@@ -421,7 +421,7 @@ export const GetWorkflowRequestSchema: GenMessage<GetWorkflowRequest> = /*@__PUR
   messageDesc(file_runner_admin_v1_admin, 14);
 
 /**
- * GetWorkflowResponse is a workflow instance.
+ * GetWorkflowResponse contains a workflow instance.
  *
  * @generated from message runner.admin.v1.GetWorkflowResponse
  */
@@ -526,14 +526,14 @@ export type WorkflowSubject = Message<"runner.admin.v1.WorkflowSubject"> & {
   aggregateType: string;
 
   /**
-   * The aggregate.
+   * The aggregate's id.
    *
    * @generated from field: string aggregate_id = 2;
    */
   aggregateId: string;
 
   /**
-   * The event's version: the number of the aggregate's events up to it.
+   * The aggregate's version after the event.
    *
    * @generated from field: int64 version = 3;
    */
@@ -555,7 +555,7 @@ export const WorkflowSubjectSchema: GenMessage<WorkflowSubject> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 16);
 
 /**
- * WorkflowAttempts are the failed attempts at a step, in a row.
+ * WorkflowAttempts describes the consecutive failed attempts at a step.
  *
  * @generated from message runner.admin.v1.WorkflowAttempts
  */
@@ -603,7 +603,8 @@ export type WorkflowAttempts = Message<"runner.admin.v1.WorkflowAttempts"> & {
   next?: Timestamp | undefined;
 
   /**
-   * The last failed attempts, at most five, the oldest first. Retries within the first second are counted alone.
+   * The last failed attempts, at most five, the oldest first. Retries within the first second are counted in failed,
+   * and are not listed.
    *
    * @generated from field: repeated runner.admin.v1.WorkflowAttempt latest = 7;
    */
@@ -653,7 +654,7 @@ export const WorkflowAttemptSchema: GenMessage<WorkflowAttempt> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 18);
 
 /**
- * WorkflowWait is the wait of an instance for a time.
+ * WorkflowWait describes a step that waits for a time.
  *
  * @generated from message runner.admin.v1.WorkflowWait
  */
@@ -673,7 +674,7 @@ export type WorkflowWait = Message<"runner.admin.v1.WorkflowWait"> & {
   until?: Timestamp | undefined;
 
   /**
-   * When the wait began; absent: not known.
+   * When the wait began; absent: unknown.
    *
    * @generated from field: google.protobuf.Timestamp since = 3;
    */
@@ -701,14 +702,14 @@ export type WorkflowStep = Message<"runner.admin.v1.WorkflowStep"> & {
   name: string;
 
   /**
-   * "done" or "refused".
+   * "done"; "refused": its command was rejected; or "skipped": by SkipStep.
    *
    * @generated from field: string outcome = 2;
    */
   outcome: string;
 
   /**
-   * Why it was refused.
+   * Why it was rejected or skipped; empty for "done".
    *
    * @generated from field: string message = 3;
    */
@@ -722,15 +723,15 @@ export type WorkflowStep = Message<"runner.admin.v1.WorkflowStep"> & {
   time?: Timestamp | undefined;
 
   /**
-   * When its last attempt, or its wait, started; absent: no attempt was made, or a version that does not store it has
-   * completed the step.
+   * When its last attempt, or its wait, started; absent: no attempt was made, or the step was completed by a version
+   * that does not store the time.
    *
    * @generated from field: google.protobuf.Timestamp started = 5;
    */
   started?: Timestamp | undefined;
 
   /**
-   * The failed attempts before, at most the last five, the oldest first.
+   * The failed attempts before its completion: at most the last five, the oldest first.
    *
    * @generated from field: repeated runner.admin.v1.WorkflowAttempt failed_attempts = 6;
    */
@@ -786,9 +787,10 @@ export type ListWorkflowsRequest = Message<"runner.admin.v1.ListWorkflowsRequest
   pageToken: string;
 
   /**
-   * The beginning of the instance's id, or of the id of the aggregate whose event started it; empty: all. An
-   * instance of that very id comes first, and is not repeated. There is no index for others: the newest 5,000
-   * instances are read per page, so that a page may have few or none without being the last.
+   * The beginning of the instance's id, or of the id of the aggregate whose event started it; empty: all. The
+   * instance whose id equals the prefix comes first, and is not repeated. Other instances are found without an
+   * index, by reading 5,000 instances per page, the newest first: a page may have few or none without being the
+   * last.
    *
    * @generated from field: string id_prefix = 6;
    */
@@ -803,9 +805,8 @@ export const ListWorkflowsRequestSchema: GenMessage<ListWorkflowsRequest> = /*@_
   messageDesc(file_runner_admin_v1_admin, 21);
 
 /**
- * ListWorkflowsResponse is a page of instances. An instance that changes while pages are read is not on
- * the following ones. If few instances match, a page may have fewer than page_size, or none, without
- * being the last.
+ * ListWorkflowsResponse is a page of instances. An instance that changes while a client reads the pages is not on the
+ * following pages. If few instances match, a page may have fewer than page_size, or none, without being the last.
  *
  * @generated from message runner.admin.v1.ListWorkflowsResponse
  */
@@ -846,7 +847,7 @@ export type WorkflowInstance = Message<"runner.admin.v1.WorkflowInstance"> & {
   workflow: string;
 
   /**
-   * The instance.
+   * The instance's id.
    *
    * @generated from field: string instance_id = 2;
    */
@@ -860,14 +861,14 @@ export type WorkflowInstance = Message<"runner.admin.v1.WorkflowInstance"> & {
   state: WorkflowState;
 
   /**
-   * Why a step was refused; empty if none was.
+   * Why a step was rejected; empty if none was.
    *
    * @generated from field: string failure = 4;
    */
   failure: string;
 
   /**
-   * When it began.
+   * When it started.
    *
    * @generated from field: google.protobuf.Timestamp started = 5;
    */
@@ -930,7 +931,7 @@ export type ListDeadLettersRequest = Message<"runner.admin.v1.ListDeadLettersReq
   tenantId: string;
 
   /**
-   * A part of the cause of the letters; empty: all letters.
+   * Only letters whose cause contains this text; empty: all letters.
    *
    * @generated from field: string cause = 2;
    */
@@ -987,13 +988,13 @@ export const ListDeadLettersResponseSchema: GenMessage<ListDeadLettersResponse> 
   messageDesc(file_runner_admin_v1_admin, 25);
 
 /**
- * DeadLetter is work that was given up.
+ * DeadLetter is the work of an event that a runner has given up.
  *
  * @generated from message runner.admin.v1.DeadLetter
  */
 export type DeadLetter = Message<"runner.admin.v1.DeadLetter"> & {
   /**
-   * The letter's number, which increases.
+   * The letter's number. Later letters have greater numbers.
    *
    * @generated from field: int64 id = 1;
    */
@@ -1021,14 +1022,14 @@ export type DeadLetter = Message<"runner.admin.v1.DeadLetter"> & {
   eventType: string;
 
   /**
-   * The event's aggregate's type.
+   * The type of the event's aggregate.
    *
    * @generated from field: string aggregate_type = 5;
    */
   aggregateType: string;
 
   /**
-   * The event's aggregate.
+   * The id of the event's aggregate.
    *
    * @generated from field: string aggregate_id = 6;
    */
@@ -1063,7 +1064,7 @@ export type DeadLetter = Message<"runner.admin.v1.DeadLetter"> & {
   workflow: string;
 
   /**
-   * The instance; empty: it has no record.
+   * The instance's id; empty: the instance has no record.
    *
    * @generated from field: string instance_id = 11;
    */
@@ -1091,21 +1092,21 @@ export type ReplayDeadLettersRequest = Message<"runner.admin.v1.ReplayDeadLetter
   tenantId: string;
 
   /**
-   * The letters' numbers; empty: all that match cause.
+   * The letters' numbers; empty: all letters that match cause.
    *
    * @generated from field: repeated int64 ids = 2;
    */
   ids: bigint[];
 
   /**
-   * A part of the cause of the letters; empty: all letters.
+   * Only letters whose cause contains this text; empty: all letters.
    *
    * @generated from field: string cause = 3;
    */
   cause: string;
 
   /**
-   * Why, for the audit record.
+   * Why they are replayed, for the audit record.
    *
    * @generated from field: string reason = 4;
    */
@@ -1133,21 +1134,21 @@ export type ReplayDeadLettersResponse = Message<"runner.admin.v1.ReplayDeadLette
   replayed: number;
 
   /**
-   * The first letter whose work failed again, 0 for none.
+   * The number of the first letter whose work failed again; 0: none did.
    *
    * @generated from field: int64 failed_id = 2;
    */
   failedId: bigint;
 
   /**
-   * Why.
+   * Why the work of that letter failed.
    *
    * @generated from field: string failure = 3;
    */
   failure: string;
 
   /**
-   * The letters whose work failed again, at most 100 of them.
+   * The letters whose work failed again: the first 100.
    *
    * @generated from field: repeated runner.admin.v1.LetterFailure failures = 4;
    */
@@ -1175,7 +1176,7 @@ export type LetterFailure = Message<"runner.admin.v1.LetterFailure"> & {
   id: bigint;
 
   /**
-   * Why.
+   * Why its work failed.
    *
    * @generated from field: string failure = 2;
    */
@@ -1203,14 +1204,14 @@ export type DiscardDeadLettersRequest = Message<"runner.admin.v1.DiscardDeadLett
   tenantId: string;
 
   /**
-   * The letters' numbers.
+   * The letters' numbers, 1 to 500.
    *
    * @generated from field: repeated int64 ids = 2;
    */
   ids: bigint[];
 
   /**
-   * Why, for the audit record and the instances' records.
+   * Why they are discarded, 1 to 256 characters, for the audit record and the instances' records.
    *
    * @generated from field: string reason = 3;
    */
@@ -1225,7 +1226,7 @@ export const DiscardDeadLettersRequestSchema: GenMessage<DiscardDeadLettersReque
   messageDesc(file_runner_admin_v1_admin, 30);
 
 /**
- * DiscardDeadLettersResponse is the number of removed letters.
+ * DiscardDeadLettersResponse contains the number of removed letters.
  *
  * @generated from message runner.admin.v1.DiscardDeadLettersResponse
  */
@@ -1266,14 +1267,14 @@ export type RetryWorkflowRequest = Message<"runner.admin.v1.RetryWorkflowRequest
   workflow: string;
 
   /**
-   * The instance, as GetWorkflow names it.
+   * The instance, named as in GetWorkflowRequest.
    *
    * @generated from field: string instance_id = 3;
    */
   instanceId: string;
 
   /**
-   * Why, for the audit record and the instance's record.
+   * Why, 1 to 256 characters, for the audit record and the instance's record.
    *
    * @generated from field: string reason = 4;
    */
@@ -1288,13 +1289,13 @@ export const RetryWorkflowRequestSchema: GenMessage<RetryWorkflowRequest> = /*@_
   messageDesc(file_runner_admin_v1_admin, 32);
 
 /**
- * RetryWorkflowResponse is the instance's state after the operation.
+ * RetryWorkflowResponse contains the instance's state.
  *
  * @generated from message runner.admin.v1.RetryWorkflowResponse
  */
 export type RetryWorkflowResponse = Message<"runner.admin.v1.RetryWorkflowResponse"> & {
   /**
-   * Its state now.
+   * The state after the operation.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1329,14 +1330,14 @@ export type SkipStepRequest = Message<"runner.admin.v1.SkipStepRequest"> & {
   workflow: string;
 
   /**
-   * The instance, as GetWorkflow names it.
+   * The instance, named as in GetWorkflowRequest.
    *
    * @generated from field: string instance_id = 3;
    */
   instanceId: string;
 
   /**
-   * Why, for the audit record and the instance's record.
+   * Why, 1 to 256 characters, for the audit record and the instance's record.
    *
    * @generated from field: string reason = 4;
    */
@@ -1358,13 +1359,13 @@ export const SkipStepRequestSchema: GenMessage<SkipStepRequest> = /*@__PURE__*/
   messageDesc(file_runner_admin_v1_admin, 34);
 
 /**
- * SkipStepResponse is the instance's state after the operation.
+ * SkipStepResponse contains the instance's state.
  *
  * @generated from message runner.admin.v1.SkipStepResponse
  */
 export type SkipStepResponse = Message<"runner.admin.v1.SkipStepResponse"> & {
   /**
-   * Its state now.
+   * The state after the operation.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1379,7 +1380,7 @@ export const SkipStepResponseSchema: GenMessage<SkipStepResponse> = /*@__PURE__*
   messageDesc(file_runner_admin_v1_admin, 35);
 
 /**
- * CancelWorkflowRequest names an instance to end.
+ * CancelWorkflowRequest names an instance to cancel.
  *
  * @generated from message runner.admin.v1.CancelWorkflowRequest
  */
@@ -1399,14 +1400,14 @@ export type CancelWorkflowRequest = Message<"runner.admin.v1.CancelWorkflowReque
   workflow: string;
 
   /**
-   * The instance, as GetWorkflow names it.
+   * The instance, named as in GetWorkflowRequest.
    *
    * @generated from field: string instance_id = 3;
    */
   instanceId: string;
 
   /**
-   * Why, for the audit record and the instance's record.
+   * Why, 1 to 256 characters, for the audit record and the instance's record.
    *
    * @generated from field: string reason = 4;
    */
@@ -1421,13 +1422,13 @@ export const CancelWorkflowRequestSchema: GenMessage<CancelWorkflowRequest> = /*
   messageDesc(file_runner_admin_v1_admin, 36);
 
 /**
- * CancelWorkflowResponse is the instance's state after the operation.
+ * CancelWorkflowResponse contains the instance's state.
  *
  * @generated from message runner.admin.v1.CancelWorkflowResponse
  */
 export type CancelWorkflowResponse = Message<"runner.admin.v1.CancelWorkflowResponse"> & {
   /**
-   * Its state now.
+   * The state after the operation.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1442,7 +1443,7 @@ export const CancelWorkflowResponseSchema: GenMessage<CancelWorkflowResponse> = 
   messageDesc(file_runner_admin_v1_admin, 37);
 
 /**
- * CompensateWorkflowRequest names an instance to undo.
+ * CompensateWorkflowRequest names an instance to compensate.
  *
  * @generated from message runner.admin.v1.CompensateWorkflowRequest
  */
@@ -1462,14 +1463,14 @@ export type CompensateWorkflowRequest = Message<"runner.admin.v1.CompensateWorkf
   workflow: string;
 
   /**
-   * The instance, as GetWorkflow names it.
+   * The instance, named as in GetWorkflowRequest.
    *
    * @generated from field: string instance_id = 3;
    */
   instanceId: string;
 
   /**
-   * Why, for the audit record and the instance's record.
+   * Why, 1 to 256 characters, for the audit record and the instance's record.
    *
    * @generated from field: string reason = 4;
    */
@@ -1484,13 +1485,13 @@ export const CompensateWorkflowRequestSchema: GenMessage<CompensateWorkflowReque
   messageDesc(file_runner_admin_v1_admin, 38);
 
 /**
- * CompensateWorkflowResponse is the instance's state after the operation.
+ * CompensateWorkflowResponse contains the instance's state.
  *
  * @generated from message runner.admin.v1.CompensateWorkflowResponse
  */
 export type CompensateWorkflowResponse = Message<"runner.admin.v1.CompensateWorkflowResponse"> & {
   /**
-   * Its state now.
+   * The state after the operation.
    *
    * @generated from field: runner.admin.v1.WorkflowState state = 1;
    */
@@ -1505,7 +1506,7 @@ export const CompensateWorkflowResponseSchema: GenMessage<CompensateWorkflowResp
   messageDesc(file_runner_admin_v1_admin, 39);
 
 /**
- * NodeState is whether a node accepts work.
+ * NodeState states whether a node accepts work.
  *
  * @generated from enum runner.admin.v1.NodeState
  */
@@ -1525,14 +1526,14 @@ export enum NodeState {
   RUNNING = 1,
 
   /**
-   * It accepts no work; some is still in flight.
+   * It accepts no work, and has work in flight.
    *
    * @generated from enum value: NODE_STATE_DRAINING = 2;
    */
   DRAINING = 2,
 
   /**
-   * It accepts no work and has none in flight.
+   * It accepts no work, and has none in flight.
    *
    * @generated from enum value: NODE_STATE_DRAINED = 3;
    */
@@ -1559,7 +1560,7 @@ export enum WorkflowState {
   UNSPECIFIED = 0,
 
   /**
-   * Its steps are running.
+   * Its steps are being executed.
    *
    * @generated from enum value: WORKFLOW_STATE_RUNNING = 1;
    */
@@ -1587,22 +1588,22 @@ export enum WorkflowState {
   COMPENSATED = 4,
 
   /**
-   * An undo was rejected: an operator must decide.
+   * A step's compensation was rejected: an operator must decide.
    *
    * @generated from enum value: WORKFLOW_STATE_FAILED = 5;
    */
   FAILED = 5,
 
   /**
-   * It does not continue: the attempts at a step are exhausted, or its workflow no longer exists. An
-   * operator must decide.
+   * It does not continue: the attempts at a step are exhausted, or the model no longer has its workflow. An operator
+   * must decide.
    *
    * @generated from enum value: WORKFLOW_STATE_STUCK = 6;
    */
   STUCK = 6,
 
   /**
-   * An operator has ended it, or the model no longer starts it.
+   * An operator has cancelled it, or its event no longer starts it under the current model.
    *
    * @generated from enum value: WORKFLOW_STATE_CANCELLED = 7;
    */
@@ -1616,8 +1617,8 @@ export const WorkflowStateSchema: GenEnum<WorkflowState> = /*@__PURE__*/
   enumDesc(file_runner_admin_v1_admin, 1);
 
 /**
- * RunnerAdmin operates runner nodes and workflows. Operations are idempotent and return the resulting
- * status.
+ * RunnerAdmin operates runner nodes and the workflow instances of tenants. Its operations are idempotent: a repeated
+ * call changes nothing and returns the same state.
  *
  * @generated from service runner.admin.v1.RunnerAdmin
  */
@@ -1633,8 +1634,8 @@ export const RunnerAdmin: GenService<{
     output: typeof StatusResponseSchema;
   },
   /**
-   * Drain stops accepting work and returns when the work in flight has finished, or at the deadline with
-   * the work still in flight. The node is not ready while it is draining or drained.
+   * Drain makes the node accept no further work. It returns when the work in flight has ended, or at the call's
+   * deadline, with the work that is still in flight. The node is not ready while it is draining or drained.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.Drain
    */
@@ -1644,7 +1645,7 @@ export const RunnerAdmin: GenService<{
     output: typeof DrainResponseSchema;
   },
   /**
-   * Resume accepts work again after Drain.
+   * Resume makes the node accept work again after Drain.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.Resume
    */
@@ -1654,8 +1655,11 @@ export const RunnerAdmin: GenService<{
     output: typeof ResumeResponseSchema;
   },
   /**
-   * Reload reads the model file again. FAILED_PRECONDITION: it has errors, which the message lists with
-   * their lines; the previous model stays in use.
+   * Reload makes the node read its model file again.
+   *
+   * Errors: FAILED_PRECONDITION (the file cannot be read, or has mistakes, which the message lists with their lines:
+   * the previous model stays in use), UNAVAILABLE (the events that start workflows are not subscribed yet: repeat the
+   * call).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.Reload
    */
@@ -1665,7 +1669,7 @@ export const RunnerAdmin: GenService<{
     output: typeof ReloadResponseSchema;
   },
   /**
-   * PauseTenant stops the tenant's workflows, also across restarts.
+   * PauseTenant stops the tenant's workflows on all runners until ResumeTenant, also across restarts.
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.PauseTenant
    */
@@ -1685,8 +1689,9 @@ export const RunnerAdmin: GenService<{
     output: typeof ResumeTenantResponseSchema;
   },
   /**
-   * GetWorkflow returns one workflow instance with the history of its steps.
-   * NOT_FOUND: the tenant has no such instance.
+   * GetWorkflow returns a workflow instance with the history of its steps.
+   *
+   * Errors: NOT_FOUND (the tenant has no such instance), UNAVAILABLE (its record cannot be read).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.GetWorkflow
    */
@@ -1696,8 +1701,10 @@ export const RunnerAdmin: GenService<{
     output: typeof GetWorkflowResponseSchema;
   },
   /**
-   * ListWorkflows returns a page of the tenant's workflow instances, without their steps, last changed
-   * first.
+   * ListWorkflows returns a page of the tenant's workflow instances without their steps, the last changed first.
+   *
+   * Errors: INVALID_ARGUMENT (the page token was issued for another request), UNAVAILABLE (the records cannot be
+   * read).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ListWorkflows
    */
@@ -1707,7 +1714,10 @@ export const RunnerAdmin: GenService<{
     output: typeof ListWorkflowsResponseSchema;
   },
   /**
-   * ListDeadLetters returns a page of work that was given up, with its cause, oldest first.
+   * ListDeadLetters returns a page of dead letters, the oldest first: work that a runner gave up after its last
+   * attempt.
+   *
+   * Errors: UNAVAILABLE (the letters cannot be read).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ListDeadLetters
    */
@@ -1717,9 +1727,11 @@ export const RunnerAdmin: GenService<{
     output: typeof ListDeadLettersResponseSchema;
   },
   /**
-   * ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose
-   * work succeeds. A letter that fails again stays, and does not block the others. No step is
-   * done twice: a letter whose instance's record has expired fails.
+   * ReplayDeadLetters repeats the work of dead letters, in order, and removes each letter whose work succeeds. A letter
+   * whose work fails again stays, and does not block the others. No step is executed twice: if the record of a letter's
+   * instance has expired, the letter fails.
+   *
+   * Errors: DEADLINE_EXCEEDED and UNAVAILABLE (some letters may have been replayed: repeat the call).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.ReplayDeadLetters
    */
@@ -1729,9 +1741,10 @@ export const RunnerAdmin: GenService<{
     output: typeof ReplayDeadLettersResponseSchema;
   },
   /**
-   * DiscardDeadLetters removes dead letters whose work is given up. Instances that they name
-   * and that are stuck or failed are cancelled: no further step is done or undone. Letters that do not
-   * exist are ignored.
+   * DiscardDeadLetters removes dead letters without repeating their work. Their instances that are stuck or failed are
+   * cancelled: no further step is executed or undone. Letters that do not exist are ignored.
+   *
+   * Errors: UNAVAILABLE (some letters may have been discarded: repeat the call).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.DiscardDeadLetters
    */
@@ -1741,8 +1754,11 @@ export const RunnerAdmin: GenService<{
     output: typeof DiscardDeadLettersResponseSchema;
   },
   /**
-   * RetryWorkflow continues an instance whose step has failed, that is stuck, or that could not be undone.
-   * An instance without a failed step does not change: the response has its state.
+   * RetryWorkflow starts the next attempt at the failed step of an instance immediately, also of one that is stuck or
+   * could not be undone. It does not change an instance without a failed step.
+   *
+   * Errors: NOT_FOUND (no such instance), ABORTED (a runner changes the instance concurrently: retry), UNAVAILABLE (the
+   * change may be stored: retry).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.RetryWorkflow
    */
@@ -1752,9 +1768,11 @@ export const RunnerAdmin: GenService<{
     output: typeof RetryWorkflowResponseSchema;
   },
   /**
-   * SkipStep continues an instance without its current step: one that waits, has failed, or could not be
-   * undone. The step counts as done, and is not undone.
-   * A step that has been skipped before is no error. FAILED_PRECONDITION: the instance is at no such step.
+   * SkipStep continues an instance without its current step, which waits, has failed, or could not be undone. The
+   * step counts as done, and compensation does not undo it. Skipping a skipped step again is not an error.
+   *
+   * Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended, the step is not its current one,
+   * or the step is in flight).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.SkipStep
    */
@@ -1764,8 +1782,10 @@ export const RunnerAdmin: GenService<{
     output: typeof SkipStepResponseSchema;
   },
   /**
-   * CancelWorkflow ends an instance: no further step is done or undone. A command in flight may still take
-   * effect. An instance that is cancelled already does not change. FAILED_PRECONDITION: it has ended otherwise.
+   * CancelWorkflow ends an instance: no further step is executed or undone. A command in flight may still take effect.
+   * It does not change a cancelled instance.
+   *
+   * Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended in another state).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.CancelWorkflow
    */
@@ -1775,9 +1795,11 @@ export const RunnerAdmin: GenService<{
     output: typeof CancelWorkflowResponseSchema;
   },
   /**
-   * CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not
-   * undone. An instance that is being undone, or was, does not change. FAILED_PRECONDITION: it has ended
-   * otherwise, or a step is in flight.
+   * CompensateWorkflow undoes the completed steps of an instance. A step whose outcome is unknown is not undone. It
+   * does not change an instance that is compensating or compensated.
+   *
+   * Errors: those of RetryWorkflow, and FAILED_PRECONDITION (the instance has ended in another state, could not be
+   * undone, or has a step in flight).
    *
    * @generated from rpc runner.admin.v1.RunnerAdmin.CompensateWorkflow
    */
