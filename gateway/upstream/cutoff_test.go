@@ -69,6 +69,16 @@ func accepting(t *testing.T, serve func(conn net.Conn) error) string {
 
 // calls runs a function for each call of a connection until the client disconnects.
 func calls(conn net.Conn, does func(framer *http2.Framer, stream uint32) error) error {
+	return frames(conn, func(framer *http2.Framer, frame http2.Frame) error {
+		if _, called := frame.(*http2.HeadersFrame); called {
+			return does(framer, frame.Header().StreamID)
+		}
+		return nil
+	})
+}
+
+// frames runs a function for each frame of a connection until the client disconnects.
+func frames(conn net.Conn, does func(framer *http2.Framer, frame http2.Frame) error) error {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return err
 	}
@@ -81,10 +91,8 @@ func calls(conn net.Conn, does func(framer *http2.Framer, stream uint32) error) 
 		if err != nil {
 			return nil //nolint:nilerr // the client has left
 		}
-		if _, called := frame.(*http2.HeadersFrame); called {
-			if err := does(framer, frame.Header().StreamID); err != nil {
-				return err
-			}
+		if err := does(framer, frame); err != nil {
+			return err
 		}
 	}
 }
@@ -193,17 +201,7 @@ func TestUnary_CallNotBegunByNodeIsRetried(t *testing.T) {
 		} {
 			for _, times := range []int{1, 2} { // the second is the caller's to repeat, or not
 				t.Run(fmt.Sprintf("%s, %d times", name, times), func(t *testing.T) {
-					refused := 0
-					endpoint := acting(t, func(framer *http2.Framer, stream uint32) error {
-						if refused < times {
-							refused++
-							return refuse(framer, stream)
-						}
-						return errors.Join(
-							answerHeaders(framer, stream), framer.WriteData(stream, false, make([]byte, 5)),
-							trailers(framer, stream),
-						)
-					})
+					endpoint := refusing(t, times, refuse, (*http2.DataFrame).StreamEnded)
 					pool := NewPool(config)
 					t.Cleanup(pool.Close)
 					ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
@@ -215,6 +213,53 @@ func TestUnary_CallNotBegunByNodeIsRetried(t *testing.T) {
 						t.Errorf("%v", err)
 					}
 				})
+			}
+		}
+	})
+}
+
+// refusing runs a node that refuses as many calls as times and then answers a call with an empty message, once a frame
+// that ready accepts has arrived.
+func refusing[F http2.Frame](
+	t *testing.T, times int, refuse func(*http2.Framer, uint32) error, ready func(F) bool,
+) string {
+	t.Helper()
+	refused := 0
+	return accepting(t, func(conn net.Conn) error {
+		refusedHere := uint32(0)
+		return frames(conn, func(framer *http2.Framer, frame http2.Frame) error {
+			stream := frame.Header().StreamID
+			if _, called := frame.(*http2.HeadersFrame); called && refused < times {
+				refused, refusedHere = refused+1, stream
+				return refuse(framer, stream)
+			}
+			if f, ok := frame.(F); !ok || stream <= refusedHere || !ready(f) {
+				return nil
+			}
+			return errors.Join(
+				answerHeaders(framer, stream), framer.WriteData(stream, false, make([]byte, 5)),
+				trailers(framer, stream),
+			)
+		})
+	})
+}
+
+// A node may answer before it has received the request, also a call that the client has sent again.
+func TestUnary_EarlyAnswerToRepeatedCallIsNoProtocolError(t *testing.T) {
+	eachClient(t, func(t *testing.T, config PoolConfig) {
+		for range 50 { // the answer and the request race
+			endpoint := refusing(t, 1, func(framer *http2.Framer, stream uint32) error {
+				return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+			}, func(*http2.HeadersFrame) bool { return true })
+			pool := NewPool(config)
+			t.Cleanup(pool.Close)
+			ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
+			err := contextkit.NewClient(NewTransport(pool)).CallUnary(
+				ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
+				&emptypb.Empty{}, &emptypb.Empty{},
+			)
+			if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+				t.Fatal(err)
 			}
 		}
 	})

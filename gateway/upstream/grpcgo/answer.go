@@ -34,13 +34,17 @@ func (o observer) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	if !ok {
 		return
 	}
-	switch event.(type) {
+	switch event := event.(type) {
 	case *stats.Begin: // of each attempt
 		s.sent.Store(false)
 		s.received.Store(false)
+		s.unsent.Store(event.IsTransparentRetryAttempt)
 		return
 	case *stats.OutHeader:
 		s.sent.Store(true)
+		return
+	case *stats.OutPayload:
+		s.unsent.Store(false)
 		return
 	case *stats.InTrailer:
 		s.received.Store(true)
@@ -84,7 +88,7 @@ func (s *Stream) explain(ctx context.Context, err error) error {
 		return &channels.BrokenError{Malformed: true, Cause: channels.ErrTooLarge}
 	case text == textTruncated:
 		return &channels.BrokenError{Malformed: true, Cause: io.ErrUnexpectedEOF}
-	case s.received.Load(), isForeign(text), strings.HasPrefix(text, textMalformedStatus):
+	case s.received.Load() && !s.unanswered(err), isForeign(text), strings.HasPrefix(text, textMalformedStatus):
 		return nil
 	case s.channel.closed.Load():
 		return &channels.BrokenError{Unreached: !s.sent.Load(), Cause: channels.ErrClosed}
@@ -106,6 +110,13 @@ func (s *Stream) explain(ctx context.Context, err error) error {
 		return &channels.BrokenError{Reset: true, Code: resetCode(name), Cause: err}
 	}
 	return &channels.BrokenError{Malformed: verdict.Code() == codes.Internal, Cause: err}
+}
+
+// unanswered reports whether the answer and its status are unknown although the call has ended with the peer's trailers.
+// If grpc-go sends a call again, and the peer ends that attempt before the request's message is sent, it drops the
+// answer and reports [io.EOF] whatever the status is.
+func (s *Stream) unanswered(err error) bool {
+	return errors.Is(err, io.EOF) && s.unsent.Load() && s.requested
 }
 
 // resetCode returns the code of RST_STREAM by its text, an unassigned one if the text has none.

@@ -23,10 +23,13 @@ type Stream struct {
 	cancel  context.CancelFunc
 	memory  channels.Memory // of messages
 	whole   bool            // the receiver wants the complete answer only
+	// requested is whether the call has begun with a message.
+	requested bool
 
 	// Set by the observer.
 	sent     atomic.Bool // the headers are on a connection
 	received atomic.Bool // so are the peer's trailers
+	unsent   atomic.Bool // no message of a call that grpc-go has sent again is
 
 	// Used by the receiver alone.
 	messages        []mem.Buffer // of a complete answer, not received yet
@@ -69,6 +72,8 @@ func (c *Channel) Open(ctx context.Context, request channels.Request) (*Stream, 
 		channel: c,
 		memory:  channels.Memory{Pool: c.config.Memory, Meter: request.Meter},
 		whole:   request.Whole,
+
+		requested: request.HasMessage,
 	}
 	outgoing := metadata.NewOutgoingContext(context.WithValue(callee, streamKey{}, s), requestMetadata(request.Fields))
 	outgoing, s.cancel = context.WithCancel(outgoing)
@@ -147,7 +152,7 @@ func (s *Stream) next(ctx context.Context) (mem.Buffer, error) {
 		s.err = message.err
 		return nil, s.err
 	}
-	if !errors.Is(err, io.EOF) || !s.received.Load() {
+	if !errors.Is(err, io.EOF) || !s.received.Load() || s.unanswered(err) {
 		if why := s.explain(ctx, err); why != nil {
 			s.err = why
 			return nil, s.err
