@@ -105,13 +105,13 @@ func (a *arena) close() error {
 	return os.RemoveAll(a.dir)
 }
 
-// run runs the product's binary to its end, and returns what it prints.
+// run runs the product's binary until it exits, and returns its output.
 func (a *arena) run(ctx context.Context, args ...string) (string, error) {
 	output, err := exec.CommandContext(ctx, a.paths["headgate"], args...).Output()
 	return strings.TrimSpace(string(output)), err
 }
 
-// issue makes a token of the platform whose data lie there.
+// issue returns a token of the platform with the data directory.
 func (a *arena) issue(ctx context.Context, data, tenant string, rights ...string) (string, error) {
 	args := []string{"token", "--data", data, "--ttl", "6h", "--tenant", tenant}
 	for _, right := range rights {
@@ -120,23 +120,23 @@ func (a *arena) issue(ctx context.Context, data, tenant string, rights ...string
 	return a.run(ctx, args...)
 }
 
-// boundless are limits that no call reaches.
+// boundless are limits that the load does not reach.
 const boundless = "{rate: 1000000, burst: 1000000, concurrent: 4096}"
 
 // earlier is the name of the contestant that is an earlier version of Headgate.
 const earlier = "headgate-earlier"
 
-// setup is what a gateway is started with.
+// setup configures a gateway.
 type prepared struct {
 	name   string // of its program and its addresses; "": headgate
-	tenant string // that its token is for
+	tenant string // of its token
 	rights []string
 	limits string // of each tenant
 	nodes  string
 	more   string // further settings of the gateway, whole lines
 }
 
-// startHeadgate starts the product's own binary, everything on.
+// startHeadgate starts the product's binary with all stages enabled.
 func (a *arena) startHeadgate(ctx context.Context, with prepared) (*process, error) {
 	name := cmp.Or(with.name, "headgate")
 	keys, err := a.run(ctx, "keys", "--data", a.dir)
@@ -170,7 +170,7 @@ gateway:
 	return p, nil
 }
 
-// protocols starts the contestants and returns who takes part in what.
+// protocols starts the contestants and returns them by protocol.
 func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error) {
 	wanted := func(name string) bool { return len(only) == 0 || slices.Contains(only, name) }
 	procs := map[string]*process{}
@@ -233,7 +233,7 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 		do := map[string]call{}
 		for _, view := range []string{"one", "hundred"} {
 			url, body := "http://"+a.addrs[name]+"/v1/query/"+view, `{"tenantId":"acme"}`
-			if name == "direct" || name == "forwarder" { // they have Connect alone
+			if name == "direct" || name == "forwarder" { // they only serve Connect
 				url, body = "http://"+a.addrs[name]+
 					"/projection.gateway.v1.QueryService/Query", `{"tenantId":"acme","view":"`+view+`"}`
 			}
@@ -282,8 +282,8 @@ func (a *arena) protocols(ctx context.Context, only []string) ([]protocol, error
 	return groups, nil
 }
 
-// proxies are the arguments of the proxies that need no code, whose settings it
-// writes. Both are one process here, so that its CPU time is all of it.
+// proxies writes the settings of the proxies that need no code, and returns their arguments. Each runs as one process,
+// so that the CPU time of the process is that of the proxy.
 func (a *arena) proxies() map[string][]string {
 	nginx := filepath.Join(a.dir, "nginx.conf")
 	haproxy := filepath.Join(a.dir, "haproxy.cfg")
@@ -320,7 +320,7 @@ backend node
 	return map[string][]string{"nginx": {"-c", nginx, "-p", a.dir}, "haproxy": {"-db", "-f", haproxy}}
 }
 
-// versions is a line on what is compared.
+// versions returns a line with the versions of the compared programs.
 func (a *arena) versions(ctx context.Context) string {
 	parts := []string{runtime.Version(), fmt.Sprintf("%d cores", runtime.NumCPU())}
 	if info, ok := debug.ReadBuildInfo(); ok {

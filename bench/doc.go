@@ -1,7 +1,5 @@
-// Command bench measures the platform against what it is made of and against its
-// peers, in one run on one machine, in rounds that alternate, so that the ratios mean something where
-// the absolute numbers do not.
+// Command bench compares the platform with its components and with other gateways. All contenders run on one machine in
+// alternating rounds, so that the ratios are meaningful even if the absolute numbers are not.
 //
-// It is a separate module: the peers never become dependencies of
-// the product.
+// It is a separate module, so that the other gateways do not become dependencies of the product.
 package main

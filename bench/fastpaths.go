@@ -21,10 +21,10 @@ type fastPathsCommand struct {
 	Match   string        `help:"Part of the protocols' names, such as gRPC; all if there is none."`
 }
 
-// allPlain is the gateway whose every part is plain.
+// allPlain names the gateway without fast paths.
 const allPlain = "all"
 
-// Run compares gateways that differ in one fast path, by the CPU time of a call in the gateway's process.
+// Run compares gateways that differ in one fast path, by the CPU time per call of the gateway's process.
 func (c *fastPathsCommand) Run(ctx context.Context) (err error) {
 	a, err := startArena(ctx, "headgate")
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *fastPathsCommand) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// compare lets the gateways serve calls of a protocol in turn, and prints their rows.
+// compare measures the gateways in turn with calls of a protocol, and prints their rows.
 func (c *fastPathsCommand) compare(
 	ctx context.Context, a *arena, protocol string, names []string, procs map[string]*process,
 ) error {

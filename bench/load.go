@@ -23,11 +23,10 @@ import (
 	"github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
-// call makes one request and reads its answer whole.
+// call sends a request and reads the whole response.
 type call func(ctx context.Context) error
 
-// jsonCall posts JSON; least is how many bytes an answer has at least, so that none
-// is taken for one that is not.
+// jsonCall returns a call that posts JSON. A response with fewer than least bytes is an error.
 func jsonCall(client *http.Client, url, token, body string, least int64) call {
 	return func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader([]byte(body)))
@@ -53,7 +52,7 @@ func jsonCall(client *http.Client, url, token, body string, least int64) call {
 	}
 }
 
-// grpcCall calls the query by gRPC.
+// grpcCall returns a call of the query by gRPC. A response with fewer than least bytes is an error.
 func grpcCall(addr, token, view string, least int) (call, func(), error) {
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -79,11 +78,10 @@ func grpcCall(addr, token, view string, least int) (call, func(), error) {
 	}, func() { _ = conn.Close() }, nil
 }
 
-// tolerated is the share of calls that may fail: a proxy that loses a few is still
-// measured, and the calls are not counted.
+// tolerated is the share of calls that may fail without ending the measurement. They are not counted.
 const tolerated = 0.01
 
-// saturate calls as fast as the callers can, and returns the number of answered calls.
+// saturate sends calls without pauses, one at a time per caller, and returns the number of answered calls.
 func saturate(ctx context.Context, do call, callers int, length time.Duration) (int64, error) {
 	until := time.Now().Add(length)
 	var made, failed atomic.Int64
@@ -114,9 +112,8 @@ func ms(times *hdrhistogram.Histogram, quantile float64) float64 {
 	return float64(times.ValueAtQuantile(quantile)) / 1000
 }
 
-// paced calls at a rate, whether answers come or not, and records each answer's time
-// from when its call was due: a stall counts for all that it held up (Gil Tene's
-// coordinated omission).
+// paced sends calls at a rate that does not depend on the responses, and records the time of each response since its
+// call was due: a stall counts for all calls that it delayed (Gil Tene's coordinated omission).
 func paced(
 	ctx context.Context, do call, callers int, perSecond float64, length time.Duration,
 ) (*hdrhistogram.Histogram, error) {

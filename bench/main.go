@@ -15,22 +15,22 @@ import (
 )
 
 type cli struct {
-	Profile string `help:"Write a CPU profile of all of it to this file." type:"path"`
+	Profile string `help:"Write a CPU profile of this process to this file." type:"path"`
 
-	Submit     submitCommand     `cmd:"" help:"Commands through the gateway against raw JetStream publishes."`
-	Projection projectionCommand `cmd:"" help:"Applying events and answering queries against raw SQLite."`
-	Platform   platformCommand   `cmd:"" help:"From a command to its row: freshness, and a thousand who watch."`
-	Routing    routingCommand    `cmd:"" help:"A hundred thousand tenants over a thousand endpoints."`
-	Tenants    tenantsCommand    `cmd:"" help:"What idle tenants cost a projection node, by their number."`
-	TenantNode tenantNodeCommand `cmd:"" hidden:"" help:"One of the processes of tenants."`
-	Runner     runnerCommand     `cmd:"" help:"Triggers, a restart and idle tenants of one runner, by the number of tenants."`
-	Peers      peersCommand      `cmd:"" help:"One call through Headgate, and through its peers."`
-	FastPaths  fastPathsCommand  `cmd:"" name:"fastpaths" help:"The CPU time of a call with and without each fast path."`
-	Peer       peerCommand       `cmd:"" hidden:"" help:"One of the processes of peers."`
+	Submit     submitCommand     `cmd:"" help:"Compare commands through the gateway with raw JetStream publishes."`
+	Projection projectionCommand `cmd:"" help:"Compare applying events and answering queries with raw SQLite."`
+	Platform   platformCommand   `cmd:"" help:"Measure the time from a command to its row, for queries and watchers."`
+	Routing    routingCommand    `cmd:"" help:"Measure the routing of 100,000 tenants over 1,000 endpoints."`
+	Tenants    tenantsCommand    `cmd:"" help:"Measure the cost of idle tenants at a projection node."`
+	TenantNode tenantNodeCommand `cmd:"" hidden:"" help:"Run one of the processes of tenants."`
+	Runner     runnerCommand     `cmd:"" help:"Measure triggers, a restart and idle tenants of one runner."`
+	Peers      peersCommand      `cmd:"" help:"Compare a call through Headgate with one through other gateways."`
+	FastPaths  fastPathsCommand  `cmd:"" name:"fastpaths" help:"Measure the CPU time of calls without each fast path."`
+	Peer       peerCommand       `cmd:"" hidden:"" help:"Run one of the processes of peers."`
 }
 
 func main() {
-	debug.SetGCPercent(400) // as the product has it, while little is live
+	debug.SetGCPercent(400) // the product's setting while the live heap is small
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var c cli
@@ -48,13 +48,14 @@ func main() {
 	parsed.FatalIfErrorf(parsed.Run())
 }
 
-// contender is one of two ways to do the same work; it returns how much it did.
+// contender is an implementation of the work that is compared. run does it until a time, and returns the number of
+// completed operations.
 type contender struct {
 	name string
 	run  func(ctx context.Context, until time.Time) (float64, error)
 }
 
-// contest runs contenders in turn and returns their rates per second, by round.
+// contest runs the contenders in turn, and returns their rates in operations per second, by name and round.
 func contest(
 	ctx context.Context, rounds int, length time.Duration, contenders ...contender,
 ) (map[string][]float64, error) {
@@ -74,11 +75,13 @@ func contest(
 	return rates, nil
 }
 
+// median returns the median of values, the upper one of an even number of values.
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[len(sorted)/2]
 }
 
+// spread formats the median and the range of rates.
 func spread(values []float64) string {
 	return fmt.Sprintf("%.0f/s (%.0f to %.0f)", median(values), slices.Min(values), slices.Max(values))
 }

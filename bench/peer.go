@@ -35,8 +35,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// peerCommand runs one of the processes of a comparison: it is how `peers` starts
-// them.
+// peerCommand runs one of the processes of a comparison; `peers` starts them.
 type peerCommand struct {
 	Kind     string `arg:"" enum:"upstream,vanguard,forwarder,grpcgo" help:"What to run."`
 	Listen   string `required:"" help:"Where it listens."`
@@ -59,8 +58,8 @@ func (c *peerCommand) Run(ctx context.Context) error {
 	return c.forwarder(ctx)
 }
 
-// answer is what the upstream answers for a view: "one" has one row, "hundred" has
-// a hundred, of eight fields each.
+// answer returns the response of the upstream for a view: one row for "one", a hundred for "hundred", with eight fields
+// each.
 func answer(view string) (*projectionv1.QueryResponse, error) {
 	count := 1
 	if view == "hundred" {
@@ -82,7 +81,7 @@ func answer(view string) (*projectionv1.QueryResponse, error) {
 	return res, nil
 }
 
-// raw is a codec that passes bytes.
+// raw is a codec whose messages are bytes, which it does not encode.
 type raw struct{}
 
 func (raw) Name() string { return "proto" }
@@ -94,8 +93,8 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// upstream serves the query by gRPC as cheaply as can be, from bytes that were made
-// beforehand; and for comparison as the services themselves do.
+// upstream serves the query by gRPC at the lowest cost, from encoded responses, and at a second address (Direct) as the
+// product's services do.
 func (c *peerCommand) upstream(ctx context.Context) error {
 	answers := map[string][]byte{}
 	for _, view := range []string{"one", "hundred"} {
@@ -141,7 +140,7 @@ func (c *peerCommand) upstream(ctx context.Context) error {
 	return errors.Join(err, <-served)
 }
 
-// service answers as a node of the product does.
+// service serves the query as a node of the product does.
 type service struct {
 	gatewayv1connect.UnimplementedQueryServiceHandler
 }
@@ -157,8 +156,7 @@ func h2c() *http.Transport {
 	return &http.Transport{Protocols: protocols, DisableCompression: true}
 }
 
-// vanguard is connectrpc.com/vanguard before a reverse proxy, as its documentation
-// has it.
+// vanguard serves with connectrpc.com/vanguard and a reverse proxy, as in its documentation.
 func (c *peerCommand) vanguard(ctx context.Context) error {
 	target := &url.URL{Scheme: "http", Host: c.Upstream}
 	proxy := &httputil.ReverseProxy{
@@ -175,10 +173,9 @@ func (c *peerCommand) vanguard(ctx context.Context) error {
 	return c.serve(ctx, handler)
 }
 
-// forwarder is what one writes by hand: a Connect handler of the generated types
-// that calls the generated client.
+// forwarder serves with a handwritten Connect handler of the generated types, which calls the generated client.
 func (c *peerCommand) forwarder(ctx context.Context) error {
-	//nolint:forbidigo // one who writes it by hand has no contextkit
+	//nolint:forbidigo // a handwritten handler does not use contextkit
 	client := gatewayv1connect.NewQueryServiceClient(
 		connect.NewClient(
 			connecthttp.NewTransport(&http.Client{Transport: h2c()}, "http://"+c.Upstream, connecthttp.WithGRPC()),
@@ -201,9 +198,8 @@ func (f forwarding) Query(ctx context.Context, req *projectionv1.QueryRequest) (
 	return f.client.Query(ctx, req)
 }
 
-// grpcgo is grpc-go's server, and net/http's, before grpc-go's client, and nothing
-// between them but bytes: what the transports alone cost that Headgate has on both
-// sides.
+// grpcgo serves with grpc-go and net/http, and forwards the bytes of each call with a client of grpc-go: it measures
+// the cost of the transports alone.
 func (c *peerCommand) grpcgo(ctx context.Context) error {
 	conn, err := grpc.NewClient("passthrough:///"+c.Upstream, rawClient()...)
 	if err != nil {
@@ -214,7 +210,7 @@ func (c *peerCommand) grpcgo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := passOn(conn) //nolint:contextcheck // a call has its own context
+	server := forward(conn) //nolint:contextcheck // a call has its own context
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return err
@@ -226,7 +222,7 @@ func (c *peerCommand) grpcgo(ctx context.Context) error {
 	return errors.Join(err, <-served)
 }
 
-// rawClient are the options of a channel that carries bytes as they are.
+// rawClient returns the options of a channel that sends and receives messages without encoding them.
 func rawClient() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithStaticStreamWindowSize(256 << 10), grpc.WithStaticConnWindowSize(1 << 20),
@@ -236,8 +232,8 @@ func rawClient() []grpc.DialOption {
 	}
 }
 
-// passOn returns a server that passes each call on unchanged.
-func passOn(conn *grpc.ClientConn) *grpc.Server {
+// forward returns a server that forwards each call unchanged.
+func forward(conn *grpc.ClientConn) *grpc.Server {
 	return grpc.NewServer(
 		grpc.ForceServerCodecV2(raw{}), grpc.NumStreamWorkers(64), grpc.StaticStreamWindowSize(256<<10),
 		grpc.StaticConnWindowSize(1<<20),
@@ -257,7 +253,7 @@ func passOn(conn *grpc.ClientConn) *grpc.Server {
 		}))
 }
 
-// bare answers HTTP for a call that is made beforehand, with JSON that is.
+// bare returns a handler that forwards each HTTP request as an encoded gRPC request, and answers with encoded JSON.
 func bare(conn *grpc.ClientConn) (http.Handler, error) {
 	requests, answers := map[string][]byte{}, map[string][]byte{}
 	for _, view := range []string{"one", "hundred"} {
@@ -284,7 +280,7 @@ func bare(conn *grpc.ClientConn) (http.Handler, error) {
 			return
 		}
 		w.Header()["Content-Type"] = []string{"application/json"}
-		_, _ = w.Write(answers[view]) // who left does not want it
+		_, _ = w.Write(answers[view]) // it fails if the client has disconnected
 	}), nil
 }
 

@@ -23,7 +23,7 @@ type peersCommand struct {
 	Earlier string        `help:"Binary of an earlier version of Headgate, which is a contender too." type:"existingfile"`
 }
 
-// contestant is one way from a client to the upstream, by one protocol.
+// contestant is a path from a client to the upstream by one protocol.
 type contestant struct {
 	name string
 	do   map[string]call // by view
@@ -31,7 +31,7 @@ type contestant struct {
 	rest bool // one of our processes, whose CPU and memory are comparable
 }
 
-// measured has the results of a contestant for one view.
+// measured contains the results of a contestant for one view.
 type measured struct {
 	rate, cpu, allocs []float64 // by round: calls/s, µs of the process per call, objects per call
 	peak              float64   // MiB
@@ -80,8 +80,8 @@ func (c *peersCommand) Run(ctx context.Context) (err error) {
 	return plotAll(c.Plots, all)
 }
 
-// measure lets the contestants at it in turn, then each at half of what it can and all
-// at the same rate.
+// measure measures the highest rate of each contestant in turn, and then the latencies of each at half of its highest
+// rate and of all at the same rate.
 func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (map[string]*measured, error) {
 	results := map[string]*measured{}
 	for _, one := range p.group {
@@ -151,14 +151,14 @@ func (c *peersCommand) measure(ctx context.Context, p protocol, view string) (ma
 	return results, nil
 }
 
-// turns are a round's: each contestant is the first of some.
+// turns returns the order of the contestants in a round: each contestant is the first in some rounds.
 func turns(group []*contestant, round int) []*contestant {
 	first := round % len(group)
 	return slices.Concat(group[first:], group[:first])
 }
 
-// printTable prints what was measured. What compares two contestants is the median of what
-// each round compares: both had the same machine then.
+// printTable prints the results. Two contestants are compared by the median of the rounds' ratios, since within a round
+// both run under the same conditions.
 func printTable(title string, group []*contestant, results map[string]*measured) {
 	fmt.Printf(
 		"**%s**\n\n| | calls/s | CPU µs per call | Headgate's share of it | objects per call | p50 / p99 / p99.9 at "+
@@ -199,15 +199,15 @@ func byRound[T any](x, y []T, compare func(x, y T) float64) []float64 {
 	return all
 }
 
-// within renders the rounds' median, and what half of the rounds lie within.
+// within formats the median of the rounds, and the range of the middle half of them.
 func within(format string, rounds []float64) string {
 	sorted := slices.Sorted(slices.Values(rounds))
 	return fmt.Sprintf(format+" ("+format+" to "+format+")", median(sorted), sorted[len(sorted)/4],
 		sorted[len(sorted)-1-len(sorted)/4])
 }
 
-// quantiles renders times: the medians of the rounds' p50 and p99, since a machine that
-// stalls once must not decide, and the p99.9 of all together, of which a round has too few.
+// quantiles formats latencies: the medians of the rounds' p50 and p99, so that a single stall of the machine does not
+// decide, and the p99.9 of all rounds together, since a round has too few values for it.
 func quantiles(rounds []*hdrhistogram.Histogram) string {
 	all := newHistogram()
 	var middle, high []float64

@@ -25,17 +25,17 @@ import (
 )
 
 type platformCommand struct {
-	Watchers []int         `default:"1,100,1000" help:"Watchers of the view, one run for each number."`
-	Rate     float64       `default:"20" help:"Commands a second."`
+	Watchers []int         `default:"1,100,1000" help:"Numbers of watchers of the view, with a run for each."`
+	Rate     float64       `default:"20" help:"Commands per second."`
 	Length   time.Duration `default:"10s" help:"Length of a run."`
 	Plots    string        `type:"path" help:"Directory for plots (PNG)."`
 }
 
-// platformWallets is how many aggregates the commands are for.
+// platformWallets is the number of aggregates that the commands change.
 const platformWallets = 20
 
-// Run measures the whole platform, as `headgate dev` runs it: from a command to the row
-// that it changes, as a query and as the watchers see it.
+// Run measures the whole platform, started with `headgate dev`: the time from a command to its acknowledgement, to a
+// query that returns the changed row, and to the watchers that receive it.
 func (c *platformCommand) Run(ctx context.Context) (err error) {
 	a, err := startArena(ctx, "headgate")
 	if err != nil {
@@ -50,7 +50,7 @@ func (c *platformCommand) Run(ctx context.Context) (err error) {
 		c.Rate)
 	fmt.Printf(
 		"| watchers | acknowledged after p50 / p99 | read with its position after p50 / p99 | watched after the " +
-			"acknowledgement p50 / p99 / most | changes delivered a second | CPU of all roles | resident " +
+			"acknowledgement p50 / p99 / max | changes delivered per second | CPU of all roles | resident " +
 			"|\n|---|---|---|---|---|---|---|\n",
 	)
 	names, plotted := []string{}, map[string][]float64{}
@@ -78,7 +78,7 @@ func (c *platformCommand) Run(ctx context.Context) (err error) {
 	return plotSeries(filepath.Join(c.Plots, "platform.png"), "From a command to its row, p99 in ms", names, plotted)
 }
 
-// times are durations, recorded by many goroutines.
+// times is a histogram of durations. It is safe for concurrent use.
 type times struct {
 	mu   sync.Mutex
 	hist *hdrhistogram.Histogram
@@ -92,23 +92,23 @@ func (t *times) add(took time.Duration) {
 	_ = t.hist.RecordValue(max(took.Microseconds(), 1)) // within the range
 }
 
-// at returns a quantile in milliseconds.
+// at returns a quantile, 0 to 100, in milliseconds.
 func (t *times) at(quantile float64) float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return ms(t.hist, quantile)
 }
 
-// wholePlatform is all roles in a process.
+// wholePlatform runs all roles in one process.
 type wholePlatform struct {
 	*arena
 	process *process
-	ctx     func(context.Context) context.Context
+	ctx     func(context.Context) context.Context // adds the credential and the tenant
 	conns   []*grpc.ClientConn
-	made    map[string]int // commands by wallet
+	made    map[string]int // number of deposits by wallet
 }
 
-// platformRow is a line of the table.
+// platformRow contains the results of a run.
 type platformRow struct {
 	acknowledged, read, watched *times
 	delivered, cpu, memory      float64
@@ -156,7 +156,7 @@ func (p *wholePlatform) start(ctx context.Context) (err error) {
 
 func wallet(n int) string { return fmt.Sprintf("w%d", n) }
 
-// submit sends a command; position becomes its position.
+// submit sends a command, and sets position, unless it is nil, to the position of the response.
 func (p *wholePlatform) submit(
 	ctx context.Context, id, command string, payload map[string]any, position *string,
 ) error {
@@ -180,7 +180,7 @@ func (p *wholePlatform) submit(
 	return nil
 }
 
-// acknowledgements are the times at which deposits were acknowledged, by wallet and number.
+// acknowledgements records when deposits were acknowledged, by wallet and number.
 type acknowledgements struct {
 	mu sync.Mutex
 	at map[string][]time.Time
@@ -192,7 +192,7 @@ func (a *acknowledgements) add(wallet string, at time.Time) {
 	a.at[wallet] = append(a.at[wallet], at)
 }
 
-// of returns when the deposit was acknowledged; the zero time if that is not known yet.
+// of returns when the wallet's deposit n was acknowledged, or the zero time if it is not recorded yet.
 func (a *acknowledgements) of(wallet string, n int) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -202,7 +202,7 @@ func (a *acknowledgements) of(wallet string, n int) time.Time {
 	return a.at[wallet][n]
 }
 
-// run starts watchers of the view while commands are sent at a rate.
+// run starts the watchers of the view, and then sends commands at a rate for a time.
 func (p *wholePlatform) run(
 	ctx context.Context, watchers int, rate float64, length time.Duration,
 ) (*platformRow, error) {
@@ -213,7 +213,7 @@ func (p *wholePlatform) run(
 	}
 	known := &acknowledgements{at: map[string][]time.Time{}}
 	var delivered atomic.Int64
-	var last sync.Map // wallet → balance that everybody must see
+	var last sync.Map // wallet → balance that every watcher must receive
 	watchCtx, stop := context.WithTimeout(ctx, length+time.Minute)
 	defer stop()
 	var watching errgroup.Group
@@ -250,7 +250,7 @@ func (p *wholePlatform) run(
 		count++
 		p.made[id]++
 		last.Store(id, p.made[id])
-		// One after the other: a wallet's deposits are acknowledged in their order.
+		// They are sent one by one, so that a wallet's deposits are acknowledged in their order.
 		sent := time.Now()
 		var position string
 		if err := p.submit(ctx, id, "deposit", map[string]any{"amount": 1}, &position); err != nil {
@@ -290,7 +290,8 @@ func (p *wholePlatform) run(
 	return row, err
 }
 
-// watch follows the view until it has seen every wallet's last balance after done.
+// watch watches the view until done is closed and it has received the last balance of every wallet. It adds the delays
+// between acknowledgements and changes to seen, and their number to delivered.
 func (p *wholePlatform) watch(
 	ctx context.Context, conn *grpc.ClientConn, before map[string]int, known *acknowledgements, seen *times,
 	delivered *atomic.Int64, last *sync.Map, ready chan<- struct{}, done <-chan struct{},
@@ -325,7 +326,7 @@ func (p *wholePlatform) watch(
 	for !complete() {
 		var res projectionv1.WatchResponse
 		if err := stream.RecvMsg(&res); err != nil {
-			return fmt.Errorf("a watch ends: %w", err)
+			return fmt.Errorf("the watch has ended: %w", err)
 		}
 		now := time.Now()
 		for _, change := range res.GetChanges() {
@@ -337,13 +338,13 @@ func (p *wholePlatform) watch(
 					if at := known.of(id, n-before[id]); !at.IsZero() {
 						seen.add(now.Sub(at))
 					} else {
-						seen.add(0) // it is seen before the acknowledgement has come
+						seen.add(0) // the change has arrived before the acknowledgement
 					}
 				}
 			}
 			balances[id] = balance
 		}
-		if !started && res.GetPosition() != "" { // all that was there before
+		if !started && res.GetPosition() != "" { // all initial rows have arrived
 			started = true
 			ready <- struct{}{}
 		}

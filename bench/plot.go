@@ -15,21 +15,21 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// plotted is a table that becomes a picture.
+// plotted is a table to plot.
 type plotted struct {
 	title   string
 	group   []*contestant
 	results map[string]*measured
 }
 
-// plotAll draws a bar chart of CPU a call for each table.
+// plotAll draws a bar chart of the CPU time per call for each table.
 func plotAll(dir string, all []plotted) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	for _, one := range all {
 		p := plot.New()
-		p.Title.Text = one.title + ": CPU of the proxy, µs a call"
+		p.Title.Text = one.title + ": CPU of the proxy, µs per call"
 		p.Y.Min = 0
 		var values plotter.Values
 		var names []string
@@ -69,8 +69,7 @@ func plotAll(dir string, all []plotted) error {
 	return nil
 }
 
-// plotSeries draws the series over the names, on a logarithmic scale: what matters is how
-// many times more one is than another. Values are above 0.
+// plotSeries draws the series over the names on a logarithmic scale, which shows ratios. Values must be greater than 0.
 func plotSeries(path, title string, names []string, series map[string][]float64) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
@@ -111,5 +110,5 @@ func plotSeries(path, title string, names []string, series map[string][]float64)
 	return p.Save(24*vg.Centimeter, 12*vg.Centimeter, path)
 }
 
-// leastPlotted stands for values that the scale cannot have.
+// leastPlotted replaces values that a logarithmic scale cannot show.
 const leastPlotted = 0.1

@@ -24,17 +24,16 @@ const startTimeout = 20 * time.Second
 // process is a program that is measured from outside.
 type process struct {
 	cmd   *exec.Cmd
-	admin string // URL that tells its allocations; "": it does not
+	admin string // URL of its metrics, which count allocations; "": none
 }
 
-// startProcess runs a program until stop; it has started once addr takes
-// connections. What it prints goes to the file.
+// startProcess runs a program until stop, and writes its output to the file. It returns when addr accepts connections.
 func startProcess(ctx context.Context, log, addr string, path string, args ...string) (*process, error) {
 	output, err := os.Create(log)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = output.Close() }() // the process has its own
+	defer func() { _ = output.Close() }() // the process has a duplicate
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -66,11 +65,11 @@ func (p *process) stop() {
 	_ = p.cmd.Wait() // it was ended by a signal
 }
 
-// ticksPerSecond is what Linux counts CPU time in for /proc (USER_HZ).
+// ticksPerSecond is the unit of CPU time in /proc of Linux (USER_HZ).
 const ticksPerSecond = 100
 
-// cpu returns the CPU time that the process has used: of its threads to the
-// nanosecond where the kernel tells, else to the tick.
+// cpu returns the CPU time that the process has used: the sum of its threads in nanoseconds if the kernel reports it,
+// otherwise with the precision of a tick.
 func (p *process) cpu() (time.Duration, error) {
 	var total time.Duration
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
@@ -109,7 +108,7 @@ func (p *process) cpu() (time.Duration, error) {
 func (p *process) peak() (int64, error)     { return p.status("VmHWM:") }
 func (p *process) resident() (int64, error) { return p.status("VmRSS:") }
 
-// status returns a line of /proc that counts memory.
+// status returns the value of a line with an amount of memory in /proc, in bytes.
 func (p *process) status(name string) (int64, error) {
 	status, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
@@ -125,8 +124,7 @@ func (p *process) status(name string) (int64, error) {
 	return 0, fmt.Errorf("/proc tells no %s", name)
 }
 
-// mallocs returns how many objects the process has allocated, false if it does not
-// tell.
+// mallocs returns the number of objects that the process has allocated, and false if it does not report it.
 func (p *process) mallocs(ctx context.Context) (int64, bool, error) {
 	if p.admin == "" {
 		return 0, false, nil
@@ -154,11 +152,11 @@ func (p *process) mallocs(ctx context.Context) (int64, bool, error) {
 	return 0, false, fmt.Errorf("%s tells no allocations", p.admin)
 }
 
-// portsTried counts the ports that freeAddr has tried: none is given twice.
+// portsTried counts the ports that freeAddr has tried, so that it returns none twice.
 var portsTried atomic.Int64
 
-// freeAddr returns an address of this machine without a listener. Its port is none
-// that the system gives to connections, one of which might take it.
+// freeAddr returns an address of this machine without a listener. Its port is outside the range that the system assigns
+// to connections, so that no connection takes it.
 func freeAddr(ctx context.Context) (string, error) {
 	const from, ports, tries = 20_000, 10_000, 100
 	var err error

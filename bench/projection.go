@@ -50,13 +50,13 @@ views:
 
 func source(context.Context) (string, []byte, error) { return "notes.yaml", []byte(document), nil }
 
-// batch is how many events the follower commits together when they wait.
+// batch is the maximum number of events that the follower commits together.
 const batch = 2048
 
-// together is how many rows the store writes by one statement.
+// together is the number of rows that the store writes with one statement.
 const together = 16
 
-// leastRows is the number of rows from which on each of the 1,000 owners has a full page.
+// leastRows is the smallest number of rows with which each of the 1,000 owners has a full page.
 const leastRows = 120_000
 
 // Run prints a table.
@@ -76,7 +76,7 @@ func (c *projectionCommand) Run(ctx context.Context) error {
 	return c.query(ctx)
 }
 
-// apply follows a journal against writing the same rows.
+// apply compares following a journal with writing the same rows.
 func (c *projectionCommand) apply(ctx context.Context) (err error) {
 	p, err := startPlatform(ctx, true)
 	if err != nil {
@@ -122,7 +122,7 @@ func (c *projectionCommand) apply(ctx context.Context) (err error) {
 	return nil
 }
 
-// follow runs a projection on nothing until it has all events.
+// follow runs a projection from an empty store until it has applied all events.
 func (p *platform) follow(ctx context.Context, dir string) (err error) {
 	models, err := model.Open(ctx, source)
 	if err != nil {
@@ -153,7 +153,7 @@ func ready(ctx context.Context, service *projection.Service, tenant contextkit.T
 	return nil
 }
 
-// rawApply writes the rows that the events make, a number of them per statement.
+// rawApply writes the rows of the events, a number of them (together) with each statement.
 func (c *projectionCommand) rawApply(ctx context.Context, dir string, together int) error {
 	db, err := openRaw(ctx, dir)
 	if err != nil {
@@ -195,7 +195,7 @@ func (c *projectionCommand) rawApply(ctx context.Context, dir string, together i
 	return nil
 }
 
-// openRaw makes a file as the store does.
+// openRaw creates a database file with the settings of the store.
 func openRaw(ctx context.Context, dir string) (*sql.DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func openRaw(ctx context.Context, dir string) (*sql.DB, error) {
 	return db, nil
 }
 
-// query asks a view of many rows through the service against the same SQL.
+// query compares queries of a view with many rows through the service with the same SQL.
 func (c *projectionCommand) query(ctx context.Context) (err error) {
 	p, err := startPlatform(ctx, true)
 	if err != nil {
@@ -378,8 +378,8 @@ func rawRows(ctx context.Context, db *sql.DB, where, order string, limit int, ar
 	return n, rows.Err()
 }
 
-// report prints a row of a Markdown table: medians with their spread, and the
-// projection's as a share of another's.
+// report prints a row of a Markdown table: medians with their ranges, and the projection's median relative to the
+// other's.
 func report(what string, rates map[string][]float64, other string) {
 	share := median(rates["projection"]) / median(rates[other])
 	fmt.Printf("| %s | %s | %s | %.0f %% |\n", what, spread(rates["projection"]), spread(rates[other]), 100*share)

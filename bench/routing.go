@@ -35,12 +35,11 @@ type routingCommand struct {
 	Callers   int           `default:"32" help:"Concurrent callers."`
 	Rounds    int           `default:"5" help:"Rounds of each number of tenants."`
 	Length    time.Duration `default:"2s" help:"Length of a turn."`
-	Churn     int           `default:"200" help:"Placements changed a second while one is timed."`
+	Churn     int           `default:"200" help:"Placements changed per second while one is timed."`
 	Samples   int           `default:"300" help:"Changes that are timed."`
 }
 
-// Run measures what routing costs with many tenants, and how soon a change of it
-// counts.
+// Run measures the cost of routing with many tenants, and the time until a change of a placement takes effect.
 func (c *routingCommand) Run(ctx context.Context) (err error) {
 	a, err := startArena(ctx, "headgate")
 	if err != nil {
@@ -86,7 +85,7 @@ func nodeName(n int) string     { return fmt.Sprintf("n%d", n) }
 func numbered(n int) string     { return fmt.Sprintf("tenant-%d", n) }
 func placementKey(n int) string { return "projection." + numbered(n) }
 
-// serveMany answers on a number of addresses of this machine.
+// serveMany serves on a number of addresses of this machine.
 func serveMany(ctx context.Context, count int) (endpoints []string, end func(), err error) {
 	res, err := answer("one")
 	if err != nil {
@@ -122,7 +121,7 @@ func serveMany(ctx context.Context, count int) (endpoints []string, end func(), 
 	return endpoints, server.Stop, nil
 }
 
-// routing is what is measured.
+// routing is the measured gateway with its nodes.
 type routing struct {
 	*routingCommand
 	*arena
@@ -157,7 +156,7 @@ func (r *routing) close() {
 	r.nats.Close()
 }
 
-// place puts a tenant on a node; the answer comes when it is stored.
+// place places a tenant on a node, and returns when the placement is stored.
 func (r *routing) place(ctx context.Context, tenant, node int) (jetstream.PubAckFuture, error) {
 	data, err := json.Marshal(fleet.Placement{Node: nodeName(node)})
 	if err != nil {
@@ -208,7 +207,7 @@ func (r *routing) fill(ctx context.Context) error {
 	return nil
 }
 
-// routed waits until a tenant's calls go to the node.
+// routed waits until a tenant's calls are routed to the node.
 func (r *routing) routed(ctx context.Context, tenant, node int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -220,7 +219,7 @@ func (r *routing) routed(ctx context.Context, tenant, node int) error {
 	}
 }
 
-// query makes a call, and returns the node that answered if node is set.
+// query sends a call. If node is set, it returns the node that answered.
 func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, explain bool) (string, error) {
 	request, err := proto.Marshal(&projectionv1.QueryRequest{View: "one"})
 	if err != nil {
@@ -246,16 +245,16 @@ func (r *routing) query(ctx context.Context, conn *grpc.ClientConn, tenant int, 
 	return decision.Node, nil
 }
 
-// few is how many endpoints the first tenants that call are on.
+// few is the number of endpoints of the loads on few endpoints.
 const few = 10
 
-// calling is a number of tenants that call, on a number of endpoints.
+// calling is a load: calls of a number of tenants, which are placed on a number of endpoints.
 type calling struct{ tenants, endpoints int }
 
-// tenant returns one of them, by its number among them.
+// tenant returns the tenant with a number, from 0.
 func (c calling) tenant(n, endpoints int) int { return n/c.endpoints*endpoints + n%c.endpoints }
 
-// loads are more and more tenants on few endpoints, then on all of them.
+// loads returns loads of increasing numbers of tenants, on few endpoints and then on all.
 func (r *routing) loads() (loads []calling) {
 	for _, endpoints := range []int{min(few, r.Endpoints), r.Endpoints} {
 		for n := endpoints; n <= r.Tenants/r.Endpoints*endpoints; n *= 10 {
@@ -265,7 +264,7 @@ func (r *routing) loads() (loads []calling) {
 	return loads
 }
 
-// cost measures calls of more and more tenants.
+// cost measures the calls of each load.
 func (r *routing) cost(ctx context.Context) error {
 	loads := r.loads()
 	cpu, rates := make([][]float64, len(loads)), make([][]float64, len(loads))
@@ -297,7 +296,7 @@ func (r *routing) cost(ctx context.Context) error {
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, r.Rounds)
 	}
-	fmt.Printf("| tenants that call | endpoints | calls/s | CPU µs a call |\n|---|---|---|---|\n")
+	fmt.Printf("| tenants that call | endpoints | calls/s | CPU µs per call |\n|---|---|---|---|\n")
 	for i, load := range loads {
 		fmt.Printf("| %d | %d | %.0f (%.0f to %.0f) | %.0f (%.0f to %.0f) |\n", load.tenants, load.endpoints,
 			median(rates[i]), slices.Min(rates[i]), slices.Max(rates[i]), median(cpu[i]), slices.Min(cpu[i]),
@@ -307,7 +306,7 @@ func (r *routing) cost(ctx context.Context) error {
 	return nil
 }
 
-// propagation times changes while others happen.
+// propagation measures the delay of changes while other placements change.
 func (r *routing) propagation(ctx context.Context) error {
 	churn, stop := context.WithCancel(ctx)
 	defer stop()

@@ -242,7 +242,7 @@ func (c *runnerCommand) measure(ctx context.Context, tenants int) (row *runnerRo
 	return row, c.fill(ctx, row, w, tenants)
 }
 
-// fill measures the runner's first run, its restart, and what it costs when idle.
+// fill measures the runner's first run, its restart, and its cost when idle.
 func (c *runnerCommand) fill(ctx context.Context, row *runnerRow, w *runnerWorld, tenants int) error {
 	began := time.Now()
 	first, err := w.start(ctx)
@@ -292,7 +292,7 @@ func (c *runnerCommand) fill(ctx context.Context, row *runnerRow, w *runnerWorld
 	return nil
 }
 
-// idle measures what the runner costs while nothing happens.
+// idle measures the cost of the runner without events.
 func (c *runnerCommand) idle(ctx context.Context, row *runnerRow, w *runnerWorld, p *process) error {
 	before, err := p.cpu()
 	if err != nil {

@@ -42,13 +42,13 @@ type submitCommand struct {
 	Callers int           `default:"64" help:"Concurrent callers."`
 	Rounds  int           `default:"5" help:"Rounds of each."`
 	Length  time.Duration `default:"3s" help:"Length of a round."`
-	Only    string        `enum:",submit,apart,raw,hop,hops" default:"" help:"Run one of them alone, for a profile."`
-	Sync    string        `enum:",lazy,always" default:"" help:"Let NATS sync in one way alone."`
+	Only    string        `enum:",submit,apart,raw,direct,relayed" default:"" help:"Run this contender only."`
+	Sync    string        `enum:",lazy,always" default:"" help:"Measure only with this way of syncing of NATS."`
 }
 
 // Run prints a table.
 func (c *submitCommand) Run(ctx context.Context) error {
-	fmt.Printf("| %d callers | calls/s | share of raw | CPU µs a call |\n|---|---|---|---|\n", c.Callers)
+	fmt.Printf("| %d callers | calls/s | share of raw | CPU µs per call |\n|---|---|---|---|\n", c.Callers)
 	for _, lazy := range []bool{true, false} {
 		if c.Sync != "" && lazy != (c.Sync == "lazy") {
 			continue
@@ -76,35 +76,34 @@ func (c *submitCommand) Run(ctx context.Context) error {
 	return nil
 }
 
-// ways are what is compared.
+// ways are the contenders.
 var ways = []struct{ name, title string }{
 	{"raw", "raw JetStream"},
-	{"hop", "one gRPC call and a publish"},
-	{"hops", "two gRPC calls and a publish"},
+	{"direct", "one gRPC call and a publish"},
+	{"relayed", "two gRPC calls and a publish"},
 	{"submit", "Submit, one process"},
 	{"apart", "Submit, gateway and node apart"},
 }
 
-// measure starts a platform of one node and lets all at it in turn. It returns how many
-// calls each made a second, and the CPU time of one, client and NATS included, in
-// microseconds.
+// measure starts a platform of one node and runs the contenders in turn. It returns the calls per second of each, and
+// the CPU time per call in microseconds, which includes client and NATS.
 func (c *submitCommand) measure(ctx context.Context, lazy bool) (rates, cost map[string][]float64, err error) {
 	p, err := startPlatform(ctx, lazy)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	bare, err := p.startHops(ctx)
+	bare, err := p.startRelay(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, bare.close()) }()
 	run := map[string]func(ctx context.Context, until time.Time) (float64, error){
 		"raw": func(ctx context.Context, until time.Time) (float64, error) { return p.raw(ctx, c.Callers, until) },
-		"hop": func(ctx context.Context, until time.Time) (float64, error) {
+		"direct": func(ctx context.Context, until time.Time) (float64, error) {
 			return bare.call(ctx, bare.node, c.Callers, until)
 		},
-		"hops": func(ctx context.Context, until time.Time) (float64, error) {
+		"relayed": func(ctx context.Context, until time.Time) (float64, error) {
 			return bare.call(ctx, bare.gateway, c.Callers, until)
 		},
 		"submit": func(ctx context.Context, until time.Time) (float64, error) {
@@ -133,14 +132,14 @@ func (c *submitCommand) measure(ctx context.Context, lazy bool) (rates, cost map
 	return rates, cost, err
 }
 
-// processorTime is what this process has used.
+// processorTime returns the CPU time that this process has used.
 func processorTime() time.Duration {
 	var used syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // fails for no value of who that exists
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // RUSAGE_SELF is always valid
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// platform is an aggregate node behind two gateways, all in this process.
+// platform is an aggregate node with two gateways, all in this process.
 type platform struct {
 	dir      string
 	embedded *natsserver.Embedded
@@ -148,8 +147,8 @@ type platform struct {
 	js       jetstream.JetStream
 	tenant   contextkit.TenantID
 	token    string
-	// within is where the gateway listens that calls the node in the process, as dev
-	// does, and apart that of the one that calls it by gRPC.
+	// within is the address of the gateway that calls the node in process, as dev does, and apart the address of
+	// the gateway that calls it by gRPC.
 	within, apart string
 	stop          context.CancelFunc
 	running       errgroup.Group
@@ -219,8 +218,8 @@ func startPlatform(ctx context.Context, lazy bool) (_ *platform, err error) {
 	return p, err
 }
 
-// gateway runs a gateway before the node until running ends, and returns its address for
-// gRPC. Everything is on; the tenant's share is what the machine can do.
+// gateway runs a gateway for the node until running ends, and returns its gRPC address. All stages are enabled; the
+// tenant's quota is not reached.
 func (p *platform) gateway(
 	ctx, running context.Context, accepted auth.Config, node *rpc.Server, local func(string) upstream.Opener,
 ) (string, error) {
@@ -258,8 +257,8 @@ func (p *platform) close() error {
 	return errors.Join(err, os.RemoveAll(p.dir))
 }
 
-// raw publishes what a deposit's event is, with the same headers, expected
-// sequence and message id, and nothing else.
+// raw only publishes the messages of deposits' events, with the same headers, expected sequence and message id as
+// Submit.
 func (p *platform) raw(ctx context.Context, callers int, until time.Time) (float64, error) {
 	var done atomic.Int64
 	var group errgroup.Group
@@ -281,8 +280,7 @@ func (p *platform) raw(ctx context.Context, callers int, until time.Time) (float
 	return float64(done.Load()), err
 }
 
-// publish publishes a deposit's event after the one with the sequence last, and returns
-// its own.
+// publish publishes a deposit's event after the event with the sequence last, and returns its sequence.
 func (p *platform) publish(ctx context.Context, id string, version int, last uint64) (uint64, error) {
 	ctx = contextkit.TenantContext(ctx, p.tenant)
 	msg := &nats.Msg{

@@ -30,7 +30,7 @@ import (
 	"github.com/headgate/headgate/services/projection/sqlite"
 )
 
-// tenantsCommand measures what tenants cost a projection node that have nothing to do.
+// tenantsCommand measures the cost of idle tenants at a projection node.
 type tenantsCommand struct {
 	Tenants []int         `default:"10,100,1000,10000" help:"Numbers of tenants."`
 	Events  int           `default:"100" help:"Events per tenant."`
@@ -39,7 +39,7 @@ type tenantsCommand struct {
 	Plots   string        `help:"Write the plot into this directory." type:"path"`
 }
 
-// tenantsRow is what was measured with one number of tenants.
+// tenantsRow contains the results for a number of tenants.
 type tenantsRow struct {
 	build, listens, ready time.Duration
 	startCPU              time.Duration // until all tenants are ready
@@ -83,7 +83,7 @@ func (c *tenantsCommand) Run(ctx context.Context) error {
 		series)
 }
 
-// measure runs a node over a new journal, and again over the views that it has made.
+// measure runs a node over a new journal, and again over the views that it has built.
 func (c *tenantsCommand) measure(ctx context.Context, tenants int) (row *tenantsRow, err error) {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -276,7 +276,7 @@ func startTenantNode(ctx context.Context, url, dir string, tenants int) (*tenant
 	return n, nil
 }
 
-// goroutines asks the node for their number.
+// goroutines returns the node's number of goroutines.
 func (n *tenantNode) goroutines() (count int, err error) {
 	if _, err := io.WriteString(n.in, "goroutines\n"); err != nil {
 		return 0, err
@@ -288,9 +288,8 @@ func (n *tenantNode) goroutines() (count int, err error) {
 	return count, json.Unmarshal([]byte(line), &count)
 }
 
-// tenantNodeCommand is the process of a [tenantNode]. It writes a line when calls can be served,
-// one when every tenant's views are complete, and one with its goroutines for each line that it
-// reads.
+// tenantNodeCommand runs the process of a [tenantNode]. It writes a line when calls can be served, a line when every
+// tenant's views are complete, and, for each line that it reads, a line with its number of goroutines.
 type tenantNodeCommand struct {
 	URL     string
 	Dir     string

@@ -1,6 +1,5 @@
-// Command grpcgateway is grpc-gateway v2 before the upstream of a comparison, as its
-// documentation has it. It is a separate program, since its generated code registers
-// the same protobuf files as the product's.
+// Command grpcgateway serves the upstream of a comparison with grpc-gateway v2, as in its documentation. It is a
+// separate program, since its generated code registers the same protobuf files as the product's.
 package main
 
 import (
@@ -28,7 +27,7 @@ func main() {
 	admin := flag.String("admin", "", "where it tells its allocations")
 	upstream := flag.String("upstream", "", "host:port of the upstream")
 	flag.Parse()
-	debug.SetGCPercent(400) // as all contestants in Go
+	debug.SetGCPercent(400) // as for all contestants in Go
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, *listen, *admin, *upstream); err != nil {

@@ -16,25 +16,24 @@ import (
 	"google.golang.org/grpc/experimental"
 )
 
-// hops is the way of a command and nothing else: grpc-go's server before its client in
-// the gateway's place, and another in the node's that publishes an event. Neither looks
-// at what it passes on. What it can do is the most that any command could.
-type hops struct {
+// relay is the upper bound of what Submit can reach with grpc-go: a server that forwards calls with a client takes
+// the gateway's place, and a server that publishes one event per call takes the node's place. Neither decodes messages.
+type relay struct {
 	gateway, node string // addresses
 	servers       []*grpc.Server
 	conn          *grpc.ClientConn
 	running       errgroup.Group
-	last          sync.Map // of each caller's id: *appended
+	last          sync.Map // caller's id → *appended
 }
 
-// appended is how far a caller's events have come.
+// appended is the number and the last sequence of a caller's events.
 type appended struct {
 	count int
 	last  uint64
 }
 
-func (p *platform) startHops(ctx context.Context) (*hops, error) {
-	h := &hops{}
+func (p *platform) startRelay(ctx context.Context) (*relay, error) {
+	h := &relay{}
 	node := grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.NumStreamWorkers(64),
 		//nolint:contextcheck // a call has its own context
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
@@ -42,14 +41,16 @@ func (p *platform) startHops(ctx context.Context) (*hops, error) {
 			if err := stream.RecvMsg(&request); err != nil {
 				return err
 			}
-			kept, _ := h.last.LoadOrStore(string(request[:36]), &appended{})
-			own, _ := kept.(*appended)
-			own.count++
+			stored, _ := h.last.LoadOrStore(string(request[:36]), &appended{})
+			events, _ := stored.(*appended)
+			events.count++
 			var err error
-			if own.last, err = p.publish(stream.Context(), string(request[:36]), own.count, own.last); err != nil {
+			if events.last, err = p.publish(
+				stream.Context(), string(request[:36]), events.count, events.last,
+			); err != nil {
 				return err
 			}
-			return stream.SendMsg(append(request, strconv.FormatUint(own.last, 10)...))
+			return stream.SendMsg(append(request, strconv.FormatUint(events.last, 10)...))
 		}))
 	var err error
 	if h.node, err = h.serve(ctx, node); err != nil {
@@ -58,13 +59,13 @@ func (p *platform) startHops(ctx context.Context) (*hops, error) {
 	if h.conn, err = grpc.NewClient("passthrough:///"+h.node, rawClient()...); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
-	if h.gateway, err = h.serve(ctx, passOn(h.conn)); err != nil { //nolint:contextcheck // a call has its own context
+	if h.gateway, err = h.serve(ctx, forward(h.conn)); err != nil { //nolint:contextcheck // a call has its own context
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil
 }
 
-func (h *hops) serve(ctx context.Context, server *grpc.Server) (string, error) {
+func (h *relay) serve(ctx context.Context, server *grpc.Server) (string, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
@@ -74,7 +75,7 @@ func (h *hops) serve(ctx context.Context, server *grpc.Server) (string, error) {
 	return listener.Addr().String(), nil
 }
 
-func (h *hops) close() error {
+func (h *relay) close() error {
 	for _, server := range h.servers {
 		server.Stop()
 	}
@@ -85,8 +86,9 @@ func (h *hops) close() error {
 	return errors.Join(err, h.running.Wait())
 }
 
-// call sends requests of a command's size to an address, each caller for its own events.
-func (h *hops) call(ctx context.Context, addr string, callers int, until time.Time) (float64, error) {
+// call sends requests of the size of a command to an address until a time, and returns their number. Each caller
+// appends to its own events.
+func (h *relay) call(ctx context.Context, addr string, callers int, until time.Time) (float64, error) {
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return 0, err
