@@ -40,4 +40,7 @@ func TestChecks_BoundPerCaller(t *testing.T) {
 	if _, err := c.parse(t.Context(), "bob", "model: x"); !errors.As(err, &mistakes) {
 		t.Errorf("check of another caller: %v", err)
 	}
+	if len(c.callers) != 0 {
+		t.Errorf("%d callers are recorded after their checks", len(c.callers))
+	}
 }
