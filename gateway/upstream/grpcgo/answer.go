@@ -112,9 +112,9 @@ func (s *Stream) explain(ctx context.Context, err error) error {
 	return &channels.BrokenError{Malformed: verdict.Code() == codes.Internal, Cause: err}
 }
 
-// unanswered reports whether the answer and its status are unknown although the call has ended with the peer's trailers.
-// If grpc-go sends a call again, and the peer ends that attempt before the request's message is sent, it drops the
-// answer and reports [io.EOF] whatever the status is.
+// unanswered reports whether the answer and its status are unknown although the call has ended with the peer's
+// trailers. If grpc-go sends a call again, and the peer ends that attempt before the request's message is sent, grpc-go
+// drops the answer and reports [io.EOF] for any status.
 func (s *Stream) unanswered(err error) bool {
 	return errors.Is(err, io.EOF) && s.unsent.Load() && s.requested
 }

@@ -4,10 +4,10 @@
 // grpc-go reports the end of a call as a status. Whether the status is the peer's comes from its stats handler; what
 // ended a call without the peer's status, only from its text, which the tests check against the
 // current version. It differs from the fast path in this:
-//   - grpc-go itself sends a call again, once, that the peer reports as not processed: streams too, and until the first
-//     message of the answer has been received.
-//   - If a call that it has sent again is answered before the request is on the connection, it drops the answer, and the
-//     call is broken.
+//   - grpc-go itself sends a call again, once, that the peer reports as not processed: streams too, and until the
+//     first message of the answer has been received.
+//   - If a call that it has sent again is answered before the request is on the connection, it drops the answer, and
+//     the call is broken.
 //   - A message is metered when it has arrived completely. Until then the flow control windows and MaxMessageBytes
 //     bound it.
 //   - An answer that is not gRPC ends the call when its body has ended, or has more than 1 KiB.
