@@ -10,76 +10,74 @@ import (
 	"time"
 )
 
-// Errors of a context that must not leave the process.
+// Errors of a context whose metadata cannot be sent.
 var (
-	// ErrNoContext: no RequestContext was put into the context at all.
+	// ErrNoContext: the context carries no RequestContext.
 	ErrNoContext = errors.New(
 		"contextkit: the context carries no request context: enter through a contextkit interceptor or use " +
 			"PlatformContext",
 	)
-	// ErrNoTenant: neither a tenant nor the explicit platform scope.
+	// ErrNoTenant: the RequestContext has neither a tenant nor the platform scope.
 	ErrNoTenant = errors.New(
 		"contextkit: the context names no tenant: set one, or use PlatformContext for calls that concern the platform",
 	)
-	// ErrNoTrace: no trace to continue.
+	// ErrNoTrace: the RequestContext has no trace.
 	ErrNoTrace = errors.New("contextkit: the context carries no trace")
 )
 
-// RequestContext is the metadata of every call and message. It is a value: change a copy, never the one
-// in a context.
+// RequestContext is the metadata of a call or message. The RequestContext in a context must not be changed; change a
+// copy.
 type RequestContext struct {
 	// TenantID is the tenant; zero with Platform set for platform calls.
 	TenantID TenantID
-	// Platform is true if the call explicitly concerns no tenant.
+	// Platform reports that the call is for the platform and not for a tenant.
 	Platform bool
-	// plain reports that the metadata had nothing that the gateway forwards.
+	// plain reports that the metadata had no headers that the gateway forwards.
 	plain bool
-	// CorrelationID is shared by everything that one edge call causes.
+	// CorrelationID is shared by all calls, events and workflow steps that a client's call causes.
 	CorrelationID string
-	// Traceparent is the position in the trace that was received: its parent id is the caller's span.
+	// Traceparent is the received traceparent (W3C Trace Context): its parent id is the caller's span.
 	Traceparent Traceparent
 	// SpanID is the span of this process, and the parent id of its outgoing calls. It equals Traceparent's
 	// parent id if it is the first span of the trace.
 	SpanID SpanID
-	// Tracestate has the vendors' members as [CombineTracestate] returns them.
+	// Tracestate contains the vendors' members (W3C Trace Context §3.3), as [CombineTracestate] returns them.
 	Tracestate string
-	// TraceID is Traceparent's, or was given explicitly without a traceparent.
+	// TraceID is the trace id of Traceparent, or the one that was received without a traceparent.
 	TraceID TraceID
-	// RequestID names this one call.
+	// RequestID identifies this call.
 	RequestID string
-	// CausationID names the event or call that caused this one; "" at the edge.
+	// CausationID is the id of the event or call that caused this call; "" at the edge.
 	CausationID string
-	// Depth is the number of workflows in the chain of causes: 0 for what a client asks for, and one
-	// more with each workflow whose command this is. A client that sends a depth shortens the
-	// chains that its own calls start.
+	// Depth is the number of workflows in the chain of causes: 0 for a client's call, and one more for each workflow
+	// that sends a command. A depth that a client sends only shortens the chains that its calls start.
 	Depth int
 
-	// next is the text of the traceparent of outgoing calls, if it is cached.
+	// next is the cached traceparent of outgoing calls; "": not cached.
 	next string
 	made Traceparent
 
 	began time.Time
 }
 
-// Began returns when the incoming call began; zero without one.
+// Began returns when the incoming call began; zero: there is none.
 func (rc *RequestContext) Began() time.Time { return rc.began }
 
-// MayForward reports whether the metadata that the context was extracted from may have headers
-// that pass to nodes (see [PassesToNode]). It is true unless they are known to be none.
+// MayForward reports whether the metadata from which the context was extracted may have headers that pass to nodes (see
+// [PassesToNode]). It is false only if it is known to have none.
 func (rc *RequestContext) MayForward() bool { return !rc.plain }
 
-// NewContext returns ctx carrying rc.
+// NewContext returns a context that carries rc.
 func NewContext(ctx context.Context, rc RequestContext) context.Context { return Carry(ctx, rc) }
 
-// FromContext returns the request context in ctx, if there is one.
+// FromContext returns the request context that ctx carries, and whether there is one.
 func FromContext(ctx context.Context) (RequestContext, bool) { return Carried[RequestContext](ctx) }
 
-// In is [FromContext] without a copy; nil if there is none. The result must not be changed.
+// In returns the request context that ctx carries, without a copy; nil: there is none. The caller must not change it.
 func In(ctx context.Context) *RequestContext { return find[RequestContext](ctx) }
 
-// PlatformContext returns ctx for a call that concerns the platform and not a
-// tenant: a probe, a fleet snapshot, start-up work. It continues the trace and
-// correlation in ctx, or starts new ones.
+// PlatformContext returns a context for a call of the platform, such as a probe or a query of the fleet. It continues
+// the trace and the correlation id of ctx, or starts new ones.
 func PlatformContext(ctx context.Context) context.Context {
 	rc, _ := FromContext(ctx)
 	rc.TenantID = TenantID{}
@@ -88,9 +86,8 @@ func PlatformContext(ctx context.Context) context.Context {
 	return NewContext(ctx, rc)
 }
 
-// TenantContext returns ctx for work that the process itself does for a tenant
-// (a workflow step, a rebuild). It continues the trace and correlation in ctx,
-// or starts new ones.
+// TenantContext returns a context for work that the process itself does for a tenant, such as a workflow step or a
+// rebuild. It continues the trace and the correlation id of ctx, or starts new ones.
 func TenantContext(ctx context.Context, tenant TenantID) context.Context {
 	rc, _ := FromContext(ctx)
 	rc.TenantID = tenant
@@ -99,7 +96,7 @@ func TenantContext(ctx context.Context, tenant TenantID) context.Context {
 	return NewContext(ctx, rc)
 }
 
-// place fills in the position in a trace.
+// place sets the fields of the trace.
 func (rc *RequestContext) place() {
 	if rc.Traceparent.IsZero() {
 		rc.Traceparent = NewTraceparent()
@@ -108,7 +105,7 @@ func (rc *RequestContext) place() {
 			rc.Traceparent.TraceID = rc.TraceID
 		}
 	}
-	rc.TraceID = rc.Traceparent.TraceID // traceparent wins over an explicit trace-id
+	rc.TraceID = rc.Traceparent.TraceID // it takes precedence over an explicit trace id
 	if rc.SpanID == (SpanID{}) {
 		rc.SpanID = NewSpanID()
 	}
@@ -122,7 +119,7 @@ func (rc *RequestContext) complete() {
 		rc.next = rc.made.String()
 		return
 	}
-	// All created ids are parts of one string.
+	// All created ids are substrings of one string, to allocate once.
 	var room [traceparentLength + 2*idLength]byte
 	made, now := rc.made.append(room[:0]), rc.began
 	if now.IsZero() {
@@ -143,12 +140,12 @@ func (rc *RequestContext) complete() {
 	}
 }
 
-// asking is the position in the trace of outgoing calls.
+// asking returns the traceparent of outgoing calls.
 func (rc *RequestContext) asking() Traceparent {
 	return Traceparent{TraceID: rc.Traceparent.TraceID, ParentID: rc.SpanID, Flags: rc.Traceparent.Flags}
 }
 
-// traceparent returns the value for outgoing calls.
+// traceparent returns the text of the traceparent of outgoing calls.
 func (rc *RequestContext) traceparent() string {
 	if asking := rc.asking(); asking != rc.made || rc.next == "" {
 		return asking.String()
@@ -156,7 +153,7 @@ func (rc *RequestContext) traceparent() string {
 	return rc.next
 }
 
-// TraceIDText returns TraceID's text, which is usually cached.
+// TraceIDText returns the text of TraceID, which is usually cached.
 func (rc *RequestContext) TraceIDText() string {
 	if rc.TraceID != rc.made.TraceID || rc.next == "" {
 		return rc.TraceID.String()
@@ -164,8 +161,8 @@ func (rc *RequestContext) TraceIDText() string {
 	return rc.next[traceIDAt:][:traceIDLength]
 }
 
-// outgoing returns the request context of an outgoing call, which must not be changed, or an error if ctx
-// must not leave the process.
+// outgoing returns the request context of an outgoing call, which the caller must not change, or an error if it is
+// incomplete.
 func outgoing(ctx context.Context) (*RequestContext, error) {
 	rc := In(ctx)
 	switch {
@@ -183,8 +180,8 @@ func outgoing(ctx context.Context) (*RequestContext, error) {
 	return rc, nil
 }
 
-// SpanContext returns ctx for one of several operations of an incoming call: it has a new span, and
-// calls under it are children of that span. Without a request context it returns ctx.
+// SpanContext returns a context for one of several operations of an incoming call. It has a new span, which is the
+// parent of its outgoing calls. If ctx carries no request context, it returns ctx.
 func SpanContext(ctx context.Context) context.Context {
 	rc, ok := FromContext(ctx)
 	if !ok {
@@ -194,17 +191,17 @@ func SpanContext(ctx context.Context) context.Context {
 	return NewContext(ctx, rc)
 }
 
-// idLength is that of an id, in characters.
+// idLength is the length of an id in characters.
 const idLength = 36
 
-// NewID returns a new identifier: a UUIDv7 (RFC 9562 §5.7), so that ids sort by time,
-// to the millisecond. The uuid package's own would take a lock for the order within it.
+// NewID returns a new UUIDv7 (RFC 9562 §5.7). Ids are ordered by time with a precision of a millisecond; the uuid
+// package would order them within a millisecond too, but under a lock.
 func NewID() string {
 	var text [idLength]byte
 	return string(appendID(text[:0], time.Now()))
 }
 
-// IsNewID reports whether s has the form of what [NewID] returns.
+// IsNewID reports whether s has the form of an id that [NewID] returns.
 func IsNewID(s string) bool {
 	if len(s) != idLength || s[14] != '7' || !strings.ContainsRune("89ab", rune(s[19])) {
 		return false
@@ -226,8 +223,8 @@ func IsNewID(s string) bool {
 
 func appendID(to []byte, now time.Time) []byte {
 	var id [16]byte
-	// No id is a secret, they only differ: the runtime's own ChaCha8 takes a tenth of the
-	// time of crypto/rand, and there are several ids a call.
+	// Ids must be unique, but not secret. The runtime's ChaCha8 takes a tenth of the time of crypto/rand, which matters
+	// for several ids per call.
 	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16|rand.Uint64()&0x0fff|7<<12) // version 7
 	binary.BigEndian.PutUint64(id[8:], rand.Uint64()&^(3<<62)|2<<62)                           // variant 10
 	var digits [32]byte

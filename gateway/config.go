@@ -20,22 +20,20 @@ import (
 type Config struct {
 	// Listen configures the server for clients.
 	Listen rpc.Config
-	// Admin is the address of the server for operators: metrics, nodes, profiles. "": a loopback
-	// port that the system chooses.
+	// Admin is the address of the server for operators: metrics, nodes, profiles. "": a free loopback port.
 	Admin string
-	// LocalAdmin makes that server reject requests whose Host is another machine's DNS name.
+	// LocalAdmin makes that server reject requests whose Host is the DNS name of another machine.
 	LocalAdmin bool
 	// Auth configures the accepted credentials.
 	Auth auth.Config
-	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are the
-	// platform's own, such as the runner's commands: they are audited only if they are denied or
-	// the method's policy requires it, and nodes receive [contextkit.HeaderPlatform]. A principal
-	// counts only if it acts for every tenant. Calls for tenants by all other principals that act
-	// for every tenant are audited as operators' calls.
+	// Platform lists the principals (by [auth.Principal].Subject) whose calls for tenants are calls of the platform,
+	// such as the runner's commands: nodes receive [contextkit.HeaderPlatform], and the calls are audited only if they
+	// are denied or the method's policy requires it. It has an effect only for principals that act for every tenant.
+	// Calls for tenants by other such principals are audited as operators' calls.
 	Platform []string
 	// Upstream bounds the connections to nodes.
 	Upstream upstream.PoolConfig
-	// Breakers configures when calls are diverted from a failing node.
+	// Breakers configures the circuit breakers, which divert calls from failing nodes.
 	Breakers breaker.Config
 	// Probes configures the health checks of nodes.
 	Probes probe.Config
@@ -49,12 +47,11 @@ type Config struct {
 	MaxStreams int
 	// MaxBytes bounds the bytes of messages in memory. 0: 512 MiB.
 	MaxBytes int64
-	// TenantShare is the share of these three bounds that one tenant may use, above 0 and at most
-	// 1. 0: one half.
+	// TenantShare is the fraction of MaxConcurrent, MaxStreams and MaxBytes that one tenant may use, above 0 and at
+	// most 1. 0: one half.
 	TenantShare float64
-	// CallerShare is the share of these bounds that one principal may use for calls whose tenant is
-	// not known yet and for calls of the platform, and one client address for calls without a
-	// credential. 0: one sixteenth.
+	// CallerShare is the fraction of these bounds that one principal may use for calls of the platform and for calls
+	// whose tenant is not known yet, and one client address for calls without a credential. 0: one sixteenth.
 	CallerShare float64
 	// Limits is the default quota of a tenant.
 	Limits limit.Config
@@ -62,32 +59,32 @@ type Config struct {
 	Origins []Origin
 	// HSTS is the Strict-Transport-Security policy for clients that use TLS.
 	HSTS HSTS
-	// TicketSecret is the secret of tickets, shared by all gateways of a platform; nil: the gateway
+	// TicketSecret is the secret with which tickets are sealed, shared by all gateways of a platform; nil: the gateway
 	// issues no tickets.
 	TicketSecret []byte
 	// Query configures how the query strings of REST calls are parsed.
 	Query edge.Query
-	// KeepAlive is the idle time after which a REST server stream sends a keep-alive. 0:
-	// [edge.DefaultKeepAlive]; below 0: never.
+	// KeepAlive is the idle time after which a server stream over REST sends a keep-alive. 0: [edge.DefaultKeepAlive];
+	// below 0: never.
 	KeepAlive time.Duration
-	// ForeignOnly serves only the services of descriptor sets and of nodes that describe
-	// themselves, and not the platform's own services.
+	// ForeignOnly makes the gateway serve only the services of descriptor sets and of nodes with reflection, and not
+	// the services of the platform.
 	ForeignOnly bool
-	// Optional lists kinds of nodes that serve operators only: a tenant is ready without them
-	// (/ready?tenant=), and they are reported as degraded.
+	// Optional lists kinds of nodes that only serve operators: without them a tenant is ready (/ready?tenant=), and
+	// they are reported as degraded.
 	Optional []contextkit.Kind
-	// Degraded returns the degraded parts of the platform other than kinds of nodes, each with the
-	// reason, which /ready shows; nil: none. The gateway owns the returned map.
+	// Degraded returns the degraded parts of the platform, other than kinds of nodes, each with the reason; nil: none.
+	// /ready shows them. The gateway owns the returned map.
 	Degraded func() map[string]string
 	// UI serves the pages of the Control UI under /ui/; nil: no UI.
 	UI http.Handler
 	// Timeline records calls that change state or fail; nil: no calls are recorded.
 	Timeline *timeline.Recorder
-	// OnEnd is called when a call has ended, including calls that the pipeline rejected; nil: no
-	// function is called. It must not block.
+	// OnEnd is called when a call has ended, also if the pipeline has rejected it; nil: no function is called. It must
+	// not block.
 	OnEnd func(contextkit.RequestContext, Ended)
-	// OnUpstreamCall is called when an upstream call of a sampled trace has ended, for each
-	// attempt; nil: no function is called. It must not block.
+	// OnUpstreamCall is called for each attempt when an upstream call of a sampled trace has ended; nil: no function is
+	// called. It must not block.
 	OnUpstreamCall rpc.AskedFunc
 }
 
@@ -95,12 +92,11 @@ type Config struct {
 type Ended struct {
 	rpc.Ended
 
-	// Principal is the subject of the caller, and Node the id of the node that answered; "":
-	// unknown.
+	// Principal is the subject of the caller, and Node the id of the node that answered; "": unknown.
 	Principal, Node string
-	// Attempts counts the upstream calls.
+	// Attempts is the number of upstream calls.
 	Attempts int
-	// Request is the HTTP request of a call over REST, zero for any other call.
+	// Request is the HTTP request of a call over REST; zero for other calls.
 	Request edge.Request
 }
 

@@ -1,18 +1,17 @@
-// Package breaker is the circuit breaker between the gateway and its nodes. It diverts calls from
-// nodes that fail: the calls go to another node, or fail immediately instead of waiting for their
-// deadlines, and a node is not overloaded while it recovers.
+// Package breaker implements the circuit breakers between the gateway and its nodes. They divert calls from failing
+// nodes: the calls go to another node, or fail immediately instead of waiting for their deadlines, and a recovering
+// node is not overloaded.
 //
-// Each node has a breaker. It opens after consecutive calls that do not reach the node or that the
-// node refuses. Each method of a node has another breaker. It opens after consecutive calls that
-// exceed the deadline of the method's policy while no call of the method is answered, and when the
-// method's answers take several times as long as those of the node's peers. A deadline that a
-// client chose is not counted.
+// Each node has a breaker, which opens after consecutive calls that do not reach the node or that the node refuses.
+// Each method of a node has a further breaker, which opens after consecutive calls that exceed the deadline of the
+// method's policy while no call of the method is answered, and when the method's answers take several times as long as
+// those of the node's peers. Deadlines that clients choose do not count.
 //
-// A breaker that opens because of one tenant's calls rejects that tenant only. It rejects all
-// tenants once calls of a second tenant fail too, or when the node cannot be reached.
+// A breaker that opens because of one tenant's calls only rejects this tenant. It rejects all tenants when calls of a
+// second tenant fail too, or when the node cannot be reached.
 //
-// An open breaker is half-open after a pause: it admits a trial call, and closes with the answer to
-// a call that began after it opened. A trial without a result does not delay the next one.
+// An open breaker becomes half-open after a pause: it admits a trial call. It closes when a call that began after it
+// opened is answered. A trial without a result does not delay the next one.
 package breaker
 
 import (
@@ -24,7 +23,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Outcome is the result of a call with respect to its node.
+// Outcome is the outcome of a call with respect to its node.
 type Outcome int
 
 // Outcomes of calls.
@@ -43,37 +42,35 @@ const (
 )
 
 const (
-	// trackedNodes and trackedMethods bound the stored breakers of nodes, and of the methods of
-	// each node.
+	// trackedNodes bounds the breakers of nodes, and trackedMethods the breakers of methods per node.
 	trackedNodes   = 4096
 	trackedMethods = 4096
-	// panicMinNodes is the least number of nodes for which the panic share applies, and of peers
-	// for which a median is computed.
+	// panicMinNodes is the minimum number of nodes for which the panic share applies, and of peers for which a median
+	// is computed.
 	panicMinNodes = 3
 )
 
-// Set holds the breakers of all nodes. It is safe for concurrent use; calls of different nodes do
-// not contend.
+// Set contains the breakers of all nodes. It is safe for concurrent use; calls of different nodes do not contend.
 type Set struct {
 	config Config
-	mu     sync.Mutex // held to add
-	nodes  atomic.Pointer[map[string]*node]
+	mu     sync.Mutex                       // held to replace nodes
+	nodes  atomic.Pointer[map[string]*node] // by endpoint
 }
 
-// node holds the breakers of an endpoint.
+// node contains the breakers of a node.
 type node struct {
 	kind    contextkit.Kind
 	whole   breaker
-	mu      sync.Mutex // held to add a method
-	methods atomic.Pointer[map[string]*method]
+	mu      sync.Mutex                         // held to replace methods
+	methods atomic.Pointer[map[string]*method] // by procedure
 }
 
-// method holds the breaker of a method of a node.
+// method is the breaker of a method of a node.
 type method struct {
 	breaker
 
 	procedure string
-	times     latencies // mu is held
+	times     latencies // guarded by breaker.mu
 }
 
 // NewSet returns a set in which all breakers are closed.
@@ -85,16 +82,16 @@ func NewSet(config Config) *Set {
 
 // Call identifies an upstream call.
 type Call struct {
-	// Kind and Endpoint are those of the node, and Procedure that of the method.
+	// Kind and Endpoint identify the node, and Procedure the method.
 	Kind                contextkit.Kind
 	Endpoint, Procedure string
 	// Tenant is the tenant of the call; zero: the platform.
 	Tenant contextkit.TenantID
-	// Stream reports whether the call is not unary.
+	// Stream reports whether the call is a stream.
 	Stream bool
 }
 
-// Pass is an admitted call.
+// Pass is an admitted call. Its Done must be called once.
 type Pass struct {
 	set     *Set
 	node    *node
@@ -106,9 +103,8 @@ type Pass struct {
 	nodeTrial, methodTrial bool
 }
 
-// Enter admits the call, or reports false when a breaker rejects it; wait is then the time until
-// the breaker admits a call. The caller must call Done of the pass once. forced admits the call in
-// any state of its breakers.
+// Enter admits a call and returns its pass. If a breaker rejects the call, ok is false, and wait is the time until the
+// breaker admits a trial call. With forced, the call is admitted in any state of its breakers.
 func (s *Set) Enter(call *Call, now time.Time, forced bool) (pass Pass, wait time.Duration, ok bool) {
 	n := s.node(call.Kind, call.Endpoint)
 	pass = Pass{
@@ -145,7 +141,7 @@ func (s *Set) node(kind contextkit.Kind, endpoint string) *node {
 		return n
 	}
 	next := map[string]*node{}
-	if len(known) < trackedNodes { // else all breakers restart, closed
+	if len(known) < trackedNodes { // otherwise all breakers are replaced by closed ones
 		next = maps.Clone(known)
 	}
 	n := &node{kind: kind}
@@ -155,8 +151,8 @@ func (s *Set) node(kind contextkit.Kind, endpoint string) *node {
 	return n
 }
 
-// Retain drops the breakers of all nodes whose endpoints are not in use: a node that has left must
-// not be reported as diverted, and a node that takes over its address starts with closed breakers.
+// Retain removes the breakers of nodes whose endpoints are not in use, so that a removed node is not reported as
+// failing, and a new node at its address starts with closed breakers.
 func (s *Set) Retain(used func(endpoint string) bool) {
 	unused := func(endpoint string, _ *node) bool { return !used(endpoint) }
 	if !anyOf(*s.nodes.Load(), unused) {
@@ -198,8 +194,8 @@ func (n *node) method(procedure string) *method {
 	return m
 }
 
-// Open reports whether the tenant's call of the method at the endpoint would be rejected now; with
-// the procedure "", whether the tenant's calls of all methods would be.
+// Open reports whether the breakers would now reject a tenant's call of the method at the endpoint; with the procedure
+// "", whether the node's breaker would reject the tenant's calls of all methods.
 func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool {
 	n := (*s.nodes.Load())[endpoint]
 	if n == nil {
@@ -213,8 +209,8 @@ func (s *Set) Open(endpoint, procedure string, tenant contextkit.TenantID) bool 
 	return n.whole.refuses(&s.config, tenant, now) || m != nil && m.refuses(&s.config, tenant, now)
 }
 
-// Panics reports whether more than the panic share of the endpoints' breakers reject the tenant's
-// calls of the method, so that the nodes are probably not at fault.
+// Panics reports whether the breakers of more than the panic share of the endpoints reject the tenant's calls of the
+// method: the nodes are then probably not at fault.
 func (s *Set) Panics(endpoints []string, procedure string, tenant contextkit.TenantID) bool {
 	if len(endpoints) < panicMinNodes {
 		return false
@@ -245,8 +241,8 @@ func (p *Pass) Done(outcome Outcome) {
 	p.method.failed(&p.set.config, p, ofMethod, p.methodTrial, now)
 }
 
-// answered records an answer, and opens the method's breaker if the node is slow. The time to the
-// first message of a stream is not measured.
+// answered records an answer, and opens the method's breaker if the node is slow. The latency of streams is not
+// measured.
 func (p *Pass) answered(now time.Time) {
 	took := now.Sub(p.entered)
 	if p.stream {
@@ -270,16 +266,16 @@ type State struct {
 	Endpoint string
 	// Procedure is the method; "": the node as a whole.
 	Procedure string
-	// Open reports whether calls are rejected: those of Tenant if Single is set, else all.
+	// Open reports whether calls are rejected: if Single is set, only those of Tenant.
 	Open, Single bool
 	Tenant       contextkit.TenantID
 	// Failures counts consecutive failed calls.
 	Failures int
-	// Latency is a moving average of the response time; 0: unknown.
+	// Latency is a moving average of the latency; 0: unknown.
 	Latency time.Duration
 }
 
-// States returns the states of all nodes, and of their methods that have been called.
+// States returns the states of the breakers of all nodes, and of the methods that have been called.
 func (s *Set) States() []State {
 	var out []State
 	for endpoint, n := range *s.nodes.Load() {

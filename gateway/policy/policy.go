@@ -1,11 +1,8 @@
-// Package policy is the gateway's method table, compiled from protobuf descriptors: the methods
-// that
-// are served, the rights that they require, the kinds of nodes that answer them, and their
-// timeouts.
+// Package policy is the gateway's method table, compiled from protobuf descriptors: the served methods, the rights that
+// they require, the kinds of nodes that serve them, and their timeouts.
 //
-// A method without a headgate.policy.v1 option is not in the table, and so not served. A method
-// with
-// an incomplete policy is an error, with which the gateway does not start: there are no defaults.
+// A method without a headgate.policy.v1 option is not in the table, and is therefore not served (deny by default). A
+// method with an incomplete policy is an error, with which the gateway does not start: there are no defaults.
 package policy
 
 import (
@@ -40,46 +37,45 @@ type Method struct {
 	Right string
 	// Anonymous permits callers without a credential.
 	Anonymous bool
-	// Tenant reports whether a call is for one tenant, or else for the platform.
+	// Tenant reports whether a call is for one tenant (true) or for the platform (false).
 	Tenant bool
-	// Upstream is the kind of node that answers.
+	// Upstream is the kind of node that serves it.
 	Upstream contextkit.Kind
 	// Timeout bounds the duration of a call.
 	Timeout time.Duration
 	// Audit requires an audit record of every call.
 	Audit bool
-	// TenantField and KeyField are the request's fields of the tenant and the idempotency key; 0:
-	// none.
+	// TenantField and KeyField are the request's fields with the tenant and the idempotency key; 0: none.
 	TenantField, KeyField protowire.Number
-	// ResourcePath is the path to the request's field of the resource, through messages that may be
-	// repeated; nil: none.
+	// ResourcePath is the path to the request's field with the resource, through messages that may be repeated; nil:
+	// none.
 	ResourcePath []frame.Step
-	// PartField is the sibling of the resource field that names a part of the resource; 0: none.
+	// PartField is the field with a part of the resource, in the same message as the resource; 0: none.
 	PartField protowire.Number
 	// NodeRights are the actions of the rights that the node itself checks.
 	NodeRights []string
 	// AllRights reports whether the node receives all rights of the principal.
 	AllRights bool
-	// EventIDField is the answer's field with the position of a stream, and ResumeField the
-	// request's field that resumes the stream there; 0: none.
+	// EventIDField is the response's field with the position of a stream, and ResumeField the request's field with the
+	// position after which the stream resumes; 0: none.
 	EventIDField, ResumeField protowire.Number
-	// NodeField is the request's field of the node that the call operates on; 0: none.
+	// NodeField is the request's field with the node that the call operates on; 0: none.
 	NodeField protowire.Number
-	// ReasonField is the request's field of the operator's reason; 0: none.
+	// ReasonField is the request's field with the operator's reason; 0: none.
 	ReasonField protowire.Number
-	// AuditFields are the request's fields whose values audit records have.
+	// AuditFields are the request's fields whose values are recorded in audit records.
 	AuditFields map[protowire.Number]bool
-	// Priority is the priority of calls when the gateway is nearly at capacity.
+	// Priority is the priority of calls under load shedding.
 	Priority limit.Priority
-	// ETag configures the entity tags of answers over HTTP; nil: none.
+	// ETag configures the entity tags of responses over HTTP; nil: none.
 	ETag *ETag
-	// Rules are the HTTP rules.
+	// Rules are the method's HTTP mappings.
 	Rules []*annotations.HttpRule
 }
 
-// ETag configures the entity tag of an answer.
+// ETag configures the entity tag of a response.
 type ETag struct {
-	// Except is the answer's field that does not change the tag; 0: none.
+	// Except is the response's field that the tag ignores; 0: none.
 	Except protowire.Number
 }
 
@@ -89,7 +85,7 @@ func (m *Method) Retriable(keyed bool) bool {
 	return keyed || m.Spec.IdempotencyLevel != connect.IdempotencyUnknown
 }
 
-// Table holds the served methods. It is immutable.
+// Table contains the served methods. It is immutable.
 type Table struct {
 	methods     []*Method
 	byProcedure map[string]*Method
@@ -107,13 +103,13 @@ func (t *Table) Method(procedure string) (*Method, bool) {
 	return m, ok
 }
 
-// Names returns the services that have a method in the table, for reflection.
+// Names returns the names of services with a method in the table, for reflection.
 func (t *Table) Names() []string { return t.services }
 
-// Upstreams returns the kinds of nodes that answer the methods, sorted.
+// Upstreams returns the kinds of nodes that serve the methods, sorted.
 func (t *Table) Upstreams() []contextkit.Kind { return t.upstreams }
 
-// TenantUpstreams returns the kinds of nodes that answer calls for one tenant, sorted.
+// TenantUpstreams returns the kinds of nodes that serve calls for one tenant, sorted.
 func (t *Table) TenantUpstreams() []contextkit.Kind { return t.tenantUpstreams }
 
 // Files is a set of descriptors, such as protoregistry.GlobalFiles.
@@ -302,8 +298,7 @@ func entityTag(desc protoreflect.MethodDescriptor, tag *policyv1.ETag) (*ETag, e
 	return &ETag{Except: field.Number()}, nil
 }
 
-// resourcePath returns the path to the field that names a call's resources, and its sibling that
-// names their parts.
+// resourcePath returns the path to the field with a call's resources, and the field with their parts.
 func resourcePath(message protoreflect.MessageDescriptor, name, part string) ([]frame.Step, protowire.Number, error) {
 	if name == "" && part != "" {
 		return nil, 0, fmt.Errorf("its policy has resource_part_field %q without resource_field", part)

@@ -1,12 +1,9 @@
-// Package route is the routing table: it selects the node for a tenant's call. The table is an
-// immutable snapshot of nodes and placements behind an atomic pointer, so that a lookup neither
-// locks
-// nor allocates, and costs the same with ten tenants as with a hundred thousand.
+// Package route is the routing table: it selects the node for a tenant's call. The table is an immutable snapshot of
+// nodes and placements behind an atomic pointer, so that a lookup neither locks nor allocates, and its cost does not
+// depend on the number of tenants.
 //
-// An explicit placement takes precedence; a tenant without one is routed by rendezvous hashing,
-// which
-// moves only the tenants of a node that joins or leaves. A change copies what it affects and shares
-// the rest.
+// A placement takes precedence. A tenant without a placement is routed by rendezvous hashing, so that a node that joins
+// or leaves changes only the routes of its tenants. A change of the table copies the affected part and shares the rest.
 package route
 
 import (
@@ -18,7 +15,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Node is a process that answers calls.
+// Node is a node that serves calls.
 type Node struct {
 	// ID is unique and stays the same across restarts.
 	ID string
@@ -28,12 +25,11 @@ type Node struct {
 	Endpoint string
 	// Ready reports whether the node accepts calls.
 	Ready bool
-	// Silent reports whether the node's announcements are overdue. A silent node that is ready
-	// still receives calls, except those of tenants that other nodes can serve, while at least half
-	// of the kind's ready nodes are not silent: then the node is more likely at fault than NATS,
-	// and its data may be out of date.
+	// Silent reports whether the node's announcements are overdue. While at least half of the kind's ready nodes are
+	// not silent, the node is more likely at fault than NATS, and its data may be outdated: it then only receives the
+	// calls that other nodes cannot serve. Otherwise it receives calls as other nodes do.
 	Silent bool
-	// Refusal is the reason for clients that the node is not ready; "": unknown.
+	// Refusal is the reason why the node is not ready, for clients; "": unknown.
 	Refusal string
 }
 
@@ -42,8 +38,8 @@ type Placement struct {
 	Tenant contextkit.TenantID
 	Kind   contextkit.Kind
 	Node   string // ID
-	// Only reports whether no other node can answer: while the node is not ready, calls are
-	// rejected. Otherwise they go to another node.
+	// Only reports whether only this node can serve the calls: they are rejected while it is not ready. Otherwise other
+	// nodes serve them then.
 	Only bool
 }
 
@@ -89,7 +85,7 @@ func (t *Table) Replace(nodes []Node, placed []Placement) error {
 	return nil
 }
 
-// SetNodes replaces the nodes, if they differ. Placements stay; one on a missing node applies again
+// SetNodes replaces the nodes, if they differ. It retains the placements: a placement on a missing node applies again
 // when the node returns.
 func (t *Table) SetNodes(nodes []Node) error {
 	t.mu.Lock()
@@ -105,8 +101,8 @@ func (t *Table) SetNodes(nodes []Node) error {
 	return err
 }
 
-// Place replaces the placements of the given tenants and kinds; one without a node is removed. Its
-// cost depends on their number, not on the number of all placements.
+// Place sets the given placements; it removes a placement whose Node is "". Its cost depends on their number, not on
+// the number of all placements.
 func (t *Table) Place(changed ...Placement) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -126,8 +122,7 @@ func (t *Table) PlaceAll(placed []Placement) {
 	t.current.Store(&next)
 }
 
-// SetReady sets whether the node accepts calls. It reports whether that is a change; an unknown
-// node is ignored.
+// SetReady sets whether a node accepts calls, and reports whether this changes the table. It ignores an unknown node.
 func (t *Table) SetReady(id string, ready bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -149,7 +144,7 @@ func (t *Table) SetReady(id string, ready bool) bool {
 	return true
 }
 
-// withNodes returns the next snapshot, with other nodes.
+// withNodes returns the next snapshot with these nodes.
 func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
 	next := &snapshot{
 		epoch:  s.epoch + 1,
@@ -180,8 +175,7 @@ func (s *snapshot) withNodes(nodes []Node) (*snapshot, error) {
 	return next, nil
 }
 
-// silentKinds returns the kinds whose silent nodes are avoided: those with at least half of their
-// ready nodes not silent.
+// silentKinds returns the kinds whose silent nodes are avoided: at least half of their ready nodes are not silent.
 func silentKinds(nodes []Node) map[contextkit.Kind]bool {
 	type count struct{ ready, silent int }
 	kinds := map[contextkit.Kind]count{}
@@ -208,11 +202,11 @@ func (t *Table) Epoch() uint64 { return t.current.Load().epoch }
 // Nodes returns all nodes, ready or not. The caller must not modify the slice.
 func (t *Table) Nodes() []Node { return t.current.Load().nodes }
 
-// SetLost sets the nodes whose announcements ended without a shutdown, for display: they receive no
-// calls. The caller must not modify the slice afterwards.
+// SetLost sets the lost nodes, which only Lost returns: they receive no calls. The caller must not modify the slice
+// afterwards.
 func (t *Table) SetLost(nodes []Node) { t.lost.Store(&nodes) }
 
-// Lost returns the nodes that were set as lost and are not in the table. They are not ready.
+// Lost returns the lost nodes that are not in the table. They are not ready.
 func (t *Table) Lost() []Node {
 	set := t.lost.Load()
 	if set == nil {
@@ -232,8 +226,7 @@ func (t *Table) Lost() []Node {
 // Ready returns the kind's ready nodes. The caller must not modify the slice.
 func (t *Table) Ready(kind contextkit.Kind) []Node { return t.current.Load().ready[kind].all() }
 
-// Refusal returns the reason for clients of a node of the kind that is not ready, "" if none has
-// one.
+// Refusal returns the reason for clients of a node of the kind that is not ready; "": none has a reason.
 func (t *Table) Refusal(kind contextkit.Kind) string {
 	for _, node := range t.current.Load().nodes {
 		if node.Kind == kind && !node.Ready && node.Refusal != "" {
@@ -249,8 +242,8 @@ func (t *Table) Node(id string) (Node, bool) {
 	return node, ok
 }
 
-// Lookup returns the node for a tenant's call, or for a platform call when tenant is zero. It
-// reports false when no node of the kind is ready.
+// Lookup returns the node for a tenant's call, or for a platform call if tenant is zero. It returns false if no node
+// can serve the call.
 func (t *Table) Lookup(kind contextkit.Kind, tenant contextkit.TenantID) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())
 	if node, ready, placed := s.place(kind, tenant, hash); placed {
@@ -259,15 +252,15 @@ func (t *Table) Lookup(kind contextkit.Kind, tenant contextkit.TenantID) (Node, 
 	return s.ready[kind].best(hash, nil)
 }
 
-// Placed returns the node on which the tenant is placed for the kind, and whether only that node
-// can answer its calls. ok is false for a tenant without a placement.
+// Placed returns the node on which the tenant is placed for the kind, and whether only that node can serve its calls.
+// ok is false for a tenant without a placement.
 func (t *Table) Placed(kind contextkit.Kind, tenant contextkit.TenantID) (node string, only, ok bool) {
 	p, ok := t.current.Load().placed.get(kind, tenant, hashOf(tenant.String()))
 	return p.node, p.only, ok
 }
 
-// LookupOther returns the first node for a tenant's call among the nodes that refuse does not exclude.
-// A placed tenant has no other node.
+// LookupOther returns the best node for a tenant's call among the nodes for which refuse returns false. It returns
+// false for a placed tenant.
 func (t *Table) LookupOther(kind contextkit.Kind, tenant contextkit.TenantID, refuse func(Node) bool) (Node, bool) {
 	s, hash := t.current.Load(), hashOf(tenant.String())
 	if _, _, placed := s.place(kind, tenant, hash); placed {
@@ -276,8 +269,8 @@ func (t *Table) LookupOther(kind contextkit.Kind, tenant contextkit.TenantID, re
 	return s.ready[kind].best(hash, refuse)
 }
 
-// place returns the node on which the tenant is placed. placed is false if the placement does not
-// apply: its node is not ready, and others can answer.
+// place returns the node on which the tenant is placed. placed is false if no placement applies: the tenant has none,
+// or its node is not ready and other nodes can serve the calls.
 func (s *snapshot) place(
 	kind contextkit.Kind, tenant contextkit.TenantID, hash uint64,
 ) (node Node, ready, placed bool) {

@@ -13,7 +13,7 @@ import (
 )
 
 // TestAnnounce_BothKeysCarryTheContract: under the key of today and under that of the previous release,
-// an announcement and a goodbye have the platform's scope and a trace.
+// an announcement and a deregistration have the platform's scope and a trace.
 func TestAnnounce_BothKeysCarryTheContract(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
@@ -31,8 +31,8 @@ func TestAnnounce_BothKeysCarryTheContract(t *testing.T) {
 		done <- fleet.Announce(ctx, js, fleet.Node{ID: "a", Kind: contextkit.KindRunner, Endpoint: "127.0.0.1:1"},
 			func(context.Context, *fleet.Node) error { return nil })
 	}()
-	for _, goodbye := range []bool{false, true} {
-		if goodbye {
+	for _, deregistered := range []bool{false, true} {
+		if deregistered {
 			leave()
 			if err := <-done; err != nil {
 				t.Fatal(err)
@@ -42,16 +42,16 @@ func TestAnnounce_BothKeysCarryTheContract(t *testing.T) {
 		for len(missing) > 0 {
 			select {
 			case msg := <-messages:
-				if (msg.Header.Get("KV-Operation") != "") != goodbye {
+				if (msg.Header.Get("KV-Operation") != "") != deregistered {
 					continue
 				}
 				got, err := contextkit.ExtractNATS(msg.Header)
 				if err != nil || got.CorrelationID == "" || got.TraceID == (contextkit.TraceID{}) || !got.Platform {
-					t.Errorf("%s, goodbye %v: %+v, %v", msg.Subject, goodbye, got, err)
+					t.Errorf("%s, deregistered %v: %+v, %v", msg.Subject, deregistered, got, err)
 				}
 				delete(missing, msg.Subject)
 			case <-t.Context().Done():
-				t.Fatalf("goodbye %v: no message under %v", goodbye, missing)
+				t.Fatalf("deregistered %v: no message under %v", deregistered, missing)
 			}
 		}
 	}

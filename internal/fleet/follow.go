@@ -19,36 +19,36 @@ import (
 )
 
 const (
-	// silence is how long a node may not announce itself before it is silent.
+	// silence is the time without announcements after which a node is silent.
 	silence = MissedHeartbeats * Heartbeat
-	// recent is how long after an announcement other announcements can be expected: longer than a
-	// heartbeat, and shorter than silence by enough to end before the first node is silent.
+	// recent is the time after an announcement within which further announcements are expected. It is longer than a
+	// heartbeat, and so much shorter than silence that it has passed when the first node of an outage is silent.
 	recent = 3 * Heartbeat / 2
-	// lostRetention is how long a lost node is retained, and maxLost bounds their number.
+	// lostRetention is the time for which a lost node is retained, and maxLost bounds the number of lost nodes.
 	lostRetention = 24 * time.Hour
 	maxLost       = 256
 	// announcementBuffer bounds the received announcements that are not read yet.
 	announcementBuffer = 4096
 )
 
-// Fleet is the state of the nodes for a follower.
+// Fleet is the state of all nodes, as a follower receives it.
 type Fleet struct {
-	// Nodes are the present nodes, in no order, each by its last announcement: the nodes that
-	// announce themselves, and silent nodes that are not lost.
+	// Nodes are the last announcements of the present nodes, in no order: nodes that announce themselves, and silent
+	// nodes that are not lost.
 	Nodes []Node
-	// Silent has the time of the last announcement, by id, of the nodes that have not announced
-	// themselves for [MissedHeartbeats].
+	// Silent has the time of the last announcement of each silent node, by id: one that has not announced itself for
+	// [MissedHeartbeats].
 	Silent map[string]time.Time
-	// Lost are nodes that became silent without deregistering and do not answer, for a day or until
-	// they are back, deregister, or are replaced by a node of their kind with a new id.
+	// Lost are the nodes that became silent without deregistering and do not respond. A lost node is retained for a
+	// day, or until it returns, deregisters, or is replaced by a node of its kind with a new id.
 	Lost []LostNode
-	// LastAnnounced is when the last announcement of any node arrived, zero for never.
+	// LastAnnounced is when the last announcement of any node arrived; zero: none has.
 	LastAnnounced time.Time
 }
 
 // LostNode is a node that became silent without deregistering.
 type LostNode struct {
-	// Node is its last announcement, and LastAnnounced when that arrived.
+	// Node is its last announcement, and LastAnnounced the time at which it arrived.
 	Node          Node
 	LastAnnounced time.Time
 }
@@ -58,34 +58,33 @@ type Verdict int
 
 // Verdicts.
 const (
-	// Unknown: the node has not been asked. It is lost if other nodes announce themselves,
-	// since it could then too.
+	// Unknown: the node was not probed. It is lost if other nodes announce themselves, since NATS is then reachable.
 	Unknown Verdict = iota
-	// Answers: the node answers, so it is not lost, however long it is silent: NATS, or its way
-	// to it, is at fault.
+	// Answers: the node responds. It is not lost, regardless of the time for which it is silent: NATS, or the node's
+	// connection to it, is at fault.
 	Answers
-	// Gone: the node does not answer. It is lost.
+	// Gone: the node does not respond. It is lost.
 	Gone
 )
 
-// Follower receives the nodes.
+// Follower receives the nodes. Its functions are called one at a time.
 type Follower struct {
 	// Tenants requests that [Node.Tenants] is filled in.
 	Tenants bool
 	// Each is called with all nodes whenever they change.
 	Each func(Fleet)
-	// Ask returns the verdicts on silent nodes, by id, within a heartbeat; nil: all are
-	// [Unknown]. It is called once per heartbeat while nodes are silent.
+	// Ask probes silent nodes and returns the verdicts, by id, within a heartbeat; nil: all are [Unknown]. It is called
+	// once per heartbeat while nodes are silent.
 	Ask func(ctx context.Context, silent []Node) map[string]Verdict
-	// Failed is called once per outage when following fails. Following is retried each second, and
-	// the last known nodes stay.
+	// Failed is called once per outage when following fails. Following is retried every second, and the last known
+	// nodes are retained.
 	Failed func(error)
 }
 
-// FollowNodes follows the nodes' announcements until ctx ends. Silence alone does not remove a
-// node: NATS may be unreachable, its bucket full or without a leader. A node is removed when it
-// deregisters, or when it is silent and the follower's verdict is that it is gone. Announcements
-// are received when they are published, stored or not, and earlier ones from the bucket.
+// FollowNodes follows the nodes' announcements until ctx ends. A node is removed when it deregisters, or when it is
+// silent and the verdict is that it is lost. Silence alone does not remove a node, since NATS may be unreachable, or
+// the bucket full or without a leader. Announcements are received when they are published, whether or not they are
+// stored; earlier ones are read from the bucket.
 func FollowNodes(ctx context.Context, js jetstream.JetStream, f Follower) {
 	s := &following{
 		js:       js,
@@ -114,22 +113,22 @@ type following struct {
 	served   servedLists
 	complete bool      // the initial content of the buckets has been read
 	changed  bool      // since the follower was notified
-	newest   time.Time // of the last announcement of any node
-	since    time.Time // start of the period in which announcements came without a pause of [silence]
-	asked    time.Time // silent nodes
+	newest   time.Time // when the last announcement of any node arrived
+	since    time.Time // from then on announcements have arrived without a pause of [silence]
+	asked    time.Time // when silent nodes were last probed
 }
 
 // announcement is the last announcement of a node.
 type announcement struct {
 	node     Node
-	at       time.Time // by the clock of this process
+	at       time.Time // of its arrival
 	text     string
-	revision uint64 // in the bucket; 0: not stored yet, as far as is known
+	revision uint64 // in the bucket; 0: not known to be stored
 	earlier  bool   // received only under the key of the previous release
 	silent   bool
 }
 
-// follow follows until the watch ends. began is called when the nodes are followed.
+// follow follows the nodes until ctx or the watch ends. It calls began when it has subscribed.
 func (s *following) follow(ctx context.Context, began func()) error {
 	bucket, err := s.js.KeyValue(ctx, streams.BucketNodes)
 	if err != nil {
@@ -157,7 +156,7 @@ func (s *following) follow(ctx context.Context, began func()) error {
 		return fmt.Errorf("fleet: follow nodes: %w", err)
 	}
 	defer func() { _ = direct.Unsubscribe() }() // the connection has ended if it fails
-	// In a separate buffer, so that a flood of theirs displaces no announcement of the platform's nodes.
+	// Foreign nodes have a separate buffer, so that a flood of their announcements does not displace others.
 	foreign := make(chan *nats.Msg, announcementBuffer)
 	others, err := s.js.Conn().ChanSubscribe(ForeignNodes, foreign)
 	if err != nil {
@@ -182,7 +181,7 @@ func (s *following) follow(ctx context.Context, began func()) error {
 				announced = true // the initial values have arrived
 				s.complete, s.changed = s.complete || listed, true
 			} else {
-				s.take(entry.Key(), entry.Value(), entry.Revision(), entry.Operation() != jetstream.KeyValuePut)
+				s.record(entry.Key(), entry.Value(), entry.Revision(), entry.Operation() != jetstream.KeyValuePut)
 			}
 		case entry, open := <-lists:
 			switch {
@@ -197,11 +196,11 @@ func (s *following) follow(ctx context.Context, began func()) error {
 				s.changed = s.known[s.served.take(entry)] != nil || s.changed
 			}
 		case msg := <-published:
-			s.take(strings.TrimPrefix(msg.Subject, nodesSubject), msg.Data, 0, msg.Header.Get("KV-Operation") != "")
+			s.record(strings.TrimPrefix(msg.Subject, nodesSubject), msg.Data, 0, msg.Header.Get("KV-Operation") != "")
 		case msg := <-foreign:
-			s.takeForeign(msg)
+			s.recordForeign(msg)
 		case <-ticker.C:
-			s.look(ctx)
+			s.examine(ctx)
 			s.notify()
 		}
 		// Of many announcements the follower is notified once, and at each tick while more arrive.
@@ -211,7 +210,7 @@ func (s *following) follow(ctx context.Context, began func()) error {
 	}
 }
 
-// watchServed returns the current tenants of the nodes and then their changes.
+// watchServed returns a watcher of the nodes' stored tenants.
 func (s *following) watchServed(ctx context.Context) (jetstream.KeyWatcher, error) {
 	bucket, err := s.js.KeyValue(ctx, streams.BucketServed)
 	if err != nil {
@@ -228,17 +227,17 @@ func (s *following) watchServed(ctx context.Context) (jetstream.KeyWatcher, erro
 // nodesSubject is the prefix of the subjects of announcements (NATS ADR-8).
 const nodesSubject = "$KV." + streams.BucketNodes + "."
 
-// wait waits before following is attempted again, and examines silent nodes.
+// wait waits before the next attempt to follow, and then examines silent nodes.
 func (s *following) wait(ctx context.Context, pause time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(pause):
-		s.look(ctx)
+		s.examine(ctx)
 		s.notify()
 	}
 }
 
-// notify notifies the follower of a change.
+// notify notifies the follower if the nodes have changed.
 func (s *following) notify() {
 	if !s.changed || !s.complete {
 		return
@@ -266,17 +265,17 @@ func (a *announcement) key() string {
 	return NodeKey(a.node.Kind, a.node.ID)
 }
 
-// take records an announcement or a goodbye under a key of the bucket. revision is 0 for a
-// published message, which may not be stored. What the key does not allow is ignored: another id
-// or kind, and an id that a node of another kind has.
-func (s *following) take(key string, data []byte, revision uint64, goodbye bool) {
-	if goodbye {
+// record records an announcement, or the deregistration of a node, that was received under a key of the bucket.
+// revision is 0 for a published message, which may not be stored. An announcement is ignored if the key does not permit
+// its id or kind, or if a node of another kind has the id.
+func (s *following) record(key string, data []byte, revision uint64, deregistered bool) {
+	if deregistered {
 		s.remove(key)
 		return
 	}
 	var node Node
 	if json.Unmarshal(data, &node) != nil {
-		return // of a version that this one does not understand
+		return // of a version with another format
 	}
 	earlier := node.ID == key && !natsclient.Identified(s.js.Conn())
 	if !earlier && (CheckNode(node.Kind, node.ID) != nil || NodeKey(node.Kind, node.ID) != key) {
@@ -315,7 +314,7 @@ func (s *following) take(key string, data []byte, revision uint64, goodbye bool)
 	s.newest = now
 	s.known[node.ID] = next
 	s.changed = s.changed || before == nil || before.silent || before.text != next.text
-	if _, back := s.lost[node.ID]; back {
+	if _, returned := s.lost[node.ID]; returned {
 		delete(s.lost, node.ID)
 	} else if before == nil && s.complete {
 		s.replace(node)
@@ -338,8 +337,7 @@ func (s *following) remove(key string) {
 	}
 }
 
-// replace forgets the lost node whose place a new one takes: of its kind, the first that was
-// lost.
+// replace removes the lost node that a new node replaces: of its kind, the one whose last announcement is the oldest.
 func (s *following) replace(node Node) {
 	var first *LostNode
 	for _, l := range s.lost {
@@ -352,8 +350,8 @@ func (s *following) replace(node Node) {
 	}
 }
 
-// look finds the silent nodes, and decides which of them are lost.
-func (s *following) look(ctx context.Context) {
+// examine finds the silent nodes, and decides which of them are lost.
+func (s *following) examine(ctx context.Context) {
 	now := time.Now()
 	var silent []Node
 	for _, h := range s.known {
@@ -374,7 +372,7 @@ func (s *following) look(ctx context.Context) {
 		return
 	}
 	s.asked = now
-	if silent = s.lookFor(ctx, silent); len(silent) == 0 {
+	if silent = s.readStored(ctx, silent); len(silent) == 0 {
 		return
 	}
 	verdicts := map[string]Verdict{}
@@ -383,8 +381,9 @@ func (s *following) look(ctx context.Context) {
 		defer cancel()
 		verdicts = s.follower.Ask(asking, silent)
 	}
-	// Other nodes must have announced themselves after these fell silent, which is not so when an
-	// outage begins, and for some time, since when it ends some nodes announce themselves first.
+	// A node that was not probed is lost only if other nodes have announced themselves since it became silent, which
+	// is not so at the beginning of an outage, and have done so for some time, since at the end of an outage some nodes
+	// announce themselves earlier than others.
 	others := now.Sub(s.newest) <= recent && now.Sub(s.since) > silence
 	for _, node := range silent {
 		if v := verdicts[node.ID]; v == Gone || v == Unknown && others {
@@ -393,9 +392,9 @@ func (s *following) look(ctx context.Context) {
 	}
 }
 
-// lookFor reads later announcements of silent nodes from the bucket, which may have been lost with
+// readStored reads stored announcements of silent nodes from the bucket, since published ones may have been lost with
 // a server, and returns the nodes that are still silent.
-func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
+func (s *following) readStored(ctx context.Context, silent []Node) []Node {
 	if !s.js.Conn().IsConnected() {
 		return silent
 	}
@@ -409,21 +408,21 @@ func (s *following) lookFor(ctx context.Context, silent []Node) []Node {
 			natsclient.Question{Last: nodesSubject + s.known[node.ID].key()})
 		switch {
 		case err != nil:
-			return s.stillSilent(silent) // the bucket has no leader, or too many are silent: the verdicts decide
-		case msg == nil: // it has expired, which proves nothing
+			return s.stillSilent(silent) // the bucket has no leader, or too many nodes are silent: the verdicts decide
+		case msg == nil: // it has expired
 		case msg.Sequence > s.known[node.ID].revision:
-			s.take(s.known[node.ID].key(), msg.Data, msg.Sequence, msg.Header.Get("KV-Operation") != "")
+			s.record(s.known[node.ID].key(), msg.Data, msg.Sequence, msg.Header.Get("KV-Operation") != "")
 		}
 	}
 	return s.stillSilent(silent)
 }
 
-// stillSilent returns those nodes that have neither announced themselves nor left.
+// stillSilent returns the nodes that have neither announced themselves again nor deregistered. It reuses the slice.
 func (s *following) stillSilent(nodes []Node) []Node {
 	return slices.DeleteFunc(nodes, func(node Node) bool { return s.known[node.ID] == nil || !s.known[node.ID].silent })
 }
 
-// lose records a node as lost, in the place of the first of them if there are too many.
+// lose records a node as lost. If there are [maxLost] lost nodes, it replaces the oldest.
 func (s *following) lose(node LostNode) {
 	if len(s.lost) >= maxLost {
 		delete(

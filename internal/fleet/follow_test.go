@@ -228,8 +228,8 @@ func TestFollowNodes_ReceivesAnnouncementsThatAreNotStored(t *testing.T) {
 	}
 }
 
-// That a node's key has expired is no goodbye: while nothing is stored, all keys expire.
-func TestFollowNodes_AnExpiredKeyIsNoGoodbye(t *testing.T) {
+// That a node's key has expired is no deregistration: while nothing is stored, all keys expire.
+func TestFollowNodes_AnExpiredKeyIsNoDeregistration(t *testing.T) {
 	t.Parallel()
 	js := natstest.Start(t)
 	f := follow(t, js)

@@ -12,10 +12,9 @@ import (
 	"github.com/headgate/headgate/internal/natsclient"
 )
 
-// foreignSubject is the prefix of the subjects of foreign nodes' announcements: of services that are not the
-// platform's. No stream stores them: the
-// server acknowledges, and so answers, messages to streams, at any reply subject, and the user
-// of a foreign node could have it write to any stream by that.
+// foreignSubject is the prefix of the subjects of announcements of foreign nodes: nodes of services that are not the
+// platform's. No stream stores these messages: the NATS server sends the acknowledgement of a stored message to any
+// reply subject, so that the user of a foreign node could make it write to any stream.
 const foreignSubject = "nodes."
 
 // ForeignNodes matches the subjects of all foreign nodes' announcements.
@@ -29,7 +28,7 @@ func ForeignSubject(kind contextkit.Kind, id string) string {
 	return foreignSubject + NodeKey(kind, id)
 }
 
-// publishForeign publishes the announcement of a foreign node, or its goodbye.
+// publishForeign publishes the announcement of a foreign node, or its deregistration.
 func publishForeign(ctx context.Context, js jetstream.JetStream, node Node, msg *nats.Msg) error {
 	msg.Subject = ForeignSubject(node.Kind, node.ID)
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
@@ -38,19 +37,19 @@ func publishForeign(ctx context.Context, js jetstream.JetStream, node Node, msg 
 	return js.Conn().PublishMsg(msg)
 }
 
-// storesAnnouncement reports whether a node's announcements are stored in the bucket: those of foreign nodes
-// only where no node has a NATS user, for gateways of the previous release.
+// storesAnnouncement reports whether a node's announcements are stored in the bucket. The announcements of foreign
+// nodes are only stored if the connection has no NATS user, for gateways of the previous release.
 func storesAnnouncement(js jetstream.JetStream, kind contextkit.Kind) bool {
 	return kind.Platform() || !natsclient.Identified(js.Conn())
 }
 
-// takeForeign records what a foreign node has published.
-func (s *following) takeForeign(msg *nats.Msg) {
+// recordForeign records a message that a foreign node has published.
+func (s *following) recordForeign(msg *nats.Msg) {
 	key := strings.TrimPrefix(msg.Subject, foreignSubject)
 	if kind, _, _ := strings.Cut(key, "."); contextkit.Kind(kind).Platform() {
 		return // the platform's nodes use the bucket
 	}
-	s.take(key, msg.Data, 0, msg.Header.Get("KV-Operation") != "")
+	s.record(key, msg.Data, 0, msg.Header.Get("KV-Operation") != "")
 }
 
 // foreignFull reports whether no further foreign node is recorded.

@@ -34,9 +34,9 @@ const (
 
 var nodesDesc = prometheus.NewDesc(
 	"headgate_nodes",
-	"Nodes by kind and state. ready and not_ready: as they announce; silent: no recent announcement, and not known "+
-		"to be gone; lost: fell silent without a goodbye and do not answer, for a day or until they are back or "+
-		"replaced.",
+	"Nodes by kind and state. ready and not_ready: as they announce; silent: without a recent announcement, and not "+
+		"known to be lost; lost: became silent without deregistering and do not respond, for a day or until they "+
+		"return or are replaced.",
 	[]string{"kind", "state"},
 	nil,
 )

@@ -25,45 +25,41 @@ var (
 	ErrConflict = errors.New("the aggregate has changed")
 	// ErrDuplicate: the idempotency key was used within the dedupe window.
 	ErrDuplicate = errors.New("the idempotency key was used before")
-	// ErrTooLarge: an event does not fit a message.
+	// ErrTooLarge: an event exceeds the maximum size of a message.
 	ErrTooLarge = errors.New("the event is too large")
 	// ErrTooMany: there are more than [MaxAppend] events.
 	ErrTooMany = errors.New("too many events for one append")
-	// ErrRefused: JetStream refused the append and stored nothing of it. While it stores
-	// nothing, the error is a [*natshealth.StorageError] too.
+	// ErrRefused: JetStream refused the append and stored no event. While JetStream cannot store anything, the error is
+	// also a [*natshealth.StorageError].
 	ErrRefused = errors.New("JetStream refused the events")
 )
 
-// MaxAppend bounds the events of one append: JetStream takes atomic batches of at most
-// 1,000 messages (NATS ADR-50).
+// MaxAppend bounds the events of one append: JetStream accepts atomic batches of at most 1,000 messages (NATS ADR-50).
 const MaxAppend = 1000
 
-// maxBatches bounds a node's atomic batches on their way: JetStream refuses a stream's
-// fifty-first.
+// maxBatches bounds a node's atomic batches in flight: JetStream accepts at most 50 per stream.
 const maxBatches = 8
 
-// batchHeaders is room for the headers that a batch adds to its messages, in bytes.
+// batchHeaders is the size reserved for the headers that a batch adds to a message, in bytes.
 const batchHeaders = 512
 
-// Journal appends and reads the events of aggregates. Its methods may be called
-// concurrently.
+// Journal appends and reads the events of aggregates. Its methods may be called concurrently.
 type Journal struct {
-	js      jetstream.JetStream
-	health  *Integrity
-	commits *committer    // nil: every append goes by itself
-	link    func() *link  // of the connection
-	batches chan struct{} // holds a value for each batch in flight
-	// confirmed is the last confirmation of the leader.
-	confirmed confirmation
-	storage   *natshealth.Storage // the state of EVENTS' storage; may be nil
+	js        jetstream.JetStream
+	health    *Integrity
+	commits   *committer          // nil: appends are not grouped
+	link      func() *link        // of the connection
+	batches   chan struct{}       // holds a value for each batch in flight
+	confirmed confirmation        // the last confirmation of the leader
+	storage   *natshealth.Storage // the state of the storage of EVENTS; may be nil
 }
 
 // Option is an option of [Open].
 type Option func(*Journal)
 
-// GroupCommit lets appends that wait for others share a write. It is for a server that syncs every
-// write to disk, where the syncs bound its throughput; on a server that does not, a group costs
-// more than single messages. grouped is called with the number of appends that shared each write.
+// GroupCommit lets appends that wait for earlier ones share one write (group commit). It increases the throughput of a
+// server that syncs every write to disk; on other servers a group costs more than single messages. grouped is called
+// for each write with its number of appends.
 func GroupCommit(grouped func(appends int)) Option {
 	return func(j *Journal) {
 		j.commits = &committer{
@@ -75,8 +71,8 @@ func GroupCommit(grouped func(appends int)) Option {
 	}
 }
 
-// Open opens the journal that [setup.Ensure] made, and checks whether it is whole.
-// [Journal.Integrity] continues these checks.
+// Open opens the journal that [setup.Ensure] has created, and checks its integrity. [Journal.Integrity] continues these
+// checks.
 func Open(ctx context.Context, js jetstream.JetStream, options ...Option) (*Journal, error) {
 	health, err := openIntegrity(ctx, js)
 	if err != nil {
@@ -86,7 +82,7 @@ func Open(ctx context.Context, js jetstream.JetStream, options ...Option) (*Jour
 	j := &Journal{
 		js:     js,
 		health: health,
-		link: sync.OnceValue(func() *link { // by the first use
+		link: sync.OnceValue(func() *link { // at the first use
 			l := watch(js.Conn())
 			storage.WhenDeclared(l.interrupt)
 			return l
@@ -101,29 +97,29 @@ func Open(ctx context.Context, js jetstream.JetStream, options ...Option) (*Jour
 	return j, nil
 }
 
-// Replicated reports whether several servers have the journal.
+// Replicated reports whether the journal has several replicas.
 func (j *Journal) Replicated() bool { return j.health.replicated.Load() }
 
-// Integrity returns the integrity of the journal. Its Run must run for as long as the journal is
-// used by a process, since it detects damage and accepted losses.
+// Integrity returns the state of the journal's integrity. Its Run must run while the process uses the journal, since it
+// detects damage and accepted losses.
 func (j *Journal) Integrity() *Integrity { return j.health }
 
 // Epoch identifies this journal: a sequence is meaningful only together with it. It changes when an
 // operator accepts that the journal's end is lost, see [Integrity.Changed].
 func (j *Journal) Epoch() int64 { return j.health.epoch.Load() }
 
-// AcceptedEnd returns the last valid sequence of an epoch, with which cursors that were stored in
-// that epoch are compared: later ones are lost, or are of other events now. It is the largest
-// number where no loss of the end has been accepted since.
+// AcceptedEnd returns the last valid sequence of an epoch, for comparison with cursors that were stored in that epoch:
+// events with greater sequences were lost, or replaced by other events. It returns the largest number if no loss of the
+// journal's end has been accepted since.
 func (j *Journal) AcceptedEnd(epoch int64) uint64 { return (*j.health.ends.Load())(epoch) }
 
-// Append appends events, all of one aggregate, all or none, and sets their
-// Sequence. lastSequence is the sequence of the aggregate's last event, 0 for
-// none. It returns once the events are stored. After [ErrConflict], [ErrDuplicate],
-// [ErrTooLarge], [ErrTooMany], [ErrRefused] and [ErrEndMissing] nothing was appended; so it is if ctx
-// ended before the events were sent, whose error is then returned. Once they are sent, Append
-// waits for their outcome for four seconds whether ctx ends or not. After any other error
-// the outcome is unknown, and the caller must load the aggregate again.
+// Append appends the events of one aggregate, all or none, and sets their Sequence and Size. lastSequence is the
+// sequence of the aggregate's last event; 0: it has none. Append returns when the events are stored.
+//
+// Nothing was appended after [ErrConflict], [ErrDuplicate], [ErrTooLarge], [ErrTooMany], [ErrRefused], [ErrEndMissing],
+// and the error of ctx, which is returned if ctx ended before the events were sent. After they are sent, Append waits
+// up to four seconds for their outcome, also if ctx ends. After any other error the outcome is unknown, and the caller
+// must load the aggregate again.
 func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSequence uint64, events []Event) error {
 	if err := j.health.Appendable(); err != nil {
 		return err
@@ -172,9 +168,8 @@ func (j *Journal) Append(ctx context.Context, tenant contextkit.TenantID, lastSe
 	return nil
 }
 
-// While runs do with a context that also ends when the connection to NATS is lost, since requests from
-// before are not answered afterwards. If do returns that its context has ended, the returned error has
-// the cause. Any other error of do is returned unchanged.
+// While calls do with a context that also ends when the connection to NATS is lost, since requests on a lost connection
+// are not answered. It returns the error of do, or errLinkLost if do was cancelled for this reason.
 func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error) error {
 	bound, release := j.link().bind(ctx)
 	defer release()
@@ -185,8 +180,9 @@ func (j *Journal) While(ctx context.Context, do func(ctx context.Context) error)
 	return err
 }
 
-// publish publishes messages, all or none. Their sequences end with the one returned. After ctx
-// has ended it sends nothing; messages that it has sent it waits for until natsclient.AckTimeout.
+// publish publishes messages, all or none, and returns the sequence of the last one. If ctx has ended, it sends
+// nothing. After it has sent the messages, it waits for the acknowledgement up to natsclient.AckTimeout, also if ctx
+// ends.
 func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result committed) {
 	if len(messages) > 1 {
 		select {
@@ -227,11 +223,10 @@ func (j *Journal) publish(ctx context.Context, messages []*nats.Msg) (result com
 	return result
 }
 
+// appendError returns the error of Append for an error of publish.
 func appendError(err error) error {
-	if natsclient.Refused(
-		err,
-	) == natsclient.RefusedTooLarge { // by a server with a smaller max_payload than before, or by the stream
-		return fmt.Errorf("journal: append: %w: %w", ErrTooLarge, err)
+	if natsclient.Refused(err) == natsclient.RefusedTooLarge {
+		return fmt.Errorf("journal: append: %w: %w", ErrTooLarge, err) // max_payload may be smaller than before
 	}
 	var api jetstream.JetStreamError
 	if errors.As(err, &api) && api.APIError() != nil {
@@ -249,12 +244,11 @@ func appendError(err error) error {
 	return fmt.Errorf("journal: append: %w", err)
 }
 
-// Load calls each for the aggregate's events in order, from the journal
-// sequence from (1: all) on, for most of them at most (0: all). What was acknowledged
-// before the call is among them. It stops at each's first error and returns it. A version that
-// is missing in the order is missing in what the leader of the stream has, not in a replica
-// alone. A message that is no event is an [*UnreadableError], unless an operator has declared it
-// no event: then pass is called for it.
+// Load calls each for the events of an aggregate in order, from the sequence from on (1: all), and for at most a number
+// of them (most; 0: all). The events include all that were acknowledged before the call. Load stops at the first error
+// of each, and returns it. If a version is missing, it is missing at the leader of the stream, not only at a replica. A
+// message that is not an event is an [*UnreadableError], unless an operator has declared it not to be an event: then
+// pass is called for it.
 func (j *Journal) Load(
 	ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64, most int,
 	each func(Event) error, pass ...func(*UnreadableError),
@@ -270,9 +264,9 @@ func (j *Journal) Load(
 	return j.While(ctx, func(ctx context.Context) error { return l.read(ctx, math.MaxUint64) })
 }
 
-// LoadAll is Load for all events from a sequence on, and returns the sequence and version of the
-// aggregate's last message, whether it is among them or before; zeros: the aggregate has no
-// messages, or its last one cannot be read, see [Journal.Count]. Error: [ErrUnreadable], beyond Load's.
+// LoadAll is Load for all events from a sequence on. It returns the sequence and version of the aggregate's last
+// message, also if that is before from; zeros: the aggregate has no messages, or the last one cannot be read, see
+// [Journal.Count]. Errors: those of Load, and [ErrUnreadable].
 func (j *Journal) LoadAll(
 	ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string, from uint64,
 	each func(Event) error, pass ...func(*UnreadableError),
@@ -299,14 +293,14 @@ func (j *Journal) LoadAll(
 		case last < l.next:
 			return nil
 		case err == nil && (last == l.next || from <= 1 && version == 1):
-			return each(event) // there are no others
+			return each(event) // it is the only one
 		}
 		return l.read(ctx, last)
 	})
 	return last, version, err
 }
 
-// ErrUnreadable means that the journal has an event of the aggregate that cannot be read.
+// ErrUnreadable reports that an event of the aggregate cannot be read.
 var ErrUnreadable = errors.New("an event of the aggregate cannot be read")
 
 // loading reads the events of an aggregate in order.
@@ -315,14 +309,14 @@ type loading struct {
 	subject string
 	next    uint64 // the sequence at which to continue
 	left    int
-	chain   Chain // of the events that were read
+	chain   Chain // of the versions that were read
 	each    func(Event) error
-	pass    []func(*UnreadableError) // are called for messages that were declared no events
+	pass    []func(*UnreadableError) // called for messages that were declared not to be events
 }
 
-// read reads events up to the sequence last, or all of them without knowing the last.
+// read reads events up to the sequence last; math.MaxUint64: all, if the last one is unknown.
 func (l *loading) read(ctx context.Context, last uint64) error {
-	leader := false // the leader is asked for the rest, one by one
+	leader := false // the remaining events are read from the leader, one by one
 	for asked := 1; l.left > 0 && l.next <= last; asked++ {
 		msg, err := natsclient.AskLeader(ctx, l.journal.js, streams.Events,
 			natsclient.Question{From: l.next, Subject: l.subject})
@@ -335,8 +329,7 @@ func (l *loading) read(ctx context.Context, last uint64) error {
 		if err := l.take(ctx, msg, false); err != nil {
 			return err
 		}
-		if asked >= fewEvents && l.left > 0 && l.next <= last &&
-			!leader { // there may be many: replicas have most of them
+		if asked >= fewEvents && l.left > 0 && l.next <= last && !leader { // there may be many: read them from replicas
 			err := natsclient.ReadBatchesWithin(ctx, l.journal.js, streams.Events, l.subject, l.next, l.left,
 				natsclient.FewSilences, func(msg *jetstream.RawStreamMsg) error { return l.take(ctx, msg, true) })
 			if leader = errors.Is(err, errReplicaGap) || errors.Is(err, natsclient.ErrSilent); err != nil && !leader {
@@ -373,11 +366,11 @@ func (l *loading) take(ctx context.Context, msg *jetstream.RawStreamMsg, replica
 	return l.each(event)
 }
 
-// errReplicaGap reports that a replica lacks an event.
+// errReplicaGap reports that a replica does not have an event yet.
 var errReplicaGap = errors.New("a version is missing")
 
-// fewEvents is how many events are asked of the leader one by one before the others are
-// read together: a command's node misses that many at most, as a rule.
+// fewEvents is the number of events that are read from the leader one by one before the others are read together. A
+// node rarely lacks more of them when it decides a command.
 const fewEvents = 2
 
 // End returns the journal's last sequence.
@@ -389,7 +382,7 @@ func End(ctx context.Context, js jetstream.JetStream) (uint64, error) {
 	return stream.CachedInfo().State.LastSeq, nil
 }
 
-// Last returns the sequence of the tenant's last event, 0 if there is none.
+// Last returns the sequence of the tenant's last event; 0: it has none.
 func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64, error) {
 	msg, err := natsclient.AskLeader(ctx, j.js, streams.Events, natsclient.Question{Last: streams.TenantEvents(tenant)})
 	if msg == nil || err != nil {
@@ -398,8 +391,8 @@ func (j *Journal) Last(ctx context.Context, tenant contextkit.TenantID) (uint64,
 	return msg.Sequence, nil
 }
 
-// Event returns the tenant's event with a sequence, and false if the journal has none there. The
-// error is an [*UnreadableError] if the message there is no event.
+// Event returns the tenant's event with a sequence, and false if there is none. The error is an [*UnreadableError] if
+// the message with the sequence is not an event.
 func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequence uint64) (Event, bool, error) {
 	msg, err := natsclient.AskLeader(ctx, j.js, streams.Events,
 		natsclient.Question{From: sequence, Subject: streams.TenantEvents(tenant)})
@@ -410,8 +403,7 @@ func (j *Journal) Event(ctx context.Context, tenant contextkit.TenantID, sequenc
 	return event, err == nil, err
 }
 
-// Count returns how many events of the aggregate the journal has, whether they can be read or
-// not.
+// Count returns the number of the aggregate's events in the journal, readable or not.
 func (j *Journal) Count(
 	ctx context.Context, tenant contextkit.TenantID, aggregateType, aggregateID string,
 ) (count uint64, err error) {

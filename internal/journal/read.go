@@ -27,9 +27,8 @@ type Message struct {
 	Sequence uint64
 	// Time is when it was stored.
 	Time time.Time
-	// CopiedTo is the subject of the message if it is a copy that this program has stored elsewhere, and
-	// Subject that of the original; "": it is the original. The ce-id of a copy may be made from the
-	// original's place.
+	// CopiedTo is the subject of the message if this program has copied it from another subject, which is then Subject;
+	// "": it is an original. The ce-id of a copy may be derived from the original's place.
 	CopiedTo string
 }
 
@@ -48,7 +47,7 @@ func RawMessage(msg *jetstream.RawStreamMsg) Message {
 // [*UnreadableError].
 var ErrMalformedEvent = errors.New("malformed event")
 
-// Fault is what makes a message of the journal unreadable.
+// Fault is the reason why a message of the journal is unreadable.
 type Fault string
 
 // Faults.
@@ -61,18 +60,18 @@ const (
 	FaultSize      Fault = "size"      // it exceeds MaxMessageBytes
 )
 
-// Faults are all faults.
+// Faults returns all faults.
 func Faults() []Fault {
 	return []Fault{FaultSubject, FaultTenant, FaultAggregate, FaultHeader, FaultData, FaultSize}
 }
 
-// UnreadableError reports that a message of the journal is no event. It wraps [ErrMalformedEvent].
+// UnreadableError reports that a message of the journal is not an event. It wraps [ErrMalformedEvent].
 type UnreadableError struct {
 	Fault Fault
-	// Tenant, AggregateType and AggregateID are those of the subject, as far as it names them.
+	// Tenant, AggregateType and AggregateID are parsed from the subject; zero values: it does not name them.
 	Tenant                     contextkit.TenantID
 	AggregateType, AggregateID string
-	// Version is the aggregate's version that the message claims; 0: none.
+	// Version is the aggregate's version in the message's headers; 0: none.
 	Version  int64
 	Sequence uint64
 	// Stored is when the message was stored. With Sequence it identifies the message.
@@ -81,7 +80,7 @@ type UnreadableError struct {
 	detail string
 }
 
-// Error describes the fault to operators: it has the sequence, and quotes the message.
+// Error describes the fault for operators. It contains the sequence, and quotes the message.
 func (e *UnreadableError) Error() string {
 	return fmt.Sprintf("%v: at sequence %d: %s", ErrMalformedEvent, e.Sequence, e.detail)
 }
@@ -89,20 +88,19 @@ func (e *UnreadableError) Error() string {
 // Unwrap returns [ErrMalformedEvent].
 func (e *UnreadableError) Unwrap() error { return ErrMalformedEvent }
 
-// ReadEvent returns the event that a message of the journal is. It is the only reading of such
-// messages, so that all roles take the same messages for the same events. It is tolerant of other
-// producers:
+// ReadEvent parses the event of a message of the journal. All roles use it, so that they agree on which messages are
+// events. It accepts events of other producers:
 //
-//   - tenant and aggregate are those of the subject; headers may be missing, and must not differ
-//   - the answer to a request for another message is no event, although it has its headers
-//   - without a usable ce-id, the id is made from the message's place, see [placeID]
+//   - tenant and aggregate are those of the subject; their headers may be missing, but must not differ
+//   - the answer to a request for another message is not an event, although it has that message's headers
+//   - without a usable ce-id, the id is derived from the message's place, see [placeID]
 //   - without a usable ce-time, the time is when the message was stored
-//   - without a usable trace or correlation id, these are new; the correlation id is the event's id
+//   - without a usable trace id, the trace is new; without a usable correlation id, it is the event's id
 //   - an empty message has the data {}
-//   - headers that it does not know are ignored
+//   - unknown headers are ignored
 //
-// A value is usable if it occurs once and is well-formed. An error is an [*UnreadableError]. The
-// data is valid JSON.
+// A value is usable if it occurs once and is well-formed. The data of the event is valid JSON. The error is an
+// [*UnreadableError].
 func ReadEvent(m Message) (Event, error) { return m.read() }
 
 func (m *Message) read() (Event, error) {
@@ -191,10 +189,9 @@ func (m *Message) read() (Event, error) {
 	return e, nil
 }
 
-// isAnswer reports whether the server has published the message as the answer to a direct get
-// (NATS ADR-31) of another subject. NATS does not check that the client may publish to the reply
-// subject of its request: a user that may read a message that it wrote could so publish it as an
-// event.
+// isAnswer reports whether the server has published the message as the answer to a direct get (NATS ADR-31) of a
+// message with another subject. NATS does not check whether the client may publish to the reply subject of its request,
+// so that a user could publish a message that it may read as an event.
 func (m *Message) isAnswer() bool {
 	stored := cmp.Or(m.CopiedTo, m.Subject)
 	for _, from := range m.Header[jetstream.SubjectHeader] {
@@ -205,13 +202,13 @@ func (m *Message) isAnswer() bool {
 	return false
 }
 
-// UniqueID returns an id that no other event of the platform has. The ids of other producers are
-// unique for each of them only, and one event published twice has one id in both.
+// UniqueID returns an id that no other event of the platform has. The ID of an event is unique only for its producer,
+// and a producer may publish an event twice.
 func (e *Event) UniqueID() string {
 	return UniqueID(e.ID, e.AggregateType, e.AggregateID, e.Version)
 }
 
-// UniqueID is [Event.UniqueID] by what it depends on.
+// UniqueID returns the [Event.UniqueID] of an event with these values.
 func UniqueID(id, aggregateType, aggregateID string, version int64) string {
 	if contextkit.IsNewID(id) || strings.HasPrefix(id, placePrefix) {
 		return id
@@ -223,7 +220,7 @@ func UniqueID(id, aggregateType, aggregateID string, version int64) string {
 // emptyObject is the data of an event without data, which CloudEvents admit (v1.0 §3.2).
 var emptyObject = []byte("{}")
 
-// Names returns what the subject names (see [streams.EventSubject]): zero values for what it does not.
+// Names returns the names in the subject (see [streams.EventSubject]); zero values for names that it lacks.
 func (m *Message) Names() (tenant contextkit.TenantID, aggregateType, aggregateID string) {
 	rest, ok := strings.CutPrefix(m.Subject, "events.")
 	if !ok {
@@ -238,10 +235,10 @@ func (m *Message) Names() (tenant contextkit.TenantID, aggregateType, aggregateI
 	return tenant, aggregateType, aggregateID
 }
 
-// Bounds of the names of aggregates, as the API has them.
+// Bounds of the names of aggregates, as in the API.
 const maxTypeLength, maxAggregateIDLength = 63, 128
 
-// isAggregate reports whether names are of an aggregate that the API can name.
+// isAggregate reports whether the API allows an aggregate with these names.
 func isAggregate(aggregateType, id string) bool {
 	if aggregateType == "" || len(aggregateType) > maxTypeLength || id == "" || len(id) > maxAggregateIDLength {
 		return false
@@ -261,7 +258,7 @@ func isAggregate(aggregateType, id string) bool {
 	return true
 }
 
-// once returns the value of a header that occurs once, else "".
+// once returns the value of a header that occurs once; otherwise "".
 func once(header nats.Header, name string) string {
 	if values := header[name]; len(values) == 1 {
 		return values[0]
@@ -269,7 +266,7 @@ func once(header nats.Header, name string) string {
 	return ""
 }
 
-// agrees reports whether a header is missing, empty, or has a value.
+// agrees reports whether a header is missing, empty, or has the value.
 func agrees(header nats.Header, name, value string) bool {
 	for _, v := range header[name] {
 		if v != value && v != "" {
@@ -279,16 +276,16 @@ func agrees(header nats.Header, name, value string) bool {
 	return true
 }
 
-// isObject reports whether data is a JSON object, and nothing else.
+// isObject reports whether data is exactly one JSON object.
 func isObject(data []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) && json.Valid(data)
 }
 
-// placePrefix begins ids that are made from a message's place, and no id that a producer gives.
+// placePrefix begins ids that are derived from a message's place. Ids of producers do not have it.
 const placePrefix = "at-"
 
-// placeID returns the id of an event without one. It is hashed, since sequences tell how many
-// events all tenants have.
+// placeID returns the id of an event without a usable ce-id: a hash of its sequence, since a sequence would reveal the
+// number of all tenants' events.
 func placeID(sequence uint64) string { return placePrefix + placeHash(sequence) }
 
 func placeHash(sequence uint64) string {
@@ -296,9 +293,8 @@ func placeHash(sequence uint64) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// messageID returns the id by which the journal's record recognises the message at a sequence: its
-// ce-id, or a hash of its place if it has none. Another message at the same sequence, after a
-// restore, has another id.
+// messageID returns the id by which the journal's record recognizes the message at a sequence: its ce-id, or a hash of
+// its place if it has none. After a restore, another message at the same sequence has another id.
 func messageID(header nats.Header, sequence uint64) string {
 	if id := header.Get(HeaderID); id != "" {
 		return id

@@ -22,7 +22,7 @@ import (
 var (
 	// ErrNotFound: the bucket has no value under the key.
 	ErrNotFound = errors.New("the bucket has no value under the key")
-	// ErrChanged: the value is not at the revision that the change was made for.
+	// ErrChanged: the value does not have the revision that the change expects.
 	ErrChanged = errors.New("the value has been changed by another")
 )
 
@@ -61,8 +61,8 @@ func Unwatched[T any](js jetstream.JetStream, name string) *Bucket[T] {
 	return &Bucket[T]{js: js, name: name}
 }
 
-// Get returns the value under key, as the bucket's leader has it. Errors: [ErrNotFound], with the
-// revision at which the value was deleted (0: the key never had one), or the bucket's.
+// Get returns the value under key, read from the bucket's leader. Errors: [ErrNotFound], with the revision at which the
+// value was deleted (0: the key never had a value), or the bucket's.
 func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
 	text, err := Read(ctx, b.js, b.name, key)
 	out := Entry[T]{Revision: text.Revision, Time: text.Time}
@@ -77,12 +77,12 @@ func (b *Bucket[T]) Get(ctx context.Context, key string) (Entry[T], error) {
 // keyForm is the pattern of keys (NATS ADR-8).
 var keyForm = regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
 
-// Read returns the bytes under a bucket's key, as the bucket's leader has them: the KV API reads
-// from any replica, which may be behind. Errors: [ErrNotFound], with the revision at which the
-// value was deleted (0: the key never had one), or the bucket's.
+// Read returns the bytes under a bucket's key, read from the bucket's leader; the KV API reads from any replica, which
+// may be behind. Errors: [ErrNotFound], with the revision at which the value was deleted (0: the key never had a
+// value), or the bucket's.
 func Read(ctx context.Context, js jetstream.JetStream, bucket, key string) (Entry[[]byte], error) {
 	if !keyForm.MatchString(key) {
-		return Entry[[]byte]{}, ErrNotFound // a wildcard would be answered
+		return Entry[[]byte]{}, ErrNotFound // a wildcard would match other keys
 	}
 	msg, err := natsclient.AskLeader(ctx, js, "KV_"+bucket, natsclient.Question{Last: "$KV." + bucket + "." + key})
 	switch {
@@ -104,15 +104,14 @@ func (b *Bucket[T]) decode(entry jetstream.KeyValueEntry) (Entry[T], error) {
 	return out, nil
 }
 
-// Put stores a value under key if the key is at revision, 0 for a key without a value, and returns
-// its new revision. Error: [ErrChanged] if it is not; after any other it is unknown whether the
-// value was stored.
+// Put stores a value under key if the key has the given revision (0: it has no value), and returns the new revision.
+// Error: [ErrChanged] if it has another revision; after any other error it is unknown whether the value was stored.
 func (b *Bucket[T]) Put(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
 	return b.PutFor(ctx, key, value, revision, 0)
 }
 
-// PutFor is [Bucket.Put] for a value that expires after ttl, whole seconds; 0: it does not. The
-// bucket's stream allows TTLs of messages (NATS ADR-43).
+// PutFor is [Bucket.Put] for a value that expires after ttl, in whole seconds; 0: it does not expire. The bucket's
+// stream must allow TTLs of messages (NATS ADR-43).
 func (b *Bucket[T]) PutFor(
 	ctx context.Context,
 	key string,
@@ -131,10 +130,10 @@ func (b *Bucket[T]) PutFor(
 	return b.putAt(ctx, key, value, revision, ttl)
 }
 
-// PutAt stores a value under key if the key's last change, a deletion included, has the revision
-// (0: the key never had a value), and returns the new revision. A value that was stored and deleted
-// in between is noticed, unlike by [Bucket.Put] at 0. Error: [ErrChanged] if it has another
-// revision; after any other error the outcome is not known.
+// PutAt stores a value under key if the key's last change, which may be a deletion, has the given revision (0: the key
+// never had a value), and returns the new revision. Unlike [Bucket.Put] at 0, it detects a value that was stored and
+// deleted in the meantime. Error: [ErrChanged] if the last change has another revision; after any other error the
+// outcome is unknown.
 func (b *Bucket[T]) PutAt(ctx context.Context, key string, value T, revision uint64) (uint64, error) {
 	return b.putAt(ctx, key, value, revision, 0)
 }
@@ -157,9 +156,9 @@ func (b *Bucket[T]) putAt(
 	return b.publish(ctx, msg, key, revision)
 }
 
-// PutAsync starts to store a value under key, at any revision, and returns a future that reports the
-// outcome. The message carries ctx's contract. The number of pending messages is bounded by the
-// JetStream that the bucket was opened with (see [natsclient.Async]): beyond it PutAsync waits.
+// PutAsync starts to store a value under key, at any revision, and returns a future that reports the outcome. The
+// message carries the transport contract of ctx. The JetStream with which the bucket was opened bounds the pending
+// messages (see [natsclient.Async]): at the bound PutAsync blocks.
 func (b *Bucket[T]) PutAsync(ctx context.Context, key string, value T) (jetstream.PubAckFuture, error) {
 	msg, err := b.message(key, value)
 	if err != nil {
@@ -187,10 +186,9 @@ func (b *Bucket[T]) message(key string, value T) (*nats.Msg, error) {
 // subject returns the subject of a key's values (NATS ADR-8).
 func (b *Bucket[T]) subject(key string) string { return "$KV." + b.name + "." + key }
 
-// Newest calls each for the values whose keys fit a pattern (NATS subject wildcards), the last
-// changed first, from before a revision (0: from the newest) on, until it returns false, or scan of
-// them have been read. It returns the revision before which the next call continues, 0 if there are
-// no more.
+// Newest calls each for the values whose keys match a pattern (NATS subject wildcards), the last changed first. It
+// begins before a revision (0: with the newest value), and ends when each returns false, or when scan values have been
+// read. It returns the revision before which the next call continues; 0: there are no more values.
 func (b *Bucket[T]) Newest(
 	ctx context.Context,
 	pattern string,
@@ -216,16 +214,15 @@ func (b *Bucket[T]) Newest(
 	)
 }
 
-// Delete removes the value under key if it is at revision. A key without a value gets a further
-// marker, at the revision of its last one (0: it never had a value). Error: [ErrChanged].
+// Delete removes the value under key if it has the given revision. A key without a value gets a further deletion
+// marker, if revision is that of its last marker (0: it never had a value). Error: [ErrChanged].
 func (b *Bucket[T]) Delete(ctx context.Context, key string, revision uint64) error {
 	msg := &nats.Msg{Subject: b.subject(key), Header: nats.Header{"KV-Operation": {"DEL"}}}
 	_, err := b.publish(ctx, msg, key, revision)
 	return err
 }
 
-// Expire is [Bucket.Delete] for a bucket whose values have TTLs: nothing remains of the key after
-// a minute.
+// Expire is [Bucket.Delete] for a bucket whose values have TTLs: the deletion marker expires after a minute.
 func (b *Bucket[T]) Expire(ctx context.Context, key string, revision uint64) error {
 	msg := &nats.Msg{
 		Subject: b.subject(key),
@@ -254,8 +251,8 @@ func (b *Bucket[T]) publish(ctx context.Context, msg *nats.Msg, key string, revi
 	return publish(ctx, b.js, b.name, key, msg)
 }
 
-// Put stores bytes under a bucket's key, replaces its value, and returns the new revision.
-// The message carries ctx's contract. After an error the outcome is not known.
+// Put stores bytes under a bucket's key at any revision, and returns the new revision. The message carries the
+// transport contract of ctx. After an error the outcome is unknown.
 func Put(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) (uint64, error) {
 	return publish(
 		ctx,
@@ -266,7 +263,7 @@ func Put(ctx context.Context, js jetstream.JetStream, bucket, key string, data [
 	)
 }
 
-// create stores bytes under a bucket's key that never had a value. Error: [ErrChanged] if it had.
+// create stores bytes under a bucket's key that never had a value. Error: [ErrChanged] if it had one.
 func create(ctx context.Context, js jetstream.JetStream, bucket, key string, data []byte) error {
 	msg := &nats.Msg{
 		Subject: "$KV." + bucket + "." + key,
@@ -313,8 +310,8 @@ func Delete(ctx context.Context, js jetstream.JetStream, bucket, key string) err
 	return err
 }
 
-// publish publishes a change of a bucket's key under ctx's contract and returns the new
-// revision. Error: [ErrChanged] if the key is not at the revision that the message expects.
+// publish publishes a change of a bucket's key with the transport contract of ctx, and returns the new revision. Error:
+// [ErrChanged] if the key does not have the revision that the message expects.
 func publish(ctx context.Context, js jetstream.JetStream, bucket, key string, msg *nats.Msg) (uint64, error) {
 	if err := contextkit.InjectNATS(ctx, msg.Header); err != nil {
 		return 0, err
@@ -334,7 +331,7 @@ func publish(ctx context.Context, js jetstream.JetStream, bucket, key string, ms
 	return ack.Sequence, nil
 }
 
-// All returns all values by their keys.
+// All returns all values by key.
 func (b *Bucket[T]) All(ctx context.Context) (map[string]Entry[T], error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

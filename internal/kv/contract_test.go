@@ -12,7 +12,7 @@ import (
 )
 
 // TestBucket_PlatformWritesCarryTheContract drives the writes to buckets that no call causes: the
-// shared secret, and a node's announcements and goodbye.
+// shared secret, and a node's announcements and deregistration.
 func TestBucket_PlatformWritesCarryTheContract(t *testing.T) {
 	js := natstest.Start(t)
 	ctx := contextkit.PlatformContext(t.Context())
@@ -55,7 +55,7 @@ func TestBucket_PlatformWritesCarryTheContract(t *testing.T) {
 	}
 	last := stream.CachedInfo().State.LastSeq
 	if msg, err := stream.GetMsg(ctx, last); err != nil || msg.Header.Get("KV-Operation") != "DEL" {
-		t.Fatalf("the goodbye: %+v, %v", msg, err)
+		t.Fatalf("the deregistration: %+v, %v", msg, err)
 	}
 	natstest.SameContract(ctx, t, js, "KV_"+streams.BucketNodes, last)
 }

@@ -1,16 +1,14 @@
 // Package lease determines which processes of a group are alive, so that one of them at a time can
 // own a piece of work.
 //
-// Each process holds one lease: its own key in the bucket [streams.BucketLeases], which it rewrites
-// each second by compare and set. A process that does not rewrite its lease within [Config.Lost]
-// counts as dead: another process deletes the key at the last revision that it has read, and from
-// then on the owner cannot rewrite it. A process that was suspended therefore detects the loss
-// before it uses the lease again.
+// Each process holds one lease: a key in the bucket [streams.BucketLeases], which it rewrites every second by compare
+// and set. A process that does not rewrite its lease within [Config.Lost] counts as dead: another process deletes the
+// key at the last revision that it has read, so that the owner can no longer rewrite it. A process that was suspended
+// therefore detects the loss before it uses the lease again.
 //
-// It guarantees that a lease that was deleted is never held again, and that its owner's
-// [Lease.Valid] is false before any other process may take it for dead, as long as clocks run at
-// the same rate. What an owner writes elsewhere must be fenced there: by compare and set on a
-// record that names the lease.
+// It guarantees that a deleted lease is never held again and, as long as clocks run at the same rate, that the owner's
+// [Lease.Valid] is false before another process may delete its lease. Writes of an owner to other records must be
+// fenced there: by compare and set on a record that contains the lease's id.
 //
 // Source: C. Gray, D. Cheriton: Leases, SOSP 1989.
 package lease
@@ -39,8 +37,8 @@ type Config struct {
 	Node string
 	// Every is the time between two renewals; default 1 s.
 	Every time.Duration
-	// Lost is the time without a renewal after which others take the lease away; default 5 s. After
-	// half of it the owner treats its lease as invalid.
+	// Lost is the time without a renewal after which other processes delete the lease; default 5 s. After half of this
+	// time the owner treats its lease as invalid.
 	Lost time.Duration
 	// Log receives faults.
 	Log zerolog.Logger
@@ -48,15 +46,15 @@ type Config struct {
 
 // Member is a live process of the group.
 type Member struct {
-	// ID is the id of its lease, which is another after each start and each loss.
+	// ID is the id of its lease. Each start and each loss of the lease changes it.
 	ID string `json:"id"`
 	// Node is the id of its node.
 	Node string `json:"node"`
-	// Taking is false while the process finishes its work and begins none.
+	// Taking is false while the process finishes its work and starts no further work.
 	Taking bool `json:"taking"`
 }
 
-// seen is a member as this process knows it.
+// seen is the last known state of a member.
 type seen struct {
 	member   Member
 	revision uint64
@@ -71,14 +69,14 @@ type Lease struct {
 	wake   chan struct{} // requests a renewal now
 
 	mu       sync.Mutex
-	own      Member // ID is "" while there is none
+	own      Member // ID is "" while the process has no lease
 	revision uint64
-	renewed  time.Time // when the last renewal that succeeded began
+	renewed  time.Time // when the last successful renewal began
 	members  map[string]seen
 	changed  chan struct{}
 }
 
-// New returns a lease that [Lease.Run] acquires. Error: the bucket's.
+// New returns a lease, which [Lease.Run] acquires. Error: the bucket's.
 func New(ctx context.Context, js jetstream.JetStream, config Config) (*Lease, error) {
 	if config.Every <= 0 {
 		config.Every = time.Second
@@ -103,9 +101,9 @@ func New(ctx context.Context, js jetstream.JetStream, config Config) (*Lease, er
 
 func (l *Lease) key(id string) string { return l.config.Group + "." + id }
 
-// Run holds a lease until ctx ends, and a new one whenever it was lost. It calls term with the
-// id of each; term's context ends with ctx or when the lease is lost, and the lease is renewed
-// until term has returned.
+// Run holds a lease until ctx ends. Whenever the lease is lost, it acquires a new one. It calls term with the id of
+// each lease. The context of term ends when ctx ends or the lease is lost; the lease is renewed until term has
+// returned.
 func (l *Lease) Run(ctx context.Context, term func(ctx context.Context, id string)) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -127,7 +125,7 @@ func (l *Lease) Run(ctx context.Context, term func(ctx context.Context, id strin
 	}
 }
 
-// acquire makes a new lease.
+// acquire creates a new lease.
 func (l *Lease) acquire(ctx context.Context) error {
 	l.mu.Lock()
 	own := l.own
@@ -145,7 +143,7 @@ func (l *Lease) acquire(ctx context.Context) error {
 	return nil
 }
 
-// hold runs one term.
+// hold runs one term: from the acquisition of a lease until it is lost or released.
 func (l *Lease) hold(ctx context.Context, term func(ctx context.Context, id string)) {
 	id := l.ID()
 	termCtx, end := context.WithCancel(ctx)
@@ -157,18 +155,18 @@ func (l *Lease) hold(ctx context.Context, term func(ctx context.Context, id stri
 	})
 	term(termCtx, id)
 	if ctx.Err() == nil {
-		<-termCtx.Done() // the lease is renewed even if there is nothing to do
+		<-termCtx.Done() // the lease is renewed even if term returns earlier
 	}
 	stop()
 	renewal.Wait()
 	l.release(context.WithoutCancel(ctx))
 }
 
-// releaseTimeout bounds the wait for the deletion of a lease that is given up; without it,
-// others wait for [Config.Lost].
+// releaseTimeout bounds the deletion of a released lease. If the deletion fails, other processes wait for
+// [Config.Lost].
 const releaseTimeout = 2 * time.Second
 
-// release gives the lease up, if it is still held.
+// release deletes the lease, if it is still held.
 func (l *Lease) release(ctx context.Context) {
 	l.mu.Lock()
 	id, revision := l.own.ID, l.revision
@@ -201,7 +199,7 @@ func (l *Lease) renewUntilLost(ctx context.Context) {
 	}
 }
 
-// renew rewrites the lease, and reports false once it is lost for certain.
+// renew rewrites the lease. It returns false if the lease is definitely lost.
 func (l *Lease) renew(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(ctx), l.config.Lost/2)
 	defer cancel()
@@ -224,7 +222,7 @@ func (l *Lease) renew(ctx context.Context) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if began.Sub(l.renewed) > l.config.Lost/2 {
-		// This process, or JetStream, was suspended: the time of the others starts again.
+		// This process, or JetStream, was suspended: the time of the other members starts again.
 		for id, s := range l.members {
 			s.at = time.Now()
 			l.members[id] = s
@@ -250,22 +248,21 @@ func (l *Lease) notify() {
 	l.changed = make(chan struct{})
 }
 
-// ID returns the id of the lease, "" while there is none.
+// ID returns the id of the lease; "": the process has none.
 func (l *Lease) ID() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.own.ID
 }
 
-// Valid reports whether the lease is held and was renewed so lately that no other process can
-// have taken it away.
+// Valid reports whether the lease is held and was renewed so recently that no other process can have deleted it.
 func (l *Lease) Valid() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.own.ID != "" && time.Since(l.renewed) < l.config.Lost/2
 }
 
-// SetTaking announces whether this process begins new work.
+// SetTaking announces whether this process starts new work.
 func (l *Lease) SetTaking(taking bool) {
 	l.mu.Lock()
 	changed := l.own.Taking != taking
@@ -281,8 +278,8 @@ func (l *Lease) SetTaking(taking bool) {
 	}
 }
 
-// Members returns the live processes of the group, this one included while it has a lease, by
-// id, and a channel that is closed when they change.
+// Members returns the live processes of the group, ordered by id, and a channel that is closed when they change. They
+// include this process while it has a lease.
 func (l *Lease) Members() ([]Member, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -308,7 +305,7 @@ func (l *Lease) Alive(ctx context.Context, id string) (bool, error) {
 	if known {
 		return true, nil
 	}
-	// Its announcement may not have arrived here yet.
+	// Its announcement may not have arrived yet.
 	_, err := kv.Read(ctx, l.js, streams.BucketLeases, l.key(id))
 	if errors.Is(err, kv.ErrNotFound) {
 		return false, nil

@@ -21,43 +21,43 @@ import (
 )
 
 const (
-	// persistentRefusal is how long a stream must have no leader, or no server, until it counts as
-	// failing: a change of leaders is shorter.
+	// persistentRefusal is the time for which a stream must have no leader, or no server, to count as failing. A change
+	// of leaders is shorter.
 	persistentRefusal = 5 * time.Second
 	// trialTime is the time after which a trial that no append uses ends.
 	trialTime = 5 * time.Second
-	// silentStream is the minimum wait of a publish without an answer that counts against its
-	// stream, and silentNodes that of an announcement, which does not wait longer.
+	// silentStream is the time after which an unacknowledged publish counts as a failure of its stream, and silentNodes
+	// the time for an announcement, which does not wait longer.
 	silentStream, silentNodes = 3 * time.Second, 900 * time.Millisecond
-	// suspicionTimeout bounds the question whether a stream answers that acknowledges nothing.
+	// suspicionTimeout bounds the request that checks whether a stream without acknowledgements answers.
 	suspicionTimeout = time.Second
 )
 
 // trialDelays are the times from a failure, or from a trial, until an append is tried again.
 var trialDelays = backoff.Delays{First: time.Second, Longest: time.Minute}
 
-// Storage records which streams store published messages, and why others do not. Its sources are
-// the publishes of the process ([Storage.Observe]) and an embedded server ([Storage.Declare]).
+// Storage records which streams store published messages, and why others do not. Its sources are the publishes of the
+// process ([Storage.Observe]) and an embedded server ([Storage.Declare]).
 //
-// A stream that fails is tried again by one append at a time, after a pause that grows, and when
-// the connection to NATS is restored. A stream that is declared as failing is not tried. A nil
-// Storage knows nothing. Its methods may be called concurrently.
+// A failing stream is tried by one append at a time, after delays that grow, and when the connection to NATS is
+// restored. A stream that is declared to fail is not tried. For a nil Storage, every stream stores. Its methods may be
+// called concurrently.
 type Storage struct {
 	log     zerolog.Logger
 	refused *prometheus.CounterVec
-	// trouble is true unless every stream stores, so that a success costs one load.
+	// trouble is true unless every stream stores, so that a successful publish costs one load.
 	trouble  atomic.Bool
-	suspects chan string // streams that may store nothing
+	suspects chan string // streams that may not store messages
 
 	mu        sync.Mutex
 	failing   map[string]*failure
 	denied    map[string]denial // by stream
 	declared  map[string]*StorageError
-	connected time.Time // when the connection was restored last
-	notify    []func()  // of a declaration that EVENTS fails
+	connected time.Time // when the connection was last restored
+	notify    []func()  // called when EVENTS is declared to fail
 }
 
-// denial is a publish that NATS has refused the process's user: it is not answered.
+// denial is a publish that NATS has refused because of the user's permissions. Such a publish is not answered.
 type denial struct {
 	subject string
 	at      time.Time
@@ -67,16 +67,16 @@ type denial struct {
 type failure struct {
 	StorageError
 
-	counts bool      // it is known to fail; before that it is under suspicion
+	counts bool      // the stream is known to fail; before that it is suspected
 	last   time.Time // of the newest failure
-	began  time.Time // when the last of the publishes began that have failed
-	// answered is when the stream has first answered another request since, under its present leader; zero: it has not.
-	// asked reports that it is about to be asked.
+	began  time.Time // when the last failed publish began
+	// answered is when the stream, with its current leader, first answered another request since the failure began;
+	// zero: it has not. asked reports that such a request is in progress.
 	answered time.Time
 	leader   string
 	asked    bool
-	pause    time.Duration // until the trial after the next
-	trial    time.Time     // when the next one begins
+	pause    time.Duration // delay of the trial after the next one
+	trial    time.Time     // when the next trial may begin
 }
 
 // NewStorage returns a Storage that logs each change of a stream's state once.
@@ -107,9 +107,9 @@ type observed struct {
 	storage *Storage
 }
 
-// Observe returns js, observed: publishes over it show the Storage whether the streams store
-// messages, and a [journal.Journal] over it refuses events while EVENTS does not. It is called once. Its
-// goroutine ends when the connection is closed.
+// Observe returns a JetStream that reports the outcomes of its publishes to the Storage. A [journal.Journal] over it
+// refuses events while EVENTS does not store them. It must be called once. Its goroutine ends when the connection is
+// closed.
 func (s *Storage) Observe(js jetstream.JetStream) jetstream.JetStream {
 	former := js.Conn().ErrorHandler()
 	js.Conn().SetErrorHandler(func(conn *nats.Conn, sub *nats.Subscription, err error) {
@@ -161,13 +161,13 @@ func (o observed) PublishMsg(
 ) (*jetstream.PubAck, error) {
 	began := time.Now()
 	ack, err := o.JetStream.PublishMsg(ctx, msg, options...)
-	if stream := streamOf(msg.Subject); stream != streams.Events { // the journal reports its own
+	if stream := streamOf(msg.Subject); stream != streams.Events { // the journal reports its publishes itself
 		o.storage.Report(stream, began, err)
 	}
 	return ack, err
 }
 
-// Report takes in the outcome of a publish that began at a time.
+// Report records the outcome of a publish that began at a time.
 func (s *Storage) Report(stream string, began time.Time, err error) {
 	if s == nil || stream == "" || err == nil && !s.trouble.Load() {
 		return
@@ -195,7 +195,7 @@ func (s *Storage) Report(stream string, began time.Time, err error) {
 	s.fail(stream, refusal, began, err)
 }
 
-// deny takes in an error of the connection: NATS may refuse its user to publish a subject.
+// deny records an error of the connection: NATS reports a missing permission this way.
 func (s *Storage) deny(err error) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return
@@ -211,7 +211,7 @@ func (s *Storage) deny(err error) {
 	s.denied[stream] = denial{subject, time.Now()}
 }
 
-// succeed takes in a publish that was stored. The lock is held.
+// succeed records a publish that was stored. The caller holds the lock.
 func (s *Storage) succeed(stream string, began time.Time) {
 	f := s.failing[stream]
 	if f == nil || began.Before(f.last) && f.Refusal == RefusalNoAck {
@@ -224,7 +224,7 @@ func (s *Storage) succeed(stream string, began time.Time) {
 	}
 }
 
-// fail takes in a publish that was not stored. The lock is held.
+// fail records a publish that was not stored. The caller holds the lock.
 func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause error) {
 	now, f := time.Now(), s.failing[stream]
 	if f == nil {
@@ -250,12 +250,12 @@ func (s *Storage) fail(stream string, refusal Refusal, began time.Time, cause er
 		select {
 		case s.suspects <- stream:
 			f.asked = true
-		default: // the next failure asks again
+		default: // the next failure requests it again
 		}
 	}
 }
 
-// logFailure logs that a stream fails. The lock is held.
+// logFailure logs that a stream fails. The caller holds the lock.
 func (s *Storage) logFailure(f *failure) {
 	line := s.log.Error().Err(f.Cause).Str("stream", f.Stream).Str("reason", string(f.Refusal))
 	if f.Refusal == RefusalPermission {
@@ -264,10 +264,10 @@ func (s *Storage) logFailure(f *failure) {
 	line.Msg(f.Error() + "; it is tried again until it stores messages")
 }
 
-// examine decides whether a stream that does not acknowledge publishes stores nothing: it then answers other
-// requests, and does not acknowledge a publish that began after it has answered. A publish from before that may have
-// been sent to a leader that was replaced. Where it does not answer, NATS is unreachable, which [Monitor] reports. So
-// it is where the leader that answers has no quorum: it is isolated, or was deposed and does not know it yet.
+// examine decides whether a stream that does not acknowledge publishes fails. It fails if it answers another request,
+// and does not acknowledge a publish that began after that: an earlier publish may have been sent to a leader that was
+// replaced. If the stream does not answer, NATS is unreachable, which [Monitor] reports. An answer of a leader without
+// a quorum does not count: the leader is isolated, or was deposed and has not learned it yet.
 func (s *Storage) examine(conn *nats.Conn, stream string) {
 	reply, err := conn.Request("$JS.API.STREAM.INFO."+stream, nil, suspicionTimeout)
 	var answer struct {
@@ -296,11 +296,11 @@ func (s *Storage) examine(conn *nats.Conn, stream string) {
 	}
 }
 
-// replicaSilent is how long a replica is silent when its leader no longer counts on it: leaders send heartbeats each
-// second.
+// replicaSilent is the time without messages after which a replica does not count for the quorum. Leaders send
+// heartbeats every second.
 const replicaSilent = 3 * time.Second
 
-// streamCluster is the cluster of a stream as its leader sees it.
+// streamCluster is the leader's report on the cluster of a stream.
 type streamCluster struct {
 	Leader   string `json:"leader"`
 	Replicas []struct {
@@ -320,8 +320,8 @@ func (c streamCluster) hasQuorum() bool {
 	return present > (len(c.Replicas)+1)/2
 }
 
-// reconnected forgets the failures from before the connection was restored: the server may be
-// another, or have been restarted with room on its disk.
+// reconnected removes the failures from before the connection was restored: the server may be another one, or have free
+// disk space after a restart.
 func (s *Storage) reconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -343,11 +343,11 @@ func (s *Storage) reconnected() {
 	s.troubled()
 }
 
-// troubled notes whether any stream fails. The lock is held.
+// troubled updates trouble. The caller holds the lock.
 func (s *Storage) troubled() { s.trouble.Store(len(s.failing)+len(s.declared) > 0) }
 
-// Declare replaces the failing streams of an embedded server. They are not tried before they are
-// declared to store again.
+// Declare replaces the streams that an embedded server declares to fail. They are not tried until they are declared to
+// store again.
 func (s *Storage) Declare(failing []*StorageError) {
 	if s == nil {
 		return
@@ -370,7 +370,7 @@ func (s *Storage) Declare(failing []*StorageError) {
 	s.troubled()
 }
 
-// WhenDeclared has notify called whenever EVENTS is declared to fail. It must not block.
+// WhenDeclared registers a function that is called whenever EVENTS is declared to fail. It must not block.
 func (s *Storage) WhenDeclared(notify func()) {
 	if s == nil {
 		return
@@ -380,11 +380,10 @@ func (s *Storage) WhenDeclared(notify func()) {
 	s.notify = append(s.notify, notify)
 }
 
-// Check returns nil if the streams store published messages, as far as known, else the
-// [*StorageError] of a stream that does not.
+// Check returns the [*StorageError] of a stream that is known not to store published messages; nil: there is none.
 func (s *Storage) Check(streams ...string) error { return s.check(false, streams...) }
 
-// Admit is Check for an append, which is the trial if it is time for one.
+// Admit is Check for an append. It admits the append to a failing stream if a trial is due.
 func (s *Storage) Admit(stream string) error {
 	err := s.check(true, stream)
 	var storage *StorageError
@@ -409,7 +408,7 @@ func (s *Storage) check(try bool, streams ...string) error {
 		if f == nil || !f.counts {
 			continue
 		}
-		if now.After(f.trial.Add(trialTime)) { // nothing was appended during the trial
+		if now.After(f.trial.Add(trialTime)) { // the last trial was not used
 			f.pause = trialDelays.Next(f.pause)
 			f.trial = now.Add(f.pause)
 		}
@@ -419,13 +418,13 @@ func (s *Storage) check(try bool, streams ...string) error {
 		}
 		if try {
 			f.pause = trialDelays.Next(f.pause)
-			f.trial = now.Add(natsclient.AckTimeout + f.pause) // one at a time
+			f.trial = now.Add(natsclient.AckTimeout + f.pause) // one trial at a time
 		}
 	}
 	return nil
 }
 
-// StorageStreams are the streams whose state is a metric.
+// StorageStreams returns the streams whose state is a metric.
 func StorageStreams() (names []string) {
 	for _, config := range slices.Concat(streams.Streams(), streams.Buckets()) {
 		names = append(names, config.Name)

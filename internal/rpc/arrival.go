@@ -16,18 +16,16 @@ import (
 	"github.com/headgate/headgate/contextkit"
 )
 
-// Meter is charged for a call's request messages while they arrive. The caller receives its
-// errors.
+// Meter is charged for the bytes of a call's request messages. The call ends with its errors.
 type Meter interface {
-	// Reserve charges n bytes of messages, before they are used.
+	// Reserve charges n bytes of messages that have arrived, before the handler receives them.
 	Reserve(n int64) error
-	// Hold charges n bytes for as long as the call lasts.
+	// Hold charges n bytes until the call has ended.
 	Hold(n int64) error
 }
 
-// Receiving makes the transport of the call in ctx charge meter for request bytes as they
-// arrive, and fail a Receive that waits beyond ctx's deadline. Call it before the call's first
-// Receive. In-process transports charge nothing.
+// Receiving makes the transport of the call in ctx charge meter for arriving request bytes, and end a Receive at the
+// deadline of ctx. It must be called before the call's first Receive. In-process transports do not charge.
 func Receiving(ctx context.Context, meter Meter) {
 	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
 		a.meter = meter
@@ -37,12 +35,12 @@ func Receiving(ctx context.Context, meter Meter) {
 	}
 }
 
-// errSlow refuses a request that arrives too slowly.
+// errSlow is the error of a request that arrives too slowly.
 var errSlow = connect.NewError(connect.CodeDeadlineExceeded, "the request did not arrive in time")
 
-// Late returns the error of the call in ctx if its request was cut off because it arrived too slowly,
-// and nil otherwise. Over HTTP/1.1 net/http cancels the call's context before the read that was cut
-// off returns.
+// Late returns the error of the call in ctx if its request was cut off because it arrived too slowly, and nil
+// otherwise. It tells this apart from a cancelled call: over HTTP/1.1 net/http cancels the call's context before the
+// read returns.
 func Late(ctx context.Context) error {
 	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok && a.slow.Load() {
 		return errSlow
@@ -50,16 +48,14 @@ func Late(ctx context.Context) error {
 	return nil
 }
 
-// arrivalBounds bound how slowly a request may arrive: within timeout, and after grace at an
-// average of rate bytes per second. In a stream of requests the bounds apply to each message,
-// from its first byte on.
+// arrivalBounds bounds the arrival of a request: it must arrive within timeout, and after grace at an average of at
+// least rate bytes per second. In a stream of requests the bounds apply to each message, from its first byte on.
 type arrivalBounds struct {
 	timeout, grace time.Duration
 	rate           int64
 }
 
-// graceShare is the divisor of the timeout that yields the grace period, in which no rate is
-// required.
+// graceShare is the divisor of the timeout for the grace period, in which no rate is required.
 const graceShare = 4
 
 func boundsOf(config Config) arrivalBounds {
@@ -70,8 +66,7 @@ func boundsOf(config Config) arrivalBounds {
 	}
 }
 
-// due returns the time, from a message's beginning, at which more than n bytes of it must have
-// arrived.
+// due returns the time, since a message began, at which more than n bytes of it must have arrived.
 func (b arrivalBounds) due(n int64) time.Duration {
 	return min(b.timeout, b.grace+time.Duration(float64(n)/float64(b.rate)*float64(time.Second)))
 }
@@ -79,7 +74,7 @@ func (b arrivalBounds) due(n int64) time.Duration {
 // arrivalKey finds the arrival of a call in its context.
 type arrivalKey struct{}
 
-// arrival is the body of a request as it arrives, and the context that carries it.
+// arrival is the body of a request that enforces arrivalBounds, and the context that carries it.
 type arrival struct {
 	context.Context //nolint:containedctx // it is one
 
@@ -88,33 +83,33 @@ type arrival struct {
 	answer answering
 	bounds arrivalBounds
 	meter  Meter     // nil: none
-	by     time.Time // when it must have arrived; zero: nothing is known
+	by     time.Time // when it must have arrived; zero: unknown
 	watch  *stopwatch
 	failed error
 
-	multiplexed bool        // it is a stream of a connection with HTTP/2
-	arrived     atomic.Bool // to its end
-	slow        atomic.Bool // it was cut off
+	multiplexed bool        // the request is a stream of an HTTP/2 connection
+	arrived     atomic.Bool // the request has arrived completely
+	slow        atomic.Bool // the request was cut off
 
-	framed   bool // it has messages, each with a prefix
-	each     bool // each of its messages is bounded by itself
-	pumped   bool // a goroutine reads it that may outlive the handler
+	framed   bool // the body consists of messages with a prefix each
+	each     bool // the bounds apply to each message
+	pumped   bool // the goroutine that reads the body may outlive the handler
 	prefix   [framePrefix]byte
-	prefixed int    // bytes of the prefix that have arrived; without prefixes, 1: a message has begun
-	left     uint64 // of the message's bytes
+	prefixed int    // number of bytes of the prefix that have arrived; without prefixes, 1: a message has begun
+	left     uint64 // number of bytes of the message that have not arrived
 
-	// The watch's mu is held.
+	// The following fields are guarded by the watch's mu.
 	quiet    bool // no message has begun
 	began    time.Time
-	received int64 // since it began
+	received int64 // number of bytes since it began
 }
 
 // framePrefix is the length of the prefix of gRPC's and Connect's messages.
 const framePrefix = 5
 
-// boundBodies bounds the time in which requests must arrive, and in which answers must be read, so that a client that
-// sends or reads slowly occupies capacity for a bounded time. slow is called for each request that is cut off, and
-// unread for each answer.
+// boundBodies bounds the time in which requests must arrive and responses must be read, so that a client that sends or
+// reads slowly occupies capacity for a bounded time. It calls slow for each request, and unread for each response, that
+// is cut off.
 func boundBodies(config Config, slow, unread func(), next http.Handler) http.Handler {
 	bounds, writes := boundsOf(config), &writeBounds{timeout: config.WriteTimeout, unread: unread}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -161,8 +156,8 @@ func (a *arrival) Value(key any) any {
 	return a.Context.Value(key)
 }
 
-// eachMessage bounds each message of a stream of requests by itself: between messages such a
-// stream may be idle for as long as it lasts.
+// eachMessage applies the bounds of arrival to each message of a stream of requests, which may be idle between
+// messages.
 func eachMessage(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if spec.StreamType&connect.StreamTypeClient != 0 {
@@ -213,13 +208,11 @@ func (a *arrival) Close() error {
 	return a.body.Close()
 }
 
-// cutOffAt ends reads of the body at a time; zero: they may last. A connection without read
-// deadlines has another limit.
+// cutOffAt ends reads of the body at a time; zero: never. It has no effect on a connection without read deadlines.
 func (a *arrival) cutOffAt(t time.Time) { _ = http.NewResponseController(a.writer).SetReadDeadline(t) }
 
-// boundRest bounds the time in which net/http reads what is left of a request over
-// HTTP/1.1, up to 256 KiB, before it answers, to use the connection again: the grace of
-// requests, or no time if this one was cut off. It reports whether there may be a rest.
+// boundRest bounds the time in which net/http reads the rest of a request over HTTP/1.1, up to 256 KiB, to reuse the
+// connection: to the grace period, or to no time if the request was cut off. It reports whether there may be a rest.
 func (a *arrival) boundRest() bool {
 	if a.multiplexed || a.arrived.Load() {
 		return false
@@ -232,9 +225,8 @@ func (a *arrival) boundRest() bool {
 	return true
 }
 
-// MessageRead marks the end of a message of the stream of requests in ctx, in a body whose messages
-// have no prefix: until the next one begins, the stream may be idle. Its caller is the goroutine that
-// reads the body.
+// MessageRead marks the end of a message of the stream of requests in ctx, if its messages have no prefix: the stream
+// may then be idle until the next message begins. The goroutine that reads the body must call it.
 func MessageRead(ctx context.Context) {
 	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok && a.each && !a.framed {
 		a.prefixed = 0
@@ -242,8 +234,8 @@ func MessageRead(ctx context.Context) {
 	}
 }
 
-// messages follows the messages of a stream through its bytes. White space between messages without
-// prefixes begins none.
+// messages parses the boundaries of messages in received bytes. White space between messages without prefixes does not
+// begin a message.
 func (a *arrival) messages(part []byte) {
 	if !a.framed {
 		if a.prefixed == 0 && len(bytes.TrimLeft(part, " \t\r\n")) > 0 {
@@ -276,10 +268,9 @@ func (a *arrival) messages(part []byte) {
 	}
 }
 
-// end releases what watches the body, and reports whether it was cut off.
+// end stops the watch of the body, and reports whether the request was cut off.
 func (a *arrival) end() (slow bool) {
-	// The goroutine that pumps a stream's requests may still be in Read: its watch is not
-	// reused.
+	// The goroutine that reads a stream's requests may still be in Read: its watch is then not reused.
 	a.watch.stopFor(a.pumped)
 	if !a.pumped {
 		stopwatches.Put(a.watch)
@@ -293,7 +284,7 @@ func (a *arrival) start(now time.Time) time.Duration {
 	return a.due(now)
 }
 
-// due returns the time until more must have arrived; 0: no bound.
+// due returns the time until more bytes must have arrived; 0: no bound.
 func (a *arrival) due(now time.Time) time.Duration {
 	var due time.Duration
 	if !a.by.IsZero() {

@@ -27,60 +27,58 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	// DefaultMaxBodyBytes bounds a message, decompressed.
+	// DefaultMaxBodyBytes bounds a decompressed message.
 	DefaultMaxBodyBytes = 1 << 20
-	// DefaultBodyTimeout bounds how long a request's body may take to arrive.
+	// DefaultBodyTimeout bounds the time in which the body of a request must arrive.
 	DefaultBodyTimeout = 20 * time.Second
-	// DefaultMinBodyRate is the bytes per second at which a request must arrive.
+	// DefaultMinBodyRate is the rate at which a request must arrive, in bytes per second.
 	DefaultMinBodyRate = 1 << 10
-	// DefaultWriteTimeout bounds how long each 64 KiB of an answer may wait for the client to read.
+	// DefaultWriteTimeout bounds the time for which each 64 KiB of a response may wait for the client to read.
 	DefaultWriteTimeout = 30 * time.Second
-	// streamBuffer and connBuffer are the bytes of requests that net/http stores for
-	// handlers, of one stream and of one connection of HTTP/2.
+	// streamBuffer and connBuffer bound the request bytes that net/http buffers for handlers, per stream and per
+	// connection of HTTP/2.
 	streamBuffer, connBuffer = 256 << 10, 1 << 20
 	// DefaultMaxStreams bounds the concurrent calls on one HTTP/2 connection.
 	DefaultMaxStreams = 1000
-	// DefaultServiceStreams is DefaultMaxStreams for a service: a gateway sends all calls on one
-	// connection.
+	// DefaultServiceStreams is DefaultMaxStreams for a service, since a gateway sends all calls on one connection.
 	DefaultServiceStreams = 20_000
-	// DefaultMaxClientStreams bounds the calls of one client address at an edge whose responses are
-	// not sent completely. It is the number of calls that an edge may have in flight by default.
+	// DefaultMaxClientStreams bounds the calls of one client address at an edge whose responses are not sent
+	// completely. It is the number of calls that an edge may have in flight by default.
 	DefaultMaxClientStreams = 20_480
-	// DefaultMaxConnections bounds a listener's connections; further ones wait to
-	// be accepted.
+	// DefaultMaxConnections bounds a listener's connections; further ones wait to be accepted.
 	DefaultMaxConnections = 16_384
-	// DefaultShutdownTimeout bounds how long calls in flight may take to end.
+	// DefaultShutdownTimeout bounds the time for which a stopping server waits for calls in flight.
 	DefaultShutdownTimeout = 10 * time.Second
 )
 
-// Readiness reports why the process cannot serve: a tenant's calls, or any
-// call when tenant is zero. nil: it can.
+// Readiness returns the reason why the process cannot serve a tenant's calls, or any calls if tenant is zero; nil: it
+// is ready.
 type Readiness func(ctx context.Context, tenant contextkit.TenantID) error
 
-// Degraded returns the parts of the process that do not work for a tenant, or for the process
-// when tenant is zero, each with the reason. A process that is ready may have degraded parts.
+// Degraded returns the degraded parts of the process for a tenant, or for all tenants if tenant is zero, each with the
+// reason. A process with degraded parts may be ready.
 type Degraded func(ctx context.Context, tenant contextkit.TenantID) map[string]string
 
-// Server serves a process's handlers. Register them before Listen.
+// Server serves the handlers of a process. Handlers must be registered before Listen.
 type Server struct {
-	// RPC is where the process's handlers are registered.
+	// RPC receives the registrations of the process's RPC handlers.
 	RPC *connect.Server
-	// HTTP is where plain HTTP handlers are registered.
+	// HTTP receives the registrations of plain HTTP handlers.
 	HTTP *http.ServeMux
-	// Metrics is the process's registry.
+	// Metrics is the registry of the process's metrics.
 	Metrics *Metrics
 
 	config    Config
-	front     func(http.Handler) http.Handler // around all handlers; nil: none
+	front     func(http.Handler) http.Handler // wraps all handlers; nil: none
 	fallback  http.Handler                    // see Fallback; nil: none
-	stopping  chan struct{}                   // closed when Serve begins to end
+	stopping  chan struct{}                   // closed when the server begins to stop
 	ready     Readiness
-	degraded  Degraded                                       // nil: it has no parts
+	degraded  Degraded                                       // nil: the server has no such parts
 	mayAsk    func(*http.Request, contextkit.TenantID) error // nil: every client may ask
 	log       zerolog.Logger
-	panics    zerolog.Logger // of panics, sampled, as those below
-	rejects   zerolog.Logger // of calls of wrong roles
-	flooding  zerolog.Logger // of closed connections
+	panics    zerolog.Logger // sampled log of panics
+	rejects   zerolog.Logger // sampled log of calls by wrong roles
+	flooding  zerolog.Logger // sampled log of connections that were closed for a flood
 	accepting *accepting
 	listen    func(ctx context.Context, addr string) (net.Listener, error)
 	listener  net.Listener
@@ -89,16 +87,16 @@ type Server struct {
 	handler   atomic.Pointer[http.Handler]
 	grpc      *grpcPort
 	resets    *resetLimit // nil: none
-	watches   *watches    // of the health of the process
+	watches   *watches    // streams of the health service
 	clients   *clientLimit
-	slow      func()              // called for each request that is cut off
-	within    *semaphore.Weighted // of calls from within the process
+	slow      func()              // called for each request that is cut off because it arrives too slowly
+	within    *semaphore.Weighted // bounds the calls from within the process
 	admin     *Server             // for operators of a service; nil: none
-	renew     func() *Server      // an edge's
+	renew     func() *Server      // see Renew; only of an edge
 }
 
-// NewServer returns a server for a service: its calls pass through recovery, the transport
-// contract, a deadline, observation, the bound of errors and validation, in this order.
+// NewServer returns a server for a service. Its calls pass through recovery, the transport contract, a deadline,
+// observation, the bound of errors and validation, in this order.
 func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 	if config.MaxStreams == 0 {
 		config.MaxStreams = DefaultServiceStreams
@@ -127,9 +125,9 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 		Validate,
 	)...)
 	jsonCodec := connectproto.NewJSONCodec()
-	jsonCodec.UnmarshalOptions.DiscardUnknown = false // a misspelt field is the caller's mistake, not nothing
+	jsonCodec.UnmarshalOptions.DiscardUnknown = false // a misspelled field is an error of the caller
 	binaryCodec := connectproto.NewBinaryCodec()
-	binaryCodec.MarshalOptions.Deterministic = true // the same answer is the same bytes, rows' members sorted
+	binaryCodec.MarshalOptions.Deterministic = true // equal responses have equal bytes
 	s.options = []connecthttp.Option{
 		connecthttp.WithCodecs(binaryCodec, jsonCodec),
 		connecthttp.WithReadMaxBytes(s.config.MaxBodyBytes),
@@ -148,28 +146,26 @@ func NewServer(config Config, ready Readiness, log zerolog.Logger) *Server {
 
 // Edge configures the codecs of an edge and the bounds of its calls.
 type Edge struct {
-	// Options of the main address, its codecs among them.
+	// Options are the options of the main address, including its codecs.
 	Options []connecthttp.Option
 	// Codec and JSON are the codecs of the gRPC address.
 	Codec encoding.CodecV2
 	JSON  connect.Codec
-	// Timeout returns the time limit of a procedure's calls at the gRPC address, which also applies
-	// while their message has not arrived. Their handlers' context is that of [HandlerContext],
-	// with this Margin.
+	// Timeout returns the time limit of a procedure's calls at the gRPC address, which includes the time in which the
+	// request arrives. Their handlers' context is that of [HandlerContext] with Margin.
 	Timeout func(procedure string) time.Duration
 	Margin  time.Duration
 	// Front wraps the handler of all paths, for example with CORS; nil: the handler is not wrapped.
 	Front func(http.Handler) http.Handler
-	// Degraded is shown by /ready; nil: nothing is.
+	// Degraded returns the degraded parts for /ready; nil: there are none.
 	Degraded Degraded
-	// MayAsk returns why a request may not ask for a tenant's readiness (/ready?tenant=): an
-	// edge's unknown clients must not find out which tenants exist and in which state. nil:
-	// every client may ask.
+	// MayAsk returns the error of a request that may not ask for a tenant's readiness (/ready?tenant=), since unknown
+	// clients of an edge must not learn which tenants exist and in which state. nil: every client may ask.
 	MayAsk func(*http.Request, contextkit.TenantID) error
 }
 
-// NewEdge returns a server whose calls the given interceptors handle, with the codecs of edge.
-// Metrics are not served to the edge's clients, see [NewAdmin].
+// NewEdge returns a server for external clients, with the codecs of edge, whose calls pass through the interceptors. It
+// does not serve metrics, see [NewAdmin].
 func NewEdge(
 	config Config, ready Readiness, log zerolog.Logger, edge Edge, interceptors ...connect.ServerInterceptor,
 ) *Server {
@@ -207,8 +203,7 @@ func newEdge(s *Server, options []connecthttp.Option, interceptors []connect.Ser
 // Renew returns an edge with the configuration of s and no handlers, for [Server.Adopt].
 func (s *Server) Renew() *Server { return s.renew() }
 
-// Adopt replaces the handlers of s by those of next for further requests. Calls in flight continue
-// with theirs.
+// Adopt replaces the handlers of s by those of next. Calls in flight continue with the previous handlers.
 func (s *Server) Adopt(next *Server) {
 	s.handler.Store(next.mount())
 	s.grpc.adopt(next.RPC)
@@ -245,8 +240,7 @@ func (s *Server) root() http.Handler {
 	})
 }
 
-// isUnclean reports whether [http.ServeMux] would redirect a path, to one without empty and
-// dot segments.
+// isUnclean reports whether a path has empty or dot segments, so that [http.ServeMux] would redirect it.
 func isUnclean(path string) bool {
 	for i := 0; i < len(path); i++ {
 		if path[i] != '/' {
@@ -262,15 +256,15 @@ func isUnclean(path string) bool {
 	return false
 }
 
-// Fallback registers the handler of the requests that no other handler serves: other paths, paths with empty or dot
-// segments, which HTTP would redirect to another path, and requests below a service's path that are no RPCs. Without
-// one, HTTP responds to these.
+// Fallback registers the handler of requests that no other handler serves: unknown paths, paths with empty or dot
+// segments, which [http.ServeMux] would redirect, and requests below a service's path that are not RPCs. Without a
+// fallback, [http.ServeMux] answers them.
 func (s *Server) Fallback(handler http.Handler) {
 	s.HTTP.Handle("/", handler)
 	s.fallback = handler
 }
 
-// Guard registers methods that pass through interceptor first.
+// Guard registers methods whose calls pass through interceptor first.
 func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*connect.Server)) {
 	collected := connect.NewServer(interceptor, undecodable)
 	register(collected)
@@ -287,8 +281,8 @@ func (s *Server) Guard(interceptor connect.ServerInterceptor, register func(*con
 	}
 }
 
-// NewAdmin returns a server for operators of an edge: the edge's metrics and readiness,
-// and profiles of its process (net/http/pprof).
+// NewAdmin returns a server for the operators of an edge. It serves the edge's metrics and readiness, and profiles of
+// the process (net/http/pprof).
 func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
 	s := newServer(config, edge.Metrics, edge.ready, log)
 	s.degraded = edge.degraded
@@ -298,7 +292,7 @@ func NewAdmin(config Config, edge *Server, log zerolog.Logger) *Server {
 	return s
 }
 
-// newServiceAdmin returns the server at the address for operators of a service.
+// newServiceAdmin returns the server for the operators of a service, at its own address.
 func newServiceAdmin(config Config, service *Server, ready Readiness, log zerolog.Logger) *Server {
 	s := newServer(Config{
 		Name:       config.Name,
@@ -341,7 +335,7 @@ func newServer(config Config, metrics *Metrics, ready Readiness, log zerolog.Log
 	return s
 }
 
-// MaxBodyBytes returns the bound of a request message in bytes.
+// MaxBodyBytes returns the maximum size of a request message in bytes.
 func (s *Server) MaxBodyBytes() int { return s.config.MaxBodyBytes }
 
 // Listen binds the address and mounts the handlers.
@@ -404,19 +398,19 @@ func (s *Server) Listen(ctx context.Context) error {
 	return nil
 }
 
-// Ready reports why the process takes no calls, nil when it does.
+// Ready returns the reason why the process is not ready; nil: it is ready.
 func (s *Server) Ready(ctx context.Context) error { return s.ready(ctx, contextkit.TenantID{}) }
 
-// Stopping returns a channel that is closed when the server begins to end.
+// Stopping returns a channel that is closed when the server begins to stop.
 func (s *Server) Stopping() <-chan struct{} { return s.stopping }
 
 // Addr returns the bound address, host:port.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// GRPCAddr returns the bound address for gRPC alone, host:port; "" for none.
+// GRPCAddr returns the bound address of the separate gRPC server, host:port; "": there is none.
 func (s *Server) GRPCAddr() string { return s.grpc.addr() }
 
-// AdminURL returns the base URL of the address for operators of a service, "" for none.
+// AdminURL returns the base URL of the server for the operators of a service; "": there is none.
 func (s *Server) AdminURL() string {
 	if s.admin == nil {
 		return ""
@@ -424,7 +418,7 @@ func (s *Server) AdminURL() string {
 	return s.admin.URL()
 }
 
-// URL returns the process's base URL. A wildcard host is written as loopback.
+// URL returns the base URL of the server. If it listens on all addresses, the host is the loopback address.
 func (s *Server) URL() string {
 	host, port, _ := net.SplitHostPort(s.Addr())
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
@@ -437,8 +431,8 @@ func (s *Server) URL() string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
-// Serve serves calls until ctx ends, then waits for calls in flight to finish, for at most the
-// shutdown timeout. It returns nil after a graceful shutdown.
+// Serve serves calls until ctx ends. Then it waits for calls in flight, for at most the shutdown timeout. It returns
+// nil after a graceful shutdown.
 func (s *Server) Serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.grpc.run(ctx) })
@@ -475,7 +469,7 @@ func (s *Server) serveMain(ctx context.Context) error {
 	return nil
 }
 
-// serviceOf returns the service's full name of a procedure.
+// serviceOf returns the full name of a procedure's service.
 func serviceOf(procedure string) string {
 	service, _, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
 	return service

@@ -10,80 +10,75 @@ import (
 	"github.com/headgate/headgate/internal/journal"
 )
 
-// Waits before a failed subscription is retried: doubled from the first to the longest, with jitter.
+// A failed subscription is retried after a delay that doubles from firstRetry to longestRetry.
 const firstRetry, longestRetry = 500 * time.Millisecond, 10 * time.Second
 
-// retryDelay returns the wait after a number of failures in a row, half of which is jitter: when a journal is back, the
-// subscriptions of a node's tenants are not retried together.
+// retryDelay returns the delay after a number of consecutive failures. Half of it is jitter, so that the subscriptions
+// of a node's tenants are not retried together when the journal is available again.
 func retryDelay(failures int) time.Duration {
 	return backoff.Less(backoff.Delays{First: firstRetry, Longest: longestRetry}.After(failures), 0.5)
 }
 
-// probeEvents bounds the queue of a subscription that has failed, until it succeeds.
+// probeEvents bounds the queue of a subscription that has failed, until an event is applied.
 const probeEvents = 64
 
-// gathered is the number of queued events that start a session while a reader adds to them.
+// gathered is the number of queued events that start a session while a reader still adds events.
 const gathered = 256
 
-// Handler takes a subscription's events. Its methods are called one at a time.
+// Handler processes a subscription's events. Its methods are called one at a time.
 type Handler interface {
-	// Cursor returns the sequence up to which the tenant's events have been taken durably, 0
-	// for none. It is called when the subscription begins and after each failure. It may block,
-	// and holds up no other tenant's events.
+	// Cursor returns the sequence up to which the tenant's events have been processed durably; 0: none. It is called
+	// when the subscription begins and after each failure. It may block without delaying events of other tenants.
 	Cursor(ctx context.Context) (uint64, error)
 	// Batch returns an empty batch.
 	Batch() Batch
-	// Report is called with the reason when the subscription stops advancing, and with nil when
-	// it advances again.
+	// Report is called with the reason when the subscription cannot advance, and with nil when it advances again.
 	Report(err error)
 }
 
-// Starter is a [Handler] that is also notified of the journal's last sequence.
+// Starter is a [Handler] that also receives the tenant's last sequence in the journal.
 type Starter interface {
-	// Start is called when the cursor has been read, with the sequence of the tenant's last event
-	// in the journal, 0 for none. It must not block.
+	// Start is called when the cursor has been read, with the sequence of the tenant's last event in the journal; 0:
+	// none. It must not block.
 	Start(newest uint64)
 }
 
-// Prover is a [Handler] that knows which event is at its cursor, so that a journal that has gone back
-// and continued with other events is noticed.
+// Prover is a [Handler] that knows the id of the event at its cursor. The subscription uses it to detect a journal that
+// was restored to an earlier state and continued with other events.
 type Prover interface {
-	// CursorEvent returns the id of the event at the cursor that Cursor has returned last, "" if it
-	// is not known. The cursor is the sequence of one of the tenant's messages.
+	// CursorEvent returns the id of the event at the sequence that Cursor returned last; "": unknown.
 	CursorEvent() string
 }
 
-// Batch is a number of events that take effect together. Its methods are called one after the
-// other; while Apply is called, Add may be called for the batch that follows.
+// Batch is a number of events that take effect together. The methods of one batch are called one at a time; Add of the
+// next batch may be called during Apply.
 type Batch interface {
-	// Add adds the next event. After an error the events before it are applied, the subscription
-	// fails, and is tried again later.
+	// Add adds the next event. After an error the earlier events of the batch are applied, and the subscription fails
+	// and is retried later.
 	Add(ctx context.Context, event journal.Event) error
-	// Apply lets the events take effect. After an error the subscription fails, and is tried
-	// again later, from the cursor.
+	// Apply makes the events take effect. After an error the subscription fails, and is retried later from the cursor.
 	Apply(ctx context.Context) error
 }
 
-// Passer is a [Batch] that also counts messages that are no events (see [journal.ReadEvent]) as
-// taken. They are never added.
+// Passer is a [Batch] that also receives the sequences of messages that are not events (see [journal.ReadEvent]). Such
+// messages are never added.
 type Passer interface {
 	// Pass is called in order, instead of Add, for each of these messages.
 	Pass(sequence uint64)
 }
 
-// Receiver is a [Batch] that takes the messages as they are stored, events or not: Add and Pass are not called.
+// Receiver is a [Batch] that receives all messages as they are stored, events or not. Add and Pass are not called.
 type Receiver interface {
-	// Receive takes the next message.
+	// Receive receives the next message.
 	Receive(message journal.Message)
 }
 
-// Options are a subscription's. Zero values select the defaults.
+// Options are the options of a subscription. Zero values select the defaults.
 type Options struct {
-	// Events and Bytes bound a batch; 2048 and 8 MiB by default. A batch has one event at least.
+	// Events and Bytes bound a batch; 2048 and 8 MiB by default. A batch has at least one event.
 	Events int
 	Bytes  int64
-	// Accept selects the events by their type of aggregate; nil: all events. The others are
-	// passed over.
+	// Accept selects events by their aggregate type; nil: all events. Other events are skipped.
 	Accept func(aggregateType string) bool
 }
 
@@ -93,50 +88,49 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Subscription delivers one tenant's events to one handler. Its methods may be called
-// concurrently; Stop must not be called from within its handler.
+// Subscription delivers one tenant's events to one handler. Its methods may be called concurrently, but Stop must not
+// be called by its handler.
 type Subscription struct {
 	tail    *Tail
 	tenant  contextkit.TenantID
 	handler Handler
 	options Options
 
-	// What follows is guarded by tail.mu.
+	// The following fields are guarded by tail.mu.
 
-	newest    uint64 // the newest event that is known to be in the journal
-	offered   uint64 // every event up to it has been queued, taken or passed over
-	delivered uint64 // every event up to it has been applied or passed over
-	missed    int64  // events that the tail dropped since the subscription is behind
+	newest    uint64 // sequence of the newest known event in the journal
+	offered   uint64 // every event up to it has been queued, applied or skipped
+	delivered uint64 // every event up to it has been applied or skipped
+	missed    int64  // number of events that the tail has dropped since the subscription fell behind
 
-	queue      []message // events up to offered that no session has taken
+	queue      []message // events up to offered that the session has not removed yet
 	queueBytes int64
-	inFlight   int64 // bytes of events that the session has taken and not applied
+	inFlight   int64 // bytes of the events that the session has removed from the queue and not applied
 
-	asked    bool // newest is complete: the journal has been asked
-	known    bool // the cursor has been read, and offered and delivered are valid
+	asked    bool // newest was read from the journal, and followed since
+	known    bool // the cursor has been read: offered and delivered are valid
 	busy     bool // Cursor is being called, or a session runs
-	slot     *int // the tail's count of busy subscriptions; nil: not counted
-	overdue  bool // busy for so long that it is not counted any more
+	slot     *int // the tail's count of busy subscriptions that includes it; nil: none
+	overdue  bool // it has been busy for too long, and is no longer counted in slot
 	renewed  bool // the cursor must be read again when the subscription is no longer busy
 	paused   bool
 	stopped  bool
-	long     bool // a reader of groups could not queue all that there is
-	failures int  // since an event was applied last
+	long     bool // a reader of groups could not queue all of its events
+	failures int  // since the last applied event
 	retry    *time.Timer
-	reader   *reader // that reads for the subscription
+	reader   *reader // reads events for the subscription; nil: none
 
-	listedAsk, listedReady, listedBehind bool
-	hastened                             bool // it is in the tail's list of these
+	listedAsk, listedReady, listedBehind bool // it is in the tail's lists toAsk, ready, and behind or bulk
+	hastened                             bool // it is in the tail's list hastened
 
-	since   time.Time       // the handler is called
+	since   time.Time       // when it became busy
 	ctx     context.Context //nolint:containedctx // of the calls to the handler while busy
 	cancel  context.CancelFunc
-	arrived chan struct{} // holds a value when events were queued since the session looked; nil: it has not
-	ended   chan struct{} // closed when the subscription is no longer busy, once it is stopped
+	arrived chan struct{} // holds a value if events were queued since the session last read the queue; nil: no session
+	ended   chan struct{} // closed when a stopped subscription is no longer busy
 }
 
-// Pause has no further events delivered until Resume. Events that are being applied are not
-// interrupted.
+// Pause stops the delivery of further events until Resume. Events that are being applied are not interrupted.
 func (s *Subscription) Pause() {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
@@ -144,7 +138,7 @@ func (s *Subscription) Pause() {
 	s.drop()
 }
 
-// Resume continues after the last event that was applied.
+// Resume continues after the last applied event.
 func (s *Subscription) Resume() {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
@@ -153,17 +147,16 @@ func (s *Subscription) Resume() {
 	s.tail.work()
 }
 
-// Reset has the cursor read again, and continues after it. Events that are being applied are not
-// interrupted, and none is applied between them and those after the cursor. A subscription that
-// waits after a failure does not wait any longer.
+// Reset reads the cursor again, and continues after it. Events that are being applied are not interrupted; the next
+// ones to be applied are those after the cursor. A subscription that waits after a failure is retried immediately.
 func (s *Subscription) Reset() {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
 	s.renew()
 }
 
-// Hasten moves the subscription to the front of those whose cursors wait to be read: a call waits
-// for the tenant, while many others are started. It may be called at any time.
+// Hasten moves the subscription to the front of the subscriptions whose cursors wait to be read, since a call waits for
+// the tenant. It does nothing if the cursor does not wait to be read.
 func (s *Subscription) Hasten() {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
@@ -173,8 +166,7 @@ func (s *Subscription) Hasten() {
 	}
 }
 
-// Stop ends the subscription. It cancels the context of the handler's calls, and returns when
-// none is running.
+// Stop ends the subscription: it cancels the context of the handler's calls, and returns when they have returned.
 func (s *Subscription) Stop() {
 	t := s.tail
 	t.mu.Lock()
@@ -197,8 +189,8 @@ func (s *Subscription) Stop() {
 	}
 }
 
-// Delivered returns the sequence up to which the tenant's events have been applied or passed
-// over; 0 before the cursor is known.
+// Delivered returns the sequence up to which the tenant's events have been applied or skipped; 0 before the cursor has
+// been read.
 func (s *Subscription) Delivered() uint64 {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
@@ -208,16 +200,15 @@ func (s *Subscription) Delivered() uint64 {
 	return s.delivered
 }
 
-// Newest returns the sequence of the tenant's newest known event, and whether
-// the journal has been asked for it.
+// Newest returns the sequence of the tenant's newest known event, and whether it was read from the journal.
 func (s *Subscription) Newest() (sequence uint64, known bool) {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
 	return s.newest, s.asked
 }
 
-// Waiting returns how many events have not been applied: events in memory, events that the tail
-// dropped, and at least one if there are others.
+// Waiting returns a lower bound of the number of events that have not been applied. It is greater than 0 if there are
+// such events.
 func (s *Subscription) Waiting() int64 {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
@@ -228,8 +219,8 @@ func (s *Subscription) Waiting() int64 {
 	return waiting
 }
 
-// Started reports whether the cursor has been read, and the journal asked for the tenant's newest
-// event: before that, Waiting is no more than an estimate of whether there are events.
+// Started reports whether the cursor and the tenant's newest sequence have been read. Before that, Waiting may be 0
+// although there are events.
 func (s *Subscription) Started() bool {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
@@ -241,10 +232,10 @@ func (s *Subscription) accepting() bool {
 	return s.known && !s.paused && !s.stopped && !s.overdue
 }
 
-// caughtUp reports whether every event that is known has been offered.
+// caughtUp reports whether every known event has been offered.
 func (s *Subscription) caughtUp() bool { return s.newest <= s.offered }
 
-// notice takes a message of the tail.
+// notice queues a message that the tail has received, or counts it as missed.
 func (s *Subscription) notice(m message) {
 	if m.sequence <= s.newest {
 		return
@@ -277,15 +268,15 @@ func (s *Subscription) room(m *message) bool {
 	return s.affordable(m)
 }
 
-// affordable reports whether the bytes of all subscriptions admit a message: the subscription
-// may use as much as is still free.
+// affordable reports whether the tail's bound in bytes admits a message: a subscription may use as many bytes as are
+// free.
 func (s *Subscription) affordable(m *message) bool {
 	t := s.tail
 	free := t.config.TotalBytes - t.used
 	return free > 0 && (len(s.queue) == 0 || s.queueBytes+s.inFlight+m.size() <= free)
 }
 
-// offer queues a message, or passes it over.
+// offer queues a message, or skips it if the subscription does not accept it.
 func (s *Subscription) offer(m message) {
 	t := s.tail
 	s.offered = m.sequence
@@ -302,8 +293,8 @@ func (s *Subscription) offer(m message) {
 	s.wake()
 }
 
-// wake has the queued events applied, unless a reader is about to add to them: a few large batches
-// cost less than many small ones.
+// wake lets a session apply the queued events, unless a reader is about to add events: a few large batches cost less
+// than many small ones.
 func (s *Subscription) wake() {
 	t := s.tail
 	switch {
@@ -323,8 +314,8 @@ func (s *Subscription) wake() {
 	}
 }
 
-// drop drops the queued events, and ends reads for the subscription, which would otherwise continue
-// after them. Events that the session has taken are not affected.
+// drop discards the queued events and detaches the reader, which would otherwise continue after them. Events that the
+// session has removed from the queue are not affected.
 func (s *Subscription) drop() {
 	if len(s.queue) > 0 {
 		s.offered = s.queue[0].sequence - 1
@@ -337,7 +328,7 @@ func (s *Subscription) drop() {
 	s.detach()
 }
 
-// detach ends the reading for the subscription. What is queued is applied.
+// detach ends the reads for the subscription. Queued events are applied.
 func (s *Subscription) detach() {
 	if s.reader == nil {
 		return
@@ -350,14 +341,14 @@ func (s *Subscription) detach() {
 	s.tail.changed.Broadcast()
 }
 
-// catchUp has the events read that were not queued, once there is room for them.
+// catchUp lets a reader read the missed events once the queue has room for them.
 func (s *Subscription) catchUp() {
 	t := s.tail
 	if !s.accepting() || s.caughtUp() || s.reader != nil || s.listedBehind {
 		return
 	}
 	if len(s.queue) > t.config.QueueEvents/2 || s.queueBytes > t.config.QueueBytes/2 {
-		s.wake() // then there is room
+		s.wake() // catchUp is called again when they have been applied
 		return
 	}
 	s.listedBehind = true
@@ -368,7 +359,7 @@ func (s *Subscription) catchUp() {
 	}
 }
 
-// ask has the cursor read.
+// ask lets the tail read the cursor.
 func (s *Subscription) ask() {
 	if s.stopped || s.listedAsk || s.busy {
 		return
@@ -378,7 +369,7 @@ func (s *Subscription) ask() {
 	s.tail.work()
 }
 
-// renew has the cursor read again.
+// renew lets the tail read the cursor again.
 func (s *Subscription) renew() {
 	if s.retry != nil {
 		s.retry.Stop()
@@ -388,7 +379,7 @@ func (s *Subscription) renew() {
 	s.ask()
 }
 
-// begin marks the subscription busy, and counts it.
+// begin marks the subscription busy, and adds it to count.
 func (s *Subscription) begin(count *int) {
 	s.busy, s.since, s.slot = true, time.Now(), count
 	s.ctx, s.cancel = s.tail.derive()
@@ -396,8 +387,7 @@ func (s *Subscription) begin(count *int) {
 	s.tail.active[s] = struct{}{}
 }
 
-// release no longer counts a busy subscription, which does not end: another one may be busy in
-// its place.
+// release removes a busy subscription that does not end from its count, so that another one can be busy instead.
 func (s *Subscription) release() {
 	s.overdue = true
 	*s.slot--
@@ -405,11 +395,11 @@ func (s *Subscription) release() {
 	s.tail.used -= s.inFlight
 	s.tail.overdue++
 	s.tail.counts.overdue++
-	s.drop() // it is read again
+	s.drop() // the events are read again
 }
 
-// end is begin's opposite. What was taken and not applied is read again; after an error, from
-// the cursor.
+// end marks the subscription as no longer busy. Events that were removed from the queue and not applied are read again;
+// after an error, from the cursor.
 func (s *Subscription) end(err error) {
 	t := s.tail
 	s.cancel()

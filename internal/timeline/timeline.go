@@ -20,23 +20,23 @@ import (
 )
 
 const (
-	// spanRate bounds the spans that a process publishes per second, and their burst.
+	// spanRate bounds the number of spans that a process publishes per second, and in a burst.
 	spanRate = 1000
-	// spansPending bounds the spans that were published and are not acknowledged.
+	// spansPending bounds the published spans without an acknowledgement.
 	spansPending = 512
-	// flushTimeout bounds how long an ending process waits for the last spans.
+	// flushTimeout bounds the time for which a stopping process publishes its last spans.
 	flushTimeout = 2 * time.Second
-	// restoreTimeout bounds an attempt to restore the stream, restorePause is the wait between two.
+	// restoreTimeout bounds an attempt to restore the stream, and restorePause is the delay between two attempts.
 	restoreTimeout, restorePause = 4 * time.Second, 2 * time.Second
-	// maxSpans bounds the spans that are read of one timeline.
+	// maxSpans bounds the number of spans that are read for one timeline.
 	maxSpans = 2000
 )
 
-// spanBounds bound the spans that wait to be published. When there is no room, spans of the
-// account with the most are dropped.
+// spanBounds bounds the queue of spans to publish. When it is full, spans of the account with the most spans are
+// dropped.
 var spanBounds = fairqueue.Bounds{Items: 2048, Bytes: 4 << 20}
 
-// Kind is the kind of a step that a span records. It is stored as text.
+// Kind is the kind of the step that a span records. Its text is stored.
 type Kind string
 
 // Kinds of spans.
@@ -48,32 +48,31 @@ const (
 	KindStep       Kind = "step"       // a workflow's step was done
 )
 
-// Failed is the code of a step that is tried again.
+// Failed is the code of a failed attempt that is retried.
 const Failed = "failed"
 
-// Span is the record of one step of what a call has caused.
+// Span is the record of one step of a timeline.
 type Span struct {
 	Kind Kind `json:"kind"`
 	// Name is the procedure, command, event type, or workflow and step.
 	Name string `json:"name"`
-	// Node is the id of the node that it happened on.
+	// Node is the id of the node that recorded it.
 	Node string `json:"node,omitempty"`
-	// Started is when it began, and Milliseconds how long it took.
+	// Started is when it started, and Milliseconds its duration.
 	Started      time.Time `json:"started"`
 	Milliseconds float64   `json:"ms"`
-	// Code is how it ended: "ok", or a Connect code, or a step's outcome.
+	// Code is the outcome: "ok", a Connect code, or the outcome of a workflow's step.
 	Code string `json:"code"`
 	// Detail is further information as text.
 	Detail string `json:"detail,omitempty"`
-	// Client is the address of the gateway's client, of a call at a gateway.
+	// Client is the address of the client, for a call at a gateway.
 	Client string `json:"client,omitempty"`
-	// Subject is the aggregate, as type/id, and Event the event's id, if there is
-	// one.
+	// Subject is the aggregate, as type/id, and Event the id of the event; "": none.
 	Subject string `json:"subject,omitempty"`
 	Event   string `json:"event,omitempty"`
 
-	// Span is the span id of an event that was appended (see Event.Span), and Published is the
-	// time until it was acknowledged. Only the function of [NewObserved] receives it.
+	// Span is the span id of an appended event (see Event.Span), and Published the time until its acknowledgement. They
+	// are not stored: only the function of [NewObserved] receives them.
 	Span      contextkit.SpanID `json:"-"`
 	Published time.Duration     `json:"-"`
 
@@ -92,7 +91,7 @@ const (
 	spanDetail = 512
 )
 
-// bounded returns the span with every text cut to its bound, and the bytes of its texts.
+// bounded returns the span with each text cut to its bound, and the size of its texts in bytes.
 func (h Span) bounded() (_ Span, size int) {
 	h.Detail = excerpt.Text(h.Detail, spanDetail)
 	size = len(h.Detail) + len(h.Kind) // a constant
@@ -103,13 +102,12 @@ func (h Span) bounded() (_ Span, size int) {
 	return h, size
 }
 
-// Recorder records spans, so that the effects of a call can be inspected afterwards.
+// Recorder records spans, so that operators can inspect the effects of a call afterwards.
 //
-// Record does not block. Accounts share a bounded queue, and the rate at which it is
-// published, fairly: when it is full, the spans of the account with the most are dropped and
-// counted (headgate_timeline_lost_total). What is stored is
-// bounded per account, see [streams.Timeline]. Record may be called concurrently; a nil
-// Recorder records nothing.
+// Record does not block. Accounts share a bounded queue, and the rate at which it is published, fairly: when the queue
+// is full, spans of the account with the most spans are dropped and counted (headgate_timeline_lost_total). The stored
+// spans are bounded per account, see [streams.Timeline]. Record may be called concurrently; a nil Recorder records
+// nothing.
 type Recorder struct {
 	js    jetstream.JetStream
 	queue *fairqueue.Queue[waitingSpan]
@@ -126,11 +124,11 @@ type waitingSpan struct {
 	span    Span
 }
 
-// New returns a recorder; Run must be running.
+// New returns a recorder. The caller must run Run.
 func New(js jetstream.JetStream) (*Recorder, error) { return NewObserved(js, nil) }
 
-// NewObserved is [New] with a function that is called for every recorded span, also for spans that are left out of the
-// timeline. It must not block; nil: none.
+// NewObserved is [New] with a function that is called for every recorded span, also for spans that are dropped. It must
+// not block; nil: none.
 func NewObserved(js jetstream.JetStream, observe func(contextkit.RequestContext, Span)) (*Recorder, error) {
 	t := &Recorder{
 		queue:   fairqueue.New[waitingSpan](spanBounds),
@@ -152,7 +150,7 @@ func NewObserved(js jetstream.JetStream, observe func(contextkit.RequestContext,
 	return t, nil
 }
 
-// failed counts a span that was published and is not known to be stored.
+// failed counts a published span that may not have been stored.
 func (t *Recorder) failed(err error) {
 	t.lost.Inc()
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
@@ -182,7 +180,7 @@ func (t *Recorder) repairStream(ctx context.Context) {
 	}
 }
 
-// HasObserver reports whether a function observes every span.
+// HasObserver reports whether the recorder was made with a function that receives every span.
 func (t *Recorder) HasObserver() bool { return t != nil && t.observe != nil }
 
 // Describe implements [prometheus.Collector].
@@ -201,8 +199,7 @@ func (t *Recorder) Record(ctx context.Context, h Span) {
 	}
 }
 
-// RecordFor records a span of a call under an account, which may be another than that of the
-// tenant that the call names.
+// RecordFor records a span of a call under an account, which may differ from the account of the call's tenant.
 func (t *Recorder) RecordFor(rc *contextkit.RequestContext, account streams.Account, h Span) {
 	if t == nil {
 		return
@@ -215,8 +212,7 @@ func (t *Recorder) RecordFor(rc *contextkit.RequestContext, account streams.Acco
 	t.lost.Add(float64(len(displaced)))
 }
 
-// Run publishes the spans of the node until ctx ends, then those recorded before, as many
-// as it can within flushTimeout.
+// Run publishes the node's spans until ctx ends. Then it publishes the queued spans for up to flushTimeout.
 func (t *Recorder) Run(ctx context.Context, node string) error {
 	base := context.WithoutCancel(ctx)
 	var repairing sync.WaitGroup
@@ -240,7 +236,7 @@ func (t *Recorder) next(ctx context.Context) (fairqueue.Item[waitingSpan], bool)
 	return item, err == nil
 }
 
-// flush publishes the recorded spans, and waits for their acknowledgements.
+// flush publishes the queued spans, and waits for their acknowledgements.
 func (t *Recorder) flush(ctx context.Context, node string) {
 	end := time.Now().Add(flushTimeout)
 	for item, ok := t.queue.TryTake(); ok; item, ok = t.queue.TryTake() {
@@ -265,7 +261,7 @@ func (t *Recorder) publish(ctx context.Context, node string, h waitingSpan) {
 	if err == nil {
 		msg := &nats.Msg{Subject: subject(h.account, h.rc.CorrelationID), Header: nats.Header{}, Data: data}
 		if err = contextkit.InjectNATS(contextkit.NewContext(ctx, h.rc), msg.Header); err == nil {
-			// It waits while too many are unacknowledged; the queue fills, and calls do not wait.
+			// It blocks while too many spans are unacknowledged. Then the queue fills; calls do not wait.
 			_, err = t.js.PublishMsgAsync(msg)
 		}
 	}

@@ -1,10 +1,9 @@
 // Package tracing exports OpenTelemetry spans of a process, to a collector that accepts OTLP over
 // gRPC.
 //
-// The transport contract carries the trace: each call and message has its parent's span id, and
-// [contextkit.RequestContext.SpanID] is the process's own. A span is therefore recorded when its
-// operation has ended (ADR-0011): no span object is started or passed along, and no call waits for
-// the export.
+// The transport contract carries the trace: each call and message has the span id of its parent, and
+// [contextkit.RequestContext.SpanID] is the id of the process's span. A span is recorded when its operation has ended
+// (ADR-0011): no span object is started or passed along, and no call waits for the export.
 package tracing
 
 import (
@@ -34,17 +33,17 @@ import (
 const (
 	// spanQueue bounds the spans that wait to be sent; further ones are dropped.
 	spanQueue = 8192
-	// sendTimeout bounds the attempts to send, and flushTimeout how long the end of a
-	// process waits for the last ones.
+	// sendTimeout bounds an attempt to send, and flushTimeout the time for which a stopping process sends its last
+	// spans.
 	sendTimeout, flushTimeout = 3 * time.Second, 5 * time.Second
-	// abandonTimeout bounds how long Run then waits until lost spans are counted.
+	// abandonTimeout bounds the time for which Run then waits until lost spans are counted.
 	abandonTimeout = time.Second
-	// batchTimeout is how long a span waits for further spans of its batch.
+	// batchTimeout is the maximum time for which a span waits for further spans of its batch.
 	batchTimeout = 2 * time.Second
-	// maxAttribute bounds a text among a span's attributes, in characters.
+	// maxAttribute bounds the length of a text attribute, in characters.
 	maxAttribute = 1024
-	// complainEvery is the least interval between log lines about spans that cannot be sent.
-	complainEvery = time.Minute
+	// lossLogInterval is the minimum interval between log lines about spans that cannot be sent.
+	lossLogInterval = time.Minute
 )
 
 // Config configures the export.
@@ -54,8 +53,8 @@ type Config struct {
 	Endpoint string `yaml:"endpoint"`
 	// Headers are sent with each request, such as a credential.
 	Headers map[string]string `yaml:"headers"`
-	// Share is the exported share of the sampled traces, selected by trace id, so that processes
-	// with the same share export the same traces. 0 or 1: all.
+	// Share is the fraction of the sampled traces that is exported, 0 to 1. Traces are selected by trace id, so that
+	// processes with the same share export the same traces. 0 or 1: all.
 	Share float64 `yaml:"share"`
 }
 
@@ -74,25 +73,24 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Span is a part of a trace that has ended.
+// Span is an operation of a trace that has ended.
 type Span struct {
 	// Name is the name of the operation.
 	Name string
-	// Kind is the span's part in the trace.
+	// Kind is the kind of the span (OpenTelemetry SpanKind).
 	Kind trace.SpanKind
-	// ID is the span's id, if other processes received it as their parent: the span is then a
-	// child of the context's SpanID. Zero: none did.
+	// ID is the id of a child span of the context's SpanID that other processes received as their parent; zero: the
+	// span is not such a child.
 	ID contextkit.SpanID
-	// Inner reports that the span is a child of the context's SpanID that no other process
-	// received. Without ID and Inner the span's id is the context's SpanID.
+	// Inner reports that the span is a child of the context's SpanID whose id no other process received: it gets a new
+	// id. If neither ID nor Inner is set, the span's id is the context's SpanID.
 	Inner bool
-	// Started is when it began, and Took how long it took.
+	// Started is when it started, and Took its duration.
 	Started time.Time
 	Took    time.Duration
-	// ErrorType is the class of the failure (error.type), with few values; "" if the span's
-	// status is not an error.
+	// ErrorType is the class of the failure (error.type), of a small set; "": the span's status is not an error.
 	ErrorType string
-	// Attributes are further attributes. Empty texts are left out.
+	// Attributes are further attributes. Attributes with an empty text are not exported.
 	Attributes []attribute.KeyValue
 }
 
@@ -102,12 +100,12 @@ type Exporter struct {
 	provider *sdk.TracerProvider
 	tracer   trace.Tracer
 	sender   *sender
-	waiting  atomic.Int64  // spans recorded, and neither sent nor lost yet
-	exported chan struct{} // signaled after a batch has been sent or lost
+	waiting  atomic.Int64  // number of recorded spans that are neither sent nor lost yet
+	exported chan struct{} // signaled when a batch has been sent or lost
 	lost     *prometheus.CounterVec
 }
 
-// lossReason is why spans are not exported.
+// lossReason is the reason why spans are lost.
 type lossReason string
 
 const (
@@ -117,12 +115,12 @@ const (
 
 // Process identifies the process whose spans are exported.
 type Process struct {
-	// Name is the service's, such as "headgate-gateway", Node the node's id.
+	// Name is the name of the service, such as "headgate-gateway", and Node the id of the node.
 	Name, Node, Version string
 }
 
-// Open returns an exporter, nil for a Config without an endpoint. It does not wait for the
-// collector. Run must be running.
+// Open returns an exporter; nil if the Config has no endpoint. It does not wait for the collector. The caller must run
+// Run.
 func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*Exporter, error) {
 	if c.Endpoint == "" {
 		return nil, nil
@@ -153,11 +151,11 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 		sampler = sdk.TraceIDRatioBased(c.Share)
 	}
 	e.provider = sdk.NewTracerProvider(
-		sdk.WithBatcher(&teller{
+		sdk.WithBatcher(&lossCounter{
 			SpanExporter: exporter,
 			exporter:     e,
 			log:          log,
-			seldom:       rate.Sometimes{Interval: complainEvery},
+			seldom:       rate.Sometimes{Interval: lossLogInterval},
 		}, sdk.WithMaxQueueSize(spanQueue), sdk.WithBatchTimeout(batchTimeout)),
 		sdk.WithRawSpanLimits(limits()), sdk.WithSampler(sampler), sdk.WithIDGenerator(contractIDs{}),
 		sdk.WithResource(resource.NewSchemaless(
@@ -170,7 +168,7 @@ func Open(ctx context.Context, c Config, process Process, log zerolog.Logger) (*
 	return e, nil
 }
 
-// limits bounds spans, since texts of requests, such as paths, may be long.
+// limits returns the bounds of spans, since texts of requests, such as paths, may be long.
 func limits() sdk.SpanLimits {
 	out := sdk.NewSpanLimits()
 	out.AttributeValueLengthLimit = maxAttribute
@@ -183,8 +181,8 @@ func (e *Exporter) Describe(descriptions chan<- *prometheus.Desc) { e.lost.Descr
 // Collect implements [prometheus.Collector].
 func (e *Exporter) Collect(metrics chan<- prometheus.Metric) { e.lost.Collect(metrics) }
 
-// Record exports a span of the operation of rc, unless its trace is not sampled. If the queue is
-// full, the span is dropped and counted.
+// Record queues a span of the operation of rc for the export, unless its trace is not sampled. If the queue is full,
+// the span is dropped and counted.
 func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	if e == nil || rc.Traceparent.Flags&contextkit.FlagSampled == 0 {
 		return
@@ -197,7 +195,7 @@ func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 		own, parent = contextkit.NewSpanID(), rc.SpanID
 	}
 	ctx := contextkit.Carry(context.Background(), ids{trace.TraceID(rc.TraceID), trace.SpanID(own)})
-	if own != parent { // else it is the first
+	if own != parent { // otherwise it is the root span
 		state, _ := trace.ParseTraceState(rc.Tracestate) // the contract has checked it
 		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
 			TraceID:    trace.TraceID(rc.TraceID),
@@ -230,8 +228,8 @@ func (e *Exporter) Record(rc contextkit.RequestContext, s Span) {
 	span.End(trace.WithTimestamp(s.Started.Add(s.Took)))
 }
 
-// Run sends spans until ctx ends; then it sends the spans recorded before, within flushTimeout, and
-// counts the lost ones, within abandonTimeout.
+// Run sends spans until ctx ends. Then it sends the queued spans for up to flushTimeout, and counts the lost ones, for
+// up to abandonTimeout.
 func (e *Exporter) Run(ctx context.Context) error {
 	<-ctx.Done()
 	if e == nil {
@@ -242,8 +240,7 @@ func (e *Exporter) Run(ctx context.Context) error {
 	if e.provider.Shutdown(flush) == nil {
 		return nil
 	}
-	// The spans that still wait are lost: without a connection each batch fails, and is
-	// counted.
+	// The spans that are still queued are lost: without a connection each batch fails and is counted.
 	_ = e.sender.conn.Close() // an error changes nothing
 	enough := time.After(abandonTimeout)
 	for e.waiting.Load() > 0 {
@@ -256,13 +253,13 @@ func (e *Exporter) Run(ctx context.Context) error {
 	return nil
 }
 
-// ids are a span's ids, as the contract has them.
+// ids are the ids of a span from the transport contract.
 type ids struct {
 	trace trace.TraceID
 	span  trace.SpanID
 }
 
-// contractIDs gives spans the ids that their contexts carry.
+// contractIDs is an id generator that returns the ids in the context.
 type contractIDs struct{}
 
 // NewIDs implements [sdk.IDGenerator].
@@ -277,9 +274,9 @@ func (contractIDs) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID 
 	return own.span
 }
 
-// teller counts the spans that could not be sent, and logs it at most once per complainEvery. The
-// SDK would call an error handler that the whole process shares.
-type teller struct {
+// lossCounter is an exporter that counts the spans that the next exporter could not send, and logs the loss at most
+// once per lossLogInterval. The SDK reports such errors only to a handler that the whole process shares.
+type lossCounter struct {
 	sdk.SpanExporter
 
 	exporter *Exporter
@@ -288,17 +285,17 @@ type teller struct {
 }
 
 // ExportSpans implements [sdk.SpanExporter].
-func (t *teller) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
-	err := t.SpanExporter.ExportSpans(ctx, spans)
+func (c *lossCounter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	err := c.SpanExporter.ExportSpans(ctx, spans)
 	if err != nil {
-		t.exporter.lost.WithLabelValues(string(lostUnsent)).Add(float64(len(spans)))
-		t.seldom.Do(
-			func() { t.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans cannot be sent to the collector") },
+		c.exporter.lost.WithLabelValues(string(lostUnsent)).Add(float64(len(spans)))
+		c.seldom.Do(
+			func() { c.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans cannot be sent to the collector") },
 		)
 	}
-	t.exporter.waiting.Add(-int64(len(spans)))
+	c.exporter.waiting.Add(-int64(len(spans)))
 	select {
-	case t.exporter.exported <- struct{}{}:
+	case c.exporter.exported <- struct{}{}:
 	default:
 	}
 	return nil

@@ -1,15 +1,13 @@
-// Package binnames lets a grpc-go server receive binary metadata as its clients sent it.
+// Package binnames lets a grpc-go server receive binary metadata unchanged.
 //
-// grpc-go decodes the values of headers whose names end in "-bin" before any of its hooks
-// runs. It answers INTERNAL to a value that is not base64, though the client is at fault, and
-// refuses values that are joined by commas, which gRPC's protocol allows. A connection of this
-// package renames such headers on their way in, from "-bin" to [Suffix]: grpc-go treats them
-// as text, and the server reads and validates the values itself.
+// grpc-go decodes the values of headers whose names end in "-bin" before any hook runs. It answers INTERNAL to a value
+// that is not base64, although the client is at fault, and rejects values that are joined by commas, which the gRPC
+// protocol allows. A connection of this package renames such headers in received frames, from "-bin" to [Suffix]:
+// grpc-go treats them as text, and the server decodes and validates the values itself.
 //
-// A rename changes one letter where a header's name stands as a literal (RFC 7541 §6.2). The
-// new name has the same length, in Huffman code too, so that no byte moves; and since the
-// decoder indexes what it reads, later references to the name need no change. The package has
-// no HPACK table and stores nothing of a call. ADR-0014 has the reasons.
+// A rename changes one letter of a header name that is sent as a literal (RFC 7541 §6.2). The new name has the same
+// length, also in Huffman code, so that no byte moves. Later references to the name need no change, since the decoder
+// indexes the renamed name. The package has no HPACK table and stores nothing about calls. ADR-0014 gives the reasons.
 //
 // Sources: RFC 9113 §4, §6.2, §6.10; RFC 7541 §5, §6; grpc/doc/PROTOCOL-HTTP2.md.
 package binnames
@@ -22,11 +20,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Suffix ends the names of binary headers after the rename, in place of "-bin". gRPC allows no
-// such name, so no client can send it as a header.
+// Suffix replaces "-bin" at the end of the names of binary headers. gRPC does not allow such names, so that clients
+// cannot send them.
 const Suffix = "-bi%"
 
-// suffix ends the names of binary headers before the rename.
+// suffix is the end of the names of binary headers before the rename.
 const suffix = "-bin"
 
 // The end of a name in Huffman code (RFC 7541 appendix B): "-" is 010110, "b" is 100011, "i"
@@ -37,12 +35,12 @@ const (
 	huffmanLetterBits = 6
 )
 
-// maxName bounds the Huffman code of a name that is stored until it is complete, in bytes:
-// longer names are not renamed. A buffer of more than usualName is not reused.
+// maxName bounds the Huffman code of an incomplete name that is buffered, in bytes: longer names are not renamed. A
+// buffer of more than usualName bytes is not reused.
 const maxName, usualName = 64 << 10, 256
 
-// Conn is a server's HTTP/2 connection whose clients' binary headers are renamed. It is for
-// one reader, as net/http and grpc-go read.
+// Conn is a server's HTTP/2 connection that renames the binary headers of its client. Read must not be called
+// concurrently.
 type Conn struct {
 	net.Conn
 
@@ -51,8 +49,8 @@ type Conn struct {
 	isHeld  bool
 }
 
-// NewConn returns a connection over c, from which nothing must have been read, nor be read by
-// others afterwards.
+// NewConn returns a connection over c. Nothing may have been read from c, and only the returned connection may read
+// from it.
 func NewConn(c net.Conn) *Conn {
 	return &Conn{Conn: c, scanner: scanner{skip: len(http2.ClientPreface)}}
 }
@@ -71,8 +69,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		n += begin
 		c.scanner.scan(p[:n], begin)
 		if err == nil && n > 0 && c.scanner.endsNext() {
-			// The letter may begin in this byte, which is therefore held until the next one is
-			// read.
+			// The letter may begin in this byte: it is held until the next byte has been read.
 			n--
 			c.held, c.isHeld = p[n], true
 			if n == 0 {
@@ -83,7 +80,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
-// step is where a header block is read.
+// step is the position in a header block.
 type step uint8
 
 const (
@@ -99,26 +96,26 @@ const (
 
 // scanner follows frames and header blocks.
 type scanner struct {
-	skip   int  // bytes to come that are not part of a header block
-	broken bool // the input is not HTTP/2: grpc-go reports it
+	skip   int  // number of following bytes that are not part of a header block
+	broken bool // the input is not HTTP/2, which grpc-go reports
 
 	// The frame.
 	head     [9]byte
 	headRead int
-	prefixed int // bytes before the header block: padding's length and priority
+	prefixed int // number of bytes before the header block: length of the padding, and priority
 	padded   bool
-	fragment int // of the header block, still to come
+	fragment int // number of following bytes of the header block
 	padding  int
 
 	// The header block.
 	step     step
 	named    bool // a name follows the index
 	valued   bool // a value follows the name
-	size     int  // of the string, still to come
-	shift    int  // of the size's next bits
+	size     int  // number of following bytes of the string
+	shift    int  // position of the next bits of size
 	huffman  bool
 	name     []byte // in Huffman code
-	nameHere int    // the bytes of it that are in this frame
+	nameHere int    // number of its bytes in this frame
 	tail     uint32 // the last four bytes of a name in ASCII
 }
 
@@ -219,7 +216,7 @@ func (s *scanner) block(b []byte, i, end int) {
 		case atNameSize, atValueSize:
 			s.size += int(b[i]&0x7f) << s.shift
 			s.shift += 7
-			s.broken = s.shift > 21 // longer than any header list may be
+			s.broken = s.shift > 21 // longer than a header list may be
 			if b[i] < 0x80 {
 				s.sized()
 			}

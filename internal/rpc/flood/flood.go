@@ -1,5 +1,5 @@
-// Package flood watches the frames of HTTP/2 connections, and closes a connection whose peer
-// sends frames without effect faster than any peer has reason to.
+// Package flood counts the frames of HTTP/2 connections, and closes a connection whose peer floods it: it sends frames
+// without effect faster than a correct peer does.
 //
 // net/http, grpc-go and x/net bound the bytes of header blocks, streams and windows. They do
 // not bound frames that change none of these: empty CONTINUATION frames of a header block
@@ -8,10 +8,10 @@
 // millions of them per second on one connection. Nor do they bound the streams of a client on
 // all of its connections, see [Streams].
 //
-// A [Conn] also ends streams whose peer does not read, for servers that cannot, see [Conn.Cut].
+// A [Conn] also ends streams whose peer does not read, for servers that cannot end them, see [Conn.Cut].
 //
-// A [Conn] reads frames in clear text, so it is layered on top of TLS. It parses only their
-// headers of nine bytes, and allocates nothing. ADR-0015 has the reasons for the numbers.
+// A [Conn] parses frames in clear text, and is therefore layered on top of TLS. It parses only the frames' headers of
+// nine bytes, and does not allocate. ADR-0015 gives the reasons for the numbers.
 package flood
 
 import (
@@ -26,22 +26,21 @@ import (
 )
 
 const (
-	// MaxContinuations is how many CONTINUATION frames a header block may have. A block of
-	// 64 KiB has four if they are full.
+	// MaxContinuations is the maximum number of CONTINUATION frames of a header block. A block of 64 KiB has four full
+	// frames.
 	MaxContinuations = 128
 	// Credit bounds the burst of frames without effect.
 	Credit = 10_000
-	// refill is the further frames per second, and earned the further frames for each HEADERS
-	// or DATA frame that is sent to the peer and each HEADERS frame of the peer: a peer
-	// answers a DATA frame with two WINDOW_UPDATE frames and a PING at most, and ends a call
-	// with RST_STREAM.
+	// refill is the credit that is added per second, and earned the credit that is added for each HEADERS or DATA frame
+	// sent to the peer, and for each HEADERS frame of the peer: a correct peer answers a DATA frame with at most two
+	// WINDOW_UPDATE frames and a PING, and ends a call with RST_STREAM.
 	refill, earned = 100, 4
 )
 
 // ErrFlood is the error of a connection whose peer floods it.
 var ErrFlood = errors.New("flood: the peer sends HTTP/2 frames without effect: the connection is closed")
 
-// Kind is the type of a flood's frames.
+// Kind is the type of the frames of a flood.
 type Kind string
 
 // Kinds of floods.
@@ -72,34 +71,34 @@ const (
 	frameHeader = 9
 )
 
-// preface begins a client's side of a connection (RFC 9113 §3.4).
+// preface is the beginning of a client's side of a connection (RFC 9113 §3.4).
 var preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
-// Conn is a connection whose peer's frames are watched. Read fails with [ErrFlood], and the
-// connection is closed, when the peer floods it.
+// Conn is a connection whose peer's frames are counted. When the peer floods it, the connection is closed, and Read
+// returns [ErrFlood].
 type Conn struct {
 	net.Conn
 
 	flooded func(net.Conn, Kind)
 	writer  io.Writer
 	begun   int  // bytes of the preface that have been received
-	plain   bool // the peer does not speak HTTP/2, and is not watched
+	plain   bool // the peer does not speak HTTP/2, and its bytes are not parsed
 	in      frames
-	block   int       // CONTINUATION frames of the current header block
-	credit  int       // of frames without effect
-	filled  time.Time // when credit was refilled
+	block   int       // number of CONTINUATION frames of the current header block
+	credit  int       // number of frames without effect that the peer may still send
+	filled  time.Time // when credit was last refilled
 	failed  bool
 
 	mu      sync.Mutex // of writers, of held and of cuts
 	out     frames
 	held    held
 	cuts    cuts
-	cutting atomic.Bool  // there are, or were, cuts
-	sent    atomic.Int64 // HEADERS and DATA frames since credit was refilled
+	cutting atomic.Bool  // a stream has been cut
+	sent    atomic.Int64 // number of HEADERS and DATA frames sent since credit was last refilled
 }
 
-// Server returns a server's connection, whose peer begins with HTTP/2's preface or speaks
-// another protocol. flooded is called once, before the connection is closed.
+// Server returns a server's connection. Its peer begins with the preface of HTTP/2, or speaks another protocol. flooded
+// is called once, before the connection is closed.
 func Server(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
 	return &Conn{
 		Conn:    c,
@@ -110,16 +109,16 @@ func Server(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
 	}
 }
 
-// Client returns a client's connection of HTTP/2. flooded is as for [Server].
+// Client returns a client's connection of HTTP/2. flooded is called as by [Server].
 func Client(c net.Conn, flooded func(net.Conn, Kind)) *Conn {
 	watched := Server(c, flooded)
 	watched.begun = len(preface)
-	watched.out.skip = len(preface) // it is sent first
+	watched.out.skip = len(preface) // the client sends it first
 	return watched
 }
 
-// Through makes the connection write through w, a layer below its own that adds nothing to
-// writing. Call it before the first Write.
+// Through makes the connection write to w, a lower layer of the same connection, to which the layers above it add no
+// bytes. It must be called before the first Write.
 func (c *Conn) Through(w io.Writer) *Conn {
 	c.writer = w
 	return c
@@ -154,8 +153,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
-// Write implements [net.Conn]. It uses little of the stack: net/http writes each frame on a
-// separate goroutine, whose small stack must not have to grow.
+// Write implements [net.Conn]. It uses little stack, since net/http writes each frame in a new goroutine, whose small
+// stack must not grow.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.cutting.Load() {
 		p = c.calmed(p)
@@ -199,7 +198,7 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// received counts the frames in bytes of the peer, and reports a flood.
+// received counts the frames in bytes that the peer has sent, and reports a flood.
 func (c *Conn) received(p []byte) (kind Kind, flooded bool) {
 	if c.begun < len(preface) {
 		n := min(len(p), len(preface)-c.begun)
@@ -271,7 +270,7 @@ func (c *Conn) judge(frame, flags byte, length int) Kind {
 	return kind
 }
 
-// begins counts a stream that the peer begins, and reports whether it is one too many.
+// begins counts a stream that the peer opens, and reports whether it exceeds the bound.
 func (c *Conn) begins() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -285,19 +284,19 @@ func (c *Conn) ends() {
 	c.held.end(c.in.stream())
 }
 
-// earn adds the credit of a number of frames with effect.
+// earn adds the credit for a number of frames with effect.
 func (c *Conn) earn(frames int64) {
 	c.credit = int(min(Credit, int64(c.credit)+frames*earned))
 }
 
 // frames finds the headers of frames in a stream of bytes.
 type frames struct {
-	skip   int // bytes of the payload still to come
-	have   int // bytes of the header that have been read
+	skip   int // number of bytes of the current payload that have not been read
+	have   int // number of bytes of the current header that have been read
 	header [frameHeader]byte
 }
 
-// stream returns the stream of the frame that next has returned.
+// stream returns the stream id of the frame that next returned last.
 func (f *frames) stream() uint32 {
 	return binary.BigEndian.Uint32(f.header[5:]) &^ (1 << 31)
 }
