@@ -489,6 +489,9 @@ func TestSubmit_EveryInterleavingOfTwoNodes(t *testing.T) {
 
 // The exploration finds flaws of the transitions, with a trace.
 func TestSubmit_ExplorationFindsFlaws(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it visits thousands of states in one goroutine")
+	}
 	for flaw, invariant := range map[flaw]string{
 		flawKeysForgotten: "a rejected command has no effect",
 		flawUnconditional: "versions have no gaps",

@@ -570,6 +570,9 @@ func TestMoves_EveryInterleavingOfTwoControlsAndTwoMoves(t *testing.T) {
 
 // The exploration finds flaws of the protocol, with a trace.
 func TestMoves_ExplorationFindsFlaws(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it visits thousands of states in one goroutine")
+	}
 	without := func(gates ...gate) func(move, placed) action {
 		return func(m move, p placed) action {
 			a := m.next(p)
