@@ -223,6 +223,7 @@ func (s *Service) openViews(ctx context.Context, tenant contextkit.TenantID) (*f
 	checked := &checkedStore{Store: rows}
 	f := newFollower(tenant, s.tail, current, checked, origin, epoch, s.log)
 	f.timeline, f.journalEnd, f.shared.node = s.timeline, max(s.end, s.tail.Position()), &s.filters
+	f.hub.node = &s.pending
 	f.onChange, f.skips, f.positions = s.noteChange, s.skips, s.positions.Of(epoch)
 	f.onBeyond = func(checkpoint uint64, err error) {
 		if errors.Is(err, tail.ErrDiverged) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -18,6 +19,9 @@ const (
 	// maxHubBytes bounds the pending keys of all of a tenant's watchers, including keys that are being sent. Beyond
 	// it, the watchers with the most bytes are ended.
 	maxHubBytes = 64 << 20
+	// maxNodeBytes bounds the pending keys of all tenants' watchers on a node. Beyond it, each tenant with pending keys
+	// has an equal share of it.
+	maxNodeBytes = 256 << 20
 	// keyBytes estimates the memory of a pending key without its text.
 	keyBytes = 64
 )
@@ -26,6 +30,7 @@ const (
 var (
 	errTooManyWatchers = errors.New("the tenant has too many watchers on this node")
 	errSlow            = errors.New("the watcher does not keep up with the view's changes")
+	errLeft            = errors.New("the watcher has left")
 )
 
 // touchedRows are the keys of affected rows, by view.
@@ -38,16 +43,48 @@ func (t touchedRows) add(view, key string) {
 	t[view][key] = struct{}{}
 }
 
-// hub notifies a tenant's watchers which rows have changed. It never blocks on a watcher. The zero value has no
+// pendingKeys counts the bytes of the pending keys of all tenants' watchers. It may be used concurrently.
+type pendingKeys struct {
+	bytes atomic.Int64
+	hubs  atomic.Int64 // with pending keys
+}
+
+// hub notifies a tenant's watchers which rows have changed. It never blocks on a watcher. A value with a node has no
 // watchers.
 type hub struct {
+	node  *pendingKeys
+	bytes atomic.Int64 // of the pending keys of the watchers
+
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 	closed   bool
 }
 
+// count adds bytes, which are negative when they are released.
+func (h *hub) count(bytes int) {
+	if bytes == 0 {
+		return
+	}
+	h.node.bytes.Add(int64(bytes))
+	switch now := h.bytes.Add(int64(bytes)); now {
+	case 0:
+		h.node.hubs.Add(-1)
+	case int64(bytes):
+		h.node.hubs.Add(1)
+	}
+}
+
+// bound returns the bytes that the watchers may hold at the moment.
+func (h *hub) bound() int64 {
+	if h.node.bytes.Load() <= maxNodeBytes {
+		return maxHubBytes
+	}
+	return min(maxHubBytes, maxNodeBytes/max(h.node.hubs.Load(), 1))
+}
+
 // watcher collects the rows of a view that have changed since its last call of take.
 type watcher struct {
+	hub   *hub
 	view  string
 	ready chan struct{} // holds one value while there are pending rows
 
@@ -69,7 +106,12 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 	if len(h.watchers) >= maxWatchers {
 		return nil, nil, errTooManyWatchers
 	}
-	w = &watcher{view: view, ready: make(chan struct{}, 1), keys: map[string]uint64{}}
+	w = &watcher{
+		hub:   h,
+		view:  view,
+		ready: make(chan struct{}, 1),
+		keys:  map[string]uint64{},
+	}
 	if h.watchers == nil {
 		h.watchers = map[*watcher]struct{}{}
 	}
@@ -78,6 +120,8 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		delete(h.watchers, w)
+		w.fail(errLeft)
+		w.sent()
 	}, nil
 }
 
@@ -86,14 +130,15 @@ func (h *hub) join(view string) (w *watcher, leave func(), err error) {
 func (h *hub) publish(touched touchedRows, upTo uint64, leftOut func(view string) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	total := 0
+	added := 0
 	for w := range h.watchers {
 		if !leftOut(w.view) {
-			total += w.add(touched[w.view], upTo)
+			added += w.add(touched[w.view], upTo)
 		}
 	}
-	if total > maxHubBytes {
-		h.shed(total)
+	h.count(added)
+	if h.bytes.Load() > h.bound() {
+		h.shed()
 	}
 }
 
@@ -118,7 +163,7 @@ func (h *hub) endAll(err error) {
 }
 
 // shed ends the watchers with the most pending bytes until the rest is within the bound. The caller holds h.mu.
-func (h *hub) shed(total int) {
+func (h *hub) shed() {
 	waiting := make(map[*watcher]int, len(h.watchers))
 	for w := range h.watchers {
 		waiting[w] = w.waiting()
@@ -126,21 +171,23 @@ func (h *hub) shed(total int) {
 	order := slices.SortedFunc(maps.Keys(waiting),
 		func(a, b *watcher) int { return cmp.Compare(waiting[b], waiting[a]) })
 	for _, w := range order {
-		if total <= maxHubBytes {
+		if h.bytes.Load() <= h.bound() {
 			return
 		}
-		total -= w.fail(errSlow)
+		w.fail(errSlow)
 	}
 }
 
-// add adds keys, and returns the watcher's bytes, including taken ones.
+// add adds keys, and returns by how much the pending bytes have grown; they shrink if the watcher has too many. The
+// caller counts them.
 func (w *watcher) add(keys map[string]struct{}, upTo uint64) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.upTo = upTo
 	if len(keys) == 0 {
-		return w.bytes + w.taken
+		return 0
 	}
+	before := w.bytes
 	if w.err == nil {
 		for key := range keys {
 			if _, waits := w.keys[key]; !waits {
@@ -153,7 +200,7 @@ func (w *watcher) add(keys map[string]struct{}, upTo uint64) int {
 		}
 	}
 	w.wake()
-	return w.bytes + w.taken
+	return w.bytes - before
 }
 
 // waiting returns the pending bytes.
@@ -163,14 +210,13 @@ func (w *watcher) waiting() int {
 	return w.bytes
 }
 
-// fail ends the watcher and returns the bytes that it releases.
-func (w *watcher) fail(err error) int {
+// fail ends the watcher and releases its pending keys, except those that are being sent.
+func (w *watcher) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	released := w.bytes
+	w.hub.count(-w.bytes)
 	w.err, w.keys, w.bytes = err, nil, 0
 	w.wake()
-	return released
 }
 
 // wake notifies the watcher. The caller holds w.mu.
@@ -200,7 +246,7 @@ func (w *watcher) take() (changed map[string]uint64, upTo uint64, err error) {
 		return nil, 0, w.err
 	}
 	changed, w.keys = w.keys, map[string]uint64{}
-	w.taken, w.bytes = w.bytes, 0
+	w.taken, w.bytes = w.taken+w.bytes, 0
 	return changed, w.upTo, nil
 }
 
@@ -208,5 +254,6 @@ func (w *watcher) take() (changed map[string]uint64, upTo uint64, err error) {
 func (w *watcher) sent() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.hub.count(-w.taken)
 	w.taken = 0
 }

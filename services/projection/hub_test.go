@@ -7,7 +7,7 @@ import (
 )
 
 func TestHub_SlowWatcherIsEndedWithoutBlocking(t *testing.T) {
-	h := &hub{}
+	h := &hub{node: &pendingKeys{}}
 	slow, leaveSlow, err := h.join("v")
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestHub_SlowWatcherIsEndedWithoutBlocking(t *testing.T) {
 }
 
 func TestHub_PendingRowIsQueuedOnce(t *testing.T) {
-	h := &hub{}
+	h := &hub{node: &pendingKeys{}}
 	w, leave, err := h.join("v")
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestHub_PendingRowIsQueuedOnce(t *testing.T) {
 }
 
 func TestHub_BoundsWatchers(t *testing.T) {
-	h := &hub{}
+	h := &hub{node: &pendingKeys{}}
 	for range maxWatchers {
 		if _, _, err := h.join("v"); err != nil {
 			t.Fatal(err)
@@ -64,6 +64,67 @@ func TestHub_BoundsWatchers(t *testing.T) {
 	}
 	if _, _, err := h.join("v"); !errors.Is(err, errTooManyWatchers) {
 		t.Errorf("watcher over the limit: %v", err)
+	}
+}
+
+// Beyond the node's bound, tenants with large backlogs lose their slowest watchers, and others lose none.
+func TestHub_TenantsShareTheBoundOfTheNode(t *testing.T) {
+	const tenants, watchers = 6, 25 // 25 watchers of almost 2 MiB are within the bound of a tenant
+	node := &pendingKeys{}
+	watching := func(h *hub, n int) (all []*watcher) {
+		for range n {
+			w, leave, err := h.join("v")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(leave)
+			all = append(all, w)
+		}
+		return all
+	}
+	ended := func(all []*watcher) (n int) {
+		for _, w := range all {
+			if _, _, err := w.take(); errors.Is(err, errSlow) {
+				n++
+			}
+		}
+		return n
+	}
+	small := &hub{node: node}
+	others := watching(small, 10)
+	large := touchedRows{}
+	for n := range 1800 {
+		large.add("v", fmt.Sprintf("%1024d", n))
+	}
+	touched := touchedRows{}
+	touched.add("v", "k")
+	var (
+		slow []*watcher
+		hubs []*hub
+	)
+	for range tenants {
+		h := &hub{node: node}
+		hubs, slow = append(hubs, h), append(slow, watching(h, watchers)...)
+		h.publish(large, 1, noView)
+		small.publish(touched, 1, noView)
+	}
+	for _, h := range hubs { // the first ones have exceeded their shares since
+		h.publish(large, 2, noView)
+	}
+	if bytes := node.bytes.Load(); bytes > maxNodeBytes {
+		t.Errorf("%d bytes are pending, more than %d", bytes, maxNodeBytes)
+	}
+	if n := ended(slow); n == 0 || n == len(slow) {
+		t.Errorf("%d of %d watchers of large tenants have ended", n, len(slow))
+	}
+	if n := ended(others); n != 0 {
+		t.Errorf("%d watchers of another tenant have ended", n)
+	}
+	for _, w := range append(slow, others...) {
+		w.sent()
+	}
+	if node.bytes.Load() != 0 || node.hubs.Load() != 0 {
+		t.Errorf("%d bytes of %d tenants remain", node.bytes.Load(), node.hubs.Load())
 	}
 }
 

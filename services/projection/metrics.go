@@ -56,6 +56,8 @@ var (
 			"that never matched are sent too.",
 		nil, nil,
 	)
+	pendingMetric = prometheus.NewDesc("headgate_projection_watch_bytes",
+		"Bytes of the keys of changed rows that wait for watchers, of all tenants.", nil, nil)
 	databaseMetric = prometheus.NewDesc("headgate_views_database_available",
 		"1 while the views' database is available; always 1 for views in files.", nil, nil)
 )
@@ -65,7 +67,7 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		checkpointMetric, targetMetric, waitingMetric, failingMetric, tenantsMetric, allWaitingMetric, databaseMetric,
 		damagedMetric, restoredMetric, filterKeysMetric, filtersMetric, failingViewsMetric, failingViewMetric,
-		indexingMetric,
+		indexingMetric, pendingMetric,
 	} {
 		descriptions <- d
 	}
@@ -92,6 +94,7 @@ func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	}
 	gauge(filterKeysMetric, float64(s.filters.keys.Load()))
 	metrics <- prometheus.MustNewConstMetric(filtersMetric, prometheus.CounterValue, float64(s.filters.exceeded.Load()))
+	gauge(pendingMetric, float64(s.pending.bytes.Load()))
 	gauge(indexingMetric, float64(s.indexing.count.Load()))
 	gauge(databaseMetric, number(s.store == nil || s.store() == nil))
 	failing, count := s.Failing(shownTenants)

@@ -66,6 +66,7 @@ type Service struct {
 	damaged   atomic.Int64  // stores that were set aside
 	restored  atomic.Int64  // checkpoints that went back
 	filters   nodeKeys      // of watches
+	pending   pendingKeys   // of watchers
 	found     *token.Sealer // of page tokens of aggregates
 	indexing  indexing
 
