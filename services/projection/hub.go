@@ -210,7 +210,7 @@ func (w *watcher) waiting() int {
 	return w.bytes
 }
 
-// fail ends the watcher and releases its pending keys, except those that are being sent.
+// fail ends the watcher and releases its pending keys, except keys that are being sent.
 func (w *watcher) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
