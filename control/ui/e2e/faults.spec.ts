@@ -181,10 +181,15 @@ test("A search of instances goes beyond what is loaded", async ({ page }) => {
   });
   await signIn(page, "/workflows?tenant=acme");
   await expect(page.getByText("2 instances are loaded, the last changed ones first; there are older ones.")).toBeVisible();
-  await page.getByLabel("Search instances").fill("transfer/good");
+  await page.getByLabel("Error or step contains").fill("transfer/good");
   await expect(page.getByRole("button", { name: "transfer/good" })).toBeVisible();
   await expect(page.getByText(/Searched \d+ instances/)).toBeVisible();
   expect(pages).toBeGreaterThan(1);
+  // By the beginning of an id the platform searches.
+  await page.goto(url("/workflows?tenant=acme"));
+  await page.getByLabel("Id begins with").fill("transfer/searched");
+  await expect(page.getByText("2 found, the last changed ones first")).toBeVisible();
+  await expect(page.getByRole("button", { name: /^transfer\/searched-[12]$/ })).toHaveCount(2);
 });
 
 test("All times of a page are in one zone, to the millisecond", async ({ browser }) => {

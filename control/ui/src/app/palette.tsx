@@ -1,3 +1,4 @@
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useQuery } from "@connectrpc/connect-query";
 import { useNavigate } from "@tanstack/react-router";
 import { Command } from "cmdk";
@@ -6,11 +7,13 @@ import { useState, type ReactNode } from "react";
 import { FleetService } from "../gen/control/v1/fleet_pb";
 import { ModelService } from "../gen/control/v1/model_pb";
 import { QueryService } from "../gen/projection/gateway/v1/query_pb";
-import { RunnerAdmin } from "../gen/runner/admin/v1/admin_pb";
 import { useTenant, useTenants } from "../parts/tenant";
 import { instanceName, instancePath } from "../workflows/instance-name";
+import { moment, unknown } from "./format";
 import { locked, screens } from "./navigation";
 import { leave } from "./arrival";
+import { useFound } from "./found";
+import { rank } from "./rank";
 import { useRefusal, useWhoAmI } from "./session";
 import { toggleTheme } from "./theme";
 import type { Search } from "./url";
@@ -26,11 +29,10 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const noFleet = useRefusal("fleet.read");
   const noQuery = useRefusal("query.read", "tenant");
   const noEvents = useRefusal("events.read", "tenant");
-  const noWork = useRefusal("workflow.read", "tenant");
   const fleet = useQuery(FleetService.method.getFleet, {}, { enabled: noFleet === "" });
   const model = useQuery(ModelService.method.getModel, {}, { enabled: noFleet === "", staleTime: 30_000 });
   const views = useQuery(QueryService.method.listViews, { tenantId: tenant }, { enabled: noQuery === "" && tenant !== "" });
-  const instances = useQuery(RunnerAdmin.method.listWorkflows, { tenantId: tenant, pageSize: 100 }, { enabled: noWork === "" && tenant !== "" });
+  const found = useFound(typed, tenant);
   const go = (to: string, search: Search = {}) => {
     onClose();
     void navigate({ to, search });
@@ -47,7 +49,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
         <Dialog.Overlay className="appear fixed inset-0 z-40 bg-black/50" />
         <Dialog.Content className="menu appear fixed top-[12vh] left-1/2 w-[min(36rem,94vw)] -translate-x-1/2 p-0" aria-describedby={undefined}>
           <Dialog.Title className="sr-only">Search or jump to</Dialog.Title>
-          <Command label="Search or jump to" loop>
+          <Command label="Search or jump to" loop filter={rank}>
             <Command.Input className="border-border placeholder:text-muted w-full border-b bg-transparent px-4 py-3 text-lg outline-none" placeholder="A screen, tenant, node, view, command, instance, or an id" value={typed} onValueChange={setTyped} />
             <Command.List className="max-h-[50vh] overflow-auto p-2">
               {id.length >= 4 ? null : <Command.Empty className="text-muted px-2 py-4">Nothing has this name. A correlation, trace or request id of four characters or more opens its timeline.</Command.Empty>}
@@ -92,10 +94,27 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
                       )),
                     )}
                   </Group>
-                  <Group heading={`Workflow instances of ${tenant}, the 100 that changed last`}>
-                    {(instances.data?.instances ?? []).map((one) => (
+                  <Group heading={`Workflow instances of ${tenant}`}>
+                    {found.instances.map((one) => (
                       <Item key={instancePath(one)} value={`instance ${instanceName(one)} ${one.instanceId}`} onSelect={() => go("/workflows", { instance: instancePath(one) })}>
                         {instanceName(one)}
+                      </Item>
+                    ))}
+                    {found.moreInstances ? (
+                      <Item value={`instances ${id} search more`} onSelect={() => go("/workflows", { q: id })}>
+                        Search more instances that begin with {found.id}…
+                      </Item>
+                    ) : null}
+                  </Group>
+                  <Group heading={`Aggregates of ${tenant}`}>
+                    {found.aggregates.map((one) => (
+                      <Item key={`${one.aggregateType}/${one.aggregateId}`} value={`aggregate ${one.aggregateType}/${one.aggregateId}`} onSelect={() => go("/aggregates", { type: one.aggregateType, id: one.aggregateId })}>
+                        {one.aggregateType}/{one.aggregateId} <span className="text-muted">since {one.created ? moment(timestampDate(one.created)).slice(0, 16) : unknown}</span>
+                      </Item>
+                    ))}
+                    {found.more.map((one) => (
+                      <Item key={one.type} value={`aggregates ${one.type}/${one.id} all`} onSelect={() => go("/aggregates", { type: one.type, q: one.id })}>
+                        All {one.type} aggregates that begin with {one.id}…
                       </Item>
                     ))}
                   </Group>
@@ -133,6 +152,9 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
                 </Group>
               ) : null}
             </Command.List>
+            <div role="status" className="text-muted text-sm">
+              {found.notes.length > 0 ? <p className="border-border border-t px-4 py-2">{found.notes.join(" ")}</p> : found.searching ? <p className="sr-only">Searching ids…</p> : null}
+            </div>
           </Command>
         </Dialog.Content>
       </Dialog.Portal>

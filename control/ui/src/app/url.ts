@@ -30,8 +30,18 @@ export function useUrl(): [(name: string) => string, (patch: Search, options?: {
   ];
 }
 
-/** The time from the last key to the change of the address, which is what asks the server. */
-const pause = 350;
+/** The time from the last key to the change of the address, or to the request, in milliseconds. */
+export const pause = 350;
+
+/** Follows a value once it has not changed for a pause: several keys are one request. */
+export function usePaused<T>(value: T): T {
+  const [paused, setPaused] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setPaused(value), pause);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return paused;
+}
 
 /**
  * A text of the address that is typed: the address follows when the typing pauses, or at commit. Texts

@@ -1,13 +1,15 @@
 import { useInfiniteQuery, useTransport, callUnaryMethod } from "@connectrpc/connect-query";
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
-import { useEffect } from "react";
-import { EventService } from "../gen/aggregate/gateway/v1/event_pb";
+import { useEffect, type ReactNode } from "react";
+import { EventService, type AggregateRef } from "../gen/aggregate/gateway/v1/event_pb";
+import { QueryService, type FoundAggregate } from "../gen/projection/gateway/v1/query_pb";
 import { instant, number } from "../app/format";
+import { parsePrefix } from "../app/prefix";
 import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
 import { Choice, FilterBox, UrlText } from "../parts/field";
 import { Page } from "../parts/page";
-import { Answered, Empty } from "../parts/state";
+import { Answered, Empty, Notice } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
@@ -22,13 +24,17 @@ export function Aggregates() {
   const types = useTypes();
   const id = get("id");
   const type = get("type") || (id === "" ? (types?.[0] ?? "") : "");
+  // A search by id is what the index is for; without one, the newest are of more interest.
+  const order = get("order") || (get("q") === "" ? "newest" : "id");
   if (tenant !== "" && id !== "" && type !== "") return <Aggregate key={`${tenant} ${type} ${id}`} tenant={tenant} type={type} id={id} />;
   return (
     <Page title="Aggregates" tenant summary="Search by type and by the beginning of the id; the history of each is its events.">
       <div className="flex flex-wrap items-end gap-3">
         {types ? <Choice label="Type" value={type} options={types} onChange={(next) => set({ type: next, open: "", id: "" })} /> : <UrlText label="Type" name="type" />}
+        <Choice label="Order" value={order} options={[["newest", "newest first, from the events"], ["id", "by id, from the index"]]} onChange={(next) => set({ order: next })} />
+        <FilterBox label="Id begins with" />
       </div>
-      {tenant === "" ? <Empty title="There is no tenant.">Create one on the screen Tenants.</Empty> : id !== "" ? <Find tenant={tenant} id={id} types={types} /> : type === "" ? <Empty title="No type is chosen." /> : <List key={`${tenant} ${type}`} tenant={tenant} type={type} />}
+      {tenant === "" ? <Empty title="There is no tenant.">Create one on the screen Tenants.</Empty> : id !== "" ? <Find tenant={tenant} id={id} types={types} /> : type === "" ? <Empty title="No type is chosen." /> : <List key={`${tenant} ${type}`} tenant={tenant} type={type} newest={order === "newest"} />}
     </Page>
   );
 }
@@ -74,13 +80,78 @@ function Find({ tenant, id, types }: { tenant: string; id: string; types: string
   );
 }
 
-/** Aggregates of a page, and how far a search goes by itself. */
+/** Aggregates of a page, and how far a search of the events goes by itself. */
 const pageSize = 200;
 const searchedPages = 10;
 
-function List({ tenant, type }: { tenant: string; type: string }) {
-  const [get, set] = useUrl();
-  const prefix = get("q");
+/** How often an index that is being filled is asked again, in milliseconds. */
+const fillingEvery = 2_000;
+
+function List({ tenant, type, newest }: { tenant: string; type: string; newest: boolean }) {
+  const [get] = useUrl();
+  const wanted = parsePrefix(get("q"), "aggregate");
+  if (!wanted || (wanted.name !== "" && wanted.name !== type))
+    return <Found of={type} rows={[]} empty={<Empty title={`No ${type} has an id that begins with ${get("q").trim()}.`}>Ids have letters, digits, hyphens and underscores only.</Empty>} />;
+  return newest ? <Newest tenant={tenant} type={type} prefix={wanted.id} /> : <ById tenant={tenant} type={type} prefix={wanted.id} />;
+}
+
+/** The aggregates whose ids begin with a text, by id, from the index of the views' nodes. */
+function ById({ tenant, type, prefix }: { tenant: string; type: string; prefix: string }) {
+  const [, set] = useUrl();
+  const listed = useInfiniteQuery(
+    QueryService.method.findAggregates,
+    { tenantId: tenant, aggregateType: type, idPrefix: prefix, pageSize, pageToken: "" },
+    {
+      pageParamKey: "pageToken",
+      getNextPageParam: (last) => last.nextPageToken || undefined,
+      placeholderData: keepPreviousData,
+      refetchInterval: (query) => (query.state.data?.pages.some((page) => page.incomplete) ? fillingEvery : false),
+    },
+  );
+  const { data, hasNextPage, isFetching, isPlaceholderData, fetchNextPage, error } = listed;
+  const loaded = data?.pages.flatMap((page) => page.aggregates) ?? [];
+  const filling = data?.pages.find((page) => page.incomplete);
+  const byEvents = (
+    <Button onClick={() => set({ order: "newest" })}>Search the events instead</Button>
+  );
+  return (
+    <>
+      {filling ? (
+        <Notice tone="warn">
+          <span className="flex flex-wrap items-center gap-3">
+            The index of ids covers {filling.percent} % of the journal so far: aggregates whose first event is after that are missing. {byEvents}
+          </span>
+        </Notice>
+      ) : null}
+      {error ? <div>{byEvents}</div> : null}
+      <Answered of={listed}>
+        {() => (
+          <>
+            <Found
+              of={type}
+              rows={loaded}
+              empty={
+                isPlaceholderData ? (
+                  <Empty title="Searching…" />
+                ) : prefix === "" ? (
+                  <Empty title={`${tenant} has no ${type}${filling ? " so far" : ""}.`}>The first event of a command makes one.</Empty>
+                ) : (
+                  <Empty title={`No ${type}${filling ? " of the index so far" : ""} has an id that begins with ${prefix}.`} />
+                )
+              }
+            />
+            <More more={hasNextPage} busy={isFetching} load={() => void fetchNextPage()} label="Load more">
+              {isPlaceholderData ? "Searching…" : `${number(loaded.length)} are loaded, by id${hasNextPage ? "; there are more." : filling ? "." : ": these are all."}`}
+            </More>
+          </>
+        )}
+      </Answered>
+    </>
+  );
+}
+
+/** The aggregates in the order of their first events, which are read for that. */
+function Newest({ tenant, type, prefix }: { tenant: string; type: string; prefix: string }) {
   const listed = useInfiniteQuery(
     EventService.method.listAggregates,
     { tenantId: tenant, aggregateType: type, idPrefix: prefix, newestFirst: true, pageSize, pageToken: "" },
@@ -93,34 +164,48 @@ function List({ tenant, type }: { tenant: string; type: string }) {
     if (searches && !isFetching) void fetchNextPage();
   }, [searches, isFetching, fetchNextPage]);
   return (
-    <>
-      <Answered of={listed}>
-        {() => (
-          <>
-            <Table
-              label="Aggregates"
-              tools={<FilterBox label="Id begins with" />}
-              rows={loaded}
-              id={(one) => one.aggregateId}
-              onSelect={(one) => set({ type, id: one.aggregateId })}
-              empty={searches ? <Empty title="Searching…" /> : prefix !== "" ? <Empty title={`No ${type} has an id that begins with ${prefix}.`} /> : <Empty title={`${tenant} has no ${type}.`}>The first event of a command makes one.</Empty>}
-              columns={[
-                { name: "Id", width: 320, value: (one) => one.aggregateId },
-                { name: "First event", width: 160, value: (one) => one.firstEventType },
-                { name: "Created", width: timeWidth, value: (one) => instant(one.created), cell: (one) => <Time of={one.created} /> },
-              ]}
-            />
-            <div className="flex flex-wrap items-center gap-3">
-              <Button disabled={!hasNextPage || isFetching} onClick={() => void fetchNextPage()}>
-                Load older
-              </Button>
-              <p className="text-muted" role="status">
-                {number(loaded.length)} are loaded, the newest first{hasNextPage ? "; there may be older ones." : ": these are all."}
-              </p>
-            </div>
-          </>
-        )}
-      </Answered>
-    </>
+    <Answered of={listed}>
+      {() => (
+        <>
+          <Found of={type} rows={loaded} empty={searches ? <Empty title="Searching…" /> : prefix !== "" ? <Empty title={`No ${type} has an id that begins with ${prefix}${hasNextPage ? ", of those searched so far" : ""}.`} /> : <Empty title={`${tenant} has no ${type}.`}>The first event of a command makes one.</Empty>} />
+          <More more={hasNextPage} busy={isFetching} load={() => void fetchNextPage()} label="Load older">
+            {number(loaded.length)} are loaded, the newest first{hasNextPage ? "; there may be older ones." : ": these are all."}
+          </More>
+        </>
+      )}
+    </Answered>
+  );
+}
+
+function Found({ of, rows, empty }: { of: string; rows: (AggregateRef | FoundAggregate)[]; empty: ReactNode }) {
+  const [, set] = useUrl();
+  return (
+    <Table
+      label="Aggregates"
+      rows={rows}
+      id={(one) => one.aggregateId}
+      onSelect={(one) => set({ type: of, id: one.aggregateId })}
+      empty={empty}
+      columns={[
+        { name: "Id", width: 320, value: (one) => one.aggregateId },
+        { name: "First event", width: 160, value: (one) => one.firstEventType },
+        { name: "Created", width: timeWidth, value: (one) => instant(one.created), cell: (one) => <Time of={one.created} /> },
+      ]}
+    />
+  );
+}
+
+function More({ more, busy, load, label, children }: { more: boolean; busy: boolean; load: () => void; label: string; children: ReactNode }) {
+  return (
+    <div className="flex flex-wrap items-center gap-3">
+      {more ? (
+        <Button disabled={busy} onClick={load}>
+          {label}
+        </Button>
+      ) : null}
+      <p className="text-muted" role="status">
+        {children}
+      </p>
+    </div>
   );
 }

@@ -1,10 +1,14 @@
-import { useInfiniteQuery } from "@connectrpc/connect-query";
+import { useInfiniteQuery, useQuery } from "@connectrpc/connect-query";
+import { keepPreviousData } from "@tanstack/react-query";
 import { useEffect } from "react";
+import { ModelService } from "../gen/control/v1/model_pb";
 import { RunnerAdmin, type WorkflowState } from "../gen/runner/admin/v1/admin_pb";
 import { instant, number } from "../app/format";
+import { parsePrefix } from "../app/prefix";
+import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
-import { FilterBox, matches } from "../parts/field";
+import { Choice, FilterBox, matches, UrlText } from "../parts/field";
 import { Page } from "../parts/page";
 import { Answered, Empty } from "../parts/state";
 import { Table } from "../parts/table";
@@ -36,53 +40,72 @@ function Summary({ tenant }: { tenant: string }) {
   return `Of ${among}, ${stuck} stuck and ${failed} failed: they wait for an operator`;
 }
 
-/** Instances of a page, and how far a search goes back by itself. */
+/** Instances of a page, and how far a search goes back by itself: of ids, at the platform, a page is the 5,000 instances that are read for it. */
 const pageSize = 200;
 const searchedPages = 25;
+const searchedById = 5;
 const enough = 20;
+
+/** How often what is loaded is loaded again, in milliseconds: a search by id reads thousands of instances per page. */
+function refreshed(pages: number, byId: boolean): number | false {
+  if (pages > 2) return byId ? false : 20_000;
+  return byId ? 20_000 : 5_000;
+}
 
 function Instances({ tenant }: { tenant: string }) {
   const [get, set] = useUrl();
   const state = Number(get("state") || "0") as WorkflowState;
-  const filter = get("q");
+  const filter = get("text");
+  const begins = get("q").trim();
+  const wanted = parsePrefix(begins, "instance");
+  const workflow = wanted?.name || get("workflow");
   const counts = useStateCounts(tenant).data;
   const listed = useInfiniteQuery(
     RunnerAdmin.method.listWorkflows,
-    { tenantId: tenant, state, pageSize, pageToken: "" },
-    { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, refetchInterval: (query) => ((query.state.data?.pages.length ?? 0) > 2 ? 20_000 : 5_000) },
+    { tenantId: tenant, state, workflow, idPrefix: wanted?.id ?? "", pageSize, pageToken: "" },
+    { enabled: wanted !== undefined, pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData, refetchInterval: (query) => refreshed(query.state.data?.pages.length ?? 0, begins !== "") },
   );
-  const { data, hasNextPage, isFetching, fetchNextPage } = listed;
+  const { hasNextPage, isFetching, isPlaceholderData, fetchNextPage, error } = listed;
+  const data = wanted ? listed.data : { pages: [] };
   const loaded = data?.pages.flatMap((page) => page.instances) ?? [];
   const shown = loaded.filter((one) => matches(filter, instanceName(one), one.instanceId, one.failure, one.attempts?.lastError, one.attempts?.step));
   const pages = data?.pages.length ?? 0;
-  // A filter searches older pages until it has found enough; an empty page of a state is not the end, either.
-  const searches = hasNextPage && pages < searchedPages && (filter === "" ? loaded.length === 0 : shown.length < enough);
+  // A text searches older pages until it has found enough; an empty page of a state or a prefix is not the end, either.
+  const searches = hasNextPage && !error && !isPlaceholderData && pages < (begins === "" ? searchedPages : searchedById) && (filter === "" ? loaded.length === 0 : shown.length < enough);
   useEffect(() => {
     if (searches && !isFetching) void fetchNextPage();
   }, [searches, isFetching, fetchNextPage]);
   return (
     <>
+      <div className="flex flex-wrap items-end gap-3">
+        <FilterBox label="Id begins with" />
+        <Workflow value={get("workflow")} onChange={(next) => set({ workflow: next })} />
+        <UrlText label="Error or step contains" name="text" />
+      </div>
       <div className="flex flex-wrap gap-2" role="group" aria-label="States">
         <Chip name="all" count={counts?.counted} more={counts?.complete === false} pressed={state === 0} onClick={() => set({ state: "" })} />
         {states.map((one) => (
           <Chip key={one} name={stateName(one)} count={counts ? (counts.of.get(one) ?? 0) : undefined} more={counts?.complete === false} pressed={state === one} onClick={() => set({ state: String(one) })} />
         ))}
       </div>
-      <Answered of={listed}>
+      <Answered of={{ ...listed, data }}>
         {() => (
           <>
             <Table
               label="Workflow instances"
-              tools={<FilterBox label="Search instances" />}
               rows={shown}
               id={instancePath}
               selected={get("instance")}
               onSelect={(one) => set({ instance: instancePath(one) })}
               empty={
-                searches ? (
-                  <Empty title="Searching older instances…" />
+                !wanted ? (
+                  <Empty title={`No instance has an id that begins with ${begins}.`}>Enter the beginning of an instance’s id, or of the id of the aggregate that started it; a workflow’s name and a slash may stand before it.</Empty>
+                ) : searches || isPlaceholderData ? (
+                  <Empty title="Searching…" />
                 ) : loaded.length > 0 ? (
                   <Empty title="No instance matches." />
+                ) : begins !== "" ? (
+                  <Empty title={`No instance${state > 0 ? ` that is ${stateName(state)}` : ""} has an id that begins with ${begins}${hasNextPage ? ", of those searched so far" : ""}.`} />
                 ) : state > 0 ? (
                   <Empty title={`No instance is ${stateName(state)}.`} />
                 ) : (
@@ -104,12 +127,12 @@ function Instances({ tenant }: { tenant: string }) {
             />
             <div className="flex flex-wrap items-center gap-3">
               <p className="text-muted" role="status">
-                {filter === "" ? `${number(loaded.length)} instances are loaded, the last changed ones first` : `Searched ${number(loaded.length)} instances`}
-                {hasNextPage ? "; there are older ones." : ": these are all."}
+                {isPlaceholderData ? "Searching…" : filter !== "" ? `Searched ${number(loaded.length)} instances` : begins !== "" ? `${number(loaded.length)} found, the last changed ones first` : `${number(loaded.length)} instances are loaded, the last changed ones first`}
+                {isPlaceholderData ? "" : hasNextPage ? (begins === "" ? "; there are older ones." : "; older ones are not searched yet.") : ": these are all."}
               </p>
               {hasNextPage ? (
                 <Button disabled={isFetching} onClick={() => void fetchNextPage()}>
-                  {filter === "" ? "Load older" : "Search older"}
+                  {filter === "" && begins === "" ? "Load older" : "Search older"}
                 </Button>
               ) : null}
             </div>
@@ -118,6 +141,15 @@ function Instances({ tenant }: { tenant: string }) {
       </Answered>
     </>
   );
+}
+
+/** The choice between the workflows of the model; without the right to read it there is none. */
+function Workflow({ value, onChange }: { value: string; onChange: (next: string) => void }) {
+  const refusal = useRefusal("fleet.read");
+  const names = useQuery(ModelService.method.getModel, {}, { enabled: refusal === "", staleTime: 30_000 }).data?.workflows ?? [];
+  if (names.length === 0 && value === "") return null;
+  const all = value === "" || names.includes(value) ? names : [value, ...names];
+  return <Choice label="Workflow" value={value} options={[["", "all"], ...all]} onChange={onChange} />;
 }
 
 function Chip({ name, count, more, pressed, onClick }: { name: string; count: number | undefined; more: boolean; pressed: boolean; onClick: () => void }) {
