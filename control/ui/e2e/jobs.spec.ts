@@ -24,6 +24,12 @@ test("job 01: why a transfer failed, from a customer's correlation id: 2 clicks"
   await expect(spans.filter({ hasText: "transfer credit" })).toBeHidden();
   await page.getByRole("button", { name: "What command request has caused" }).click();
   await look(page, "timeline");
+  // Without an id: the failed timelines are listed, with where they failed.
+  await page.goto(url("/timeline?tenant=acme&failed=yes"));
+  const failed = page.getByRole("region", { name: "Recent timelines" }).getByRole("row").filter({ hasText: "the-failure" });
+  await expect(failed).toContainText("failed_precondition");
+  await accessible(page);
+  await failed.getByRole("button").click();
   await failures.getByRole("link", { name: "Workflow instance" }).click();
   await expect(page.getByRole("complementary", { name: "Instance transfer/bad" })).toBeVisible();
 });
@@ -52,6 +58,25 @@ test("job 03: which tenant is noisy, and job 09: lag and throughput of the last 
   await look(page, "overview");
   await page.getByRole("button", { name: /^(Light|Dark) theme$/ }).click();
   await look(page, "overview-dark");
+  // A part of the time is drawn in a chart; all charts show it, the address holds it, Escape gives it up.
+  const throughput = page.getByRole("region", { name: "Throughput", exact: true }).locator("canvas");
+  const box = await throughput.boundingBox();
+  if (!box) throw new Error("the chart has no place");
+  await page.mouse.move(box.x + box.width * 0.5, box.y + 40);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.9, box.y + 50, { steps: 4 });
+  await page.mouse.up();
+  await expect(page).toHaveURL(/from=2\d{3}-.*&to=2\d{3}-/);
+  await expect(page.getByRole("button", { name: /^Show the whole time again/ })).toBeVisible();
+  await page.keyboard.press("Escape");
+  await expect(page).not.toHaveURL(/from=/);
+  // The same by the keyboard.
+  await page.getByRole("slider", { name: "Latency: moment" }).focus();
+  for (const key of ["ArrowLeft", "Shift+PageUp", "Enter"]) await page.keyboard.press(key);
+  await expect(page).toHaveURL(/from=/);
+  await accessible(page);
+  await page.goBack();
+  await expect(page).not.toHaveURL(/from=/);
   await page.getByRole("combobox", { name: "Time", exact: true }).selectOption("day");
   await expect(page).toHaveURL(/range=day/);
   await changes.getByRole("link", { name: "Audit record: operator set call limits of hooli" }).click();
@@ -229,9 +254,16 @@ test("Aggregates are searched by the beginning of the id; events are read, and f
   const list = page.getByRole("region", { name: "Aggregates", exact: true });
   await expect(list.getByRole("button", { name: "bob" })).toBeVisible();
   await accessible(page);
-  await page.getByLabel("Id begins with").fill("cy");
+  let searches = 0;
+  page.on("request", (request) => {
+    if (request.url().endsWith("/FindAggregates")) searches++;
+  });
+  await page.getByLabel("Id begins with").pressSequentially("cyd");
   await expect(list.getByRole("button", { name: "bob" })).toBeHidden();
   await expect(list.getByRole("button", { name: "cyd" })).toBeVisible();
+  await expect(page.getByText("1 are loaded, by id: these are all.")).toBeVisible();
+  // The pause in typing is what asks, not a key.
+  expect(searches).toBe(1);
   await page.goto(url("/aggregates?tenant=acme&id=ada"));
   await expect(page.getByRole("heading", { name: "wallet/ada" })).toBeVisible();
 

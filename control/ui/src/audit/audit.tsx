@@ -2,12 +2,14 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { useInfiniteQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { ArrowRight } from "lucide-react";
+import { ArrowRight, X } from "lucide-react";
 import { useEffect, useState } from "react";
 import { AuditService, type AuditRecord } from "../gen/control/v1/audit_pb";
 import { bytes, instant, ms, number } from "../app/format";
 import { useUrl } from "../app/url";
 import { useWatch } from "../app/watch";
+import { words } from "../overview/range";
+import { parseSpan } from "../overview/span";
 import { Button } from "../parts/action";
 import { Copy } from "../parts/copy";
 import { Check, Choice, FilterBox, matches, UrlText } from "../parts/field";
@@ -23,7 +25,7 @@ import { SavedFilters } from "./saved";
 const clears = ["open"] as const;
 
 /** What the address says of the records to show; follow is how they are shown. */
-const filters = ["of", "decision", "principal", "procedure", "id", "range", "reads", "changes"] as const;
+const filters = ["of", "decision", "principal", "procedure", "id", "range", "from", "to", "reads", "changes"] as const;
 
 const hour = 3_600_000;
 const ranges: Record<string, number> = { "1h": hour, "24h": 24 * hour, "7d": 7 * 24 * hour, "30d": 30 * 24 * hour };
@@ -32,12 +34,19 @@ export function Audit() {
   const [get, set] = useUrl();
   const tenants = useTenants();
   const following = get("follow") === "yes";
+  const span = parseSpan(get("from"), get("to"));
   return (
     <Page title="Audit" summary="Denied calls, calls that change something, and what operators have read of tenants.">
       <div className="flex flex-wrap items-end gap-3">
         <Choice label="Records of" value={get("of")} options={[["", "all tenants"], ["_platform", "the platform"], ["_unauthenticated", "unauthenticated"], ...tenants.map((name): [string, string] => [name, name])]} onChange={(of) => set({ of, open: "" })} />
         <Choice label="Decision" value={get("decision")} options={[["", "both"], "denied", "allowed"]} onChange={(decision) => set({ decision, open: "" })} />
-        {following ? null : <Choice label="Time" value={get("range")} options={[["", "all that is stored"], ["1h", "last hour"], ["24h", "last 24 hours"], ["7d", "last 7 days"], ["30d", "last 30 days"]]} onChange={(range) => set({ range, open: "" })} />}
+        {following ? null : span ? (
+          <button type="button" className="button border-accent bg-accent-soft" title="Do not filter by this time" onClick={() => set({ from: "", to: "", open: "" })}>
+            <span className="sr-only">Do not filter by the time </span>
+            {words(span)}
+            <X className="size-4" aria-hidden />
+          </button>
+        ) : <Choice label="Time" value={get("range")} options={[["", "all that is stored"], ["1h", "last hour"], ["24h", "last 24 hours"], ["7d", "last 7 days"], ["30d", "last 30 days"]]} onChange={(range) => set({ range, open: "" })} />}
         <UrlText label="Principal" name="principal" clears={clears} />
         <UrlText label="Correlation, trace or request id" name="id" clears={clears} />
         <Check label="Changes only" checked={get("changes") === "yes"} onChange={(on) => set({ changes: on ? "yes" : "", reads: "", open: "" })} />
@@ -45,7 +54,7 @@ export function Audit() {
         <Check label="Follow" checked={following} onChange={(on) => set({ follow: on ? "yes" : "", open: "" })} />
       </div>
       <SavedFilters names={filters} />
-      {following ? <Followed key={`${get("of")} ${get("decision")} ${get("changes")}`} /> : <Stored key={get("range")} />}
+      {following ? <Followed key={`${get("of")} ${get("decision")} ${get("changes")}`} /> : <Stored key={`${get("range")} ${get("from")} ${get("to")}`} />}
     </Page>
   );
 }
@@ -67,9 +76,11 @@ function Stored() {
   const isShown = useShown();
   const [now] = useState(() => Date.now());
   const range = ranges[get("range")];
+  const span = parseSpan(get("from"), get("to"));
+  const time = span ? { since: timestampFromMs(span.from * 1000), until: timestampFromMs(span.to * 1000) } : range ? { since: timestampFromMs(now - range) } : {};
   const listed = useInfiniteQuery(
     AuditService.method.queryAudit,
-    { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), changesOnly: get("changes") === "yes", pageSize, pageToken: "", ...(range ? { since: timestampFromMs(now - range) } : {}) },
+    { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), changesOnly: get("changes") === "yes", pageSize, pageToken: "", ...time },
     { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData },
   );
   const { data, hasNextPage, isFetching, fetchNextPage, error } = listed;

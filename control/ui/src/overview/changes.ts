@@ -26,7 +26,8 @@ const words: readonly [procedure: string, what: string][] = [
 const parts = ["RunnerAdmin/Drain", "RunnerAdmin/Resume", "ModelService/ApplyModel", "PlacementService/", "TenantService/"];
 
 const day = 86_400_000;
-const most = 12;
+/** The changes that are listed. */
+export const most = 12;
 
 /** What a record says that its principal did; "" for one that changes nothing of the platform. */
 export function inWords(record: AuditRecord): string {

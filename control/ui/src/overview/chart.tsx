@@ -19,7 +19,7 @@ export interface Mark {
 const Plot = later(() => import("./plot"));
 
 /** A chart with its unit and the last measured values in words; the plot is loaded once the page is there. */
-export function Chart({ title, unit, at, lines, marks = [], window }: { title: string; unit: string; at: readonly number[]; lines: readonly Line[]; marks?: readonly Mark[]; window: number }) {
+export function Chart({ title, unit, at, lines, marks = [], window, empty = "Nothing was measured yet: nodes announce their counts every 15 seconds." }: { title: string; unit: string; at: readonly number[]; lines: readonly Line[]; marks?: readonly Mark[]; window: number; empty?: string }) {
   const measured = lines.some((line) => line.values.some((value) => value !== null));
   return (
     <section aria-label={title} className="panel flex min-w-0 flex-col gap-2 pb-2">
@@ -37,11 +37,11 @@ export function Chart({ title, unit, at, lines, marks = [], window }: { title: s
         </ul>
       </div>
       {measured ? (
-        <Suspense fallback={<div className="h-[9.5rem]" />}>
-          <Plot at={at} lines={lines} marks={marks} window={window} unit={unit} />
+        <Suspense fallback={<div className="h-33" />}>
+          <Plot title={title} at={at} lines={lines} marks={marks} window={window} unit={unit} />
         </Suspense>
       ) : (
-        <p className="text-muted grid h-[9.5rem] place-items-center text-center">Nothing was measured yet: gateways announce their counts every 15 seconds.</p>
+        <p className="text-muted grid h-33 place-items-center text-center">{empty}</p>
       )}
     </section>
   );

@@ -5,7 +5,9 @@ import { useZone } from "../app/zone";
 import type { StatTone } from "../parts/card";
 import { Spark } from "../parts/spark";
 import { Chart, type Line, type Mark } from "./chart";
+import { useSpan } from "./range";
 import { availability, column, ends, latest, percent, values, windowName, type Read } from "./series";
+import { within } from "./span";
 
 export interface Series {
   seconds: number;
@@ -38,23 +40,24 @@ export function Tiles({ label, six = false, children }: { label: string; six?: b
   );
 }
 
-const course = ({ points }: Series, read: Read, name: string) => <Spark values={points.map(read)} label={`${name} over the range`} width={72} />;
+export const course = ({ points }: Series, read: Read, name: string) => <Spark values={points.map(read)} label={`${name} over the range`} width={72} />;
 
 /** Availability, calls, latency and what was rejected: of the platform or of a tenant. */
 export function CallTiles({ series, range }: { series: Series; range: string }) {
   const { points, seconds } = series;
   const now = (read: Read) => latest(points, read);
-  const within = `per second, last ${windowName(seconds)}`;
-  const share = availability(points);
+  const recent = `per second, last ${windowName(seconds)}`;
+  const { span } = useSpan();
+  const share = availability(within(points, span));
   const errors = now(values.errors) ?? 0;
   const limited = now(values.limited) ?? 0;
   return (
     <>
-      <Tile name="Availability" value={percent(share)} note={share === undefined ? `no calls in the ${range}` : `of calls, ${range}`} tone={share !== undefined && share < 0.999 ? (share < 0.99 ? "bad" : "warn") : "plain"} />
+      <Tile name="Availability" value={percent(share)} note={span ? (share === undefined ? "no calls in the chosen time" : "of calls, in the chosen time") : share === undefined ? `no calls in the ${range}` : `of calls, ${range}`} tone={share !== undefined && share < 0.999 ? (share < 0.99 ? "bad" : "warn") : "plain"} />
       <Tile name="Calls" value={`${number(now(values.calls), 1)}/s`} note={`${number(now(values.commands), 1)} commands, ${number(now(values.queries), 1)} queries/s`} spark={course(series, values.calls, "Calls")} />
       <Tile name="p99" value={ms(now(values.p99))} note={`p50 ${ms(now(values.p50))}, p95 ${ms(now(values.p95))}`} spark={course(series, values.p99, "p99")} />
-      <Tile name="Failed by the platform" value={`${number(now(values.errors), 2)}/s`} note={within} tone={errors > 0 ? "bad" : "plain"} spark={course(series, values.errors, "Failed calls")} />
-      <Tile name="Rejected by limits" value={`${number(now(values.limited), 2)}/s`} note={within} tone={limited > 0 ? "warn" : "plain"} spark={course(series, values.limited, "Rejected calls")} />
+      <Tile name="Failed by the platform" value={`${number(now(values.errors), 2)}/s`} note={recent} tone={errors > 0 ? "bad" : "plain"} spark={course(series, values.errors, "Failed calls")} />
+      <Tile name="Rejected by limits" value={`${number(now(values.limited), 2)}/s`} note={recent} tone={limited > 0 ? "warn" : "plain"} spark={course(series, values.limited, "Rejected calls")} />
     </>
   );
 }
@@ -77,20 +80,28 @@ export function PlatformTiles({ series }: { series: Series }) {
   );
 }
 
-/** The charts of calls, latency, rejected calls and lag. */
-export function Charts({ series, marks = [] }: { series: Series; marks?: readonly Mark[] }) {
+/** What is measured of a series: of gateways calls as clients make them, of other nodes calls as they answer them; lag of those that process events. */
+export interface Measured {
+  edge: boolean;
+  lag: boolean;
+}
+
+/** The charts of calls, latency, rejected calls and lag, of the part of the time that the address names. */
+export function Charts({ series, marks = [], measured = { edge: true, lag: true } }: { series: Series; marks?: readonly Mark[]; measured?: Measured }) {
   // Times on the charts follow the console's zone.
   useZone();
-  const { points, seconds } = series;
+  const { span } = useSpan();
+  const { seconds } = series;
+  const points = within(series.points, span);
   const at = ends(points);
   const line = (name: string, color: string, read: Read): Line => ({ name, color, values: column(points, read) });
-  const shared = { at, marks, window: seconds };
+  const shared = { at, marks, window: seconds, ...(span ? { empty: "Nothing was measured in this part of the time." } : {}) };
   return (
-    <div className="grid gap-4 lg:grid-cols-2">
-      <Chart title="Throughput" unit="per second" lines={[line("calls", "--series-2", values.calls), line("commands", "--series-1", values.commands), line("queries", "--series-3", values.queries)]} {...shared} />
+    <div className={`grid gap-4 ${measured.lag ? "lg:grid-cols-2" : "lg:grid-cols-3"}`}>
+      <Chart title="Throughput" unit="per second" lines={[line("calls", "--series-2", values.calls), ...(measured.edge ? [line("commands", "--series-1", values.commands), line("queries", "--series-3", values.queries)] : [])]} {...shared} />
       <Chart title="Latency" unit="ms" lines={[line("p99", "--series-1", values.p99), line("p95", "--series-2", values.p95), line("p50", "--series-3", values.p50)]} {...shared} />
-      <Chart title="Failed and rejected calls" unit="per second" lines={[line("failed", "--bad", values.errors), line("rejected by limits", "--series-1", values.limited)]} {...shared} />
-      <Chart title="Lag" unit="events" lines={[line("not yet processed", "--series-4", values.lag)]} {...shared} />
+      {measured.edge ? <Chart title="Failed and rejected calls" unit="per second" lines={[line("failed", "--bad", values.errors), line("rejected by limits", "--series-1", values.limited)]} {...shared} /> : <Chart title="Failed calls" unit="per second" lines={[line("failed", "--bad", values.errors)]} {...shared} />}
+      {measured.lag ? <Chart title="Lag" unit="events" lines={[line("not yet processed", "--series-4", values.lag)]} {...shared} /> : null}
     </div>
   );
 }

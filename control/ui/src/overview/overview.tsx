@@ -1,6 +1,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useQuery } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
+import type { AuditRecord } from "../gen/control/v1/audit_pb";
 import { FleetService } from "../gen/control/v1/fleet_pb";
 import { MetricsService } from "../gen/control/v1/metrics_pb";
 import { silence, useSecondsSince } from "../app/pulse";
@@ -9,11 +10,12 @@ import { Page } from "../parts/page";
 import { Answered, Badge, Problem, Skeleton } from "../parts/state";
 import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
-import { inWords, useChanges } from "./changes";
+import { inWords, most, useChanges } from "./changes";
 import { CallTiles, Charts, LagTile, PlatformTiles, Tiles, type Series } from "./load";
 import { problems } from "./problems";
-import { often, RangeChoice, useRange } from "./range";
+import { often, RangeChoice, useRange, useSpan } from "./range";
 import { windowName } from "./series";
+import { writeMoment } from "./span";
 import { TopTenants } from "./top";
 
 /** Whether something is wrong, since when and where: of the platform, or of the tenant for a principal of one. */
@@ -83,20 +85,23 @@ function Summary({ series }: { series: Series | undefined }) {
   );
 }
 
-function Changes({ changed: { changes, refusal, loaded, error } }: { changed: ReturnType<typeof useChanges> }) {
+function Changes({ changed: { changes: all, refusal, loaded, error } }: { changed: ReturnType<typeof useChanges> }) {
+  const { span } = useSpan();
+  const seconds = (record: AuditRecord) => (record.time ? timestampDate(record.time).getTime() / 1000 : 0);
+  const changes = span ? all.filter((record) => seconds(record) >= span.from && seconds(record) <= span.to) : all;
   return (
     <section aria-label="What changed lately" className="panel flex min-w-0 flex-col gap-2">
       <div className="flex items-baseline gap-3">
         <h2 className="flex-1">
-          What changed lately <span className="text-muted text-sm font-normal">last 24 hours; dashed lines in the charts</span>
+          What changed lately <span className="text-muted text-sm font-normal">{span ? "in the chosen time" : "last 24 hours"}; dashed lines in the charts</span>
         </h2>
-        <Link to="/audit" search={{ range: "24h", decision: "allowed" }}>
-          Audit
+        <Link to="/audit" search={span ? { from: writeMoment(span.from), to: writeMoment(span.to) } : { range: "24h", decision: "allowed" }}>
+          {span ? "Audit records of this time" : "Audit"}
         </Link>
       </div>
       {refusal !== "" ? <p className="text-muted">Not shown: {refusal}.</p> : error ? <Problem error={error} /> : null}
       {refusal === "" && !loaded && !error ? <Skeleton lines={3} /> : null}
-      {loaded && changes.length === 0 ? <p className="text-muted">No operator drained a node, moved or suspended a tenant, set limits or applied a model.</p> : null}
+      {loaded && changes.length === 0 ? <p className="text-muted">{span && all.length === most ? `Of the last ${most} changes, none is of this time: the audit log has older ones.` : "No operator drained a node, moved or suspended a tenant, set limits or applied a model."}</p> : null}
       {changes.length === 0 ? null : (
         <ul className="divide-border divide-y">
           {changes.map((record) => (

@@ -1,13 +1,18 @@
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useRef, useState, type KeyboardEvent } from "react";
 import uPlot from "uplot";
 import { moment, number } from "../app/format";
 import { useTheme } from "../app/theme";
 import { useZone } from "../app/zone";
 import type { Line, Mark } from "./chart";
+import { useSpan } from "./range";
+import { moved, spanOf } from "./span";
 
-/** All plots of a page share the crosshair. */
+/** All plots of a page share the crosshair, and the part that is being chosen. */
 const crosshair = "page";
 const height = 132;
+
+/** The pixels from which on a pointer draws a part of the time, instead of pointing at a moment. */
+const drawn = 6;
 
 /** A moment of an axis, without its date. */
 const clock = (seconds: number, length = 16) => moment(new Date(seconds * 1000)).slice(11, length);
@@ -15,14 +20,48 @@ const clock = (seconds: number, length = 16) => moment(new Date(seconds * 1000))
 /** The opacity of the area under a line, in hexadecimal. */
 const area = "14";
 
-/** Values over time, from zero, with gaps where nothing was measured; marks are dashed lines. */
-export default function Plot({ at, lines, marks, window, unit }: { at: readonly number[]; lines: readonly Line[]; marks: readonly Mark[]; window: number; unit: string }) {
+/** A uPlot whose crosshair is moved for all plots that share it; its types leave the last argument out. */
+interface Moves {
+  setCursor: (to: { left: number; top: number }, fire: boolean, publish: boolean) => void;
+}
+
+interface Props {
+  title: string;
+  at: readonly number[];
+  lines: readonly Line[];
+  marks: readonly Mark[];
+  window: number;
+  unit: string;
+}
+
+/** The plot in which a pointer draws; the others of the page show what it draws, and do not act on it. */
+let drawing: uPlot | undefined;
+
+/** The moment under the crosshair, and where it is in the plot, in pixels. */
+interface Under {
+  index: number;
+  left: number;
+  width: number;
+}
+
+/**
+ * Values over time, from zero, with gaps where nothing was measured; marks are dashed lines. Dragging
+ * chooses a part of the time for the page. By the keyboard: arrows move the crosshair, with Shift they
+ * choose a part, Enter shows it, Escape gives it up.
+ */
+export default function Plot({ title, at, lines, marks, window, unit }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(undefined);
-  const shownMarks = useRef(marks);
-  const [under, setUnder] = useState<number | null>(null);
+  const latest = useRef({ at, marks });
+  const anchor = useRef<number>(undefined);
+  const [under, setUnder] = useState<Under>();
   const theme = useTheme();
   const zone = useZone();
+  const { show, reset } = useSpan();
+  const act = useRef({ show, reset });
+  useEffect(() => {
+    act.current = { show, reset };
+  });
   const names = lines.map((line) => `${line.name} ${line.color}`).join("\n");
   useEffect(() => {
     const element = place.current;
@@ -36,7 +75,23 @@ export default function Plot({ at, lines, marks, window, unit }: { at: readonly 
         // The axis is in the console's time zone, as every other time.
         tzDate: (seconds) => (zone === "utc" ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
         legend: { show: false },
-        cursor: { sync: { key: crosshair }, drag: { x: false, y: false }, points: { size: 6 } },
+        cursor: {
+          y: false,
+          sync: { key: crosshair },
+          drag: { x: true, y: false, setScale: false, dist: drawn },
+          points: { size: 6 },
+          bind: {
+            mousedown: (self, _, handler) => (event) => {
+              if (event.button !== 0) return null;
+              drawing = self;
+              return handler(event);
+            },
+            dblclick: () => () => {
+              act.current.reset();
+              return null;
+            },
+          },
+        },
         scales: { y: { range: (_, __, max) => [0, Math.max(max * 1.05, 1)] } },
         axes: [
           { ...axis, size: 24, values: (_, splits) => splits.map((second) => clock(second)), grid: { show: false } },
@@ -44,8 +99,17 @@ export default function Plot({ at, lines, marks, window, unit }: { at: readonly 
         ],
         series: [{}, ...lines.map((line) => ({ label: line.name, stroke: color(line.color), fill: color(line.color) + area, width: 1.5, points: { show: true, filter: alone, size: 4 } }))],
         hooks: {
-          setCursor: [(self) => setUnder(self.cursor.idx ?? null)],
-          draw: [(self) => drawMarks(self, shownMarks.current, color("--muted"))],
+          setCursor: [(self) => setUnder((before) => pointed(self, before))],
+          setSelect: [
+            (self) => {
+              const { left, width } = self.select;
+              unselect(self);
+              if (drawing !== self) return;
+              const span = spanOf(latest.current.at, self.posToVal(left, "x"), self.posToVal(left + width, "x"));
+              if (span) act.current.show(span);
+            },
+          ],
+          draw: [(self) => drawMarks(self, latest.current.marks, color("--muted"))],
         },
       },
       [[], ...lines.map(() => [])],
@@ -62,21 +126,106 @@ export default function Plot({ at, lines, marks, window, unit }: { at: readonly 
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [theme, zone, names]);
   useEffect(() => {
-    shownMarks.current = marks;
+    latest.current = { at, marks };
     plot.current?.setData([[...at], ...lines.map((line) => [...line.values])]);
   }, [at, lines, marks, theme, zone, names]);
-  const second = under === null ? undefined : at[under];
+
+  const point = (index: number) => {
+    const self = plot.current;
+    const second = at[index];
+    if (self && second !== undefined) (self as unknown as Moves).setCursor({ left: self.valToPos(second, "x"), top: 0 }, true, true);
+  };
+  const leave = () => {
+    anchor.current = undefined;
+    if (!plot.current) return;
+    unselect(plot.current);
+    (plot.current as unknown as Moves).setCursor({ left: -10, top: -10 }, true, true);
+  };
+  const onKeyDown = (event: KeyboardEvent) => {
+    const self = plot.current;
+    const index = under?.index ?? at.length - 1;
+    const chosen = anchor.current;
+    const to = moved(event.key, index, at.length);
+    if (!self || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (to !== undefined) {
+      event.preventDefault();
+      anchor.current = event.shiftKey ? (chosen ?? index) : undefined;
+      point(to);
+      const [one, other] = [at[anchor.current ?? to] ?? 0, at[to] ?? 0].map((second) => self.valToPos(second, "x")) as [number, number];
+      self.setSelect({ left: Math.min(one, other), width: Math.abs(one - other), top: 0, height: self.over.clientHeight }, false);
+    } else if (chosen !== undefined && (event.key === "Enter" || event.key === "Escape")) {
+      event.preventDefault();
+      anchor.current = undefined;
+      unselect(self);
+      const span = spanOf(at, at[chosen] ?? 0, at[index] ?? 0);
+      if (event.key === "Enter" && span) show(span);
+    }
+  };
+  const second = under === undefined ? undefined : at[under.index];
   const marked = second === undefined ? [] : marks.filter((mark) => Math.abs(mark.at - second) <= window);
+  const said = second === undefined || under === undefined ? "no moment is chosen" : [clock(second, 19), ...lines.map((line) => `${line.name} ${value(line, under)}`), unit, ...marked.map((mark) => mark.text)].join(", ");
   return (
-    <>
-      <div ref={place} className="min-w-0" aria-hidden="true" />
-      <p className="text-muted h-5 truncate text-sm">
-        {second === undefined || under === null
-          ? ""
-          : [`${clock(second, 19)}`, ...lines.map((line) => `${line.name} ${number(line.values[under] ?? undefined, 2)}`), unit, ...marked.map((mark) => mark.text)].join(" · ")}
-      </p>
-    </>
+    <div className="relative min-w-0">
+      <div
+        ref={place}
+        className="min-w-0"
+        role="slider"
+        tabIndex={0}
+        aria-label={`${title}: moment`}
+        aria-description="Arrow keys move through the moments. With Shift they choose a part of the time, Enter shows it, Escape goes back."
+        aria-valuemin={0}
+        aria-valuemax={Math.max(0, at.length - 1)}
+        aria-valuenow={under?.index ?? Math.max(0, at.length - 1)}
+        aria-valuetext={said}
+        onKeyDown={onKeyDown}
+        onFocus={(event) => {
+          if (event.currentTarget.matches(":focus-visible") && !under) point(at.length - 1);
+        }}
+        onBlur={leave}
+      />
+      {second === undefined || under === undefined ? null : (
+        <div
+          aria-hidden="true"
+          className="menu pointer-events-none absolute top-1 max-w-64 min-w-0 px-2 py-1.5 text-sm"
+          style={under.left > under.width / 2 ? { right: under.width - under.left + 12 } : { left: under.left + 12 }}
+        >
+          <p className="text-muted">
+            {clock(second, 19)} <span className="float-right pl-3">{unit}</span>
+          </p>
+          <ul>
+            {lines.map((line) => (
+              <li key={line.name} className="flex items-center gap-1.5">
+                <span className="h-0.5 w-3 shrink-0 rounded" style={{ background: `var(${line.color})` }} />
+                <span className="text-muted flex-1">{line.name}</span> <span className="pl-2">{value(line, under)}</span>
+              </li>
+            ))}
+            {marked.map((mark) => (
+              <li key={`${mark.at} ${mark.text}`} className="border-border mt-1 border-t pt-1 break-words">
+                {mark.text}
+              </li>
+            ))}
+          </ul>
+        </div>
+      )}
+    </div>
   );
+}
+
+function value(line: Line, { index }: Under): string {
+  return number(line.values[index] ?? undefined, 2);
+}
+
+/** The moment under the crosshair of a plot; the one before if it is the same. */
+function pointed(self: uPlot, before: Under | undefined): Under | undefined {
+  const index = self.cursor.idx ?? undefined;
+  const second = index === undefined || (self.cursor.left ?? -1) < 0 ? undefined : self.data[0][index];
+  if (index === undefined || second === undefined) return undefined;
+  const left = Math.round(self.over.offsetLeft + self.valToPos(second, "x"));
+  return before?.index === index && before.left === left ? before : { index, left, width: self.width };
+}
+
+function unselect(self: uPlot): void {
+  self.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
 }
 
 /** Values between two gaps have no line: they are shown as points. */
