@@ -29,6 +29,15 @@ test("Fleet: every node with its state, narrowed by a filter that the address ke
   await page.getByRole("button", { name: "runner-1" }).click();
   await expect(page.getByRole("complementary", { name: "Node runner-1" })).toContainText("Goroutines");
   await accessible(page);
+  await page.getByRole("link", { name: "Load of the last hour, procedures and settings" }).click();
+  await expect(page.getByRole("region", { name: "Settings in use" })).toContainText("body_timeout");
+  await expect(page.getByRole("region", { name: "Taking it out of service" })).toContainText("It finishes the workflow instances in flight and starts none");
+  await expect(page.getByRole("region", { name: "Load of runner-1" }).getByRole("region", { name: "Lag" })).toBeVisible();
+  await page.goto(url("/fleet/node?node=gateway-1"));
+  await expect(page.getByTitle("a gateway node is drained by stopping its process").getByRole("button", { name: "Drain…" })).toBeDisabled();
+  // A gateway announces its procedures every 15 seconds.
+  await expect(page.getByRole("region", { name: "Procedures with the most calls" }).getByRole("cell", { name: /FleetService\/GetFleet$/ })).toBeVisible({ timeout: 20_000 });
+  await look(page, "node");
 });
 
 test("Lists of times show them whole at 1280 pixels", async ({ page }) => {
@@ -168,6 +177,10 @@ test("Ctrl K finds screens, tenants, instances and actions; ? lists the shortcut
   await page.getByRole("option", { name: "transfer/bad", exact: true }).first().click();
   await expect(page.getByRole("complementary", { name: "Instance transfer/bad" })).toBeVisible();
   await page.keyboard.press("Control+k");
+  await search.fill("ad");
+  await page.getByRole("option", { name: /^wallet\/ada since / }).click();
+  await expect(page.getByRole("heading", { name: "wallet/ada" })).toBeVisible();
+  await page.keyboard.press("Control+k");
   await search.fill("globex");
   await page.keyboard.press("Enter");
   await expect(page).toHaveURL(/tenant=globex/);
@@ -182,7 +195,7 @@ test("On a phone nothing is wider than the screen, in both themes", async ({ pag
   await page.setViewportSize({ width: 390, height: 844 });
   await signIn(page, "/fleet");
   await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
-  for (const path of ["/overview", "/fleet", "/workflows", "/dead-letters", "/tenants", "/audit", "/timeline?id=the-transfer", "/access", "/views?view=wallets", "/aggregates?type=wallet&id=ada", "/events", "/tenants/detail", "/models", "/moves", "/credentials", "/credentials?list=revocations"]) {
+  for (const path of ["/overview", "/fleet", "/fleet/node?node=runner-1", "/workflows", "/dead-letters", "/tenants", "/audit", "/timeline", "/timeline?id=the-transfer", "/access", "/views?view=wallets", "/aggregates?type=wallet&id=ada", "/events", "/tenants/detail", "/models", "/moves", "/credentials", "/credentials?list=revocations"]) {
     await page.goto(url(path));
     await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
     expect(await page.evaluate(() => document.documentElement.scrollWidth), path).toBeLessThanOrEqual(390);

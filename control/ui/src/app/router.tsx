@@ -39,6 +39,7 @@ function moved<P extends string>(path: P, to: "/moves" | "/access") {
 const routes = [
   screen("/overview", () => import("../overview/overview"), "Overview"),
   screen("/fleet", () => import("../fleet/fleet"), "Fleet"),
+  screen("/fleet/node", () => import("../fleet/node-page"), "NodePage"),
   screen("/tenants", () => import("../tenants/tenants"), "Tenants", ({ search: { open } }) => {
     // An address of before: the detail is a separate page.
     if (open) throw redirect({ to: "/tenants/detail", search: { tenant: open } });

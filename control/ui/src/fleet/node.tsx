@@ -1,14 +1,10 @@
 import { Link } from "@tanstack/react-router";
-import type { ReactNode } from "react";
-import { NodeState, type Fleet, type Node } from "../gen/control/v1/fleet_pb";
-import { bytes, ms, number, since, unknown } from "../app/format";
-import { Copy } from "../parts/copy";
-import { Drawer, Facts } from "../parts/page";
+import type { Fleet, Node } from "../gen/control/v1/fleet_pb";
+import { bytes, ms, number } from "../app/format";
+import { Drawer } from "../parts/page";
 import { Badge, Notice } from "../parts/state";
 import { Spark } from "../parts/spark";
-import { Time } from "../parts/time";
-import { breakers } from "./breakers";
-import { RunnerActions } from "./runner";
+import { Actions, Breakers, Expiry, FailingViews, Identity, NodeLinks, OutOfService, Part, peers, Tenants, useNode } from "./node-parts";
 import { State } from "./state";
 
 /** A node that the fleet does not list: an address outlives what it names. */
@@ -27,75 +23,40 @@ export function NoNode({ id, onClose }: { id: string; onClose: () => void }) {
   );
 }
 
-/** Everything that is known of a node, and what can be done with it. */
+/** What is known of a node and what can be done with it, beside the list; the node's page has the rest. */
 export function NodeDetail({ node, fleet, history, onClose }: { node: Node; fleet: Fleet; history: Fleet[]; onClose: () => void }) {
-  const others = fleet.nodes.filter((one) => one.kind === node.kind && one.id !== node.id && one.state === NodeState.READY).length;
+  const { data } = useNode(node.id);
   return (
-    <Drawer title={node.id} label={`Node ${node.id}`} badge={<State node={node} />} onClose={onClose} actions={<Actions node={node} others={others} />}>
+    <Drawer title={node.id} label={`Node ${node.id}`} badge={<State node={node} />} onClose={onClose} actions={<Actions node={node} drain={data?.drain} others={peers(node, fleet)} />}>
+      <p>
+        <Link to="/fleet/node" search={{ node: node.id }}>
+          Load of the last hour, procedures and settings
+        </Link>
+      </p>
       {node.modelProblem ? <Notice tone="bad">It does not use the applied model: {node.modelProblem}</Notice> : null}
       <FailingViews node={node} />
-      <Breakers node={node} fleet={fleet} />
+      <Part title="Open breakers">
+        <Breakers node={node} fleet={fleet} />
+      </Part>
       <Load node={node} history={history} />
-      <Facts
-        of={[
-          ["Kind", node.kind],
-          ["Endpoint", <span key="e" className="flex items-start gap-1"><code className="break-all">{node.endpoint}</code> <Copy text={node.endpoint} label="Copy the endpoint" /></span>],
-          ["Version", <Version key="v" node={node} fleet={fleet} />],
-          ["Started", <span key="t"><Time of={node.started} /> <span className="text-muted">({since(node.started)} ago)</span></span>],
+      <Identity
+        node={node}
+        fleet={fleet}
+        more={[
           ["Answer took", ms(node.answerMs)],
-          ["Model", node.modelRevision && <code key="m" className="break-all">{node.modelRevision}</code>],
-          ["Model to come", node.modelPending && <code key="p" className="break-all">{node.modelPending}</code>],
+          ["Certificate expires", data?.certificate ? <Expiry key="c" of={data.certificate.notAfter} /> : ""],
         ]}
       />
       <Part title={`Tenants (${node.tenants.length})`}>
-        {node.tenants.length === 0 ? (
-          <p className="text-muted">{node.kind === "gateway" || node.kind === "control" ? "Nodes of this kind serve all tenants alike." : "It serves none."}</p>
-        ) : (
-          <ul className="flex flex-wrap gap-x-3 gap-y-1">
-            {node.tenants.map((tenant) => (
-              <li key={tenant}>
-                <Link to="/tenants/detail" search={{ tenant }}>
-                  {tenant}
-                </Link>
-              </li>
-            ))}
-          </ul>
-        )}
+        <Tenants node={node} />
       </Part>
-      <p className="flex flex-wrap gap-x-4">
-        {node.kind === "runner" ? (
-          <Link to="/audit" search={{ procedure: "RunnerAdmin" }}>
-            Who drained runners
-          </Link>
-        ) : null}
-        {["aggregate", "projection", "runner"].includes(node.kind) ? (
-          <Link to="/moves" search={{ kind: node.kind, target: node.id }}>
-            Move a tenant to it…
-          </Link>
-        ) : null}
-      </p>
+      {data?.drain ? (
+        <Part title="Taking it out of service">
+          <OutOfService drain={data.drain} />
+        </Part>
+      ) : null}
+      <NodeLinks node={node} />
     </Drawer>
-  );
-}
-
-/** What an operator can do with a node of its kind. */
-function Actions({ node, others }: { node: Node; others: number }) {
-  if (node.kind === "runner") return <RunnerActions id={node.id} others={others} />;
-  const drains: Record<string, string> = {
-    gateway: "A gateway drains when it is stopped: it answers /ready with 503, and the calls in flight end.",
-    aggregate: "An aggregate node drains when it is stopped: it deregisters, and the commands in flight end. Move its placed tenants away first.",
-    projection: "A projection node drains when it is stopped: it deregisters, and the queries in flight end. Move its placed tenants away first.",
-    control: "A control node drains when it is stopped: another one continues its moves.",
-  };
-  return <p className="text-muted text-sm">{drains[node.kind] ?? "It drains when it is stopped."}</p>;
-}
-
-function Part({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <section aria-label={title} className="flex flex-col gap-1.5">
-      <h3>{title}</h3>
-      {children}
-    </section>
   );
 }
 
@@ -149,59 +110,6 @@ function Load({ node, history }: { node: Node; history: Fleet[] }) {
           p50 {ms(load.p50Ms)}, p95 {ms(load.p95Ms)}. The lines begin when this screen was opened.
         </p>
       ) : null}
-    </Part>
-  );
-}
-
-/** The breakers that a gateway has open, or that gateways have open for this node. */
-function Breakers({ node, fleet }: { node: Node; fleet: Fleet }) {
-  const all = breakers(fleet.nodes);
-  const found = all.filter((one) => (node.kind === "gateway" ? one.gateway === node.id : one.endpoint === node.endpoint));
-  if (node.kind === "control" && found.length === 0) return null;
-  return (
-    <Part title="Open breakers">
-      {found.length === 0 ? (
-        <p className="text-muted">{node.kind === "gateway" ? "None: it diverts calls from no node." : "None: no gateway diverts calls from it."}</p>
-      ) : (
-        <ul className="flex flex-col gap-1">
-          {found.map((one) => (
-            <li key={`${one.gateway} ${one.endpoint} ${one.method}`} className="flex flex-wrap items-center gap-2">
-              <Badge tone="bad">open</Badge>
-              <Link to="/fleet" search={{ open: node.kind === "gateway" ? one.node : one.gateway }}>
-                {node.kind === "gateway" ? one.node : one.gateway}
-              </Link>
-              <span className="text-muted">{one.method === "" ? "all methods" : <code className="break-all">{one.method}</code>}</span>
-            </li>
-          ))}
-        </ul>
-      )}
-    </Part>
-  );
-}
-
-function Version({ node, fleet }: { node: Node; fleet: Fleet }) {
-  const others = [...new Set(fleet.nodes.map((one) => one.version))].filter((version) => version !== "" && version !== node.version);
-  return (
-    <>
-      {node.version || unknown} {others.length > 0 ? <span className="text-warn">(others: {others.join(", ")})</span> : null}
-    </>
-  );
-}
-
-function FailingViews({ node }: { node: Node }) {
-  if (node.failingViews.length === 0) return null;
-  return (
-    <Part title={`Failed views (${node.failingViewCount})`}>
-      <ul className="flex flex-col gap-1">
-        {node.failingViews.map((view) => (
-          <li key={`${view.tenantId}/${view.view}`}>
-            <Link to="/views" search={{ tenant: view.tenantId, view: view.view }}>
-              {view.tenantId}/{view.view}
-            </Link>
-            : {view.eventType} of {view.aggregate}: {view.reason}
-          </li>
-        ))}
-      </ul>
     </Part>
   );
 }

@@ -7,8 +7,8 @@ import { Confirm } from "../parts/action";
 import { Problem } from "../parts/state";
 import { toast } from "../parts/toast";
 
-/** Drains a runner, and brings it back. `others` says how many other runners take work. */
-export function RunnerActions({ id, others }: { id: string; others: number }) {
+/** Drains a runner, and brings it back. `others` is how many other runners take work, `placed` are the tenants that this one alone serves. */
+export function RunnerActions({ id, others, placed }: { id: string; others: number; placed: readonly string[] }) {
   const refusal = useRefusal("runner.admin");
   const status = useQuery(RunnerAdmin.method.status, { node: id }, { enabled: refusal === "", refetchInterval: 3_000 });
   const fleet = useQuery(FleetService.method.getFleet, {}, { enabled: false });
@@ -40,7 +40,7 @@ export function RunnerActions({ id, others }: { id: string; others: number }) {
           title="Drain"
           refusal={refusal || unknown}
           danger
-          what={`${id} ${now?.inFlight ? `finishes ${inProgress(now)}` : "has nothing in progress"}, and takes no new work. ${others > 0 ? `The other ${others === 1 ? "runner takes" : `${number(others)} runners take`} its work over, except that of tenants placed on ${id} alone.` : "No other runner takes work: workflows wait until this one is resumed, and the screens Workflows and Dead letters have no answer."}`}
+          what={`${id} ${now?.inFlight ? `finishes ${inProgress(now)}` : "has nothing in progress"}, and takes no new work. ${others > 0 ? `The other ${others === 1 ? "runner takes" : `${number(others)} runners take`} its work over${placed.length > 0 ? `, except that of ${listed(placed)}, placed on ${id} alone: ${placed.length === 1 ? "its" : "their"} workflows wait; move ${placed.length === 1 ? "it" : "them"} before` : ""}.` : "No other runner takes work: workflows wait until this one is resumed, and the screens Workflows and Dead letters have no answer."}`}
           run={async () => {
             const answer = await drain.mutateAsync({ node: id });
             if (answer.status?.state === NodeState.DRAINED) toast(`${id} is drained.`);
@@ -55,6 +55,12 @@ export function RunnerActions({ id, others }: { id: string; others: number }) {
       {status.error ? <Problem error={status.error} retry={() => void status.refetch()} /> : null}
     </>
   );
+}
+
+/** The first tenants by name, the others by their number. */
+function listed(tenants: readonly string[]): string {
+  const more = tenants.length - 3;
+  return more > 0 ? `${tenants.slice(0, 3).join(", ")} and ${number(more)} more` : tenants.join(", ");
 }
 
 function inProgress(status: NodeStatus | undefined): string {
