@@ -9,6 +9,7 @@ import { Page } from "../parts/page";
 import { Answered, Badge, Empty, Notice, Problem } from "../parts/state";
 import { useTenant } from "../parts/tenant";
 import { toast } from "../parts/toast";
+import { RecentCard } from "../timeline/recent";
 import { TenantLoad } from "./load";
 import { Denials, Letters, Numbers, Placements, Views, Work } from "./parts";
 import { CallLimits, StorageLimits } from "./quota";
@@ -109,6 +110,7 @@ function Body({ tenant }: { tenant: TenantMessage }) {
         <Card title="Calls">
           <CallLimits tenant={tenant} reload={reload} />
         </Card>
+        <RecentCard tenant={id} />
         <Denials tenant={id} />
       </Cards>
     </>

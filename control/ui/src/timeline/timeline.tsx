@@ -1,4 +1,6 @@
 import { useQuery } from "@connectrpc/connect-query";
+import { Link } from "@tanstack/react-router";
+import { useState } from "react";
 import { TimelineService, type GetTimelineResponse } from "../gen/control/v1/timeline_pb";
 import { ms } from "../app/format";
 import { useUrl } from "../app/url";
@@ -8,10 +10,10 @@ import { Text } from "../parts/field";
 import { Page } from "../parts/page";
 import { Answered, Badge, Empty } from "../parts/state";
 import { useTenant } from "../parts/tenant";
-import { useState } from "react";
 import { axis } from "./axis";
 import { Failures } from "./failures";
 import { Flame, Legend } from "./flame";
+import { Recent } from "./recent";
 import { Detail } from "./span";
 import { nest } from "./tree";
 
@@ -49,11 +51,19 @@ export function Timeline() {
         <Button type="submit" strong>
           Show
         </Button>
+        {id === "" ? null : (
+          <Link to="/timeline" search={{ tenant }} className="button no-underline">
+            Recent timelines
+          </Link>
+        )}
       </form>
       {id === "" ? (
-        <Empty title="No call is chosen.">
-          Every answer of the gateway has the headers <code>x-correlation-id</code>, <code>trace-id</code> and <code>x-request-id</code>: enter one of them. Audit records, dead letters and events link to their timelines.
-        </Empty>
+        <>
+          <p className="text-muted max-w-prose">
+            Every answer of the gateway has the headers <code>x-correlation-id</code>, <code>trace-id</code> and <code>x-request-id</code>: enter one of them, or choose what {tenant} did lately. Audit records, dead letters and events link to their timelines.
+          </p>
+          {tenant === "" ? <Empty title="There is no tenant.">Create one on the screen Tenants.</Empty> : <Recent key={tenant} tenant={tenant} />}
+        </>
       ) : (
         <Answered of={timeline}>{(data) => <Spans tenant={tenant} timeline={data} />}</Answered>
       )}

@@ -1,0 +1,15 @@
+import { create } from "@bufbuild/protobuf";
+import { expect, it } from "vitest";
+import { ListTimelinesResponseSchema } from "../gen/control/v1/timeline_pb";
+import { extent } from "./recent";
+
+const answer = (count: number, complete: boolean) => create(ListTimelinesResponseSchema, { timelines: Array.from({ length: count }, (_, n) => ({ correlationId: `call-${n}` })), complete });
+
+it.each([
+  [3, true, false, "3 timelines: these are all. Spans are stored for a day."],
+  [1, true, true, "1 failed timeline: these are all that failed. Spans are stored for a day."],
+  [20, false, false, "The newest 20 timelines; there may be older ones."],
+  [0, false, true, "None of the newest 5,000 spans has failed; older ones were not read."],
+])("%d timelines, complete: %s, failed only: %s", (count, complete, failedOnly, want) => {
+  expect(extent(answer(count, complete), failedOnly)).toBe(want);
+});
