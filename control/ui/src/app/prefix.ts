@@ -1,4 +1,4 @@
-/** The ids that a search asks for: those that begin with `id`, under a name such as an aggregate's type, or under any (""). */
+/** The ids that a search asks for: all that begin with `id`, under a name such as an aggregate's type, or under any (""). */
 export interface Prefix {
   name: string;
   id: string;

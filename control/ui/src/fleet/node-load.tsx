@@ -12,7 +12,7 @@ function measuredBy(kind: string): Measured {
   return { edge: kind === "gateway", lag: kind === "projection" || kind === "runner" };
 }
 
-/** The calls of a node over time: those that clients make to a gateway, or those that another node answers. */
+/** The calls of a node over time: of a gateway the calls that clients make, of another node the calls that it answers. */
 export function NodeLoad({ node }: { node: Node }) {
   const { range, words } = useRange();
   const series = useQuery(MetricsService.method.querySeries, { node: node.id, range }, often);

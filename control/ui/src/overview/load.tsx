@@ -80,7 +80,7 @@ export function PlatformTiles({ series }: { series: Series }) {
   );
 }
 
-/** What is measured of a series: of gateways calls as clients make them, of other nodes calls as they answer them; lag of those that process events. */
+/** What is measured of a series: of gateways the calls that clients make, of other nodes the calls that they answer; lag of nodes that process events. */
 export interface Measured {
   edge: boolean;
   lag: boolean;

@@ -35,7 +35,7 @@ export function within(points: readonly SeriesPoint[], span: Span | undefined): 
   });
 }
 
-/** The window that a key moves to, of so many; undefined: the key does not move. */
+/** The window that a key moves to, of a number of windows; undefined: the key does not move. */
 export function moved(key: string, index: number, count: number): number | undefined {
   const to = { ArrowLeft: index - 1, ArrowRight: index + 1, PageUp: index - 10, PageDown: index + 10, Home: 0, End: count - 1 }[key];
   return to === undefined ? undefined : Math.max(0, Math.min(count - 1, to));

@@ -1,1 +1,0 @@
-import{a as e,l as t}from"./format-GUb7bkGr.js";import{r as n}from"./zone-oGvflIOX.js";import{n as r}from"./react-Dss-ouuy.js";var i=r();function a({of:r}){if(n(),!r)return`–`;let a=r instanceof Date?r:t(r);return(0,i.jsx)(`time`,{dateTime:Number.isNaN(a.getTime())?void 0:a.toISOString(),children:e(a)})}export{a as t};

@@ -1,1 +1,0 @@
-import{b as e,k as t}from"./session-v2Wnax9A.js";import{t as n}from"./model_pb-BaDMkM4g.js";function r(){let r=e(`fleet.read`);return t(n.method.getModel,{},{enabled:r===``,staleTime:3e4}).data?.aggregates.map(e=>e.name)}export{r as t};

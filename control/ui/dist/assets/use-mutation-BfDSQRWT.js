@@ -1,1 +1,0 @@
-import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{U as t,ht as n}from"./session-v2Wnax9A.js";import{t as r}from"./useMutation-41InfcSh.js";import{t as i}from"./react-Dss-ouuy.js";var a=e(i(),1);function o(e,{transport:i,...o}={}){let s=t(),c=i??s,l=(0,a.useCallback)(async t=>n(c,e,t),[c,e]);return r({...o,mutationFn:l})}export{o as t};
