@@ -20,7 +20,7 @@ type natsConfigCommand struct {
 	TLSCert string   `name:"tls-cert" help:"Path on the server of its certificate (PEM), which is then required, and checked, on all connections."`
 	TLSKey  string   `name:"tls-key" help:"Path on the server of its key."`
 	TLSCA   string   `name:"tls-ca" help:"Path on the server of the authority (PEM) that clients' and the other servers' certificates come from. Without one, clients need no certificate."`
-	Open    bool     `help:"Also accept clients without a credential, with all permissions, while a running platform is given users."`
+	Open    bool     `help:"Add a user 'open' with all permissions and the password in open.password, for processes that have no user yet while a running platform is given users."`
 }
 
 // Run writes or prints the configuration of NATS servers and the seeds of their users.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/headgate/headgate/contextkit"
@@ -139,11 +140,12 @@ type upgrade struct {
 	stop    chan struct{}
 }
 
-// startUpgrade starts the platform with an earlier program, and with users of NATS that usersBy makes; "": without.
-func startUpgrade(ctx context.Context, t *testing.T, before, usersBy string) *upgrade {
+// startUpgrade starts the platform with an earlier program on NATS servers, and with users of NATS that usersBy makes;
+// "": without.
+func startUpgrade(ctx context.Context, t *testing.T, before, usersBy string, natsServers int) *upgrade {
 	t.Helper()
 	u := &upgrade{
-		cluster: startClusterOf(t, before, usersBy, 1, nil),
+		cluster: startClusterOf(t, before, usersBy, natsServers, nil),
 		nodes:   map[string][]*process{},
 		load:    &upgradeLoad{tenant: parseTenant(t, "acme")},
 		stop:    make(chan struct{}),
@@ -225,19 +227,48 @@ func (u *upgrade) roll(t *testing.T, program string) {
 	}
 }
 
-// reload has the NATS server read its configuration again.
+// reload has the NATS servers read their configuration again, one by one.
 func (u *upgrade) reload(t *testing.T) {
 	t.Helper()
-	const reloaded = "Reloaded server configuration"
-	before := strings.Count(u.nats[0].log(), reloaded)
-	if err := u.nats[0].cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
+	const reloaded, failed = "Reloaded server configuration", "Failed to reload server configuration"
+	for _, server := range u.nats {
+		u.settle(t)
+		before := strings.Count(server.log(), reloaded)
+		if err := server.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if err := eventually(u.working, "NATS has reloaded its configuration", func() (bool, error) {
+			if log := server.log(); strings.Contains(log, failed) {
+				t.Fatal(log)
+			}
+			return strings.Count(server.log(), reloaded) > before, nil
+		}); err != nil {
+			t.Fatalf("%v: %s", err, server.log())
+		}
 	}
-	if err := eventually(u.working, "NATS has reloaded its configuration", func() (bool, error) {
-		return strings.Count(u.nats[0].log(), reloaded) > before, nil
-	}); err != nil {
-		t.Fatalf("%v: %s", err, u.nats[0].log())
+}
+
+// replace replaces a text in the settings of all nodes, or in the configuration of all NATS servers.
+func (u *upgrade) replace(t *testing.T, pattern, text, by string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(u.dir, pattern))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%s: %d files, %v", pattern, len(paths), err)
 	}
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.write(t, filepath.Base(path), strings.ReplaceAll(string(content), text, by))
+	}
+}
+
+// connectBy gives all nodes other settings of NATS, which count from their next start.
+func (u *upgrade) connectBy(t *testing.T, bus string) {
+	t.Helper()
+	u.replace(t, "*.yaml", u.bus, bus)
+	u.bus = bus
 }
 
 // end stops the load, and checks that no call has failed and the journal has every event.
@@ -258,7 +289,7 @@ func TestUpgrade_RollingUnderLoadFailsNoCall(t *testing.T) {
 	before := earlierProgram(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	u := startUpgrade(ctx, t, before, "")
+	u := startUpgrade(ctx, t, before, "", 1)
 	for _, program := range []string{binary, before, binary} {
 		u.roll(t, program)
 	}
@@ -275,7 +306,7 @@ func TestUpgrade_WithNATSUsersFailsNoCall(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	u := startUpgrade(ctx, t, before, before)
+	u := startUpgrade(ctx, t, before, before, 1)
 	users := func() string {
 		text, err := os.ReadFile(filepath.Join(u.users, access.UsersFile))
 		if err != nil {
@@ -296,4 +327,66 @@ func TestUpgrade_WithNATSUsersFailsNoCall(t *testing.T) {
 		u.roll(t, program)
 	}
 	u.end(ctx, t)
+}
+
+// A platform of an earlier version without users of NATS is upgraded and given users, and goes back to nodes of the
+// earlier version and NATS without users, by the steps of docs/serve.md, under load: no NATS server is restarted, and
+// no call fails.
+func TestUpgrade_GivesThePlatformUsersAndTakesThem(t *testing.T) {
+	for _, servers := range []int{1, 3} {
+		t.Run(fmt.Sprint(servers), func(t *testing.T) {
+			t.Parallel()
+			before := earlierProgram(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			u := startUpgrade(ctx, t, before, "", servers)
+			u.users = filepath.Join(u.dir, "users")
+			headgate(t, "nats-config", "--open", u.users)
+			password, err := os.ReadFile(filepath.Join(u.users, access.OpenPasswordFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			without := u.bus
+			open := strings.ReplaceAll(without, "nats://",
+				"nats://"+access.OpenUser+":"+strings.TrimSpace(string(password))+"@")
+			with := strings.Replace(without, "}",
+				fmt.Sprintf(", nkey: %q}", filepath.Join(u.users, "nkeys", "{role}.nk")), 1)
+
+			u.connectBy(t, open)
+			u.roll(t, binary)
+			const include = "\ninclude \"users/users.conf\"\n"
+			u.replace(t, "nats-*.conf", "\njetstream", include+"jetstream")
+			u.reload(t)
+			setup := u.write(t, "setup.yaml", "nats: "+with+"\n")
+			headgate(t, "nats-setup", "--config", setup)
+			u.connectBy(t, with)
+			u.roll(t, binary)
+			headgate(t, "nats-config", u.users)
+			u.reload(t)
+			for _, url := range []string{without, open} {
+				if conn, err := nats.Connect(natsURL(url), nats.MaxReconnects(0)); err == nil {
+					conn.Close()
+					t.Error("NATS accepts a process without a separate user")
+				}
+			}
+
+			headgate(t, "nats-config", "--open", u.users)
+			u.reload(t)
+			u.connectBy(t, open)
+			u.roll(t, binary) // gateways with users do not see nodes of a version without them
+			u.replace(t, "nats-*.conf", include, "\n")
+			u.reload(t)
+			u.connectBy(t, without)
+			u.roll(t, before)
+			u.users = ""
+			u.end(ctx, t)
+		})
+	}
+}
+
+// natsURL returns the URL in settings of NATS.
+func natsURL(bus string) string {
+	_, url, _ := strings.Cut(bus, `url: "`)
+	url, _, _ = strings.Cut(url, `"`)
+	return url
 }

@@ -37,7 +37,8 @@ type Config struct {
 	// Name is the name of each server, such as a variable ($POD_NAME) of its environment. All servers
 	// then have the same file, nats.conf. Default: its host.
 	Name string
-	// Open accepts clients without a credential, with all permissions.
+	// Open adds the user [OpenUser] with all permissions and a password ([OpenPasswordFile]), for processes that have no
+	// user yet.
 	Open bool
 }
 
@@ -47,6 +48,10 @@ const (
 	// passwordFile and seedsDir are in the directory.
 	passwordFile = "cluster.password"
 	seedsDir     = "nkeys"
+	// OpenUser has all permissions, and [OpenPasswordFile] its password, which a server without users ignores: processes
+	// use them while a running platform is given users, or they are taken from it.
+	OpenUser         = "open"
+	OpenPasswordFile = "open.password"
 	// UsersFile has the users, and is included by each server's configuration.
 	UsersFile = "users.conf"
 )
@@ -90,7 +95,14 @@ func Write(c Config, out io.Writer) error {
 		}
 		files = append(files, file{filepath.Join(seedsDir, users[n].Name()+".nk"), seed})
 	}
-	text, err := UsersConfig(users, c.Open)
+	open := ""
+	if c.Open {
+		if open, err = c.read(OpenPasswordFile, rand.Text); err != nil {
+			return err
+		}
+		files = append(files, file{OpenPasswordFile, open})
+	}
+	text, err := UsersConfig(users, strings.TrimSpace(open))
 	if err != nil {
 		return err
 	}
@@ -171,21 +183,19 @@ func (c Config) read(name string, fresh func() string) (string, error) {
 	return fresh() + "\n", nil
 }
 
-// UsersConfig returns the authorization section of a server's configuration.
-func UsersConfig(users []User, open bool) (string, error) {
+// UsersConfig returns the authorization section of a server's configuration. With a password it has [OpenUser], too.
+// A running server can reload it: it has no no_auth_user, which nats-server cannot add without a restart.
+func UsersConfig(users []User, password string) (string, error) {
 	var text strings.Builder
 	text.WriteString(
 		"# Users of the platform's nodes, made by 'headgate nats-config'. NATS refuses every other subject.\n",
 	)
-	if open {
-		text.WriteString(
-			"# Until each process has its own user, those without one are accepted: make this file again without " +
-				"--open then.\nno_auth_user: open\n",
-		)
-	}
 	text.WriteString("authorization {\n  users: [\n")
-	if open {
-		fmt.Fprintf(&text, "    {user: open, password: %q}\n", rand.Text())
+	if password != "" {
+		text.WriteString(
+			"    # For processes that have no user yet: make this file again without --open once there is none.\n",
+		)
+		fmt.Fprintf(&text, "    {user: %s, password: %q}\n", OpenUser, password)
 	}
 	for _, user := range users {
 		permissions, err := Of(user)
