@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/backup"
+	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/format"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natsclient"
@@ -132,11 +133,12 @@ func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer
 }
 
 // Restore writes the backup in the directory dir to the store, on which no node may be running, and compares the
-// result with the backup. replace allows it to delete existing data of a platform. Errors: those of [backup.Restore],
-// and of the store.
+// result with the backup. replace allows it to delete existing data of a platform, of which the revocations of tokens stay:
+// a token that was revoked after the backup is not accepted again. Errors: those of [backup.Restore], and of the store.
 func Restore(ctx context.Context, to Store, dir string, replace bool, out, progress io.Writer) (err error) {
 	ctx = contextkit.PlatformContext(ctx)
-	if _, err := backup.ReadManifest(dir); err != nil {
+	manifest, err := backup.ReadManifest(dir)
+	if err != nil {
 		return err // before a data directory is created
 	}
 	ctx, js, replicas, closed, err := to.open(ctx, true)
@@ -146,26 +148,36 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 	defer closed()
 	defer func() { err = refusalOf(ctx, err) }()
 	began := time.Now()
+	var revocations map[string]credentials.Revocation
+	if replace {
+		if revocations, err = revocationsIn(ctx, js); err != nil { // there are none, or a restore was interrupted
+			_, _ = fmt.Fprintf(progress, "the present revocations of tokens cannot be read: %v\n", err)
+		}
+	}
 	report, err := backup.Restore(ctx, js, dir,
 		backup.Target{Replicas: replicas, Replace: replace, Refusals: runner.AddRefusals},
 		backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
 	if err != nil {
 		return err
 	}
-	if natsclient.Identified(js.Conn()) { // nodes create nothing
+	returned := 0
+	if natsclient.Identified(js.Conn()) || len(revocations) > 0 { // nodes create nothing then
 		if err := setup.Ensure(ctx, js, streams.Replicas(replicas)); err != nil {
 			return err
 		}
 		if err := kv.EnsureSecrets(ctx, js); err != nil {
 			return err
 		}
+		if returned, err = returnRevocations(ctx, js, revocations); err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintf(
 		out,
 		"restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired "+
-			"since;  %d workflow records completed; %v\n",
+			"since; %d workflow records completed; %v\n%s",
 		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals,
-		time.Since(began).Round(time.Millisecond),
+		time.Since(began).Round(time.Millisecond), lostCredentials(manifest.Began, returned),
 	)
 	return err
 }

@@ -1,0 +1,68 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/internal/credentials"
+	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/streams"
+)
+
+// revocationsIn returns the revocations of tokens that are stored, by their ids. Errors: those of the store, also if there
+// is no platform.
+func revocationsIn(ctx context.Context, js jetstream.JetStream) (map[string]credentials.Revocation, error) {
+	store, err := credentials.OpenStore[credentials.Revocation](ctx, js, streams.BucketRevocations)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Load(ctx); err != nil {
+		return nil, err
+	}
+	all, err := store.All()
+	out := make(map[string]credentials.Revocation, len(all))
+	for id, entry := range all {
+		out[id] = entry.Value
+	}
+	return out, err
+}
+
+// returnRevocations stores the revocations that are newer than the stored ones, or not among them, and have not expired.
+// It returns their number.
+func returnRevocations(
+	ctx context.Context, js jetstream.JetStream, revocations map[string]credentials.Revocation,
+) (stored int, err error) {
+	store, err := credentials.OpenStore[credentials.Revocation](ctx, js, streams.BucketRevocations)
+	if err != nil {
+		return 0, err
+	}
+	for id, r := range revocations {
+		now, err := store.Get(ctx, id)
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
+			return stored, err
+		}
+		if err == nil && !r.Time.After(now.Value.Time) || time.Now().After(r.Expires) {
+			continue
+		}
+		if _, err := store.Put(ctx, id, r, now.Revision); err != nil {
+			return stored, fmt.Errorf("revocation %s: %w", id, err)
+		}
+		stored++
+	}
+	return stored, nil
+}
+
+// lostCredentials returns what a restore means for credentials. taken is when the backup was taken, and returned the number
+// of revocations that were taken over from the replaced data.
+func lostCredentials(taken time.Time, returned int) string {
+	return fmt.Sprintf(
+		"credentials: %d revocations of tokens were taken over from the replaced data; others that were made after %s are "+
+			"not known: revoke these tokens again (docs/playbooks.md, \"A token leaked\"). API keys that control has issued "+
+			"are not restored: none of them is accepted, issue new ones\n",
+		returned, taken.UTC().Format(time.RFC3339),
+	)
+}
