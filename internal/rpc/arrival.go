@@ -119,6 +119,7 @@ func boundBodies(config Config, slow, unread func(), next http.Handler) http.Han
 			defer answers.Put(answer)
 			defer answer.end()
 			next.ServeHTTP(answer, r)
+			answer.returned = true
 			return
 		}
 		contentType := r.Header.Get("Content-Type")
@@ -145,6 +146,7 @@ func boundBodies(config Config, slow, unread func(), next http.Handler) http.Han
 			a.boundRest()
 		}()
 		next.ServeHTTP(&a.answer, copied)
+		a.answer.returned = true
 	})
 }
 

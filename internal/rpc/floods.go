@@ -40,11 +40,12 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	unread := l.server.Metrics.unread.WithLabelValues(portMain).Inc
 	if l.tls == nil {
-		return l.server.clients.watch(conn, l.server.flooded), nil
+		return l.server.clients.watch(conn, l.server.flooded).Answers(unread), nil
 	}
 	secured := tls.Server(conn, l.tls)
-	return &securedConn{l.server.clients.watch(secured, l.server.flooded), secured}, nil
+	return &securedConn{l.server.clients.watch(secured, l.server.flooded).Answers(unread), secured}, nil
 }
 
 // securedConn is a TLS connection that net/http treats as clear text: it speaks HTTP/2 with prior

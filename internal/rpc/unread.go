@@ -35,6 +35,7 @@ type answering struct {
 	cut    atomic.Bool
 
 	started     bool      // the response has begun
+	returned    bool      // the handler has returned: it has not given up the answer
 	multiplexed bool      // the connection has other calls: HTTP/2
 	began       time.Time // the part; the watch's mu is held
 }
@@ -52,7 +53,7 @@ func (a *answering) begin(ctx context.Context, w http.ResponseWriter, bounds *wr
 	a.ResponseWriter, a.ctx, a.bounds, a.multiplexed = w, ctx, bounds, multiplexed
 	a.watch = stopwatches.Get().(*stopwatch) //nolint:forcetypeassert // its own
 	a.cut.Store(false)
-	a.started = false
+	a.started, a.returned = false, false
 	if !multiplexed {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of the answer before: see end
 	}
@@ -60,10 +61,16 @@ func (a *answering) begin(ctx context.Context, w http.ResponseWriter, bounds *wr
 
 // end releases what watches the answer. net/http writes the rest of it, of up to 4 KiB and often all of it, after the
 // handler: the client must read that in time too, or its connection (HTTP/1.1) is closed or its stream (HTTP/2) is
-// reset. Without a bound it would occupy the kernel's buffers, or a goroutine, for as long as its connection lasts.
+// reset. Without a bound it would occupy the kernel's buffers, or a goroutine, for as long as its connection lasts. The
+// connection counts such an answer, see [flood.Conn.Answers].
 func (a *answering) end() {
 	a.watch.stop()
 	stopwatches.Put(a.watch)
+	if !a.returned && a.multiplexed {
+		if conn, ok := contextkit.Carried[*flood.Conn](a.ctx); ok {
+			conn.Aborting()
+		}
+	}
 	if !a.cut.Load() {
 		_ = http.NewResponseController(a.ResponseWriter).SetWriteDeadline(time.Now().Add(a.bounds.timeout))
 	}
@@ -129,6 +136,8 @@ func (a *answering) check(now time.Time) time.Duration {
 	a.bounds.unread()
 	if conn, ok := contextkit.Carried[*flood.Conn](a.ctx); ok && a.multiplexed {
 		conn.Cutting()
+	} else if ok {
+		conn.Counted()
 	}
 	_ = http.NewResponseController(a.ResponseWriter).SetWriteDeadline(time.Unix(1, 0)) // an ended connection needs none
 	return 0

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -13,12 +14,24 @@ import (
 )
 
 // TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd: an answer that net/http writes when its handler has returned
-// must be read within write_timeout too: over HTTP/2 its stream is reset, and over HTTP/1.1 its connection is closed.
+// must be read within write_timeout too: over HTTP/2 its stream is reset with ENHANCE_YOUR_CALM, and over HTTP/1.1 its
+// connection is closed. Each is counted, and an answer that its handler gives up is not.
 func TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd(t *testing.T) {
 	server, _ := unreadServer(t)
-	t.Run("HTTP/2 without a window", func(t *testing.T) {
-		conn, framer := rawCall(t, server.Addr(), "/nothing", "application/json", []byte("{}"),
-			http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	server.HTTP.HandleFunc("POST /abort", func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush() // the client sees the reset that follows
+		panic(http.ErrAbortHandler)
+	})
+	counted := func(t *testing.T, want int) {
+		t.Helper()
+		text := fmt.Sprintf(`headgate_unread_answers_total{port="main",process="endless"} %d`, want)
+		if got := metricsOf(t, server); !strings.Contains(got, text) {
+			t.Errorf("the metrics have no %s", text)
+		}
+	}
+	isReset := func(t *testing.T, path string, want http2.ErrCode, settings ...http2.Setting) {
+		t.Helper()
+		conn, framer := rawCall(t, server.Addr(), path, "application/json", []byte("{}"), settings...)
 		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -27,10 +40,19 @@ func TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd(t *testing.T) {
 			if err != nil {
 				t.Fatalf("the stream is not reset: %v", err)
 			}
-			if _, reset := frame.(*http2.RSTStreamFrame); reset {
+			if reset, ok := frame.(*http2.RSTStreamFrame); ok {
+				if reset.ErrCode != want {
+					t.Errorf("%s is reset with %v, want %v", path, reset.ErrCode, want)
+				}
 				return
 			}
 		}
+	}
+	t.Run("HTTP/2 without a window", func(t *testing.T) {
+		isReset(t, "/abort", http2.ErrCodeInternal)
+		counted(t, 0)
+		isReset(t, "/nothing", http2.ErrCodeEnhanceYourCalm, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		counted(t, 1)
 	})
 	t.Run("HTTP/1.1 without reading", func(t *testing.T) {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Addr())
@@ -47,6 +69,7 @@ func TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd(t *testing.T) {
 			case errors.Is(err, os.ErrDeadlineExceeded):
 				t.Fatal("the connection stays open, and takes no more requests")
 			case err != nil:
+				counted(t, 2)
 				return
 			}
 		}

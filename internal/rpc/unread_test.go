@@ -78,6 +78,21 @@ func serve(t *testing.T, server *rpc.Server) {
 	})
 }
 
+// metricsOf returns the metrics of a server.
+func metricsOf(t *testing.T, server *rpc.Server) string {
+	t.Helper()
+	res, err := http.Get(server.URL() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // rawCall is a call on a raw connection of HTTP/2.
 func rawCall(t *testing.T, addr, procedure, contentType string, body []byte, settings ...http2.Setting) (
 	net.Conn, *http2.Framer,
@@ -197,17 +212,12 @@ func TestUnread_StreamsOfClientsThatDoNotReadEnd(t *testing.T) {
 			expect(t)
 		})
 	}
-	res, err := http.Get(server.URL() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, _ := io.ReadAll(res.Body)
+	text := metricsOf(t, server)
 	for _, want := range []string{
 		`headgate_unread_answers_total{port="main",process="endless"} 6`,
 		`headgate_unread_answers_total{port="grpc",process="endless"} 3`,
 	} {
-		if !strings.Contains(string(text), want) {
+		if !strings.Contains(text, want) {
 			t.Errorf("the metrics have no %s", want)
 		}
 	}

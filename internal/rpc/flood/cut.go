@@ -18,6 +18,7 @@ type cuts struct {
 	inject  []byte              // of frames that Read returns next
 	open    map[uint32]struct{} // streams of [Conn.Cut] whose RST_STREAM has not been sent
 	unnamed int                 // announced by [Conn.Cutting], not sent yet
+	aborted int                 // announced by [Conn.Aborting], not sent yet
 }
 
 // Cut ends a stream of a server whose library cannot end one, such as grpc-go, which would store what the peer
@@ -53,6 +54,52 @@ func (c *Conn) Cutting() {
 	defer c.mu.Unlock()
 	c.cuts.unnamed++
 	c.cutting.Store(true)
+}
+
+// Answers has the resets of net/http whose peer has not read the end of its answer in time, which it sends as
+// INTERNAL_ERROR, sent as ENHANCE_YOUR_CALM, and calls late for each, and for an answer over HTTP/1.1 whose end cannot be
+// written in time. late must not block. Call it before the first Write.
+func (c *Conn) Answers(late func()) *Conn {
+	c.late = late
+	return c
+}
+
+// Aborting announces that the library will reset a stream, as INTERNAL_ERROR, whose handler has given up its answer.
+func (c *Conn) Aborting() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cuts.aborted++
+}
+
+// Counted announces that an answer over HTTP/1.1 that is not read in time has been counted.
+func (c *Conn) Counted() { c.counted.Store(true) }
+
+// lost counts the answer over HTTP/1.1 that could not be written in time.
+func (c *Conn) lost(err error) {
+	if c.late != nil && c.plain && errors.Is(err, os.ErrDeadlineExceeded) && !c.counted.Swap(true) {
+		c.late()
+	}
+}
+
+// isCalmed reports whether a reset is sent with the code ENHANCE_YOUR_CALM; c.mu is held.
+func (c *Conn) isCalmed(stream uint32, code http2.ErrCode) bool {
+	_, cut := c.cuts.open[stream]
+	switch {
+	case cut:
+		return true
+	case code != http2.ErrCodeInternal:
+		return false
+	case c.cuts.aborted > 0:
+		c.cuts.aborted--
+		return false
+	case c.cuts.unnamed > 0:
+		c.cuts.unnamed--
+		return true
+	case c.late != nil:
+		c.late()
+		return true
+	}
+	return false
 }
 
 func (c *Conn) isCutting(stream uint32) bool {
@@ -104,13 +151,8 @@ func (c *Conn) calmed(p []byte) []byte {
 		if frame != typeReset || length != 4 || len(after) < length {
 			continue
 		}
-		code := http2.ErrCode(binary.BigEndian.Uint32(after))
-		_, cut := c.cuts.open[out.stream()]
-		if !cut && (code != http2.ErrCodeInternal || c.cuts.unnamed == 0) {
+		if !c.isCalmed(out.stream(), http2.ErrCode(binary.BigEndian.Uint32(after))) {
 			continue
-		}
-		if !cut {
-			c.cuts.unnamed--
 		}
 		if !copied {
 			p, copied = append([]byte(nil), p...), true

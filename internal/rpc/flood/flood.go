@@ -8,7 +8,8 @@
 // millions of them per second on one connection. Nor do they bound the streams of a client on
 // all of its connections, see [Streams].
 //
-// A [Conn] also ends streams whose peer does not read, for servers that cannot end them, see [Conn.Cut].
+// A [Conn] also ends streams whose peer does not read, for servers that cannot end them, see [Conn.Cut], and names and
+// counts the resets of answers that net/http ends, see [Conn.Answers].
 //
 // A [Conn] parses frames in clear text, and is therefore layered on top of TLS. It parses only the frames' headers of
 // nine bytes, and does not allocate. ADR-0015 gives the reasons for the numbers.
@@ -94,6 +95,8 @@ type Conn struct {
 	held    held
 	cuts    cuts
 	cutting atomic.Bool  // a stream has been cut
+	late    func()       // see [Conn.Answers]; nil: resets are not watched
+	counted atomic.Bool  // see [Conn.Counted]
 	sent    atomic.Int64 // number of HEADERS and DATA frames sent since credit was last refilled
 }
 
@@ -156,11 +159,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Write implements [net.Conn]. It uses little stack, since net/http writes each frame in a new goroutine, whose small
 // stack must not grow.
 func (c *Conn) Write(p []byte) (int, error) {
-	if c.cutting.Load() {
+	if c.late != nil || c.cutting.Load() {
 		p = c.calmed(p)
 	}
 	n, err := c.writer.Write(p)
 	c.written(p[:n])
+	if err != nil {
+		c.lost(err)
+	}
 	return n, err
 }
 
