@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"math"
 	"slices"
 	"strings"
@@ -21,42 +23,46 @@ const (
 	// maxAuditFields bounds the fields of a request that are read for its audit record, and maxAuditDepth the depth of
 	// messages.
 	maxAuditFields, maxAuditDepth = 25, 3
+	// maxAuditList bounds the values of a list of texts, as JSON.
+	maxAuditList = 1400
 	// maxChanges bounds a node's statement of what a call has changed, in bytes.
 	maxChanges = 4 << 10
 )
 
 // requestFields returns the fields that a request sets, for its audit record: with their values if the method's policy
-// lists them, else their names and sizes. Of a repeated field each value is one. The request is a valid message of its
-// type.
-func requestFields(method *policy.Method, data []byte) (fields []auditlog.Field) {
+// lists them, else their names and sizes. A list of texts is one field; of other repeated fields each value is one. The
+// request is a valid message of its type.
+func requestFields(method *policy.Method, data []byte) []auditlog.Field {
 	input, ok := method.Spec.Schema.(protoreflect.MethodDescriptor)
 	if !ok {
 		return nil
 	}
+	var r requestRecord
 	// Those of the policy come first: other fields, which a client can add at will, do not displace them.
 	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
 		if field := input.Input().Fields().ByNumber(number); field != nil && method.AuditFields[number] {
 			if !field.IsList() && field.Message() == nil { // the last one of a singular field counts
-				fields = slices.DeleteFunc(fields,
+				r.fields = slices.DeleteFunc(r.fields,
 					func(f auditlog.Field) bool { return f.Name == string(field.Name()) })
 			}
-			fields = appendValues(fields, field, string(field.Name()), kind, content, maxAuditDepth)
+			r.add(field, string(field.Name()), kind, content, maxAuditDepth)
 		}
-		return len(fields) < maxAuditFields
+		return len(r.fields) < maxAuditFields
 	})
+	r.endLists()
 	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
-		if len(fields) >= maxAuditFields {
+		if len(r.fields) >= maxAuditFields {
 			return false
 		}
 		switch field := input.Input().Fields().ByNumber(number); {
 		case field == nil:
-			fields = append(fields, auditlog.Field{Name: fmt.Sprint(number), Bytes: len(content)})
+			r.fields = append(r.fields, auditlog.Field{Name: fmt.Sprint(number), Bytes: len(content)})
 		case !method.AuditFields[number]:
-			fields = append(fields, auditlog.Field{Name: string(field.Name()), Bytes: size(kind, content)})
+			r.fields = append(r.fields, auditlog.Field{Name: string(field.Name()), Bytes: size(kind, content)})
 		}
 		return true
 	})
-	return fields
+	return r.fields
 }
 
 // eachField calls each for the fields of a message, with the bytes of their values, until it returns false.
@@ -83,29 +89,83 @@ func size(kind protowire.Type, content []byte) int {
 	return len(content)
 }
 
-// appendValues appends the values of a field: of a message, those of its fields.
-func appendValues(
-	fields []auditlog.Field, field protoreflect.FieldDescriptor, name string, kind protowire.Type, content []byte,
-	depth int,
-) []auditlog.Field {
+// requestRecord are the fields of a request that have been read.
+type requestRecord struct {
+	fields []auditlog.Field
+	lists  []*textList
+}
+
+// textList is a field that is a list of texts.
+type textList struct {
+	at     int // in the fields
+	some   []string
+	size   int // of some, as JSON
+	number int
+	digest hash.Hash // of all, each with a line feed
+}
+
+// add adds the values of a field: of a message, those of its fields.
+func (r *requestRecord) add(
+	field protoreflect.FieldDescriptor, name string, kind protowire.Type, content []byte, depth int,
+) {
 	one := auditlog.Field{Name: name, Bytes: size(kind, content)}
 	if field.Message() == nil {
+		if field.IsList() && field.Kind() == protoreflect.StringKind {
+			r.addText(one, content)
+			return
+		}
 		if text, ok := valueText(field, kind, content); ok {
 			one.Value = &text
 		}
-		return append(fields, one)
+		r.fields = append(r.fields, one)
+		return
 	}
 	message, length := protowire.ConsumeBytes(content)
 	if kind != protowire.BytesType || length < 0 || len(message) == 0 || depth == 1 {
-		return append(fields, one)
+		r.fields = append(r.fields, one)
+		return
 	}
 	eachField(message, func(number protowire.Number, kind protowire.Type, content []byte) bool {
 		if inner := field.Message().Fields().ByNumber(number); inner != nil {
-			fields = appendValues(fields, inner, name+"."+string(inner.Name()), kind, content, depth-1)
+			r.add(inner, name+"."+string(inner.Name()), kind, content, depth-1)
 		}
-		return len(fields) < maxAuditFields
+		return len(r.fields) < maxAuditFields
 	})
-	return fields
+}
+
+// addText adds a value of a list of texts.
+func (r *requestRecord) addText(one auditlog.Field, content []byte) {
+	value, _ := protowire.ConsumeBytes(content)
+	at := slices.IndexFunc(r.fields, func(f auditlog.Field) bool { return f.List && f.Name == one.Name })
+	if at < 0 {
+		at = len(r.fields)
+		r.fields = append(r.fields, auditlog.Field{Name: one.Name, List: true})
+		r.lists = append(r.lists, &textList{at: at, digest: sha256.New()})
+	}
+	r.fields[at].Bytes += one.Bytes
+	list := r.lists[slices.IndexFunc(r.lists, func(l *textList) bool { return l.at == at })]
+	_, _ = list.digest.Write(value) // a hash returns no error
+	_, _ = list.digest.Write([]byte{'\n'})
+	if list.number++; list.size > maxAuditList {
+		return
+	}
+	text := excerpt.Text(credentials.Mask(string(value)), excerpt.Name)
+	encoded, err := json.Marshal(text)
+	if list.size += len(encoded); err == nil && list.size <= maxAuditList {
+		list.some = append(list.some, text)
+	}
+}
+
+// endLists sets the values of the lists. Of a list that is too long they are the first ones, with the number and the digest
+// of all: an auditor can compare it with a list that is known.
+func (r *requestRecord) endLists() {
+	for _, list := range r.lists {
+		text := strings.Join(list.some, ",")
+		if len(list.some) < list.number {
+			text = fmt.Sprintf("%s… (%d values, SHA-256 of their lines %x)", text, list.number, list.digest.Sum(nil))
+		}
+		r.fields[list.at].Value = &text
+	}
 }
 
 // valueText returns a scalar value as text; false: it is bytes, a group or a packed list.

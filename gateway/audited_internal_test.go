@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/headgate/headgate/gateway/transcode"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/auditlog"
 )
 
 // A record has values of the fields that the policy lists, and of the others only that they were set. No input makes
@@ -78,6 +81,27 @@ func TestRequestFields_ValuesAreThoseOfThePolicy(t *testing.T) {
 		}
 	}
 	issue, _ := table.Method("/control.v1.ApiKeyService/CreateTenantApiKey")
+	// All rights of a key are recorded, or their number and digest.
+	for length, whole := range map[int]bool{20: true, 128: false} {
+		key := &controlv1.CreateTenantApiKeyRequest{TenantId: "acme"}
+		for n := range 32 {
+			key.Rights = append(key.Rights, fmt.Sprintf("%0*d", length, n))
+		}
+		data, err := proto.Marshal(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record := auditlog.Record{Request: requestFields(issue, data), Principal: strings.Repeat("p", 256)}.Bounded()
+		got := *record.Request[slices.IndexFunc(record.Request, func(f auditlog.Field) bool { return f.Name == "rights" })].Value
+		want := strings.Join(key.Rights, ",")
+		if !whole {
+			want = fmt.Sprintf("… (32 values, SHA-256 of their lines %x)",
+				sha256.Sum256([]byte(strings.Join(key.Rights, "\n")+"\n")))
+		}
+		if !strings.HasSuffix(got, want) || !strings.HasPrefix(got, key.Rights[0]+",") || whole && record.Truncated {
+			t.Errorf("rights of %d characters: got %q, want %q; %v", length, got, want, record.Truncated)
+		}
+	}
 	unknown := strings.Repeat("\x80\x7d\x01", 5000) // field 2000
 	if fields := requestFields(issue, []byte(unknown+"\x1a\x0aquery.read")); fields[0].Name != "rights" {
 		t.Errorf("the first field is %s: unknown ones displace that of the policy", fields[0].Name)

@@ -57,6 +57,8 @@ type Field struct {
 	Value *string `json:"v,omitempty"`
 	// Bytes is its size in the request.
 	Bytes int `json:"b,omitempty"`
+	// List reports that Value has values of a list.
+	List bool `json:"-"`
 }
 
 // Change is a value before and after a call; "": there was or is none.

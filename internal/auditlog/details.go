@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// maxFields bounds the fields and the changes of a record, maxValue the bytes of a name or a value, and
-	// maxFieldBytes and maxChangeBytes all of them as JSON.
-	maxFields, maxValue           = 24, 96
-	maxFieldBytes, maxChangeBytes = 640, 512
+	// maxFields bounds the fields and the changes of a record, maxValue the bytes of a name or a value, maxList those
+	// of the values of a list, and maxFieldBytes and maxChangeBytes all of them as JSON.
+	maxFields, maxValue, maxList  = 24, 96, 1536
+	maxFieldBytes, maxChangeBytes = 1792, 512
 	// maxRecord bounds a record as JSON: its details get what its other texts leave.
 	maxRecord = 4 << 10
 )
@@ -32,7 +32,11 @@ func (r Record) boundedDetails() Record {
 	r.Request, cut[0] = bounded(r.Request, min(maxFieldBytes, room-changeBytes), func(f *Field) {
 		f.Name = excerpt.Text(f.Name, maxValue)
 		if f.Value != nil {
-			value := excerpt.Text(*f.Value, maxValue)
+			bound := maxValue
+			if f.List {
+				bound = maxList
+			}
+			value := excerpt.Text(*f.Value, bound)
 			f.Value = &value
 		}
 	})
