@@ -182,6 +182,13 @@ func TestAPIKeys_AreIssuedAndRevokedThroughTheGateway(t *testing.T) {
 	_, err = d.call(t, "gateway", revoke, &controlv1.RevokeTenantApiKeyRequest{Id: id, Reason: "r"},
 		admins["globex"]...)
 	refused("another tenant's administrator", codes.NotFound, err)
+	_, err = d.call(t, "gateway", revoke, &controlv1.RevokeTenantApiKeyRequest{Id: secret, Reason: "r"},
+		admins["acme"]...)
+	refused("a whole key in place of its id", codes.InvalidArgument, err)
+	if text := status.Convert(err).Message(); !strings.Contains(text, "without the secret") ||
+		strings.Contains(text, strings.TrimPrefix(secret, "hgk_"+id+"_")) {
+		t.Errorf("the error of a whole key is %q", text)
+	}
 	d.mustCall(t, "gateway", revoke, &controlv1.RevokeTenantApiKeyRequest{Id: id, Reason: "leaked"}, admins["acme"]...)
 	refused("the stream of a revoked key", codes.Unauthenticated, ended())
 	_, err = d.call(t, "gateway", query, &projectionv1.QueryRequest{View: "notes"}, with(secret)...)

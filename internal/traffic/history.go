@@ -18,9 +18,16 @@ type History struct {
 // slot is a window with the windows of each node that it was merged from.
 type slot struct {
 	all   Window
-	nodes map[string]Counts
+	nodes map[string]part
 	// partial reports that a node did not report all of its tenants.
 	partial bool
+}
+
+// part is what one node has reported of a window.
+type part struct {
+	Counts
+
+	partial bool // counting began within the window
 }
 
 // lengths are the lengths of windows with their numbers.
@@ -60,7 +67,7 @@ func (h *History) add(kind int, node string, window *Window) {
 	}
 	at := h.slots[kind][window.End]
 	if at == nil {
-		at = &slot{all: Window{End: window.End, Seconds: window.Seconds}, nodes: map[string]Counts{}}
+		at = &slot{all: Window{End: window.End, Seconds: window.Seconds}, nodes: map[string]part{}}
 		h.slots[kind][window.End] = at
 	}
 	if _, known := at.nodes[node]; known || len(at.nodes) >= maxNodes {
@@ -70,7 +77,7 @@ func (h *History) add(kind int, node string, window *Window) {
 	bounded.Tenants = most(bounded.Tenants, announcedTenants)
 	at.partial = at.partial || len(window.Tenants) >= announcedTenants
 	at.all.merge(&bounded)
-	at.nodes[node] = window.Counts
+	at.nodes[node] = part{window.Counts, window.Partial}
 }
 
 // Point is the counts of a window; nil: no node has reported it.
@@ -78,6 +85,8 @@ type Point struct {
 	// End is when the window ended.
 	End    time.Time
 	Counts *Counts
+	// Partial reports that a node began to count within the window: the counts are lower bounds.
+	Partial bool
 }
 
 // Selection selects counts.
@@ -102,28 +111,34 @@ func (h *History) Points(selected Selection, since, now time.Time) []Point {
 	first := max(last-(length.count-1)*length.seconds, (since.Unix()+length.seconds-1)/length.seconds*length.seconds)
 	var out []Point
 	for end := first; end <= last; end += length.seconds {
-		out = append(out, Point{End: time.Unix(end, 0), Counts: h.slots[kind][end].counts(selected)})
+		point := Point{End: time.Unix(end, 0)}
+		point.Counts, point.Partial = h.slots[kind][end].counts(selected)
+		out = append(out, point)
 	}
 	return out
 }
 
-func (s *slot) counts(selected Selection) *Counts {
+// counts returns the selected counts, nil if they are not known, and whether they are lower bounds.
+func (s *slot) counts(selected Selection) (_ *Counts, partial bool) {
 	if s == nil {
-		return nil
+		return nil, false
 	}
 	counts, known := s.all.Counts, true
+	partial = s.all.Partial
 	switch {
 	case selected.Tenant != "":
 		counts, known = s.all.Tenants[selected.Tenant]
 		known = known || !s.partial
 	case selected.Node != "":
-		counts, known = s.nodes[selected.Node]
+		var own part
+		own, known = s.nodes[selected.Node]
+		counts, partial = own.Counts, own.partial
 	}
 	if !known {
-		return nil
+		return nil, false
 	}
 	counts.Took = slices.Clone(counts.Took)
-	return &counts
+	return &counts, partial
 }
 
 // Tenants returns the sums of the tenants' counts in the short windows that ended after a time.

@@ -22,6 +22,7 @@ type Call struct {
 type Recorder struct {
 	mu      sync.Mutex
 	end     int64 // of the current window; 0: none has begun
+	partial bool  // counting began within the current window
 	current live
 	tenants map[string]*live
 	shorts  []Window // completed, the oldest first
@@ -95,11 +96,18 @@ func (r *Recorder) rotate(now time.Time) {
 	switch {
 	case r.end == 0:
 		r.end, r.tenants = end, map[string]*live{}
+		r.partial = now.Unix() > end-int64(Short/time.Second)
 		return
 	case end <= r.end:
 		return
 	}
-	window := Window{Counts: r.current.counts(), End: r.end, Seconds: int64(Short / time.Second)}
+	window := Window{
+		Counts:  r.current.counts(),
+		End:     r.end,
+		Seconds: int64(Short / time.Second),
+		Partial: r.partial,
+	}
+	r.partial = false
 	tenants := make(map[string]Counts, len(r.tenants))
 	for name, tenant := range r.tenants {
 		tenants[name] = tenant.counts()

@@ -77,6 +77,11 @@ func TestHistory_HasEachCallOnceAndGapsWhereNothingWasReported(t *testing.T) {
 			t.Errorf("quantile %v is %v, want %v", share, took, want)
 		}
 	}
+	for at, point := range points {
+		if point.Partial {
+			t.Errorf("window %d is partial, and both nodes have counted all of it", at)
+		}
+	}
 	last := func(selected traffic.Selection) *traffic.Counts {
 		all := h.Points(selected, time.Time{}, now)
 		return all[len(all)-1].Counts
@@ -164,5 +169,38 @@ func TestHistory_RejectsWindowsOfOtherTimesAndForms(t *testing.T) {
 		t.Errorf("the last window is %v", got)
 	} else if _, ok := got[0].Counts.Quantile(.5); ok {
 		t.Error("durations of an unknown form count")
+	}
+}
+
+// A window in which a node began to count is marked, for the node and for all: its counts are lower bounds.
+func TestHistory_MarksTheWindowInWhichANodeStarted(t *testing.T) {
+	var (
+		old, started traffic.Recorder
+		h            traffic.History
+	)
+	for second := range 46 {
+		now := start.Add(time.Duration(second) * time.Second)
+		old.Observe(traffic.Call{Ended: now})
+		announced(t, &h, "old", &old, now)
+		if second >= 20 {
+			started.Observe(traffic.Call{Ended: now})
+			announced(t, &h, "started", &started, now)
+		}
+	}
+	for node, want := range map[string]string{
+		"": "[15 false 25 true 30 false]", "old": "[15 false 15 false 15 false]", "started": "[none 10 true 15 false]",
+	} {
+		points := h.Points(traffic.Selection{Node: node}, time.Time{}, start.Add(45*time.Second))
+		var got []string
+		for _, point := range points[len(points)-3:] {
+			if point.Counts == nil {
+				got = append(got, "none")
+			} else {
+				got = append(got, fmt.Sprint(point.Counts.Calls, point.Partial))
+			}
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("%q: %v, want %s", node, got, want)
+		}
 	}
 }

@@ -47,6 +47,8 @@ type Window struct {
 	// End is when it ended, in seconds since 1970, a multiple of Seconds, its length.
 	End     int64 `json:"end"`
 	Seconds int64 `json:"seconds"`
+	// Partial reports that counting began within the window: its counts are lower bounds.
+	Partial bool `json:"partial,omitempty"`
 	// Tenants are the tenants with the most calls, rejected calls or errors.
 	Tenants map[string]Counts `json:"tenants,omitempty"`
 }
@@ -135,6 +137,7 @@ func most(tenants map[string]Counts, n int) map[string]Counts {
 // merge adds other's calls to the window. It holds maxTenants tenants at most.
 func (w *Window) merge(other *Window) {
 	w.add(&other.Counts)
+	w.Partial = w.Partial || other.Partial
 	for name, counts := range other.Tenants {
 		sum, known := w.Tenants[name]
 		if !known && len(w.Tenants) >= maxTenants {

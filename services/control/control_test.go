@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/upstream"
@@ -899,6 +900,65 @@ func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 	if len(seen) != 600 || seen[0] != "/x.Y/M1198" || seen[599] != "/x.Y/M0" ||
 		len(slices.Compact(slices.Sorted(slices.Values(seen)))) != 600 {
 		t.Errorf("%d records, from %v to %v", len(seen), seen[0], seen[len(seen)-1])
+	}
+}
+
+// A query of changes has the allowed calls of methods that may change something, also those of records that do not say
+// it, and one until a time has the records before it, in every page.
+func TestQueryAudit_ChangesOnlyAndUntil(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	began := time.Now().Add(-time.Hour).Truncate(time.Second)
+	for n, record := range []auditlog.Record{
+		{Decision: "allowed", Procedure: "/x.Y/Change1"},
+		{Decision: "allowed", Procedure: "/x.Y/Read", Read: true},
+		{Decision: "allowed", Procedure: "/control.v1.FleetService/GetFleet"},
+		{Decision: "denied", Procedure: "/x.Y/Denied"},
+		{Decision: "allowed", Procedure: "/control.v1.TenantService/SetQuota"},
+		{Decision: "allowed", Procedure: "/x.Y/Change2"},
+	} {
+		record.Time, record.Tenant = began.Add(time.Duration(n)*time.Minute), "acme"
+		data, err := json.Marshal(record)
+		if err == nil {
+			_, err = w.js.Publish(t.Context(),
+				auditlog.Subject(streams.Account("acme"), auditlog.ClassOperator), data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(minutes int) *timestamppb.Timestamp {
+		return timestamppb.New(began.Add(time.Duration(minutes) * time.Minute))
+	}
+	for want, req := range map[string]*controlv1.QueryAuditRequest{
+		"Change2 SetQuota Change1": {ChangesOnly: true},
+		"SetQuota Change1":         {ChangesOnly: true, Until: at(5)},
+		"SetQuota":                 {ChangesOnly: true, Since: at(1), Until: at(5)},
+		"Read Change1":             {Until: at(2)},
+		"Change2 SetQuota Denied GetFleet Read Change1": {Until: at(6)},
+		"Denied": {Decision: "denied", Until: at(6)},
+		"":       {ChangesOnly: true, Since: at(1), Until: at(4)},
+	} {
+		for _, size := range []int32{1, 100} {
+			query := proto.CloneOf(req)
+			query.TenantId, query.PageSize = "acme", size
+			var got []string
+			for {
+				res, err := c.audit.QueryAudit(platform(t), query)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, record := range res.GetRecords() {
+					got = append(got, record.GetProcedure()[strings.LastIndex(record.GetProcedure(), "/")+1:])
+				}
+				if query.PageToken = res.GetNextPageToken(); query.PageToken == "" {
+					break
+				}
+			}
+			if text := strings.Join(got, " "); text != want {
+				t.Errorf("%v, pages of %d: got %q, want %q", req, size, text, want)
+			}
+		}
 	}
 }
 

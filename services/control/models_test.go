@@ -2,10 +2,13 @@ package control_test
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect/v2"
 
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
@@ -96,7 +99,8 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 		}
 		known = len(fleet.GetFleet().GetNodes())
 	}
-	res, err := c.models.ApplyModel(ctx, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old})
+	called, info := connect.NewClientContext(ctx)
+	res, err := c.models.ApplyModel(called, &controlv1.ApplyModelRequest{Text: next, ExpectedRevision: old})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +111,11 @@ func TestApplyModel_ReportsNodesThatUseIt(t *testing.T) {
 	want := map[string]string{"a1": checked.GetRevision() + " ", "r1": old + " written by a later version", "old": " "}
 	if !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+	// The audit record has both revisions.
+	stated := fmt.Sprintf(`[{"n":"model","a":%q,"b":%q}]`, old, checked.GetRevision())
+	if got := info.ResponseHeader().Get(contextkit.HeaderChanges); got != stated {
+		t.Errorf("stated changes %s, want %s", got, stated)
 	}
 	fleet, err := c.fleet.GetFleet(ctx, &controlv1.GetFleetRequest{})
 	if err != nil {

@@ -89,7 +89,7 @@ func (s *Service) points(selected traffic.Selection, now time.Time) ([]*controlv
 
 // seriesPoint returns the values of a window of a length.
 func seriesPoint(point traffic.Point, length time.Duration) *controlv1.SeriesPoint {
-	out := &controlv1.SeriesPoint{End: timestamppb.New(point.End)}
+	out := &controlv1.SeriesPoint{End: timestamppb.New(point.End), Partial: point.Partial}
 	counts := point.Counts
 	if counts == nil {
 		return out

@@ -1005,9 +1005,11 @@ const file_control_v1_api_key_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"l\n" +
 	"\x13ListApiKeysResponse\x12-\n" +
 	"\bapi_keys\x18\x01 \x03(\v2\x12.control.v1.ApiKeyR\aapiKeys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"c\n" +
-	"\x13RevokeApiKeyRequest\x12(\n" +
-	"\x02id\x18\x01 \x01(\tB\x18\xbaH\x15r\x132\x11^c\\.[a-z2-7]{26}$R\x02id\x12\"\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x01\n" +
+	"\x13RevokeApiKeyRequest\x12\xad\x01\n" +
+	"\x02id\x18\x01 \x01(\tB\x9c\x01\xbaH\x98\x01\xba\x01\x94\x01\n" +
+	"\n" +
+	"api_key.id\x12bmust be the id of a key: of its text, the part between \"hgk_\" and the next \"_\", without the secret\x1a\"this.matches('^c[.][a-z2-7]{26}$')R\x02id\x12\"\n" +
 	"\x06reason\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\"C\n" +
 	"\x14RevokeApiKeyResponse\x12+\n" +
@@ -1031,10 +1033,12 @@ const file_control_v1_api_key_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tpageToken\"r\n" +
 	"\x19ListTenantApiKeysResponse\x12-\n" +
 	"\bapi_keys\x18\x01 \x03(\v2\x12.control.v1.ApiKeyR\aapiKeys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb6\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbc\x02\n" +
 	"\x19RevokeTenantApiKeyRequest\x12K\n" +
-	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12(\n" +
-	"\x02id\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^c\\.[a-z2-7]{26}$R\x02id\x12\"\n" +
+	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\xad\x01\n" +
+	"\x02id\x18\x02 \x01(\tB\x9c\x01\xbaH\x98\x01\xba\x01\x94\x01\n" +
+	"\n" +
+	"api_key.id\x12bmust be the id of a key: of its text, the part between \"hgk_\" and the next \"_\", without the secret\x1a\"this.matches('^c[.][a-z2-7]{26}$')R\x02id\x12\"\n" +
 	"\x06reason\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\"I\n" +
 	"\x1aRevokeTenantApiKeyResponse\x12+\n" +

@@ -537,7 +537,8 @@ type AuditField struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, such as "tenant_id" or "quota.rate".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its value, cut to 96 bytes; absent: the method's policy does not record it (audit_fields).
+	// Its value, cut to 96 bytes; absent: the method's policy does not record it (audit_fields). A list of texts is separated
+	// by commas and cut to 1,400 bytes; one that is cut ends with the number of all texts and the SHA-256 of their lines.
 	Value *string `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
 	// Its size in the request, in bytes.
 	Bytes         int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`

@@ -427,7 +427,10 @@ type SeriesPoint struct {
 	// The number of stored dead letters at the window's end; only of the platform.
 	DeadLetters *int64 `protobuf:"varint,12,opt,name=dead_letters,json=deadLetters,proto3,oneof" json:"dead_letters,omitempty"`
 	// The number of views that cannot apply an event at the window's end; only of the platform and of projection nodes.
-	FailedViews   *int64 `protobuf:"varint,13,opt,name=failed_views,json=failedViews,proto3,oneof" json:"failed_views,omitempty"`
+	FailedViews *int64 `protobuf:"varint,13,opt,name=failed_views,json=failedViews,proto3,oneof" json:"failed_views,omitempty"`
+	// Whether a gateway (or the node) began to count within the window, because it started: the values of calls are lower
+	// bounds.
+	Partial       bool `protobuf:"varint,14,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,6 +554,13 @@ func (x *SeriesPoint) GetFailedViews() int64 {
 		return *x.FailedViews
 	}
 	return 0
+}
+
+func (x *SeriesPoint) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
 }
 
 // ListTopTenantsRequest asks for the tenants with the most calls.
@@ -793,7 +803,7 @@ const file_control_v1_metrics_proto_rawDesc = "" +
 	"\x19QueryTenantSeriesResponse\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x18\n" +
 	"\aseconds\x18\x02 \x01(\x05R\aseconds\x12/\n" +
-	"\x06points\x18\x03 \x03(\v2\x17.control.v1.SeriesPointR\x06points\"\xe7\x05\n" +
+	"\x06points\x18\x03 \x03(\v2\x17.control.v1.SeriesPointR\x06points\"\x81\x06\n" +
 	"\vSeriesPoint\x12,\n" +
 	"\x03end\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12-\n" +
 	"\x10calls_per_second\x18\x02 \x01(\x01H\x00R\x0ecallsPerSecond\x88\x01\x01\x12/\n" +
@@ -809,7 +819,8 @@ const file_control_v1_metrics_proto_rawDesc = "" +
 	"\x03lag\x18\v \x01(\x03H\tR\x03lag\x88\x01\x01\x12&\n" +
 	"\fdead_letters\x18\f \x01(\x03H\n" +
 	"R\vdeadLetters\x88\x01\x01\x12&\n" +
-	"\ffailed_views\x18\r \x01(\x03H\vR\vfailedViews\x88\x01\x01B\x13\n" +
+	"\ffailed_views\x18\r \x01(\x03H\vR\vfailedViews\x88\x01\x01\x12\x18\n" +
+	"\apartial\x18\x0e \x01(\bR\apartialB\x13\n" +
 	"\x11_calls_per_secondB\x14\n" +
 	"\x12_errors_per_secondB\x15\n" +
 	"\x13_limited_per_secondB\x16\n" +

@@ -353,7 +353,8 @@ export type AuditField = Message<"control.v1.AuditField"> & {
   name: string;
 
   /**
-   * Its value, cut to 96 bytes; absent: the method's policy does not record it (audit_fields).
+   * Its value, cut to 96 bytes; absent: the method's policy does not record it (audit_fields). A list of texts is separated
+   * by commas and cut to 1,400 bytes; one that is cut ends with the number of all texts and the SHA-256 of their lines.
    *
    * @generated from field: optional string value = 2;
    */
