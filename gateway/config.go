@@ -78,6 +78,8 @@ type Config struct {
 	Degraded func() map[string]string
 	// UI serves the pages of the Control UI under /ui/; nil: no UI.
 	UI http.Handler
+	// SignIns are the origins that the pages call to sign in, followed while the gateway serves.
+	SignIns []*auth.SignInOrigins
 	// Timeline records calls that change state or fail; nil: no calls are recorded.
 	Timeline *timeline.Recorder
 	// OnEnd is called when a call has ended, also if the pipeline has rejected it; nil: no function is called. It must

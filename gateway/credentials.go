@@ -29,6 +29,42 @@ func (g *Gateway) refreshKeys(ctx context.Context) error {
 	return nil
 }
 
+// followAuthorities reloads the authorities of clients' certificates until ctx ends, and ends the streams whose
+// certificates are of a removed one.
+func (g *Gateway) followAuthorities(ctx context.Context) error {
+	var running sync.WaitGroup
+	for _, authority := range g.config.Auth.Authorities {
+		log := g.log.With().Str("authority", authority.Name).Logger()
+		running.Go(func() {
+			authority.Certificates.Run(ctx, func() {
+				log.Info().Msg("the authority of clients' certificates has changed")
+				g.endRevoked(g.live.all()...)
+			}, func(err error) {
+				log.Error().Err(err).Msg("reloading the authority of clients' certificates failed; the current one stays in use")
+			})
+		})
+	}
+	running.Wait()
+	<-ctx.Done()
+	return nil
+}
+
+// followSignIns reads the origins that pages call to sign in until ctx ends.
+func (g *Gateway) followSignIns(ctx context.Context) error {
+	var running sync.WaitGroup
+	for _, origins := range g.config.SignIns {
+		running.Go(func() {
+			origins.Run(ctx, func(err error) {
+				g.log.Warn().Err(err).Msg("the endpoints of a provider are unknown: operators cannot sign in to the " +
+					"Control UI where they are not at the issuer's origin")
+			})
+		})
+	}
+	running.Wait()
+	<-ctx.Done()
+	return nil
+}
+
 // followAPIKeys reloads the API keys from their source until ctx ends, and ends the streams that
 // were admitted by a revoked key.
 func (g *Gateway) followAPIKeys(ctx context.Context) error {

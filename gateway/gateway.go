@@ -132,6 +132,9 @@ func New(
 	if err != nil {
 		return nil, err
 	}
+	if len(config.Auth.Authorities) > 0 {
+		config.Listen.ClientAuthorities = verifier.ClientAuthorities
+	}
 	json := frame.JSONCodec()
 	g.server = rpc.NewEdge(config.Listen, g.ready, log, rpc.Edge{
 		Options: []connecthttp.Option{
@@ -250,7 +253,10 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	// records of the last calls are published.
 	return rpc.RunLayers(ctx,
 		rpc.Layer{g.server.Serve},
-		rpc.Layer{g.prober.Run, g.refreshKeys, g.followAPIKeys, g.followRevocations, g.admin.Serve},
+		rpc.Layer{
+			g.prober.Run, g.refreshKeys, g.followAuthorities, g.followAPIKeys, g.followRevocations, g.followSignIns,
+			g.admin.Serve,
+		},
 		rpc.Layer{g.closePool},
 		rpc.Layer{g.audit.Run},
 	)

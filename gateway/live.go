@@ -83,7 +83,7 @@ func (g *Gateway) liveContext(ctx context.Context, call *Call) (_ context.Contex
 	g.endRevoked(stream)
 	expires := func() {}
 	if until := call.Principal.Until; !until.IsZero() {
-		expires = atTime(until, time.Now, func() { end(auth.ErrExpired) })
+		expires = atTime(until, time.Now, func() { end(call.Principal.ErrEnded()) })
 	}
 	return ctx, func() {
 		expires()
@@ -135,7 +135,7 @@ func (g *Gateway) endSuspended(streams ...*liveStream) {
 	}
 }
 
-// endRevoked ends the given streams whose API key or token signing key was revoked.
+// endRevoked ends the given streams whose credential was revoked.
 func (g *Gateway) endRevoked(streams ...*liveStream) {
 	for _, stream := range streams {
 		if g.verifier.Revoked(stream.principal) {
@@ -151,7 +151,9 @@ func (c *Call) endCause(ctx context.Context) error {
 	switch {
 	case errors.As(cause, &suspended):
 		return c.denySuspended(suspended.reason)
-	case errors.Is(cause, auth.ErrExpired), errors.Is(cause, auth.ErrRevoked):
+	case errors.Is(cause, auth.ErrExpired),
+		errors.Is(cause, auth.ErrExpiredCertificate),
+		errors.Is(cause, auth.ErrRevoked):
 		return c.denyCredential(cause)
 	case errors.Is(cause, errSuperseded):
 		return connect.NewError(connect.CodeAborted, errSuperseded.Error())

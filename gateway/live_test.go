@@ -66,12 +66,20 @@ const events, lines = "text/event-stream", "application/x-ndjson"
 // byTicket is a stream of events that is opened with a ticket.
 const byTicket = "ticket"
 
-// receiving opens a stream of ticks and returns a function that receives the next tick, or the
+// bearer returns the value of Authorization for a token, "" for none.
+func bearer(token string) string {
+	if token == "" {
+		return ""
+	}
+	return "Bearer " + token
+}
+
+// receiving opens a stream of ticks, without a token if it is "", and returns a function that receives the next tick, or the
 // stream's end.
 func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (receive func() error) {
 	t.Helper()
 	if protocol == byTicket {
-		opens, failed := (&ticketEdge{e, ticks}).createTicket(t, "Bearer "+token, hallPath)
+		opens, failed := (&ticketEdge{e, ticks}).createTicket(t, bearer(token), hallPath)
 		if opens == "" {
 			t.Fatal(failed)
 		}
@@ -79,11 +87,13 @@ func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (r
 		return func() error { return nextOf(source.lines) }
 	}
 	if protocol == events || protocol == lines {
-		_, text := e.watch(t, "Authorization", "Bearer "+token, "Accept", protocol)
+		_, text := e.watch(t, "Authorization", bearer(token), "Accept", protocol)
 		return func() error { return nextOf(text) }
 	}
 	ctx, info := connect.NewClientContext(t.Context())
-	info.RequestHeader().Set("Authorization", "Bearer "+token)
+	if token != "" {
+		info.RequestHeader().Set("Authorization", bearer(token))
+	}
 	stream, err := e.client(protocol).CallServerStream(
 		ctx, connect.Spec{Procedure: "/test.Ticker/Watch", StreamType: connect.StreamTypeServer, Schema: ticks.desc},
 		dynamicpb.NewMessage(ticks.desc.Input()),
@@ -93,6 +103,31 @@ func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (r
 	}
 	t.Cleanup(func() { _ = stream.Close() })
 	return func() error { return stream.Receive(dynamicpb.NewMessage(ticks.desc.Output())) }
+}
+
+// openAmong opens a stream of ticks beside others, with which it shares the numbers: each receives some of them. It
+// returns a function that receives the next one, or the stream's end.
+func (e *edge) openAmong(t *testing.T, ticks *ticker, protocol, token string) (receive func() error) {
+	t.Helper()
+	opened, sent := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(sent)
+		for {
+			select {
+			case ticks.next <- 0: // the headers come with it
+			case <-opened:
+				return
+			}
+		}
+	}()
+	receive = e.receiving(t, ticks, protocol, token)
+	if err := receive(); err != nil {
+		t.Error(err)
+	}
+	close(opened)
+	<-sent
+	<-ticks.ask
+	return receive
 }
 
 // nextOf reads a REST stream up to its next message, or returns the error that ends it.

@@ -155,7 +155,7 @@ func (g *Gateway) Degraded(ctx context.Context) []contextkit.Kind {
 // reason. It requires a credential that acts for the tenant, so that strangers cannot find out
 // which tenants exist and which are suspended.
 func (g *Gateway) authorizeReadiness(r *http.Request, tenant contextkit.TenantID) error {
-	principal, err := g.verifier.Authenticate(r.Context(), time.Now(), r.Header.Values(headerAuthorization))
+	principal, err := g.principal(r.Context(), time.Now(), r.Header.Values)
 	if err != nil {
 		return unauthenticated(
 			fmt.Errorf("the readiness of a tenant requires a credential of the tenant, or the admin port: %w", err),

@@ -78,7 +78,9 @@ func credentialReason(err error) Reason {
 	switch public := auth.Public(err); {
 	case errors.Is(public, auth.ErrNoCredential):
 		return ReasonNoCredential
-	case errors.Is(public, auth.ErrExpired), errors.Is(public, auth.ErrExpiredTicket):
+	case errors.Is(public, auth.ErrExpired),
+		errors.Is(public, auth.ErrExpiredTicket),
+		errors.Is(public, auth.ErrExpiredCertificate):
 		return ReasonExpiredCredential
 	}
 	return ReasonBadCredential

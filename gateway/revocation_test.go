@@ -27,34 +27,12 @@ func TestRevocations_EndStreamsOfAllProtocols(t *testing.T) {
 		}
 		return token
 	}
-	// All streams share the numbers: each receives some of them.
-	open := func(protocol, token string) func() error {
-		opened, sent := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(sent)
-			for {
-				select {
-				case ticks.next <- 0: // the headers come with it
-				case <-opened:
-					return
-				}
-			}
-		}()
-		receive := e.receiving(t, ticks, protocol, token)
-		if err := receive(); err != nil {
-			t.Error(err)
-		}
-		close(opened)
-		<-sent
-		<-ticks.ask
-		return receive
-	}
 	revoked := tokenOf("app")
 	streams := map[string]func() error{}
 	for _, protocol := range []string{"connect+json", "grpc", "native grpc", "grpcweb", events, lines, byTicket} {
-		streams[protocol] = open(protocol, revoked)
+		streams[protocol] = e.openAmong(t, ticks, protocol, revoked)
 	}
-	open("grpc", tokenOf("other"))
+	e.openAmong(t, ticks, "grpc", tokenOf("other"))
 	set, err := auth.NewRevocations([]auth.Revocation{{Subject: "app", IssuedBefore: time.Now().Add(time.Second)}})
 	if err != nil {
 		t.Fatal(err)

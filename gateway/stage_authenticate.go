@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
@@ -14,6 +15,8 @@ import (
 const (
 	headerAuthorization = "Authorization"
 	headerChallenge     = "WWW-Authenticate"
+	headerOrigin        = "Origin"
+	headerFetchSite     = "Sec-Fetch-Site"
 )
 
 // anonymous is the principal of all calls of methods that require no credential.
@@ -46,13 +49,33 @@ func (g *Gateway) identify(ctx context.Context, call *Call) (context.Context, er
 		call.Principal = anonymous
 		return ctx, nil
 	}
-	principal, err := g.verifier.Authenticate(ctx, call.end.Started,
-		call.Info.RequestHeader().Values(headerAuthorization))
+	principal, err := g.principal(ctx, call.end.Started, call.Info.RequestHeader().Values)
 	if err != nil {
 		return ctx, err
 	}
 	call.Principal = principal
 	return ctx, nil
+}
+
+// principal returns the principal of a request at the time now: that of its Authorization header, whose values it has,
+// else that of the client's certificate. header returns a header's values.
+func (g *Gateway) principal(
+	ctx context.Context, now time.Time, header func(string) []string,
+) (*auth.Principal, error) {
+	authorization := header(headerAuthorization)
+	if len(authorization) > 0 || len(g.config.Auth.Authorities) == 0 {
+		return g.verifier.Authenticate(ctx, now, authorization)
+	}
+	chains := rpc.ClientChains(ctx, g.config.Listen.Proxies)
+	if len(chains) == 0 {
+		return nil, auth.ErrNoCredential
+	}
+	// A browser sends its user's certificate with requests of any page. It names the page's origin or relation in one of
+	// these headers, which pages cannot remove (Fetch §3.2, Fetch Metadata Request Headers §2.4).
+	if len(header(headerOrigin)) > 0 || len(header(headerFetchSite)) > 0 {
+		return nil, auth.ErrCertificateOfBrowser
+	}
+	return g.verifier.AuthenticateCertificate(ctx, now, chains)
 }
 
 // unauthenticated returns the answer to an invalid credential. The client receives only the class

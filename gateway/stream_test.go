@@ -144,7 +144,7 @@ func (k *ticker) register(server *connect.Server) {
 	})
 }
 
-// watch opens a REST stream and returns its lines one by one.
+// watch opens a REST stream, with headers that are not empty, and returns its lines one by one.
 func (e *edge) watch(t *testing.T, header ...string) (*http.Response, *bufio.Reader) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/v1/ticks/rooms/hall", nil)
@@ -152,7 +152,9 @@ func (e *edge) watch(t *testing.T, header ...string) (*http.Response, *bufio.Rea
 		t.Fatal(err)
 	}
 	for i := 0; i < len(header); i += 2 {
-		req.Header.Add(header[i], header[i+1])
+		if header[i+1] != "" {
+			req.Header.Add(header[i], header[i+1])
+		}
 	}
 	res, err := e.plain.Do(req)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -277,6 +278,31 @@ func (c *cluster) startNATS(t *testing.T, servers int) {
 	}
 }
 
+// awaitPeers waits until a stream with a replica on each NATS server can be created.
+func (c *cluster) awaitPeers(t *testing.T, servers int) {
+	t.Helper()
+	conn := c.connect(t)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	const trial = "TRIAL"
+	if err := eventually(ctx, "all NATS servers are peers", func() (bool, error) {
+		attempt, cancel := context.WithTimeout(ctx, time.Second) // no server answers without a leader
+		defer cancel()
+		_, err := js.CreateStream(attempt, jetstream.StreamConfig{Name: trial, Replicas: servers})
+		return err == nil, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(ctx, trial); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // connect connects to the first NATS server with all permissions.
 func (c *cluster) connect(t *testing.T) *nats.Conn {
 	t.Helper()
@@ -326,6 +352,9 @@ func startClusterOf(
 		roles:   map[string]*process{},
 	}
 	c.startNATS(t, natsServers)
+	if program != binary { // an earlier version may not wait for them
+		c.awaitPeers(t, natsServers)
+	}
 
 	addr := map[string]string{}
 	for _, name := range []string{"gateway", "admin", "aggregate", "projection", "runner"} {
@@ -337,8 +366,12 @@ func startClusterOf(
 		headgate(t, "token", "--data", c.dir, "--subject", "runner", "--tenant", "*", "--right", "command.submit",
 			"--right", "command.internal"),
 	)
-	server, client, edge, scheme := "", "{}", "", "http"
+	server, client, edge, scheme, certificates := "", "{}", "", "http", ""
 	if files != nil {
+		certificates = fmt.Sprintf(
+			`, certificates: [{name: partners, ca: %q, claims: {subject: claims.common_name, tenants: '["acme"]', rights: %s}}]`,
+			files.CA, `'lookup(claims.dns, {"partner": ["query.read"]})'`,
+		)
 		scheme = "https"
 		server = fmt.Sprintf("\n  tls: {cert: %s, key: %s, ca: %s}", files.Cert, files.Key, files.CA)
 		edge = fmt.Sprintf("\n  tls: {cert: %s, key: %s}", files.Cert, files.Key)
@@ -351,7 +384,7 @@ gateway:
   server: {listen: "%s"}%s
   grpc: 127.0.0.1:0
   admin: "%s"
-  auth: {issuer: headgate-dev, audience: headgate, keys: "%s"}
+  auth: {issuer: headgate-dev, audience: headgate, keys: "%s"%s}
   upstream_tls: %s
   probes: {every: 200ms}
 aggregate:
@@ -366,7 +399,7 @@ runner:
   gateway: "%s"
   credential: "%s"
   gateway_tls: %s
-`, c.bus, addr["gateway"], edge, addr["admin"], keys, client,
+`, c.bus, addr["gateway"], edge, addr["admin"], keys, certificates, client,
 		addr["aggregate"], server, addr["projection"], server, filepath.Join(c.dir, "views"), addr["runner"], server,
 		addr["gateway"], credential, client))
 	for _, role := range []string{"aggregate", "projection", "gateway", "runner"} {
@@ -443,13 +476,16 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		}
 	}
 	token := c.token(t, "acme", "command.submit", "query.read")
-	call := func(path, body string) (int, string) {
+	callBy := func(by *http.Client, token, path, body string) (int, string) {
+		t.Helper()
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.gateway+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", token)
-		res, err := client().Do(req)
+		if token != "" {
+			req.Header.Set("Authorization", token)
+		}
+		res, err := by.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -460,6 +496,7 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		}
 		return res.StatusCode, text.String()
 	}
+	call := func(path, body string) (int, string) { return callBy(client(), token, path, body) }
 	for _, step := range [][2]string{
 		{"/v1/commands/wallet/a/open", `{"payload":{"owner":"Ada"}}`},
 		{"/v1/commands/wallet/b/open", `{"payload":{"owner":"Bob"}}`},
@@ -500,6 +537,18 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		t.Fatalf("%v: %s\n%s", err, fleet, control.log())
 	}
 
+	// Clients call with certificates, with keys that control issues, and with neither once they are revoked.
+	partner := client()
+	pairOf, err := tls.LoadX509KeyPair(certificateOf(authority.Issue(t, t.TempDir(), "partner")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	partner.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{pairOf}
+	if status, text := callBy(partner, "", "/v1/query/wallets", `{}`); status != http.StatusOK {
+		t.Errorf("call with a certificate: %d %s", status, text)
+	}
+	c.issueAndRevoke(ctx, t, func(token, path, body string) (int, string) { return callBy(client(), token, path, body) })
+
 	// A node accepts no client without a certificate of the authority.
 	node := "https://" + strings.Split(c.roles["aggregate"].log(), "https://")[1]
 	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
@@ -534,6 +583,65 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.stop(t)
+}
+
+// certificateOf returns the files of a certificate and its key.
+func certificateOf(files tlsfiles.Files) (cert, key string) { return files.Cert, files.Key }
+
+// issueAndRevoke issues an API key and a token, and revokes both, through the gateway, whose process receives the keys
+// and revocations of control's over NATS.
+func (c *cluster) issueAndRevoke(
+	ctx context.Context, t *testing.T, call func(token, path, body string) (status int, text string),
+) {
+	t.Helper()
+	admin := c.token(t, "*", "key.admin", "token.revoke", "query.read")
+	change := func(path, body string) string {
+		t.Helper()
+		status, text := call(admin, path, body)
+		if status != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, status, text)
+		}
+		return text
+	}
+	becomes := func(token string, want int) {
+		t.Helper()
+		if err := eventually(ctx, fmt.Sprintf("a call with the credential is answered %d", want), func() (bool, error) {
+			status, text := call(token, "/v1/query/wallets", `{}`)
+			return status == want, errors.New(text)
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	var issued struct {
+		APIKey struct {
+			ID string `json:"id"`
+		} `json:"apiKey"`
+		Secret string `json:"secret"`
+	}
+	if err := json.Unmarshal([]byte(change("/v1/control/api-keys",
+		`{"displayName":"reporting","tenants":["acme"],"rights":["query.read"]}`)), &issued); err != nil {
+		t.Fatal(err)
+	}
+	becomes("Bearer "+issued.Secret, http.StatusOK)
+	change("/v1/control/api-keys/"+issued.APIKey.ID+":revoke", `{"reason":"a test"}`)
+	becomes("Bearer "+issued.Secret, http.StatusUnauthorized)
+
+	token := c.token(t, "acme", "query.read")
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+		ID     string `json:"jti"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	becomes(token, http.StatusOK)
+	change("/v1/control/revocations:revokeToken",
+		fmt.Sprintf(`{"issuer":%q,"tokenId":%q,"reason":"a test"}`, claims.Issuer, claims.ID))
+	becomes(token, http.StatusUnauthorized)
 }
 
 // callDirectly calls an aggregate at its port, with a gateway's certificate and with that of another role,

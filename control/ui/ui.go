@@ -36,6 +36,9 @@ type SignIn struct {
 	ClientID string `json:"clientId"`
 	// Scopes are requested; openid is one of them.
 	Scopes []string `json:"scopes"`
+	// Elsewhere returns the current origins, in addition to the issuer's, of the provider's endpoints that the pages
+	// call; nil: there are none. An origin that is none is left out.
+	Elsewhere func() []string `json:"-"`
 }
 
 var (
@@ -69,8 +72,19 @@ func (s SignIn) origin() (string, error) {
 	return parsed.Scheme + "://" + parsed.Host, nil
 }
 
+// elsewhere returns the origins of the provider's endpoints that are not at the issuer's.
+func (s SignIn) elsewhere() []string {
+	if s.Elsewhere == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(s.Elsewhere()), func(origin string) bool {
+		parsed, err := (SignIn{Issuer: origin}).origin()
+		return err != nil || parsed != origin
+	})
+}
+
 // policy returns the Content-Security-Policy of the pages (W3C Content Security Policy Level 3): they
-// run their own scripts, and talk to where they come from and to the issuers' origins. Styles may stand
+// run their own scripts, and talk to where they come from and to the origins of providers. Styles may stand
 // in elements: the chart library sets them.
 func policy(signIns []SignIn) (string, error) {
 	connect := "connect-src 'self'"
@@ -79,8 +93,10 @@ func policy(signIns []SignIn) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if !strings.Contains(connect+" ", " "+origin+" ") {
-			connect += " " + origin
+		for _, origin := range append([]string{origin}, signIn.elsewhere()...) {
+			if !strings.Contains(connect+" ", " "+origin+" ") {
+				connect += " " + origin
+			}
 		}
 	}
 	return "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " + connect +
@@ -90,17 +106,29 @@ func policy(signIns []SignIn) (string, error) {
 // signInPath is the path of the providers, for the pages.
 const signInPath = "/sign-in.json"
 
+// provider is a provider as the pages read it.
+type provider struct {
+	SignIn
+
+	// Origins are those of its endpoints that are not at the issuer's.
+	Origins []string `json:"origins,omitempty"`
+}
+
+// providers returns the providers, for the pages.
+func providers(signIns []SignIn) []provider {
+	out := make([]provider, len(signIns))
+	for i, signIn := range signIns {
+		out[i] = provider{signIn, signIn.elsewhere()}
+	}
+	return out
+}
+
 // Handler serves the pages under /ui/. A path that is no file is the application's:
 // it gets the page, so that every place in it has an address. signIns, which have been
 // checked, are served as JSON at /ui/sign-in.json.
 func Handler(signIns ...SignIn) http.Handler {
-	policy, err := policy(signIns)
-	if err != nil {
+	if _, err := policy(signIns); err != nil {
 		panic(err) // they have been checked
-	}
-	providers, err := json.Marshal(append([]SignIn{}, signIns...))
-	if err != nil {
-		panic(err) // not reached: it has only strings
 	}
 	files, err := fs.Sub(built, "dist")
 	if err != nil {
@@ -113,6 +141,10 @@ func Handler(signIns ...SignIn) http.Handler {
 	server := http.StripPrefix("/ui/", http.FileServerFS(files))
 	return compress(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
+		policy, err := policy(signIns)
+		if err != nil {
+			policy = "default-src 'none'" // not reached: they have been checked
+		}
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
@@ -125,7 +157,7 @@ func Handler(signIns ...SignIn) http.Handler {
 		h.Set("Cache-Control", "no-cache")
 		if name == signInPath {
 			h.Set("Content-Type", "application/json")
-			_, _ = w.Write(providers) // an error means that the client has disconnected
+			_ = json.NewEncoder(w).Encode(providers(signIns)) // an error means that the client has disconnected
 			return
 		}
 		if info, err := fs.Stat(files, strings.TrimPrefix(name, "/")); err != nil || info.IsDir() {

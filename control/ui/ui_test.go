@@ -69,6 +69,10 @@ func TestHandler_AllowsIssuersOriginsOnly(t *testing.T) {
 	}
 	other := corp
 	other.Name, other.Issuer = "", "https://login.example.com/realms/other"
+	elsewhere := corp
+	elsewhere.Elsewhere = func() []string {
+		return []string{"https://tokens.example.com", "https://x; script-src *", "*", "https://login.example.com"}
+	}
 	for name, test := range map[string]struct {
 		signIns       []ui.SignIn
 		connect, body string
@@ -79,6 +83,11 @@ func TestHandler_AllowsIssuersOriginsOnly(t *testing.T) {
 			`[{"name":"corp","issuer":"https://login.example.com/realms/corp","clientId":"console","scopes":["openid"]},` +
 				`{"name":"","issuer":"https://login.example.com/realms/other","clientId":"console","scopes":["openid"]}]`,
 		},
+		"endpoints elsewhere": {
+			[]ui.SignIn{elsewhere}, "connect-src 'self' https://login.example.com https://tokens.example.com;",
+			`[{"name":"corp","issuer":"https://login.example.com/realms/corp","clientId":"console","scopes":["openid"],` +
+				`"origins":["https://tokens.example.com","https://login.example.com"]}]`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := httptest.NewRecorder()
@@ -86,7 +95,7 @@ func TestHandler_AllowsIssuersOriginsOnly(t *testing.T) {
 			if policy := answer.Header().Get("Content-Security-Policy"); !strings.Contains(policy, test.connect) {
 				t.Errorf("policy %q, want %q", policy, test.connect)
 			}
-			if got := answer.Body.String(); got != test.body ||
+			if got := strings.TrimSpace(answer.Body.String()); got != test.body ||
 				answer.Header().Get("Content-Type") != "application/json" {
 				t.Errorf("answer %q %v", got, answer.Header())
 			}

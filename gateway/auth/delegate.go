@@ -28,6 +28,9 @@ type Delegate struct {
 	// TokenID is the jti and Issued the iat (in Unix milliseconds) of the token, for its revocation.
 	TokenID string `json:"jti,omitempty"`
 	Issued  int64  `json:"iat,omitempty"`
+	// Certificate reports that the credential is a certificate of Issuer, and Print the fingerprint of its
+	// authority's. Earlier versions do not accept it: they know no such issuer.
+	Certificate bool `json:"cert,omitempty"`
 	// Key is the id of the API key or the kid of the signing key, and Print the fingerprint of that
 	// key.
 	APIKey bool   `json:"api,omitempty"`
@@ -53,6 +56,9 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 	case p.apiKey != "":
 		key, _ := v.apiKey(p.apiKey)
 		d.APIKey, d.Key, d.Print = true, p.apiKey, key.print()
+	case p.authority != nil:
+		d.Certificate, d.Issuer, d.Print = true, p.iss, fingerprint(p.root)
+		d.TokenID, d.Issued = p.tokenID, p.issued
 	case p.signer != nil:
 		d.Issuer, d.Key, d.Print = p.issuer.Issuer, p.signer.id, p.signer.print()
 		d.TokenID, d.Issued = p.tokenID, p.issued
@@ -94,18 +100,39 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 		p.apiKey, p.origin = d.Key, key.principal
 		return p, nil
 	}
-	if p.issuer = v.issuerOf(d); p.issuer == nil {
-		return nil, ErrRevoked
-	}
-	p.signer = p.issuer.Keys.current.Load().byID[d.Key]
-	if p.signer == nil || p.signer.print() != d.Print {
-		return nil, ErrRevoked
-	}
 	p.tokenID, p.issued = d.TokenID, d.Issued
-	if v.revoked.covers(p) {
+	if d.Certificate {
+		p.restoreCertificate(v, d)
+	} else {
+		p.restoreToken(v, d)
+	}
+	if p.iss == "" || v.revoked.covers(p) {
 		return nil, ErrRevoked
 	}
 	return p, nil
+}
+
+// restoreToken sets the origin of the principal of a token, if its issuer and key are still accepted.
+func (p *Principal) restoreToken(v *Verifier, d Delegate) {
+	issuer := v.issuerOf(d)
+	if issuer == nil {
+		return
+	}
+	if key := issuer.Keys.current.Load().byID[d.Key]; key != nil && key.print() == d.Print {
+		p.issuer, p.signer, p.iss = issuer, key, issuer.Issuer
+	}
+}
+
+// restoreCertificate sets the origin of the principal of a certificate, if its authority is still accepted.
+func (p *Principal) restoreCertificate(v *Verifier, d Delegate) {
+	for _, authority := range v.authorities {
+		if authority.iss != d.Issuer {
+			continue
+		}
+		if root := authority.Certificates.byPrint(d.Print); root != nil {
+			p.authority, p.root, p.iss = authority, root, authority.iss
+		}
+	}
 }
 
 // issuerOf returns the issuer of a delegate's token, nil if it is not accepted.

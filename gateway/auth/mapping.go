@@ -235,6 +235,18 @@ func (m mapped) size() int {
 	return size
 }
 
+// all returns what claims are mapped to; each part has an expression.
+func (m *Mapping) all(ctx context.Context, claims map[string]any) (out mapped, err error) {
+	if out.subject, err = m.subject.text(ctx, claims); err != nil {
+		return out, err
+	}
+	if out.tenants, err = m.tenants.texts(ctx, claims); err != nil {
+		return out, err
+	}
+	out.rights, err = m.rights.texts(ctx, claims)
+	return out, err
+}
+
 // mapClaims returns what the claims of a token are mapped to.
 func (t *trusted) mapClaims(ctx context.Context, token *token) (out mapped, err error) {
 	var subject, tenants, rights *claimExpression

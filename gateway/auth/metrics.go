@@ -11,6 +11,8 @@ var (
 		"Valid API keys that the platform has issued.", nil, nil)
 	issuedBytesDesc = prometheus.NewDesc("headgate_auth_issued_api_key_bytes",
 		"Memory of the API keys that the platform has issued, estimated.", nil, nil)
+	cachedCertificatesDesc = prometheus.NewDesc("headgate_auth_cached_certificates",
+		"Verified certificates of clients in the cache.", nil, nil)
 	cachedTokensDesc = prometheus.NewDesc("headgate_auth_cached_tokens", "Verified tokens in the cache.", nil, nil)
 	cachedBytesDesc  = prometheus.NewDesc("headgate_auth_cached_bytes",
 		"Memory of the verified tokens in the cache, estimated.", nil, nil)
@@ -26,6 +28,7 @@ var (
 func (v *Verifier) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- cachedTokensDesc
 	descriptions <- cachedBytesDesc
+	descriptions <- cachedCertificatesDesc
 	descriptions <- keyReadsDesc
 	descriptions <- keyWaitersDesc
 	descriptions <- keysAwayDesc
@@ -43,6 +46,8 @@ func (v *Verifier) Collect(metrics chan<- prometheus.Metric) {
 	tokens, bytes := v.known.size()
 	gauge(cachedTokensDesc, tokens)
 	gauge(cachedBytesDesc, bytes)
+	certificates, _ := v.certificates.size()
+	gauge(cachedCertificatesDesc, certificates)
 	gauge(issuedKeysDesc, len(*v.issued.Load()))
 	gauge(issuedBytesDesc, int(v.issuedBytes.Load()))
 	for _, issuer := range v.issuers {

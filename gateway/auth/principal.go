@@ -12,6 +12,7 @@
 package auth
 
 import (
+	"crypto/x509"
 	"slices"
 	"time"
 
@@ -22,8 +23,8 @@ import (
 // Principal is an authenticated caller.
 type Principal struct {
 	// Subject identifies the caller: "key:ID" for an API key, "anonymous" for a caller without a
-	// credential, "NAME:SUBJECT" for a token of an issuer with a name, the token's subject
-	// otherwise. These sets are disjoint: a token's subject that reads like one of the others is
+	// credential, "NAME:SUBJECT" for a token of an issuer with a name or a certificate, the token's
+	// subject otherwise. These sets are disjoint: a token's subject that reads like one of the others is
 	// prefixed with "token:".
 	Subject string
 	// Tenants are the tenants that the caller acts for.
@@ -40,8 +41,13 @@ type Principal struct {
 	issuer *trusted    // the issuer of the token, and
 	signer *signingKey // the key that signed it; nil for other credentials
 
-	tokenID string // the jti of the token; "": none
-	issued  int64  // when the token was issued, in Unix milliseconds; 0: not known
+	authority *authority        // the authority of the certificate, and
+	root      *x509.Certificate // its certificate that the chain ends with; nil for other credentials
+
+	// For revocations; "" and 0 for API keys.
+	iss     string // the iss of the token, or the authority
+	tokenID string // the jti of the token, "" for none, or the serial number of the certificate
+	issued  int64  // when the token or certificate was issued, in Unix milliseconds; 0: not known
 }
 
 // Actions of rights to send commands.
@@ -51,6 +57,14 @@ const (
 	// ActionSubmit is the action of the right to send commands that are not internal.
 	ActionSubmit = rights.ActionSubmit
 )
+
+// ErrEnded returns the error of a call whose credential has expired.
+func (p *Principal) ErrEnded() error {
+	if p.authority != nil {
+		return ErrExpiredCertificate
+	}
+	return ErrExpired
+}
 
 // Right is an action that may be narrowed to resources.
 type Right = rights.Right

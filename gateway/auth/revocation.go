@@ -15,7 +15,8 @@ import (
 
 // Revocation revokes tokens before they expire: the token with an id, or all tokens of a subject or of
 // an issuer that were issued before a time. A token without the claim iat counts as issued before any
-// time.
+// time. A certificate of a client counts as a token of the issuer [CertificatesOf] its authority, whose id is
+// its serial number in hexadecimal, and which was issued when its validity began.
 type Revocation struct {
 	// Tenant limits the revocation to principals that act for this tenant alone; "": it covers all.
 	Tenant string `yaml:"-"`
@@ -121,8 +122,8 @@ func (s *Revocations) covers(p *Principal) bool {
 
 // coversIn is covers for the revocations that are limited to a tenant; "": to none.
 func (s *Revocations) coversIn(tenant string, p *Principal) bool {
-	return s.tokens[tokenID{tenant, p.issuer.Issuer, p.tokenID}] ||
-		p.issued < s.subjects[scoped{tenant, p.Subject}] || p.issued < s.issuers[scoped{tenant, p.issuer.Issuer}]
+	return s.tokens[tokenID{tenant, p.iss, p.tokenID}] ||
+		p.issued < s.subjects[scoped{tenant, p.Subject}] || p.issued < s.issuers[scoped{tenant, p.iss}]
 }
 
 // Sources of revocations.
@@ -156,10 +157,10 @@ func (r *revoked) set(source string, set *Revocations) {
 	r.current.Store(&all)
 }
 
-// covers reports whether the principal's token is revoked.
+// covers reports whether the principal's token or certificate is revoked.
 func (r *revoked) covers(p *Principal) bool {
 	all := r.current.Load()
-	return all != nil && p.issuer != nil &&
+	return all != nil && p.iss != "" &&
 		slices.ContainsFunc(*all, func(set *Revocations) bool { return set.covers(p) })
 }
 

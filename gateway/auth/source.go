@@ -164,22 +164,31 @@ func (s *discovered) read(ctx context.Context) ([]byte, error) {
 	return data, err
 }
 
-// discover returns the address of the issuer's keys.
-func (s *discovered) discover(ctx context.Context) (string, error) {
+// document returns the issuer's discovery document, which names the issuer.
+func (s *discovered) document(ctx context.Context) (members, error) {
 	if err := s.Check(); err != nil {
-		return "", err
+		return nil, err
 	}
 	data, err := fetch(ctx, s.client, strings.TrimSuffix(s.Issuer, "/")+wellKnown)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	document, err := parseMembers(data)
 	if err != nil {
-		return "", fmt.Errorf("the discovery document of %s: %w", s.Issuer, err)
+		return nil, fmt.Errorf("the discovery document of %s: %w", s.Issuer, err)
 	}
 	issuer, err := document.text("issuer")
 	if err != nil || issuer != s.Issuer {
-		return "", fmt.Errorf("the discovery document of %s names another issuer: %.128q", s.Issuer, issuer)
+		return nil, fmt.Errorf("the discovery document of %s names another issuer: %.128q", s.Issuer, issuer)
+	}
+	return document, nil
+}
+
+// discover returns the address of the issuer's keys.
+func (s *discovered) discover(ctx context.Context) (string, error) {
+	document, err := s.document(ctx)
+	if err != nil {
+		return "", err
 	}
 	address, err := document.text("jwks_uri")
 	if err != nil {

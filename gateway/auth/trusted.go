@@ -60,10 +60,13 @@ type trusted struct {
 	reserved []string
 }
 
-// trust returns the issuers by their iss.
-func trust(configs []IssuerConfig) (map[string]*trusted, error) {
+// trust returns the issuers by their iss. further are names that begin subjects as those of issuers do.
+func trust(configs []IssuerConfig, further ...string) (map[string]*trusted, error) {
 	issuers, names := map[string]*trusted{}, map[string]bool{}
 	var reserved []string
+	for _, name := range further {
+		reserved = append(reserved, name+":")
+	}
 	for _, config := range configs {
 		switch {
 		case config.Issuer == "" || len(config.Audiences) == 0 || slices.Contains(config.Audiences, ""):

@@ -29,13 +29,19 @@ var (
 		"the ticket has expired: open its stream within 30 seconds, or resume it after an event (Last-Event-ID)",
 	)
 	ErrTwoCredentials = errors.New("the request has a ticket and an authorization header: send one of them")
+	// Errors of the certificates of clients.
+	ErrBadCertificate       = errors.New("the client's certificate is not accepted as a credential")
+	ErrExpiredCertificate   = errors.New("the client's certificate has expired")
+	ErrCertificateOfBrowser = errors.New(
+		"the client's certificate is no credential for requests of a browser: send `authorization: Bearer TOKEN`",
+	)
 )
 
 // Public returns the public error of a credential's error.
 func Public(err error) error {
 	for _, known := range []error{
 		ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrRevoked, ErrBadTicket, ErrExpiredTicket,
-		ErrTwoCredentials,
+		ErrTwoCredentials, ErrBadCertificate, ErrExpiredCertificate, ErrCertificateOfBrowser,
 	} {
 		if errors.Is(err, known) {
 			return known
@@ -58,6 +64,8 @@ const (
 type Config struct {
 	// Issuers are the issuers of the accepted tokens.
 	Issuers []IssuerConfig
+	// Authorities are the authorities of the accepted certificates of clients.
+	Authorities []AuthorityConfig
 	// APIKeys are the accepted API keys; nil: none.
 	APIKeys *APIKeyRing
 	// Leeway is the permitted difference of clocks. 0: [DefaultLeeway].
@@ -76,6 +84,9 @@ type Verifier struct {
 	known   *tokenCache
 	revoked revoked
 
+	authorities  []*authority
+	certificates *tokenCache // verified certificates, by authority and fingerprint
+
 	issuing     sync.Mutex              // serializes changes of the issued API keys
 	issued      atomic.Pointer[apiKeys] // the valid API keys that the platform has issued
 	revisions   map[string]uint64       // those of their records
@@ -88,13 +99,27 @@ func NewVerifier(config Config) (*Verifier, error) {
 	if len(config.Issuers) == 0 && config.APIKeys == nil {
 		return nil, errors.New("auth: neither issuers of tokens nor API keys are configured")
 	}
-	issuers, err := trust(config.Issuers)
+	var names []string
+	for _, authority := range config.Authorities {
+		names = append(names, authority.Name)
+	}
+	issuers, err := trust(config.Issuers, names...)
+	if err != nil {
+		return nil, err
+	}
+	authorities, err := trustAuthorities(config.Authorities, issuers)
 	if err != nil {
 		return nil, err
 	}
 	config.Leeway = cmp.Or(config.Leeway, DefaultLeeway)
 	config.MaxLifetime = cmp.Or(config.MaxLifetime, MaxTokenLifetime)
-	v := &Verifier{config: config, issuers: issuers, known: newTokenCache()}
+	v := &Verifier{
+		config:       config,
+		issuers:      issuers,
+		known:        newTokenCache(),
+		authorities:  authorities,
+		certificates: newTokenCache(),
+	}
 	v.issued.Store(&apiKeys{})
 	v.revoked.sources, v.revoked.away = map[string]*Revocations{}, map[string]time.Time{}
 	if config.Revocations != nil {
@@ -159,7 +184,8 @@ func (v *Verifier) apiKeys() apiKeys {
 }
 
 // Revoked reports whether a principal's credential was revoked since it was admitted: its API key
-// was removed or changed, its token was revoked, or the key that signed its token is no longer in use.
+// was removed or changed, its token or certificate was revoked, or the key that signed its token, or the authority of its
+// certificate, is no longer in use.
 func (v *Verifier) Revoked(principal *Principal) bool {
 	switch {
 	case principal.origin != nil:
@@ -168,6 +194,8 @@ func (v *Verifier) Revoked(principal *Principal) bool {
 	case principal.apiKey != "":
 		key, _ := v.apiKey(principal.apiKey)
 		return key.principal != principal
+	case principal.authority != nil:
+		return !principal.authority.Certificates.holds(principal.root) || v.revoked.covers(principal)
 	case principal.signer != nil:
 		return !principal.issuer.Keys.holds(principal.signer) || v.revoked.covers(principal)
 	}
@@ -209,7 +237,7 @@ func (v *Verifier) verify(ctx context.Context, text string) (verified, error) {
 		principal = &Principal{Subject: issuer.label() + ":" + token.claims.subject}
 	}
 	principal.Until, principal.issuer, principal.signer = token.claims.expires.Add(v.config.Leeway), issuer, key
-	principal.tokenID, principal.issued = token.claims.id, token.claims.issued
+	principal.iss, principal.tokenID, principal.issued = issuer.Issuer, token.claims.id, token.claims.issued
 	return verified{
 		principal: principal,
 		notBefore: token.claims.notBefore,

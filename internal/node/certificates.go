@@ -35,6 +35,11 @@ func (s *settings) certificates(role contextkit.Kind) certificates {
 		contextkit.KindControl: s.Control.NodesTLS,
 	}[role]
 	files = append(files, client.Cert, client.CA)
+	if role == contextkit.KindGateway {
+		for _, authority := range s.Gateway.Auth.Certificates {
+			files = append(files, authority.CA)
+		}
+	}
 	slices.Sort(files)
 	return slices.DeleteFunc(slices.Compact(files), func(file string) bool { return file == "" })
 }

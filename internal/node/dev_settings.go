@@ -26,6 +26,7 @@ var devRefusals = []struct{ setting, reason string }{
 	{"gateway.auth.ca", devAuthReason},
 	{"gateway.auth.algorithms", devAuthReason},
 	{"gateway.auth.claims", devAuthReason},
+	{"gateway.auth.certificates", "dev serves clear text, and clients present certificates over TLS"},
 	{"gateway.auth.ui_client_id", devAuthReason},
 	{"gateway.auth.ui_scopes", devAuthReason},
 	{"aggregate.tls", devTLSReason},

@@ -22,13 +22,21 @@ import (
 type authSettings struct {
 	issuerSettings `yaml:",inline"`
 
-	Issuers     []namedIssuer `yaml:"issuers"`
-	KeysMaxAge  time.Duration `yaml:"keys_max_age"`
-	MaxLifetime time.Duration `yaml:"max_lifetime"`
-	APIKeys     string        `yaml:"api_keys"`
-	Revocations string        `yaml:"revocations"`
-	Leeway      time.Duration `yaml:"leeway"`
-	Platform    []string      `yaml:"platform"`
+	Issuers      []namedIssuer       `yaml:"issuers"`
+	Certificates []authoritySettings `yaml:"certificates"`
+	KeysMaxAge   time.Duration       `yaml:"keys_max_age"`
+	MaxLifetime  time.Duration       `yaml:"max_lifetime"`
+	APIKeys      string              `yaml:"api_keys"`
+	Revocations  string              `yaml:"revocations"`
+	Leeway       time.Duration       `yaml:"leeway"`
+	Platform     []string            `yaml:"platform"`
+}
+
+// authoritySettings are an authority whose certificates clients may present as their credential.
+type authoritySettings struct {
+	Name   string             `yaml:"name"`
+	CA     string             `yaml:"ca"`
+	Claims auth.MappingConfig `yaml:"claims"`
 }
 
 // issuerSettings are an issuer of tokens.
@@ -87,7 +95,45 @@ func (a authSettings) verify(ctx context.Context) (auth.Config, []*issuer, error
 	}
 	further, furtherErr := a.further(a.Issuer)
 	out, credentialsErr := a.credentials(ctx)
-	return out, append(issuers, further...), errors.Join(err, furtherErr, credentialsErr)
+	var authoritiesErr error
+	out.Authorities, authoritiesErr = a.authorities(ctx)
+	return out, append(issuers, further...), errors.Join(err, furtherErr, credentialsErr, authoritiesErr)
+}
+
+// authorities checks the authorities of clients' certificates, and opens what they name.
+func (a authSettings) authorities(ctx context.Context) (out []auth.AuthorityConfig, err error) {
+	taken := map[string]bool{}
+	for _, issuer := range a.Issuers {
+		taken[issuer.Name] = true
+	}
+	for i, s := range a.Certificates {
+		mapping, wrong := auth.NewCertificateMapping(s.Claims)
+		if wrong != nil {
+			wrong = mappingErrors(wrong)
+		}
+		switch invalid := auth.CheckIssuerName(s.Name); {
+		case s.Name == "":
+			wrong = errors.Join(
+				wrong, config.Wrong("name", "is missing: it begins the subjects of principals, as in NAME:SUBJECT"),
+			)
+		case invalid != nil:
+			wrong = errors.Join(wrong, config.Wrong("name", "%v", invalid))
+		case taken[s.Name]:
+			wrong = errors.Join(wrong, config.Wrong("name", "is %q, which another authority or issuer has too", s.Name))
+		}
+		taken[s.Name] = true
+		var certificates *auth.Authority
+		if s.CA == "" {
+			wrong = errors.Join(wrong, config.Wrong("ca", "is missing: the file (PEM) of the authority's certificates"))
+		} else if opened, invalid := auth.OpenAuthority(ctx, auth.File(s.CA)); invalid != nil {
+			wrong = errors.Join(wrong, config.Wrong("ca", "%v", invalid))
+		} else {
+			certificates = opened
+		}
+		out = append(out, auth.AuthorityConfig{Name: s.Name, Certificates: certificates, Mapping: mapping})
+		err = errors.Join(err, config.Inside(fmt.Sprintf("certificates.%d", i), wrong))
+	}
+	return out, err
 }
 
 // further checks the further issuers, beside one whose iss is first, and opens what they name, except the keys.
@@ -186,25 +232,33 @@ func (s issuerSettings) checkSignIn() error {
 	return nil
 }
 
-// signIns returns the issuers at which operators sign in to the Control UI.
-func (a authSettings) signIns() []ui.SignIn {
-	var out []ui.SignIn
+// signIns returns the issuers at which operators sign in to the Control UI, and the origins of their endpoints, which
+// must be followed.
+func (a authSettings) signIns() (out []ui.SignIn, origins []*auth.SignInOrigins) {
 	for _, issuer := range append([]namedIssuer{{issuerSettings: a.issuerSettings}}, a.Issuers...) {
-		if issuer.UIClientID != "" {
-			out = append(out, issuer.signIn(issuer.Name))
+		if issuer.UIClientID == "" {
+			continue
 		}
+		roots, err := issuer.roots()
+		if err != nil {
+			continue // the settings have been checked: the file has been removed since
+		}
+		elsewhere := auth.Discovery{Issuer: issuer.Issuer, Roots: roots}.SignInOrigins()
+		signIn := issuer.signIn(issuer.Name)
+		signIn.Elsewhere = elsewhere.Current
+		out, origins = append(out, signIn), append(origins, elsewhere)
 	}
-	return out
+	return out, origins
 }
 
 // mappingErrors returns the errors of a mapping under the names of their settings.
 func mappingErrors(err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return err
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
 	}
 	var errs []error
-	for _, err := range joined.Unwrap() {
+	for _, err := range all {
 		if wrong, ok := errors.AsType[*auth.MappingError](err); ok {
 			err = config.Wrong("claims."+wrong.Field, "%s", wrong.Reason)
 		}

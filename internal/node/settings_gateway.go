@@ -74,7 +74,7 @@ func (g *gatewaySettings) open(log zerolog.Logger, own ...route.Node) (gatewayPa
 		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
 	}
 	return gatewayParts{trusted, routes, sets}, errors.Join(
-		config.Inside("proxies", proxiesErr), g.checkHSTS(), gateway.CheckOrigins(g.origins()...),
+		config.Inside("proxies", proxiesErr), g.checkHSTS(), g.checkCertificates(), gateway.CheckOrigins(g.origins()...),
 		routesErr, setsErr, channelsErr,
 		config.Inside("upstream", g.Upstream.Validate()),
 		config.Inside("breakers", g.Breakers.Validate()),
@@ -93,8 +93,11 @@ func (g *gatewaySettings) open(log zerolog.Logger, own ...route.Node) (gatewayPa
 // config returns the configuration of a gateway that listens at listen and accepts the credentials of accepted.
 func (g *gatewaySettings) config(listen rpc.Config, accepted auth.Config) gateway.Config {
 	var pages http.Handler
+	var origins []*auth.SignInOrigins
 	if g.UI {
-		pages = ui.Handler(g.Auth.signIns()...)
+		var signIns []ui.SignIn
+		signIns, origins = g.Auth.signIns()
+		pages = ui.Handler(signIns...)
 	}
 	return gateway.Config{
 		Listen:           listen,
@@ -117,6 +120,7 @@ func (g *gatewaySettings) config(listen rpc.Config, accepted auth.Config) gatewa
 		Query:            rest.Query{Ignored: g.IgnoredParameters},
 		KeepAlive:        g.StreamKeepAlive,
 		UI:               pages,
+		SignIns:          origins,
 		ForeignOnly:      !g.PlatformServices,
 	}
 }
@@ -128,6 +132,14 @@ func (g *gatewaySettings) checkHSTS() error {
 	}
 	if g.HSTS.MaxAge > 0 && g.TLS == (tlsfiles.Files{}) && len(g.Proxies.Trusted) == 0 {
 		return config.Wrong("hsts", "is only sent to clients that use TLS: set tls, or proxies that serve it")
+	}
+	return nil
+}
+
+// checkCertificates returns an error if clients cannot present the certificates that are accepted.
+func (g *gatewaySettings) checkCertificates() error {
+	if len(g.Auth.Certificates) > 0 && g.TLS.Cert == "" {
+		return config.Wrong("auth.certificates", "have no effect without tls: clients present certificates over TLS")
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ type Provider struct {
 	URL string
 
 	server *httptest.Server
+	tokens *httptest.Server // a further origin, see [Provider.Split]; nil: there is none
 	path   string
 
 	mu       sync.Mutex
@@ -80,7 +82,22 @@ func New(path string, clients ...Client) *Provider {
 }
 
 // Close stops the provider.
-func (p *Provider) Close() { p.server.Close() }
+func (p *Provider) Close() {
+	p.server.Close()
+	if p.tokens != nil {
+		p.tokens.Close()
+	}
+}
+
+// Split serves tokens and their revocation at a further origin from now on, as Google and Cognito do, and returns it. It
+// must not be called again, nor concurrently with Close.
+func (p *Provider) Split() (origin string) {
+	p.tokens = httptest.NewServer(p.handler())
+	base := p.tokens.URL + strings.TrimSuffix(p.path, "/")
+	p.Announce("token_endpoint", base+"/token")
+	p.Announce("revocation_endpoint", base+"/revoke")
+	return p.tokens.URL
+}
 
 // Register adds or replaces a client, for redirect URIs that are known only after the start.
 func (p *Provider) Register(client Client) {

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/rpc/proxies"
 )
 
 // Callers decides which roles may call the methods of a service over mutual TLS. A certificate names
@@ -98,16 +101,37 @@ func (c *Callers) isGateway(cert *x509.Certificate) bool {
 
 // certificateOf returns the verified certificate of the client of a call; nil: it has none.
 func certificateOf(ctx context.Context) *x509.Certificate {
-	var state tls.ConnectionState
-	if conn, ok := contextkit.Carried[*tls.Conn](ctx); ok {
-		state = conn.ConnectionState()
-	} else if from, ok := peer.FromContext(ctx); ok {
-		if info, ok := unwrapAuth[credentials.TLSInfo](from.AuthInfo); ok {
-			state = info.State
-		}
-	}
+	state, _ := connectionOf(ctx)
 	if len(state.VerifiedChains) == 0 {
 		return nil
 	}
 	return state.PeerCertificates[0]
+}
+
+// ClientChains returns the verified chains of the certificate that the client of an edge's call has presented. nil: it
+// has none, or the connection is that of a trusted proxy, whose certificate is not its clients'.
+func ClientChains(ctx context.Context, trusted *proxies.Set) [][]*x509.Certificate {
+	state, addr := connectionOf(ctx)
+	if len(state.VerifiedChains) == 0 {
+		return nil
+	}
+	from, err := netip.ParseAddrPort(addr.String())
+	if err != nil || trusted.Trusts(from.Addr()) {
+		return nil
+	}
+	return state.VerifiedChains
+}
+
+// connectionOf returns the state of the TLS connection of a call, and the address of its peer; the zero values: it has
+// none.
+func connectionOf(ctx context.Context) (state tls.ConnectionState, from net.Addr) {
+	if conn, ok := contextkit.Carried[*tls.Conn](ctx); ok {
+		return conn.ConnectionState(), conn.RemoteAddr()
+	}
+	if from, ok := peer.FromContext(ctx); ok {
+		if info, ok := unwrapAuth[credentials.TLSInfo](from.AuthInfo); ok {
+			return info.State, from.Addr
+		}
+	}
+	return state, nil
 }

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"crypto/x509"
 	"errors"
 	"time"
 
@@ -57,6 +58,9 @@ type Config struct {
 	// TLS secures the listener; nil: clear text. With an authority, clients must present a
 	// certificate of it (mTLS).
 	TLS *tlsfiles.Material `yaml:"-"`
+	// ClientAuthorities returns further authorities whose certificates clients may present over TLS, see
+	// [ClientChains]; nil: there are none.
+	ClientAuthorities func() []*x509.Certificate `yaml:"-"`
 	// Callers decides which roles may call a service over mutual TLS; nil: all certificates of the
 	// authority may call all methods.
 	Callers *Callers `yaml:"-"`

@@ -103,7 +103,7 @@ func (p *grpcPort) newServer() *grpc.Server {
 	}
 	secure := insecure.NewCredentials()
 	if p.config.TLS != nil {
-		server := p.config.TLS.Server()
+		server := p.config.TLS.Server(p.config.ClientAuthorities)
 		secure = credentials.NewTLS(
 			&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: server.GetConfigForClient},
 		)

@@ -364,7 +364,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	accepted := s.clients.listener(s.config.FastPaths.Listener(s.accepting.listener(listener)), s.config.MaxConnections)
 	watched := watchedListener{Listener: accepted, server: s}
 	if s.config.TLS != nil {
-		watched.tls = s.config.TLS.Server()
+		watched.tls = s.config.TLS.Server(s.config.ClientAuthorities)
 	}
 	s.listener = watched
 	s.server = &http.Server{

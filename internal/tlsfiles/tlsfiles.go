@@ -62,8 +62,9 @@ func Open(files Files, report func(error)) (*Material, error) {
 }
 
 // Server returns the configuration of a listener, which requires Cert. If CA is set, clients must
-// present a certificate.
-func (m *Material) Server() *tls.Config {
+// present a certificate. further, if not nil, returns authorities whose certificates clients may present, too; a
+// certificate of no authority is refused.
+func (m *Material) Server(further func() []*x509.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -79,8 +80,26 @@ func (m *Material) Server() *tls.Config {
 			if roots != nil {
 				config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, roots
 			}
+			if further != nil {
+				accept(config, further())
+			}
 			return config, nil
 		},
+	}
+}
+
+// accept has a listener accept certificates of further authorities; without other ones, clients need none.
+func accept(config *tls.Config, further []*x509.Certificate) {
+	if len(further) == 0 {
+		return
+	}
+	if config.ClientCAs == nil {
+		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, x509.NewCertPool()
+	} else {
+		config.ClientCAs = config.ClientCAs.Clone()
+	}
+	for _, cert := range further {
+		config.ClientCAs.AddCert(cert)
 	}
 }
 

@@ -74,7 +74,7 @@ func TestFiles_BothSidesAreVerifiedWithAnAuthority(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var failures atomic.Int64
-			got, err := handshake(t, open(t, rule.server, &failures).Server(),
+			got, err := handshake(t, open(t, rule.server, &failures).Server(nil),
 				open(t, rule.client, &failures).Client("server"))
 			if (err == nil) != rule.accepted || rule.accepted && got.Subject.CommonName != "server" {
 				t.Errorf("accepted %v, want %v: %v", err == nil, rule.accepted, err)
@@ -92,7 +92,7 @@ func TestFiles_ReplacedOnesApplyWithoutARestart(t *testing.T) {
 	client := open(t, tlsfiles.Files{CA: authority.Issue(t, dir, "ca").CA}, &failures).Client("server")
 	server := open(t, files, &failures)
 	serial := func() string {
-		cert, err := handshake(t, server.Server(), client)
+		cert, err := handshake(t, server.Server(nil), client)
 		if err != nil {
 			t.Fatal(err)
 		}

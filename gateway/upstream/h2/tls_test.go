@@ -32,7 +32,7 @@ func TestTLS_PeerIsVerified(t *testing.T) {
 			t,
 			grpc.Creds(
 				credentials.NewTLS(
-					&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: material.Server().GetConfigForClient},
+					&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: material.Server(nil).GetConfigForClient},
 				),
 			),
 		)
@@ -41,7 +41,7 @@ func TestTLS_PeerIsVerified(t *testing.T) {
 			&tls.Config{
 				MinVersion: tls.VersionTLS12,
 				GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-					config, err := material.Server().GetConfigForClient(hello)
+					config, err := material.Server(nil).GetConfigForClient(hello)
 					if config != nil {
 						config = config.Clone()
 						config.NextProtos = []string{"http/1.1"}

@@ -5,7 +5,7 @@ import { providerOf, type Provider } from "./providers";
 
 // Sign-in at an OpenID provider (OpenID Connect Core 1.0 §3.1) by the authorization code flow with PKCE
 // (RFC 7636), renewal by rotating refresh tokens (RFC 9700 §4.14.2), logout (RP-Initiated Logout 1.0).
-// Requests go to the issuer's origin alone; the user is led to pages of the provider.
+// Requests go to the issuer's origin, and to further origins that the gateway has found; the user is led to pages of the provider.
 
 const timeout = 10_000;
 
@@ -27,8 +27,9 @@ async function discover(provider: Provider): Promise<oauth.AuthorizationServer> 
   const issuer = new URL(provider.issuer);
   const server = await oauth.processDiscoveryResponse(issuer, await oauth.discoveryRequest(issuer, options(provider)));
   if (server.issuer !== provider.issuer) throw new Error(`it calls itself ${server.issuer}, and is configured as ${provider.issuer}`);
-  const elsewhere = [server.token_endpoint, server.revocation_endpoint].find((one) => one !== undefined && new URL(one).origin !== issuer.origin);
-  if (elsewhere !== undefined) throw new Error(`the pages may only call ${issuer.origin}, and it names ${elsewhere}`);
+  const allowed = [issuer.origin, ...(provider.origins ?? [])];
+  const elsewhere = [server.token_endpoint, server.revocation_endpoint].find((one) => one !== undefined && !allowed.includes(new URL(one).origin));
+  if (elsewhere !== undefined) throw new Error(`the pages may only call ${allowed.join(", ")}, and it names ${elsewhere}: reload the page if it has changed`);
   return server;
 }
 

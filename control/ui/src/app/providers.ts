@@ -5,6 +5,8 @@ export interface Provider {
   issuer: string;
   clientId: string;
   scopes: string[];
+  /** The origins of its endpoints that are not at the issuer's, which the pages may call too. */
+  origins?: string[];
 }
 
 /** Reads the providers of an answer; what is not one is left out. */
@@ -12,9 +14,11 @@ export function parseProviders(answer: unknown): Provider[] {
   if (!Array.isArray(answer)) return [];
   return answer.filter((one: Partial<Provider> | null): one is Provider => {
     const texts = [one?.name, one?.issuer, one?.clientId];
-    return texts.every((text) => typeof text === "string") && URL.canParse(one?.issuer ?? "") && Array.isArray(one?.scopes) && one.scopes.every((scope) => typeof scope === "string");
+    return texts.every((text) => typeof text === "string") && URL.canParse(one?.issuer ?? "") && areTexts(one?.scopes) && (one?.origins === undefined || areTexts(one.origins));
   });
 }
+
+const areTexts = (list: unknown) => Array.isArray(list) && list.every((one) => typeof one === "string");
 
 /** What users call a provider: its name, else its host. */
 export function labelOf(provider: Provider): string {
