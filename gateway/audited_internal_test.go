@@ -92,7 +92,8 @@ func TestRequestFields_ValuesAreThoseOfThePolicy(t *testing.T) {
 			t.Fatal(err)
 		}
 		record := auditlog.Record{Request: requestFields(issue, data), Principal: strings.Repeat("p", 256)}.Bounded()
-		got := *record.Request[slices.IndexFunc(record.Request, func(f auditlog.Field) bool { return f.Name == "rights" })].Value
+		got := *record.Request[slices.IndexFunc(record.Request,
+			func(f auditlog.Field) bool { return f.Name == "rights" })].Value
 		want := strings.Join(key.Rights, ",")
 		if !whole {
 			want = fmt.Sprintf("… (32 values, SHA-256 of their lines %x)",

@@ -195,7 +195,9 @@ func TestCertificates_OfProxiesAndConnectionsAreNoCredentials(t *testing.T) {
 	})
 	proxied.as(t, proxied.partners, "proxy", "reader")
 	for _, protocol := range protocols {
-		if got := proxied.wallets(t, protocol, "X-Forwarded-For", "203.0.113.9"); !strings.Contains(got, "no credential") {
+		if got := proxied.wallets(
+			t, protocol, "X-Forwarded-For", "203.0.113.9",
+		); !strings.Contains(got, "no credential") {
 			t.Errorf("behind a proxy, %s: %s", protocol, got)
 		}
 	}

@@ -40,7 +40,9 @@ func (g *Gateway) followAuthorities(ctx context.Context) error {
 				log.Info().Msg("the authority of clients' certificates has changed")
 				g.endRevoked(g.live.all()...)
 			}, func(err error) {
-				log.Error().Err(err).Msg("reloading the authority of clients' certificates failed; the current one stays in use")
+				log.Error().Err(err).Msg(
+					"reloading the authority of clients' certificates failed; the current one stays in use",
+				)
 			})
 		})
 	}

@@ -547,7 +547,8 @@ func TestServe_EveryRoleIsAProcessOverMutualTLS(t *testing.T) {
 	if status, text := callBy(partner, "", "/v1/query/wallets", `{}`); status != http.StatusOK {
 		t.Errorf("call with a certificate: %d %s", status, text)
 	}
-	c.issueAndRevoke(ctx, t, func(token, path, body string) (int, string) { return callBy(client(), token, path, body) })
+	c.issueAndRevoke(ctx, t,
+		func(token, path, body string) (int, string) { return callBy(client(), token, path, body) })
 
 	// A node accepts no client without a certificate of the authority.
 	node := "https://" + strings.Split(c.roles["aggregate"].log(), "https://")[1]

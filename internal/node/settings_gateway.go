@@ -74,7 +74,8 @@ func (g *gatewaySettings) open(log zerolog.Logger, own ...route.Node) (gatewayPa
 		channelsErr = config.Wrong("upstream_tls", "%v", channelsErr)
 	}
 	return gatewayParts{trusted, routes, sets}, errors.Join(
-		config.Inside("proxies", proxiesErr), g.checkHSTS(), g.checkCertificates(), gateway.CheckOrigins(g.origins()...),
+		config.Inside("proxies", proxiesErr), g.checkHSTS(), g.checkCertificates(),
+		gateway.CheckOrigins(g.origins()...),
 		routesErr, setsErr, channelsErr,
 		config.Inside("upstream", g.Upstream.Validate()),
 		config.Inside("breakers", g.Breakers.Validate()),

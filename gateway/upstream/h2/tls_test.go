@@ -32,7 +32,10 @@ func TestTLS_PeerIsVerified(t *testing.T) {
 			t,
 			grpc.Creds(
 				credentials.NewTLS(
-					&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: material.Server(nil).GetConfigForClient},
+					&tls.Config{
+						MinVersion:         tls.VersionTLS12,
+						GetConfigForClient: material.Server(nil).GetConfigForClient,
+					},
 				),
 			),
 		)
