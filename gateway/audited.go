@@ -156,8 +156,8 @@ func (r *requestRecord) addText(one auditlog.Field, content []byte) {
 	}
 }
 
-// endLists sets the values of the lists. Of a list that is too long they are the first ones, with the number and the digest
-// of all: an auditor can compare it with a list that is known.
+// endLists sets the values of the lists. Of a list that is too long they are the first ones, with the number and the
+// digest of all: an auditor can compare it with a list that is known.
 func (r *requestRecord) endLists() {
 	for _, list := range r.lists {
 		text := strings.Join(list.some, ",")

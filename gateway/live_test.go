@@ -74,8 +74,8 @@ func bearer(token string) string {
 	return "Bearer " + token
 }
 
-// receiving opens a stream of ticks, without a token if it is "", and returns a function that receives the next tick, or the
-// stream's end.
+// receiving opens a stream of ticks, without a token if it is "", and returns a function that receives the next tick,
+// or the stream's end.
 func (e *edge) receiving(t *testing.T, ticks *ticker, protocol, token string) (receive func() error) {
 	t.Helper()
 	if protocol == byTicket {

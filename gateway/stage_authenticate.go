@@ -70,8 +70,8 @@ func (g *Gateway) principal(
 	if len(chains) == 0 {
 		return nil, auth.ErrNoCredential
 	}
-	// A browser sends its user's certificate with requests of any page. It names the page's origin or relation in one of
-	// these headers, which pages cannot remove (Fetch §3.2, Fetch Metadata Request Headers §2.4).
+	// A browser sends its user's certificate with requests of any page. It names the page's origin or relation in one
+	// of these headers, which pages cannot remove (Fetch §3.2, Fetch Metadata Request Headers §2.4).
 	if len(header(headerOrigin)) > 0 || len(header(headerFetchSite)) > 0 {
 		return nil, auth.ErrCertificateOfBrowser
 	}

@@ -120,8 +120,8 @@ func claimsOf(cert *x509.Certificate) map[string]any {
 }
 
 // NewCertificateMapping checks the expressions that map certificates of clients to principals: subject, tenants and
-// rights, all of which are required. The variable claims has common_name, issuer (its common name), serial and sha256 (in
-// hexadecimal) as texts, and organizations, units, uris, dns, emails and ips as lists of texts. Errors are joined
+// rights, all of which are required. The variable claims has common_name, issuer (its common name), serial and sha256
+// (in hexadecimal) as texts, and organizations, units, uris, dns, emails and ips as lists of texts. Errors are joined
 // [MappingError]s.
 func NewCertificateMapping(config MappingConfig) (*Mapping, error) {
 	var missing []string

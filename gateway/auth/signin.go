@@ -13,9 +13,9 @@ import (
 // signInRetry is the wait before a discovery document that could not be read is read again.
 const signInRetry = 10 * time.Second
 
-// SignInOrigins follows the origins, in addition to the issuer's, of the endpoints that a page calls to sign in and out:
-// those of tokens and of their revocation (RFC 8414 §2), as the issuer's discovery document names them. It is safe for
-// concurrent use.
+// SignInOrigins follows the origins, in addition to the issuer's, of the endpoints that a page calls to sign in and
+// out: those of tokens and of their revocation (RFC 8414 §2), as the issuer's discovery document names them. It is safe
+// for concurrent use.
 type SignInOrigins struct {
 	from    *discovered
 	current atomic.Pointer[[]string]

@@ -8,8 +8,8 @@ import (
 	"github.com/headgate/headgate/internal/oidctest"
 )
 
-// The origins that pages may call are exactly those of the endpoints that the discovery document names elsewhere than at
-// the issuer; a document that names others than https ones changes nothing.
+// The origins that pages may call are exactly those of the endpoints that the discovery document names elsewhere than
+// at the issuer; a document that names others than https ones changes nothing.
 func TestSignInOrigins_AreThoseOfTheDocument(t *testing.T) {
 	t.Parallel()
 	p := oidctest.Start(t, "/realms/corp")

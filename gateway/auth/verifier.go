@@ -183,9 +183,9 @@ func (v *Verifier) apiKeys() apiKeys {
 	return *v.config.APIKeys.current.Load()
 }
 
-// Revoked reports whether a principal's credential was revoked since it was admitted: its API key
-// was removed or changed, its token or certificate was revoked, or the key that signed its token, or the authority of its
-// certificate, is no longer in use.
+// Revoked reports whether a principal's credential was revoked since it was admitted: its API key was removed or
+// changed, its token or certificate was revoked, or the key that signed its token, or the authority of its certificate,
+// is no longer in use.
 func (v *Verifier) Revoked(principal *Principal) bool {
 	switch {
 	case principal.origin != nil:

@@ -37,8 +37,8 @@ type Config struct {
 	// Name is the name of each server, such as a variable ($POD_NAME) of its environment. All servers
 	// then have the same file, nats.conf. Default: its host.
 	Name string
-	// Open adds the user [OpenUser] with all permissions and a password ([OpenPasswordFile]), for processes that have no
-	// user yet.
+	// Open adds the user [OpenUser] with all permissions and a password ([OpenPasswordFile]), for processes that have
+	// no user yet.
 	Open bool
 }
 
@@ -48,8 +48,8 @@ const (
 	// passwordFile and seedsDir are in the directory.
 	passwordFile = "cluster.password"
 	seedsDir     = "nkeys"
-	// OpenUser has all permissions, and [OpenPasswordFile] its password, which a server without users ignores: processes
-	// use them while a running platform is given users, or they are taken from it.
+	// OpenUser has all permissions, and [OpenPasswordFile] its password, which a server without users ignores:
+	// processes use them while a running platform is given users, or they are taken from it.
 	OpenUser         = "open"
 	OpenPasswordFile = "open.password"
 	// UsersFile has the users, and is included by each server's configuration.

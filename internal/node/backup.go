@@ -132,9 +132,9 @@ func Backup(ctx context.Context, from Store, dir string, out, progress io.Writer
 	return err
 }
 
-// Restore writes the backup in the directory dir to the store, on which no node may be running, and compares the
-// result with the backup. replace allows it to delete existing data of a platform, of which the revocations of tokens stay:
-// a token that was revoked after the backup is not accepted again. Errors: those of [backup.Restore], and of the store.
+// Restore writes the backup in the directory dir to the store, on which no node may be running, and compares the result
+// with the backup. replace allows it to delete existing data of a platform, of which the revocations of tokens stay: a
+// token that was revoked after the backup is not accepted again. Errors: those of [backup.Restore], and of the store.
 func Restore(ctx context.Context, to Store, dir string, replace bool, out, progress io.Writer) (err error) {
 	ctx = contextkit.PlatformContext(ctx)
 	manifest, err := backup.ReadManifest(dir)

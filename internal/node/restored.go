@@ -13,8 +13,8 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// revocationsIn returns the revocations of tokens that are stored, by their ids. Errors: those of the store, also if there
-// is no platform.
+// revocationsIn returns the revocations of tokens that are stored, by their ids. Errors: those of the store, also if
+// there is no platform.
 func revocationsIn(ctx context.Context, js jetstream.JetStream) (map[string]credentials.Revocation, error) {
 	store, err := credentials.OpenStore[credentials.Revocation](ctx, js, streams.BucketRevocations)
 	if err != nil {
@@ -31,8 +31,8 @@ func revocationsIn(ctx context.Context, js jetstream.JetStream) (map[string]cred
 	return out, err
 }
 
-// returnRevocations stores the revocations that are newer than the stored ones, or not among them, and have not expired.
-// It returns their number.
+// returnRevocations stores the revocations that are newer than the stored ones, or not among them, and have not
+// expired. It returns their number.
 func returnRevocations(
 	ctx context.Context, js jetstream.JetStream, revocations map[string]credentials.Revocation,
 ) (stored int, err error) {
@@ -56,13 +56,13 @@ func returnRevocations(
 	return stored, nil
 }
 
-// lostCredentials returns what a restore means for credentials. taken is when the backup was taken, and returned the number
-// of revocations that were taken over from the replaced data.
+// lostCredentials returns what a restore means for credentials. taken is when the backup was taken, and returned the
+// number of revocations that were taken over from the replaced data.
 func lostCredentials(taken time.Time, returned int) string {
 	return fmt.Sprintf(
-		"credentials: %d revocations of tokens were taken over from the replaced data; others that were made after %s are "+
-			"not known: revoke these tokens again (docs/playbooks.md, \"A token leaked\"). API keys that control has issued "+
-			"are not restored: none of them is accepted, issue new ones\n",
+		"credentials: %d revocations of tokens were taken over from the replaced data; others that were made after %s "+
+			"are not known: revoke these tokens again (docs/playbooks.md, \"A token leaked\"). API keys that control "+
+			"has issued are not restored: none of them is accepted, issue new ones\n",
 		returned, taken.UTC().Format(time.RFC3339),
 	)
 }

@@ -89,8 +89,8 @@ func (p *Provider) Close() {
 	}
 }
 
-// Split serves tokens and their revocation at a further origin from now on, as Google and Cognito do, and returns it. It
-// must not be called again, nor concurrently with Close.
+// Split serves tokens and their revocation at a further origin from now on, as Google and Cognito do, and returns it.
+// It must not be called again, nor concurrently with Close.
 func (p *Provider) Split() (origin string) {
 	p.tokens = httptest.NewServer(p.handler())
 	base := p.tokens.URL + strings.TrimSuffix(p.path, "/")

@@ -57,8 +57,8 @@ func (c *Conn) Cutting() {
 }
 
 // Answers has the resets of net/http whose peer has not read the end of its answer in time, which it sends as
-// INTERNAL_ERROR, sent as ENHANCE_YOUR_CALM, and calls late for each, and for an answer over HTTP/1.1 whose end cannot be
-// written in time. late must not block. Call it before the first Write.
+// INTERNAL_ERROR, sent as ENHANCE_YOUR_CALM, and calls late for each, and for an answer over HTTP/1.1 whose end cannot
+// be written in time. late must not block. Call it before the first Write.
 func (c *Conn) Answers(late func()) *Conn {
 	c.late = late
 	return c
