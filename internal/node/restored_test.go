@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natsserver"
@@ -40,7 +42,7 @@ func withStore(t *testing.T, data string, do func(jetstream.JetStream)) {
 // either; elsewhere the command says that revocations since the backup are not known.
 func TestRestore_RevokedTokensStayRevoked(t *testing.T) {
 	t.Parallel()
-	ctx := t.Context()
+	ctx := contextkit.PlatformContext(t.Context())
 	data, dir := t.TempDir(), filepath.Join(t.TempDir(), "b")
 	began := time.Now().Add(-time.Minute)
 	revocation := func(id string, withdrawn bool, age time.Duration) credentials.Revocation {
@@ -60,7 +62,7 @@ func TestRestore_RevokedTokensStayRevoked(t *testing.T) {
 		}
 		for _, r := range all {
 			entry, err := revocations.Get(ctx, r.ID())
-			if err != nil && entry.Revision == 0 && !strings.Contains(err.Error(), "not found") {
+			if err != nil && !errors.Is(err, kv.ErrNotFound) {
 				t.Fatal(err)
 			}
 			if _, err := revocations.Put(ctx, r.ID(), r, entry.Revision); err != nil {
