@@ -771,6 +771,9 @@ func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {
 
 func TestServe_CheckReadsSettingsWithoutStarting(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f.yaml")
 	for text, want := range map[string]string{

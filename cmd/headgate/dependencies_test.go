@@ -18,6 +18,9 @@ var unwanted = map[string]string{
 
 func TestDependencies_HaveNoUnwantedModule(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it runs nothing that the race detector could examine")
+	}
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
 	if err != nil {
 		t.Fatal(err)

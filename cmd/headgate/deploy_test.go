@@ -41,6 +41,9 @@ func TestDeploy_AlertsFireInTheirFaults(t *testing.T) {
 
 // By default systemd gives up a unit that has ended five times in ten seconds.
 func TestDeploy_SystemdNeverGivesUp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs nothing that the race detector could examine")
+	}
 	units, err := filepath.Glob("../../deploy/systemd/*.service")
 	if err != nil || len(units) < 2 {
 		t.Fatal(units, err)
@@ -65,6 +68,9 @@ var systemdRoles = []string{"gateway", "aggregate", "projection", "runner", "con
 // The units, with their drop-ins, are valid for each role, and systemd rates their exposure as low.
 func TestDeploy_SystemdUnitsAreValid(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it runs nothing that the race detector could examine")
+	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not installed")
@@ -110,6 +116,9 @@ func TestDeploy_SystemdUnitsAreValid(t *testing.T) {
 
 // Each role is a separate user, and reads the secrets of its role alone.
 func TestDeploy_SystemdRolesAreUsers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs nothing that the race detector could examine")
+	}
 	for unit, want := range map[string][]string{
 		"headgate@.service": {
 			"DynamicUser=yes", "User=headgate-%i", "StateDirectory=headgate-%i", "StateDirectoryMode=0700",

@@ -22,6 +22,9 @@ func limited(files int, ready string, args ...string) *process {
 }
 
 func TestOpenFiles_TooFewAreRefusedAtStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	dir := t.TempDir()
 	c := &cluster{dir: dir}
 	config := c.write(t, "headgate.yaml", "aggregate: {server: {listen: 127.0.0.1:0}}\n")
@@ -40,6 +43,9 @@ func TestOpenFiles_TooFewAreRefusedAtStart(t *testing.T) {
 // Whichever way a process waits for connections, it reports that no open file is left.
 func TestOpenFiles_ExhaustionIsSaidAndPasses(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	c := &cluster{dir: t.TempDir()}
 	main, grpc := freePort(t), freePort(t)
 	c.startNATS(t, 1)

@@ -102,6 +102,9 @@ func (d *depositor) open(ctx context.Context) {
 // as often as there is room again.
 func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	dir := disktest.Small(t, 96<<20)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -147,7 +150,7 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 			p := start(t, filepath.Join(dir, "data"), nil, flags...)
 			acme := caller{t, p.gateway, "Bearer " + p.tokens["ACME"]}
 			const wallets = 12
-			pace := rate.NewLimiter(400, wallets) // of all attempts: most are rejected while the disk is full
+			pace := rate.NewLimiter(200, wallets) // of all attempts: most are rejected while the disk is full
 			for n := range wallets {
 				if status, text := acme.post(
 					ctx, fmt.Sprintf("/v1/commands/wallet/w%d/open", n), fmt.Sprintf(`{"payload":{"owner":"o%d"}}`, n),
@@ -232,6 +235,9 @@ func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 // journal takes the place of the old one.
 func TestDisk_DevNoticesThatItsDirectoryIsGone(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	data := filepath.Join(t.TempDir(), "data")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

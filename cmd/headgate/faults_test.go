@@ -40,7 +40,7 @@ const (
 	waveCommands = 4
 	// pacePerSecond bounds the commands of the clients between the waves, whose faults leave the machine to
 	// the other tests; a run with HEADGATE_FAULTS has no bound.
-	pacePerSecond = 250
+	pacePerSecond = 150
 )
 
 func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {

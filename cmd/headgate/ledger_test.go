@@ -28,10 +28,10 @@ import (
 	queriesconnect "github.com/headgate/headgate/gen/projection/gateway/v1/gatewayv1connect"
 )
 
-// Size of the walk: 2 tenants x 10 clients x 200 commands.
+// Size of the walk: 2 tenants x 10 clients x 120 commands.
 const (
 	clientsPerTenant  = 10
-	commandsPerClient = 200
+	commandsPerClient = 120
 	walletsPerClient  = 5
 	killAfter         = clientsPerTenant * commandsPerClient // half of all
 	transfersPerWalk  = 100

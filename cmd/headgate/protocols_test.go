@@ -17,6 +17,9 @@ import (
 
 func TestProtocols_EveryProcessServesProbesReflectionAndProtocols(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	control := freePort(t)
 	p := start(t, t.TempDir(), nil, "--control-listen", control)
 	ctx, cancel := context.WithTimeout(contextkit.PlatformContext(t.Context()), time.Minute)

@@ -177,6 +177,9 @@ func TestReflect_GatewayStartsWhileTheNodeIsAway(t *testing.T) {
 
 func TestReflect_CheckNamesTheNodesThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	path, _, node := reflecting(t, "nats://127.0.0.1:1")
 	check := func(code int, want string) {
 		t.Helper()
@@ -201,6 +204,9 @@ func TestReflect_CheckNamesTheNodesThatDoNotAnswer(t *testing.T) {
 
 func TestDescriptors_SetWithoutAPolicyIsRefusedAtTheStart(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls one process; other tests cover this under the race detector")
+	}
 	path, _, _ := reflecting(t, "nats://127.0.0.1:1")
 	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{thingFile("")}})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/fleet"
@@ -60,7 +61,8 @@ func openBank(ctx context.Context, t *testing.T, c *cluster, tenants int) *bank 
 			t.Fatal(err)
 		}
 	}
-	mover := &walk{api: b.api, acked: &b.acked}
+	// As fast as they are answered, the clients would take the machine from the runners.
+	mover := &walk{api: b.api, acked: &b.acked, pace: rate.NewLimiter(60, 3)}
 	for _, tenant := range b.tenants {
 		ctx := contextkit.TenantContext(ctx, tenant)
 		for _, wallet := range []string{"a", "b"} {

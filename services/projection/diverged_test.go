@@ -107,6 +107,9 @@ func TestJournal_RestoredJournalLeavesRowsUnchanged(t *testing.T) {
 		"different event, while the node runs": {regrown: 1, running: true, accepted: "other=0 " + filled},
 		"longer, while the node runs":          {regrown: 3, running: true, accepted: "other=0 " + filled},
 	} {
+		if testing.Short() && (!test.running || test.regrown == 1) {
+			continue // the same code runs
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			over := overBoth

@@ -31,6 +31,9 @@ var (
 // Every view and column that a model may name is stored, indexed, filtered and ordered by, and none clashes with
 // another.
 func TestStore_NamesDoNotClash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many names, no concurrency")
+	}
 	var text strings.Builder
 	text.WriteString(
 		"model: names\naggregates: {a: {commands: {make: {emit: [{event: made, data: {}}]}}, evolve: {made: " +

@@ -72,6 +72,9 @@ func (f *fixture) pagesOf(t testing.TB, q *projectionv1.Query) (ids []string, pa
 func TestQuery_PagesEndAtByteLimit(t *testing.T) { overBoth(t, queryPagesEndAtByteLimit) }
 
 func queryPagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	if testing.Short() {
+		t.Skip("one client reads much data; shorter tests cover this under the race detector")
+	}
 	f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 	want := f.fillLarge(t)
 	for _, q := range []*projectionv1.Query{
@@ -98,6 +101,9 @@ func queryPagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store.Op
 }
 
 func TestQuery_PagesOverLongTextsAreOrdered(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one client reads much data; shorter tests cover this under the race detector")
+	}
 	overBoth(t, func(t *testing.T, newStore func(t *testing.T) store.Opener) {
 		f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 		f.fillLarge(t)
@@ -132,6 +138,9 @@ func TestQuery_ChangedRowAtPageEndIsReported(t *testing.T) {
 func TestWatch_MessagesEndAtByteLimit(t *testing.T) { overBoth(t, watchMessagesEndAtByteLimit) }
 
 func watchMessagesEndAtByteLimit(t *testing.T, newStore func(t *testing.T) store.Opener) {
+	if testing.Short() {
+		t.Skip("one client reads much data; shorter tests cover this under the race detector")
+	}
 	f := start(t, natstest.Start(t), newStore(t), longOwners(t))
 	f.append(t, "acme", "a", "opened", `{"owner":"ada"}`)
 	before := f.position(t, "acme")
