@@ -1,10 +1,8 @@
 package natshealth
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,73 +96,6 @@ func NewStorage(log zerolog.Logger) *Storage {
 		s.refused.WithLabelValues(string(reason))
 	}
 	return s
-}
-
-// observed is a JetStream whose publishes a Storage observes.
-type observed struct {
-	jetstream.JetStream
-
-	storage *Storage
-}
-
-// Observe returns a JetStream that reports the outcomes of its publishes to the Storage. A [journal.Journal] over it
-// refuses events while EVENTS does not store them. It must be called once. Its goroutine ends when the connection is
-// closed.
-func (s *Storage) Observe(js jetstream.JetStream) jetstream.JetStream {
-	former := js.Conn().ErrorHandler()
-	js.Conn().SetErrorHandler(func(conn *nats.Conn, sub *nats.Subscription, err error) {
-		s.deny(err)
-		if former != nil {
-			former(conn, sub, err)
-		}
-	})
-	changes := js.Conn().StatusChanged(nats.CONNECTED, nats.CLOSED)
-	go func() {
-		for {
-			select {
-			case stream := <-s.suspects:
-				s.examine(js.Conn(), stream)
-			case status, open := <-changes:
-				switch {
-				case !open:
-					return
-				case status == nats.CLOSED:
-					js.Conn().RemoveStatusListener(changes)
-				default:
-					s.reconnected()
-				}
-			}
-			if js.Conn().IsClosed() {
-				return
-			}
-		}
-	}()
-	return observed{js, s}
-}
-
-// Storage returns the Storage that observes the JetStream.
-func (o observed) Storage() *Storage { return o.storage }
-
-// StorageOf returns the Storage that observes js, by its method Storage; nil if it has none.
-func StorageOf(js jetstream.JetStream) *Storage {
-	if o, ok := js.(interface{ Storage() *Storage }); ok {
-		return o.Storage()
-	}
-	return nil
-}
-
-// PublishMsg implements [jetstream.Publisher].
-func (o observed) PublishMsg(
-	ctx context.Context,
-	msg *nats.Msg,
-	options ...jetstream.PublishOpt,
-) (*jetstream.PubAck, error) {
-	began := time.Now()
-	ack, err := o.JetStream.PublishMsg(ctx, msg, options...)
-	if stream := streamOf(msg.Subject); stream != streams.Events { // the journal reports its publishes itself
-		o.storage.Report(stream, began, err)
-	}
-	return ack, err
 }
 
 // Report records the outcome of a publish that began at a time.
@@ -422,40 +353,4 @@ func (s *Storage) check(try bool, streams ...string) error {
 		}
 	}
 	return nil
-}
-
-// StorageStreams returns the streams whose state is a metric.
-func StorageStreams() (names []string) {
-	for _, config := range slices.Concat(streams.Streams(), streams.Buckets()) {
-		names = append(names, config.Name)
-	}
-	return names
-}
-
-var streamWritable = prometheus.NewDesc(
-	"headgate_stream_writable",
-	"1 while the stream stores the messages of this process, as far as known; 0 while its disk is full, or it "+
-		"refuses messages for another reason.",
-	[]string{"stream"},
-	nil,
-)
-
-// Describe implements [prometheus.Collector].
-func (s *Storage) Describe(descriptions chan<- *prometheus.Desc) {
-	s.refused.Describe(descriptions)
-	descriptions <- streamWritable
-}
-
-// Collect implements [prometheus.Collector].
-func (s *Storage) Collect(metrics chan<- prometheus.Metric) {
-	s.refused.Collect(metrics)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, stream := range StorageStreams() {
-		writable := 1.0
-		if f := s.failing[stream]; s.declared[stream] != nil || f != nil && f.counts {
-			writable = 0
-		}
-		metrics <- prometheus.MustNewConstMetric(streamWritable, prometheus.GaugeValue, writable, stream)
-	}
 }
