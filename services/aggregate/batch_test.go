@@ -111,6 +111,14 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
+		if res.GetPosition() == "" != step.req.GetDryRun() && strings.Contains(step.want, "v") {
+			t.Errorf("%s: the position is %q", step.name, res.GetPosition())
+		}
+		for _, r := range res.GetResults() {
+			if e := r.GetError(); e != nil && e.GetCode() != int32(connect.CodeNotFound) && len(e.GetDetails()) == 0 {
+				t.Errorf("%s: an error without details: %v", step.name, e)
+			}
+		}
 		if got := outcomes(res); got != step.want || state("a") != step.a || state("b") != step.b {
 			t.Errorf(
 				"%s: got %s, state of a %s, of b %s; want %s, %s, %s", step.name, got, state("a"), state("b"),
@@ -128,6 +136,14 @@ func TestSubmitBatch_IsAtomicPerAggregate(t *testing.T) {
 	}
 	_, err = client.SubmitBatch(as(t, "acme"), &aggregatev1.SubmitBatchRequest{})
 	refused(t, err, connect.CodeInvalidArgument, "commands")
+	foreign := batch("", deposit("a", "", 1))
+	foreign.TenantId = "globex"
+	if res, err := client.SubmitBatch(as(t, "acme"), foreign); err == nil {
+		t.Errorf("a batch that names another tenant: %v", res)
+	}
+	if res, err := client.SubmitBatch(as(t, "initech"), batch("", deposit("a", "", 1))); err == nil {
+		t.Errorf("a batch of a tenant that the node does not serve: %v", res)
+	}
 	for name, req := range map[string]*aggregatev1.SubmitBatchRequest{
 		"of one aggregate": batch("", keyed(deposit("a", "", 1), "same"), deposit("a", "", 1),
 			keyed(deposit("a", "", 1), "same")),
