@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,8 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
@@ -362,46 +359,6 @@ func prepare(m *model.Model, req *aggregatev1.SubmitRequest) (rules, command, er
 	}, nil
 }
 
-// GetAggregate implements CommandService.
-func (s *Service) GetAggregate(
-	ctx context.Context, req *aggregatev1.GetAggregateRequest,
-) (*aggregatev1.GetAggregateResponse, error) {
-	tenant, err := s.tenants.Of(ctx, req.GetTenantId())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.limiter.Admit(tenant); err != nil {
-		return nil, err
-	}
-	by, err := rulesOf(s.models.Current(), req.GetAggregateType())
-	if err != nil {
-		return nil, err
-	}
-	key := aggregateKey{tenant, req.GetAggregateType(), req.GetAggregateId()}
-	state, version, err := s.state(ctx, key, by, req.GetVersion())
-	switch {
-	case err != nil:
-		return nil, asConnectError(err)
-	case version == 0:
-		return nil, connect.Errorf(connect.CodeNotFound, "%s %q has no events", key.aggregateType, key.id)
-	case version < req.GetVersion():
-		return nil, connect.Errorf(connect.CodeOutOfRange, "%s %q is at version %d; version %d does not exist yet",
-			key.aggregateType, key.id, version, req.GetVersion())
-	}
-	size := response.Object(state)
-	if err := response.TooLarge("the aggregate's state", size); err != nil {
-		return nil, err
-	}
-	if err := s.limiter.Hold(ctx, tenant, size); err != nil {
-		return nil, err
-	}
-	object, err := structpb.NewStruct(state)
-	if err != nil {
-		return nil, asConnectError(err)
-	}
-	return &aggregatev1.GetAggregateResponse{State: object, Version: version}, nil
-}
-
 func rulesOf(m *model.Model, name string) (rules, error) {
 	aggregate, ok := m.Aggregate(name)
 	if !ok {
@@ -417,64 +374,6 @@ type decision struct {
 	version  int64
 	sequence uint64
 	replayed bool
-}
-
-// budget bounds the bytes of a response. The parts of a batch share it.
-type budget struct {
-	mu   sync.Mutex
-	page response.Page
-}
-
-func (s *Service) budget() *budget {
-	return &budget{page: response.Page{Bytes: s.limiter.PageBytes()}}
-}
-
-// add counts an event's data and reports whether it fits into the response.
-func (b *budget) add(size int) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.page.Add(size)
-}
-
-// response builds the response to a command. Event data beyond the budget is omitted, because the command has already
-// taken effect.
-func (s *Service) response(
-	ctx context.Context, tenant contextkit.TenantID, decided decision, dryRun bool, room *budget,
-) (*aggregatev1.SubmitResponse, error) {
-	res := &aggregatev1.SubmitResponse{Version: decided.version, Replayed: decided.replayed}
-	if !dryRun {
-		res.Position = s.positions.Format(tenant, decided.sequence)
-	}
-	for n, event := range decided.events {
-		out := &aggregatev1.Event{
-			Id:      event.ID,
-			Type:    event.Type,
-			Version: event.Version,
-			Time:    timestamppb.New(event.Time),
-		}
-		res.Events = append(res.Events, out)
-		var data model.Object
-		if !decided.replayed {
-			data = decided.decided[n].Data
-		} else {
-			// The event may have been stored in an earlier version of its type.
-			var err error
-			data, err = s.models.Current().Event(ctx, model.EventRef{Aggregate: event.AggregateType, Event: event.Type},
-				event.DataVersion, event.Data)
-			if err != nil {
-				return nil, asConnectError(err)
-			}
-		}
-		if !room.add(response.Object(data)) {
-			out.DataOmitted = true
-			continue
-		}
-		var err error
-		if out.Data, err = structpb.NewStruct(data); err != nil {
-			return nil, asConnectError(err)
-		}
-	}
-	return res, nil
 }
 
 // meta returns the metadata of an event, or of a decision, for the model.

@@ -111,8 +111,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 		return err
 	}
-	if i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() ||
-		i.sequence < i.snapshotted.sequence || len(i.skipped) > 0 {
+	if s.mustCatchUp(sub, i) {
 		err = refresh()
 	} else {
 		pending, err = s.previous(ctx, sub, i, out)
@@ -159,12 +158,7 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 				err = &refusal{pending[0], errKeyReused}
 			}
 			return out, err
-		case errors.Is(
-			err, journal.ErrTooLarge,
-		), errors.Is(
-			err, journal.ErrTooMany,
-		), errors.Is(err,
-			journal.ErrRefused), errors.Is(err, journal.ErrEndMissing), errors.Is(err, contextkit.ErrNoContext):
+		case appendedNothing(err):
 			return nil, err
 		default:
 			i.forget() // it is unknown whether the events were stored
@@ -172,6 +166,20 @@ func (s *Service) submit(ctx context.Context, sub submission) ([]decision, error
 		}
 	}
 	return out, err
+}
+
+// mustCatchUp reports whether an instance cannot be used before the events after its sequence have been read.
+func (s *Service) mustCatchUp(sub submission, i *instance) bool {
+	return i.version == 0 || i.model != sub.rules.revision || i.epoch != s.journal.Epoch() ||
+		i.sequence < i.snapshotted.sequence || len(i.skipped) > 0
+}
+
+// appendedNothing reports whether the journal has stored none of the events after an error of Append other than a
+// conflict or a duplicate.
+func appendedNothing(err error) bool {
+	return errors.Is(err, journal.ErrTooLarge) || errors.Is(err, journal.ErrTooMany) ||
+		errors.Is(err, journal.ErrRefused) || errors.Is(err, journal.ErrEndMissing) ||
+		errors.Is(err, contextkit.ErrNoContext)
 }
 
 // decide evaluates the pending commands, each on the state that results from the commands before it. It returns their
@@ -195,42 +203,12 @@ func (s *Service) decide(
 		}
 		first, before := len(all), ahead.state
 		for m, event := range decided {
-			data, stored, err := model.Encode(event.Data)
+			made, stored, err := s.emit(ctx, sub, n, ahead, event, now, decidedBy)
 			if err != nil {
-				return nil, nil, fmt.Errorf("encode %s: %w", event.Type, err)
-			}
-			if err := checkIntegers(event.Type, nil, stored); err != nil {
-				return nil, nil, &refusal{n, err}
+				return nil, nil, err
 			}
 			decided[m].Data = stored
-			made := journal.Event{
-				ID:            contextkit.NewID(),
-				Type:          event.Type,
-				AggregateType: sub.key.aggregateType,
-				AggregateID:   sub.key.id,
-				Version:       ahead.version + 1,
-				Time:          now,
-				Data:          data,
-				DataVersion:   sub.rules.EventVersion(event.Type),
-				Command:       c.ref,
-				Model:         decidedBy,
-				Principal:     sub.principal,
-			}
-			if s.timeline.HasObserver() {
-				made.Span = contextkit.NewSpanID()
-			}
 			all = append(all, made)
-			// This node folds the data in its stored form, as every other node does.
-			meta := sub.key.meta(made.Version, made.Time, made.ID)
-			if err := ahead.evolve(ctx, sub.rules, made, stored, meta); err != nil {
-				return nil, nil, &refusal{n, undecidable(err)}
-			}
-			// Reject an event that a view could not apply with any rows, because it would make the view fail.
-			if err := sub.rules.model.CheckProjections(
-				ctx, model.EventRef{Aggregate: sub.rules.Name, Event: made.Type}, stored, meta,
-			); err != nil {
-				return nil, nil, &refusal{n, undecidable(err)}
-			}
 		}
 		if err := errors.Join(
 			checkStateSize(before, ahead.state), checkIntegers("state", before, ahead.state),
@@ -252,6 +230,48 @@ func (s *Service) decide(
 		first += count
 	}
 	return all, ahead, nil
+}
+
+// emit makes an event of the submission's command n and folds it into ahead, as every other node does: from the data in
+// its stored form, which it returns too. It rejects an event that a view could not apply with any rows, because it
+// would make the view fail.
+func (s *Service) emit(
+	ctx context.Context, sub submission, n int, ahead *instance, event model.NewEvent, at time.Time,
+	by journal.ModelRef,
+) (journal.Event, model.Object, error) {
+	data, stored, err := model.Encode(event.Data)
+	if err != nil {
+		return journal.Event{}, nil, fmt.Errorf("encode %s: %w", event.Type, err)
+	}
+	if err := checkIntegers(event.Type, nil, stored); err != nil {
+		return journal.Event{}, nil, &refusal{n, err}
+	}
+	made := journal.Event{
+		ID:            contextkit.NewID(),
+		Type:          event.Type,
+		AggregateType: sub.key.aggregateType,
+		AggregateID:   sub.key.id,
+		Version:       ahead.version + 1,
+		Time:          at,
+		Data:          data,
+		DataVersion:   sub.rules.EventVersion(event.Type),
+		Command:       sub.commands[n].ref,
+		Model:         by,
+		Principal:     sub.principal,
+	}
+	if s.timeline.HasObserver() {
+		made.Span = contextkit.NewSpanID()
+	}
+	meta := sub.key.meta(made.Version, made.Time, made.ID)
+	if err := ahead.evolve(ctx, sub.rules, made, stored, meta); err != nil {
+		return journal.Event{}, nil, &refusal{n, undecidable(err)}
+	}
+	if err := sub.rules.model.CheckProjections(
+		ctx, model.EventRef{Aggregate: sub.rules.Name, Event: made.Type}, stored, meta,
+	); err != nil {
+		return journal.Event{}, nil, &refusal{n, undecidable(err)}
+	}
+	return made, stored, nil
 }
 
 // modelRef returns the reference to a model. It is built once per model.
