@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/gateway/auth"
 	"github.com/headgate/headgate/gateway/edge"
+	"github.com/headgate/headgate/gateway/policy"
 	gatewayv1 "github.com/headgate/headgate/gen/gateway/v1"
 	"github.com/headgate/headgate/internal/token"
 )
@@ -178,30 +179,9 @@ func (s session) CreateTicket(
 			"path: the stream requires no credential, and so no ticket")
 	}
 	call := callOf(ctx)
-	tenant := contextkit.In(ctx).TenantID
-	if req.GetTenantId() != "" {
-		if tenant, err = contextkit.ParseTenantID(req.GetTenantId()); err != nil {
-			return nil, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
-		}
-	}
-	switch principal := call.Principal; {
-	case !principal.Holds(method.Right):
-		return nil, call.denyAction(method.Right)
-	case !method.Tenant:
-		if tenant = (contextkit.TenantID{}); !principal.AnyTenant {
-			return nil, call.denyTenant("the stream concerns the platform, and the credential is not for all tenants")
-		}
-	default:
-		if tenant.IsZero() {
-			tenant = onlyTenant(principal)
-		}
-		if tenant.IsZero() {
-			return nil, connect.NewError(connect.CodeInvalidArgument,
-				"tenant_id: missing, and the credential is not for exactly one tenant: name the tenant of the stream")
-		}
-		if err := s.chargeTenant(ctx, call, tenant); err != nil {
-			return nil, err
-		}
+	tenant, err := s.ticketTenant(ctx, call, method, req.GetTenantId())
+	if err != nil {
+		return nil, err
 	}
 	delegate, err := s.verifier.Delegate(call.Principal, tenant,
 		append([]string{method.Right}, method.NodeRights...)...)
@@ -233,4 +213,39 @@ func (s session) CreateTicket(
 		res.ExpireTime = timestamppb.New(until)
 	}
 	return res, nil
+}
+
+// ticketTenant returns the tenant of a ticket's stream, zero for a stream of the platform, if the caller may open the
+// stream. named is the tenant that the request names; "": none.
+func (s session) ticketTenant(
+	ctx context.Context, call *Call, method *policy.Method, named string,
+) (contextkit.TenantID, error) {
+	tenant := contextkit.In(ctx).TenantID
+	if named != "" {
+		var err error
+		if tenant, err = contextkit.ParseTenantID(named); err != nil {
+			return tenant, connect.Errorf(connect.CodeInvalidArgument, "tenant_id: %v", err)
+		}
+	}
+	switch principal := call.Principal; {
+	case !principal.Holds(method.Right):
+		return tenant, call.denyAction(method.Right)
+	case !method.Tenant:
+		if tenant = (contextkit.TenantID{}); !principal.AnyTenant {
+			return tenant, call.denyTenant(
+				"the stream concerns the platform, and the credential is not for all tenants")
+		}
+	default:
+		if tenant.IsZero() {
+			tenant = onlyTenant(principal)
+		}
+		if tenant.IsZero() {
+			return tenant, connect.NewError(connect.CodeInvalidArgument,
+				"tenant_id: missing, and the credential is not for exactly one tenant: name the tenant of the stream")
+		}
+		if err := s.chargeTenant(ctx, call, tenant); err != nil {
+			return tenant, err
+		}
+	}
+	return tenant, nil
 }

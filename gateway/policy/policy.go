@@ -192,52 +192,12 @@ func newMethod(
 	case policyv1.Priority_PRIORITY_HIGH:
 		m.Priority = limit.High
 	}
-	var missing []string
-	if m.Anonymous && (m.Right != "" || policy.GetTenantScope() != policyv1.TenantScope_TENANT_SCOPE_PLATFORM) {
-		return nil, errors.New("its policy is anonymous, but requires a right or a tenant")
+	err := m.setRequired(policy)
+	if err != nil {
+		return nil, err
 	}
-	if m.Right == "" && !m.Anonymous {
-		missing = append(missing, "right")
-	}
-	var err error
-	if policy.GetUpstream() == "" {
-		missing = append(missing, "upstream")
-	} else if m.Upstream, err = contextkit.ParseKind(policy.GetUpstream()); err != nil {
-		return nil, fmt.Errorf("its policy's upstream: %w", err)
-	}
-	if m.Timeout <= 0 {
-		missing = append(missing, "timeout")
-	}
-	switch policy.GetTenantScope() {
-	case policyv1.TenantScope_TENANT_SCOPE_TENANT:
-		m.Tenant = true
-	case policyv1.TenantScope_TENANT_SCOPE_PLATFORM:
-	default:
-		missing = append(missing, "tenant_scope")
-	}
-	if len(missing) > 0 {
-		return nil, fmt.Errorf("its policy lacks %s", strings.Join(missing, ", "))
-	}
-	for _, f := range []struct {
-		message protoreflect.MessageDescriptor
-		name    string
-		target  *protowire.Number
-	}{
-		{desc.Input(), policy.GetTenantField(), &m.TenantField},
-		{desc.Input(), policy.GetIdempotencyKeyField(), &m.KeyField},
-		{desc.Output(), policy.GetEventIdField(), &m.EventIDField},
-		{desc.Input(), policy.GetResumeField(), &m.ResumeField},
-		{desc.Input(), policy.GetNodeField(), &m.NodeField}, {desc.Input(), policy.GetReasonField(), &m.ReasonField},
-	} {
-		if f.name == "" {
-			continue
-		}
-		field := f.message.Fields().ByName(protoreflect.Name(f.name))
-		if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
-			return nil, fmt.Errorf("its policy names the field %q, which is not a string field of %s", f.name,
-				f.message.FullName())
-		}
-		*f.target = field.Number()
+	if err := m.setStringFields(desc, policy); err != nil {
+		return nil, err
 	}
 	if m.ETag, err = entityTag(desc, policy.GetEtag()); err != nil {
 		return nil, err
@@ -255,6 +215,65 @@ func newMethod(
 		m.Rules = append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
 	}
 	return m, nil
+}
+
+// setRequired sets what each policy must have: a right, unless the method is anonymous, an upstream, a timeout and a
+// tenant scope.
+func (m *Method) setRequired(policy *policyv1.Policy) error {
+	var missing []string
+	if m.Anonymous && (m.Right != "" || policy.GetTenantScope() != policyv1.TenantScope_TENANT_SCOPE_PLATFORM) {
+		return errors.New("its policy is anonymous, but requires a right or a tenant")
+	}
+	if m.Right == "" && !m.Anonymous {
+		missing = append(missing, "right")
+	}
+	var err error
+	if policy.GetUpstream() == "" {
+		missing = append(missing, "upstream")
+	} else if m.Upstream, err = contextkit.ParseKind(policy.GetUpstream()); err != nil {
+		return fmt.Errorf("its policy's upstream: %w", err)
+	}
+	if m.Timeout <= 0 {
+		missing = append(missing, "timeout")
+	}
+	switch policy.GetTenantScope() {
+	case policyv1.TenantScope_TENANT_SCOPE_TENANT:
+		m.Tenant = true
+	case policyv1.TenantScope_TENANT_SCOPE_PLATFORM:
+	default:
+		missing = append(missing, "tenant_scope")
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("its policy lacks %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// setStringFields sets the numbers of the string fields that the policy names.
+func (m *Method) setStringFields(desc protoreflect.MethodDescriptor, policy *policyv1.Policy) error {
+	for _, f := range []struct {
+		message protoreflect.MessageDescriptor
+		name    string
+		target  *protowire.Number
+	}{
+		{desc.Input(), policy.GetTenantField(), &m.TenantField},
+		{desc.Input(), policy.GetIdempotencyKeyField(), &m.KeyField},
+		{desc.Output(), policy.GetEventIdField(), &m.EventIDField},
+		{desc.Input(), policy.GetResumeField(), &m.ResumeField},
+		{desc.Input(), policy.GetNodeField(), &m.NodeField},
+		{desc.Input(), policy.GetReasonField(), &m.ReasonField},
+	} {
+		if f.name == "" {
+			continue
+		}
+		field := f.message.Fields().ByName(protoreflect.Name(f.name))
+		if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
+			return fmt.Errorf("its policy names the field %q, which is not a string field of %s", f.name,
+				f.message.FullName())
+		}
+		*f.target = field.Number()
+	}
+	return nil
 }
 
 // auditFields returns the fields of a policy's audit_fields.

@@ -160,18 +160,8 @@ func (s modelService) ApplyModel(
 			"the model comes from a file: change it there, or start the nodes without one")
 	}
 	parsed, err := s.checks.parse(ctx, caller(ctx), req.GetText())
-	var mistakes *model.Error
-	if errors.As(err, &mistakes) {
-		bad := &errdetails.BadRequest{}
-		for _, issue := range mistakes.Issues {
-			bad.FieldViolations = append(bad.FieldViolations,
-				&errdetails.BadRequest_FieldViolation{Field: "text", Description: issue.String()})
-		}
-		return nil, rpc.WithDetails(
-			connect.NewError(connect.CodeFailedPrecondition,
-				"the model has mistakes and the current one stays in use:\n"+mistakes.Error()),
-			bad,
-		)
+	if mistakes, ok := errors.AsType[*model.Error](err); ok {
+		return nil, mistakesError(mistakes)
 	}
 	if err != nil {
 		return nil, refusedCheck(ctx, err)
@@ -218,6 +208,20 @@ func (s modelService) ApplyModel(
 		Document: documentMessage(kept),
 		Nodes:    s.rollOut(ctx, parsed.Revision, applied),
 	}, nil
+}
+
+// mistakesError returns the error of a document with mistakes, each with its line.
+func mistakesError(mistakes *model.Error) error {
+	bad := &errdetails.BadRequest{}
+	for _, issue := range mistakes.Issues {
+		bad.FieldViolations = append(bad.FieldViolations,
+			&errdetails.BadRequest_FieldViolation{Field: "text", Description: issue.String()})
+	}
+	return rpc.WithDetails(
+		connect.NewError(connect.CodeFailedPrecondition,
+			"the model has mistakes and the current one stays in use:\n"+mistakes.Error()),
+		bad,
+	)
 }
 
 // startedNote is the note of the model that the platform started with.

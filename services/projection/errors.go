@@ -166,59 +166,88 @@ func exhausted(err error, reason rpc.ErrorReason) error {
 
 // asConnectError maps the service's errors to RPC errors. No other place does.
 func asConnectError(err error) error {
-	var (
-		behind   *behindError
-		building *buildingError
-		rounded  *roundedError
-		failed   *failedError
-		known    *connect.Error
-	)
-	switch {
-	case err == nil, errors.As(err, &known):
+	if err == nil {
+		return nil
+	}
+	if _, known := errors.AsType[*connect.Error](err); known {
 		return err
-	case errors.As(err, &building):
-		// Another node may have them: the gateway asks it.
-		return rpc.WithDetails(connect.NewError(connect.CodeUnavailable, building.Error()),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonViewsBuilding))
-	case errors.As(err, &failed):
+	}
+	for _, of := range [...]func(error) error{viewError, storeError, watcherError, requestError} {
+		if converted := of(err); converted != nil {
+			return converted
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return connect.NewError(connect.CodeInternal, "the view could not be read").WithCause(err)
+}
+
+// viewError converts the reason why a view, or a row of it, cannot be read; nil: it is another error.
+func viewError(err error) error {
+	if building, ok := errors.AsType[*buildingError](err); ok {
+		// Another node may have them: the gateway calls it.
+		return later(building.Error(), nil, retryAfter, rpc.ReasonViewsBuilding)
+	}
+	if failed, ok := errors.AsType[*failedError](err); ok {
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, failed.Error()), failed.details()...)
-	case errors.As(err, &rounded):
+	}
+	if rounded, ok := errors.AsType[*roundedError](err); ok {
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, rounded.Error()),
 			rpc.Reason(rpc.ReasonIntegerTooLarge, "column", rounded.column, "key",
 				excerpt.Text(rounded.key, excerpt.Name)))
-	case errors.Is(err, errMoved):
-		return rpc.WithDetails(
-			connect.NewError(connect.CodeUnavailable,
-				errMoved.Error()+": retry, and resume a watch with its last position"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonViewsMoved),
-		)
+	}
+	if errors.Is(err, errMoved) {
+		return later(errMoved.Error()+": retry, and resume a watch with its last position", nil, retryAfter,
+			rpc.ReasonViewsMoved)
+	}
+	return nil
+}
+
+// storeError converts an error of the store; nil: it is another error.
+func storeError(err error) error {
+	switch {
 	case errors.Is(err, store.ErrDamaged):
 		// Another node may have them intact; this node rebuilds them.
-		return rpc.WithDetails(
-			connect.NewError(connect.CodeUnavailable,
-				"the tenant's views are damaged and are being rebuilt: retry").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonViewsBuilding),
-		)
+		return later("the tenant's views are damaged and are being rebuilt: retry", err, retryAfter,
+			rpc.ReasonViewsBuilding)
 	case errors.Is(err, store.ErrFull):
-		return rpc.WithDetails(
-			connect.NewError(connect.CodeUnavailable, store.ErrFull.Error()+": retry later").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(fullRetryAfter)}, rpc.Reason(rpc.ReasonViewsDiskFull),
-		)
+		return later(store.ErrFull.Error()+": retry later", err, fullRetryAfter, rpc.ReasonViewsDiskFull)
 	case errors.Is(err, store.ErrUnavailable):
-		return rpc.WithDetails(
-			connect.NewError(connect.CodeUnavailable, store.ErrUnavailable.Error()+": retry").WithCause(err),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetryAfter)}, rpc.Reason(rpc.ReasonViewsUnavailable),
-		)
+		return later(store.ErrUnavailable.Error()+": retry", err, storeRetryAfter, rpc.ReasonViewsUnavailable)
+	}
+	return nil
+}
+
+// later returns the UNAVAILABLE error of a read that clients may retry after a delay; cause may be nil.
+func later(message string, cause error, delay time.Duration, reason rpc.ErrorReason) error {
+	unavailable := connect.NewError(connect.CodeUnavailable, message)
+	if cause != nil {
+		unavailable = unavailable.WithCause(cause)
+	}
+	return rpc.WithDetails(unavailable, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)}, rpc.Reason(reason))
+}
+
+// watcherError converts the error of a watcher that exceeds a bound, or of a view that is behind the position of a
+// request; nil: it is another error.
+func watcherError(err error) error {
+	behind, ok := errors.AsType[*behindError](err)
+	switch {
 	case errors.Is(err, errSlow):
 		return exhausted(err, rpc.ReasonSlowConsumer)
 	case errors.Is(err, errTooManyWatchers):
 		return exhausted(err, rpc.ReasonTooManyWatchers)
-	case errors.As(err, &behind):
+	case ok:
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeDeadlineExceeded, behind.Error()+": read without it, or retry"),
 			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}, rpc.Reason(rpc.ReasonPositionNotReached),
 		)
 	}
+	return nil
+}
+
+// requestError converts the error of an invalid field of a request; nil: it is another error.
+func requestError(err error) error {
 	for _, mistake := range requestErrors {
 		if errors.Is(err, mistake.err) {
 			return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, err.Error()),
@@ -233,8 +262,5 @@ func asConnectError(err error) error {
 		return rpc.WithDetails(connect.NewError(connect.CodeFailedPrecondition, err.Error()),
 			rpc.Reason(rpc.ReasonPageTokenTooLong))
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return connect.NewError(connect.CodeInternal, "the view could not be read").WithCause(err)
+	return nil
 }
