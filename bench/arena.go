@@ -126,7 +126,7 @@ const boundless = "{rate: 1000000, burst: 1000000, concurrent: 4096}"
 // earlier is the name of the contestant that is an earlier version of Headgate.
 const earlier = "headgate-earlier"
 
-// setup configures a gateway.
+// prepared configures a gateway to start.
 type prepared struct {
 	name   string // of its program and its addresses; "": headgate
 	tenant string // of its token

@@ -137,7 +137,7 @@ func (r *APIKeyRing) Rights() map[string][]Right {
 	return rights
 }
 
-// authenticate returns the principal of a key's text, which may be one of the settings or one that the
+// authenticateKey returns the principal of a key's text, which may be one of the settings or one that the
 // platform has issued.
 func (v *Verifier) authenticateKey(text string, now time.Time) (*Principal, error) {
 	id, _, _ := strings.Cut(strings.TrimPrefix(text, apiKeyPrefix), "_")

@@ -15,15 +15,13 @@ import (
 )
 
 const (
-	// refreshInterval is the interval of reads, which bounds the time until a revoked key is
-	// rejected.
+	// refreshInterval is the interval of reads, which bounds the time until a removed key is rejected.
 	refreshInterval = time.Minute
-	// minRefreshInterval is the interval and refreshBurst the burst of reads that tokens with
-	// unknown keys may cause, so that a rotated key is accepted soon and callers cannot overload
-	// the source.
+	// minRefreshInterval and refreshBurst limit the rate of reads that tokens with unknown keys cause, so that a
+	// rotated key is accepted soon and callers cannot overload the source.
 	minRefreshInterval, refreshBurst = 2 * time.Second, 4
-	// unknownTTL is the time for which an unknown id causes no further read: a client with an old
-	// token must not use up the reads that rotated keys need.
+	// unknownTTL is the time for which an unknown id causes no further read: a client with an old token must not use up
+	// the reads that rotated keys need.
 	unknownTTL = 10 * time.Second
 	// trackedIDs bounds the stored unknown ids.
 	trackedIDs = 1024
@@ -31,9 +29,9 @@ const (
 	maxWaiting = 256
 )
 
-// KeyRing holds the signing keys of tokens and refreshes them. It reads its source in at most one
-// goroutine, under its own context with a deadline of 5 s: a caller that leaves ends only its own
-// wait. The goroutine ends by that deadline, or when Run ends. It is safe for concurrent use.
+// KeyRing contains the signing keys of tokens and refreshes them. It reads its source in at most one goroutine, with a
+// separate context and a deadline of 5 s, so that a caller that leaves does not end the read. The goroutine ends at the
+// deadline or when Run ends. A KeyRing is safe for concurrent use.
 type KeyRing struct {
 	config  KeyRingConfig
 	current atomic.Pointer[keys]
@@ -48,11 +46,11 @@ type KeyRing struct {
 
 	mu      sync.Mutex
 	reading *reading  // nil: none
-	waiting int       // calls that wait for a read
-	readAt  time.Time // the start of the last successful read; the zero time: there was none
+	waiting int       // number of calls that wait for a read
+	readAt  time.Time // start of the last successful read; zero: there was none
 	failing bool      // the last read has failed
 
-	unchanged, changed, failed atomic.Int64 // reads
+	unchanged, changed, failed atomic.Int64 // numbers of reads by result
 }
 
 // keys are the parsed keys of a source.
@@ -71,13 +69,13 @@ var errClosed = errors.New("auth: the key ring is closed")
 
 // KeyRingConfig configures a [KeyRing].
 type KeyRingConfig struct {
-	// Source has the JWK set.
+	// Source returns the JWK set.
 	Source Source
-	// Algorithms are the algorithms of accepted keys; none: all that can be accepted (EdDSA, ES256,
-	// ES384, RS256, PS256). Keys for other algorithms are skipped.
+	// Algorithms are the algorithms of accepted keys; none: all supported ones (EdDSA, ES256, ES384, RS256, PS256).
+	// Keys for other algorithms are skipped.
 	Algorithms []string
-	// Foreign reports that the set is the identity provider's: keys that cannot verify tokens here are
-	// skipped. In any other set they are an error.
+	// Foreign reports that the set belongs to an identity provider: keys that cannot verify tokens are skipped. In
+	// other sets they are an error.
 	Foreign bool
 	// MaxAge is the time for which keys are accepted after the last successful read of the source.
 	// 0: [DefaultKeysMaxAge].
@@ -100,8 +98,7 @@ func OpenKeyRing(ctx context.Context, source Source) (*KeyRing, error) {
 	return r, nil
 }
 
-// NewKeyRing returns a ring without keys, see [KeyRing.Refresh]. It retains the values of ctx, and
-// not its end.
+// NewKeyRing returns a ring without keys, see [KeyRing.Refresh]. It uses the values of ctx, but not its cancellation.
 func NewKeyRing(ctx context.Context, config KeyRingConfig) (*KeyRing, error) {
 	if err := CheckAlgorithms(config.Algorithms); err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
@@ -123,10 +120,9 @@ func NewKeyRing(ctx context.Context, config KeyRingConfig) (*KeyRing, error) {
 	return r, nil
 }
 
-// Run refreshes the keys every minute until ctx ends, and then ends reads in progress. It calls
-// changed after each change of the keys, regardless of the cause of the read, and report after failures,
-// though not after each one: the current keys stay in use until they are older than the ring's
-// maximum age.
+// Run refreshes the keys every minute until ctx ends, and then ends reads in progress. It calls changed after each
+// change of the keys, regardless of the cause of the read, and report after failures, but not after each one. After a
+// failure the current keys stay in use until they exceed the ring's maximum age.
 func (r *KeyRing) Run(ctx context.Context, changed func(), report func(error)) {
 	defer r.close()
 	ticker := time.NewTicker(refreshInterval)
@@ -155,7 +151,7 @@ func (r *KeyRing) close() {
 	r.running.Wait()
 }
 
-// Refresh reads the source after the call began, and waits for the read within ctx. On an error the
+// Refresh reads the source and waits for the read until ctx ends. The read begins after the call. On an error the
 // current keys stay in use.
 func (r *KeyRing) Refresh(ctx context.Context) error {
 	r.mu.Lock()
@@ -181,7 +177,7 @@ func (r *reading) wait(ctx context.Context) error {
 	}
 }
 
-// startRead begins a read of the source, or joins the one in progress. r.mu is held.
+// startRead begins a read of the source, or joins the one in progress. The caller holds r.mu.
 func (r *KeyRing) startRead() *reading {
 	if r.reading != nil {
 		return r.reading
@@ -229,7 +225,7 @@ func (r *KeyRing) startRead() *reading {
 	return now
 }
 
-// reload reads the source's keys into use, and reports whether they have changed.
+// reload reads the source's keys, uses them, and reports whether they have changed.
 func (r *KeyRing) reload() (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, fetchTimeout)
 	defer cancel()
@@ -258,8 +254,8 @@ func (r *KeyRing) reload() (changed bool, err error) {
 	return true, nil
 }
 
-// find returns the keys in use and the key of the id, nil if there is none. For an unknown id it
-// reads the source if a read is due, and waits for a read in progress within ctx.
+// find returns the current keys and the key with the id; nil: there is none. For an unknown id it starts a read of the
+// source if one is due, and waits for a read in progress until ctx ends.
 func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 	current := r.current.Load()
 	if key := current.byID[id]; key != nil {
@@ -277,7 +273,7 @@ func (r *KeyRing) find(ctx context.Context, id string) (*keys, *signingKey) {
 	return current, current.byID[id]
 }
 
-// readFor returns the read that may find the id, nil for none. Its caller then counts as waiting.
+// readFor returns the read that may find the id, and counts the caller as waiting; nil: there is none.
 func (r *KeyRing) readFor(id string) *reading {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -297,8 +293,8 @@ func (r *KeyRing) readFor(id string) *reading {
 	return r.startRead()
 }
 
-// outage reports whether the last read of the source has failed, or none was made. The keys of the
-// last successful read, at since, are accepted until until; zero times: there are none.
+// outage reports whether the last read of the source failed, or none was made. since is the time of the last successful
+// read, whose keys are accepted until until; zero times: there was none.
 func (r *KeyRing) outage() (since, until time.Time, away bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

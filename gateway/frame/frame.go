@@ -1,9 +1,7 @@
-// Package frame carries messages through the gateway as bytes, with the program that knows their
-// type.
+// Package frame carries messages through the gateway as wire bytes, with the transcoding program of their type.
 //
-// Its codecs replace those of protobuf: protobuf bytes pass unchanged, and JSON is transcoded
-// directly from and to wire bytes. They pass other messages (google.rpc.Status in error details,
-// reflection) to protobuf.
+// Its codecs replace those of protobuf: protobuf bytes pass unchanged, and JSON is transcoded directly from and to wire
+// bytes. Other messages (google.rpc.Status in error details, reflection) are encoded by protobuf.
 package frame
 
 import (
@@ -23,13 +21,13 @@ import (
 	"github.com/headgate/headgate/gateway/transcode"
 )
 
-// Frame is a message in wire bytes. Its user sets Program before it receives or sends the frame;
-// the codecs need it for JSON.
+// Frame is a message in wire bytes. Program must be set before the frame is received or sent: the codecs need it for
+// JSON.
 type Frame struct {
 	Program *transcode.Program
 	Data    []byte
-	// Lend permits a message that is received over gRPC to alias a pooled buffer until
-	// [Frame.Release], which the receiver must then call.
+	// Lend permits a message that is received over gRPC to alias a pooled buffer. The receiver must then call
+	// [Frame.Release].
 	Lend bool
 
 	lent mem.Buffer // the buffer that Data aliases; nil: none
@@ -44,8 +42,8 @@ func (f *Frame) Release() {
 	}
 }
 
-// Buffers is the pool of buffers for messages and their texts, by sizes in powers of two up to 1
-// MiB. The garbage collector frees unused buffers.
+// Buffers is the pool of buffers for messages and their texts, with sizes of powers of two up to 1 MiB. The garbage
+// collector frees unused buffers.
 var Buffers = func() mem.BufferPool {
 	pool, err := mem.NewBinaryTieredBufferPool(11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
 	if err != nil {
@@ -57,12 +55,11 @@ var Buffers = func() mem.BufferPool {
 // Len returns the message's length in bytes.
 func (f *Frame) Len() int { return len(f.Data) }
 
-// ErrContradiction is the error of a singular field that occurs twice in a message, with different
-// values.
+// ErrContradiction reports that a singular field occurs twice in a message, with different values.
 var ErrContradiction = errors.New("the field is given twice, with different values")
 
-// Text returns a string field of the message, read from the wire: known itself if the value is
-// equal, else a copy. Errors: [ErrContradiction], [transcode.ErrWire].
+// Text returns a string field of the message: known itself if the value is equal, to save an allocation, and otherwise
+// a copy. Errors: [ErrContradiction], [transcode.ErrWire].
 func (f *Frame) Text(number protowire.Number, known string) (value string, err error) {
 	text, found, err := field(f.Data, number)
 	switch {
@@ -74,8 +71,8 @@ func (f *Frame) Text(number protowire.Number, known string) (value string, err e
 	return string(text), nil
 }
 
-// field returns a string field of a message, read from the wire; it aliases wire. Errors:
-// [ErrContradiction], [transcode.ErrWire].
+// field returns a string field of a message in wire bytes. The value aliases wire. Errors: [ErrContradiction],
+// [transcode.ErrWire].
 func field(wire []byte, number protowire.Number) (value []byte, found bool, err error) {
 	for len(wire) > 0 {
 		n, wireType, tag, size := transcode.ConsumeField(wire)
@@ -104,11 +101,9 @@ type Step struct {
 	List bool
 }
 
-// Names calls each for every string field that path leads to, through messages that may be
-// repeated, with the sibling string field part, empty if part is 0. The values alias the message.
-// An absent field or singular message yields an empty value; an empty list yields none. Errors:
-// those of each, [transcode.ErrWire], and [ErrContradiction] for a singular field that occurs
-// twice.
+// Names calls each for every string field at the end of path, which may lead through repeated messages, with the string
+// field part of the same message (0: ""). The values alias the message. An absent field or singular message yields an
+// empty value; an empty list yields none. Errors: those of each, [transcode.ErrWire], and [ErrContradiction].
 func (f *Frame) Names(path []Step, part protowire.Number, each func(name, part []byte) error) error {
 	return names(f.Data, path, part, each)
 }
@@ -209,8 +204,8 @@ func (c jsonCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) err
 	return err
 }
 
-// NoJSON returns the INTERNAL error for a client whose answer cannot be written as JSON: the node's
-// message is malformed, or has a value without a JSON form.
+// NoJSON returns the INTERNAL error of a response that cannot be encoded as JSON: the node's message is malformed, or
+// has a value without a JSON form.
 func NoJSON(err error) error {
 	message := "the node's answer has no JSON form"
 	if errors.Is(err, transcode.ErrWire) {
@@ -233,8 +228,7 @@ func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) er
 	return err
 }
 
-// Wire returns a message's wire bytes: those of a [*Frame] without a copy, else the encoded
-// protobuf message.
+// Wire returns the wire bytes of a message: those of a [*Frame] without a copy, or the encoded protobuf message.
 func Wire(msg any) ([]byte, error) {
 	switch m := msg.(type) {
 	case *Frame:
@@ -252,7 +246,7 @@ func Take(buffer mem.Buffer, msg any) error {
 		m.Release()
 		if m.Lend {
 			m.lent = buffer
-			m.Data = slices.Clip(buffer.ReadOnlyData()) // appended bytes must not go into buffer
+			m.Data = slices.Clip(buffer.ReadOnlyData()) // appending must not write to buffer
 			return nil
 		}
 		defer buffer.Free()

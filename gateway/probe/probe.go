@@ -1,18 +1,14 @@
-// Package probe runs the health checks of the nodes and updates their readiness in the routing
-// table.
-// It uses the gRPC health protocol, over the same channels and with the same transport contract as
-// every other call.
+// Package probe runs the health checks of the nodes, and updates their readiness in the routing table. It uses the gRPC
+// health protocol, over the same channels and with the same transport contract as all other calls.
 //
-// A node that answers NOT_SERVING or UNAVAILABLE is removed from routing immediately. A node that
-// does not answer is probed again without delay, and removed after the second missed probe; its
-// calls
-// in flight are then ended. A node that gives any other answer, such as that it lacks the health
-// protocol or that the gateway is not permitted, is ready as its announcement or its configuration
-// states, and is removed only while it does not answer.
+// A node that answers NOT_SERVING or UNAVAILABLE is removed from routing immediately. A node that does not answer is
+// probed again without delay, and removed after the second missed probe; its calls in flight then end. For a node with
+// any other answer, such as that it lacks the health protocol or that the gateway is not permitted, the announcement or
+// the configuration states whether it is ready; it is removed only while it does not answer.
 //
-// A probe that exceeds its deadline is ignored if the node answered other calls in the meantime, or
-// if the gateway itself is so short of CPU time that it notices the deadline late: a client that
-// keeps a gateway busy must not make nodes unready for other tenants.
+// A probe that exceeds its deadline is ignored if the node answered other calls in the meantime, or if the gateway
+// lacks CPU time and detects the deadline late: a client that keeps a gateway busy must not make nodes unready for
+// other tenants.
 package probe
 
 import (
@@ -86,8 +82,7 @@ var checkSpec = connect.Spec{
 
 // Channels are the channels to the nodes. It must be safe for concurrent use.
 type Channels interface {
-	// Answered returns when the endpoint last sent a part of any call's answer, the zero time if
-	// that is unknown.
+	// Answered returns when the endpoint last sent a part of an answer; zero: unknown.
 	Answered(endpoint string) time.Time
 	// Abandon ends the calls to an endpoint that does not answer.
 	Abandon(endpoint string)
@@ -114,7 +109,7 @@ type missedProbes struct {
 	probes int
 }
 
-// Answer is what a probe has found out about a node.
+// Answer is the result of a probe.
 type Answer string
 
 // Answers to probes.
@@ -149,8 +144,8 @@ func (p *Prober) ask(ctx context.Context, node route.Node) (Answer, error) {
 	return Undecided, err
 }
 
-// lateness is the delay after a probe's deadline beyond which its result is ignored: the gateway
-// itself lacks CPU time, and an answer may be waiting to be read.
+// lateness is the delay after a probe's deadline beyond which its result is ignored: the gateway lacks CPU time, and
+// may not have read an answer that has arrived.
 const lateness = 500 * time.Millisecond
 
 // late reports whether a probe that began at a time ended much later than its deadline.
@@ -185,9 +180,8 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// apply updates the routing table with the results, and reports whether a node is in doubt: it is
-// ready and has missed one probe. A node that is in doubt and no longer in the table was missed by
-// others too.
+// apply updates the routing table with the results, and reports whether a node is in doubt: it is ready and has missed
+// one probe.
 func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, Answer]) (doubt bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -246,8 +240,7 @@ func (p *Prober) apply(snapshot *fanout.Snapshot[route.Node, Answer]) (doubt boo
 	return doubt
 }
 
-// Answers reports whether a node answers probes, ready or not. known is false until it has been
-// probed.
+// Answers reports whether a node answers probes, ready or not. known is false before its first probe.
 func (p *Prober) Answers(node string) (answers, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

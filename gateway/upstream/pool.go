@@ -28,13 +28,13 @@ type PoolConfig struct {
 	// keepalive), and PingTimeout the time to wait for the answer. 0: 20 s, at least 10 s, and 5 s.
 	PingAfter   time.Duration `yaml:"ping_after"`
 	PingTimeout time.Duration `yaml:"ping_timeout"`
-	// TLS returns the configuration of the next connection; its server name, if set, replaces the
-	// endpoint's host. nil: clear text.
+	// TLS returns the configuration of the next connection. Its server name, if set, replaces the endpoint's host. nil:
+	// clear text.
 	TLS func() *tls.Config `yaml:"-"`
 	// FastPaths selects the client and its sockets.
 	FastPaths fastpath.Paths `yaml:"-"`
-	// Local returns the opener of an endpoint that is a service of this process, nil for other
-	// endpoints. Local services have no channel. A nil Local means that there are none.
+	// Local returns the opener of an endpoint that is a service of this process, which has no channel; nil for other
+	// endpoints. A nil Local means that there are no such endpoints.
 	Local func(endpoint string) Opener `yaml:"-"`
 }
 
@@ -70,22 +70,21 @@ func (c PoolConfig) WithDefaults() PoolConfig {
 }
 
 const (
-	// connectTimeout bounds one attempt to connect.
+	// connectTimeout bounds an attempt to connect.
 	connectTimeout = 3 * time.Second
 	// streamWindow and channelWindow are the flow control windows of answers, in bytes. They are
 	// fixed: measuring the bandwidth-delay product would send a PING with nearly every answer.
 	streamWindow, channelWindow = 1 << 20, 16 << 20
-	// firstBackoff and maxBackoff bound the pause between attempts to connect. They are short, so
-	// that a restarted node is found within a second.
+	// firstBackoff and maxBackoff bound the delay between attempts to connect. They are short, so that a restarted node
+	// is reached within a second.
 	firstBackoff, maxBackoff = 50 * time.Millisecond, time.Second
-	// leastPingAfter is the shortest keepalive interval that grpc-go servers can be configured to
-	// accept.
+	// minPingAfter is the shortest keepalive interval that grpc-go servers can be configured to accept.
 	minPingAfter = 10 * time.Second
 )
 
-// Pool keeps one channel per endpoint. An evicted channel, because it is idle or the least recently
-// used of too many, is closed when its last call has ended. It is safe for concurrent use;
-// acquiring an open channel does not lock.
+// Pool manages one channel per endpoint. It evicts idle channels, and the least recently used ones beyond the bound; an
+// evicted channel is closed when its last call has ended. It is safe for concurrent use; acquiring an open channel does
+// not lock.
 type Pool struct {
 	config   PoolConfig
 	channels sync.Map // endpoint → *channel
@@ -107,7 +106,7 @@ type Stats struct {
 	Made, Evicted int64
 }
 
-// channel is a reference-counted channel. Its count starts at one, which is the pool's reference.
+// channel is a reference-counted channel. The pool holds one reference.
 type channel struct {
 	endpoint string
 	conn     client
@@ -120,7 +119,7 @@ func NewPool(config PoolConfig) *Pool {
 	return &Pool{config: config.WithDefaults(), started: time.Now()}
 }
 
-// take acquires the endpoint's channel for one call, which must release it.
+// acquire returns the endpoint's channel for one call, which must release it.
 func (p *Pool) acquire(endpoint string) (*channel, error) {
 	for {
 		if found, ok := p.channels.Load(endpoint); ok {
@@ -135,7 +134,7 @@ func (p *Pool) acquire(endpoint string) (*channel, error) {
 	}
 }
 
-// join counts a call, unless the channel was evicted.
+// acquire adds a reference and returns true, or returns false if the channel was evicted.
 func (c *channel) acquire() bool {
 	for {
 		calls := c.calls.Load()
@@ -148,7 +147,7 @@ func (c *channel) acquire() bool {
 	}
 }
 
-// release ends a call, or the pool's reference.
+// release removes a reference. The last one closes the channel.
 func (c *channel) release() {
 	if c.calls.Add(-1) == 0 {
 		c.conn.Close()
@@ -207,9 +206,8 @@ func (p *Pool) sweep() {
 	p.sweeper.Reset(p.sweepEvery())
 }
 
-// evict evicts idle channels, and the least recently used ones beyond the bound, but never keep,
-// and for idleness never one with calls in flight. p.mu is held. It inspects every channel, which
-// only additions and sweeps do.
+// evict evicts idle channels without calls in flight, and the least recently used channels beyond the bound, but never
+// keep. The caller holds p.mu. It inspects every channel; only additions and sweeps call it.
 func (p *Pool) evict(keep *channel) {
 	idleSince := int64(time.Since(p.started) - p.config.IdleTTL)
 	var oldest *channel
@@ -225,7 +223,7 @@ func (p *Pool) evict(keep *channel) {
 		return true
 	})
 	if oldest != nil && p.count > p.config.MaxEndpoints {
-		p.remove(oldest) // one was added, so one is evicted
+		p.remove(oldest) // one channel was added
 	}
 }
 
@@ -236,9 +234,8 @@ func (p *Pool) remove(c *channel) {
 	c.release()
 }
 
-// Abandon closes the endpoint's channel immediately, including its calls, which fail with
-// UNAVAILABLE. The next call reconnects. It is for a node that no longer answers, whose calls would
-// wait for their deadlines.
+// Abandon closes the endpoint's channel immediately. Its calls fail with UNAVAILABLE, and the next call reconnects. It
+// is used for a node that no longer answers, whose calls would wait for their deadlines.
 func (p *Pool) Abandon(endpoint string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,8 +246,7 @@ func (p *Pool) Abandon(endpoint string) {
 	}
 }
 
-// Answered returns when the endpoint last sent a part of any call's answer, the zero time if that
-// is unknown.
+// Answered returns when the endpoint last sent a part of an answer; zero: unknown.
 func (p *Pool) Answered(endpoint string) time.Time {
 	found, ok := p.channels.Load(endpoint)
 	if !ok {

@@ -100,7 +100,7 @@ func (s *stream) Receive(msg any) error {
 // single reports whether the call has one answer to many requests.
 func (s *stream) single() bool { return s.info.Spec.StreamType&connect.StreamTypeServer == 0 }
 
-// giveBack ends the stream and releases its channel.
+// release ends the stream and releases its channel.
 func (s *stream) release() {
 	s.end.Do(func() {
 		s.open.Do(func() { s.openErr = connect.NewError(connect.CodeCanceled, "the call was closed before it began") })

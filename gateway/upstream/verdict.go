@@ -30,7 +30,7 @@ var (
 	errManyAnswers = connect.NewError(connect.CodeInternal, "the upstream answered more than once")
 )
 
-// only waits for the end of a call with one answer, decodes the answer into msg and copies its
+// receiveOne waits for the end of a call with one answer, decodes the answer into msg and copies its
 // headers. Errors are the node's verdict, or those of the stream.
 func receiveOne(ctx context.Context, stream callStream, info *connect.CallInfo, msg any) error {
 	buffer, err := stream.Receive(ctx)
@@ -56,7 +56,7 @@ func receiveOne(ctx context.Context, stream callStream, info *connect.CallInfo, 
 	return decodeMessage(buffer, msg)
 }
 
-// taken decodes the node's message into msg.
+// decodeMessage decodes the node's message into msg.
 func decodeMessage(buffer mem.Buffer, msg any) error {
 	if err := frame.Take(buffer, msg); err != nil {
 		return connect.NewError(connect.CodeInternal, "the upstream's answer cannot be read").WithCause(err)
@@ -68,7 +68,7 @@ func decodeMessage(buffer mem.Buffer, msg any) error {
 // peer resets the stream.
 const clockMargin = 20 * time.Millisecond
 
-// local returns the error of a call in ctx that ended without the node's verdict; nil for a nil
+// localError returns the error of a call in ctx that ended without the node's verdict; nil for a nil
 // err. The underlying error, which contains addresses, is its cause.
 func localError(ctx context.Context, err error) error {
 	if err == nil {

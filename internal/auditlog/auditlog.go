@@ -30,21 +30,22 @@ type Record struct {
 	CorrelationID string    `json:"correlation_id"`
 	TraceID       string    `json:"trace_id"`
 	RequestID     string    `json:"request_id"`
-	// How the call was routed, once it was.
+	// Routing is the routing epoch, Node the id of the node and Attempts the number of upstream calls, if the call was
+	// routed.
 	Routing  uint64 `json:"routing_revision,omitempty"`
 	Node     string `json:"node,omitempty"`
 	Attempts int    `json:"attempts,omitempty"`
-	// Waited is the milliseconds spent waiting between attempts.
+	// Waited is the time spent waiting between attempts, in milliseconds.
 	Waited float64 `json:"waited_ms,omitempty"`
-	// Milliseconds since the call began.
+	// Milliseconds is the duration of the call.
 	Milliseconds float64 `json:"ms"`
-	// Suppressed is how many records of the same caller before this one, denials or an
-	// operator's calls for tenants, were not stored, because they came too fast.
+	// Suppressed is the number of records of the same caller before this one, denials or an operator's calls for
+	// tenants, that the rate limit dropped.
 	Suppressed int64 `json:"suppressed,omitempty"`
 	// Read reports that the method changes nothing; records of earlier versions do not state it.
 	Read bool `json:"read,omitempty"`
-	// Request are the fields that the request set, Changes what the call has changed as the node states it, and
-	// Truncated reports that there are more.
+	// Request are the fields that the request set, and Changes the changes that the node reported. Truncated reports
+	// that the record does not contain all of them.
 	Request   []Field  `json:"request,omitempty"`
 	Changes   []Change `json:"changes,omitempty"`
 	Truncated bool     `json:"truncated,omitempty"`
@@ -61,17 +62,17 @@ type Field struct {
 	List bool `json:"-"`
 }
 
-// Change is a value before and after a call; "": there was or is none.
+// Change is a value before and after a call; "": no value.
 type Change struct {
 	Name   string `json:"n"`
 	Before string `json:"a,omitempty"`
 	After  string `json:"b,omitempty"`
 }
 
-// scanLimit is how many records are read at most for one answer.
+// scanLimit bounds the records that are read for one page.
 const scanLimit = 20_000
 
-// idleTimeout is how long the server stores the consumer of a reader that has ended.
+// idleTimeout is the time for which the server stores the consumer of a reader that has ended.
 const idleTimeout = 30 * time.Second
 
 // Bounds of a record's texts, in encoded bytes (see [excerpt.Text]).
@@ -102,9 +103,9 @@ type Class string
 const (
 	// ClassOperator are actions of principals that act for every tenant.
 	ClassOperator Class = "operator"
-	// ClassRead are such principals' reads of tenants' data.
+	// ClassRead are reads of tenants' data by principals that act for every tenant.
 	ClassRead Class = "read"
-	// ClassTenant are audited actions of a tenant's own principals.
+	// ClassTenant are audited actions of principals that act for the tenant alone.
 	ClassTenant Class = "tenant"
 	// ClassDenied are denials.
 	ClassDenied Class = "denied"
@@ -120,9 +121,8 @@ func Subject(account streams.Account, class Class) string {
 	return "audit." + string(account) + "." + string(class)
 }
 
-// subjects returns the subjects that match an account's audit records of all classes, and
-// the records of earlier versions, which had one subject per tenant. "" matches every
-// account's.
+// subjects returns the subjects of an account's audit records of all classes, including records of earlier versions,
+// which had one subject per tenant. "": the records of all accounts.
 func subjects(account streams.Account) []string {
 	if account == "" {
 		return []string{"audit.>"}
@@ -130,10 +130,9 @@ func subjects(account streams.Account) []string {
 	return []string{"audit." + string(account), "audit." + string(account) + ".*"}
 }
 
-// Read calls each for an account's audit records ("": all accounts'), the newest
-// first, starting before a sequence (0: at the newest), until it returns false. It returns the
-// sequence to continue before, 0 when there are no more; existing records may remain
-// unexamined.
+// Read calls each for the audit records of an account ("": all accounts), the newest first, until it returns false. It
+// starts before a sequence (0: with the newest record), and returns the sequence before which the next call continues;
+// 0: there are no more records. It reads at most [scanLimit] records.
 func Read(
 	ctx context.Context, js jetstream.JetStream, account streams.Account, before uint64, each func(Record) bool,
 ) (next uint64, err error) {
@@ -145,8 +144,8 @@ func Read(
 	)
 }
 
-// Follow calls each for an account's audit records ("": all accounts') that are stored
-// from now on, until ctx ends or each fails.
+// Follow calls each for the audit records of an account ("": all accounts) that are stored from now on, until ctx ends
+// or each returns an error.
 func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account, each func(Record) error) error {
 	consumer, err := js.OrderedConsumer(
 		ctx, streams.Audit,
@@ -185,10 +184,10 @@ func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account
 	}
 }
 
-// parse reads a message of AUDIT. It is no record if another version wrote it, or if the server
-// published it as the answer to a request whose reply subject was one of AUDIT: NATS does not check
-// that the requester may publish to it. Such an answer has no procedure, or the headers of a direct
-// get, whose subject is another one.
+// parse parses a message of the stream AUDIT. ok is false if another version wrote the message, or if the server
+// published it as the answer to a request whose reply subject belongs to AUDIT, since NATS does not check whether the
+// requester may publish to its reply subject. Such an answer has no procedure, or the headers of a direct get of a
+// message with another subject.
 func parse(subject string, header nats.Header, data []byte) (record Record, ok bool) {
 	for _, from := range header[jetstream.SubjectHeader] {
 		if from != subject {

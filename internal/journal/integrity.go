@@ -18,32 +18,29 @@ import (
 )
 
 const (
-	// checkEvery is the time between checks of the journal, of four requests each.
+	// checkEvery is the interval between checks of the journal, which send four requests each.
 	checkEvery = time.Minute
-	// retryEvery is the time until a check that failed is tried again.
+	// retryEvery is the delay before a failed check is retried.
 	retryEvery = 5 * time.Second
-	// recordEvery is how often the journal's last acknowledged event is recorded outside it.
+	// recordEvery is the interval at which the journal's last acknowledged event is recorded outside of the journal.
 	recordEvery = 5 * time.Second
-	// confirmEvery is the time between the checks that confirm a missing end in a cluster, and
-	// confirmations their number: a server that has just become the leader may not have applied yet
-	// everything that it has. If it stays the same for that many checks in a row, the end is
-	// missing.
+	// confirmEvery is the interval between the checks that confirm a missing end in a cluster, and confirmations the
+	// number of consecutive checks that must agree: a server that has just become the leader may not have applied all
+	// of its messages yet.
 	confirmEvery  = time.Second
 	confirmations = 10
-	// answerTimeout bounds each request of a check. A change of leaders, which loses requests, takes
-	// less.
+	// answerTimeout bounds each request of a check. A change of leaders, which loses requests, takes less time.
 	answerTimeout = 10 * time.Second
-	// maxDeleted bounds the missing messages whose sequences are asked for.
+	// maxDeleted bounds the number of missing messages whose sequences are requested.
 	maxDeleted = 1_000_000
 )
 
-// lastWriteTimeout bounds the record that is written when a process ends.
+// lastWriteTimeout bounds the write of the record when a process stops.
 const lastWriteTimeout = 2 * time.Second
 
-// Integrity checks whether the journal is whole. EVENTS denies deletion, so each of these proves
-// damage: a first sequence above 1, missing sequences, a last sequence below a recorded sequence or
-// a view's checkpoint, another event at a recorded sequence, another stream. Its methods may be
-// called concurrently.
+// Integrity checks the integrity of the journal. The stream EVENTS denies deletion, so that each of the following
+// proves damage: a first sequence above 1, missing sequences, a last sequence below a recorded sequence or a view's
+// checkpoint, another event at a recorded sequence, another stream. Its methods may be called concurrently.
 type Integrity struct {
 	js      jetstream.JetStream
 	records records
@@ -55,16 +52,16 @@ type Integrity struct {
 	checked    atomic.Pointer[jetstream.StreamState] // that the last check has begun with; nil: none
 
 	checking  sync.Mutex // held during a check
-	suspected int        // checks in a row that found the end missing where that has to be confirmed
+	suspected int        // number of consecutive checks that found the end missing and were not confirmed yet
 	suspect   LostEnd    // the result of the last of them
-	deleted   struct {   // the missing sequences as they were asked for last
+	deleted   struct {   // the missing sequences that were requested last
 		first, count uint64
 		gaps         []Gap
 	}
 
-	reached chan noted // what Reached and Diverged have noted
+	reached chan noted // findings of Reached and Diverged
 
-	unreadable unreadable // messages that are no events
+	unreadable unreadable // messages that are not events
 
 	mu      sync.Mutex
 	acked   Tail          // the last event that this process appended and JetStream acknowledged
@@ -86,10 +83,10 @@ func openIntegrity(ctx context.Context, js jetstream.JetStream) (*Integrity, err
 	return i, i.Check(contextkit.PlatformContext(ctx))
 }
 
-// Damage returns the known damage of the journal, nil without damage. It must not be changed.
+// Damage returns the known damage of the journal; nil: none. The caller must not change it.
 func (i *Integrity) Damage() *Damage { return i.damage.Load() }
 
-// Degraded is Damage for readiness: the damaged part with its reason, nil without damage.
+// Degraded returns the journal as a degraded part with the reason, if it is damaged; otherwise nil.
 func (i *Integrity) Degraded() map[string]string {
 	if damage := i.damage.Load(); damage != nil {
 		return map[string]string{DegradedJournal: damage.String()}
@@ -100,7 +97,7 @@ func (i *Integrity) Degraded() map[string]string {
 // DegradedJournal names the journal among the degraded parts of a node.
 const DegradedJournal = "journal"
 
-// Appendable returns [ErrEndMissing], with what proves it, while nothing may be appended.
+// Appendable returns [ErrEndMissing] with its proof while no events may be appended; otherwise nil.
 func (i *Integrity) Appendable() error {
 	damage := i.damage.Load()
 	if damage == nil || damage.End == nil {
@@ -109,14 +106,14 @@ func (i *Integrity) Appendable() error {
 	return fmt.Errorf("%w (%s)", ErrEndMissing, damage.End.Why)
 }
 
-// Changed is closed when the damage or the epoch changes next.
+// Changed returns a channel that is closed at the next change of the damage or the epoch.
 func (i *Integrity) Changed() <-chan struct{} {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.changed
 }
 
-// acknowledged notes the last event of an append.
+// acknowledged records the last event of an append.
 func (i *Integrity) acknowledged(event *Event) {
 	i.mu.Lock()
 	if event.Sequence > i.acked.Sequence {
@@ -125,7 +122,7 @@ func (i *Integrity) acknowledged(event *Event) {
 	i.mu.Unlock()
 }
 
-// lastAcked returns the sequence of the last event that this process has appended in an epoch.
+// lastAcked returns the sequence of the last acknowledged event that this process has appended in an epoch.
 func (i *Integrity) lastAcked(epoch int64) uint64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -135,8 +132,8 @@ func (i *Integrity) lastAcked(epoch int64) uint64 {
 	return i.acked.Sequence
 }
 
-// Report records a sequence that the journal had, which something made from it shows, such as
-// views' checkpoint, and that it does not have any more: its end is missing.
+// Report records that the journal's end is missing: it had the sequence, as data that was derived from it shows, such
+// as a view's checkpoint, and no longer has it.
 func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) error {
 	ctx = contextkit.PlatformContext(ctx)
 	epoch := i.epoch.Load()
@@ -154,29 +151,28 @@ func (i *Integrity) Report(ctx context.Context, sequence uint64, why string) err
 	return i.Check(ctx)
 }
 
-// noted is a finding that Run records.
+// noted is a finding, which Run checks and records.
 type noted struct {
 	Finding
 
-	proven bool // it is damage; else it is if the journal ends before it
+	proven bool // it is damage; otherwise it is damage only if the journal ends before the sequence
 }
 
-// Reached notes, for Run to compare with the journal's end, a sequence that something made from
-// the journal of an epoch has reached, such as views. It does not block.
+// Reached lets Run compare the journal's end with a sequence that data derived from the journal of an epoch has
+// reached, such as a view. It does not block.
 func (i *Integrity) Reached(epoch int64, sequence uint64, why string) {
 	i.note(noted{Finding: Finding{Epoch: epoch, End: sequence, Why: why}})
 }
 
-// Diverged notes, for Run to record, that the journal of an epoch has another event at a sequence
-// than it had: it has gone back, and continued with other events. It does not block.
+// Diverged lets Run record that the journal of an epoch has another event at a sequence than before: it was restored to
+// an earlier state, and continued with other events. It does not block.
 func (i *Integrity) Diverged(epoch int64, sequence uint64, why string) {
 	i.note(noted{Finding{Epoch: epoch, End: sequence, Why: why}, true})
 }
 
-// note passes a finding to Run. If Run is inspecting another one, it is dropped: its caller finds the
-// damage again.
+// note passes a finding to Run. If Run is busy with another finding, it is dropped; the caller will find it again.
 func (i *Integrity) note(found noted) {
-	if found.Epoch != i.epoch.Load() || i.Appendable() != nil { // of a loss that was accepted, or known
+	if found.Epoch != i.epoch.Load() || i.Appendable() != nil { // the loss was accepted, or is known
 		return
 	}
 	select {
@@ -185,9 +181,9 @@ func (i *Integrity) note(found noted) {
 	}
 }
 
-// look records what was noted, if it is damage: a sequence that was reached is if the journal ends
-// before it, in a cluster in several looks.
-func (i *Integrity) look(ctx context.Context, noted noted) error {
+// verify records a finding if it is damage. A reached sequence is damage if the journal ends before it; in a cluster,
+// several checks must confirm that.
+func (i *Integrity) verify(ctx context.Context, noted noted) error {
 	if noted.Epoch != i.epoch.Load() {
 		return nil // an operator has accepted the loss
 	}
@@ -210,9 +206,9 @@ func (i *Integrity) look(ctx context.Context, noted noted) error {
 	}
 }
 
-// Run checks the journal every minute, after each reconnection, and when the record of the
-// journal changes, and records the journal's tail, until ctx ends. With scrub it also reads the
-// whole journal, a part per turn (see scrubber), which one process of a platform needs to do.
+// Run checks the journal every minute, after each reconnection and when the record of the journal changes, and records
+// the journal's tail, until ctx ends. With scrub it also reads the whole journal in parts (see scrubber), which only
+// one process of a platform must do.
 func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) error {
 	ctx = contextkit.PlatformContext(ctx)
 	log = log.With().Str("stream", streams.Events).Logger()
@@ -234,19 +230,19 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 	defer next.Stop()
 	record := time.NewTicker(recordEvery)
 	defer record.Stop()
-	full := true // the next check is also one of the reader's turns
+	full := true // the next check includes a part of the scrub
 	for {
 		select {
 		case <-ctx.Done():
 			last, stop := context.WithTimeout(context.WithoutCancel(ctx), lastWriteTimeout)
 			defer stop()
-			_ = i.recordAcked(last) // the next check records it, of whichever process
+			_ = i.recordAcked(last) // after an error, the next check of any process records it
 			return nil
 		case <-record.C:
-			_ = i.recordAcked(ctx) // it is tried again
+			_ = i.recordAcked(ctx) // after an error, it is retried
 			continue
 		case noted := <-i.reached:
-			_ = i.look(ctx, noted) // it is found and noted again
+			_ = i.verify(ctx, noted) // after an error, it is found again
 		case <-next.C:
 		case <-revised:
 		case _, open := <-connected:
@@ -306,7 +302,7 @@ func (i *Integrity) followRecord(ctx context.Context, revised chan<- struct{}) {
 		case revised <- struct{}{}:
 		default:
 		}
-	}, func(error) {}) // the checks find out themselves
+	}, func(error) {}) // the checks detect changes too
 }
 
 func (i *Integrity) confirming() bool {
@@ -315,7 +311,7 @@ func (i *Integrity) confirming() bool {
 	return i.suspected > 0 && i.suspected < confirmations
 }
 
-// recordAcked records the last event that this process has appended.
+// recordAcked records the last acknowledged event that this process has appended.
 func (i *Integrity) recordAcked(ctx context.Context) error {
 	i.mu.Lock()
 	tail := i.acked

@@ -18,27 +18,27 @@ import (
 )
 
 const (
-	// monitorEvery is the interval between two checks of JetStream, and monitorTimeout bounds
-	// one.
+	// monitorEvery is the interval between checks of JetStream, and monitorTimeout bounds a check.
 	monitorEvery   = 2 * time.Second
 	monitorTimeout = 2 * time.Second
-	// monitorSilences is the number of checks in a row without an answer after which JetStream
-	// counts as away. An answer with that error counts immediately.
+	// monitorSilences is the number of consecutive checks without an answer after which JetStream counts as
+	// unavailable. An answer with this error counts immediately.
 	monitorSilences = 2
 
-	// leaveAfter is how long JetStream must not have answered before a process whose server is reachable connects to
-	// another one: the server may be cut off from the others, which elect another leader within ten seconds. While
-	// no server's JetStream answers, the wait doubles up to leaveAtMost.
+	// leaveAfter is the time without an answer of JetStream after which a process connects to another server although
+	// its server is reachable: the server may be isolated from the others, which elect another leader within ten
+	// seconds. While JetStream answers at no server, the time doubles up to leaveAtMost.
 	leaveAfter  = 10 * time.Second
 	leaveAtMost = 80 * time.Second
 
-	// faultQuiet is how long an error of the client must not occur before it is logged again,
-	// and maxFaults bounds the errors that are remembered for this.
+	// faultQuiet is the time without an occurrence after which an error of the client is logged again, and maxFaults
+	// bounds the errors that are stored for this.
 	faultQuiet = time.Minute
 	maxFaults  = 64
 )
 
-// OutageCause is what is unavailable during an [Outage]; zero: nothing. It names no address: clients may see it.
+// OutageCause names what is unavailable during an [Outage]; "": nothing. It contains no address, since clients receive
+// it.
 type OutageCause string
 
 // Causes of outages.
@@ -47,12 +47,12 @@ const (
 	JetStreamIsSilent OutageCause = "JetStream does not answer"
 )
 
-// Outage is a time without NATS, or without JetStream: the state that a process has received over
-// them is that of Since.
+// Outage is a period without NATS or without JetStream. The state that a process has received from them is that of
+// Since.
 type Outage struct {
-	// Since is when JetStream answered last.
+	// Since is when JetStream last answered.
 	Since time.Time
-	// Cause is what is unavailable; the log has the reason.
+	// Cause names what is unavailable. The reason is logged.
 	Cause OutageCause
 }
 
@@ -61,32 +61,31 @@ func (o Outage) String() string {
 	return fmt.Sprintf("%s; JetStream answered last %s ago", o.Cause, time.Since(o.Since).Round(time.Second))
 }
 
-// Monitor follows whether this process reaches NATS, and whether JetStream answers for the
-// journal. It logs each change once, at level warn, with the cause and the next attempt. Its
-// methods may be called concurrently; Run is called once. It is a [prometheus.Collector] of
-// series without labels of tenants.
+// Monitor checks whether this process reaches NATS, and whether JetStream answers for the journal. It logs each change
+// once, at level warn, with the cause and the time of the next attempt. Its methods may be called concurrently; Run
+// must be called once. It is a [prometheus.Collector] of series without labels of tenants.
 type Monitor struct {
 	js  jetstream.JetStream
 	log zerolog.Logger
 
 	mu       sync.Mutex
-	answered time.Time   // when JetStream answered last
+	answered time.Time   // when JetStream last answered
 	cause    OutageCause // of the outage; "": none
 	silences int
-	left     time.Time            // when the process has left a server last
-	patience time.Duration        // without an answer, before it leaves the next one
-	faults   map[string]time.Time // error of the client → when it occurred last
-	refused  time.Time            // when NATS refused the user a subject last
-	lastSeq  uint64               // of the journal, and its bytes, by the last answer
+	left     time.Time            // when the process last left a server
+	patience time.Duration        // time without an answer before it leaves the next server
+	faults   map[string]time.Time // error of the client → when it last occurred
+	refused  time.Time            // when NATS last refused the user a subject
+	lastSeq  uint64               // the journal's last sequence, and its bytes, in the last answer
 	bytes    uint64
 
 	disconnects atomic.Int64
 	errors      *prometheus.CounterVec
-	again       chan struct{} // holds a value when JetStream shall be checked now
+	again       chan struct{} // holds a value when JetStream must be checked immediately
 }
 
-// NewMonitor returns the monitor of a connection, whose handlers of disconnects, reconnects and
-// errors it sets. The connection's former handler of errors is called too.
+// NewMonitor returns the monitor of a connection, and sets the connection's handlers of disconnects, reconnects and
+// errors. The previous handler of errors is still called.
 func NewMonitor(js jetstream.JetStream, log zerolog.Logger) *Monitor {
 	m := &Monitor{
 		js:       js,
@@ -137,7 +136,7 @@ func (m *Monitor) disconnected(conn *nats.Conn, err error) {
 		natsclient.ReconnectWait).Msg("the connection to NATS is lost; it is restored when a server answers")
 }
 
-// Kinds of errors that the client reports.
+// faultKind is the kind of an error that the client reports.
 type faultKind string
 
 const (
@@ -148,8 +147,8 @@ const (
 
 var faultKinds = []faultKind{faultSlow, faultPermission, faultOther}
 
-// failed records an error that the client reports asynchronously. It is logged when it has not
-// occurred within faultQuiet.
+// failed records an error that the client reports asynchronously. It logs the error if it has not occurred within
+// faultQuiet.
 func (m *Monitor) failed(_ *nats.Conn, sub *nats.Subscription, err error) {
 	kind := faultOther
 	switch {
@@ -196,7 +195,7 @@ func (m *Monitor) Refused() bool {
 	return !m.refused.IsZero() && time.Since(m.refused) < faultQuiet
 }
 
-// begins reports whether a fault has not occurred lately.
+// begins reports whether a fault has not occurred within faultQuiet.
 func (m *Monitor) begins(fault string, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -228,7 +227,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 }
 
-// check asks JetStream for the state of the journal.
+// check requests the state of the journal from JetStream.
 func (m *Monitor) check(ctx context.Context) {
 	if !m.js.Conn().IsConnected() {
 		m.set(NATSUnreachable, false)
@@ -253,7 +252,7 @@ func (m *Monitor) check(ctx context.Context) {
 	m.leave(time.Now())
 }
 
-// silent records that the journal's leader gives no answer that counts.
+// silent records that the journal's leader did not give a conclusive answer.
 func (m *Monitor) silent(why string) {
 	m.mu.Lock()
 	m.silences++
@@ -288,7 +287,7 @@ func (m *Monitor) leave(now time.Time) {
 	}
 }
 
-// answers records an answer of JetStream's.
+// answers records an answer of JetStream.
 func (m *Monitor) answers(state jetstream.StreamState, now time.Time) {
 	m.mu.Lock()
 	cause, since := m.cause, m.answered
@@ -307,8 +306,8 @@ func (m *Monitor) lose(err error) {
 	}
 }
 
-// set records why NATS or JetStream is unavailable; better replaces a cause that is already
-// recorded. It reports whether both were available before.
+// set records why NATS or JetStream is unavailable. With better, it replaces a recorded cause. It reports whether both
+// were available before.
 func (m *Monitor) set(cause OutageCause, better bool) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -319,7 +318,7 @@ func (m *Monitor) set(cause OutageCause, better bool) (changed bool) {
 	return changed
 }
 
-// Outage returns the present outage, and false while JetStream answers.
+// Outage returns the current outage; false: there is none.
 func (m *Monitor) Outage() (Outage, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -19,34 +19,33 @@ import (
 const (
 	// GroupSize bounds the subscriptions for which a reader reads in one pass.
 	GroupSize = 512
-	// maxGroups, maxSolos and maxReads bound the readers of groups, of single subscriptions
-	// with long backlogs, and of [Tail.Read]. With the tail they are the consumers of a Tail.
+	// maxGroups, maxSolos and maxReads bound the concurrent readers of groups, of single subscriptions with long
+	// backlogs, and of [Tail.Read]. A Tail has one consumer for each of them, and one for the tail.
 	maxGroups, maxSolos, maxReads = 2, 2, 2
-	// maxAsking bounds the subscriptions whose cursors are concurrently read.
+	// maxAsking bounds the subscriptions whose cursors are read concurrently.
 	maxAsking = 8
-	// overlap is the number of messages before the journal's end at which the tail begins. If a
-	// replica that is behind by less than that answered what a tenant's last event is, the tail
-	// corrects it.
+	// overlap is the number of messages before the journal's end at which the tail begins. It corrects a tenant's last
+	// sequence that was read from a replica, if the replica is behind by fewer messages.
 	overlap = 1024
-	// maxStrangers bounds the tenants without a subscription whose newest event is remembered.
+	// maxStrangers bounds the tenants without a subscription whose newest sequence is stored.
 	maxStrangers = 65_536
-	// maxOverdue bounds the handlers' calls beyond [Config.Sessions] that do not return.
+	// maxOverdue bounds the handlers' overdue calls, which do not count for [Config.Sessions].
 	maxOverdue = 4096
 )
 
 // Errors that [Handler.Report] receives.
 var (
-	// ErrReplaced: the journal is another than the one that the tail began to read.
+	// ErrReplaced: the journal is not the one that the tail began to read.
 	ErrReplaced = errors.New("the journal has been replaced by another")
 	// ErrShorter: the journal ends before events that have been read from it.
 	ErrShorter = errors.New("the journal ends before events that were read from it")
-	// ErrDiverged: the journal has another event where events were read up to.
+	// ErrDiverged: the journal has another event at the last sequence that was read.
 	ErrDiverged = errors.New("the journal has another event at a sequence than was read there")
 )
 
 // Config configures a [Tail]. Zero values select the defaults.
 type Config struct {
-	// Name is the beginning of the consumers' names and the label of the metrics.
+	// Name is the prefix of the consumers' names, and the label of the metrics.
 	Name string
 	// Subjects filter the events that the tail receives; nil: all events.
 	Subjects []string
@@ -57,10 +56,10 @@ type Config struct {
 	QueueBytes  int64
 	// TotalBytes bounds the events of all subscriptions in memory; 128 MiB by default.
 	TotalBytes int64
-	// Overdue is how long a call to a handler may last until another subscription's may run in
-	// its place, so that tenants that are stuck hold up no others; 5 s by default.
+	// Overdue is the time after which a call to a handler no longer counts for Sessions, so that stuck tenants do not
+	// delay others; 5 s by default.
 	Overdue time.Duration
-	// Log receives what fails.
+	// Log receives failures.
 	Log zerolog.Logger
 }
 
@@ -79,39 +78,39 @@ type Tail struct {
 	ended    chan struct{}                                // closed when Run ends
 	running  sync.WaitGroup
 	tenants  map[string]*tenant
-	strange  int     // tenants without a subscription
-	position uint64  // of the tail: every message up to it that matches the subjects has been dispatched
-	newest   message // at position, without its data; zero: it has not been read
-	unsure   bool    // the tail was interrupted: whether the journal is the same is checked next
+	strange  int     // number of tenants without a subscription
+	position uint64  // every message up to this sequence that matches the subjects has been dispatched
+	newest   message // the message at position without its data; zero: it has not been read
+	unsure   bool    // the tail was interrupted, and must check whether the journal is the same
 	epoch    int64   // of the journal when the tail began; 0: it has not
 	created  time.Time
 	broken   bool          // the journal is another, or has lost events: nothing is delivered
-	failure  error         // why the tail is not read; nil: it is
+	failure  error         // the reason why the tail cannot be read; nil: it is read
 	subjects chan struct{} // closed and replaced when config.Subjects changes
 
-	used     int64 // bytes of events that are queued or applied, without overdue subscriptions
-	toAsk    list  // whose cursors must be read
-	hastened list  // those of toAsk that come first
-	ready    list  // that have events to apply and wait for a session
-	behind   list  // that wait for a reader of groups
-	bulk     list  // that wait for a separate reader
+	used     int64 // bytes of events that are queued or being applied, without overdue subscriptions
+	toAsk    list  // subscriptions whose cursors must be read
+	hastened list  // the subscriptions of toAsk that come first
+	ready    list  // subscriptions that have events to apply and wait for a session
+	behind   list  // subscriptions that wait for a reader of groups
+	bulk     list  // subscriptions that wait for a separate reader
 	reads    []*read
-	active   map[*Subscription]struct{} // that are busy
-	asking   int                        // of active, without overdue ones
-	sessions int                        // of active, without overdue ones
-	overdue  int                        // of active
+	active   map[*Subscription]struct{} // busy subscriptions
+	asking   int                        // number of active ones whose cursors are being read, without overdue ones
+	sessions int                        // number of active ones with a session, without overdue ones
+	overdue  int                        // number of active ones that are overdue
 
-	groups, solos, readers int // consumers that read for groups, for one subscription, for reads
+	groups, solos, readers int // numbers of readers of groups, of single subscriptions, and of Read
 	counts                 counts
 }
 
-// tenant is what the tail knows of one tenant.
+// tenant is the tail's state of one tenant.
 type tenant struct {
-	newest uint64 // the newest event's sequence that the tail has seen
+	newest uint64 // sequence of the newest event that the tail has received
 	subs   []*Subscription
 }
 
-// New returns a tail of a journal. It does nothing before [Tail.Run].
+// New returns a tail of a journal, which [Tail.Run] reads.
 func New(js jetstream.JetStream, journal *journal.Journal, config Config) *Tail {
 	config.Sessions = cmp.Or(config.Sessions, 64)
 	config.QueueEvents = cmp.Or(config.QueueEvents, 4096)
@@ -133,8 +132,7 @@ func New(js jetstream.JetStream, journal *journal.Journal, config Config) *Tail 
 	return t
 }
 
-// Run delivers events until ctx ends, and returns when no handler is being called any more. It
-// must be called once.
+// Run delivers events until ctx ends, and returns when all calls of handlers have returned. It must be called once.
 func (t *Tail) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer t.running.Wait()
@@ -161,8 +159,8 @@ func (t *Tail) Position() uint64 {
 	return t.position
 }
 
-// SetSubjects changes [Config.Subjects]. Subscriptions that begin afterwards have all events of the
-// new ones after their cursors; others have those from about the tail's position on.
+// SetSubjects changes [Config.Subjects]. Subscriptions that begin afterwards receive all events of the new subjects
+// after their cursors; earlier subscriptions receive the events from about the tail's position on.
 func (t *Tail) SetSubjects(subjects []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -170,13 +168,13 @@ func (t *Tail) SetSubjects(subjects []string) {
 		return
 	}
 	t.config.Subjects = subjects
-	t.position -= min(t.position, overlap) // as where it began: a replica may answer late
+	t.position -= min(t.position, overlap) // as at the beginning, since a replica may be behind
 	close(t.subjects)
 	t.subjects = make(chan struct{})
 }
 
-// Subscribe begins to deliver a tenant's events to a handler: those after its cursor, while Run
-// runs. A tenant may have several subscriptions. It does not wait for anything.
+// Subscribe starts to deliver a tenant's events after the handler's cursor to the handler, while Run runs. A tenant may
+// have several subscriptions. Subscribe does not block.
 func (t *Tail) Subscribe(id contextkit.TenantID, handler Handler, options Options) *Subscription {
 	s := &Subscription{
 		tail:    t,
@@ -196,7 +194,7 @@ func (t *Tail) Subscribe(id contextkit.TenantID, handler Handler, options Option
 	return s
 }
 
-// tenant returns the entry of a tenant. t.mu is held.
+// tenant returns the entry of a tenant, which it adds if there is none. The caller holds t.mu.
 func (t *Tail) tenant(name string) *tenant {
 	entry := t.tenants[name]
 	if entry != nil {
@@ -217,9 +215,9 @@ func (t *Tail) tenant(name string) *tenant {
 	return entry
 }
 
-// dispatch gives a message of the tail to the tenant's subscriptions, without waiting. It reports
-// false, and leaves the message, if the subjects by which it was read are not the current ones:
-// subjects is the channel that is closed when they change.
+// dispatch delivers a message of the tail to the tenant's subscriptions without blocking. It returns false, and does
+// not deliver the message, if it was read with other subjects than the current ones: subjects is the channel that is
+// closed when they change.
 func (t *Tail) dispatch(m message, subjects chan struct{}) bool {
 	name := m.tenant()
 	t.mu.Lock()
@@ -241,7 +239,7 @@ func (t *Tail) dispatch(m message, subjects chan struct{}) bool {
 	return true
 }
 
-// work starts what waits and may run. t.mu is held.
+// work starts waiting sessions, readers and reads of cursors, as far as the bounds permit. The caller holds t.mu.
 func (t *Tail) work() {
 	if t.derive == nil || t.over || t.broken || t.epoch == 0 {
 		return
@@ -252,7 +250,7 @@ func (t *Tail) work() {
 			next = &t.hastened
 		}
 		s := next.pop()
-		listed := s.listedAsk // else it came first
+		listed := s.listedAsk // otherwise it was hastened, and has been started
 		if s.listedAsk, s.hastened = false, false; !listed || s.stopped || s.busy {
 			continue
 		}
@@ -268,7 +266,7 @@ func (t *Tail) work() {
 		t.running.Go(func() { t.session(s) })
 	}
 	if t.unsure {
-		return // a reader might continue in another journal than its subscriptions have read
+		return // a reader might continue in another journal than the one that its subscriptions have read
 	}
 	for t.groups < maxGroups && t.behind.len() > 0 {
 		t.startReader(&t.behind, GroupSize, &t.groups)
@@ -281,7 +279,7 @@ func (t *Tail) work() {
 	}
 }
 
-// forget removes a subscription. t.mu is held.
+// forget removes a subscription. The caller holds t.mu.
 func (t *Tail) forget(s *Subscription) {
 	entry := t.tenants[s.tenant.String()]
 	entry.subs = slices.DeleteFunc(entry.subs, func(other *Subscription) bool { return other == s })
@@ -290,7 +288,7 @@ func (t *Tail) forget(s *Subscription) {
 	}
 }
 
-// sweep releases, until ctx ends, what sessions hold that do not end.
+// sweep releases overdue subscriptions until ctx ends.
 func (t *Tail) sweep(ctx context.Context) {
 	ticker := time.NewTicker(t.config.Overdue / 5)
 	defer ticker.Stop()

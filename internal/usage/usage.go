@@ -1,20 +1,18 @@
-// Package usage counts each tenant's events in the journal, and refuses commands that exceed the
-// tenant's storage quota.
+// Package usage counts each tenant's events in the journal, and rejects commands that exceed the tenant's storage
+// quota.
 //
-// Each aggregate node counts the events that it appends, and every two seconds adds the counts to
-// records that all nodes share (bucket "usage": 64 records, each for a part of the tenants). A
-// node receives changes of the records within about a second.
+// Each aggregate node counts the events that it appends, and every two seconds adds the counts to records that all
+// nodes share (bucket "usage": 64 records, each for a part of the tenants). A node receives changes of the records
+// within about a second.
 //
 // # Tolerance
 //
-// One node does not exceed a quota: a command's counts are held from its admission on, so that
-// concurrent commands do not exceed it together. A quota can be exceeded by events that other nodes
-// append for the tenant within about three seconds. Not counted are the events that a node appended
-// within two seconds before it was killed, and stored events whose acknowledgement was lost
-// with the connection to NATS. Where the counts of all tenants and the journal's number of
-// messages differ by more than a hundredth and 10,000 messages, one node counts the journal again;
-// so it does for a journal that was never counted, or was restored. A count is right to within the
-// events of about five seconds.
+// A single node does not exceed a quota: it reserves a command's counts at its admission, so that concurrent commands
+// do not exceed the quota together. Other nodes can exceed it with the events of about three seconds. Two kinds of
+// events are not counted: events that a node appended within two seconds before it was killed, and stored events whose
+// acknowledgement was lost with the connection to NATS. If the counts of all tenants and the journal's number of
+// messages differ by more than 1 % and 10,000 messages, one node counts the journal again, as it does for a journal
+// that was never counted or was restored. Otherwise a count is accurate except for the events of about five seconds.
 package usage
 
 import (
@@ -39,8 +37,7 @@ type Counts struct {
 	Events, Bytes int64
 	// Aggregates counts aggregates with at least one event.
 	Aggregates int64
-	// Keys counts commands with idempotency keys within the last seven days, after which keys
-	// are forgotten.
+	// Keys counts commands with idempotency keys within the last seven days, after which keys expire.
 	Keys int64
 }
 
@@ -82,12 +79,11 @@ func (e *QuotaError) Error() string {
 }
 
 const (
-	// shards is the number of records among which tenants are divided. The stored form depends on it.
+	// shards is the number of records among which tenants are divided. Changing it changes the stored form.
 	shards = 64
-	// keyDays is the number of days for which keys are remembered, including the current one.
+	// keyDays is the number of days for which keys are stored, including the current one.
 	keyDays = int64(streams.IdempotencyTTL/(24*time.Hour)) + 1
-	// recentFlushes bounds the flush ids of a record, by which a flush of unknown outcome is not
-	// added twice.
+	// recentFlushes bounds the flush ids of a record. They prevent that a flush of unknown outcome is added twice.
 	recentFlushes = 64
 )
 
@@ -110,10 +106,10 @@ type entry struct {
 	Keys map[int64]int64 `json:"keys,omitempty"`
 }
 
-// today is the number of a time's day since 1970 in UTC.
+// today returns the number of days from 1970-01-01 to a time, in UTC.
 func today(now time.Time) int64 { return now.Unix() / int64((24 * time.Hour).Seconds()) }
 
-// counts returns the entry's counts on a day.
+// counts returns the entry's counts as of a day.
 func (e *entry) counts(day int64) Counts {
 	c := Counts{Events: e.Events, Bytes: e.Bytes, Aggregates: e.Aggregates}
 	for at, keys := range e.Keys {
@@ -139,7 +135,7 @@ func (e *entry) count(day, keys int64) {
 	e.Keys[day] += keys
 }
 
-// settle removes keys that are forgotten by now, and negative counts.
+// settle removes expired keys and negative counts.
 func (e *entry) settle(day int64) {
 	e.Events, e.Bytes, e.Aggregates = max(e.Events, 0), max(e.Bytes, 0), max(e.Aggregates, 0)
 	maps.DeleteFunc(e.Keys, func(at, keys int64) bool { return at <= day-keyDays || keys <= 0 })

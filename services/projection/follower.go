@@ -232,7 +232,8 @@ func (f *follower) wait(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// waitReached waits until the view's checkpoint has reached a sequence, or the view cannot be read. Errors: see wait.
+// waitReached waits until the view's checkpoint has reached the sequence of a min_position (read-your-writes), or the
+// view cannot be read. Errors: see wait.
 func (f *follower) waitReached(ctx context.Context, view string, sequence uint64) error {
 	p := f.part(view)
 	return f.wait(ctx, func() bool { return f.checkpoint >= sequence || p != nil && f.readable(p) != nil })

@@ -30,23 +30,24 @@ type Failure struct {
 	// AggregateType and AggregateID identify the event's aggregate.
 	AggregateType string `json:"aggregate_type"`
 	AggregateID   string `json:"aggregate_id"`
-	// Rule is the place in the model, and Expression the expression; "" if the database rejects the row.
+	// Rule is the rule of the model that fails, and Expression its expression; "": the database rejects the row.
 	Rule       string `json:"rule,omitempty"`
 	Expression string `json:"expression,omitempty"`
 	// Reason is the reason, without internal details.
 	Reason string `json:"reason"`
-	// Since is when the view began to fail at the event; zero: a version that does not store it has found the failure.
+	// Since is when the view began to fail at the event; zero: unknown, since a version that does not store it detected
+	// the failure.
 	Since time.Time `json:"since,omitzero"`
 }
 
-// continues keeps the time since when a view fails if it failed at the same event before; before may be nil.
+// continues sets Since to that of the failure before, which may be nil, if the view failed at the same event then.
 func (f *Failure) continues(before *Failure) {
 	if before != nil && before.EventID == f.EventID && before.Sequence == f.Sequence {
 		f.Since = before.Since
 	}
 }
 
-// since returns when the view began to fail as a message, nil if that is not known.
+// since returns Since as a protobuf message; nil: unknown.
 func (f *Failure) since() *timestamppb.Timestamp {
 	if f.Since.IsZero() {
 		return nil
@@ -86,7 +87,7 @@ func newFailure(view *model.View, event *prepared, err error) *Failure {
 	return f
 }
 
-// aggregate returns the event's aggregate, for messages.
+// aggregate returns the event's aggregate as text.
 func (f *Failure) aggregate() string {
 	return f.AggregateType + "/" + excerpt.Text(f.AggregateID, excerpt.Name)
 }
@@ -100,7 +101,7 @@ func (f *Failure) text() string {
 	return string(data)
 }
 
-// parseFailure returns the failure in a view's state, nil for none.
+// parseFailure returns the failure in a view's state; nil: none.
 func parseFailure(view string, state store.ViewState) *Failure {
 	if state.Failure == "" {
 		return nil
@@ -297,7 +298,7 @@ func (f *follower) failures() []*Failure {
 	return out
 }
 
-// part returns the part of a view, nil if the follower has no view of that name.
+// part returns the part of a view; nil: the follower has no view of that name.
 func (f *follower) part(view string) *part {
 	for _, p := range f.parts {
 		if p.view.Name == view {
@@ -319,7 +320,7 @@ func (f *follower) viewState(view string) (store.ViewState, error) {
 	return p.state, f.readable(p)
 }
 
-// readable returns why a view cannot be read, nil if it can. The caller holds f.mu.
+// readable returns the reason why a view cannot be read; nil: it can. The caller holds f.mu.
 func (f *follower) readable(p *part) error {
 	switch {
 	case p.failure != nil:
@@ -330,7 +331,7 @@ func (f *follower) readable(p *part) error {
 	return nil
 }
 
-// stateError returns why the rows of a view in a state must not be shown, nil if they may be.
+// stateError returns the reason why the rows of a view in a state must not be returned; nil: they may.
 func stateError(view *model.View, state store.ViewState) error {
 	switch {
 	case state.Failure != "":

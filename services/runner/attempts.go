@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// quickRetries is the number of retries that follow a failure within a second. They wait in the tenant's window,
-	// of which they may use at most [quickWindow] slots.
+	// quickRetries is the number of retries that follow a failure within a second. They occupy a slot of the tenant's
+	// window, and at most [quickWindow] slots together.
 	quickRetries, quickWindow = 2, window / 4
 	// maxPostponed bounds a tenant's instances whose next attempt is scheduled. At the bound, further failing
 	// instances stay in the window, and the tenant's triggers wait (backpressure).
@@ -97,9 +97,8 @@ func (e *stepError) held() (*webhook.HeldError, bool) {
 	return errors.AsType[*webhook.HeldError](e.err)
 }
 
-// unstored counts failed attempts at steps of one piece that are in no record, because they are retried within the
-// window. Other failures of the piece do not count, and neither do those of another workflow or step of the same
-// event. A nil *unstored counts nothing.
+// unstored counts the failed attempts at steps of one piece of work that are in no record, because they are retried
+// within the window, by workflow and step. Other failures do not count. A nil *unstored counts nothing.
 type unstored map[unstoredKey]int
 
 type unstoredKey struct{ workflow, step string }

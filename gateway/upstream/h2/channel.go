@@ -249,7 +249,7 @@ func (c *Channel) forget(conn *conn) {
 	delete(c.conns, conn)
 }
 
-// calm doubles the PING interval of future connections, because the peer complained (gRFC A8).
+// slowPings doubles the PING interval of future connections, because the peer complained (gRFC A8).
 func (c *Channel) slowPings() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

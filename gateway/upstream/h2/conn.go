@@ -324,7 +324,7 @@ func (c *conn) read() {
 // accuseWithin bounds the time to send the final GOAWAY.
 const goAwayTimeout = 100 * time.Millisecond
 
-// accuse sends a GOAWAY to a peer that violated the protocol (RFC 9113 §5.4.1).
+// sendGoAway sends a GOAWAY to a peer that violated the protocol (RFC 9113 §5.4.1).
 func (c *conn) sendGoAway(err error) {
 	code, wrong := errors.AsType[http2.ConnectionError](err)
 	if errors.Is(err, http2.ErrFrameTooLarge) {
@@ -337,7 +337,7 @@ func (c *conn) sendGoAway(err error) {
 	_ = http2.NewFramer(c.net, nil).WriteGoAway(0, http2.ErrCode(code), nil) // the connection ends, sent or not
 }
 
-// noting is the connection's reader, which records the time of each read.
+// timedReader is the connection's reader, which records the time of each read.
 type timedReader struct{ *conn }
 
 // Read implements [io.Reader].

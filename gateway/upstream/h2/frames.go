@@ -80,7 +80,7 @@ func (c *conn) data(f *http2.DataFrame) error {
 	return err
 }
 
-// recredit immediately grants the received bytes to the connection again: the stream's window
+// grantConn immediately grants the received bytes to the connection again: the stream's window
 // bounds a slow reader, which must not block other streams. c.mu is held.
 func (c *conn) grantConn(length int) {
 	if c.credit += length; c.credit >= c.channel.config.ConnWindow/4 {
@@ -124,7 +124,7 @@ func (c *conn) finish(s *Stream) {
 	c.remove(s)
 }
 
-// wasReset ends a stream that the peer has reset.
+// handleReset ends a stream that the peer has reset.
 func (c *conn) handleReset(f *http2.RSTStreamFrame) error {
 	s, err := c.stream(f.StreamID)
 	if err != nil || s == nil {
@@ -163,7 +163,7 @@ func (c *conn) reset(id uint32, code http2.ErrCode, why error) {
 	c.broken(id, &channels.BrokenError{Malformed: !errors.Is(why, context.Canceled), Cause: why})
 }
 
-// regrant grants the peer more bytes on a stream.
+// grantStream grants the peer more bytes on a stream.
 func (c *conn) grantStream(s *Stream, more int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +172,7 @@ func (c *conn) grantStream(s *Stream, more int) {
 	}
 }
 
-// set applies the peer's settings and acknowledges them.
+// applySettings applies the peer's settings and acknowledges them.
 func (c *conn) applySettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
@@ -215,7 +215,7 @@ func (c *conn) applySettings(f *http2.SettingsFrame) error {
 	return c.answer(c.control.WriteSettingsAck())
 }
 
-// grant applies a WINDOW_UPDATE of the peer.
+// applyWindowUpdate applies a WINDOW_UPDATE of the peer.
 func (c *conn) applyWindowUpdate(id uint32, more int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -237,7 +237,7 @@ func (c *conn) applyWindowUpdate(id uint32, more int) error {
 // tooManyPings is the debug data of a peer's GOAWAY for too many PINGs (gRFC A8).
 const tooManyPings = "too_many_pings"
 
-// leave handles the peer's GOAWAY: streams that it has processed continue, others are refused.
+// handleGoAway handles the peer's GOAWAY: streams that it has processed continue, others are refused.
 func (c *conn) handleGoAway(f *http2.GoAwayFrame) {
 	if f.ErrCode == http2.ErrCodeEnhanceYourCalm && string(f.DebugData()) == tooManyPings {
 		c.channel.slowPings()

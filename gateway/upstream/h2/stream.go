@@ -139,7 +139,7 @@ func (s *Stream) Receive(ctx context.Context) (mem.Buffer, error) {
 	}
 }
 
-// take returns the results of Receive, if it need not wait (done).
+// take returns the results of Receive. done is false if Receive must wait.
 func (s *Stream) take() (next mem.Buffer, done bool, err error) {
 	s.mu.Lock()
 	failed := s.over && s.err != io.EOF //nolint:errorlint // it is assigned io.EOF itself
@@ -228,14 +228,14 @@ func (m *message) free(memory *channels.Memory) {
 	}
 }
 
-// settle ends the answer for a reason, once.
+// end ends the answer for a reason, once.
 func (s *Stream) end(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endLocked(why)
 }
 
-// conclude is settle with s.mu held.
+// endLocked is end for callers that hold s.mu.
 func (s *Stream) endLocked(why error) {
 	if s.over {
 		return
@@ -351,7 +351,7 @@ func (s *Stream) grant() int {
 	return granted
 }
 
-// firstPlace is the first allocation for a larger message; more is allocated as its bytes arrive.
+// firstAllocation is the first allocation for a larger message. More is allocated as its bytes arrive.
 const firstAllocation = 1 << 20
 
 // add appends the leading bytes of part that belong to the message, and returns their number.

@@ -17,33 +17,33 @@ import (
 )
 
 const (
-	// DefaultPageBytes bounds a page that no setting bounds.
+	// DefaultPageBytes bounds a page by default.
 	DefaultPageBytes = 1 << 20
-	// MaxBytes bounds a single answer that cannot be divided, such as one row or an
-	// aggregate's state: gateways refuse messages of more than 16 MiB.
+	// MaxBytes bounds an indivisible response, such as one row or an aggregate's state: gateways reject messages of
+	// more than 16 MiB.
 	MaxBytes = 15 << 20
-	// smallBytes is the size below which an answer is not counted: the bound on calls in
-	// flight also bounds small answers.
+	// smallBytes is the size below which a response is not counted: the bound of calls in flight also bounds small
+	// responses.
 	smallBytes = 64 << 10
-	// pageMargin is the part of a page's bytes that is reserved for its token, its position
-	// and the fields around the rows.
+	// pageMargin is the part of a page's bytes that is reserved for its token, its position and the fields around the
+	// items.
 	pageMargin = 8 << 10
-	// retryAfter is when a refused caller may try again.
+	// retryAfter is the delay after which a rejected caller may retry.
 	retryAfter = 500 * time.Millisecond
 )
 
-// Config are the bounds of a node's answers. A zero value stands for the default.
+// Config bounds the responses of a node. Zero values select the defaults.
 type Config struct {
-	// PageBytes bounds a page of a list and a message of a stream, 16 KiB to 15 MiB; 0:
-	// 1 MiB. A page has at least one item, however large.
+	// PageBytes bounds a page of a list and a message of a stream, 16 KiB to 15 MiB; 0: 1 MiB. A page has at least one
+	// item of any size.
 	PageBytes int `yaml:"page_bytes"`
-	// TenantBytes bounds the bytes of answers that are held for one tenant; 0: 32 MiB.
+	// TenantBytes bounds the memory of responses of one tenant, in bytes; 0: 32 MiB.
 	TenantBytes int64 `yaml:"tenant_bytes"`
-	// NodeBytes bounds those of all tenants; 0: 256 MiB.
+	// NodeBytes bounds the memory of responses of all tenants, in bytes; 0: 256 MiB.
 	NodeBytes int64 `yaml:"node_bytes"`
 }
 
-// Validate reports settings that cannot be used.
+// Validate returns an error that names the invalid fields.
 func (c Config) Validate() error {
 	c = c.withDefaults()
 	return errors.Join(
@@ -66,7 +66,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Limiter bounds the bytes of answers that a node holds. It may be used concurrently.
+// Limiter bounds the memory of responses that clients have not received yet (backpressure). Its methods may be called
+// concurrently.
 type Limiter struct {
 	config  Config
 	refused *prometheus.CounterVec
@@ -80,7 +81,7 @@ type Limiter struct {
 	freed   chan struct{} // closed, and replaced, when bytes are released while waiting is set
 }
 
-// NewLimiter returns a limiter. It is a [prometheus.Collector] too.
+// NewLimiter returns a limiter, which is also a [prometheus.Collector].
 func NewLimiter(config Config) *Limiter {
 	l := &Limiter{
 		config: config.withDefaults(),
@@ -98,23 +99,23 @@ func NewLimiter(config Config) *Limiter {
 	return l
 }
 
-// PageBytes returns the bytes that the items of a page may take. The rest of the configured
-// bound is reserved for the fields around them.
+// PageBytes returns the maximum size of a page's items in bytes. The rest of the configured bound is reserved for the
+// fields around the items.
 func (l *Limiter) PageBytes() int { return l.config.PageBytes - pageMargin }
 
-// Bounds returns the bytes that a tenant, and all tenants, may hold.
+// Bounds returns the bounds of one tenant and of the node, in bytes.
 func (l *Limiter) Bounds() (tenant, node int64) { return l.config.TenantBytes, l.config.NodeBytes }
 
-// Admit returns nil while the tenant may hold more, else RESOURCE_EXHAUSTED. A caller asks
-// before it does the work of an answer that may be large.
+// Admit returns RESOURCE_EXHAUSTED if the tenant or the node has reached its bound. It is called before the work for a
+// response that may be large.
 func (l *Limiter) Admit(tenant contextkit.TenantID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.admit(tenant, 1)
 }
 
-// Hold counts bytes of an answer until ctx, the call's, has ended. Small answers are not
-// counted. Error: RESOURCE_EXHAUSTED when the tenant, or the node, holds too much.
+// Hold counts the bytes of a response until ctx, the context of the call, has ended. It does not count small responses.
+// Error: RESOURCE_EXHAUSTED if the tenant or the node would exceed its bound.
 func (l *Limiter) Hold(ctx context.Context, tenant contextkit.TenantID, bytes int) error {
 	if bytes < smallBytes {
 		return nil
@@ -128,8 +129,8 @@ func (l *Limiter) Hold(ctx context.Context, tenant contextkit.TenantID, bytes in
 	return nil
 }
 
-// Count is [Limiter.Hold] for an answer that must not be refused, since what it describes
-// has happened: it may exceed the bounds, and later answers are refused instead.
+// Count is [Limiter.Hold] for a response that must not be rejected, since the command that it answers has taken effect.
+// It may exceed the bounds: later responses are rejected instead.
 func (l *Limiter) Count(ctx context.Context, tenant contextkit.TenantID, bytes int) {
 	if bytes < smallBytes {
 		return
@@ -139,9 +140,8 @@ func (l *Limiter) Count(ctx context.Context, tenant contextkit.TenantID, bytes i
 	context.AfterFunc(ctx, l.hold(tenant, int64(bytes)))
 }
 
-// Wait counts bytes of a stream's message until release is called, which must be called once.
-// It waits until the tenant and the node have room, or ctx ends: then it returns
-// RESOURCE_EXHAUSTED.
+// Wait counts the bytes of a stream's message until release is called, which must be called once. It blocks while the
+// tenant or the node would exceed its bound, until ctx ends: then it returns RESOURCE_EXHAUSTED.
 func (l *Limiter) Wait(ctx context.Context, tenant contextkit.TenantID, bytes int) (release func(), err error) {
 	if bytes == 0 {
 		return func() {}, nil
@@ -165,7 +165,7 @@ func (l *Limiter) Wait(ctx context.Context, tenant contextkit.TenantID, bytes in
 	}
 }
 
-// hold counts bytes until release is called. l.mu is held.
+// hold counts bytes until release is called. The caller holds l.mu.
 func (l *Limiter) hold(tenant contextkit.TenantID, bytes int64) (release func()) {
 	l.total += bytes
 	l.tenant[tenant] += bytes
@@ -183,7 +183,7 @@ func (l *Limiter) hold(tenant contextkit.TenantID, bytes int64) (release func())
 	}
 }
 
-// bound is a bound of the bytes of answers, in metrics.
+// bound names a bound in metrics.
 type bound string
 
 const (
@@ -214,8 +214,8 @@ func (e *fullError) exhausted() error {
 	)
 }
 
-// admit returns nil if a tenant may hold further bytes, else RESOURCE_EXHAUSTED, counted.
-// l.mu is held.
+// admit returns nil if further bytes are within the bounds. Otherwise it counts the rejection and returns
+// RESOURCE_EXHAUSTED. The caller holds l.mu.
 func (l *Limiter) admit(tenant contextkit.TenantID, bytes int64) error {
 	if full := l.full(tenant, bytes); full != nil {
 		l.refused.WithLabelValues(string(full.bound)).Inc()
@@ -224,8 +224,8 @@ func (l *Limiter) admit(tenant contextkit.TenantID, bytes int64) error {
 	return nil
 }
 
-// full returns nil if a tenant may hold further bytes. A tenant that holds nothing may
-// hold one answer of any size. l.mu is held.
+// full returns the bound that further bytes of a tenant would exceed; nil: none. A tenant without counted bytes may
+// have one response of any size. The caller holds l.mu.
 func (l *Limiter) full(tenant contextkit.TenantID, bytes int64) *fullError {
 	held := l.tenant[tenant]
 	switch {
@@ -237,8 +237,7 @@ func (l *Limiter) full(tenant contextkit.TenantID, bytes int64) *fullError {
 	return nil
 }
 
-// TooLarge returns RESOURCE_EXHAUSTED when the bytes of an indivisible answer exceed
-// [MaxBytes], else nil.
+// TooLarge returns RESOURCE_EXHAUSTED if an indivisible response exceeds [MaxBytes], and nil otherwise.
 func TooLarge(what string, bytes int) error {
 	if bytes <= MaxBytes {
 		return nil
@@ -250,7 +249,7 @@ func TooLarge(what string, bytes int) error {
 	)
 }
 
-// Held returns the bytes that are counted now, of all tenants.
+// Held returns the bytes that are currently counted for all tenants.
 func (l *Limiter) Held() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -269,21 +268,20 @@ func (l *Limiter) Collect(metrics chan<- prometheus.Metric) {
 	l.refused.Collect(metrics)
 }
 
-// Page counts the items of a page until its bytes are used up. The zero value has no room for
-// a second item.
+// Page counts the bytes of a page's items. The zero value has room for one item.
 type Page struct {
-	// Bytes bounds the items, see [Limiter.PageBytes].
+	// Bytes bounds the size of the items, see [Limiter.PageBytes].
 	Bytes int
 
 	used int
 	any  bool
 }
 
-// NewPage returns a page of at most [DefaultPageBytes], the fields around the items included.
+// NewPage returns a page of at most [DefaultPageBytes], including the fields around the items.
 func NewPage() Page { return Page{Bytes: DefaultPageBytes - pageMargin} }
 
-// Add adds an item of a size if the page has room for it, and reports whether it has. The
-// first item always fits.
+// Add adds an item of a size and returns true, or returns false if the page has no room for it. The first item always
+// fits.
 func (p *Page) Add(size int) bool {
 	if p.any && p.used+Item(size) > p.Bytes {
 		return false
@@ -293,5 +291,5 @@ func (p *Page) Add(size int) bool {
 	return true
 }
 
-// Used returns the bytes of the items.
+// Used returns the size of the items in bytes.
 func (p *Page) Used() int { return p.used }

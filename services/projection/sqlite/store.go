@@ -42,11 +42,11 @@ type Store struct {
 	statements  map[string]*statements
 	// putAggregate and putAggregates add one aggregate, and rowsPerStatement, to the index.
 	putAggregate, putAggregates *sql.Stmt
-	release                     func() // the file is no longer in use
+	release                     func() // called when the file is no longer in use
 
 	files    *files
 	path     string
-	replaced error // why an earlier file was set aside
+	replaced error // the reason why a damaged file was set aside; nil: none was
 	single   bool  // read and write are the same connection: see openFor
 
 	maxLog  int64        // in bytes
