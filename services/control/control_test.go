@@ -870,8 +870,16 @@ func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 	// The consumer may start with records after its first message.
 	records := make(chan *controlv1.AuditRecord, 1)
 	go func() {
-		if res, err := stream.Receive(); err == nil {
-			records <- res.GetRecord()
+		for {
+			res, err := stream.Receive()
+			if err != nil {
+				return
+			}
+			select {
+			case records <- res.GetRecord():
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	eventually(t, "a denial is received", func() bool {
@@ -883,6 +891,14 @@ func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 			return false
 		}
 	})
+	publish("acme", "denied", 9)
+	next := ""
+	for n := 0; n < 1000 && next != "/x.Y/M9"; n++ { // the first denial was published at most that often
+		next = natstest.Await(t, records, "the next denial").GetProcedure()
+	}
+	if next != "/x.Y/M9" {
+		t.Errorf("%s is received again and again", next)
+	}
 	var seen []string
 	req := &controlv1.QueryAuditRequest{TenantId: "acme", Decision: "allowed", PageSize: 250}
 	for {

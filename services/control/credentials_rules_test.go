@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
+	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/headgate/headgate/contextkit"
@@ -16,6 +17,7 @@ import (
 	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/streams"
 )
 
 // A request that names no tokens that can be revoked, or times that no token has, revokes nothing; one at a bound is
@@ -41,13 +43,13 @@ func TestRevoke_RequestsAtTheirBounds(t *testing.T) {
 		},
 		"the subject of an API key": {credentials.Revocation{Subject: "key:c.a"}, nil, nil, false},
 		"a time before 1970": {
-			credentials.Revocation{Subject: "a"}, &timestamppb.Timestamp{Seconds: -1}, nil, false,
+			credentials.Revocation{Subject: "a"}, &timestamppb.Timestamp{Seconds: -1}, in(time.Hour), false,
 		},
 		"an expiry before 1970": {
 			credentials.Revocation{Issuer: "i", TokenID: "a"}, nil, &timestamppb.Timestamp{Seconds: -1}, false,
 		},
 		"no time": {
-			credentials.Revocation{Subject: "b"}, &timestamppb.Timestamp{Nanos: -1}, nil, false,
+			credentials.Revocation{Subject: "b"}, &timestamppb.Timestamp{Nanos: -1}, in(time.Hour), false,
 		},
 		"a client's clock that is ahead": {
 			credentials.Revocation{Subject: "c"}, in(futureLeeway - time.Minute), nil, true,
@@ -92,7 +94,7 @@ func TestRevoke_AgainAfterWithdrawal(t *testing.T) {
 	ctx := contextkit.PlatformContext(t.Context())
 	s := revocationService{Service: issuing(ctx, t)}
 	before := timestamppb.New(time.Now().Add(-time.Hour))
-	revoke := func(reason string) *controlv1.Revocation {
+	revoke := func(reason string, before *timestamppb.Timestamp) *controlv1.Revocation {
 		res, err := s.RevokeSubject(ctx,
 			&controlv1.RevokeSubjectRequest{Subject: "ada", IssuedBefore: before, Reason: reason})
 		if err != nil {
@@ -100,8 +102,8 @@ func TestRevoke_AgainAfterWithdrawal(t *testing.T) {
 		}
 		return res.GetRevocation()
 	}
-	first := revoke("leaked")
-	if again := revoke("again"); again.GetReason() != "leaked" ||
+	first := revoke("leaked", before)
+	if again := revoke("again", before); again.GetReason() != "leaked" ||
 		!again.GetTime().AsTime().Equal(first.GetTime().AsTime()) {
 		t.Errorf("a repeated request changes the record: %v", again)
 	}
@@ -112,9 +114,21 @@ func TestRevoke_AgainAfterWithdrawal(t *testing.T) {
 	if r, err := withdraw(first.GetId()); err != nil || !r.GetWithdrawn() {
 		t.Fatalf("withdrawn: %v, %v", r, err)
 	}
-	if r := revoke("leaked after all"); r.GetWithdrawn() || r.GetReason() != "leaked after all" ||
-		!r.GetIssuedBefore().AsTime().Equal(before.AsTime()) {
+	earlier := timestamppb.New(before.AsTime().Add(-time.Hour))
+	if r := revoke("leaked after all", earlier); r.GetWithdrawn() || r.GetReason() != "leaked after all" ||
+		!r.GetIssuedBefore().AsTime().Equal(earlier.AsTime()) {
 		t.Errorf("after the withdrawal: %v", r)
+	}
+	if _, err := s.RevokeSubject(ctx, &controlv1.RevokeSubjectRequest{Subject: "bob", Reason: "r"}); err != nil {
+		t.Fatal(err)
+	}
+	page, err := s.ListRevocations(ctx, &controlv1.ListRevocationsRequest{PageSize: 1})
+	if err != nil || len(page.GetRevocations()) != 1 || page.GetRevocations()[0].GetSubject() != "bob" {
+		t.Fatalf("the revocation that was changed last: %v, %v", page, err)
+	}
+	rest, err := s.ListRevocations(ctx, &controlv1.ListRevocationsRequest{PageToken: page.GetNextPageToken()})
+	if err != nil || len(rest.GetRevocations()) != 1 || rest.GetRevocations()[0].GetSubject() != "ada" {
+		t.Errorf("the next page: %v, %v", rest, err)
 	}
 	if _, err := withdraw("unknown"); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("an unknown revocation: %v", err)
@@ -211,5 +225,41 @@ func TestIssue_GrantsOnlyHeldRights(t *testing.T) {
 	if old := apiKeyMessage(credentials.APIKey{Expires: time.Now().Add(-time.Second)}); old.GetState() !=
 		controlv1.ApiKeyState_API_KEY_STATE_EXPIRED {
 		t.Errorf("an expired key is %v", old.GetState())
+	}
+}
+
+// Until the stored records are known, nothing is issued or revoked, and no list is returned: the bounds cannot be
+// checked.
+func TestCredentials_UnknownRecordsAdmitNothing(t *testing.T) {
+	ctx := contextkit.PlatformContext(t.Context())
+	node := &Service{js: natstest.Start(t), log: zerolog.Nop()}
+	var err, failed error
+	node.issued.keys, err = credentials.OpenStore[credentials.APIKey](ctx, node.js, streams.BucketAPIKeys)
+	node.issued.revocations, failed = credentials.OpenStore[credentials.Revocation](
+		ctx, node.js, streams.BucketRevocations,
+	)
+	if err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	keys, revocations := apiKeyService{Service: node}, revocationService{Service: node}
+	for name, call := range map[string]func() error{
+		"a key is issued": func() error { _, _, err := keys.issue(ctx, credentials.APIKey{}, nil); return err },
+		"keys are listed": func() error {
+			_, err := keys.ListApiKeys(ctx,
+				&controlv1.ListApiKeysRequest{})
+			return err
+		},
+		"a subject is revoked": func() error {
+			_, err := revocations.revoke(ctx, credentials.Revocation{Subject: "a"}, nil, nil)
+			return err
+		},
+		"revocations are listed": func() error {
+			_, err := revocations.ListRevocations(ctx, &controlv1.ListRevocationsRequest{})
+			return err
+		},
+	} {
+		if err := call(); connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("%s: %v, want UNAVAILABLE", name, err)
+		}
 	}
 }

@@ -112,7 +112,7 @@ func TestRearm_SkipsWaitsWithMessage(t *testing.T) {
 func TestAddRefusals_FromLaterRecord(t *testing.T) {
 	const (
 		running  = `{"workflow":"w","id":"i","state":"running","steps":[{"name":"debit","outcome":"done"}]}`
-		refused  = `{"workflow":"w","id":"i","state":"compensated","failure":{"Step":"credit","Message":"closed"},"steps":[{"name":"debit","outcome":"done"},{"name":"credit","outcome":"refused","message":"closed"},{"name":"undo debit","outcome":"done"}]}`
+		refused  = `{"workflow":"w","id":"i","state":"compensated","requests":{"x":{"key":"k"}},"attempts":{"step":"x"},"failure":{"Step":"credit","Message":"closed"},"steps":[{"name":"debit","outcome":"done"},{"name":"credit","outcome":"refused","message":"closed"},{"name":"undo debit","outcome":"done"}]}`
 		waiting  = `{"workflow":"w","id":"i","state":"running","waiting":{"step":"cool"},"steps":[]}`
 		complete = `{"workflow":"w","id":"i","state":"completed","steps":[{"name":"debit","outcome":"done"},{"name":"credit","outcome":"done"}]}`
 	)
@@ -145,10 +145,15 @@ func TestAddRefusals_FromLaterRecord(t *testing.T) {
 					Name    string `json:"name"`
 					Outcome string `json:"outcome"`
 				} `json:"steps"`
-				Waiting *struct{ Step string } `json:"waiting"`
+				Waiting  *struct{ Step string } `json:"waiting"`
+				Requests map[string]any         `json:"requests"`
+				Attempts any                    `json:"attempts"`
 			}
 			if err := json.Unmarshal(out, &got); err != nil {
 				t.Fatal(err)
+			}
+			if len(got.Requests) > 0 || got.Attempts != nil {
+				t.Errorf("the record has requests or attempts of the later one: %s", out)
 			}
 			text := ""
 			for _, step := range got.Steps {

@@ -84,3 +84,36 @@ func TestBounds_ScheduledRetriesOfATenant(t *testing.T) {
 		t.Errorf("an instance beyond the bound: %v", err)
 	}
 }
+
+// A step whose command or webhook the model cannot build is refused, since a retry would fail too; a request is the
+// same in every attempt.
+func TestRequest_UnbuildableStepIsRefused(t *testing.T) {
+	m, err := model.Parse("m", []byte("model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, "+
+		"evolve: {e: {}}}}\nworkflows: {w: {on: a.e, steps: [{name: s, submit: {aggregate: a, "+
+		"id: \"string(10 / event.by)\", command: x}}, {name: h, webhook: {url: \"'http://127.0.0.1/'\", "+
+		"body: {n: \"10 / event.by\"}}}]}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{}
+	for _, step := range m.Workflows()[0].Steps {
+		by := func(n int64) *instance {
+			return &instance{Workflow: "w", ID: "i", Trigger: model.Trigger{Data: model.Object{"by": n}}}
+		}
+		if _, err := e.build(t.Context(), by(0), step.Name, step); err == nil {
+			t.Errorf("%s: a request that the model cannot build", step.Name)
+		} else if _, refused := errors.AsType[*refusedError](err); !refused {
+			t.Errorf("%s: %v, want a refusal", step.Name, err)
+		}
+		first, err := e.build(t.Context(), by(5), step.Name, step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := e.build(t.Context(), by(5), step.Name, step)
+		other, failed := e.build(t.Context(), by(2), step.Name, step)
+		if err != nil || failed != nil || string(first.digest()) != string(again.digest()) || first.Key != again.Key ||
+			string(first.digest()) == string(other.digest()) {
+			t.Errorf("%s: %+v, then %+v, and %+v for another event", step.Name, first, again, other)
+		}
+	}
+}
