@@ -96,6 +96,7 @@ func (a *detachedFixture) place(t *testing.T, price string) journal.Event {
 // node returns a follower of a node that does not receive skips.
 func (a *detachedFixture) node(rows store.Store) *follower {
 	f := newFollower(a.tenant, a.tail, a.model, rows, "one", a.journal.Epoch(), zerolog.Nop())
+	f.hub.node = &pendingKeys{}
 	f.skips = newSkipRecords(a.js)
 	return f
 }
