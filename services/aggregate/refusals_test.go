@@ -74,6 +74,21 @@ func reasonOf(err error) (reason, rule string) {
 	return reason, rule
 }
 
+// fieldsOf returns the fields of the request that an error names.
+func fieldsOf(err error) (fields []string) {
+	if known, ok := errors.AsType[*connect.Error](err); ok {
+		for _, detail := range known.Details() {
+			value, err := connectproto.UnmarshalErrorDetail(detail)
+			if bad, ok := value.(*errdetails.BadRequest); ok && err == nil {
+				for _, violation := range bad.GetFieldViolations() {
+					fields = append(fields, violation.GetField())
+				}
+			}
+		}
+	}
+	return fields
+}
+
 // TestSubmit_InvalidPayloadIsNeverInternal checks that a failure caused by a client's payload is INVALID_ARGUMENT or
 // FAILED_PRECONDITION, never INTERNAL, and names the rule that could not be evaluated.
 func TestSubmit_InvalidPayloadIsNeverInternal(t *testing.T) {
@@ -152,6 +167,9 @@ func TestSubmit_InvalidPayloadIsNeverInternal(t *testing.T) {
 				&aggregatev1.GetAggregateRequest{AggregateType: "wallet", AggregateId: tc.id})
 			_, err := client.Submit(as(t, "acme"), command(tc.id, tc.command, "", tc.payload))
 			refused(t, err, tc.code, tc.text)
+			if fields := fieldsOf(err); (tc.code == connect.CodeInvalidArgument) != (len(fields) == 1) {
+				t.Errorf("the error names the fields %q", fields)
+			}
 			if _, rule := reasonOf(err); rule != tc.rule {
 				t.Errorf("rule of the error is %q, want %q", rule, tc.rule)
 			}

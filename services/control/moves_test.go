@@ -57,7 +57,10 @@ func TestMoves_OfOneTenantQueue(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	plan := &controlv1.PlanMoveRequest{TenantId: "acme", Kind: "projection", Target: "p2"}
+	plan := &controlv1.PlanMoveRequest{TenantId: "acme", Kind: "projection", Target: "nowhere"}
+	if res, err := c.placements.PlanMove(platform(t), plan); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("a move to an unknown node: %v, %v", res, err)
+	}
 	var ids []string
 	for n, target := range []string{"p2", "p3", "p1", "p2"} {
 		by := []*controller{c, other}[n%2]
