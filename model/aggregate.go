@@ -263,15 +263,17 @@ func (p *parser) command(a *Aggregate, key, n *yaml.Node, path string) *Command 
 
 func (p *parser) rule(n *yaml.Node, path string) rule {
 	r := rule{id: path}
+	conditions := 0
 	for key, value := range p.members(n, path, "that", "else") {
 		switch key.Value {
 		case "that":
+			conditions++
 			r.that = p.expression(p.envs.decide, value, join(path, "that"), boolType)
 		case "else":
 			r.message, _ = p.scalar(value, join(path, "else"))
 		}
 	}
-	if r.message == "" || r.that == nil {
+	if r.message == "" || conditions == 0 {
 		p.reject(n, path, "a rule needs `that` (the condition) and `else` (the error message)")
 	}
 	return r

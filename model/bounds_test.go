@@ -129,7 +129,7 @@ func TestParse_HostileDocumentIsRejectedWithinBounds(t *testing.T) {
 		},
 		"pattern of a schema": {
 			demo("", "true", `{"properties": {"a": {"pattern": "(`+strings.Repeat("ab", 1000)+`){1000}"}}}`),
-			":6: aggregates.thing.commands.make.payload: ",
+			":6: aggregates.thing.commands.make.payload.properties.a.pattern: ",
 		},
 		"references that double": {
 			demo("", "true", doubling(30)),

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	_ "time/tzdata" // time zones of expressions, on machines without zoneinfo
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
@@ -49,6 +52,7 @@ type expression struct {
 	// constant is set if the expression uses no variable.
 	constant bool
 	member   []string // the path, if the expression is only a member of a variable
+	tree     ast.Expr // until the parser has recorded it
 }
 
 // sourceText returns the expression's source, "" for none.
@@ -114,47 +118,74 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 	if len(source) > maxExpressionBytes {
 		return nil, fmt.Errorf("the expression has %d bytes; at most %d are allowed", len(source), maxExpressionBytes)
 	}
-	ast, issues := env.Parse(source)
+	checked, issues := env.Parse(source)
 	if issues.Err() != nil {
-		return nil, errors.New(firstIssue(issues))
+		return nil, errors.New(firstIssue(env, issues))
 	}
-	if nesting(ast.NativeRep().Expr()) > maxNesting {
+	if nesting(checked.NativeRep().Expr()) > maxNesting {
 		return nil, fmt.Errorf("lists, mappings and loops are nested more than %d deep", maxNesting)
 	}
-	if ast, issues = env.Check(ast); issues.Err() != nil {
-		return nil, errors.New(firstIssue(issues))
+	if checked, issues = env.Check(checked); issues.Err() != nil {
+		return nil, errors.New(firstIssue(env, issues))
 	}
-	if want != nil && !ast.OutputType().IsExactType(want) && !ast.OutputType().IsExactType(cel.DynType) {
-		return nil, fmt.Errorf("the expression yields %s, want %s", ast.OutputType(), want)
+	if want != nil && !checked.OutputType().IsExactType(want) && !checked.OutputType().IsExactType(cel.DynType) {
+		return nil, fmt.Errorf("the expression yields %s, want %s", checked.OutputType(), want)
 	}
-	if err := budget.chargeMatches(ast.NativeRep().Expr()); err != nil {
+	if err := budget.chargeMatches(checked.NativeRep().Expr()); err != nil {
 		return nil, err
 	}
 	guard, err := sharedGuard()
 	if err != nil {
 		return nil, err
 	}
-	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.CostTracking(costs{}), cel.CustomDecoratorV2(guard),
-		cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize))
+	program, err := env.Program(
+		checked, cel.CostLimit(costLimit), cel.CostTracking(costs{}), cel.CustomDecoratorV2(guard),
+		cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(cel.OptOptimize),
+	)
 	if err != nil {
 		return nil, err
 	}
 	out := &expression{
 		source:   source,
 		program:  program,
-		member:   memberOf(ast.NativeRep().Expr()),
-		loops:    loops(ast.NativeRep()),
-		constant: isConstant(ast.NativeRep()),
+		tree:     checked.NativeRep().Expr(),
+		member:   memberOf(checked.NativeRep().Expr()),
+		loops:    loops(checked.NativeRep()),
+		constant: isConstant(checked.NativeRep()),
 	}
-	for _, reference := range ast.NativeRep().ReferenceMap() {
+	for _, reference := range checked.NativeRep().ReferenceMap() {
 		out.usesRow = out.usesRow || reference.Name == rowVariable
 	}
 	return out, nil
 }
 
-func firstIssue(issues *cel.Issues) string {
+// firstIssue describes the first mistake in an expression, and what to do about the frequent ones.
+func firstIssue(env *cel.Env, issues *cel.Issues) string {
 	first := issues.Errors()[0]
-	return fmt.Sprintf("column %d of the expression: %s", first.Location.Column()+1, first.Message)
+	text := fmt.Sprintf("column %d of the expression: %s", first.Location.Column()+1, first.Message)
+	switch {
+	case strings.HasPrefix(first.Message, "undeclared reference"):
+		text += fmt.Sprintf(" (variables: %s; quote a text within the expression: \"'text'\")",
+			strings.Join(variablesOf(env), ", "))
+	case strings.Contains(first.Message, "token recognition error at: '="):
+		text += " (== compares)"
+	case strings.Contains(first.Message, "mismatched input '<EOF>'"):
+		text = fmt.Sprintf("column %d of the expression: it ends where a value is expected", first.Location.Column()+1)
+	}
+	return text
+}
+
+// variablesOf returns the names of the variables that expressions of the environment may use.
+func variablesOf(env *cel.Env) []string {
+	var names []string
+	for _, v := range env.Variables() {
+		switch name := v.Name(); name {
+		case metaVariable, stateVariable, commandVariable, eventVariable, rowVariable, failureVariable:
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // value evaluates the expression to a plain JSON value.

@@ -147,9 +147,11 @@ func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
 			}
 			if kinds != 1 {
 				p.reject(value, path, "expected exactly one of sum, min, max and value")
+				continue
 			}
 		}
-		if allowed, limited := foldTypes[f.kind]; limited && !slices.Contains(allowed, column.Type) {
+		allowed, limited := foldTypes[f.kind]
+		if limited && slices.Contains(columnTypes, column.Type) && !slices.Contains(allowed, column.Type) {
 			p.reject(value, path, "a column of type %s has no %s", column.Type, f.kind)
 		}
 		out = append(out, f)

@@ -10,8 +10,8 @@ import (
 const maxInteger = 1<<53 - 1
 
 // boundIntegers returns a copy of a JSON Schema in which numbers that must be integers are at most [maxInteger] in
-// magnitude, since a larger one may have been rounded in transit.
-func boundIntegers(schema any) any {
+// magnitude, since a larger one may have been rounded in transit. stored: see [ParseStored].
+func boundIntegers(schema any, stored bool) any {
 	switch schema := schema.(type) {
 	case Object:
 		out := make(Object, len(schema)+2)
@@ -27,18 +27,18 @@ func boundIntegers(schema any) any {
 				}
 				copied := make(Object, len(named))
 				for name, inner := range named {
-					copied[name] = boundIntegers(inner)
+					copied[name] = boundIntegers(inner, stored)
 				}
 				out[key] = copied
 			default:
-				out[key] = boundIntegers(value)
+				out[key] = boundIntegers(value, stored)
 			}
 		}
 		if integersAlone(schema["type"]) {
-			if f, ok := number(schema["maximum"]); !ok || f > maxInteger {
+			if limit, set := schema["maximum"]; !set || beyond(limit, 1, stored) {
 				out["maximum"] = int64(maxInteger)
 			}
-			if f, ok := number(schema["minimum"]); !ok || f < -maxInteger {
+			if limit, set := schema["minimum"]; !set || beyond(limit, -1, stored) {
 				out["minimum"] = int64(-maxInteger)
 			}
 		}
@@ -46,11 +46,18 @@ func boundIntegers(schema any) any {
 	case []any:
 		out := make([]any, len(schema))
 		for i, value := range schema {
-			out[i] = boundIntegers(value)
+			out[i] = boundIntegers(value, stored)
 		}
 		return out
 	}
 	return schema
+}
+
+// beyond reports whether a limit is outside of the bound of that sign. A limit that is no number is left to the
+// metaschema, which rejects it; in a stored document it does not count, as in earlier versions.
+func beyond(limit any, sign float64, stored bool) bool {
+	f, ok := number(limit)
+	return !ok && stored || ok && f*sign > maxInteger
 }
 
 // integersAlone reports whether a schema's type admits integers and no other numbers.

@@ -27,6 +27,10 @@ type Model struct {
 	Order    uint64
 	FromFile bool
 
+	// Warnings lists what the document can hardly mean, such as a member of a row that is no column; at most 200, by
+	// line. They have no effect. [ParseStored] finds none.
+	Warnings []Issue
+
 	aggregates map[string]*Aggregate
 	views      []*View
 	workflows  []*Workflow
@@ -95,6 +99,7 @@ func parse(ctx context.Context, file string, source []byte, stored bool) (*Model
 	if err := doc.err(); err != nil {
 		return nil, err
 	}
+	m.Warnings = p.warnings(m)
 	for _, view := range m.views {
 		view.fingerprint = m.fingerprintOf(view)
 	}
@@ -147,6 +152,7 @@ type parser struct {
 	ctx  context.Context //nolint:containedctx // the parser lives for one call
 	// regexps are the regular expressions of expressions and schemas.
 	regexps regexpBudget
+	uses    []use
 	ended   bool // ctx has ended: nothing more is checked
 	stored  bool // see [ParseStored]
 }
@@ -197,11 +203,19 @@ func (p *parser) expression(env *cel.Env, n *yaml.Node, path string, want *cel.T
 	if !ok || p.late(n, path) {
 		return nil
 	}
+	if strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") && !p.stored {
+		p.reject(n, path, "%q is a tag in YAML: quote the expression", n.Tag)
+		return nil
+	}
 	expr, err := compile(env, source, want, &p.regexps)
 	if err != nil {
 		p.reject(n, path, "%v", err)
 		return nil
 	}
+	if !p.stored {
+		p.uses = append(p.uses, use{n, path, expr.tree})
+	}
+	expr.tree = nil
 	return expr
 }
 

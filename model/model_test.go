@@ -66,7 +66,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 		},
 		{
 			"bad schema", strings.Replace(head, "{emit", "{payload: {type: objekt}, emit", 1),
-			"broken.yaml:5: aggregates.thing.commands.make.payload: not a JSON Schema",
+			"broken.yaml:5: aggregates.thing.commands.make.payload.type: not a JSON Schema",
 		},
 		{
 			"schema with an external reference",

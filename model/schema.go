@@ -111,7 +111,7 @@ func collect(err *jsonschema.ValidationError, out *PayloadError) {
 	if len(err.Causes) == 0 {
 		out.Violations = append(out.Violations, Violation{
 			Field:   strings.Join(append([]string{"payload"}, err.InstanceLocation...), "."),
-			Message: err.ErrorKind.LocalizedString(english),
+			Message: violation(err.ErrorKind),
 		})
 		return
 	}
@@ -143,13 +143,13 @@ func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) 
 	defer checked()
 	compiler.UseRegexpEngine(engine)
 	const url = "model:payload"
-	if err := compiler.AddResource(url, boundIntegers(raw)); err != nil {
+	if err := compiler.AddResource(url, boundIntegers(raw, p.stored)); err != nil {
 		p.reject(n, path, "not a JSON Schema: %v", err)
 		return nil, nil
 	}
 	schema, err := compiler.Compile(url)
 	if err != nil {
-		p.reject(n, path, "not a JSON Schema: %s", strings.ReplaceAll(err.Error(), "\n", " "))
+		p.rejectSchema(n, path, err)
 		return nil, nil
 	}
 	object, _ := raw.(Object) // true and false are schemas too, and describe no object

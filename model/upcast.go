@@ -57,7 +57,8 @@ func (a *Aggregate) upcast(ctx context.Context, eventType string, version int, d
 		step := history.upcasts[max(version, 1)-1]
 		changes, err := step.set.object(ctx, &scope{variables: [2]variable{{eventVariable, data}}})
 		if err != nil {
-			return nil, fmt.Errorf("upcast %s.%s from version %d: %w", a.Name, eventType, version, err)
+			return nil, evaluating(
+				fmt.Sprintf("aggregates.%s.events.%s.upcasts[%d]", a.Name, eventType, max(version, 1)-1), err)
 		}
 		next := maps.Clone(data)
 		for _, name := range step.drop {

@@ -254,7 +254,8 @@ func (p *parser) column(key, n *yaml.Node, path string) Column {
 	}
 	c.Type = ColumnType(typeNode.Value)
 	if !slices.Contains(columnTypes, c.Type) {
-		p.reject(typeNode, path, "%q is not a column type (one of %v)", typeNode.Value, columnTypes)
+		p.reject(typeNode, path, "%q is not a column type: write string, int, double, bool, timestamp or json",
+			typeNode.Value)
 	}
 	return c
 }

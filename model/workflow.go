@@ -156,11 +156,12 @@ func (c *CommandTemplate) Build(ctx context.Context, trigger Trigger, failure Fa
 func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 	w := &Workflow{Name: key.Value}
 	names := map[string]bool{}
-	var migrate *yaml.Node
+	var on, migrate *yaml.Node
 	for key, value := range p.members(n, path, "description", "on", "from", "when", "steps", "on_failure", "migrate") {
 		path := join(path, key.Value)
 		switch key.Value {
 		case "on":
+			on = value
 			w.On, _ = p.eventRef(m, value, path)
 		case "from":
 			text, _ := p.scalar(value, path)
@@ -184,7 +185,7 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 	if migrate != nil {
 		w.Migration = p.migration(migrate, join(path, "migrate"), names)
 	}
-	if len(w.Steps) == 0 || w.On == (EventRef{}) {
+	if len(w.Steps) == 0 || on == nil {
 		p.reject(key, path, "a workflow needs `on` (the event that starts it) and `steps`")
 	}
 	return w
@@ -240,7 +241,10 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 	if retries && s.Submit == nil && s.Webhook == nil {
 		p.reject(n, path, "`retry` is for commands and webhooks")
 	}
-	if s.Undo != nil && (s.Wait != nil || s.Parallel != nil) {
+	if s.Undo != nil && s.Wait != nil {
+		p.reject(n, path, "a wait has nothing to undo: remove `undo`")
+	}
+	if s.Undo != nil && s.Parallel != nil {
 		p.reject(n, path, "set `undo` on each of the parallel steps")
 	}
 	return s

@@ -28,6 +28,9 @@ func (c *modelCheckCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, warning := range m.Warnings {
+		fmt.Printf("warning: %s\n", warning)
+	}
 	fmt.Printf("%s is a valid model (%s, revision %s)\n", c.File, m.Name, m.Revision)
 	return nil
 }

@@ -45,23 +45,30 @@ Tokens, good for {{.TTL}}:
 export {{.Name}}={{.Token}}{{end}}
 
 Try it (paste the exports above into the same shell first):
-
+{{if .Demo}}
 curl -s {{.Gateway}}/v1/commands/wallet/ada/open -H "authorization: Bearer ${{.First}}" --json '{"payload":{"owner":"Ada"},"idempotencyKey":"open-ada"}'
 curl -s {{.Gateway}}/v1/commands/wallet/ada/deposit -H "authorization: Bearer ${{.First}}" --json '{"payload":{"amount":1250},"idempotencyKey":"deposit-1"}'
-curl -s {{.Gateway}}/v1/query/wallets -H "authorization: Bearer ${{.First}}" --json '{"query":{"filter":"balance > 100","orderBy":"balance desc"}}'
+curl -s {{.Gateway}}/v1/query/wallets -H "authorization: Bearer ${{.First}}" --json '{"query":{"filter":"balance > 100","orderBy":"balance desc"}}'{{else}}
+curl -s {{.Gateway}}/v1/views -H "authorization: Bearer ${{.First}}"
+curl -s {{.Gateway}}/v1/control/model -H "authorization: Bearer $OPERATOR"{{end}}
 curl -s {{.Gateway}}/admin/runner/status -H "authorization: Bearer $OPERATOR"
 
 command -v buf >/dev/null || buf() { go tool -modfile=tools/go.mod buf "$@"; }
-buf curl --http2-prior-knowledge --protocol grpc --reflect-header "authorization: Bearer ${{.First}}" -H "authorization: Bearer ${{.First}}" -d '{"view":"wallets"}' {{.Gateway}}/projection.gateway.v1.QueryService/Query
-buf curl --http2-prior-knowledge -H "x-tenant-id: {{.Tenant}}" -d '{"view":"wallets"}' {{.Projection}}/projection.gateway.v1.QueryService/Query
+buf curl --http2-prior-knowledge --protocol grpc --reflect-header "authorization: Bearer ${{.First}}" -H "authorization: Bearer ${{.First}}" -d '{{.Request}}' {{.Gateway}}/projection.gateway.v1.QueryService/{{.Method}}
+buf curl --http2-prior-knowledge -H "x-tenant-id: {{.Tenant}}" -d '{{.Request}}' {{.Projection}}/projection.gateway.v1.QueryService/{{.Method}}
 
 `),
 )
 
 type announcedToken struct{ Name, Token string }
 
-// announce prints the platform's addresses and examples of its use.
+// announce prints the platform's addresses, and examples of its use that work with its model.
 func (p *platform) announce(w io.Writer, took time.Duration) error {
+	demo := p.demo()
+	method, request := "ListViews", "{}"
+	if demo {
+		method, request = "Query", `{"view":"wallets"}`
+	}
 	var tokens []announcedToken
 	for _, tenant := range p.tenants {
 		principal, err := auth.NewPrincipal(tenant.String()+"-app", []string{tenant.String()}, applicationRights)
@@ -74,7 +81,7 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 		}
 		tokens = append(tokens, announcedToken{variable(tenant), token})
 	}
-	if p.settings.Model == "" {
+	if demo {
 		transfers, err := auth.NewPrincipal(p.tenants[0].String()+"-transfers", []string{p.tenants[0].String()},
 			transferRights)
 		if err != nil {
@@ -101,13 +108,17 @@ func (p *platform) announce(w io.Writer, took time.Duration) error {
 		"Gateway": p.edge.gateway.URL(), "Admin": p.edge.gateway.AdminURL(), "GRPC": p.edge.gateway.GRPCAddr(),
 		"Aggregate": p.aggregate.server.URL(), "Projection": p.projection.server.URL(), "Runner": p.runner.server.URL(),
 		"Control": p.control.server.URL(),
-		"First":   variable(p.tenants[0]), "Tenant": p.tenants[0],
+		"Demo":    demo, "Method": method, "Request": request,
+		"First": variable(p.tenants[0]), "Tenant": p.tenants[0],
 	})
 	if err != nil {
 		return fmt.Errorf("print the announcement: %w", err)
 	}
 	return nil
 }
+
+// demo reports whether the platform's model is the demo of wallets.
+func (p *platform) demo() bool { return p.models.Current().Text == p.wallet }
 
 // variable returns the name of a tenant's shell variable.
 func variable(tenant contextkit.TenantID) string {

@@ -66,6 +66,8 @@ type platform struct {
 	aggregate, projection, runner, control *service
 	edge                                   *edge
 	followModel                            func(context.Context) error
+	models                                 *model.Registry
+	wallet                                 string // the demo model
 	// sockets has the addresses of the gateway, which the runner calls and which listens last.
 	sockets rpc.Sockets
 }
@@ -163,7 +165,12 @@ func (p *platform) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.followModel = follow
+	p.models, p.followModel = rollout.models, follow
+	_, demo, err := model.Wallet(ctx)
+	if err != nil {
+		return err
+	}
+	p.wallet = string(demo)
 	if p.issuer, err = OpenDevIssuer(p.config.Data); err != nil {
 		return err
 	}

@@ -86,6 +86,9 @@ gateway:
 		!strings.Contains(text, "\n  gRPC alone  127.0.0.1:") || !strings.Contains(text, "export UMBRELLA=") {
 		t.Errorf("announced:\n%s", text)
 	}
+	if text := announced.String(); strings.Contains(text, "wallet") != d.demo() {
+		t.Errorf("the examples are of another model than the platform's:\n%s", text)
+	}
 	d.refuseForeignHosts(t)
 }
 

@@ -143,6 +143,25 @@ func percent(done, target uint64) int {
 	return int(float64(done) / float64(target) * 100)
 }
 
+// fieldError names the invalid field of a request whose fields differ from those of [requestErrors].
+type fieldError struct {
+	field string
+	error
+}
+
+func (e *fieldError) Unwrap() error { return e.error }
+
+// inWatch names the field of a WatchRequest that is invalid.
+func inWatch(err error) error {
+	switch {
+	case errors.Is(err, query.ErrFilter):
+		return &fieldError{"filter", err}
+	case errors.Is(err, query.ErrFields):
+		return &fieldError{"fields", err}
+	}
+	return err
+}
+
 // requestErrors maps errors of invalid requests to the field that is invalid.
 var requestErrors = []struct {
 	err   error
@@ -250,10 +269,14 @@ func watcherError(err error) error {
 func requestError(err error) error {
 	for _, mistake := range requestErrors {
 		if errors.Is(err, mistake.err) {
+			field := mistake.field
+			if named := (*fieldError)(nil); errors.As(err, &named) {
+				field = named.field
+			}
 			return rpc.WithDetails(connect.NewError(connect.CodeInvalidArgument, err.Error()),
 				&errdetails.BadRequest{
 					FieldViolations: []*errdetails.BadRequest_FieldViolation{
-						{Field: mistake.field, Description: err.Error()},
+						{Field: field, Description: err.Error()},
 					},
 				})
 		}

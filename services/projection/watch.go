@@ -64,7 +64,7 @@ func (s *Service) Watch(
 	}
 	request := query.Request{Filter: req.GetFilter(), Fields: req.GetFields(), PageSize: watchBatch}
 	if w.plan, err = query.Compile(view, request, f.rows.Dialect()); err != nil {
-		return asConnectError(err)
+		return asConnectError(inWatch(err))
 	}
 	w.shared = f.shared.plan(view.Name, req.GetFilter(), req.GetFields())
 	// Collect changes before anything is read, so that none is missed.
@@ -94,6 +94,8 @@ func (w *watch) begin(ctx context.Context, after string) error {
 	switch {
 	case errors.Is(err, positions.ErrEpoch):
 		return w.snapshot(ctx) // the rows that the client knows may be of events that were lost
+	case errors.Is(err, positions.ErrInvalid):
+		return &fieldError{"after", err}
 	case err != nil:
 		return err
 	case of != nil && of.Fingerprint != w.made:

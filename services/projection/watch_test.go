@@ -3,6 +3,7 @@ package projection_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +13,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/headgate/headgate/contextkit"
 	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
@@ -120,22 +123,30 @@ func TestWatch_InvalidRequestIsRejected(t *testing.T) {
 	f := start(t, natstest.Start(t), sqliteIn(t), model.Wallet)
 	f.fill(t)
 	for name, rule := range map[string]struct {
-		req  *projectionv1.WatchRequest
-		code connect.Code
+		req   *projectionv1.WatchRequest
+		code  connect.Code
+		field string // in google.rpc.BadRequest
 	}{
-		"unknown view": {&projectionv1.WatchRequest{View: "purses"}, connect.CodeNotFound},
+		"unknown view": {&projectionv1.WatchRequest{View: "purses"}, connect.CodeNotFound, ""},
 		"malformed filter": {
-			&projectionv1.WatchRequest{View: "wallets", Filter: "balance >"}, connect.CodeInvalidArgument,
+			&projectionv1.WatchRequest{View: "wallets", Filter: "balance >"}, connect.CodeInvalidArgument, "filter",
 		},
-		"forged position": {&projectionv1.WatchRequest{View: "wallets", After: "x"}, connect.CodeInvalidArgument},
+		"forged position": {
+			&projectionv1.WatchRequest{View: "wallets", After: "x"}, connect.CodeInvalidArgument, "after",
+		},
+		"forged least position": {
+			&projectionv1.WatchRequest{View: "wallets", MinPosition: "x"}, connect.CodeInvalidArgument, "min_position",
+		},
 		"position of another tenant": {
 			&projectionv1.WatchRequest{View: "wallets", After: f.position(t, "globex")}, connect.CodeInvalidArgument,
+			"after",
 		},
 		"unknown column": {
 			&projectionv1.WatchRequest{View: "wallets", Fields: []string{"secret"}}, connect.CodeInvalidArgument,
+			"fields",
 		},
 		"foreign tenant id": {
-			&projectionv1.WatchRequest{View: "wallets", TenantId: "globex"}, connect.CodePermissionDenied,
+			&projectionv1.WatchRequest{View: "wallets", TenantId: "globex"}, connect.CodePermissionDenied, "",
 		},
 	} {
 		stream, err := f.client.Watch(as(t, "acme"), rule.req)
@@ -146,7 +157,29 @@ func TestWatch_InvalidRequestIsRejected(t *testing.T) {
 		if connect.CodeOf(err) != rule.code || err == nil {
 			t.Errorf("%s: %v, want %v", name, err, rule.code)
 		}
+		if field := invalidField(t, err); field != rule.field {
+			t.Errorf("%s: the invalid field is %q, want %q", name, field, rule.field)
+		}
 	}
+}
+
+// invalidField returns the first field that an error's google.rpc.BadRequest names, "" for none.
+func invalidField(t *testing.T, err error) string {
+	t.Helper()
+	rejected, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return ""
+	}
+	for _, detail := range rejected.Details() {
+		value, err := connectproto.UnmarshalErrorDetail(detail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if request, ok := value.(*errdetails.BadRequest); ok {
+			return request.GetFieldViolations()[0].GetField()
+		}
+	}
+	return ""
 }
 
 func TestWatch_AllWatchersReceiveEveryChange(t *testing.T) {

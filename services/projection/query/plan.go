@@ -149,7 +149,10 @@ func Columns(view *model.View, fields []string) ([]model.Column, error) {
 func terms(view *model.View, orderBy string) ([]Term, error) {
 	var parsed ordering.OrderBy
 	if err := parsed.UnmarshalString(orderBy); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOrder, err)
+		return nil, fmt.Errorf(
+			"%w: write columns separated by commas, each with desc or without, such as \"total desc, title\"",
+			ErrOrder,
+		)
 	}
 	if len(parsed.Fields) > maxOrderTerms {
 		return nil, fmt.Errorf("%w: it has %d criteria, at most %d are allowed", ErrOrder, len(parsed.Fields),

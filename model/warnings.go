@@ -1,0 +1,175 @@
+package model
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"cel.dev/cel-go/common/ast"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/headgate/headgate/internal/excerpt"
+)
+
+// use is a compiled expression with its place in the document.
+type use struct {
+	node *yaml.Node
+	path string
+	expr ast.Expr
+}
+
+// Warnings returns what a document can hardly mean, by line: a member of a variable that never has it. An expression
+// that reads such a member fails, and has() of it is always false. Members of older events' data are unknown: has()
+// of any member of event is allowed.
+func (p *parser) warnings(m *Model) []Issue {
+	var out []Issue
+	for _, u := range p.uses {
+		members := m.membersAt(u.path)
+		for _, read := range membersRead(u.expr) {
+			known, closed := members[read.variable]
+			if !closed || len(out) == maxIssues || slices.Contains(known, read.member) ||
+				read.variable == eventVariable && (read.tested || testsMember(u.expr, read)) {
+				continue
+			}
+			slices.Sort(known)
+			out = append(out, Issue{
+				File: p.file,
+				Line: u.node.Line,
+				Path: excerpt.Text(u.path, maxMessage),
+				Message: excerpt.Text(fmt.Sprintf("%s never has the member %q (it has %s)", read.variable,
+					excerpt.Text(read.member, maxQuoted), strings.Join(known, ", ")), maxMessage),
+			})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Issue) int { return a.Line - b.Line })
+	return out
+}
+
+// membersAt returns the members that the variables of the expression at a path can have. Variables whose members are
+// not known are missing.
+func (m *Model) membersAt(path string) map[string][]string {
+	out := map[string][]string{metaVariable: slices.Collect(maps.Keys(metaMembers))}
+	parts := strings.Split(path, ".")
+	switch {
+	case len(parts) > 3 && parts[0] == "aggregates" && parts[2] == "commands":
+		a := m.aggregates[parts[1]]
+		out[stateVariable] = a.stateMembers()
+		if command := a.commands[parts[3]]; command != nil {
+			command.members(out)
+		}
+	case len(parts) > 3 && parts[0] == "aggregates" && parts[2] == "evolve":
+		a := m.aggregates[parts[1]]
+		out[stateVariable] = a.stateMembers()
+		m.eventMembers(EventRef{a.Name, parts[3]}, out)
+	case len(parts) > 4 && parts[0] == "views" && parts[2] == "on":
+		if v, ok := m.View(parts[1]); ok {
+			for _, column := range v.Columns {
+				out[rowVariable] = append(out[rowVariable], column.Name)
+			}
+		}
+		m.eventMembers(EventRef{parts[3], parts[4]}, out)
+	case len(parts) > 2 && parts[0] == "workflows":
+		out[failureVariable] = []string{"step", "message"}
+		if w, ok := m.Workflow(parts[1]); ok {
+			m.eventMembers(w.On, out)
+		}
+	}
+	return out
+}
+
+// stateMembers returns the members that the aggregate's events set.
+func (a *Aggregate) stateMembers() []string {
+	out := []string{}
+	for _, changes := range a.evolve {
+		for _, member := range changes {
+			out = append(out, member.name)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// members adds the payload's members, if the schema excludes others.
+func (c *Command) members(out map[string][]string) {
+	properties, _ := c.raw["properties"].(Object)
+	if c.schema == nil {
+		out[commandVariable] = []string{}
+		return
+	}
+	if c.raw["additionalProperties"] != false || c.raw["patternProperties"] != nil {
+		return
+	}
+	out[commandVariable] = slices.Collect(maps.Keys(properties))
+}
+
+// eventMembers adds the members of an event's data, if commands of the model emit it.
+func (m *Model) eventMembers(ref EventRef, out map[string][]string) {
+	a := m.aggregates[ref.Aggregate]
+	if a == nil {
+		return
+	}
+	var members []string
+	emitted := false
+	for _, command := range a.commands {
+		for _, e := range command.emit {
+			if e.event != ref.Event {
+				continue
+			}
+			emitted = true
+			for _, member := range e.data {
+				members = append(members, member.name)
+			}
+		}
+	}
+	if emitted {
+		slices.Sort(members)
+		out[eventVariable] = slices.Compact(members)
+	}
+}
+
+// memberRead is a member of a variable that an expression reads; tested: by has() or as an optional value.
+type memberRead struct {
+	variable, member string
+	tested           bool
+}
+
+// membersRead returns the members of variables that an expression reads. Names that a loop of the expression declares
+// are no variables.
+func membersRead(e ast.Expr) (out []memberRead) {
+	declared := map[string]bool{}
+	ast.PostOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.ComprehensionKind {
+			loop := e.AsComprehension()
+			declared[loop.IterVar()], declared[loop.IterVar2()], declared[loop.AccuVar()] = true, true, true
+		}
+	}))
+	add := func(operand ast.Expr, member string, tested bool) {
+		if operand.Kind() == ast.IdentKind && !declared[operand.AsIdent()] {
+			out = append(out, memberRead{operand.AsIdent(), member, tested})
+		}
+	}
+	ast.PostOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.SelectKind:
+			add(e.AsSelect().Operand(), e.AsSelect().FieldName(), e.AsSelect().IsTestOnly())
+		case ast.CallKind:
+			call := e.AsCall()
+			optional := call.FunctionName() == "_?._" || call.FunctionName() == "_[?_]"
+			if !optional && call.FunctionName() != "_[_]" || len(call.Args()) != 2 ||
+				call.Args()[1].Kind() != ast.LiteralKind {
+				return
+			}
+			if member, ok := call.Args()[1].AsLiteral().Value().(string); ok {
+				add(call.Args()[0], member, optional)
+			}
+		}
+	}))
+	return out
+}
+
+// testsMember reports whether the expression asks with has() for the member that it reads.
+func testsMember(e ast.Expr, read memberRead) bool {
+	read.tested = true
+	return slices.Contains(membersRead(e), read)
+}
