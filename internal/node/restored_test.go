@@ -39,7 +39,7 @@ func withStore(t *testing.T, data string, do func(jetstream.JetStream)) {
 }
 
 // Restored over the data of a platform, an earlier backup brings no revoked token back, and no withdrawn revocation
-// either; elsewhere the command says that revocations since the backup are not known.
+// either; elsewhere the command reports that revocations since the backup are not known.
 func TestRestore_RevokedTokensStayRevoked(t *testing.T) {
 	t.Parallel()
 	ctx := contextkit.PlatformContext(t.Context())

@@ -97,7 +97,7 @@ func TestRead_MasksTextThatIsNotProse(t *testing.T) {
 		"b.yaml":     {"told:\n  description: calls\n", 0},
 		"c.yaml":     {"description: >\n  It was\n  told so.\n", 3},
 		"a.ts":       {"const x = 1 // nobody\n", 1},
-		"Dockerfile": {"# Kept.\nRUN told\n# It is kept.\n", 3},
+		"Dockerfile": {"# Stored.\nRUN told\n# It is kept.\n", 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := mask(name, []byte(test.text))

@@ -28,7 +28,6 @@ var strong = []word{
 	avoid(`told`, "notified, returned, reported; \"told apart\" is distinguished"),
 	avoid(`unheard|heard`, "received, announced"),
 	avoid(`by and by`, "gradually, eventually"),
-	avoid(be+`(?: not| only| also| still)? kept`, "stored, retained or cached: say which"),
 	avoid(`at once`, "immediately; or concurrently, at a time, together"),
 	avoid(`as it (?:is|lies|stands)`, "unchanged; or name the state"),
 	avoid(be+` let (?:in|through|go|out)|lets? go`, "admitted, released"),
@@ -40,6 +39,14 @@ var strong = []word{
 	avoid(`meanwhile`, "concurrently, in the meantime, while …"),
 	avoid(`anew`, "again; recreated, rebuilt"),
 	avoid(`for ever`, "forever, indefinitely"),
+	avoid(`says?|said`, "returns, reports, states, shows"),
+	avoid(`hears?`, "receives"),
+	avoid(`kept`, "stored, retained, cached or open"),
+	avoid(`go(?:es)? on`, "continues"),
+	avoid(`but for`, "except"),
+	avoid(`(?:is|are) to be`, "must be, will be"),
+	avoid(`(?:is|are|was|were) away`, "unreachable, unavailable, lost"),
+	avoid(`(?:its|own|last) word`, "report, announcement, state"),
 	avoid(`ha(?:s|ve) had|(?:may|can|to) be had`, "plain tense"),
 	avoid(`(?:attempts|bytes|calls|commands|entries|errors|events|files|`+
 		`messages|ms|others|queries|reads|records|requests|rows|times|writes|[0-9]+(?:[.][0-9]+)?) an? (?:second|minute|hour)`, "per: \"calls per second\""),
@@ -49,23 +56,17 @@ var strong = []word{
 	),
 }
 
-// advice are the phrases that a run with -v lists: most of their uses are better said otherwise.
+// advice are the phrases that a run with -v lists: there is usually a better way to write them.
 var advice = []word{
-	avoid(`keeps?|kept`, "stores, retains, caches; or holds"),
-	avoid(`says|said`, "returns, reports, states"),
-	avoid(`hears?`, "receives"),
+	avoid(`keeps?`, "stores, retains, caches; or holds"),
 	avoid(`one that|ones that|one which`, "the noun"),
 	avoid(`the other`, "the noun"),
 	avoid(`what (?:is|are|was|were|has|have)`, "a noun"),
 	avoid(`that of|those of`, "the noun"),
-	avoid(`(?:is|are) to be`, "must be, will be"),
 	avoid(`ones? of`, "the noun"),
-	avoid(`(?:is|are|was|were) (?:away|gone)`, "unreachable, removed, stopped"),
-	avoid(`(?:its|own|last) word`, "report, announcement, state"),
+	avoid(`(?:is|are) gone`, "removed, stopped"),
 	avoid(`beside`, "next to, in addition to; or name the place"),
 	avoid(`nothing of`, "no …"),
-	avoid(`but for`, "except"),
-	avoid(`goes on|go on`, "continues"),
 	avoid(`hops?`, "span (timeline) or upstream call"),
 	avoid(`an? [a-z]+ a (?:second|tenant|node|call|file|process)`, "per"),
 }

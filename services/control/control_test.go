@@ -922,7 +922,7 @@ func TestAudit_IsPagedBackwardsAndFollowed(t *testing.T) {
 	}
 }
 
-// A query of changes has the allowed calls of methods that may change something, also those of records that do not say
+// A query of changes has the allowed calls of methods that may change something, also of records that do not state
 // it, and one until a time has the records before it, in every page.
 func TestQueryAudit_ChangesOnlyAndUntil(t *testing.T) {
 	w := newWorld(t)

@@ -5,7 +5,7 @@ import { accessible, clicks, gateway, look, operator, platformProcess, post, sig
 
 // These tests stop the platform, drain its runner or change its model: they have a separate platform.
 
-test("A silent platform is said within seconds on every screen, and greys what is shown", async ({ page }) => {
+test("A silent platform is reported within seconds on every screen, and greys what is shown", async ({ page }) => {
   await signIn(page, "/fleet");
   await expect(page.getByText("all answered", { exact: true })).toBeVisible();
   const pid = platformProcess();

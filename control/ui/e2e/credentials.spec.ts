@@ -88,7 +88,7 @@ test("A token is revoked without being sent, and its revocation is withdrawn", a
   await expect(revocation).toContainText("withdrawn");
 });
 
-test("A tenant's administrator has the keys of the tenant alone; what the rights do not allow says so before the click", async ({ page }) => {
+test("A tenant's administrator has the keys of the tenant alone; what the rights do not allow is off, with the reason, before the click", async ({ page }) => {
   await signIn(page, "/credentials", issue("globex-admin", ["globex"], ["credential.read", "key.admin", "query.read"]));
   await expect(page.getByText("API keys and revoked tokens of globex.")).toBeVisible();
   await expect(page.getByText("No API key has been issued.")).toBeVisible();

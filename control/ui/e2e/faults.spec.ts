@@ -33,7 +33,7 @@ test("On plain http off localhost the pages work, a key is made and a text is co
   await filter.focus();
   await page.keyboard.press("Control+v");
   await expect(filter).toHaveValue(/^curl -s/);
-  // A browser that refuses says so, instead of nothing.
+  // A refusal of the browser is shown.
   await page.evaluate(() => (document.execCommand = () => false));
   await page.getByRole("button", { name: "Copy as buf curl" }).click();
   await expect(page.getByText("The browser refused to copy").first()).toBeVisible();
@@ -56,7 +56,7 @@ test("A part that the first view does without reloads the page once, too", async
   await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
 });
 
-test("A part that stays missing is said, without a loop of reloads", async ({ page }) => {
+test("A part that stays missing is reported, without a loop of reloads", async ({ page }) => {
   let loads = 0;
   await page.route(/assets\/audit-.*\.js/, (route) => route.fulfill({ status: 404, body: "" }));
   page.on("load", () => loads++);
@@ -67,7 +67,7 @@ test("A part that stays missing is said, without a loop of reloads", async ({ pa
   await accessible(page);
 });
 
-test("A page that crashes says so, and the others still work", async ({ page }) => {
+test("A page that crashes shows an error, and the others still work", async ({ page }) => {
   // An answer of another shape than the client's.
   await page.route(/\/openapi\.json/, (route) => route.fulfill({ contentType: "application/json", body: `{"paths": {"/x": {"get": {"summary": {"not": "a text"}}}}}` }));
   await signIn(page, "/api");

@@ -175,7 +175,7 @@ test("Answers that are not for this sign-in, and providers that are not the conf
   await expect(page.getByRole("alert")).toHaveText(/The sign-in with corp could not begin/);
 });
 
-test("A token without rights at the gateway is rejected with its reason; a provider that is away ends no session", async ({ page, context }) => {
+test("A token without rights at the gateway is rejected with its reason; an unreachable provider ends no session", async ({ page, context }) => {
   await user("eve", { access: { tenants: 5 } });
   await page.goto(url(command));
   await button(page).click();

@@ -1,7 +1,7 @@
 import { expect, test } from "@playwright/test";
 import { accessible, application, gateway, look, operator, signIn, url } from "./console";
 
-test("Signing in takes a token, says why one is rejected, and leads to the first screen", async ({ page }) => {
+test("Signing in takes a token, shows why one is rejected, and leads to the first screen", async ({ page }) => {
   await page.goto(url("/"));
   await page.getByLabel("Token").fill("nonsense");
   await page.getByRole("button", { name: "Sign in", exact: true }).click();
@@ -68,7 +68,7 @@ test("Views: filtered, ordered, live, exported, and copied as curl", async ({ pa
   await expect(rows.nth(1)).toContainText("1250");
   await look(page, "views");
   await filter.fill("balance > 800 OR owner = bob");
-  await expect(page.getByText("The filter says more than conditions")).toBeVisible();
+  await expect(page.getByText("The filter is more than conditions")).toBeVisible();
   await filter.fill('owner = "b*"');
   await expect(page.getByLabel("Comparison of condition 1")).toHaveValue("begins");
   await page.getByRole("button", { name: "Copy as curl" }).click();
@@ -209,7 +209,7 @@ test("On a phone nothing is wider than the screen, in both themes", async ({ pag
   await expect(page.getByRole("heading", { name: "Audit" })).toBeVisible();
 });
 
-test("Offline, parts that are not loaded yet wait, what is shown is greyed, and both go on by themselves", async ({ page, context }) => {
+test("Offline, parts that are not loaded yet wait, what is shown is greyed, and both continue by themselves", async ({ page, context }) => {
   // The browser becomes idle, and loads what the first view does without (parts/later.ts), once it is offline.
   await page.addInitScript(() => {
     const waiting: IdleRequestCallback[] = [];

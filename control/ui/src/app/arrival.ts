@@ -1,7 +1,7 @@
 import { part } from "../parts/later";
 import { parsePath, placeOf, takeFlow } from "./flow";
 import { labelOf, providerOf } from "./providers";
-import { accept, hold, lookUp, say, signOut, startSession } from "./session";
+import { accept, hold, lookUp, report, signOut, startSession } from "./session";
 
 const oidc = () => part(() => import("./oidc"));
 
@@ -23,7 +23,7 @@ export async function arrive(replace: (place: string) => void): Promise<void> {
   hold("Signing in…");
   try {
     const { finish } = await oidc();
-    // Where the gateway rejects the token, the page says why.
+    // Where the gateway rejects the token, the page shows why.
     if ((await accept(await finish(flow, answer))) && flow.popup) close();
   } catch (err) {
     await startSession(`The sign-in at the provider failed: ${await reason(err)}`);
@@ -35,7 +35,7 @@ async function beginHere(name: string): Promise<void> {
   hold("Signing in…");
   opener = null; // the provider's pages have no hold of the console's
   if (await lookUp()) close();
-  else say(await signInWith(name, "/ui/", true));
+  else report(await signInWith(name, "/ui/", true));
 }
 
 /** Leads the user to a provider. Returns why that is not possible; "": the page is being left. */
@@ -59,7 +59,7 @@ export async function leave(): Promise<void> {
   try {
     await (await oidc()).leave(grant);
   } catch (err) {
-    say(`You are signed out here, but perhaps not at the provider: ${await reason(err)}`);
+    report(`You are signed out here, but perhaps not at the provider: ${await reason(err)}`);
   }
 }
 

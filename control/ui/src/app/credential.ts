@@ -28,7 +28,7 @@ export function replaces(next: Credential, present: Credential): boolean {
   return next.at === present.at ? next.generation > present.generation : next.at > present.at;
 }
 
-/** The time until a token is to be renewed, in milliseconds; undefined: it cannot be, or its end is not known. */
+/** The time until a token must be renewed, in milliseconds; undefined: it cannot be, or its end is not known. */
 export function renewalAfter({ grant }: Credential, now: number): number | undefined {
   if (!grant || grant.refresh === "" || grant.until === 0) return undefined;
   return Math.max(0, grant.until - Math.min(60_000, grant.lifetime / 4) - now);

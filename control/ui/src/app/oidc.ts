@@ -22,7 +22,7 @@ function options(provider: Provider) {
   };
 }
 
-/** Reads what the provider says of itself (OpenID Connect Discovery 1.0). */
+/** Reads the provider's metadata (OpenID Connect Discovery 1.0). */
 async function discover(provider: Provider): Promise<oauth.AuthorizationServer> {
   const issuer = new URL(provider.issuer);
   const server = await oauth.processDiscoveryResponse(issuer, await oauth.discoveryRequest(issuer, options(provider)));

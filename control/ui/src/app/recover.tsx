@@ -6,7 +6,7 @@ const between = 60_000; // ms from one reload to the next
 
 /**
  * Reloads the page if a part of it is missing: after an upgrade the new page names the new parts.
- * It reloads at most once a minute per tab; a part that is still missing after that is said to be.
+ * It reloads at most once per minute and tab; a part that is still missing after that is reported.
  */
 export function Crashed({ error, missing = false, reset }: { error: unknown; missing?: boolean; reset?: () => void }) {
   const [reloads] = useState(() => missing && Date.now() - Number(sessionStorage.getItem(key)) > between);

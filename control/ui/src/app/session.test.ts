@@ -22,7 +22,7 @@ describe("what the principal may not do", () => {
   });
 });
 
-it("an address keeps what it says, and nothing that is empty", () => {
+it("an address has every parameter that is not empty", () => {
   expect(stringifySearch({ q: "a b", tenant: "5", page: "" })).toBe("?q=a+b&tenant=5");
   expect(parseSearch("?q=a+b&tenant=5")).toEqual({ q: "a b", tenant: "5" });
   expect(stringifySearch({})).toBe("");

@@ -11,7 +11,7 @@ import { removeCredential, replaces, storeCredential, storedCredential, type Cre
 export interface Session {
   status: "looking" | "out" | "in" | "expired";
   token: string;
-  /** Why the session ended, or why a token was rejected; "" if there is nothing to say. */
+  /** Why the session ended, or why a token was rejected; "" if neither has happened. */
   message: string;
   /** Increases when another identity signs in: nothing of the one before is shown after that. */
   epoch: number;
@@ -215,8 +215,8 @@ export function signOut(): Grant | undefined {
   return grant;
 }
 
-/** Says something to the user who is not signed in. */
-export function say(message: string): void {
+/** Shows a message to the user who is not signed in. */
+export function report(message: string): void {
   if (session.status !== "in") update({ status: session.status === "expired" ? "expired" : "out", message });
 }
 

@@ -6,7 +6,7 @@ import { Notice } from "../parts/state";
 import { leave, signInWith } from "./arrival";
 import { Logo } from "./logo";
 import { labelOf, providers, type Provider } from "./providers";
-import { say, signIn, useSession } from "./session";
+import { report, signIn, useSession } from "./session";
 
 /** Why users cannot sign in with a provider here; "": they can. */
 const insecure = isSecureContext ? "" : "A provider can only be used over https, or on localhost.";
@@ -18,11 +18,11 @@ function Providers({ beside }: { beside: boolean }) {
   const go = async (provider: Provider) => {
     if (beside) {
       const opened = open(`/ui/sign-in${provider.name === "" ? "" : `/${provider.name}`}`, "headgate-sign-in", "popup,width=520,height=720");
-      if (opened === null) say("The browser has blocked the window of the provider. Allow windows of this page.");
+      if (opened === null) report("The browser has blocked the window of the provider. Allow windows of this page.");
       return;
     }
     setBusy(true);
-    say(await signInWith(provider.name, location.pathname + location.search + location.hash));
+    report(await signInWith(provider.name, location.pathname + location.search + location.hash));
     setBusy(false);
   };
   if (error)

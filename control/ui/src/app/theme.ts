@@ -4,8 +4,8 @@ const key = "headgate.theme";
 const listeners = new Set<() => void>();
 
 function chosen(): "dark" | "light" {
-  const kept = localStorage.getItem(key);
-  if (kept === "dark" || kept === "light") return kept;
+  const stored = localStorage.getItem(key);
+  if (stored === "dark" || stored === "light") return stored;
   return matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark";
 }
 

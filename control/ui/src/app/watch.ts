@@ -12,7 +12,7 @@ export interface Watched<T> {
 
 /**
  * Follows a stream while the component is shown and the tab is visible, and reconnects when it ends;
- * take receives each message, the last one is returned; resume says what to ask for after an interruption. Nothing is followed while input is undefined.
+ * take receives each message, the last one is returned; resume makes the request after an interruption. Nothing is followed while input is undefined.
  * A hidden tab has no stream: browsers open six connections to a plain HTTP origin for all tabs together.
  */
 export function useWatch<I extends DescMessage, O extends DescMessage>(
@@ -46,7 +46,7 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
         } catch (err) {
           const error = ConnectError.from(err);
           if (ended.signal.aborted) return;
-          // A stream ends with its token: it goes on with the renewed one.
+          // A stream ends with its token, and continues with the renewed one.
           if (error.code === Code.Unauthenticated && used !== token()) continue;
           setState((before) => ({ last: before.last, error }));
           if (error.code === Code.PermissionDenied || error.code === Code.InvalidArgument || error.code === Code.NotFound) return;
@@ -57,7 +57,7 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
     };
     void follow();
     return () => ended.abort();
-    // What is followed is what its identity says; take may be another function each time.
+    // The identity determines what is followed; take may be another function each time.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [identity]);
   return state;

@@ -24,7 +24,7 @@ import { SavedFilters } from "./saved";
 
 const clears = ["open"] as const;
 
-/** What the address says of the records to show; follow is how they are shown. */
+/** The parameters of the address that select records; follow is how they are shown. */
 const filters = ["of", "decision", "principal", "procedure", "id", "range", "from", "to", "reads", "changes"] as const;
 
 const hour = 3_600_000;

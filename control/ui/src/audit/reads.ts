@@ -19,7 +19,7 @@ const services: DescService[] = [CommandService, EventService, AuditService, Fle
 
 const reads = new Set(services.flatMap((service) => service.methods.filter((method) => method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS).map((method) => `/${service.typeName}/${method.name}`)));
 
-/** Whether a procedure changes nothing, as its declaration says (NO_SIDE_EFFECTS); one that is not known may change something. */
+/** Whether a procedure is declared to change nothing (NO_SIDE_EFFECTS); an unknown one may change something. */
 export function isRead(procedure: string): boolean {
   return reads.has(procedure);
 }

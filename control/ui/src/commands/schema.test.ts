@@ -26,7 +26,7 @@ describe("a form from a JSON Schema", () => {
     expect(fields({ type: "object" })).toEqual([]);
   });
 
-  it("makes a payload that leaves out what is empty, but for a text that is asked for", () => {
+  it("makes a payload without empty fields, except required texts", () => {
     expect(payload(fields(schema), { amount: "12", urgent: "false", lines: "[1]" })).toEqual({ amount: 12, owner: "", urgent: false, lines: [1] });
   });
 

@@ -3,7 +3,7 @@ export interface Claims {
   issuer: string;
   tokenId: string;
   subject: string;
-  /** When it expires, in seconds; undefined: it does not say. */
+  /** When it expires, in seconds since 1970; undefined: it has no such claim. */
   expires: number | undefined;
 }
 

@@ -92,7 +92,7 @@ function Stored({ tenant }: { tenant: string }) {
 
 const most = 500;
 
-/** Events as they are appended; after an interruption the tail goes on where it was. */
+/** Events as they are appended; after an interruption the tail continues where it was. */
 function Tail({ tenant }: { tenant: string }) {
   const filter = useFilter(tenant);
   const [events, setEvents] = useState<JournalEvent[]>([]);

@@ -12,7 +12,7 @@ export function expiry(end: number, now = Date.now()): { tone: "bad" | "warn" | 
   return { tone: end - now < soon ? "warn" : "ok", words: `in ${duration(end - now)}` };
 }
 
-/** What is said of a certificate that has expired or expires soon; "" if there is nothing to say. */
+/** The text for a certificate that has expired or expires soon; "" for others. */
 export function expires(end: Timestamp): string {
   const { tone, words } = expiry(timestampMs(end));
   return tone === "ok" ? "" : tone === "bad" ? words : `expires ${words}`;

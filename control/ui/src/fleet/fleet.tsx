@@ -38,7 +38,7 @@ export function Fleet() {
   );
 }
 
-/** What is wrong, in a sentence; old data say so by the browser's clock. */
+/** What is wrong, in a sentence, which states the age of old data by the browser's clock. */
 function Summary({ fleet, at }: { fleet: FleetMessage; at: number }) {
   const asked = at - Number(fleet.ageMs);
   const seconds = useSecondsSince(asked);

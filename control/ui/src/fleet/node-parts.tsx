@@ -119,7 +119,7 @@ export function OutOfService({ drain }: { drain: NodeDrain }) {
   );
 }
 
-/** Where to go on from a node. */
+/** Links from a node to where to continue. */
 export function NodeLinks({ node }: { node: Node }) {
   return (
     <p className="flex flex-wrap gap-x-4">

@@ -7,7 +7,7 @@ import { Confirm } from "../parts/action";
 import { Problem } from "../parts/state";
 import { toast } from "../parts/toast";
 
-/** Drains a runner, and brings it back. `others` is how many other runners take work, `placed` are the tenants that this one alone serves. */
+/** Drains a runner, and brings it back. `others` is the number of other runners that take work, `placed` are the tenants that this one alone serves. */
 export function RunnerActions({ id, others, placed }: { id: string; others: number; placed: readonly string[] }) {
   const refusal = useRefusal("runner.admin");
   const status = useQuery(RunnerAdmin.method.status, { node: id }, { enabled: refusal === "", refetchInterval: 3_000 });

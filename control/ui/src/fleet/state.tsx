@@ -2,7 +2,7 @@ import { NodeState, type Node } from "../gen/control/v1/fleet_pb";
 import { since } from "../app/format";
 import { Badge } from "../parts/state";
 
-/** A node's state: tone, word, and what else there is to say. */
+/** A node's state: tone, word, and details. */
 export function stateOf(node: Node): ["ok" | "warn" | "bad", string, string] {
   if (node.state === NodeState.LOST) return ["bad", "lost", `last announcement ${since(node.lastAnnounced)} ago`];
   if (!node.answered) return ["bad", "no answer", node.error];

@@ -86,7 +86,7 @@ const pause = 500;
 
 const none: ModelMistake[] = [];
 
-/** What the server says of a text, some time after it was last changed; nothing of the text in use. */
+/** The server's check of a text, some time after its last change; undefined for the text in use. */
 function useCheck(text: string, current: string) {
   const [asked, setAsked] = useState(text);
   useEffect(() => {

@@ -39,7 +39,7 @@ export function Moves() {
             id={(move) => move.id}
             selected={chosen}
             onSelect={(move) => set({ move: move.id })}
-            empty={<Empty title="No tenant has been moved.">A move takes a tenant from one node to another while calls go on: plan one above.</Empty>}
+            empty={<Empty title="No tenant has been moved.">A move takes a tenant from one node to another while calls continue: plan one above.</Empty>}
             columns={[
               { name: "Tenant", value: (move) => move.tenantId },
               { name: "Kind", width: 110, value: (move) => move.kind },

@@ -29,7 +29,7 @@ const day = 86_400_000;
 /** The changes that are listed. */
 export const most = 12;
 
-/** What a record says that its principal did; "" for one that changes nothing of the platform. */
+/** The change that a record's principal made, in words; "" for one that changes nothing of the platform. */
 export function inWords(record: AuditRecord): string {
   const [, what = ""] = words.find(([procedure]) => record.procedure.endsWith(procedure)) ?? [];
   if (what === "") return "";
@@ -38,7 +38,7 @@ export function inWords(record: AuditRecord): string {
   return [record.principal || "a caller", what, object].filter((word) => word !== "").join(" ");
 }
 
-/** What operators changed in the last day, the newest first, at most the last 12; refusal says why it is not known. */
+/** What operators changed in the last day, the newest first, at most the last 12; refusal is the reason why they are not known. */
 export function useChanges(): { changes: AuditRecord[]; refusal: string; loaded: boolean; error: unknown } {
   const refusal = useRefusal("audit.read");
   const transport = useTransport();

@@ -6,7 +6,7 @@ const plotted = vi.hoisted(() => vi.fn());
 vi.mock("./plot", () => ({ default: plotted.mockReturnValue(null) }));
 afterEach(cleanup);
 
-it("a chart says its unit and its last measured values; gaps reach the plot as such", async () => {
+it("a chart shows its unit and its last measured values; gaps reach the plot as such", async () => {
   const lines = [
     { name: "p99", color: "--series-1", values: [12, null, 7.126, null] },
     { name: "p50", color: "--series-2", values: [null, null, null, null] },

@@ -163,7 +163,7 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
   };
   const second = under === undefined ? undefined : at[under.index];
   const marked = second === undefined ? [] : marks.filter((mark) => Math.abs(mark.at - second) <= window);
-  const said = second === undefined || under === undefined ? "no moment is chosen" : [clock(second, 19), ...lines.map((line) => `${line.name} ${value(line, under)}`), unit, ...marked.map((mark) => mark.text)].join(", ");
+  const description = second === undefined || under === undefined ? "no moment is chosen" : [clock(second, 19), ...lines.map((line) => `${line.name} ${value(line, under)}`), unit, ...marked.map((mark) => mark.text)].join(", ");
   return (
     <div className="relative min-w-0">
       <div
@@ -176,7 +176,7 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
         aria-valuemin={0}
         aria-valuemax={Math.max(0, at.length - 1)}
         aria-valuenow={under?.index ?? Math.max(0, at.length - 1)}
-        aria-valuetext={said}
+        aria-valuetext={description}
         onKeyDown={onKeyDown}
         onFocus={(event) => {
           if (event.currentTarget.matches(":focus-visible") && !under) point(at.length - 1);

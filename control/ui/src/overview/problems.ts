@@ -10,7 +10,7 @@ export interface Problem {
   text: string;
   to: "/fleet" | "/views" | "/dead-letters";
   search?: Record<string, string>;
-  /** When it began, where the series says so. */
+  /** When it began; undefined where the series does not show it. */
   since?: Date | undefined;
 }
 

@@ -22,7 +22,7 @@ describe("a series", () => {
     expect(latest([], values.lag)).toBeUndefined();
   });
 
-  it("says when the present trouble began, unless that was before the series", () => {
+  it("returns when the present trouble began, unless that was before the series", () => {
     const at = (seconds: number, deadLetters: bigint) => point({ end: timestampFromMs(seconds * 1000), deadLetters });
     expect(began([at(15, 2n), at(30, 0n), at(45, 1n), at(60, 3n), point({})], values.letters)?.getTime()).toBe(45_000);
     expect(began([at(15, 2n), at(30, 1n)], values.letters)).toBeUndefined();
@@ -81,6 +81,6 @@ it.each([
   ["/control.v1.TenantService/SetStorageQuota", "ada set storage limits of acme"],
   ["/control.v1.PlacementService/StartMove", "ada started to move acme"],
   ["/control.v1.PlacementService/ListMoves", ""],
-])("a change is said in words: %s", (procedure, want) => {
+])("a change is described in words: %s", (procedure, want) => {
   expect(inWords(create(AuditRecordSchema, { procedure, principal: "ada", resource: "acme", node: "runner-1" }))).toBe(want);
 });

@@ -6,7 +6,7 @@ import { Button, Confirm } from "./action";
 
 afterEach(cleanup);
 
-it("a button that may not be used says why", () => {
+it("a button that may not be used shows why", () => {
   render(<Button refusal="you lack the right fleet.admin">Create</Button>);
   const button = screen.getByRole("button", { name: "Create" });
   expect(button).toHaveProperty("disabled", true);
@@ -38,7 +38,7 @@ it("a reason is required where the audit record holds one", async () => {
   const user = userEvent.setup();
   const run = vi.fn().mockResolvedValue(undefined);
   render(
-    <Confirm title="Retry" what="It goes on now." reason run={run}>
+    <Confirm title="Retry" what="It continues now." reason run={run}>
       Retry now…
     </Confirm>,
   );

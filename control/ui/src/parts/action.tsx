@@ -11,7 +11,7 @@ interface Action {
   disabled?: boolean;
 }
 
-/** A button that says why it is off. */
+/** A button that shows why it is off. */
 export function Button({ children, refusal = "", danger, strong, disabled, onClick, type = "button", ref }: Action & { onClick?: () => void; type?: "button" | "submit"; ref?: RefObject<HTMLButtonElement | null> }) {
   const tone = danger ? "button-danger" : strong ? "button-strong" : "";
   return (

@@ -8,7 +8,7 @@ it.each([
   [10, 100, "10 of 100", "10 %"],
   [85, 100, "85 of 100", "85 %"],
   [120, 100, "120 of 100", "120 %"],
-])("a meter says %i of %i in words, too", (used, limit, words, percent) => {
+])("a meter shows %i of %i in words, too", (used, limit, words, percent) => {
   render(<Meter name="Events" used={used} limit={limit} show={String} />);
   const meter = screen.getByRole("meter", { name: "Events" });
   expect(meter.getAttribute("aria-valuetext")).toBe(words);

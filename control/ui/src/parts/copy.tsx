@@ -3,7 +3,7 @@ import { useEffect, useRef, useState, type ReactNode } from "react";
 import { copy } from "../app/clipboard";
 import { toast } from "./toast";
 
-/** Copies a text, and says whether it did: with children a button with these words, else an icon. */
+/** Copies a text, and shows whether it did: with children a button with these words, else an icon. */
 export function Copy({ text, children, label = "Copy", strong = false }: { text: string; children?: ReactNode; label?: string; strong?: boolean }) {
   const [done, setDone] = useState(false);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);

@@ -37,7 +37,7 @@ export function Drawer({ title, label, badge, onClose, children, actions }: { ti
     close.current = onClose;
   });
   useEffect(() => {
-    // Who opens it by the keyboard or a click goes on in it; a page that is loaded with it begins at its top.
+    // A user who opens it by the keyboard or a click continues in it; a page that is loaded with it begins at its top.
     const focused = document.activeElement;
     if (!focused || focused === document.body || focused.closest("aside")) return;
     opener.current = focused;

@@ -82,7 +82,7 @@ describe("a table", () => {
     vi.restoreAllMocks();
   });
 
-  it("says why it is empty", () => {
+  it("shows why it is empty", () => {
     render(<Table label="Nodes" columns={columns} rows={[]} id={(row) => row.name} empty="No node has announced itself." />);
     expect(screen.getByText("No node has announced itself.")).toBeTruthy();
   });

@@ -85,7 +85,7 @@ function ticks(pieces: Piece[], from: number, shown: number, rest: number): Tick
     const put = (after: number, begins: boolean) => {
       const left = place(after);
       if (left > 100 - apart) return;
-      // What begins after a gap says when, in the place of a mark before the gap.
+      // A mark of what begins after a gap replaces one before the gap.
       while (begins && out.length > 0 && !out.at(-1)?.begins && left - (out.at(-1)?.left ?? 0) < apart) out.pop();
       const before = out.at(-1);
       if (!before || left - before.left >= apart) out.push({ left, after, begins, sinceGap: begins || piece === pieces[0] ? undefined : after + from - piece.from });

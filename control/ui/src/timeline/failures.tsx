@@ -5,7 +5,7 @@ import { causes, failed, shortName, type Node } from "./tree";
 
 const most = 5;
 
-/** Why it failed: each failure that no other has caused, what it made fail, and where to go on. */
+/** Why it failed: each failure that no other has caused, what it made fail, and links to where to continue. */
 export function Failures({ tenant, nodes }: { tenant: string; nodes: Node[] }) {
   const [, set] = useUrl();
   const found = causes(nodes);

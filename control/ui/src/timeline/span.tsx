@@ -7,7 +7,7 @@ import { Badge } from "../parts/state";
 import { Time } from "../parts/time";
 import { failed, shortName, type Node } from "./tree";
 
-/** Where to go on from a span. */
+/** Links from a span to where to continue. */
 export function Links({ tenant, node }: { tenant: string; node: Node }) {
   const { span } = node;
   const [type = "", id = ""] = span.subject.split("/", 2);

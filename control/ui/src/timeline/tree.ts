@@ -67,7 +67,7 @@ export function nest(spans: readonly Span[]): Node[] {
   const of = (kind: string, test: (span: Span) => boolean) => (byKind.get(kind) ?? []).filter((node) => test(node.span));
   for (const node of nodes) {
     const cause = causeOf(node, of);
-    // Nothing is its own cause, even if the records say so.
+    // No span is its own cause, even if the records state it.
     for (let above = cause; ; above = above.parent) {
       if (above === node) break;
       if (above === undefined) {

@@ -2,14 +2,14 @@ import { Plus, X } from "lucide-react";
 import { useState } from "react";
 import { comparisons, isAlone, isComplete, parse, print, type Comparison, type Condition, type Field } from "./conditions";
 
-/** Builds a filter from conditions on a view's columns. A filter that says more is edited as text. */
+/** Builds a filter from conditions on a view's columns. Any other filter is edited as text. */
 export function Builder({ fields, filter, onChange }: { fields: readonly (Field & { indexed: boolean })[]; filter: string; onChange: (filter: string) => void }) {
   const [edited, setEdited] = useState<readonly Condition[]>([]);
   // What is edited here may not be complete yet; a filter that was typed replaces it.
   const conditions = print(edited, fields) === filter ? edited : parse(filter, fields);
   const first = fields.find((one) => one.indexed) ?? fields[0];
   if (!first) return null;
-  if (conditions === undefined) return <p className="text-muted text-sm">The filter says more than conditions that are joined by AND: it is edited as text.</p>;
+  if (conditions === undefined) return <p className="text-muted text-sm">The filter is more than conditions that are joined by AND: it is edited as text.</p>;
   const change = (next: readonly Condition[]) => {
     setEdited(next);
     onChange(print(next, fields));

@@ -68,7 +68,7 @@ function quote(text: string): string {
 
 const condition = /^\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>|:)\s*(?:"((?:[^"\\]|\\.)*)"|([^\s"()<>=!:,]+))\s*(?:AND\b|$)/;
 
-/** The conditions of a filter; undefined: it says more than conditions that are joined by AND. */
+/** The conditions of a filter; undefined: it is more than conditions that are joined by AND. */
 export function parse(filter: string, fields: readonly Field[]): Condition[] | undefined {
   const types = new Map(fields.map((one) => [one.name, one.type]));
   const out: Condition[] = [];

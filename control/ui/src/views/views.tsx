@@ -187,7 +187,7 @@ function text(value: unknown): string {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-/** The rows of a view as they are now, kept up with its changes. */
+/** The current rows of a view, updated with its changes. */
 function useLive(tenant: string, view: string, filter: string, on: boolean) {
   const [rows, setRows] = useState<ReadonlyMap<string, Followed>>(new Map());
   const watched = useWatch(QueryService.method.watch, on ? { tenantId: tenant, view, filter } : undefined, {

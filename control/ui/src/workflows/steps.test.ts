@@ -17,7 +17,7 @@ describe("an instance in time", () => {
     ]);
   });
 
-  it("begins a step where its record says, after the attempts that failed", () => {
+  it("begins a step at the start of its record, after the attempts that failed", () => {
     const tried = { ...step("tell", 5000), started: timestampFromMs(4900), failedAttempts: [{ started: timestampFromMs(1000), ended: timestampFromMs(1200), error: "503" }, { error: "of a version before" }] };
     const laid = layOut(create(GetWorkflowResponseSchema, { state: WorkflowState.COMPLETED, started: timestampFromMs(1000), steps: [tried, { ...step("end", 5100), started: timestampFromMs(9000) }] }), 9000);
     expect(laid.bars.map(({ step: name, kind, from, to, text }) => [name, kind, from, to, text])).toEqual([

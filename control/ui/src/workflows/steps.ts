@@ -8,7 +8,7 @@ export interface Bar {
   /** Milliseconds of the epoch. */
   from: number;
   to: number;
-  /** What there is to say of it. */
+  /** The text that describes it. */
   text: string;
 }
 
