@@ -86,6 +86,13 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
               drawing = self;
               return handler(event);
             },
+            // A pointer that draws and leaves has come to the edge; it may come back.
+            mouseleave: (self, _, handler) => (event) => {
+              if (drawing !== self || (event.buttons & 1) === 0) return handler(event);
+              const box = self.over.getBoundingClientRect();
+              (self as unknown as Moves).setCursor({ left: Math.max(0, Math.min(box.width, event.clientX - box.left)), top: 0 }, true, true);
+              return null;
+            },
             dblclick: () => () => {
               act.current.reset();
               return null;
@@ -106,6 +113,8 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
               unselect(self);
               if (drawing !== self) return;
               const span = spanOf(latest.current.at, self.posToVal(left, "x"), self.posToVal(left + width, "x"));
+              drawing = undefined;
+              if (!self.over.matches(":hover")) (self as unknown as Moves).setCursor({ left: -10, top: -10 }, true, true);
               if (span) act.current.show(span);
             },
           ],
