@@ -77,10 +77,10 @@ func (a *Authority) holds(cert *x509.Certificate) bool {
 	return slices.ContainsFunc(*a.current.Load(), cert.Equal)
 }
 
-// byPrint returns the certificate with a fingerprint, nil if the authority has none.
-func (a *Authority) byPrint(print string) *x509.Certificate {
+// byFingerprint returns the certificate with a fingerprint, nil if the authority has none.
+func (a *Authority) byFingerprint(hash string) *x509.Certificate {
 	for _, cert := range *a.current.Load() {
-		if fingerprint(cert) == print {
+		if fingerprint(cert) == hash {
 			return cert
 		}
 	}

@@ -129,7 +129,7 @@ func (p *Principal) restoreCertificate(v *Verifier, d Delegate) {
 		if authority.iss != d.Issuer {
 			continue
 		}
-		if root := authority.Certificates.byPrint(d.Print); root != nil {
+		if root := authority.Certificates.byFingerprint(d.Print); root != nil {
 			p.authority, p.root, p.iss = authority, root, authority.iss
 		}
 	}

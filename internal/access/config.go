@@ -48,9 +48,9 @@ const (
 	// passwordFile and seedsDir are in the directory.
 	passwordFile = "cluster.password"
 	seedsDir     = "nkeys"
-	// OpenUser has all permissions, and [OpenPasswordFile] its password, which a server without users ignores:
-	// processes use them while a running platform is given users, or they are taken from it.
-	OpenUser         = "open"
+	// OpenUser has all permissions: processes use it while a running platform is given users, or they are taken from it.
+	OpenUser = "open"
+	// OpenPasswordFile has the password of OpenUser, which a server without users ignores.
 	OpenPasswordFile = "open.password"
 	// UsersFile has the users, and is included by each server's configuration.
 	UsersFile = "users.conf"
