@@ -19,9 +19,9 @@ type use struct {
 	expr ast.Expr
 }
 
-// Warnings returns what a document can hardly mean, by line: a member of a variable that never has it. An expression
-// that reads such a member fails, and has() of it is always false. Members of older events' data are unknown: has()
-// of any member of event is allowed.
+// warnings returns the probable mistakes of a valid document, by line: members that their variable never has. An
+// expression that reads such a member fails, and has() of it is always false. Members of older events' data are
+// unknown, so that has() of any member of event is allowed.
 func (p *parser) warnings(m *Model) []Issue {
 	var out []Issue
 	for _, u := range p.uses {
