@@ -48,7 +48,8 @@ const (
 	// passwordFile and seedsDir are in the directory.
 	passwordFile = "cluster.password"
 	seedsDir     = "nkeys"
-	// OpenUser has all permissions: processes use it while a running platform is given users, or they are taken from it.
+	// OpenUser has all permissions: processes use it while a running platform is given users, or they are taken from
+	// it.
 	OpenUser = "open"
 	// OpenPasswordFile has the password of OpenUser, which a server without users ignores.
 	OpenPasswordFile = "open.password"
