@@ -14,7 +14,7 @@ func TestWarnings_NameMembersThatAVariableNeverHas(t *testing.T) {
 		{"state.available > 0", `state["avail"] > 0`, `state never has the member "avail"`},
 		{"state.available > 0", "state.?avail.orValue(1) > 0", `state never has the member "avail"`},
 		{"state.available > 0", "cmd.copy > 0", `cmd never has the member "copy" (it has copies, on)`},
-		{"state.available > 0", "meta.tiem != ''", `meta never has the member "tiem"`},
+		{"state.available > 0", "meta.timer != ''", `meta never has the member "timer"`},
 		{"state.available > 0", "\"[{'a': 1}].all(state, state.a > 0)\"", ""},
 		{"available: 1}", "available: row.avail + 1}", `row never has the member "avail" (it has available, state)`},
 		{"available: 1}", "available: event.copies}", `event never has the member "copies" (it has loan)`},
