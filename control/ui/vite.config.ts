@@ -11,5 +11,11 @@ export default defineConfig({
   resolve: { alias: [{ find: /^.*\/buf\/validate\/validate_pb$/, replacement: fileURLToPath(new URL("src/app/validate.ts", import.meta.url)) }] },
   build: { outDir: "dist", emptyOutDir: true, target: "es2023", chunkSizeWarningLimit: 800 },
   server: { proxy: { "^/(?!ui/)": process.env["HEADGATE_URL"] ?? "http://127.0.0.1:8080" } },
-  test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"] },
+  test: {
+    // A document takes longer than most tests of functions.
+    projects: [
+      { extends: true, test: { name: "functions", environment: "node", include: ["src/**/*.test.ts"] } },
+      { extends: true, test: { name: "components", environment: "jsdom", include: ["src/**/*.test.tsx"] } },
+    ],
+  },
 });

@@ -4,6 +4,9 @@
 #
 #   deploy/local/cluster.sh [DIR]      data, settings and logs in DIR (./cluster)
 #
+# HEADGATE_PORTS is the first of its ports (18000), HEADGATE_WEBHOOK a host that webhooks of workflows may
+# call, such as 127.0.0.1 (none).
+#
 # Ctrl-C stops all of it, and the next start finds its data again. `kill -9` one of the
 # processes in DIR/pids, NATS (`nats`) included, to see how the others react;
 # `DIR/start NAME` starts it again.
@@ -12,7 +15,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 dir=${1:-./cluster}
 mkdir -p "$dir"/{bin,logs,pids,settings}
 dir=$(cd "$dir" && pwd)
-base=${HEADGATE_PORTS:-18000} # the first of the ports in use
+base=${HEADGATE_PORTS:-18000}
 
 echo "building headgate and nats-server"
 (cd "$root" && go build -o "$dir/bin/headgate" ./cmd/headgate && go build -modfile=tools/go.mod -o "$dir/bin/nats-server" github.com/nats-io/nats-server/v2)
@@ -46,7 +49,8 @@ for n in 1 2; do
 	settings "aggregate-$n" aggregate "$(port $((30 + n)))" "  grpc: 127.0.0.1:0"
 	settings "runner-$n" runner "$(port $((50 + n)))" "  grpc: 127.0.0.1:0
   gateway: 127.0.0.1:$(port $((10 * n + 1)))
-  credential: \"$dir/runner.token\""
+  credential: \"$dir/runner.token\"${HEADGATE_WEBHOOK:+
+  webhooks: {allow: [\"$HEADGATE_WEBHOOK\"], private: true, plain: true\}}"
 	settings "control-$n" control "$(port $((60 + n)))" "  grpc: 127.0.0.1:0"
 done
 for n in 1 2 3; do

@@ -1,16 +1,18 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, test, type Page } from "@playwright/test";
-import { accessible, clicks, gateway, look, operator, platformProcess, post, signIn, url } from "./console";
+import { accessible, begin, clicks, gateway, go, look, operator, pass, platformProcess, post, signIn } from "./console";
 
 // These tests stop the platform, drain its runner or change its model: they have a separate platform.
 
 test("A silent platform is reported within seconds on every screen, and greys what is shown", async ({ page }) => {
+  await page.clock.install();
   await signIn(page, "/fleet");
   await expect(page.getByText("all answered", { exact: true })).toBeVisible();
   const pid = platformProcess();
   process.kill(pid, "SIGSTOP");
   try {
+    await pass(page, 7);
     await expect(page.getByText(/The platform has not answered for \d+ s/)).toBeVisible();
     await expect(page.getByText("all answered", { exact: true })).toBeHidden();
     await expect(page.locator(".stale").first()).toBeVisible();
@@ -26,6 +28,7 @@ test("A silent platform is reported within seconds on every screen, and greys wh
 
 test("A detail stays where it is while the platform is silent", async ({ page }) => {
   await page.setViewportSize({ width: 1280, height: 600 });
+  await page.clock.install();
   await signIn(page, "/fleet?tenant=acme&open=runner-1");
   const actions = page.getByRole("complementary", { name: "Node runner-1" }).getByRole("button", { name: "Drain…" });
   await expect(actions).toBeInViewport({ ratio: 1 });
@@ -33,6 +36,7 @@ test("A detail stays where it is while the platform is silent", async ({ page })
   const pid = platformProcess();
   process.kill(pid, "SIGSTOP");
   try {
+    await pass(page, 7);
     await expect(page.getByText(/The platform has not answered for \d+ s/)).toBeVisible();
     await expect(actions).toBeInViewport({ ratio: 1 });
     expect((await actions.boundingBox())?.x).toBe(before?.x);
@@ -66,7 +70,7 @@ test("job 07: check a model change, see its diff, apply it, follow the rebuild: 
   await write(page, document.text.replace("balance: row.balance + event.amount", "balance: row.balance + event.amount * 1"));
   await expect(page.getByText(/No mistakes. Views to rebuild: wallets/)).toBeVisible();
   await expect(page.getByRole("region", { name: "Differences" })).toContainText("event.amount * 1");
-  await look(page, "models");
+  await look(page);
   const count = await clicks(page);
   await page.getByRole("button", { name: "Apply…" }).click();
   const dialog = page.getByRole("dialog");
@@ -92,28 +96,43 @@ test("job 07: check a model change, see its diff, apply it, follow the rebuild: 
   await expect(page.getByText(`back to ${document.revision}`).first()).toBeVisible();
   expect(await back()).toBe(3);
   // The views are rebuilt beside those shown, and then shown.
-  await page.goto(url("/views?tenant=acme&view=wallets"));
+  await go(page, "/views?tenant=acme&view=wallets");
   await expect(page.getByRole("cell", { name: "ada" }).first()).toBeVisible();
 });
 
-test("job 05: drain a node, 2 clicks and a confirmation, and bring it back", async ({ page }) => {
-  await signIn(page, "/fleet?tenant=acme");
-  await expect(page.getByRole("cell", { name: "runner-1" })).toBeVisible();
-  const count = await clicks(page);
-  await page.getByRole("button", { name: "runner-1" }).click();
+test("job 05: drain a node: 2 clicks and a confirmation from the first screen or from the fleet; and bring it back", async ({ page }) => {
+  const dialog = page.getByRole("dialog", { name: "Drain" });
   const detail = page.getByRole("complementary", { name: "Node runner-1" });
-  await detail.getByRole("button", { name: "Drain…" }).click();
-  const dialog = page.getByRole("dialog");
-  await expect(dialog).toContainText("No other runner takes work: workflows wait until this one is resumed");
+  const resume = async () => {
+    await detail.getByRole("button", { name: "Resume…" }).click();
+    await page.getByRole("dialog", { name: "Resume" }).getByRole("button", { name: "Resume" }).click();
+    await expect(detail.getByRole("button", { name: "Drain…" })).toBeVisible();
+    await expect(detail.getByText("ready", { exact: true })).toBeVisible();
+  };
+  const count = await begin(page);
+  await page.getByRole("button", { name: "Search or jump to" }).click();
+  await page.getByRole("combobox", { name: "Search or jump to" }).fill("drain runner-1");
+  await page.getByRole("option", { name: "Drain runner-1…" }).click();
+  await expect(dialog).toContainText(process.env["HEADGATE_E2E"] === "cluster" ? "The other runner takes its work over" : "No other runner takes work: workflows wait until this one is resumed");
   await accessible(page);
   await dialog.getByRole("button", { name: "Drain" }).click();
   await expect(detail.getByText("the node is drained")).toBeVisible();
   expect(await count()).toBe(3);
-  await detail.getByRole("button", { name: "Resume…" }).click();
-  await dialog.getByRole("button", { name: "Resume" }).click();
-  await expect(detail.getByRole("button", { name: "Drain…" })).toBeVisible();
-  await expect(detail.getByText("ready", { exact: true })).toBeVisible();
+  await resume();
   expect(await count()).toBe(5);
+
+  await detail.getByRole("button", { name: "Close the detail" }).click();
+  const inList = await clicks(page);
+  await page.getByRole("button", { name: "runner-1" }).click();
+  await detail.getByRole("button", { name: "Drain…" }).click();
+  // Nothing is done until it is confirmed, and the focus returns.
+  await page.keyboard.press("Escape");
+  await expect(detail.getByRole("button", { name: "Drain…" })).toBeFocused();
+  await page.keyboard.press("Enter");
+  await dialog.getByRole("button", { name: "Drain" }).click();
+  await expect(detail.getByText("the node is drained")).toBeVisible();
+  expect(await inList()).toBe(3);
+  await resume();
 });
 
 test("job 02: find a stuck workflow and replay it: 3 clicks; dead letters by cause", async ({ page }) => {
@@ -134,10 +153,10 @@ test("job 02: find a stuck workflow and replay it: 3 clicks; dead letters by cau
 `;
     const applied = await post("/v1/control/model", { text, expectedRevision: model.document.revision }, operator());
     expect(await applied.text()).toContain("revision");
-    for (const id of ["w1", "w2", "w3"]) expect((await post(`/v1/commands/wallet/${id}/open`, { payload: { owner: "announced" } })).ok).toBe(true);
+    for (const id of ["w1", "w2", "w3", "w4"]) expect((await post(`/v1/commands/wallet/${id}/open`, { payload: { owner: "announced" } })).ok).toBe(true);
 
     await signIn(page, "/workflows?tenant=acme");
-    await expect(page.getByRole("link", { name: /Dead letters 3/ })).toBeVisible({ timeout: 30_000 });
+    await expect(page.getByRole("link", { name: /Dead letters 4/ })).toBeVisible({ timeout: 30_000 });
     await expect(page.getByRole("button", { name: "announce/w1" })).toBeVisible();
     const count = await clicks(page);
     await page.getByRole("button", { name: "announce/w1" }).click();
@@ -153,14 +172,12 @@ test("job 02: find a stuck workflow and replay it: 3 clicks; dead letters by cau
     await expect(instance.getByText("completed", { exact: true })).toBeVisible();
     expect(await count()).toBe(3);
 
-    await page.goto(url("/dead-letters?tenant=acme"));
+    await go(page, "/dead-letters?tenant=acme");
     await expect(page.getByRole("region", { name: "Causes" }).getByRole("listitem")).toHaveCount(1);
     const list = page.getByRole("region", { name: "Dead letters" });
     await list.getByRole("row").filter({ hasText: "wallet/w2" }).getByRole("checkbox").check();
     await expect(page.getByText("1 letter is marked")).toBeVisible();
     await accessible(page);
-    const folder = process.env["HEADGATE_PICTURES"];
-    if (folder) await page.screenshot({ path: `${folder}/dead-letters.png` });
     await page.getByRole("status").getByRole("button", { name: "Discard…" }).click();
     await dialog.getByLabel("Reason").fill("a test");
     await dialog.getByLabel(/^Type/).fill("acme");
@@ -171,6 +188,14 @@ test("job 02: find a stuck workflow and replay it: 3 clicks; dead letters by cau
     await dialog.getByLabel("Reason").fill("the receiver is back");
     await dialog.getByRole("button", { name: "Replay" }).click();
     await expect(list.getByRole("row").filter({ hasText: "wallet/w3" })).toBeHidden();
+    // From the first screen: all that failed for one cause.
+    const fromStart = await begin(page);
+    await page.getByRole("link", { name: /^Dead letters 1/ }).click();
+    await page.getByRole("region", { name: "Causes" }).getByRole("button", { name: "Replay…" }).click();
+    await dialog.getByLabel("Reason").fill("the receiver is back");
+    await dialog.getByRole("button", { name: "Replay" }).click();
+    await expect(page.getByText("acme has no dead letters.")).toBeVisible();
+    expect(await fromStart()).toBe(3);
     // The replayed instance ends while the receiver still answers.
     await expect(async () => {
       const replayed = await fetch(`${gateway()}/admin/runner/tenants/acme/workflows/announce/w3`, { headers: { authorization: `Bearer ${operator()}` } });

@@ -26,7 +26,7 @@ test("An API key is issued, its secret is shown once, it is used and revoked", a
   await expect(form.getByLabel("Tenants")).toHaveValue("acme");
   await form.getByRole("checkbox", { name: "query.read" }).check();
   await expect(form.getByRole("checkbox", { name: "key.admin" })).toHaveCount(0);
-  await look(page, "api-key-form");
+  await look(page);
   await fitsPhone(page);
   await form.getByRole("button", { name: "Issue" }).click();
   const issued = page.getByRole("dialog", { name: "The key is issued" });
@@ -34,7 +34,7 @@ test("An API key is issued, its secret is shown once, it is used and revoked", a
   expect(secret).toMatch(/^hgk_c\./);
   await issued.getByRole("button", { name: "Copy the secret" }).click();
   expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(secret);
-  await look(page, "api-key-issued");
+  await look(page);
   await fitsPhone(page);
   // Only "Done" closes it, and the secret is in no state, storage or list.
   await page.keyboard.press("Escape");
@@ -56,7 +56,7 @@ test("An API key is issued, its secret is shown once, it is used and revoked", a
   await expect.poll(() => query(secret), soon).toBe("unauthenticated");
   await expect(key).toContainText("found in a log");
   await expect(key.getByTitle("the key is revoked")).toBeVisible();
-  await look(page, "api-keys");
+  await look(page);
 });
 
 test("A token is revoked without being sent, and its revocation is withdrawn", async ({ page }) => {
@@ -79,7 +79,7 @@ test("A token is revoked without being sent, and its revocation is withdrawn", a
   expect(sent.filter((body) => body.includes(token))).toEqual([]);
   await page.getByRole("region", { name: "Revoked tokens" }).getByRole("row").filter({ hasText: "leaked" }).getByRole("button").first().click();
   const revocation = page.getByRole("complementary", { name: "Revocation" });
-  await look(page, "revocations");
+  await look(page);
   await revocation.getByRole("button", { name: "Withdraw…" }).click();
   const withdraw = page.getByRole("dialog", { name: "Withdraw" });
   await withdraw.getByLabel("Reason, for the audit record").fill("not leaked");

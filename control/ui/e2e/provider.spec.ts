@@ -1,5 +1,5 @@
 import { expect, test, type Page } from "@playwright/test";
-import { accessible, look, url } from "./console";
+import { accessible, look, pass, url } from "./console";
 
 // Sign-in at an OpenID provider: package oidctest, as a separate process.
 test.describe.configure({ mode: "serial" });
@@ -24,6 +24,9 @@ async function provider(change: Change = {}): Promise<{ sessions: number; tokens
 
 const rights = ["fleet.read", "query.read", "command.submit", "events.read", "audit.read", "workflow.read", "aggregate.read"];
 
+/** When a token of five minutes is renewed. The browser's clock jumps to it: the gateway still accepts the token. */
+const renewed = "04:00";
+
 /** Signs a user in at the provider. */
 const user = (sub: string, change: Change = {}) => provider({ user: { sub }, access: { tenants: ["*"], rights }, seconds: 300, fail: 0, ...change });
 
@@ -43,14 +46,15 @@ async function enter(page: Page, place = command): Promise<void> {
 const stored = (page: Page) => page.evaluate(() => ({ local: JSON.stringify(localStorage), cookies: document.cookie, address: location.href }));
 
 test("A user signs in at a provider, in all tabs, which renew the token once, and signs out there too", async ({ page, context }) => {
-  await user("ada", { seconds: 3 });
+  await user("ada");
+  await context.clock.install();
   const asked: { url: string; referer: string }[] = [];
   const lines: string[] = [];
   context.on("request", (req) => asked.push({ url: req.url(), referer: req.headers()["referer"] ?? "" }));
   page.on("console", (line) => lines.push(line.text()));
   await page.goto(url(command));
   await expect(button(page)).toBeVisible();
-  await look(page, "sign-in");
+  await look(page);
   await page.emulateMedia({ colorScheme: "light" });
   await accessible(page);
   await button(page).click();
@@ -62,9 +66,14 @@ test("A user signs in at a provider, in all tabs, which renew the token once, an
   await expect(account(other, "ada")).toBeVisible();
   await page.getByLabel("amount").fill("4711");
   const before = await provider();
-  const renewal = () => context.waitForEvent("request", { predicate: (req) => req.url() === `${issuer()}/token` && (req.postData() ?? "").includes("grant_type=refresh_token") });
-  await renewal();
-  await renewal();
+  const renewals = () => page.evaluate(() => (JSON.parse(sessionStorage.getItem("headgate.grant") ?? "{}") as { generation: number }).generation);
+  // The next tokens live longer than the browser's clock is ahead.
+  let done = 0;
+  for (const [time, seconds] of [[renewed, 1_500], ["24:00", 6_000]] as const) {
+    await provider({ seconds });
+    await context.clock.fastForward(time);
+    await expect.poll(renewals).toBe(++done);
+  }
   await expect(other.getByRole("cell", { name: "gateway-1" })).toBeVisible();
   // Two renewals in two tabs are two requests: a refresh token that is used twice ends the session.
   const after = await provider();
@@ -98,12 +107,14 @@ test("A user signs in at a provider, in all tabs, which renew the token once, an
 
 test("A session that the provider ends keeps a half-filled form for the same user, and nothing for another one", async ({ page, context }) => {
   await user("bob");
+  await page.clock.install();
   await enter(page);
   await page.getByLabel("amount").fill("4711");
   const lapse = async () => {
     await provider({ end: true });
     // As the gateway answers once the token has expired.
     await page.route(/WhoAmI$/, (route) => route.fulfill({ status: 401, contentType: "application/json", body: JSON.stringify({ code: "unauthenticated", message: "the token has expired" }) }));
+    await pass(page, 3);
     const again = page.getByRole("dialog", { name: "Sign in again" });
     await expect(again.getByRole("alert")).toContainText("Your session has ended: the provider does not renew it: it answers invalid_grant");
     await page.unroute(/WhoAmI$/);
@@ -177,19 +188,20 @@ test("Answers that are not for this sign-in, and providers that are not the conf
 
 test("A token without rights at the gateway is rejected with its reason; an unreachable provider ends no session", async ({ page, context }) => {
   await user("eve", { access: { tenants: 5 } });
+  await context.clock.install();
   await page.goto(url(command));
   await button(page).click();
   await expect(page.getByRole("alert")).toHaveText(/The gateway rejected the token/);
-  await user("eve", { seconds: 3 });
+  await user("eve");
   await button(page).click();
   await expect(account(page, "eve")).toBeVisible();
   await page.getByLabel("amount").fill("1");
   await provider({ fail: 503 });
-  await context.waitForEvent("response", { predicate: (res) => res.url().startsWith(issuer()) && res.status() === 503 });
+  await Promise.all([context.waitForEvent("response", { predicate: (res) => res.url().startsWith(issuer()) && res.status() === 503 }), context.clock.fastForward(renewed)]);
   await expect(page.getByLabel("amount")).toHaveValue("1");
   await expect(page.getByRole("dialog", { name: "Sign in again" })).toBeHidden();
   // Once it is back, the token is renewed before the gateway rejects it.
   await provider({ fail: 0 });
-  await context.waitForEvent("response", { predicate: (res) => res.url() === `${issuer()}/token` && res.ok(), timeout: 20_000 });
+  await Promise.all([context.waitForEvent("response", { predicate: (res) => res.url() === `${issuer()}/token` && res.ok() }), context.clock.fastForward("00:10")]);
   await expect(account(page, "eve")).toBeVisible();
 });

@@ -1,5 +1,5 @@
 import { expect, test } from "@playwright/test";
-import { accessible, application, gateway, look, operator, signIn, url } from "./console";
+import { accessible, application, gateway, go, look, operator, signIn, url } from "./console";
 
 test("Signing in takes a token, shows why one is rejected, and leads to the first screen", async ({ page }) => {
   await page.goto(url("/"));
@@ -18,7 +18,7 @@ test("Fleet: every node with its state, narrowed by a filter that the address ke
   await signIn(page, "/fleet");
   for (const node of ["aggregate-1", "control-1", "gateway-1", "projection-1", "runner-1"]) await expect(page.getByRole("cell", { name: node })).toBeVisible();
   await expect(page.getByText("all answered")).toBeVisible();
-  await look(page, "fleet");
+  await look(page, true);
   await page.getByRole("heading", { name: "Fleet" }).click();
   await page.keyboard.press("/");
   await page.keyboard.type("runner");
@@ -37,13 +37,13 @@ test("Fleet: every node with its state, narrowed by a filter that the address ke
   await expect(page.getByTitle("a gateway node is drained by stopping its process").getByRole("button", { name: "Drain…" })).toBeDisabled();
   // A gateway announces its procedures every 15 seconds.
   await expect(page.getByRole("region", { name: "Procedures with the most calls" }).getByRole("cell", { name: /FleetService\/GetFleet$/ })).toBeVisible({ timeout: 20_000 });
-  await look(page, "node");
+  await look(page);
 });
 
 test("Lists of times show them whole at 1280 pixels", async ({ page }) => {
   await signIn(page, "/workflows?tenant=acme");
   for (const [path, list] of [["/workflows", "Workflow instances"], ["/audit", "Audit records"], ["/views?view=wallets", "Rows of wallets"]] as const) {
-    await page.goto(url(path));
+    await go(page, path);
     const region = page.getByRole("region", { name: list });
     const time = region.locator("tbody time").last();
     await expect(time).toBeVisible();
@@ -66,7 +66,7 @@ test("Views: filtered, ordered, live, exported, and copied as curl", async ({ pa
   const rows = page.getByRole("region", { name: "Rows of wallets" }).getByRole("row");
   await expect(rows).toHaveCount(3);
   await expect(rows.nth(1)).toContainText("1250");
-  await look(page, "views");
+  await look(page);
   await filter.fill("balance > 800 OR owner = bob");
   await expect(page.getByText("The filter is more than conditions")).toBeVisible();
   await filter.fill('owner = "b*"');
@@ -100,7 +100,7 @@ test("Commands: a form from the schema, tried without effect, then submitted", a
   const past = page.getByRole("region", { name: "History" });
   await expect(past.getByRole("listitem")).toHaveCount(1);
   await expect(past.getByRole("listitem")).toContainText("deposit wallet/cyd amount 12");
-  await look(page, "commands");
+  await look(page);
   await page.goto(url("/commands?tenant=acme"));
   await page.getByRole("region", { name: "Templates" }).getByRole("button", { name: /^twelve/ }).click();
   await expect(page.getByLabel("amount")).toHaveValue("12");
@@ -121,8 +121,8 @@ test("Workflows: counts by state, an instance with its steps in time, no dead le
   // Refusals are shown before the click: the instance has ended.
   await expect(instance.getByRole("button", { name: "Retry now…" })).toBeDisabled();
   await expect(instance.getByTitle("the instance has ended").first()).toBeVisible();
-  await look(page, "workflows");
-  await page.goto(url("/dead-letters?tenant=acme"));
+  await look(page);
+  await go(page, "/dead-letters?tenant=acme");
   await expect(page.getByText("acme has no dead letters.")).toBeVisible();
   await accessible(page);
 });
@@ -131,7 +131,7 @@ test("Audit: who was denied what", async ({ page }) => {
   await signIn(page, "/audit?decision=denied");
   await expect(page.getByRole("cell", { name: "acme-app" }).first()).toBeVisible();
   await expect(page.getByRole("cell", { name: "Drain" }).first()).toBeVisible();
-  await look(page, "audit");
+  await look(page);
 });
 
 test("API: an operation is tried and shown as code; a call that changes something is confirmed", async ({ page }) => {
@@ -141,8 +141,8 @@ test("API: an operation is tried and shown as code; a call that changes somethin
   await expect(page.getByText("200", { exact: true })).toBeVisible();
   await page.getByRole("button", { name: "Python" }).click();
   await expect(page.getByRole("region", { name: "Code", exact: true })).toContainText("urllib.request");
-  await look(page, "api");
-  await page.goto(url(`/api?tenant=acme&operation=${encodeURIComponent("POST /v1/control/tenants")}`));
+  await look(page);
+  await go(page, `/api?tenant=acme&operation=${encodeURIComponent("POST /v1/control/tenants")}`);
   await expect(page.getByText("It changes something")).toBeVisible();
   await expect(page.getByText("Its name, a DNS label.")).toBeVisible();
   await page.getByLabel("Body (JSON)").fill(`{"tenantId":"from-the-explorer"}`);
@@ -195,15 +195,34 @@ test("On a phone nothing is wider than the screen, in both themes", async ({ pag
   await page.setViewportSize({ width: 390, height: 844 });
   await signIn(page, "/fleet");
   await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
-  for (const path of ["/overview", "/fleet", "/fleet/node?node=runner-1", "/workflows", "/dead-letters", "/tenants", "/audit", "/timeline", "/timeline?id=the-transfer", "/access", "/views?view=wallets", "/aggregates?type=wallet&id=ada", "/events", "/tenants/detail", "/models", "/moves", "/credentials", "/credentials?list=revocations"]) {
-    await page.goto(url(path));
-    await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
+  for (const [path, title] of [
+    ["/overview", "Overview"],
+    ["/fleet/node?node=runner-1", "runner-1"],
+    ["/workflows", "Workflows"],
+    ["/dead-letters", "Dead letters"],
+    ["/tenants", "Tenants"],
+    ["/audit", "Audit"],
+    ["/timeline", "Timeline"],
+    ["/timeline?id=the-transfer", "Timeline"],
+    ["/access", "Access"],
+    ["/views?view=wallets", "Views"],
+    ["/aggregates?type=wallet&id=ada", "wallet/ada"],
+    ["/events", "Events"],
+    ["/tenants/detail?tenant=acme", "acme"],
+    ["/models", "Models"],
+    ["/moves", "Moves"],
+    ["/credentials", "API keys and tokens"],
+    ["/credentials?list=revocations", "API keys and tokens"],
+    ["/fleet", "Fleet"],
+  ] as const) {
+    await go(page, path);
+    await expect(page.getByRole("heading", { level: 1, name: title, exact: true })).toBeVisible();
+    await expect(page.locator("main .skeleton")).toHaveCount(0);
     expect(await page.evaluate(() => document.documentElement.scrollWidth), path).toBeLessThanOrEqual(390);
   }
-  await page.goto(url("/fleet"));
   await expect(page.getByRole("cell", { name: "gateway-1" })).toBeVisible();
   await page.getByRole("button", { name: /^(Light|Dark) theme$/ }).click();
-  await look(page, "phone");
+  await look(page, true);
   await page.getByRole("button", { name: "More" }).click();
   await page.getByRole("dialog").getByRole("link", { name: "Audit" }).click();
   await expect(page.getByRole("heading", { name: "Audit" })).toBeVisible();

@@ -29,6 +29,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const noFleet = useRefusal("fleet.read");
   const noQuery = useRefusal("query.read", "tenant");
   const noEvents = useRefusal("events.read", "tenant");
+  const noAdmin = useRefusal("runner.admin");
   const fleet = useQuery(FleetService.method.getFleet, {}, { enabled: noFleet === "" });
   const model = useQuery(ModelService.method.getModel, {}, { enabled: noFleet === "", staleTime: 30_000 });
   const views = useQuery(QueryService.method.listViews, { tenantId: tenant }, { enabled: noQuery === "" && tenant !== "" });
@@ -78,6 +79,17 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
                       </Item>
                     ))}
                   </Group>
+                  {noAdmin === "" ? (
+                    <Group heading="Runners">
+                      {(fleet.data?.fleet?.nodes ?? [])
+                        .filter((node) => node.kind === "runner")
+                        .map((node) => (
+                          <Item key={node.id} value={`drain ${node.id}`} onSelect={() => go("/fleet", { open: node.id, ask: "drain" })}>
+                            Drain {node.id}…
+                          </Item>
+                        ))}
+                    </Group>
+                  ) : null}
                   <Group heading={`Views of ${tenant}`}>
                     {(views.data?.views ?? []).map((view) => (
                       <Item key={view.name} value={`view ${view.name}`} onSelect={() => go("/views", { view: view.name })}>

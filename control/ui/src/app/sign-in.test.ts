@@ -1,3 +1,4 @@
+// @vitest-environment jsdom
 import { beforeEach, describe, expect, it } from "vitest";
 import { parseCredential, removeCredential, renewalAfter, replaces, storeCredential, storedCredential, type Credential } from "./credential";
 import { parsePath, placeOf, redirectUri, storeFlow, takeFlow } from "./flow";

@@ -10,15 +10,19 @@ export interface Watched<T> {
   error: ConnectError | undefined;
 }
 
+/** Milliseconds for which messages are collected: each is too soon after the one before to be seen by itself. */
+const pause = 100;
+
 /**
  * Follows a stream while the component is shown and the tab is visible, and reconnects when it ends;
- * take receives each message, the last one is returned; resume makes the request after an interruption. Nothing is followed while input is undefined.
+ * take receives the messages in their order, some at a time; with it, the first one is returned in the place of
+ * the last. resume makes the request after an interruption. Nothing is followed while input is undefined.
  * A hidden tab has no stream: browsers open six connections to a plain HTTP origin for all tabs together.
  */
 export function useWatch<I extends DescMessage, O extends DescMessage>(
   method: DescMethodServerStreaming<I, O>,
   input: MessageInitShape<I> | undefined,
-  options: { take?: (message: MessageShape<O>) => void; once?: boolean; resume?: (last: MessageShape<O>) => Partial<MessageInitShape<I>> } = {},
+  options: { take?: (messages: readonly MessageShape<O>[]) => void; once?: boolean; resume?: (last: MessageShape<O>) => Partial<MessageInitShape<I>> } = {},
 ): Watched<MessageShape<O>> {
   const [state, setState] = useState<Watched<MessageShape<O>>>({ last: undefined, error: undefined });
   const { status } = useSession();
@@ -27,6 +31,20 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
   useEffect(() => {
     if (input === undefined || status !== "in" || !visible) return;
     const ended = new AbortController();
+    const { take } = options;
+    let taken: MessageShape<O>[] = [];
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const deliver = () => {
+      clearTimeout(timer);
+      timer = undefined;
+      const messages = taken;
+      taken = [];
+      if (messages.length > 0) take?.(messages);
+    };
+    const collect = (message: MessageShape<O>) => {
+      taken.push(message);
+      timer ??= setTimeout(deliver, pause);
+    };
     const follow = async () => {
       let wait = 500;
       let asked = input;
@@ -38,9 +56,10 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
           for await (const message of call.message) {
             wait = 500;
             answerReceived();
-            options.take?.(message);
+            if (take) collect(message);
             if (options.resume) asked = { ...asked, ...options.resume(message) };
-            setState({ last: message, error: undefined });
+            // Who takes messages is rendered by what it does with them.
+            setState((before) => (take && before.last && !before.error ? before : { last: message, error: undefined }));
           }
           if (options.once) return;
         } catch (err) {
@@ -56,7 +75,10 @@ export function useWatch<I extends DescMessage, O extends DescMessage>(
       }
     };
     void follow();
-    return () => ended.abort();
+    return () => {
+      ended.abort();
+      deliver();
+    };
     // The identity determines what is followed; take may be another function each time.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [identity]);

@@ -11,7 +11,7 @@ import { useWatch } from "../app/watch";
 import { words } from "../overview/range";
 import { parseSpan } from "../overview/span";
 import { Button } from "../parts/action";
-import { Copy } from "../parts/copy";
+import { Id } from "../parts/copy";
 import { Check, Choice, FilterBox, matches, UrlText } from "../parts/field";
 import { Drawer, Facts, Page } from "../parts/page";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
@@ -122,8 +122,9 @@ function Followed() {
   const isShown = useShown();
   const [records, setRecords] = useState<AuditRecord[]>([]);
   const watched = useWatch(AuditService.method.followAudit, { tenantId: get("of"), decision: get("decision"), changesOnly: get("changes") === "yes" }, {
-    take: ({ record }) => {
-      if (record) setRecords((before) => [record, ...before].slice(0, most));
+    take: (messages) => {
+      const made = messages.flatMap(({ record }) => record ?? []);
+      if (made.length > 0) setRecords((before) => [...made.toReversed(), ...before].slice(0, most));
     },
   });
   const [principal, procedure, id] = [get("principal"), get("procedure"), get("id")];
@@ -180,15 +181,6 @@ function Records({ records, searching = false }: { records: AuditRecord[]; searc
       />
       {open ? <Detail record={open} onClose={() => set({ open: "" })} /> : null}
     </>
-  );
-}
-
-function Id({ text }: { text: string }) {
-  if (text === "") return null;
-  return (
-    <span className="flex items-start gap-1">
-      <code className="break-all">{text}</code> <Copy text={text} label="Copy the id" />
-    </span>
   );
 }
 

@@ -1,7 +1,7 @@
 import { Link } from "@tanstack/react-router";
 import type { JournalEvent } from "../gen/aggregate/gateway/v1/event_pb";
 import { number } from "../app/format";
-import { Copy } from "../parts/copy";
+import { Id } from "../parts/copy";
 import { Code, Facts } from "../parts/page";
 import { Badge } from "../parts/state";
 import { Time } from "../parts/time";
@@ -15,14 +15,6 @@ export function dataText(event: JournalEvent): string {
 /** An event in the address: its version at an aggregate, its position in the journal. */
 export function typeName(event: JournalEvent): string {
   return `${event.aggregateType}.${event.type}`;
-}
-
-function Id({ text, label }: { text: string; label: string }) {
-  return (
-    <span className="flex items-start gap-1">
-      <code className="break-all">{text}</code> <Copy text={text} label={`Copy the ${label}`} />
-    </span>
-  );
 }
 
 /** Everything that is stored of an event: who and what caused it, its data and its headers. */

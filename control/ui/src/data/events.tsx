@@ -2,7 +2,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { useInfiniteQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { useEffect, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import { EventService, type JournalEvent } from "../gen/aggregate/gateway/v1/event_pb";
 import { instant, number } from "../app/format";
 import { useUrl } from "../app/url";
@@ -63,7 +63,7 @@ function Stored({ tenant }: { tenant: string }) {
     { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData },
   );
   const { data, hasNextPage, isFetching, fetchNextPage, error } = listed;
-  const loaded = data?.pages.flatMap((page) => page.events) ?? [];
+  const loaded = useMemo(() => data?.pages.flatMap((page) => page.events) ?? [], [data]);
   const searches = hasNextPage && !error && loaded.length === 0 && (data?.pages.length ?? 0) < searchedPages;
   useEffect(() => {
     if (searches && !isFetching) void fetchNextPage();
@@ -97,8 +97,9 @@ function Tail({ tenant }: { tenant: string }) {
   const filter = useFilter(tenant);
   const [events, setEvents] = useState<JournalEvent[]>([]);
   const watched = useWatch(EventService.method.subscribe, filter, {
-    take: (message) => {
-      if (message.events.length > 0) setEvents((before) => [...message.events.toReversed(), ...before].slice(0, most));
+    take: (messages) => {
+      const appended = messages.flatMap((message) => message.events);
+      if (appended.length > 0) setEvents((before) => [...appended.toReversed(), ...before].slice(0, most));
     },
     resume: (message) => (message.position === "" ? {} : { after: message.position }),
   });

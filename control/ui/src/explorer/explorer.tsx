@@ -169,7 +169,9 @@ function Try({ operation }: { operation: Operation }) {
       {send.error ? <Problem error={send.error} /> : null}
       {send.data ? (
         <div role="status" className="flex flex-col gap-2">
-          <Badge tone={send.data.status < 400 ? "ok" : "bad"}>{send.data.status}</Badge>
+          <p>
+            <Badge tone={send.data.status < 400 ? "ok" : "bad"}>{send.data.status}</Badge>
+          </p>
           <Code label="Answer">{pretty(send.data.text)}</Code>
         </div>
       ) : null}

@@ -3,12 +3,15 @@ import { FleetService } from "../gen/control/v1/fleet_pb";
 import { NodeState, RunnerAdmin, type NodeStatus } from "../gen/runner/admin/v1/admin_pb";
 import { number } from "../app/format";
 import { useRefusal } from "../app/session";
+import { useUrl } from "../app/url";
 import { Confirm } from "../parts/action";
 import { Problem } from "../parts/state";
 import { toast } from "../parts/toast";
 
 /** Drains a runner, and brings it back. `others` is the number of other runners that take work, `placed` are the tenants that this one alone serves. */
 export function RunnerActions({ id, others, placed }: { id: string; others: number; placed: readonly string[] }) {
+  const [get, set] = useUrl();
+  const ask = get("ask"); // what the address asks to be confirmed
   const refusal = useRefusal("runner.admin");
   const status = useQuery(RunnerAdmin.method.status, { node: id }, { enabled: refusal === "", refetchInterval: 3_000 });
   const fleet = useQuery(FleetService.method.getFleet, {}, { enabled: false });
@@ -37,9 +40,12 @@ export function RunnerActions({ id, others, placed }: { id: string; others: numb
         </Confirm>
       ) : (
         <Confirm
+          key={ask === "" ? "drain" : `asked ${now !== undefined}`}
           title="Drain"
           refusal={refusal || unknown}
           danger
+          asked={ask === "drain" && now !== undefined}
+          {...(ask === "" ? {} : { onClose: () => set({ ask: "" }, { replace: true }) })}
           what={`${id} ${now?.inFlight ? `finishes ${inProgress(now)}` : "has nothing in progress"}, and takes no new work. ${others > 0 ? `The other ${others === 1 ? "runner takes" : `${number(others)} runners take`} its work over${placed.length > 0 ? `, except that of ${listed(placed)}, placed on ${id} alone: ${placed.length === 1 ? "its" : "their"} workflows wait; move ${placed.length === 1 ? "it" : "them"} before` : ""}.` : "No other runner takes work: workflows wait until this one is resumed, and the screens Workflows and Dead letters have no answer."}`}
           run={async () => {
             const answer = await drain.mutateAsync({ node: id });

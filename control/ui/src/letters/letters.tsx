@@ -6,7 +6,7 @@ import { instant, number, since } from "../app/format";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
 import { Button, Confirm } from "../parts/action";
-import { Copy } from "../parts/copy";
+import { Id } from "../parts/copy";
 import { FilterBox, matches } from "../parts/field";
 import { Code, Drawer, Facts, Page } from "../parts/page";
 import { Answered, Empty } from "../parts/state";
@@ -221,7 +221,7 @@ function Detail({ tenant, letter, reload, onClose }: { tenant: string; letter: D
           ["Event", `${letter.eventType} of ${letter.aggregateType}/${letter.aggregateId}`],
           ["Event id", <code key="e" className="break-all">{letter.eventId}</code>],
           ["Given up", <Time key="t" of={letter.time} />],
-          ["Correlation id", <span key="c" className="flex items-start gap-1"><code className="break-all">{letter.correlationId}</code> <Copy text={letter.correlationId} label="Copy the correlation id" /></span>],
+          ["Correlation id", <Id key="c" text={letter.correlationId} label="correlation id" />],
         ]}
       />
       <p className="flex gap-4">

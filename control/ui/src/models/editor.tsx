@@ -28,6 +28,8 @@ const look = EditorView.theme({
   "&.cm-merge-a .cm-changedLine, .cm-deletedChunk": { backgroundColor: "var(--bad-soft) !important" },
   ".cm-changedText": { background: "none !important", textDecoration: "underline" },
   ".cm-collapsedLines": { background: "var(--raised)", color: "var(--muted)" },
+  // The fonts do not have the library's own mark.
+  ".cm-collapsedLines:before, .cm-collapsedLines:after": { content: '"…"' },
 });
 const colors = syntaxHighlighting(
   HighlightStyle.define([

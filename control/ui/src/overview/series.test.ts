@@ -1,3 +1,4 @@
+// @vitest-environment jsdom
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";

@@ -41,12 +41,15 @@ interface Confirmed extends Action {
   name?: string;
   /** Whether a reason is asked for, which the audit record holds. */
   reason?: boolean;
+  /** Whether the dialog is open from the start: an address asks for the action. */
+  asked?: boolean;
+  onClose?: () => void;
   run: (reason: string) => Promise<unknown>;
 }
 
 /** A button whose effect is confirmed in a dialog that names the object and the consequences. */
-export function Confirm({ title, what, name = "", reason = false, run, children, ...action }: Confirmed) {
-  const [open, setOpen] = useState(false);
+export function Confirm({ title, what, name = "", reason = false, asked = false, onClose, run, children, ...action }: Confirmed) {
+  const [open, setOpen] = useState(asked);
   const [typed, setTyped] = useState("");
   const [why, setWhy] = useState("");
   const [error, setError] = useState<unknown>();
@@ -58,6 +61,7 @@ export function Confirm({ title, what, name = "", reason = false, run, children,
     try {
       await run(why);
       setOpen(false);
+      onClose?.();
     } catch (err) {
       setError(err);
     } finally {
@@ -69,6 +73,7 @@ export function Confirm({ title, what, name = "", reason = false, run, children,
       open={open}
       onOpenChange={(next) => {
         setOpen(next);
+        if (!next) onClose?.();
         setTyped("");
         setWhy("");
         setError(undefined);

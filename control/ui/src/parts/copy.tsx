@@ -31,3 +31,12 @@ export function Copy({ text, children, label = "Copy", strong = false }: { text:
     </button>
   );
 }
+
+/** An id, and a button that copies it. */
+export function Id({ text, label = "id" }: { text: string; label?: string }) {
+  return (
+    <span className="flex items-center gap-1">
+      <code className="break-all">{text}</code> <Copy text={text} label={`Copy the ${label}`} />
+    </span>
+  );
+}

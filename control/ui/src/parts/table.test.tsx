@@ -63,6 +63,54 @@ describe("a table", () => {
     expect(screen.queryByRole("columnheader", { name: "Calls" })).toBeNull();
   });
 
+  it("goes through the rows by j and k, and exports what it shows by e", async () => {
+    const user = userEvent.setup();
+    const saved: Blob[] = [];
+    // What jsdom does not have.
+    URL.createObjectURL = (blob) => `blob:${saved.push(blob as Blob)}`;
+    URL.revokeObjectURL = () => undefined;
+    vi.spyOn(HTMLAnchorElement.prototype, "click").mockImplementation(() => undefined);
+    Element.prototype.scrollIntoView = () => undefined;
+    render(<Table label="Nodes" columns={columns} rows={rows} id={(row) => row.name} empty="none" onSelect={() => undefined} />);
+    await user.click(screen.getByRole("button", { name: "Name" }));
+    screen.getByRole("region", { name: "Nodes" }).focus();
+    await user.keyboard("jj");
+    expect(document.activeElement?.textContent).toBe("node-2");
+    await user.keyboard("kkk");
+    expect(document.activeElement?.textContent).toBe("node-1");
+    await user.keyboard("e");
+    const text = new FileReader();
+    text.readAsText(saved[0] as Blob);
+    await waitFor(() => expect(text.result).toBe("Name,Calls\r\nnode-1,20\r\nnode-2,\r\nnode-10,3\r\n"));
+    vi.restoreAllMocks();
+  });
+
+  it("highlights a cell each time that it changes", () => {
+    const at = (calls: number, changes: number) => <Table label="Nodes" columns={columns} rows={[{ name: "node-1", calls }]} id={(row) => row.name} empty="none" changes={(_, column) => (column === "Calls" ? changes : 0)} />;
+    const { rerender } = render(at(1, 0));
+    expect(screen.getByRole("cell", { name: "1" }).className).not.toContain("flash");
+    rerender(at(2, 1));
+    const once = screen.getByRole("cell", { name: "2" });
+    expect(once.className).toContain("flash");
+    rerender(at(3, 2));
+    // Another element, so that the highlight begins again.
+    expect(screen.getByRole("cell", { name: "3" })).not.toBe(once);
+    expect(screen.getByRole("cell", { name: "node-1" }).className).not.toContain("flash");
+  });
+
+  it("changes a column's width by its edge, and a double click undoes it", () => {
+    const { container } = render(<Table label="Nodes" columns={columns} rows={rows} id={(row) => row.name} empty="none" />);
+    const widths = () => [...container.querySelectorAll("col")].map((col) => col.style.width);
+    const edge = screen.getByRole("columnheader", { name: "Name" }).querySelector(".cursor-col-resize") as Element;
+    expect(widths()).toEqual(["140px", "140px"]);
+    fireEvent.mouseDown(edge, { clientX: 100 });
+    fireEvent.mouseMove(document, { clientX: 160 });
+    fireEvent.mouseUp(document, { clientX: 160 });
+    expect(widths()).toEqual(["200px", "140px"]);
+    fireEvent.doubleClick(edge);
+    expect(widths()).toEqual(["140px", "140px"]);
+  });
+
   it("has only the rows in sight in the document, of ten thousand", async () => {
     // jsdom lays nothing out: the scroller is as high as sixteen rows.
     vi.spyOn(Element.prototype, "clientHeight", "get").mockReturnValue(576);

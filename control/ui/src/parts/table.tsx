@@ -1,7 +1,7 @@
 import { columnResizingFeature, columnSizingFeature, columnVisibilityFeature, createSortedRowModel, rowSortingFeature, tableFeatures, useTable, type ColumnDef, type RowData } from "@tanstack/react-table";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, ArrowUp } from "lucide-react";
-import { Suspense, useMemo, useRef, type KeyboardEvent, type ReactNode } from "react";
+import { memo, Suspense, useMemo, useRef, type KeyboardEvent, type ReactNode } from "react";
 import { csv, download, json } from "./export";
 import { later } from "./later";
 import { Empty } from "./state";
@@ -54,13 +54,71 @@ const features = tableFeatures({
 const virtualFrom = 100;
 const rowHeight = 36;
 
+// Made once: a text's own comparison makes one each time.
+const texts = new Intl.Collator("en", { numeric: true });
+
 function compare(a: Value, b: Value): number {
   if (a === b) return 0;
   if (a === undefined || a === "") return 1;
   if (b === undefined || b === "") return -1;
-  if (typeof a === "string" && typeof b === "string") return a.localeCompare(b, "en", { numeric: true });
+  if (typeof a === "string" && typeof b === "string") return texts.compare(a, b);
   return a < b ? -1 : 1;
 }
+
+interface RowProps<T> {
+  id: string;
+  of: T;
+  columns: Column<T>[];
+  chosen: boolean;
+  marked: Props<T>["marked"] | undefined;
+  onMark: Props<T>["onMark"] | undefined;
+  onSelect: Props<T>["onSelect"] | undefined;
+  changes: Props<T>["changes"] | undefined;
+}
+
+function RowOf<T>({ id, of, columns, chosen, marked, onMark, onSelect, changes }: RowProps<T>) {
+  return (
+    <tr className={chosen ? "bg-accent-soft" : "hover:bg-raised"} style={{ height: rowHeight }} {...(chosen ? { "data-chosen": "" } : {})}>
+      {onMark && marked ? (
+        <td className="border-border border-b px-3">
+          <input
+            type="checkbox"
+            className="accent-accent size-4 align-middle"
+            aria-label={`Mark ${id}`}
+            checked={marked.has(id)}
+            onChange={(event) => {
+              const next = new Set(marked);
+              if (event.target.checked) next.add(id);
+              else next.delete(id);
+              onMark(next);
+            }}
+          />
+        </td>
+      ) : null}
+      {columns.map((column, n) => {
+        const value = column.value(of);
+        const full = value === undefined ? "" : String(value);
+        const content = column.cell ? column.cell(of) : full;
+        const changed = changes?.(of, column.name) ?? 0;
+        return (
+          // Another key, so that the animation starts again.
+          <td key={`${column.name} ${changed}`} className={`border-border truncate border-b px-3 ${column.number ? "text-right" : ""} ${changed > 0 ? "flash" : ""}`} title={full || undefined}>
+            {n === 0 && onSelect ? (
+              <button type="button" data-open="" className="text-accent max-w-full cursor-pointer truncate underline-offset-2 hover:underline" aria-pressed={chosen} onClick={() => onSelect(of)}>
+                {content}
+              </button>
+            ) : (
+              content
+            )}
+          </td>
+        );
+      })}
+    </tr>
+  );
+}
+
+/** A row, which is not rendered again while the list scrolls. */
+const Row = memo(RowOf) as typeof RowOf;
 
 /**
  * Rows that can be sorted, resized, hidden by column, chosen, marked and exported. Long texts are cut
@@ -129,6 +187,7 @@ export function Table<T extends RowData>({ label, columns, rows, id, empty, sele
     next?.focus();
     next?.scrollIntoView({ block: "nearest" });
   };
+  const shownColumns = useMemo(() => shown.flatMap((one) => columns.find((column) => column.name === one.id) ?? []), [shown, columns]);
   const markAll = (on: boolean) => onMark?.(new Set(on ? sorted.map((row) => row.id) : []));
   const allMarked = marked !== undefined && sorted.length > 0 && sorted.every((row) => marked.has(row.id));
   const width = (onMark ? 36 : 0) + table.getTotalSize();
@@ -196,55 +255,15 @@ export function Table<T extends RowData>({ label, columns, rows, id, empty, sele
                 )}
               </tr>
             </thead>
-            <tbody>
+            <tbody className="[&>tr:last-child>td]:border-b-0">
               {before > 0 ? (
                 <tr aria-hidden="true">
                   <td style={{ height: before }} />
                 </tr>
               ) : null}
-              {inSight.map((row) => {
-                const chosen = selected !== undefined && selected === row.id;
-                return (
-                  <tr key={row.id} className={`${chosen ? "bg-accent-soft" : "hover:bg-raised"}`} style={{ height: rowHeight }} {...(chosen ? { "data-chosen": "" } : {})}>
-                    {onMark && marked ? (
-                      <td className="border-border border-b px-3">
-                        <input
-                          type="checkbox"
-                          className="accent-accent size-4 align-middle"
-                          aria-label={`Mark ${row.id}`}
-                          checked={marked.has(row.id)}
-                          onChange={(event) => {
-                            const next = new Set(marked);
-                            if (event.target.checked) next.add(row.id);
-                            else next.delete(row.id);
-                            onMark(next);
-                          }}
-                        />
-                      </td>
-                    ) : null}
-                    {shown.map((one, n) => {
-                      const column = byName.get(one.id);
-                      if (!column) return null;
-                      const value = column.value(row.original);
-                      const full = value === undefined ? "" : String(value);
-                      const content = column.cell ? column.cell(row.original) : full;
-                      const changed = changes?.(row.original, one.id) ?? 0;
-                      return (
-                        // Another key, so that the animation starts again.
-                        <td key={`${one.id} ${changed}`} className={`border-border truncate border-b px-3 ${column.number ? "text-right" : ""} ${changed > 0 ? "flash" : ""}`} title={full || undefined}>
-                          {n === 0 && onSelect ? (
-                            <button type="button" data-open="" className="text-accent max-w-full cursor-pointer truncate underline-offset-2 hover:underline" aria-pressed={chosen} onClick={() => onSelect(row.original)}>
-                              {content}
-                            </button>
-                          ) : (
-                            content
-                          )}
-                        </td>
-                      );
-                    })}
-                  </tr>
-                );
-              })}
+              {inSight.map((row) => (
+                <Row key={row.id} id={row.id} of={row.original} columns={shownColumns} chosen={selected !== undefined && selected === row.id} marked={marked} onSelect={onSelect} onMark={onMark} changes={changes} />
+              ))}
               {after > 0 ? (
                 <tr aria-hidden="true">
                   <td style={{ height: after }} />

@@ -92,8 +92,8 @@ function Form<K extends string>({ title, what, limits, tenant, of, save, reload 
   const [busy, setBusy] = useState(false);
   const current = texts(tenant);
   const touched = !same(typed, texts(read));
-  // An untouched form follows what is stored.
-  if (!touched && tenant.revision !== read.revision) {
+  // An untouched form follows what is stored; what it has just saved is newer than what was listed before.
+  if (!touched && tenant.revision > read.revision) {
     setRead(tenant);
     setTyped(current);
   }

@@ -1,7 +1,7 @@
 import { Link } from "@tanstack/react-router";
 import { ms } from "../app/format";
 import { useUrl } from "../app/url";
-import { Copy } from "../parts/copy";
+import { Id } from "../parts/copy";
 import { Drawer, Facts } from "../parts/page";
 import { Badge } from "../parts/state";
 import { Time } from "../parts/time";
@@ -47,14 +47,6 @@ export function Links({ tenant, node }: { tenant: string; node: Node }) {
 
 function above(node: Node): Node[] {
   return node.parent ? [node.parent, ...above(node.parent)] : [];
-}
-
-function Id({ text }: { text: string }) {
-  return (
-    <span className="flex items-start gap-1">
-      <code className="break-all">{text}</code> <Copy text={text} label="Copy the id" />
-    </span>
-  );
 }
 
 /** A chosen span: its facts, what caused it and what it has caused. */

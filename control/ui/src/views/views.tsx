@@ -1,7 +1,7 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { useQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
-import { useState } from "react";
+import { useMemo, useState } from "react";
 import { QueryService, ViewState, type View } from "../gen/projection/gateway/v1/query_pb";
 import { Link } from "@tanstack/react-router";
 import { useRefusal } from "../app/session";
@@ -21,7 +21,7 @@ import { timeWidth } from "../parts/time-width";
 import { Failed, Skips } from "./failed";
 import { Builder } from "./builder";
 import { commandLines } from "./lines";
-import { applyChanges, type Followed } from "./live";
+import { applyMessages, noRows, type Followed } from "./live";
 
 type Row = JsonObject;
 
@@ -97,7 +97,7 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
         <Button type="submit" strong>
           Run
         </Button>
-        <Check label="Live" checked={live} onChange={(on) => set({ live: on ? "yes" : "", page: "" })} />
+        <Check label="Live" checked={live} onChange={(on) => set({ live: on ? "yes" : "", page: "", open: "" })} />
       </form>
       <div className="flex flex-wrap items-start justify-between gap-2">
         <Builder fields={view.columns} filter={filter} onChange={setFilter} />
@@ -109,13 +109,13 @@ function Console({ tenant, view }: { tenant: string; view: View }) {
       {live ? (
         <>
           {watched.error ? <Problem error={watched.error} /> : <p role="status"><Badge tone="ok">live</Badge></p>}
-          <Rows view={view} rows={watched.rows.map((one) => one.row)} changes={watched.rows.map((one) => one.changes)} />
+          <Rows view={view} rows={watched.rows} />
         </>
       ) : (
         <Answered of={rows}>
           {(data) => (
             <>
-              <Rows view={view} rows={data.rows} />
+              <Stored view={view} rows={data.rows} />
               <div className="flex gap-2">
                 <Button disabled={token === ""} onClick={() => set({ page: "", open: "" })}>
                   First page
@@ -143,29 +143,35 @@ function History({ row, column, type }: { row: Row; column: string; type: string
   );
 }
 
-function Rows({ view, rows, changes }: { view: View; rows: Row[]; changes?: Followed["changes"][] }) {
+const unchanged = {};
+
+function Stored({ view, rows }: { view: View; rows: Row[] }) {
+  return <Rows view={view} rows={useMemo(() => rows.map((row, n) => ({ id: String(n), row, changes: unchanged })), [rows])} />;
+}
+
+function Rows({ view, rows }: { view: View; rows: Followed[] }) {
   const [get, set] = useUrl();
   const refusal = useRefusal("events.read", "tenant");
   const types = useTypes();
   const source = refusal === "" ? aggregateColumn(view.columns, types ?? []) : undefined;
-  const open = get("open") === "" ? undefined : rows[Number(get("open"))];
+  const open = get("open") === "" ? undefined : rows.find((one) => one.id === get("open"))?.row;
   return (
     <>
       <Table
         label={`Rows of ${view.name}`}
-        rows={rows.map((row, n): [number, Row] => [n, row])}
-        id={([n]) => String(n)}
-        {...(changes ? { changes: ([n]: [number, Row], column: string) => changes[n]?.[column] ?? 0 } : {})}
+        rows={rows}
+        id={({ id }) => id}
+        changes={({ changes }, column) => changes[column] ?? 0}
         selected={get("open")}
-        onSelect={([n]) => set({ open: String(n) })}
+        onSelect={({ id }) => set({ open: id })}
         empty={<Empty title="No row matches.">{get("filter") === "" ? "The view has no rows: none of its events have happened yet." : "Change the filter and run it again."}</Empty>}
-        columns={[...view.columns.map((column): Column<[number, Row]> => ({
+        columns={[...view.columns.map((column): Column<Followed> => ({
           name: column.name,
           number: column.type === "int" || column.type === "double",
-          value: ([, row]) => scalar(row[column.name]),
+          value: ({ row }) => scalar(row[column.name]),
           ...(column.type === "int" || column.type === "double" || column.type === "bool" ? { width: 110 } : {}),
-          ...(column.type === "timestamp" ? { width: timeWidth, cell: ([, row]: [number, Row]) => (typeof row[column.name] === "string" ? <Time of={new Date(String(row[column.name]))} /> : "") } : {}),
-        })), ...(source ? [{ name: "History", width: 84, value: () => "", cell: ([, row]: [number, Row]) => <History row={row} {...source} /> }] : [])]}
+          ...(column.type === "timestamp" ? { width: timeWidth, cell: ({ row }: Followed) => (typeof row[column.name] === "string" ? <Time of={new Date(String(row[column.name]))} /> : "") } : {}),
+        })), ...(source ? [{ name: "History", width: 84, value: () => "", cell: ({ row }: Followed) => <History row={row} {...source} /> }] : [])]}
       />
       {open ? (
         <Drawer title={text(open[view.columns[0]?.name ?? ""])} label={`Row of ${view.name}`} onClose={() => set({ open: "" })}>
@@ -189,11 +195,13 @@ function text(value: unknown): string {
 
 /** The current rows of a view, updated with its changes. */
 function useLive(tenant: string, view: string, filter: string, on: boolean) {
-  const [rows, setRows] = useState<ReadonlyMap<string, Followed>>(new Map());
+  const [live, setLive] = useState(noRows);
   const watched = useWatch(QueryService.method.watch, on ? { tenantId: tenant, view, filter } : undefined, {
-    take: (message) => setRows((before) => applyChanges(before, message.reset, message.changes)),
+    take: (messages) => setLive((before) => applyMessages(before, messages)),
   });
-  return { rows: [...rows.entries()].sort(([a], [b]) => a.localeCompare(b)).map(([, row]) => row), error: watched.error };
+  const { rows, keys } = live;
+  const followed = useMemo(() => keys.flatMap((id) => rows.get(id) ?? []), [rows, keys]);
+  return { rows: followed, error: watched.error };
 }
 
 function condition(name: string, type: string): string {

@@ -4,7 +4,7 @@ import { RunnerAdmin, WorkflowState, type GetWorkflowResponse } from "../gen/run
 import { number, since } from "../app/format";
 import { useRefusal } from "../app/session";
 import { Confirm } from "../parts/action";
-import { Copy } from "../parts/copy";
+import { Id } from "../parts/copy";
 import { Code, Drawer, Facts } from "../parts/page";
 import { Answered, Notice } from "../parts/state";
 import { Time } from "../parts/time";
@@ -72,7 +72,7 @@ function Body({ instance }: { instance: GetWorkflowResponse }) {
       </section>
       <Facts
         of={[
-          ["Instance id", <span key="i" className="flex items-start gap-1"><code className="break-all">{instance.instanceId}</code> <Copy text={instance.instanceId} label="Copy the instance id" /></span>],
+          ["Instance id", <Id key="i" text={instance.instanceId} label="instance id" />],
           ["Started", <Time key="s" of={instance.started} />],
           ["Updated", <Time key="u" of={instance.updated} />],
           ["Model", <code key="m" className="break-all">{instance.model}</code>],

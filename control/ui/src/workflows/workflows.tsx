@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
-import { useEffect } from "react";
+import { useEffect, useMemo } from "react";
 import { ModelService } from "../gen/control/v1/model_pb";
 import { RunnerAdmin, type WorkflowState } from "../gen/runner/admin/v1/admin_pb";
 import { instant, number } from "../app/format";
@@ -52,6 +52,8 @@ function refreshed(pages: number, byId: boolean): number | false {
   return byId ? 20_000 : 5_000;
 }
 
+const none: { pages: { instances: never[] }[] } = { pages: [] };
+
 function Instances({ tenant }: { tenant: string }) {
   const [get, set] = useUrl();
   const state = Number(get("state") || "0") as WorkflowState;
@@ -66,9 +68,9 @@ function Instances({ tenant }: { tenant: string }) {
     { enabled: wanted !== undefined, pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData, refetchInterval: (query) => refreshed(query.state.data?.pages.length ?? 0, begins !== "") },
   );
   const { hasNextPage, isFetching, isPlaceholderData, fetchNextPage, error } = listed;
-  const data = wanted ? listed.data : { pages: [] };
-  const loaded = data?.pages.flatMap((page) => page.instances) ?? [];
-  const shown = loaded.filter((one) => matches(filter, instanceName(one), one.instanceId, one.failure, one.attempts?.lastError, one.attempts?.step));
+  const data = wanted ? listed.data : none;
+  const loaded = useMemo(() => data?.pages.flatMap((page) => page.instances) ?? [], [data]);
+  const shown = useMemo(() => loaded.filter((one) => matches(filter, instanceName(one), one.instanceId, one.failure, one.attempts?.lastError, one.attempts?.step)), [loaded, filter]);
   const pages = data?.pages.length ?? 0;
   // A text searches older pages until it has found enough; an empty page of a state or a prefix is not the end, either.
   const searches = hasNextPage && !error && !isPlaceholderData && pages < (begins === "" ? searchedPages : searchedById) && (filter === "" ? loaded.length === 0 : shown.length < enough);
