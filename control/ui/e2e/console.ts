@@ -29,7 +29,7 @@ let signedIn = 0;
 
 /** Opens a page with a token in its session, as after a reload. */
 export async function signIn(page: Page, path = "/", token = operator()): Promise<void> {
-  // Once, before the scripts of the page: a tab that has signed out stays so. The tab's name says which have run.
+  // Once, before the scripts of the page: a tab that has signed out stays so. The tab's name lists which have run.
   await page.addInitScript(
     ([id, value]) => {
       if (window.name.split(" ").includes(id)) return;

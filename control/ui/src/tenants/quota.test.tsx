@@ -76,7 +76,7 @@ it("what another operator has set in the meantime is shown instead of overwritte
   expect(screen.queryByRole("alert")).toBeNull();
 });
 
-it("without the right the form says so", async () => {
+it("without the right the form states it", async () => {
   start(() => tenant(), ["fleet.read"]);
   expect(await screen.findByTitle("you lack the right fleet.admin")).toBeTruthy();
 });

@@ -57,5 +57,5 @@ it("a filter that was typed is shown as conditions, or left to the text", async 
   expect(screen.getByLabelText("Comparison of condition 1")).toHaveProperty("value", "begins");
   await user.type(screen.getByLabelText("Filter"), " OR balance = 1");
   expect(screen.queryByRole("button", { name: "Condition" })).toBeNull();
-  expect(screen.getByText(/The filter says more than conditions/)).toBeTruthy();
+  expect(screen.getByText(/The filter is more than conditions/)).toBeTruthy();
 });

@@ -38,7 +38,7 @@ it("each step is a bar at its time, with how it ended in a word and its length",
   expect(items.map(bar)).toEqual([[0, 25], [25, 50], [75, 13], [88, 13]]);
 });
 
-it("failed attempts are distinguished from the attempt that succeeds, and the next one is a ghost that says when", () => {
+it("failed attempts are distinguished from the attempt that succeeds, and the next one is a ghost with its time", () => {
   const items = show({
     state: WorkflowState.RUNNING,
     started: at(0),
@@ -61,7 +61,7 @@ it("a wait is hatched until its end", () => {
   expect(bar(items[0])).toEqual([0, 100]);
 });
 
-it("an instance without steps says so", () => {
+it("an instance without steps states it", () => {
   expect(show({ state: WorkflowState.RUNNING, started: at(0) })).toEqual([]);
   expect(screen.getByText("No step has ended yet.")).toBeTruthy();
 });
