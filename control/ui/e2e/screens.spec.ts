@@ -144,7 +144,7 @@ test("API: an operation is tried and shown as code; a call that changes somethin
   await look(page);
   await go(page, `/api?tenant=acme&operation=${encodeURIComponent("POST /v1/control/tenants")}`);
   await expect(page.getByText("It changes something")).toBeVisible();
-  await expect(page.getByText("Its name, a DNS label.")).toBeVisible();
+  await expect(page.getByText("Its name, a DNS label (RFC 1123) in lower case.")).toBeVisible();
   await page.getByLabel("Body (JSON)").fill(`{"tenantId":"from-the-explorer"}`);
   await page.getByRole("button", { name: "Send…" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Send" }).click();
