@@ -310,6 +310,9 @@ func TestAdmission_HTTP1BodiesDoNotAffectOtherTenants(t *testing.T) {
 // Calls are denied at the highest rate that the client can send.
 func TestAdmission_RejectionsDoNotAffectOtherTenants(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it makes thousands of calls; other tests run the same code under the race detector")
+	}
 	for name, credential := range map[string]func(e *edge) string{
 		"missing right":       func(e *edge) string { return e.token(t, "acme", "command.submit") },
 		"foreign tenant":      func(e *edge) string { return e.token(t, "initech", "query.read") },

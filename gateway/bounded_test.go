@@ -125,6 +125,9 @@ func (e *edge) queryAnswers(t *testing.T, token, view string) map[string]answer 
 const mostAnswered = 8 << 10
 
 func TestErrors_DoNotEchoRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one client makes many calls; other tests cover this under the race detector")
+	}
 	e := start(t, nil)
 	narrowed := e.token(t, "acme", "query.read:wallets")
 	for kind, text := range huge {
@@ -139,6 +142,9 @@ func TestErrors_DoNotEchoRequests(t *testing.T) {
 }
 
 func TestErrors_NodesDoNotEchoRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one client makes many calls; other tests cover this under the race detector")
+	}
 	everyUpstream(t, func(t *testing.T, start starter) {
 		e := start(nil, nil)
 		token := e.token(t, "acme", "query.read")
@@ -158,6 +164,9 @@ func TestErrors_NodesDoNotEchoRequests(t *testing.T) {
 
 // Requests that never become a call are not echoed either.
 func TestErrors_MalformedRequestsAreNotEchoed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one client makes many calls; other tests cover this under the race detector")
+	}
 	e := start(t, nil)
 	token := e.token(t, "acme", "query.read")
 	const path = "/projection.gateway.v1.QueryService/Query"

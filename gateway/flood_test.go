@@ -89,6 +89,9 @@ func flood(t *testing.T, token string, calls int, gateways ...*edge) (made uint6
 // Denials of calls with large resources are recorded within bounds, and neither displace nor delay
 // records of other callers.
 func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes thousands of calls; other tests run the same code under the race detector")
+	}
 	e := start(t, nil)
 	e.http(t, http.MethodPost, "/v1/query/wallets", "{}", "Authorization",
 		e.token(t, "acme", "query.read")) // connections are made
@@ -138,6 +141,9 @@ func TestAudit_LargeDenialsDoNotDelayOthers(t *testing.T) {
 // Denials of a tenant's calls, of any size and at any number of gateways, do not change other
 // tenants' timelines.
 func TestTimeline_LargeDenialsDoNotDisplaceOtherTenantsSpans(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes thousands of calls; other tests run the same code under the race detector")
+	}
 	js := natstest.Start(t)
 	var timelines []*timeline.Recorder
 	for range 2 {

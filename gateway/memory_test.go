@@ -74,7 +74,11 @@ func unread(t *testing.T, url, token string, calls int) {
 	message := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))),
 		wire...)
 	refused := make(chan struct{}, calls)
-	var reading sync.WaitGroup
+	var (
+		reading sync.WaitGroup
+		mu      sync.Mutex
+		others  []string // statuses of calls that ended in another way
+	)
 	reading.Go(func() {
 		for {
 			f, err := r.framer.ReadFrame()
@@ -86,8 +90,13 @@ func unread(t *testing.T, url, token string, calls int) {
 				continue
 			}
 			for _, field := range headers.Fields {
-				if field.Name == "grpc-status" && field.Value == "8" { // RESOURCE_EXHAUSTED
+				switch {
+				case field.Name == "grpc-status" && field.Value == "8": // RESOURCE_EXHAUSTED
 					refused <- struct{}{}
+				case field.Name == "grpc-status" || field.Name == "grpc-message":
+					mu.Lock()
+					others = append(others, field.Value)
+					mu.Unlock()
 				}
 			}
 		}
@@ -107,7 +116,9 @@ func unread(t *testing.T, url, token string, calls int) {
 		select {
 		case <-refused:
 		case <-time.After(30 * time.Second):
-			t.Fatalf("%d of %d calls rejected, want at least %d", n, calls, want)
+			mu.Lock()
+			defer mu.Unlock()
+			t.Fatalf("%d of %d calls rejected, want at least %d; others ended with %q", n, calls, want, others)
 		}
 	}
 }

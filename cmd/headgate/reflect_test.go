@@ -144,6 +144,9 @@ gateway:
 
 func TestReflect_GatewayStartsWhileTheNodeIsAway(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client calls the platform; other tests cover this under the race detector")
+	}
 	bus := natstest.Server(t, &server.Options{})
 	path, gateway, node := reflecting(t, bus.ClientURL())
 	g := &process{path: binary, ready: "listens on", args: []string{"serve", "gateway", "--config", path}}

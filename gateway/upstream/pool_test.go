@@ -149,8 +149,11 @@ func TestPool_ManyEndpointsLeakNoSocketsOrGoroutines(t *testing.T) {
 		}
 		const kept, callers = 64, 8
 		endpoints := 10_000
-		if config.FastPaths.Upstream.IsPlain() {
+		switch {
+		case config.FastPaths.Upstream.IsPlain():
 			endpoints = 300
+		case testing.Short():
+			endpoints = 1000
 		}
 		_, port, _ := net.SplitHostPort(serve(t, "0.0.0.0:0").Addr().String())
 		filesBefore, goroutinesBefore := openFiles(t), runtime.NumGoroutine()
