@@ -22,6 +22,9 @@ import (
 
 // Each alert fires during its fault and not without it, by the tests for promtool.
 func TestDeploy_AlertsFireInTheirFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("promtool reads files; it runs nothing that the race detector could examine")
+	}
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Skip("promtool is not installed")

@@ -294,6 +294,9 @@ func TestAppend_EventAboveTheStreamsMaxMsgSizeIsTooLarge(t *testing.T) {
 
 func TestLoad_ReadsLongHistoriesCompletelyAndInOrder(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("large data, no concurrency")
+	}
 	eventLog, _ := natstest.OpenJournal(t)
 	acme := natstest.Tenant(t, "acme")
 	ctx := contextkit.TenantContext(t.Context(), acme)

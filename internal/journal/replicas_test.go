@@ -55,6 +55,9 @@ func natsCluster(t *testing.T) []*server.Server {
 
 func TestReplicas_OneOfThreeServersLosesNothing(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("three servers, half a minute")
+	}
 	for _, stream := range []string{streams.Events, streams.Timeline} {
 		t.Run("the leader "+stream, func(t *testing.T) { nothingIsLostWithTheLeaderOf(t, stream) })
 	}

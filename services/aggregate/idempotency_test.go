@@ -66,6 +66,9 @@ func records(t *testing.T, js jetstream.JetStream) []string {
 
 func TestIdempotency_KeysOfThousandsOfCommandsAreFound(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("one client sends thousands of commands")
+	}
 	js := natstest.Start(t)
 	warm := node(t, js)
 	submit(t, warm, "acme", command("w", "open", "", map[string]any{"owner": "ada"}))

@@ -88,6 +88,9 @@ func TestSubmit_EventDataBeyondByteLimitIsOmitted(t *testing.T) {
 }
 
 func TestGetAggregate_TooLargeStateIsRejected(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large data, no concurrency")
+	}
 	js := natstest.Start(t)
 	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {

@@ -48,6 +48,9 @@ func write(letter string) *aggregatev1.SubmitRequest {
 }
 
 func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large data, no concurrency")
+	}
 	js := natstest.Start(t)
 	client, _ := nodeOf(t, js, notebook)
 	for range 4 {
@@ -97,6 +100,9 @@ func TestSubmit_TooLargeStateIsRejected(t *testing.T) {
 }
 
 func TestSubmit_TooLargeStateCanShrink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large data, no concurrency")
+	}
 	js := natstest.Start(t)
 	eventLog, err := journal.Open(t.Context(), js)
 	if err != nil {
@@ -123,6 +129,9 @@ func TestSubmit_TooLargeStateCanShrink(t *testing.T) {
 }
 
 func TestCache_LargeStatesStayWithinByteLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large data, no concurrency")
+	}
 	js := natstest.Start(t)
 	const cacheBytes = 16 << 20
 	client, service := nodeWith(t, js, notebook,

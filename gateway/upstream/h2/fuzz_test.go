@@ -67,7 +67,11 @@ func TestHeaderBlocks_RoundTrip(t *testing.T) {
 // FuzzHeaders makes calls with any headers, paths and timeouts, while the peer changes the size of
 // its table: each block is decoded to the encoded fields.
 func FuzzHeaders(f *testing.F) {
-	for seed := range uint64(60) {
+	seeds := uint64(60)
+	if testing.Short() {
+		seeds = 6
+	}
+	for seed := range seeds {
 		f.Add(seed, uint8(seed), uint8(seed/4))
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, paths, names uint8) {

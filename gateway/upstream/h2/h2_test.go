@@ -87,6 +87,9 @@ func channelTo(t *testing.T, address string, config channels.Config) fast {
 }
 
 func TestStream_MessagesOfAllSizesRoundTrip(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large data, no concurrency")
+	}
 	eachClient(t, func(t *testing.T, to connecting) {
 		// The peer's windows are small: sending has to wait for them.
 		address := echo(t, grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
