@@ -24,6 +24,9 @@ func evaluated(t *testing.T, expression string, data model.Object) (any, error) 
 
 // Without the bounds, each of these took seconds to hours, or all memory, regardless of deadlines.
 func TestExpression_CostIsBoundedBeforeCall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long evaluations, no concurrency")
+	}
 	long, list := strings.Repeat("a", 1<<20), make([]any, 50_000)
 	for n := range list {
 		list[n] = "x"

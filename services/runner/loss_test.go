@@ -134,6 +134,9 @@ func acceptLoss(t *testing.T, js jetstream.JetStream, end uint64) {
 
 func TestCursors_AreCutToAcceptedJournalEnd(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("that of a running runner is tested under the race detector")
+	}
 	for _, claimed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("left claimed %v", claimed), func(t *testing.T) {
 			dir := t.TempDir()
