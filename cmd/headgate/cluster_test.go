@@ -716,6 +716,9 @@ func (c *cluster) callDirectly(ctx context.Context, t *testing.T, authority *tls
 
 func TestGateway_FollowsNodesThatDieDrainAndReturn(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("runs every role as a process; other tests cover this under the race detector")
+	}
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
