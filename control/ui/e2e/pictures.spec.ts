@@ -26,7 +26,8 @@ function boxes(page: Page): Promise<Layout> {
       const { x, y, width, height } = element.getBoundingClientRect();
       if (width === 0 || height === 0) continue;
       const name = element.getAttribute("aria-label") ?? (/^(H1|H2|TH)$/.test(element.tagName) ? element.textContent.trim() : "");
-      const key = `${element.tagName.toLowerCase()} ${name}`.trim();
+      // The order of two events at the same time differs from run to run.
+      const key = `${element.tagName.toLowerCase()} ${name.replace(/^(Version \d+).*/, "$1")}`.trim();
       out[key] ??= [Math.round(x), Math.round(y + scrollY), Math.round(width), Math.round(height)];
     }
     return out;
