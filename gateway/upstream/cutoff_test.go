@@ -202,13 +202,7 @@ func TestUnary_CallNotBegunByNodeIsRetried(t *testing.T) {
 			for _, times := range []int{1, 2} { // the second is the caller's to repeat, or not
 				t.Run(fmt.Sprintf("%s, %d times", name, times), func(t *testing.T) {
 					endpoint := refusing(t, times, refuse, (*http2.DataFrame).StreamEnded)
-					pool := NewPool(config)
-					t.Cleanup(pool.Close)
-					ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
-					err := contextkit.NewClient(NewTransport(pool)).CallUnary(
-						ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
-						&emptypb.Empty{}, &emptypb.Empty{},
-					)
+					err := callOnce(t, config, endpoint, connect.StreamTypeUnary)
 					if times == 1 && err != nil || times == 2 && connect.CodeOf(err) != connect.CodeUnavailable {
 						t.Errorf("%v", err)
 					}
@@ -244,22 +238,43 @@ func refusing[F http2.Frame](
 	})
 }
 
+// callOnce calls a node with an empty message, and returns why there was no answer.
+func callOnce(t *testing.T, config PoolConfig, endpoint string, streamType connect.StreamType) error {
+	t.Helper()
+	pool := NewPool(config)
+	t.Cleanup(pool.Close)
+	ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
+	client, spec := contextkit.NewClient(NewTransport(pool)), connect.Spec{
+		Procedure:  "/any.Service/Call",
+		StreamType: streamType,
+	}
+	if streamType == connect.StreamTypeUnary {
+		return client.CallUnary(ctx, spec, &emptypb.Empty{}, &emptypb.Empty{})
+	}
+	stream, err := client.CallClientStream(ctx, spec)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&emptypb.Empty{}); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return errors.Join(stream.CloseSend(), stream.Receive(&emptypb.Empty{}), stream.Close())
+}
+
 // A node may answer before it has received the request, also a call that the client has sent again.
-func TestUnary_EarlyAnswerToRepeatedCallIsNoProtocolError(t *testing.T) {
+func TestCall_EarlyAnswerToRepeatedCallIsNoProtocolError(t *testing.T) {
 	eachClient(t, func(t *testing.T, config PoolConfig) {
-		for range 50 { // the answer and the request race
-			endpoint := refusing(t, 1, func(framer *http2.Framer, stream uint32) error {
-				return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
-			}, func(*http2.HeadersFrame) bool { return true })
-			pool := NewPool(config)
-			t.Cleanup(pool.Close)
-			ctx := WithEndpoint(contextkit.PlatformContext(t.Context()), endpoint)
-			err := contextkit.NewClient(NewTransport(pool)).CallUnary(
-				ctx, connect.Spec{Procedure: "/any.Service/Call", StreamType: connect.StreamTypeUnary},
-				&emptypb.Empty{}, &emptypb.Empty{},
-			)
-			if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
-				t.Fatal(err)
+		for _, streamType := range []connect.StreamType{
+			connect.StreamTypeUnary, connect.StreamTypeServer, connect.StreamTypeBidi,
+		} {
+			for range 30 { // the answer and the request race
+				endpoint := refusing(t, 1, func(framer *http2.Framer, stream uint32) error {
+					return framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+				}, func(*http2.HeadersFrame) bool { return true })
+				err := callOnce(t, config, endpoint, streamType)
+				if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+					t.Fatalf("stream type %d: %v", streamType, err)
+				}
 			}
 		}
 	})

@@ -48,7 +48,9 @@ func (o observer) HandleRPC(ctx context.Context, event stats.RPCStats) {
 		return
 	case *stats.InTrailer:
 		s.received.Store(true)
-	case *stats.InHeader, *stats.InPayload:
+	case *stats.InPayload:
+		s.unsent.Store(false)
+	case *stats.InHeader:
 	default:
 		return
 	}
@@ -116,7 +118,7 @@ func (s *Stream) explain(ctx context.Context, err error) error {
 // trailers. If grpc-go sends a call again, and the peer ends that attempt before the request's message is sent, grpc-go
 // drops the answer and reports [io.EOF] for any status.
 func (s *Stream) unanswered(err error) bool {
-	return errors.Is(err, io.EOF) && s.unsent.Load() && s.requested
+	return errors.Is(err, io.EOF) && s.unsent.Load() && s.requested.Load()
 }
 
 // resetCode returns the code of RST_STREAM by its text, an unassigned one if the text has none.

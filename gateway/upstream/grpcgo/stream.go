@@ -23,13 +23,13 @@ type Stream struct {
 	cancel  context.CancelFunc
 	memory  channels.Memory // of messages
 	whole   bool            // the receiver wants the complete answer only
-	// requested is whether the call has begun with a message.
-	requested bool
 
 	// Set by the observer.
 	sent     atomic.Bool // the headers are on a connection
 	received atomic.Bool // so are the peer's trailers
-	unsent   atomic.Bool // no message of a call that grpc-go has sent again is
+	unsent   atomic.Bool // of a call that grpc-go has sent again, no message is, and none was received
+
+	requested atomic.Bool // a message was to be sent
 
 	// Used by the receiver alone.
 	messages        []mem.Buffer // of a complete answer, not received yet
@@ -72,8 +72,6 @@ func (c *Channel) Open(ctx context.Context, request channels.Request) (*Stream, 
 		channel: c,
 		memory:  channels.Memory{Pool: c.config.Memory, Meter: request.Meter},
 		whole:   request.Whole,
-
-		requested: request.HasMessage,
 	}
 	outgoing := metadata.NewOutgoingContext(context.WithValue(callee, streamKey{}, s), requestMetadata(request.Fields))
 	outgoing, s.cancel = context.WithCancel(outgoing)
@@ -94,6 +92,7 @@ func (c *Channel) Open(ctx context.Context, request channels.Request) (*Stream, 
 // returns.
 func (s *Stream) Send(ctx context.Context, message []byte, last bool) error {
 	defer context.AfterFunc(ctx, s.cancel)()
+	s.requested.Store(true)
 	err := s.grpc.SendMsg(outbound(message))
 	if err == nil && last {
 		err = s.grpc.CloseSend()
