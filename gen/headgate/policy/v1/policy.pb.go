@@ -140,12 +140,12 @@ func (TenantScope) EnumDescriptor() ([]byte, []int) {
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The right that the principal must hold, such as "query.read". A principal's right may be narrowed to
-	// resources: "query.read:orders*". Empty: any authenticated principal may call the method.
+	// resources: "query.read:orders*". Required, unless the method is anonymous.
 	Right string `protobuf:"bytes,1,opt,name=right,proto3" json:"right,omitempty"`
 	// Whether a call belongs to one tenant or to the platform.
 	TenantScope TenantScope `protobuf:"varint,2,opt,name=tenant_scope,json=tenantScope,proto3,enum=headgate.policy.v1.TenantScope" json:"tenant_scope,omitempty"`
-	// The kind of node that serves the method: "aggregate", "projection",
-	// "runner" or "control".
+	// The kind of node that serves the method: one of the platform's ("aggregate", "projection", "runner", "control"),
+	// or of your own services.
 	Upstream string `protobuf:"bytes,3,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// The time limit of a call. A client may set an earlier deadline.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
@@ -194,7 +194,8 @@ type Policy struct {
 	AllRights bool `protobuf:"varint,21,opt,name=all_rights,json=allRights,proto3" json:"all_rights,omitempty"`
 	// The request fields (proto names) whose values are recorded, for methods with audit. Of the other fields that the
 	// request sets, such as payloads and secrets, only names and sizes are recorded. A message stands for its fields, to
-	// a depth of three. A record has at most 24 fields, of at most 640 bytes together, and 96 bytes of each value.
+	// a depth of three. A record has at most 24 fields, of at most 1,792 bytes together (JSON): 96 bytes of a value, and
+	// 1,536 bytes of a list of texts. A longer list ends with the number of its values and their SHA-256.
 	AuditFields   []string `protobuf:"bytes,22,rep,name=audit_fields,json=auditFields,proto3" json:"audit_fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -25,7 +25,7 @@ export const file_headgate_policy_v1_policy: GenFile = /*@__PURE__*/
 export type Policy = Message<"headgate.policy.v1.Policy"> & {
   /**
    * The right that the principal must hold, such as "query.read". A principal's right may be narrowed to
-   * resources: "query.read:orders*". Empty: any authenticated principal may call the method.
+   * resources: "query.read:orders*". Required, unless the method is anonymous.
    *
    * @generated from field: string right = 1;
    */
@@ -39,8 +39,8 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   tenantScope: TenantScope;
 
   /**
-   * The kind of node that serves the method: "aggregate", "projection",
-   * "runner" or "control".
+   * The kind of node that serves the method: one of the platform's ("aggregate", "projection", "runner", "control"),
+   * or of your own services.
    *
    * @generated from field: string upstream = 3;
    */
@@ -169,7 +169,8 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
   /**
    * The request fields (proto names) whose values are recorded, for methods with audit. Of the other fields that the
    * request sets, such as payloads and secrets, only names and sizes are recorded. A message stands for its fields, to
-   * a depth of three. A record has at most 24 fields, of at most 640 bytes together, and 96 bytes of each value.
+   * a depth of three. A record has at most 24 fields, of at most 1,792 bytes together (JSON): 96 bytes of a value, and
+   * 1,536 bytes of a list of texts. A longer list ends with the number of its values and their SHA-256.
    *
    * @generated from field: repeated string audit_fields = 22;
    */
