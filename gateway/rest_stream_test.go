@@ -151,7 +151,7 @@ func TestStream_RequestsAreJSONValues(t *testing.T) {
 	s.refuses(t, "not JSON", collect(strings.NewReader("{}\n{")), http.StatusBadRequest, "invalid_argument",
 		"not a sequence of JSON values")
 	s.refuses(t, "unknown field", collect(strings.NewReader("{}\n{\"colour\":1}")), http.StatusBadRequest,
-		"invalid_argument", "colour: it is not a field of")
+		"invalid_argument", "message 2: JSON line 1 column 2: colour: it is not a field of")
 	s.refuses(
 		t, "other value in the body", collect(strings.NewReader(`{"name":"b"}`)), http.StatusBadRequest,
 		"invalid_argument",

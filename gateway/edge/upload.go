@@ -3,6 +3,7 @@ package edge
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -114,7 +115,11 @@ func (s *stream) nextBody() ([]byte, error) {
 		return nil, s.bodyError(err)
 	}
 	s.hasBody = true
-	return s.jsonWire(text)
+	wire, err := s.jsonWire(text)
+	if err != nil {
+		return nil, fmt.Errorf("message %d: %w", r.count+1, err) // its line is that of the message
+	}
+	return wire, nil
 }
 
 // bodyError returns the error of a body that cannot be read further.
