@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"math"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -23,8 +24,9 @@ const (
 	// maxAuditFields bounds the fields of a request that are read for its audit record, and maxAuditDepth the depth of
 	// messages.
 	maxAuditFields, maxAuditDepth = 25, 3
-	// maxAuditList bounds the values of a list of texts, as JSON.
-	maxAuditList = 1400
+	// maxAuditList bounds the values of all lists of texts, as JSON and as percent-encoded text, of which each list has
+	// an equal share, and maxAuditValues the values of a list that are read.
+	maxAuditList, maxAuditValues = 1200, 1024
 	// maxChanges bounds a node's statement of what a call has changed, in bytes.
 	maxChanges = 4 << 10
 )
@@ -41,11 +43,7 @@ func requestFields(method *policy.Method, data []byte) []auditlog.Field {
 	// Those of the policy come first: other fields, which a client can add at will, do not displace them.
 	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
 		if field := input.Input().Fields().ByNumber(number); field != nil && method.AuditFields[number] {
-			if !field.IsList() && field.Message() == nil { // the last one of a singular field counts
-				r.fields = slices.DeleteFunc(r.fields,
-					func(f auditlog.Field) bool { return f.Name == string(field.Name()) })
-			}
-			r.add(field, string(field.Name()), kind, content, maxAuditDepth)
+			r.add(field, string(field.Name()), kind, content, maxAuditDepth, false)
 		}
 		return len(r.fields) < maxAuditFields
 	})
@@ -97,17 +95,20 @@ type requestRecord struct {
 
 // textList is a field that is a list of texts.
 type textList struct {
-	at     int // in the fields
+	name   string // of its field
 	some   []string
-	size   int // of some, as JSON
+	sizes  []int // of some, as maxAuditList counts
+	size   int   // their sum
 	number int
 	digest hash.Hash // of all, each with a line feed
 }
 
-// add adds the values of a field: of a message, those of its fields.
+// add adds the values of a field: of a message, those of its fields. repeated reports that the message with the field
+// is one of several.
 func (r *requestRecord) add(
-	field protoreflect.FieldDescriptor, name string, kind protowire.Type, content []byte, depth int,
+	field protoreflect.FieldDescriptor, name string, kind protowire.Type, content []byte, depth int, repeated bool,
 ) {
+	repeated = repeated || field.IsList()
 	one := auditlog.Field{Name: name, Bytes: size(kind, content)}
 	if field.Message() == nil {
 		if field.IsList() && field.Kind() == protoreflect.StringKind {
@@ -117,55 +118,82 @@ func (r *requestRecord) add(
 		if text, ok := valueText(field, kind, content); ok {
 			one.Value = &text
 		}
-		r.fields = append(r.fields, one)
+		r.set(one, repeated)
 		return
 	}
 	message, length := protowire.ConsumeBytes(content)
 	if kind != protowire.BytesType || length < 0 || len(message) == 0 || depth == 1 {
-		r.fields = append(r.fields, one)
+		r.set(one, repeated)
 		return
 	}
 	eachField(message, func(number protowire.Number, kind protowire.Type, content []byte) bool {
 		if inner := field.Message().Fields().ByNumber(number); inner != nil {
-			r.add(inner, name+"."+string(inner.Name()), kind, content, depth-1)
+			r.add(inner, name+"."+string(inner.Name()), kind, content, depth-1, repeated)
 		}
 		return len(r.fields) < maxAuditFields
 	})
 }
 
+// set adds a field in the place of an earlier value of it, since of a singular field the last value counts.
+func (r *requestRecord) set(one auditlog.Field, repeated bool) {
+	if !repeated {
+		r.fields = slices.DeleteFunc(r.fields, func(f auditlog.Field) bool { return f.Name == one.Name })
+	}
+	r.fields = append(r.fields, one)
+}
+
 // addText adds a value of a list of texts.
 func (r *requestRecord) addText(one auditlog.Field, content []byte) {
 	value, _ := protowire.ConsumeBytes(content)
-	at := slices.IndexFunc(r.fields, func(f auditlog.Field) bool { return f.List && f.Name == one.Name })
+	at := slices.IndexFunc(r.lists, func(l *textList) bool { return l.name == one.Name })
 	if at < 0 {
-		at = len(r.fields)
+		at = len(r.lists)
 		r.fields = append(r.fields, auditlog.Field{Name: one.Name, List: true})
-		r.lists = append(r.lists, &textList{at: at, digest: sha256.New()})
+		r.lists = append(r.lists, &textList{name: one.Name, digest: sha256.New()})
 	}
-	r.fields[at].Bytes += one.Bytes
-	list := r.lists[slices.IndexFunc(r.lists, func(l *textList) bool { return l.at == at })]
+	list := r.lists[at]
+	if list.number++; list.number > maxAuditValues {
+		return
+	}
+	r.ofList(list).Bytes += one.Bytes
 	_, _ = list.digest.Write(value) // a hash returns no error
 	_, _ = list.digest.Write([]byte{'\n'})
-	if list.number++; list.size > maxAuditList {
+	if list.size > maxAuditList {
 		return
 	}
 	text := excerpt.Text(credentials.Mask(string(value)), excerpt.Name)
 	encoded, err := json.Marshal(text)
-	if list.size += len(encoded); err == nil && list.size <= maxAuditList {
-		list.some = append(list.some, text)
+	size := max(len(encoded), len(url.PathEscape(text))) + len(",")
+	if list.size += size; err == nil && list.size <= maxAuditList {
+		list.some, list.sizes = append(list.some, text), append(list.sizes, size)
 	}
 }
 
-// endLists sets the values of the lists. Of a list that is too long they are the first ones, with the number and the
-// digest of all: an auditor can compare it with a list that is known.
+// endLists sets the values of the lists. Those of a list that is too long begin with the number and the digest of all,
+// which an auditor can compare with those of a list that is known, and end after the first ones.
 func (r *requestRecord) endLists() {
 	for _, list := range r.lists {
-		text := strings.Join(list.some, ",")
-		if len(list.some) < list.number {
-			text = fmt.Sprintf("%s… (%d values, SHA-256 of their lines %x)", text, list.number, list.digest.Sum(nil))
+		size := 0
+		for n, one := range list.sizes {
+			if size += one; size > maxAuditList/len(r.lists) {
+				list.some = list.some[:n]
+				break
+			}
 		}
-		r.fields[list.at].Value = &text
+		text := strings.Join(list.some, ",")
+		switch digest := list.digest.Sum(nil); {
+		case list.number > maxAuditValues:
+			text = fmt.Sprintf("(more than %d values; SHA-256 of their lines: %x) %s", maxAuditValues, digest, text)
+		case len(list.some) < list.number:
+			text = fmt.Sprintf("(%d values; SHA-256 of their lines: %x) %s", list.number, digest, text)
+		}
+		r.ofList(list).Value = &text
 	}
+}
+
+// ofList returns the field of a list. Its place changes when a singular field before it is given again.
+func (r *requestRecord) ofList(list *textList) *auditlog.Field {
+	return &r.fields[slices.IndexFunc(r.fields, func(f auditlog.Field) bool { return f.List && f.Name == list.name })]
 }
 
 // valueText returns a scalar value as text; false: it is bytes, a group or a packed list.

@@ -48,15 +48,18 @@ func (r Record) boundedDetails() Record {
 	return r
 }
 
-// bounded returns the first of all, each after shorten, whose JSON has at most size bytes, and whether there are more.
+// bounded returns the elements of all that fit into size bytes of JSON, each after shorten and the first ones first,
+// and whether there are more. A large one leaves out no small one after it.
 func bounded[T any](all []T, size int, shorten func(*T)) (some []T, more bool) {
-	for n, one := range all {
+	for _, one := range all {
 		shorten(&one)
 		data, err := json.Marshal(one)
-		if size -= len(data) + 1; err != nil || size < 0 || n == maxFields {
-			return some, true
+		if err != nil || len(data)+1 > size || len(some) == maxFields {
+			more = true
+			continue
 		}
+		size -= len(data) + 1
 		some = append(some, one)
 	}
-	return some, false
+	return some, more
 }

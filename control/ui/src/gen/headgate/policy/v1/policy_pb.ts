@@ -170,7 +170,7 @@ export type Policy = Message<"headgate.policy.v1.Policy"> & {
    * The request fields (proto names) whose values are recorded, for methods with audit. Of the other fields that the
    * request sets, such as payloads and secrets, only names and sizes are recorded. A message stands for its fields, to
    * a depth of three. A record has at most 24 fields, of at most 1,792 bytes together (JSON): 96 bytes of a value, and
-   * 1,536 bytes of a list of texts. A longer list ends with the number of its values and their SHA-256.
+   * 1,200 bytes of all lists of texts. A longer list begins with the number of its values and their SHA-256.
    *
    * @generated from field: repeated string audit_fields = 22;
    */
