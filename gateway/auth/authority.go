@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+
+	"github.com/headgate/headgate/internal/credentials"
 )
 
 // AuthorityConfig configures an authority whose certificates clients may present as their credential.
@@ -98,7 +100,7 @@ type authority struct {
 }
 
 // CertificatesOf returns the name of an authority as the issuer of its certificates, as in revocations.
-func CertificatesOf(name string) string { return "certificates:" + name }
+func CertificatesOf(name string) string { return credentials.CertificatesIssuer + name }
 
 // trustAuthorities returns the authorities. taken are the names of issuers.
 func trustAuthorities(configs []AuthorityConfig, issuers map[string]*trusted) ([]*authority, error) {

@@ -3,7 +3,9 @@ package auth
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,7 +23,9 @@ func (v *Verifier) AuthenticateCertificate(
 	}
 	key := issuer.Name + ":" + fingerprint(chain[0])
 	known, ok := v.certificates.get(key)
-	if !ok || !issuer.Certificates.holds(known.principal.root) {
+	// It may have been verified with another chain, whose authority has been removed or which has expired since.
+	if !ok || !issuer.Certificates.holds(known.principal.root) ||
+		now.After(known.principal.Until) && known.principal.Until.Before(validUntil(chain)) {
 		known = v.verifyCertificate(ctx, issuer, chain)
 		if known.refused != nil && ctx.Err() != nil {
 			return nil, known.refused
@@ -41,16 +45,16 @@ func (v *Verifier) AuthenticateCertificate(
 
 // authorityOf returns the first authority of the configuration that has issued a certificate, and the chain to it;
 // nil: none has.
-func (v *Verifier) authorityOf(chains [][]*x509.Certificate) (*authority, []*x509.Certificate) {
+func (v *Verifier) authorityOf(chains [][]*x509.Certificate) (issuer *authority, chain []*x509.Certificate) {
 	for _, authority := range v.authorities {
-		for _, chain := range chains {
+		for _, c := range chains {
 			// A client cannot be its own authority.
-			if len(chain) > 1 && authority.Certificates.holds(chain[len(chain)-1]) {
-				return authority, chain
+			if len(c) > 1 && (chain == nil || len(c) < len(chain)) && authority.Certificates.holds(c[len(c)-1]) {
+				issuer, chain = authority, c
 			}
 		}
 	}
-	return nil, nil
+	return issuer, chain
 }
 
 // verifyCertificate maps a certificate to its principal. A refusal is a part of the result, to be cached as well: the
@@ -73,11 +77,8 @@ func (v *Verifier) verifyCertificate(
 			out.refused = &MappingError{"tenants, claims.rights", "they yield what is no name of a tenant, or no right"}
 		}
 	}
-	until := leaf.NotAfter
-	for _, cert := range chain[1:] {
-		if cert.NotAfter.Before(until) {
-			until = cert.NotAfter
-		}
+	if out.refused == nil && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
+		out.refused = errors.New("its extended key usage does not name client authentication")
 	}
 	if lifetime := leaf.NotAfter.Sub(leaf.NotBefore); out.refused == nil && lifetime > MaxTokenLifetime+time.Hour {
 		out.refused = fmt.Errorf("it is valid for %v, and %v is the most", lifetime, MaxTokenLifetime)
@@ -86,13 +87,34 @@ func (v *Verifier) verifyCertificate(
 		out.refused = fmt.Errorf("%w: %w", ErrBadCertificate, out.refused)
 	}
 	p := out.principal
-	p.Until, p.authority, p.root = until, issuer, chain[len(chain)-1]
+	p.Until, p.authority, p.root = validUntil(chain), issuer, chain[len(chain)-1]
 	p.iss, p.tokenID, p.issued = issuer.iss, serial(leaf), leaf.NotBefore.UnixMilli()
 	return out
 }
 
+// validUntil returns when the first certificate of a chain expires.
+func validUntil(chain []*x509.Certificate) time.Time {
+	first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	return first.NotAfter
+}
+
 // serial returns the serial number of a certificate, in hexadecimal as `openssl x509 -serial` prints it.
-func serial(cert *x509.Certificate) string { return fmt.Sprintf("%X", cert.SerialNumber.Bytes()) }
+func serial(cert *x509.Certificate) string {
+	return canonicalSerial(fmt.Sprintf("%X", cert.SerialNumber.Bytes()))
+}
+
+// canonicalSerial returns a serial number in hexadecimal as serial does, from any notation of openssl and browsers: with
+// colons, in lower case, with leading zeros.
+func canonicalSerial(text string) string {
+	digits := strings.TrimLeft(strings.ToUpper(strings.ReplaceAll(text, ":", "")), "0")
+	if len(digits)%2 == 1 || digits == "" {
+		digits = "0" + digits
+	}
+	if digits == "0" {
+		return "00"
+	}
+	return digits
+}
 
 // claimsOf returns the variable claims of a certificate. Texts and lists that it does not have are empty.
 func claimsOf(cert *x509.Certificate) map[string]any {

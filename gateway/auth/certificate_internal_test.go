@@ -10,6 +10,7 @@ import (
 	"errors"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -245,5 +246,101 @@ func TestNewVerifier_AuthoritiesHaveNamesOfTheirOwn(t *testing.T) {
 		if _, err := NewCertificateMapping(config); err == nil {
 			t.Errorf("%+v is accepted", config)
 		}
+	}
+}
+
+// The nearest authority of a chain issues the principal, regardless of the certificates that the client sends; a
+// renewed intermediate prolongs it; and a certificate without the usage of clients is rejected.
+func TestAuthenticateCertificate_TheClientCannotChooseItsAuthority(t *testing.T) {
+	root := issue(t, nil, authorityTemplate("root"))
+	middle := issue(t, root, authorityTemplate("middle"))
+	ending := authorityTemplate("ending")
+	ending.NotAfter = time.Now().Add(10 * time.Minute)
+	first := issue(t, root, ending)
+	mapping, err := NewCertificateMapping(
+		MappingConfig{Subject: "claims.common_name", Tenants: "['acme']", Rights: "['query.read']"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Config{APIKeys: emptyKeys(t)}
+	for name, of := range map[string]*issued{"corp": root, "partners": middle} {
+		authority := &Authority{}
+		if err := authority.use(pemOf(of)); err != nil {
+			t.Fatal(err)
+		}
+		config.Authorities = append(config.Authorities, AuthorityConfig{name, authority, mapping})
+	}
+	slices.SortFunc(config.Authorities, func(a, b AuthorityConfig) int { return strings.Compare(a.Name, b.Name) })
+	v, err := NewVerifier(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := func(now time.Time, leaf *x509.Certificate, sent ...*x509.Certificate) (string, error) {
+		options := x509.VerifyOptions{
+			Roots:         x509.NewCertPool(),
+			Intermediates: x509.NewCertPool(),
+			CurrentTime:   now,
+			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}
+		for _, c := range v.ClientAuthorities() {
+			options.Roots.AddCert(c)
+		}
+		for _, c := range sent {
+			options.Intermediates.AddCert(c)
+		}
+		chains, err := leaf.Verify(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := v.AuthenticateCertificate(t.Context(), now, chains)
+		if err != nil {
+			return "", err
+		}
+		return p.Subject, nil
+	}
+	now := time.Now()
+	ada := issue(t, middle, partner("ada")).cert
+	for _, sent := range [][]*x509.Certificate{nil, {middle.cert}} {
+		if got, err := subject(now, ada, sent...); err != nil || got != "partners:ada" {
+			t.Errorf("with %d certificates: %q, %v", len(sent), got, err)
+		}
+	}
+	bob := issue(t, first, partner("bob")).cert
+	if got, err := subject(now, bob, first.cert); err != nil || got != "corp:bob" {
+		t.Errorf("%q, %v", got, err)
+	}
+	ending.NotAfter, ending.SerialNumber, ending.NotBefore = now.Add(time.Hour), big.NewInt(2), now.Add(-time.Minute)
+	raw, err := x509.CreateCertificate(rand.Reader, &ending, root.cert, first.key.Public(), root.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := x509.ParseCertificate(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := subject(now.Add(20*time.Minute), bob, renewed); err != nil || got != "corp:bob" {
+		t.Errorf("with the renewed authority: %q, %v", got, err)
+	}
+	server := partner("server")
+	server.ExtKeyUsage = nil
+	if got, err := subject(now, issue(t, middle, server).cert); !errors.Is(err, ErrBadCertificate) {
+		t.Errorf("without an extended key usage: %q, %v", got, err)
+	}
+}
+
+func TestCanonicalSerial_NotationsAreTheSame(t *testing.T) {
+	for text, want := range map[string]string{
+		"0A1B": "0A1B", "0a:1b": "0A1B", "a1b": "0A1B", "00:00:0A:1B": "0A1B", "": "00", "0": "00", "00": "00",
+		"f":  "0F",
+		"10": "10",
+	} {
+		if got := canonicalSerial(text); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+	list := []Revocation{{Issuer: CertificatesOf("partners"), TokenID: "0a:1b"}}
+	set, err := NewRevocations(list)
+	if err != nil || !set.tokens[tokenID{"", CertificatesOf("partners"), "0A1B"}] {
+		t.Errorf("a revocation in another notation is that of no certificate: %v", err)
 	}
 }

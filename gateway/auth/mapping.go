@@ -218,18 +218,21 @@ func (m *Mapping) audienceOf(ctx context.Context, token *token) ([]string, error
 	return m.audience.texts(ctx, claims)
 }
 
+// mappedEntryBytes estimates the memory of a tenant or right of a principal without its text.
+const mappedEntryBytes = 64
+
 // mapped are the parts of a principal that claims are mapped to.
 type mapped struct {
 	subject         string
 	tenants, rights []string
 }
 
-// size returns the bytes of the texts.
+// size returns the bytes of the texts and lists.
 func (m mapped) size() int {
 	size := len(m.subject)
 	for _, list := range [][]string{m.tenants, m.rights} {
 		for _, text := range list {
-			size += len(text)
+			size += len(text) + mappedEntryBytes
 		}
 	}
 	return size

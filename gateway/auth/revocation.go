@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/headgate/headgate/internal/credentials"
 )
 
 // Revocation revokes tokens before they expire: the token with an id, or all tokens of a subject or of
@@ -98,6 +100,8 @@ func NewRevocations(list []Revocation) (*Revocations, error) {
 		switch {
 		case !r.Expires.IsZero() && now.After(r.Expires):
 			continue
+		case r.TokenID != "" && strings.HasPrefix(r.Issuer, credentials.CertificatesIssuer):
+			set.tokens[tokenID{r.Tenant, r.Issuer, canonicalSerial(r.TokenID)}] = true
 		case r.TokenID != "":
 			set.tokens[tokenID{r.Tenant, r.Issuer, r.TokenID}] = true
 		case r.Subject != "":

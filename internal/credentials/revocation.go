@@ -29,6 +29,10 @@ const (
 	WithdrawnFor = 24 * time.Hour
 )
 
+// CertificatesIssuer is the beginning of the issuer of clients' certificates, which the name of their authority in the
+// settings follows. The TokenID of such a revocation is a serial number in hexadecimal.
+const CertificatesIssuer = "certificates:"
+
 // Revocation is the record of a revocation of tokens: of the token with an id, or of all tokens of a
 // subject or of an issuer that were issued before a time.
 type Revocation struct {

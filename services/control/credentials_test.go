@@ -62,6 +62,10 @@ func TestRevoke_BoundsAndExtension(t *testing.T) {
 			t.Errorf("a credential in place of its id: %v", err)
 		}
 	}
+	serial := credentials.Revocation{Issuer: credentials.CertificatesIssuer + "partners", TokenID: "no serial"}
+	if _, err := s.revoke(ctx, serial, nil, nil); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a serial number that no certificate has: %v", err)
+	}
 	leaked, err := s.RevokeSubject(ctx, &controlv1.RevokeSubjectRequest{Subject: "mia", Reason: "leaked " + key})
 	if err != nil || leaked.GetRevocation().GetReason() != "leaked hgk_c.a_…" {
 		t.Errorf("the reason is stored as %v, %v", leaked, err)

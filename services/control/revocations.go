@@ -162,6 +162,12 @@ func (s revocationService) revoke(
 			)
 		}
 	}
+	if strings.HasPrefix(r.Issuer, credentials.CertificatesIssuer) &&
+		strings.Trim(r.TokenID, ":0123456789abcdefABCDEF") != "" {
+		return nil, connect.NewError(connect.CodeInvalidArgument,
+			"token_id is no serial number of a certificate in hexadecimal: nothing is revoked; pass it as "+
+				"'openssl x509 -serial' prints it")
+	}
 	if strings.HasPrefix(r.Subject, apiKeySubjects) {
 		return nil, connect.NewError(connect.CodeInvalidArgument,
 			"subject is that of an API key: revoke it with RevokeApiKey, or remove it from the gateways' file")
