@@ -66,7 +66,10 @@ func (a *answering) begin(ctx context.Context, w http.ResponseWriter, bounds *wr
 func (a *answering) end() {
 	a.watch.stop()
 	stopwatches.Put(a.watch)
-	if !a.returned && a.multiplexed {
+	if a.multiplexed && a.ctx.Err() != nil {
+		return // the stream has ended: net/http would reset it again
+	}
+	if !a.returned && a.multiplexed && !a.cut.Load() {
 		if conn, ok := contextkit.Carried[*flood.Conn](a.ctx); ok {
 			conn.Aborting()
 		}

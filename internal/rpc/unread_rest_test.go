@@ -22,6 +22,20 @@ func TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd(t *testing.T) {
 		_ = http.NewResponseController(w).Flush() // the client sees the reset that follows
 		panic(http.ErrAbortHandler)
 	})
+	began, ended := make(chan struct{}), make(chan struct{})
+	server.HTTP.HandleFunc("POST /canceled", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		close(began)
+		<-r.Context().Done()
+		close(ended)
+	})
+	wait := func(event <-chan struct{}) {
+		select {
+		case <-event:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the call neither begins nor ends")
+		}
+	}
 	counted := func(t *testing.T, want int) {
 		t.Helper()
 		text := fmt.Sprintf(`headgate_unread_answers_total{port="main",process="endless"} %d`, want)
@@ -51,6 +65,14 @@ func TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd(t *testing.T) {
 	t.Run("HTTP/2 without a window", func(t *testing.T) {
 		isReset(t, "/abort", http2.ErrCodeInternal)
 		counted(t, 0)
+		// A call that its client cancels has no unread answer, also once it could not be written any longer: the next
+		// call on another connection takes longer than that.
+		_, framer := rawCall(t, server.Addr(), "/canceled", "application/json", []byte("{}"))
+		wait(began)
+		if err := framer.WriteRSTStream(1, http2.ErrCodeCancel); err != nil {
+			t.Fatal(err)
+		}
+		wait(ended)
 		isReset(t, "/nothing", http2.ErrCodeEnhanceYourCalm, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 		counted(t, 1)
 	})
