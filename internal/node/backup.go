@@ -150,8 +150,16 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 	began := time.Now()
 	var revocations map[string]credentials.Revocation
 	if replace {
-		if revocations, err = revocationsIn(ctx, js); err != nil { // there are none, or a restore was interrupted
-			_, _ = fmt.Fprintf(progress, "the present revocations of tokens cannot be read: %v\n", err)
+		var sealed int
+		if revocations, sealed, err = revocationsIn(ctx, js); err != nil {
+			return fmt.Errorf(
+				"nothing was replaced: the present revocations of tokens, which a restore retains, cannot be "+
+					"read; restore into an empty store to go without them: %w", err,
+			)
+		}
+		if sealed > 0 {
+			_, _ = fmt.Fprintf(progress, "%d revocations of tokens cannot be opened, and are lost: their secret has "+
+				"changed, or they are not the platform's\n", sealed)
 		}
 	}
 	report, err := backup.Restore(ctx, js, dir,

@@ -13,22 +13,35 @@ import (
 	"github.com/headgate/headgate/internal/streams"
 )
 
-// revocationsIn returns the revocations of tokens that are stored, by their ids. Errors: those of the store, also if
-// there is no platform.
-func revocationsIn(ctx context.Context, js jetstream.JetStream) (map[string]credentials.Revocation, error) {
+// revocationsIn returns the revocations of tokens that are stored, by their ids, and the number of sealed ones that
+// cannot be opened: they, or their secret, are another platform's. Without a platform there are none. Errors: those of
+// the store.
+func revocationsIn(
+	ctx context.Context, js jetstream.JetStream,
+) (revocations map[string]credentials.Revocation, sealed int, err error) {
+	for _, bucket := range []string{streams.BucketRevocations, streams.BucketSecrets} {
+		_, err := js.KeyValue(ctx, bucket)
+		switch {
+		case errors.Is(err, jetstream.ErrBucketNotFound):
+			return nil, 0, nil
+		case err != nil:
+			return nil, 0, err
+		}
+	}
 	store, err := credentials.OpenStore[credentials.Revocation](ctx, js, streams.BucketRevocations)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := store.Load(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	all, err := store.All()
-	out := make(map[string]credentials.Revocation, len(all))
+	revocations = make(map[string]credentials.Revocation, len(all))
 	for id, entry := range all {
-		out[id] = entry.Value
+		revocations[id] = entry.Value
 	}
-	return out, err
+	_, _, sealed = store.Size()
+	return revocations, sealed, err
 }
 
 // returnRevocations stores the revocations that are newer than the stored ones, or not among them, and have not

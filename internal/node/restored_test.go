@@ -96,11 +96,11 @@ func TestRestore_RevokedTokensStayRevoked(t *testing.T) {
 			t.Errorf("the command reports %q, want %q", text, want)
 		}
 		withStore(t, data, func(js jetstream.JetStream) {
-			got, err := revocationsIn(ctx, js)
+			got, sealed, err := revocationsIn(ctx, js)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(got) != len(known) {
+			if len(got) != len(known) || sealed != 0 {
 				t.Errorf("%d revocations, want %d", len(got), len(known))
 			}
 			for _, r := range got {
