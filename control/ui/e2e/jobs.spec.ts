@@ -39,7 +39,7 @@ test("job 03: which tenant is noisy: no click, 1 to its page; job 09: lag and th
   const rejected = page.getByRole("list", { name: "Most rejected by limits (429)" });
   await expect(rejected.getByRole("listitem").first()).toContainText("hooli", { timeout: 20_000 });
   await expect(page.getByRole("list", { name: "Most calls" }).getByRole("link", { name: "acme" })).toBeVisible();
-  for (const [chart, line] of [["Throughput", /calls [\d.]+commands [\d.]+queries [\d.]+/], ["Latency", /p99 [\d.]+p95 [\d.]+p50 [\d.]+/], ["Lag", /not yet processed \d+/], ["Failed and rejected calls", /failed [\d.]+rejected by limits [\d.]+/]] as const) {
+  for (const [chart, line] of [["Throughput", /calls [\d.,]+commands [\d.,]+queries [\d.,]+/], ["Latency", /p99 [\d.,]+p95 [\d.,]+p50 [\d.,]+/], ["Lag", /not yet processed \d+/], ["Failed and rejected calls", /failed [\d.,]+rejected by limits [\d.,]+/]] as const) {
     const region = page.getByRole("region", { name: chart, exact: true });
     await expect(region.locator("canvas")).toBeVisible();
     await expect(region.getByRole("list", { name: `Last values of ${chart}` })).toHaveText(line);
@@ -47,7 +47,7 @@ test("job 03: which tenant is noisy: no click, 1 to its page; job 09: lag and th
   expect(await count()).toBe(0);
   const tiles = page.locator("dl[aria-label='Numbers of the platform'] > div");
   await expect(tiles).toHaveCount(8);
-  await expect(tiles.filter({ hasText: "Availability" })).toContainText(/[\d.]+ %/);
+  await expect(tiles.filter({ hasText: "Availability" })).toContainText(/[\d.,]+ %/);
   await expect(tiles.filter({ hasText: "Failed views" })).toContainText(/Failed views\d/);
   const changes = page.getByRole("region", { name: "What changed lately" });
   await expect(changes.getByText("operator set call limits of hooli")).toBeVisible();
@@ -81,7 +81,7 @@ test("job 03: which tenant is noisy: no click, 1 to its page; job 09: lag and th
   const again = await begin(page);
   await rejected.getByRole("link", { name: "hooli" }).click();
   expect(await again()).toBe(1);
-  await expect(page.getByRole("region", { name: "Load of hooli" }).getByRole("list", { name: "Last values of Failed and rejected calls" })).toHaveText(/rejected by limits [\d.]+/);
+  await expect(page.getByRole("region", { name: "Load of hooli" }).getByRole("list", { name: "Last values of Failed and rejected calls" })).toHaveText(/rejected by limits [\d.,]+/);
 });
 
 test("job 04: who drained which node: 1 click", async ({ page }) => {
