@@ -103,8 +103,8 @@ func serial(cert *x509.Certificate) string {
 	return canonicalSerial(fmt.Sprintf("%X", cert.SerialNumber.Bytes()))
 }
 
-// canonicalSerial returns a serial number in hexadecimal as serial does, from any notation of openssl and browsers: with
-// colons, in lower case, with leading zeros.
+// canonicalSerial returns a serial number in hexadecimal as serial does, from any notation of openssl and browsers:
+// with colons, in lower case, with leading zeros.
 func canonicalSerial(text string) string {
 	digits := strings.TrimLeft(strings.ToUpper(strings.ReplaceAll(text, ":", "")), "0")
 	if len(digits)%2 == 1 || digits == "" {
