@@ -96,8 +96,8 @@ func TenantContext(ctx context.Context, tenant TenantID) context.Context {
 	return NewContext(ctx, rc)
 }
 
-// place sets the fields of the trace.
-func (rc *RequestContext) place() {
+// setTrace sets the fields of the trace: it starts a trace if none was received, and a span.
+func (rc *RequestContext) setTrace() {
 	if rc.Traceparent.IsZero() {
 		rc.Traceparent = NewTraceparent()
 		rc.SpanID = rc.Traceparent.ParentID
@@ -109,19 +109,19 @@ func (rc *RequestContext) place() {
 	if rc.SpanID == (SpanID{}) {
 		rc.SpanID = NewSpanID()
 	}
-	rc.made = rc.asking()
+	rc.made = rc.outgoingTraceparent()
 }
 
 // complete creates the ids that were not received.
 func (rc *RequestContext) complete() {
-	rc.place()
+	rc.setTrace()
 	if rc.CorrelationID != "" && rc.RequestID != "" {
 		rc.next = rc.made.String()
 		return
 	}
-	// All created ids are substrings of one string, to allocate once.
-	var room [traceparentLength + 2*idLength]byte
-	made, now := rc.made.append(room[:0]), rc.began
+	// The traceparent and the created ids are substrings of one string, which is allocated once.
+	var buffer [traceparentLength + 2*idLength]byte
+	made, now := rc.made.append(buffer[:0]), rc.began
 	if now.IsZero() {
 		now = time.Now()
 	}
@@ -140,15 +140,15 @@ func (rc *RequestContext) complete() {
 	}
 }
 
-// asking returns the traceparent of outgoing calls.
-func (rc *RequestContext) asking() Traceparent {
+// outgoingTraceparent returns the traceparent of outgoing calls.
+func (rc *RequestContext) outgoingTraceparent() Traceparent {
 	return Traceparent{TraceID: rc.Traceparent.TraceID, ParentID: rc.SpanID, Flags: rc.Traceparent.Flags}
 }
 
 // traceparent returns the text of the traceparent of outgoing calls.
 func (rc *RequestContext) traceparent() string {
-	if asking := rc.asking(); asking != rc.made || rc.next == "" {
-		return asking.String()
+	if out := rc.outgoingTraceparent(); out != rc.made || rc.next == "" {
+		return out.String()
 	}
 	return rc.next
 }
@@ -173,9 +173,9 @@ func outgoing(ctx context.Context) (*RequestContext, error) {
 	case rc.Traceparent.IsZero():
 		return nil, ErrNoTrace
 	case rc.SpanID == (SpanID{}):
-		asking := *rc
-		asking.SpanID = NewSpanID()
-		return &asking, nil
+		out := *rc
+		out.SpanID = NewSpanID()
+		return &out, nil
 	}
 	return rc, nil
 }

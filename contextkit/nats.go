@@ -92,7 +92,7 @@ func extractNATS(header nats.Header, correlation string) RequestContext {
 		rc.TraceID, _ = ParseTraceID(values[0])
 	}
 	if rc.CorrelationID != "" && rc.RequestID != "" {
-		rc.place() // most readers of events make no calls
+		rc.setTrace() // most readers of events make no calls
 	} else {
 		rc.complete()
 	}

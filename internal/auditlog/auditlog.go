@@ -39,10 +39,10 @@ type Record struct {
 	Waited float64 `json:"waited_ms,omitempty"`
 	// Milliseconds is the duration of the call.
 	Milliseconds float64 `json:"ms"`
-	// Suppressed is the number of records of the same caller before this one, denials or an operator's calls for
-	// tenants, that the rate limit dropped.
+	// Suppressed is the number of records of the same caller that the rate limit dropped before this one: denials, or
+	// an operator's calls for tenants.
 	Suppressed int64 `json:"suppressed,omitempty"`
-	// Read reports that the method changes nothing; records of earlier versions do not state it.
+	// Read reports that the method changes nothing. Records of earlier versions do not have it.
 	Read bool `json:"read,omitempty"`
 	// Request are the fields that the request set, and Changes the changes that the node reported. Truncated reports
 	// that the record does not contain all of them.
@@ -58,7 +58,7 @@ type Field struct {
 	Value *string `json:"v,omitempty"`
 	// Bytes is its size in the request.
 	Bytes int `json:"b,omitempty"`
-	// List reports that Value has values of a list.
+	// List reports that Value has the values of a repeated field.
 	List bool `json:"-"`
 }
 
@@ -82,8 +82,8 @@ const (
 	maxReason   = 1 << 10
 )
 
-// Bounded returns the record with every text cut to its bound, so that the record takes at
-// most 4 KiB as JSON, for any request.
+// Bounded returns the record with every text truncated to its bound, so that its JSON has at most 4 KiB for any
+// request.
 func (r Record) Bounded() Record {
 	for _, name := range []*string{
 		&r.Decision, &r.Principal, &r.Tenant, &r.Procedure, &r.Right, &r.Client, &r.Code, &r.CorrelationID, &r.TraceID,
@@ -95,8 +95,8 @@ func (r Record) Bounded() Record {
 	return r.boundedDetails()
 }
 
-// Class separates the records of an account: each class has a separate subject, so
-// that records of one class cannot displace those of another.
+// Class is a class of an account's records. Each class has a separate subject, so that records of one class cannot
+// displace records of another.
 type Class string
 
 // Classes of audit records.
@@ -121,8 +121,8 @@ func Subject(account streams.Account, class Class) string {
 	return "audit." + string(account) + "." + string(class)
 }
 
-// subjects returns the subjects of an account's audit records of all classes, including records of earlier versions,
-// which had one subject per tenant. "": the records of all accounts.
+// subjects returns the subjects of an account's audit records of all classes, including the single subject of earlier
+// versions; "": the subject of the records of all accounts.
 func subjects(account streams.Account) []string {
 	if account == "" {
 		return []string{"audit.>"}

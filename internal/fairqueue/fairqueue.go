@@ -1,10 +1,10 @@
-// Package fairqueue is a queue that accounts share: it is bounded in items and bytes,
-// hands out the accounts' items in turn, and when it is full makes room for an account at
-// the expense of the account that occupies most of it.
+// Package fairqueue is a bounded queue that accounts share fairly. It is bounded in items and in bytes. It returns the
+// items of the accounts in turn (round robin), and when it is full, it displaces items of the account that occupies the
+// most bytes.
 //
-// An account alone may use the whole queue. An account that floods the queue loses its own
-// newest items as soon as others need the room; it can neither displace nor delay theirs
-// beyond one item per account and turn.
+// An account without competitors may use the whole queue. An account that floods the queue loses its own newest items
+// as soon as other accounts need the space. It cannot displace their items, and delays them by at most one item per
+// account and turn.
 package fairqueue
 
 import (
@@ -16,39 +16,39 @@ import (
 
 // Bounds are the bounds of a queue, both positive.
 type Bounds struct {
-	// Items and Bytes bound the items that wait, and those taken and not released.
+	// Items and Bytes bound the waiting items together with the items that were taken and not released.
 	Items, Bytes int
 }
 
-// Queue is a queue of values. Its methods may be called concurrently, except Take, which
-// one goroutine calls. It is made by [New].
+// Queue is a queue of values; [New] makes one. Its methods may be called concurrently, except Take, which one goroutine
+// calls.
 type Queue[V any] struct {
 	bounds Bounds
-	added  chan struct{} // holds a token when there may be items
+	added  chan struct{} // holds a value when there may be items
 
 	mu       sync.Mutex
 	accounts map[string]*account[V]
-	turns    []*account[V] // the accounts with items, the next to be served first
-	spare    *account[V]   // one without items, which the next account becomes
-	items    int           // waiting or taken
-	bytes    int           // likewise
+	turns    []*account[V] // accounts with waiting items; the first one is served next
+	spare    *account[V]   // an unused account, for reuse by the next account
+	items    int           // items that wait, or were taken and not released
+	bytes    int           // their bytes
 	waiting  int
 }
 
-// account is the share of one account. It is in the queue while it has items.
+// account is the queue of one account. The queue contains it only while it has waiting items.
 type account[V any] struct {
 	name  string
-	items []Item[V] // the oldest first, from head on
+	items []Item[V] // waiting items from index head on, the oldest first
 	head  int
 	bytes int
 }
 
-// waiting returns how many items the account has.
+// waiting returns the number of waiting items.
 func (a *account[V]) waiting() int { return len(a.items) - a.head }
 
 // push adds an item.
 func (a *account[V]) push(item Item[V]) {
-	if a.head > 0 && len(a.items) == cap(a.items) { // there is room where items were
+	if a.head > 0 && len(a.items) == cap(a.items) { // reuse the space before head
 		n := copy(a.items, a.items[a.head:])
 		clear(a.items[n:])
 		a.items, a.head = a.items[:n], 0
@@ -78,7 +78,7 @@ func (a *account[V]) last() Item[V] {
 // Item is a value in a queue.
 type Item[V any] struct {
 	Value V
-	// Size is the value's size in bytes, and Since when it was added.
+	// Size is the value's size in bytes, and Since is when it was added.
 	Size  int
 	Since time.Time
 }
@@ -88,9 +88,9 @@ func New[V any](bounds Bounds) *Queue[V] {
 	return &Queue[V]{bounds: bounds, added: make(chan struct{}, 1), accounts: map[string]*account[V]{}}
 }
 
-// Add adds a value of size bytes for an account, and returns the values that lost their
-// place: newest items of the account that occupied most, or value itself if the queue is
-// full and no other account occupies more than its own. It does not block.
+// Add adds a value of size bytes for an account, and returns the displaced values: the newest items of the account that
+// occupies the most bytes, or value itself if the queue is full and no other account occupies more than this one would.
+// It does not block.
 func (q *Queue[V]) Add(name string, size int, value V) (displaced []V) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -122,7 +122,7 @@ func (q *Queue[V]) Add(name string, size int, value V) (displaced []V) {
 	return displaced
 }
 
-// largest returns the account whose waiting items have most bytes, nil if none waits.
+// largest returns the account whose waiting items have the most bytes; nil: no items wait.
 func (q *Queue[V]) largest() (found *account[V]) {
 	for _, a := range q.turns {
 		if found == nil || a.bytes > found.bytes {
@@ -144,7 +144,7 @@ func (q *Queue[V]) drop(a *account[V]) V {
 	return item.Value
 }
 
-// remove forgets an account without items, which has no turn any more.
+// remove removes an account without waiting items, which must not be in turns.
 func (q *Queue[V]) remove(a *account[V]) {
 	delete(q.accounts, a.name)
 	a.name, a.items, a.head = "", a.items[:0], 0
@@ -153,12 +153,11 @@ func (q *Queue[V]) remove(a *account[V]) {
 	}
 }
 
-// spareItems bounds the room for items that is used again.
+// spareItems bounds the capacity, in items, of an account that is reused.
 const spareItems = 256
 
-// Take removes and returns the next item, and waits for it until ctx ends; after that it
-// fails, whether or not there are items. The item counts
-// against the queue's bounds until it is passed to [Queue.Release].
+// Take removes and returns the next item. It waits for an item until ctx ends, and returns the error of ctx if it has
+// ended, even if items wait. The item counts against the queue's bounds until [Queue.Release].
 func (q *Queue[V]) Take(ctx context.Context) (Item[V], error) {
 	for ctx.Err() == nil {
 		if item, ok := q.TryTake(); ok {
@@ -172,7 +171,7 @@ func (q *Queue[V]) Take(ctx context.Context) (Item[V], error) {
 	return Item[V]{}, ctx.Err()
 }
 
-// TryTake is Take without waiting: ok is false if no item waits.
+// TryTake is [Queue.Take] without waiting; ok is false if no item waits.
 func (q *Queue[V]) TryTake() (item Item[V], ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -184,7 +183,7 @@ func (q *Queue[V]) TryTake() (item Item[V], ok bool) {
 	q.waiting--
 	copy(q.turns, q.turns[1:])
 	if a.waiting() > 0 {
-		q.turns[len(q.turns)-1] = a // its next turn comes after the others'
+		q.turns[len(q.turns)-1] = a // it is served after all other accounts
 		return item, true
 	}
 	q.turns[len(q.turns)-1] = nil
@@ -193,8 +192,7 @@ func (q *Queue[V]) TryTake() (item Item[V], ok bool) {
 	return item, true
 }
 
-// Release gives the room of an item that was taken back to the queue. It is called once
-// per item.
+// Release makes the space of a taken item available again. It must be called once per item.
 func (q *Queue[V]) Release(item Item[V]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -203,15 +201,14 @@ func (q *Queue[V]) Release(item Item[V]) {
 
 // Stats is the state of a queue.
 type Stats struct {
-	// Items and Bytes count what waits, and what was taken and is not released.
+	// Items and Bytes count the waiting items together with the items that were taken and not released.
 	Items, Bytes int
-	// Waiting counts what waits, and Oldest is since when the first of it does; zero if
-	// none.
+	// Waiting counts the waiting items, and Oldest is when the oldest of them was added; zero: no items wait.
 	Waiting int
 	Oldest  time.Time
 }
 
-// Stats returns the queue's state now.
+// Stats returns the current state of the queue.
 func (q *Queue[V]) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -34,45 +34,44 @@ import (
 const (
 	// handshakeTimeout bounds the handshake of a new connection.
 	handshakeTimeout = 5 * time.Second
-	// grpcDeadAfter is the idle time after which a client is pinged, and grpcDeadTimeout the wait
-	// for its reply, after which it counts as disconnected.
+	// grpcDeadAfter is the idle time after which the server pings a client, and grpcDeadTimeout the time to wait for
+	// the reply before it closes the connection.
 	grpcDeadAfter, grpcDeadTimeout = time.Minute, 10 * time.Second
-	// grpcStreamWindow and grpcConnWindow are the flow-control windows in bytes. They are fixed,
-	// since grpc-go's estimate of them sends a PING with nearly every message.
+	// grpcStreamWindow and grpcConnWindow are the flow control windows in bytes. They are fixed, because grpc-go's
+	// bandwidth estimation sends a PING with nearly every message.
 	grpcStreamWindow, grpcConnWindow = 256 << 10, 1 << 20
-	// grpcWorkers is the number of goroutines that serve calls in turn, on stacks that have already
-	// grown; further calls get a new goroutine.
+	// grpcWorkers is the number of goroutines that are reused for calls, because their stacks have grown already.
+	// Further concurrent calls get a new goroutine.
 	grpcWorkers = 64
 	// grpcLeastPing is the shortest interval at which a client may send PINGs.
 	grpcLeastPing = 5 * time.Second
-	// longestMethod bounds the name of a method: grpc-go quotes one that it cannot parse.
+	// longestMethod bounds the length of a method's name in bytes, because grpc-go quotes names that it cannot parse.
 	longestMethod = 1 << 10
 )
 
-// grpcPort serves the calls of a connect.Server on grpc-go's HTTP/2 stack, on a separate address:
-// the same methods and interceptors as on the main one, where net/http speaks gRPC too, with less
-// CPU per call (docs/decisions/0004-native-grpc-port.md).
+// grpcPort serves the methods of a connect.Server over grpc-go's HTTP/2 stack, at a separate address. The main address
+// serves gRPC too, over net/http, but needs more CPU time per call (docs/decisions/0004-native-grpc-port.md).
 //
-// It implements the transport alone.
+// grpcPort implements only the transport: the interceptors and handlers are those of the connect.Server.
 type grpcPort struct {
 	config    Config
 	surface   atomic.Pointer[grpcSurface]
 	codec     encoding.CodecV2
 	json      connect.Codec
-	timeout   func(context.Context, connect.Spec) time.Duration // 0: the caller's deadline alone counts
+	timeout   func(context.Context, connect.Spec) time.Duration // 0: only the caller's deadline applies
 	margin    time.Duration                                     // see [HandlerContext]
 	resets    *resetLimit                                       // nil: none
 	clients   *clientLimit
 	accepting *accepting
-	slow      func() // called for each request that is cut off
-	unread    func() // called for each answer that is cut off
+	slow      func() // called for each call whose request arrives too slowly
+	unread    func() // called for each call whose client does not read the answer
 	panicked  func(procedure string, panicked any)
 	flooded   func(net.Conn, flood.Kind)
-	listener  net.Listener // nil: there is no address
+	listener  net.Listener // nil: config has no address for gRPC
 }
 
-// newGRPCPort returns a port without methods (see adopt), which does nothing if config
-// has no address for it. flooded is called for connections that [flood] closes.
+// newGRPCPort returns a port without methods (see adopt). If config has no address for gRPC, the port does nothing.
+// flooded is called for each connection that [flood] closes.
 func newGRPCPort(
 	config Config, codec encoding.CodecV2, json connect.Codec,
 	timeout func(context.Context, connect.Spec) time.Duration, margin time.Duration, flooded func(net.Conn, flood.Kind),
@@ -87,7 +86,7 @@ func newGRPCPort(
 	}
 }
 
-// newServer returns grpc-go's server, whose workers run from then on.
+// newServer returns grpc-go's server, and starts its worker goroutines.
 func (p *grpcPort) newServer() *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(textCodec{p.codec}), grpc.UnknownServiceHandler(p.serve), grpc.InTapHandle(p.bound),
@@ -121,8 +120,7 @@ type grpcSurface struct {
 	specs map[string]connect.Spec
 }
 
-// adopt serves rpc's methods from the next call on. Calls in flight end as they
-// began.
+// adopt replaces the served methods by those of rpc. Calls in flight finish with the previous methods.
 func (p *grpcPort) adopt(rpc *connect.Server) {
 	next := &grpcSurface{rpc: rpc, specs: map[string]connect.Spec{}}
 	for spec := range rpc.Specs() {
@@ -145,7 +143,7 @@ func (p *grpcPort) listen(ctx context.Context) error {
 	return nil
 }
 
-// addr returns the bound address, "" for none.
+// addr returns the bound address; "": none.
 func (p *grpcPort) addr() string {
 	if p.listener == nil {
 		return ""
@@ -153,8 +151,7 @@ func (p *grpcPort) addr() string {
 	return p.listener.Addr().String()
 }
 
-// run answers calls until ctx ends, then lets those in flight finish within
-// the shutdown timeout.
+// run serves calls until ctx ends, and then waits for the calls in flight, for at most the shutdown timeout.
 func (p *grpcPort) run(ctx context.Context) error {
 	if p.listener == nil {
 		return nil
@@ -171,7 +168,7 @@ func (p *grpcPort) run(ctx context.Context) error {
 	server.GracefulStop()
 	err := <-failed
 	if errors.Is(err, grpc.ErrServerStopped) {
-		err = nil // it was stopped before it had started
+		err = nil // the server was stopped before Serve was called
 	}
 	if !hard.Stop() {
 		return errors.Join(fmt.Errorf("%s: gRPC: calls in flight were cut off", p.config.Name), err)
@@ -179,24 +176,24 @@ func (p *grpcPort) run(ctx context.Context) error {
 	return err
 }
 
-// admitted is a call whose headers have arrived.
+// admitted is the state of a call whose headers have arrived.
 type admitted struct {
 	header   metadata.MD
-	cancel   context.CancelFunc // of its time limit
+	cancel   context.CancelFunc // releases the context with the time limit
 	chosen   bool               // see [HandlerContext]
 	arriving *grpcArrival
 }
 
-// grpcArrival is a call's context, and the meter that is charged for its requests.
+// grpcArrival is a call's context, and the meter to which its requests are charged.
 type grpcArrival struct {
 	lazydeadline.Context
 
-	meter Meter // nil: nothing
+	meter Meter // nil: requests are not charged
 	late  atomic.Bool
 }
 
-// Err implements [context.Context]. grpc-go derives the status of a failed Receive from this
-// error: a request that is late is DEADLINE_EXCEEDED.
+// Err implements [context.Context]. grpc-go derives the status of a failed Receive from this error: a request that
+// arrives too slowly fails with DEADLINE_EXCEEDED.
 func (a *grpcArrival) Err() error {
 	if a.late.Load() {
 		return context.DeadlineExceeded
@@ -204,8 +201,8 @@ func (a *grpcArrival) Err() error {
 	return a.Context.Err()
 }
 
-// bound sets a call's time limit before any of it is read, and retains its headers, of which
-// grpc-go later returns copies.
+// bound sets a call's time limit before its messages are read, and retains its headers, because grpc-go returns only
+// copies of them later.
 func (p *grpcPort) bound(ctx context.Context, info *tap.Info) (context.Context, error) {
 	if len(info.FullMethodName) > longestMethod {
 		return nil, status.Errorf(codes.Unimplemented, "the method is not served: its name is longer than %d bytes",
@@ -293,7 +290,7 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) (err error) {
 		p.unread()
 	}
 	if !st.opened {
-		_ = stream.SetHeader(grpcmeta.From(info.ResponseHeader())) // it only fails when they have been sent
+		_ = stream.SetHeader(grpcmeta.From(info.ResponseHeader())) // an error means that the headers were sent already
 	}
 	stream.SetTrailer(grpcmeta.From(info.ResponseTrailer()))
 	if err == nil {
@@ -302,7 +299,8 @@ func (p *grpcPort) serve(_ any, stream grpc.ServerStream) (err error) {
 	return grpcStatus(Public(err))
 }
 
-// catch ends a panic outside of the methods' handlers, which recover by themselves. It must be deferred itself.
+// catch recovers from a panic outside of a handler; handlers recover from their own panics. It must be deferred
+// directly, because recover has no effect elsewhere.
 func (p *grpcPort) catch(err *error) {
 	if r := recover(); r != nil {
 		p.panicked("", r)
@@ -310,8 +308,8 @@ func (p *grpcPort) catch(err *error) {
 	}
 }
 
-// grpcCodecOf returns how the call's messages are written: protobuf unless its
-// content type is JSON.
+// grpcCodecOf returns the name of the codec of a call's messages by its content type, protobuf by default, and whether
+// it is supported.
 func grpcCodecOf(md metadata.MD) (string, bool) {
 	for _, contentType := range md.Get("content-type") {
 		_, name, named := strings.Cut(contentType, "+")
@@ -322,7 +320,7 @@ func grpcCodecOf(md metadata.MD) (string, bool) {
 	return connect.CodecNameProto, true
 }
 
-// grpcStatus renders an error as gRPC does.
+// grpcStatus converts an error to grpc-go's status error.
 func grpcStatus(err *connect.Error) error {
 	out := &spb.Status{Code: int32(err.Code()), Message: err.Message()}
 	for _, detail := range err.Details() {

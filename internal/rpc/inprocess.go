@@ -16,21 +16,19 @@ import (
 // ProtocolInProcess is the protocol in the [connect.CallInfo] of an in-process call.
 const ProtocolInProcess = "in-process"
 
-// InProcess is a [connect.Transport] to a service in this process: the same methods and
-// interceptors as by gRPC, without its frames, goroutines and system calls
-// (docs/decisions/0010-in-process-hop.md). As over gRPC, headers and encoded messages are passed
-// and nothing else: the two sides share no message and no context value.
+// InProcess is a [connect.Transport] to a service in the same process. It calls the same methods and interceptors as
+// gRPC does, without its frames, goroutines and system calls (docs/decisions/0010-in-process-hop.md). As over gRPC,
+// only headers and encoded messages are passed: the caller and the service share no message and no context value.
 type InProcess struct {
 	server *Server
 	codec  encoding.CodecV2 // of the caller's messages
 }
 
-// InProcess returns a transport to the server's methods for callers in this process, whose
-// messages codec reads and writes. A unary call is made on the caller's goroutine, and
-// ends when its handler does. Calls are refused with UNAVAILABLE before the server
-// listens, beyond as many concurrent calls as an HTTP/2 connection may have streams, and once it
-// ends, which waits for those in flight. Bodies are not bounded here: their sender is the
-// process itself.
+// InProcess returns a transport to the server's methods for callers in this process; codec encodes and decodes the
+// callers' messages. A unary call runs on the caller's goroutine and ends with its handler. The transport rejects calls
+// with UNAVAILABLE before the server listens, after the server has begun to stop (which waits for calls in flight), and
+// beyond the number of concurrent calls that an HTTP/2 connection may have. It does not bound messages, because the
+// process itself sends them.
 func (s *Server) InProcess(codec encoding.CodecV2) InProcess { return InProcess{s, codec} }
 
 // NewClientStream implements [connect.Transport].
@@ -43,8 +41,8 @@ func (t InProcess) NewClientStream(ctx context.Context, spec connect.Spec) (conn
 	return t.Open(ctx, info, grpcmeta.Of(info.RequestHeader()))
 }
 
-// Open begins a call of the procedure info.Spec with these headers, and writes the response's
-// headers and trailers into info.
+// Open begins a call of the procedure info.Spec with the headers, and writes the headers and trailers of the response
+// to info.
 func (t InProcess) Open(
 	ctx context.Context, info *connect.CallInfo, header grpcmeta.Header,
 ) (connect.ClientStream, error) {
@@ -61,16 +59,16 @@ func (t InProcess) Open(
 	return newInProcessStream(ctx, t, info, header), nil
 }
 
-// inProcessCall is both sides of an in-process call.
+// inProcessCall is the state of an in-process call that both sides share.
 type inProcessCall struct {
 	InProcess
 
-	ctx    context.Context      //nolint:containedctx // the stream is the call; ends with it
-	info   *connect.CallInfo    // the caller's
-	header grpcmeta.Header      // likewise
-	meter  grpcmeta.Meter       // of the answers, the caller's
-	served connect.CallInfo     // the service's
-	until  lazydeadline.Context // the service's context
+	ctx    context.Context      //nolint:containedctx // the stream is the call
+	info   *connect.CallInfo    // of the caller
+	header grpcmeta.Header      // headers of the caller
+	meter  grpcmeta.Meter       // the caller's meter, to which responses are charged
+	served connect.CallInfo     // of the service
+	until  lazydeadline.Context // context of the handler
 }
 
 // hand passes the caller's headers to the service.
@@ -85,8 +83,7 @@ func (c *inProcessCall) hand() error {
 	return nil
 }
 
-// serve runs the service's handler on its side of the stream. The error is the public one, see
-// [Public].
+// serve runs the service's handler on its side of the stream. It returns the public error, see [Public].
 func (c *inProcessCall) serve(stream connect.ServerStream) error {
 	surface := c.server.grpc.surface.Load()
 	if surface == nil || !c.server.within.TryAcquire(1) {
@@ -131,8 +128,7 @@ func decode(codec encoding.CodecV2, data mem.BufferSlice, msg any) error {
 	return nil
 }
 
-// decodeRequest decodes a caller's message for the service. A message that cannot be decoded
-// is the caller's fault.
+// decodeRequest decodes a caller's message for the service. The error of an invalid message is the caller's.
 func decodeRequest(data mem.BufferSlice, msg any) error {
 	return Undecodable(decode(messageCodec{}, data, msg))
 }
@@ -144,8 +140,8 @@ func passHeader(to, from *connect.Header) {
 	}
 }
 
-// inProcessUnary is both sides of a call of one request and one answer, which runs when the caller
-// receives the response. It is for one goroutine, as [connect.Client.CallUnary] uses it.
+// inProcessUnary is both sides of a unary call. The handler runs when the caller receives the response. It must be used
+// by one goroutine, as [connect.Client.CallUnary] does.
 type inProcessUnary struct {
 	inProcessCall
 
@@ -153,7 +149,7 @@ type inProcessUnary struct {
 	sent, ended     bool
 }
 
-// SendHeaders implements [connect.ClientStream]: they go with the request.
+// SendHeaders implements [connect.ClientStream]. The headers are sent with the request.
 func (u *inProcessUnary) SendHeaders() error { return nil }
 
 // Send implements [connect.ClientStream].
@@ -184,7 +180,7 @@ func (u *inProcessUnary) Receive(msg any) error {
 	case u.answer == nil:
 		return connect.NewError(connect.CodeInternal, "the service ended the call without an answer")
 	}
-	// It is charged until the call ends, which releases all.
+	// The response is charged until the call ends, which releases all charges.
 	if err := u.meter.Reserve(int64(u.answer.Len())); err != nil {
 		return err
 	}
@@ -216,7 +212,7 @@ func (s *inProcessService) Receive(msg any) error {
 	return decodeRequest(request, msg)
 }
 
-// SendHeaders implements [connect.ServerStream]: they go with the answer.
+// SendHeaders implements [connect.ServerStream]. The headers are sent with the response.
 func (s *inProcessService) SendHeaders() error { return nil }
 
 // Send implements [connect.ServerStream].
@@ -226,8 +222,8 @@ func (s *inProcessService) Send(msg any) (err error) {
 	return err
 }
 
-// endWithin waits for ctx to end, then for the in-process calls in flight, for at most the shutdown
-// timeout. Further calls are rejected.
+// endWithin waits until ctx ends, and then for the in-process calls in flight, for at most the shutdown timeout.
+// Further calls are rejected.
 func (s *Server) endWithin(ctx context.Context) error {
 	<-ctx.Done()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.ShutdownTimeout)

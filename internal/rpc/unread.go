@@ -24,8 +24,8 @@ var ErrUnread error = WithDetails(
 	Reason(ReasonSlowConsumer),
 )
 
-// answering is a response over HTTP whose client must read each part of it in time. Its methods are called by one
-// goroutine at a time.
+// answering is an HTTP response writer that ends the response if the client does not read each part of it in time. Its
+// methods must not be called concurrently.
 type answering struct {
 	http.ResponseWriter
 
@@ -35,34 +35,34 @@ type answering struct {
 	cut    atomic.Bool
 
 	started     bool      // the response has begun
-	returned    bool      // the handler has returned: it has not given up the answer
-	multiplexed bool      // the connection has other calls: HTTP/2
-	began       time.Time // the part; the watch's mu is held
+	returned    bool      // the handler has returned; false after a panic, which aborts the response
+	multiplexed bool      // HTTP/2: the connection may have other calls
+	began       time.Time // when the current part began; guarded by the watch's mu
 }
 
-// writeBounds bound how long the parts of answers may wait to be written.
+// writeBounds bounds the time for which a part of a response may wait for the client.
 type writeBounds struct {
 	timeout time.Duration
-	unread  func() // counts an answer that is cut off
+	unread  func() // called for each response that is cut off
 }
 
-// answers are reused for requests without a body, of which nothing outlives the handler.
+// answers pools the writers of requests without a body, which are not used after the handler has returned.
 var answers = sync.Pool{New: func() any { return new(answering) }}
 
 func (a *answering) begin(ctx context.Context, w http.ResponseWriter, bounds *writeBounds, multiplexed bool) {
 	a.ResponseWriter, a.ctx, a.bounds, a.multiplexed = w, ctx, bounds, multiplexed
-	a.watch = stopwatches.Get().(*stopwatch) //nolint:forcetypeassert // its own
+	a.watch = stopwatches.Get().(*stopwatch) //nolint:forcetypeassert // the pool has no other type
 	a.cut.Store(false)
 	a.started, a.returned = false, false
 	if !multiplexed {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of the answer before: see end
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // end has set one for the previous response
 	}
 }
 
-// end releases what watches the answer. net/http writes the rest of it, of up to 4 KiB and often all of it, after the
-// handler: the client must read that in time too, or its connection (HTTP/1.1) is closed or its stream (HTTP/2) is
-// reset. Without a bound it would occupy the kernel's buffers, or a goroutine, for as long as its connection lasts. The
-// connection counts such an answer, see [flood.Conn.Answers].
+// end releases the stopwatch. net/http writes the rest of the response, up to 4 KiB and often all of it, after the
+// handler has returned. A write deadline bounds that too: if the client does not read the rest in time, its connection
+// (HTTP/1.1) is closed or its stream (HTTP/2) is reset. Otherwise the response would occupy buffers of the kernel, or a
+// goroutine, until the connection ends. The connection counts such a response, see [flood.Conn.Answers].
 func (a *answering) end() {
 	a.watch.stop()
 	stopwatches.Put(a.watch)
@@ -99,7 +99,7 @@ func (a *answering) Write(p []byte) (written int, err error) {
 	return written, a.failed(err)
 }
 
-// FlushError is that of [http.ResponseController]. Error: [ErrUnread].
+// FlushError implements the optional method of [http.ResponseController]. Error: [ErrUnread].
 func (a *answering) FlushError() error {
 	a.started = true
 	a.watch.begin(a)
@@ -109,12 +109,12 @@ func (a *answering) FlushError() error {
 }
 
 // Flush implements [http.Flusher].
-func (a *answering) Flush() { _ = a.FlushError() } // the next Write fails too
+func (a *answering) Flush() { _ = a.FlushError() } // on an error, the next Write fails too
 
-// Unwrap is for [http.ResponseController].
+// Unwrap returns the writer for [http.ResponseController].
 func (a *answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// failed returns the error of an operation.
+// failed returns [ErrUnread] if the response was cut off, and err otherwise.
 func (a *answering) failed(err error) error {
 	if a.cut.Load() {
 		return ErrUnread
@@ -128,7 +128,7 @@ func (a *answering) start(now time.Time) time.Duration {
 	return a.bounds.timeout
 }
 
-// check implements [watched]: a part that has waited for too long is cut off.
+// check implements [watched]: it cuts off a response whose current part has waited too long.
 func (a *answering) check(now time.Time) time.Duration {
 	if left := a.bounds.timeout - now.Sub(a.began); left > 0 {
 		return left
@@ -146,7 +146,7 @@ func (a *answering) check(now time.Time) time.Duration {
 	return 0
 }
 
-// Unread reports whether a stream of answers, or a response writer, was ended because its client does not read.
+// Unread reports whether a stream of responses, or a response writer, was cut off because its client does not read it.
 func Unread(of any) bool {
 	for {
 		if known, ok := of.(interface{ Unread() bool }); ok {
@@ -160,18 +160,19 @@ func Unread(of any) bool {
 	}
 }
 
-// Unread is for [Unread].
+// Unread implements the method that [Unread] calls.
 func (a *answering) Unread() bool { return a.cut.Load() }
 
-// readStream is a stream of answers over HTTP: the errors of flushes, which Connect does not return, are those of Send.
+// readStream is a stream of responses over HTTP whose Send and SendHeaders also return the errors of flushes, which
+// Connect does not return.
 type readStream struct {
 	connect.ServerStream
 
 	answer *answering
 }
 
-// readingStream returns a stream of answers whose Send fails with [ErrUnread] if its client does not read. Streams of
-// other transports return this error by themselves.
+// readingStream returns a stream of responses whose Send fails with [ErrUnread] if its client does not read. Streams of
+// other transports already do that.
 func readingStream(ctx context.Context, stream connect.ServerStream) connect.ServerStream {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	info, known := connect.CallInfoForServerContext(ctx)
@@ -181,10 +182,10 @@ func readingStream(ctx context.Context, stream connect.ServerStream) connect.Ser
 	return &readStream{stream, &a.answer}
 }
 
-// flushing are the protocols whose streams do not return the errors of flushes.
+// flushing lists the protocols whose streams do not return the errors of flushes.
 var flushing = []string{connect.ProtocolNameConnect, connect.ProtocolNameGRPC, connect.ProtocolNameGRPCWeb}
 
-// Unread is for [Unread].
+// Unread implements the method that [Unread] calls.
 func (s *readStream) Unread() bool { return s.answer.Unread() }
 
 // Send implements [connect.ServerStream].

@@ -17,14 +17,13 @@ import (
 	"github.com/headgate/headgate/internal/format"
 )
 
-// baseline is the format of streams and buckets without a record of it.
+// baseline is the format of streams and buckets that record no format.
 var baseline = format.Format{Version: 1, Floor: 1}
 
-// formats are the formats of the streams and buckets (by the names of their streams) that this
-// version writes, where they are not the baseline's. Raise the version with every change of
-// what messages hold or of a definition. Raise the floor only with a change that programs of
-// lower versions would misread, and, where nodes of both versions run side by side during an
-// upgrade, by [RaiseFormat] once the last older one has gone.
+// formats are the formats that this version writes, by the name of the stream (also for buckets), where they differ
+// from baseline. Increase Version with every change of a definition or of the contents of messages. Increase Floor only
+// with a change that lower versions would misread. If nodes of both versions run side by side during an upgrade, record
+// the change by [RaiseFormat] after the last node of the lower version has stopped.
 var formats = map[string]format.Format{}
 
 // formatOf returns the format that this version writes.
@@ -35,12 +34,12 @@ func formatOf(stream string) format.Format {
 	return baseline
 }
 
-// Metadata of streams in which formats and limits are recorded.
+// Keys of the metadata of streams that record formats and limits.
 const (
 	metaFormat = "headgate.format" // the version of the format
-	metaFloor  = "headgate.floor"  // the lowest version that a program must know
-	metaWriter = "headgate.writer" // the program that raised either
-	metaLimits = "headgate.limits" // the limits that a program has applied, as JSON
+	metaFloor  = "headgate.floor"  // the lowest version that may use the stream
+	metaWriter = "headgate.writer" // the program that last increased one of the two
+	metaLimits = "headgate.limits" // the limits that a program applied last, as JSON
 )
 
 // recordOf returns the format that a stream records.
@@ -55,7 +54,7 @@ func recordOf(config jetstream.StreamConfig) format.Record {
 	}
 }
 
-// upgrade returns the record that the stream of now has once this version uses it. Error: a
+// upgrade returns the format record that a stream has after this version has started to use it. Error: a
 // [format.NewerError].
 func upgrade(now jetstream.StreamConfig) (format.Record, error) {
 	what := "stream " + now.Name
@@ -65,18 +64,17 @@ func upgrade(now jetstream.StreamConfig) (format.Record, error) {
 	return recordOf(now).Upgrade(what, formatOf(now.Name))
 }
 
-// CheckFormat returns a [format.NewerError] if a stream or bucket, by its configuration, needs a
-// newer version of this program.
+// CheckFormat returns a [format.NewerError] if the stream or bucket with this configuration needs a newer version of
+// the program.
 func CheckFormat(config jetstream.StreamConfig) error {
 	_, err := upgrade(config)
 	return err
 }
 
-// BucketPrefix begins the names of the streams of buckets (NATS ADR-8).
+// BucketPrefix is the prefix of the names of the streams that store buckets (NATS ADR-8).
 const BucketPrefix = "KV_"
 
-// CheckFormats returns an error if a stream or bucket needs a newer version of this program, before
-// any of them is changed.
+// CheckFormats returns an error if any stream or bucket needs a newer version of the program. It changes nothing.
 func CheckFormats(ctx context.Context, js jetstream.JetStream) error {
 	known := map[string]bool{}
 	for _, definition := range Definitions() {
@@ -93,8 +91,8 @@ func CheckFormats(ctx context.Context, js jetstream.JetStream) error {
 	return errors.Join(append(errs, list.Err())...)
 }
 
-// RaiseFormat records that a stream has a format from now on: programs that do not know its
-// floor are refused at their start. It is for changes that take effect while nodes run.
+// RaiseFormat records a format for a stream. Programs whose version is below its floor then do not start. It is for
+// changes that take effect while nodes run.
 func RaiseFormat(ctx context.Context, js jetstream.JetStream, name string, to format.Format) error {
 	stream, err := js.Stream(ctx, name)
 	if err != nil {
@@ -113,7 +111,7 @@ func RaiseFormat(ctx context.Context, js jetstream.JetStream, name string, to fo
 	return nil
 }
 
-// withRecord returns metadata with a record.
+// withRecord returns metadata with a format record.
 func withRecord(metadata map[string]string, record format.Record) map[string]string {
 	metadata = maps.Clone(metadata)
 	if metadata == nil {
@@ -126,8 +124,8 @@ func withRecord(metadata map[string]string, record format.Record) map[string]str
 	return metadata
 }
 
-// limits are the bounds of a stream that operators may change. Unlimited is -1, for MaxAge 0;
-// Duplicates always has a bound.
+// limits are the bounds of a stream that operators may change. -1 means unlimited, 0 for MaxAge; Duplicates is never
+// unlimited.
 type limits struct {
 	MaxAge            time.Duration `json:"max_age"`
 	MaxBytes          int64         `json:"max_bytes"`
@@ -141,7 +139,7 @@ type limits struct {
 func limitsOf(config jetstream.StreamConfig) limits {
 	unlimited := func(bound int64) int64 {
 		if bound == 0 {
-			return -1 // as the server writes it
+			return -1 // as the server stores it
 		}
 		return bound
 	}
@@ -151,7 +149,7 @@ func limitsOf(config jetstream.StreamConfig) limits {
 		MaxMsgs:           unlimited(config.MaxMsgs),
 		MaxMsgsPerSubject: unlimited(config.MaxMsgsPerSubject),
 		MaxMsgSize:        unlimited(int64(config.MaxMsgSize)),
-		Duplicates:        cmp.Or(config.Duplicates, dedupeWindow), // the server's default too
+		Duplicates:        cmp.Or(config.Duplicates, dedupeWindow), // dedupeWindow is the server's default too
 	}
 }
 
@@ -164,10 +162,10 @@ func appliedLimits(config jetstream.StreamConfig) *limits {
 	return &applied
 }
 
-// limit is one of limits.
+// limit describes one field of limits.
 type limit struct {
 	name      string
-	unlimited int64 // the value that means so
+	unlimited int64 // the value that means unlimited
 	of        func(*limits) int64
 	set       func(to *limits, value int64)
 }
@@ -196,10 +194,9 @@ var allLimits = []limit{
 	},
 }
 
-// nextLimits returns the limits that a stream has after the start of a program that defines
-// want, and the names of the limits that an operator has set, which stay: they differ from the
-// limits that a program applied last (nil: not recorded). Where these are not recorded, a limit is
-// an operator's if the definition is narrower.
+// nextLimits returns the limits of a stream after a program that defines want has started, and the names of the limits
+// that it retains because an operator has set them. A limit was set by an operator if it differs from the one that a
+// program applied last. If that is not recorded (applied is nil), it was if the definition is narrower.
 func nextLimits(now, want limits, applied *limits) (next limits, retained []string) {
 	next = want
 	for _, l := range allLimits {
@@ -218,9 +215,8 @@ func nextLimits(now, want limits, applied *limits) (next limits, retained []stri
 	return next, retained
 }
 
-// RetainedLimits returns a line for each limit of a stream or bucket that start-up leaves as an
-// operator has set it, though this version defines another value, and for each stream with more
-// replicas than asked for.
+// RetainedLimits returns a line for each limit of a stream or bucket that start-up retains because an operator has set
+// it, although this version defines another value, and for each stream that has more replicas than configured.
 func RetainedLimits(ctx context.Context, js jetstream.JetStream, replicas Replicas) (lines []string, err error) {
 	defined := map[string]jetstream.StreamConfig{}
 	for _, definition := range Definitions() {
@@ -263,8 +259,8 @@ func RetainedLimits(ctx context.Context, js jetstream.JetStream, replicas Replic
 	return lines, list.Err()
 }
 
-// recorded returns the metadata of a stream with its format and the limits that are applied to
-// it: those of want, whether or not an operator's stay.
+// recorded returns the metadata of a stream with its format and with the limits that this program applies, which are
+// those of want even where it retains an operator's limit.
 func recorded(metadata map[string]string, record format.Record, want limits) (map[string]string, error) {
 	text, err := json.Marshal(want)
 	if err != nil {

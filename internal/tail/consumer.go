@@ -17,29 +17,28 @@ import (
 )
 
 const (
-	// pulledMessages and pulledBytes bound the messages of one request for more.
+	// pulledMessages and pulledBytes bound the messages of one pull request.
 	pulledMessages, pulledBytes = 512, 2 * streams.MaxMessageBytes
-	// heartbeat is the interval at which the server confirms that a consumer without messages
-	// exists.
+	// heartbeat is the interval at which the server confirms that an idle consumer exists.
 	heartbeat = 5 * time.Second
-	// checkEvery is how often a consumer without messages is checked for lost ones, and inFlight how
-	// long a message may take from the server to here.
+	// checkEvery is the interval at which an idle consumer is checked for lost messages, and inFlight the longest time
+	// that a message takes from the server to this process.
 	checkEvery, inFlight = 10 * time.Second, 2 * time.Second
-	// inactive is how long the server stores a consumer that is not read.
+	// inactive is the time after which the server deletes a consumer that is not read.
 	inactive = 30 * time.Second
-	// checkTimeout bounds questions about a stream or a consumer.
+	// checkTimeout bounds requests about a stream or a consumer.
 	checkTimeout = 5 * time.Second
 )
 
-// pauses are the waits before a consumer that failed is created again.
+// pauses are the delays before a consumer that failed is created again.
 var pauses = backoff.Delays{First: 100 * time.Millisecond, Longest: time.Second}
 
-// errGap reports that messages of a consumer were lost.
+// errGap reports that messages of a consumer were lost between NATS and this process.
 var errGap = errors.New("messages were lost on their way from NATS")
 
-// consume calls each for a consumer's messages, from a sequence on, until it returns false or
-// ctx ends. Each message follows the one before it: when messages were lost on their way, or may
-// have been, because the connection was, it returns an error.
+// consume creates a consumer and calls each for its messages, from a sequence on, until each returns false or ctx ends.
+// It delivers messages without gaps: it returns an error if messages were lost, or may have been lost with the
+// connection.
 func (t *Tail) consume(
 	ctx context.Context, kind string, subjects []string, from uint64, each func(message) bool,
 ) error {
@@ -61,24 +60,24 @@ func (t *Tail) consume(
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 			defer cancel()
 			_ = t.js.DeleteConsumer(ctx, streams.Events,
-				consumer.CachedInfo().Name) // else the server does, when it is inactive
+				consumer.CachedInfo().Name) // on an error, the server deletes it after InactiveThreshold
 		}()
 		return t.receive(ctx, consumer, each)
 	})
 }
 
-// errEnough ends the reading of a consumer whose further messages are not needed.
+// errEnough ends the reading of a consumer when each has returned false.
 var errEnough = errors.New("no further message is needed")
 
-// receive calls each for a consumer's messages. The messages are buffered by a subscription without
-// a channel: that of [jetstream.Consumer.Messages] has exactly the room of the messages that are
-// asked for, and a heartbeat more makes the client drop one.
+// receive calls each for a consumer's messages. It uses [jetstream.Consumer.Consume], whose subscription has no
+// channel, and not [jetstream.Consumer.Messages]: its channel has the capacity of the requested messages, so that the
+// client drops a message if a heartbeat arrives in addition.
 func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each func(message) bool) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	var (
 		received atomic.Uint64
-		taking   atomic.Bool // each is being called: messages may be waiting
+		taking   atomic.Bool // each is being called, so messages may be waiting
 		calling  sync.Mutex  // held while each is called
 		checking sync.WaitGroup
 	)
@@ -110,7 +109,7 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 	}, jetstream.PullMaxMessagesWithBytesLimit(pulledMessages, pulledBytes), jetstream.PullHeartbeat(heartbeat),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			if !errors.Is(err, jetstream.ErrConsumerLeadershipChanged) {
-				end(err) // also ErrNoHeartbeat: messages that were asked for twice could arrive twice
+				end(err) // also ErrNoHeartbeat: messages that are requested again may arrive twice
 			}
 		}))
 	if err != nil {
@@ -120,7 +119,7 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 	<-ctx.Done()
 	consuming.Stop()
 	checking.Wait()
-	calling.Lock() // each is not called any more
+	calling.Lock() // wait for the last call of each
 	defer calling.Unlock()
 	if err := context.Cause(ctx); !errors.Is(err, errEnough) {
 		return err
@@ -128,8 +127,8 @@ func (t *Tail) receive(ctx context.Context, consumer jetstream.Consumer, each fu
 	return nil
 }
 
-// checkLoss calls lose with [errGap] when messages were lost and none follows that would show it,
-// until ctx ends.
+// checkLoss detects that the last messages were lost, which no later message reveals: it then calls lose with [errGap].
+// It runs until ctx ends.
 func (t *Tail) checkLoss(
 	ctx context.Context, consumer jetstream.Consumer, received *atomic.Uint64, taking *atomic.Bool,
 	lose context.CancelCauseFunc,
@@ -163,7 +162,7 @@ func (t *Tail) checkLoss(
 	}
 }
 
-// stream returns the state of the journal's stream, as its leader has it.
+// stream returns the state of the journal's stream, as reported by its leader.
 func (t *Tail) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -181,7 +180,7 @@ func (t *Tail) follow(ctx context.Context) error {
 		before, judged := t.Position(), t.journal.Integrity().Changed()
 		err := t.read(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // that is how it ends
+			return nil //nolint:nilerr // the end of ctx is no failure
 		}
 		if t.Position() != before {
 			pause, logged = pauses.First, ""
@@ -207,8 +206,8 @@ func (t *Tail) follow(ctx context.Context) error {
 	}
 }
 
-// read dispatches new messages until the consumer fails, or nil when the subjects or the journal's
-// epoch change.
+// read dispatches new messages until the consumer fails, and returns the error. It returns nil if the subjects or the
+// journal's epoch change.
 func (t *Tail) read(ctx context.Context) error {
 	judged, epoch := t.journal.Integrity().Changed(), t.journal.Epoch()
 	from, subjects, changed, err := t.open(ctx, epoch)
@@ -244,8 +243,8 @@ func (t *Tail) read(ctx context.Context) error {
 	return err
 }
 
-// open checks that the journal, of an epoch, is the one that was read before, and returns where to
-// continue.
+// open checks that the journal with this epoch continues what was read before, and returns the sequence and the
+// subjects from which to read. changed is closed when the subjects change.
 func (t *Tail) open(ctx context.Context, epoch int64) (
 	from uint64, subjects []string, changed chan struct{}, err error,
 ) {
@@ -263,7 +262,7 @@ func (t *Tail) open(ctx context.Context, epoch int64) (
 		return 0, nil, nil, broken
 	}
 	if t.epoch != epoch {
-		// The first time, or an operator has accepted that events are lost.
+		// The first start, or an operator has accepted the loss of events.
 		t.position, t.newest = info.State.LastSeq-min(info.State.LastSeq, overlap), message{}
 		for _, entry := range t.tenants {
 			entry.newest = 0
@@ -281,9 +280,9 @@ func (t *Tail) open(ctx context.Context, epoch int64) (
 	return t.position + 1, t.config.Subjects, t.subjects, nil
 }
 
-// compare compares the journal, of an epoch, with what was read from it. broken is [ErrReplaced],
-// [ErrShorter] or [ErrDiverged] if it is not the same, and the latter two are reported as damage. It
-// is called by follow alone, which changes the position.
+// compare compares the journal with this epoch with what was read from it before. broken is nil if the journal
+// continues it, and otherwise [ErrReplaced], [ErrShorter] or [ErrDiverged]; compare reports the latter two as damage.
+// Only follow may call it, because follow changes the position.
 func (t *Tail) compare(ctx context.Context, epoch int64, info *jetstream.StreamInfo) (broken, err error) {
 	t.mu.Lock()
 	known, position, newest, created := t.epoch, t.position, t.newest, t.created
@@ -307,8 +306,8 @@ func (t *Tail) compare(ctx context.Context, epoch int64, info *jetstream.StreamI
 	return fmt.Errorf("%w: %d", ErrDiverged, newest.sequence), nil
 }
 
-// Err returns why no events are delivered, nil if they are: [ErrReplaced], [ErrShorter],
-// [ErrDiverged], or what prevents the tail from reading the journal now.
+// Err returns why no events are delivered: [ErrReplaced], [ErrShorter], [ErrDiverged], or the error of reading the
+// journal; nil: events are delivered.
 func (t *Tail) Err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -20,26 +20,26 @@ import (
 
 // Config configures a [Meter].
 type Config struct {
-	// Quota is the quota of tenants that have no individual one; 0 is unlimited.
+	// Quota is the quota of tenants without an individual one; 0: unlimited.
 	Quota fleet.StorageQuota
-	// Flush is the time between two exchanges of counts; 0: two seconds.
+	// Flush is the interval at which counts are exchanged with other nodes; 0: two seconds.
 	Flush time.Duration
-	// Log gets warnings of tenants that come close to their quotas.
+	// Log receives warnings about tenants that approach their quotas.
 	Log zerolog.Logger
 }
 
 const (
 	// flushEvery is the default of Config.Flush.
 	flushEvery = 2 * time.Second
-	// warnAt is the used part of a quota from which on a warning is logged.
+	// warnAt is the used fraction of a quota at which a warning is logged.
 	warnAt = 0.8
-	// reserve is the divisor of a quota that gives what the platform's commands, which are the
-	// steps of workflows, may use beyond it: a transfer that has begun can end.
+	// reserve determines by how much commands of the platform, which are the steps of workflows, may exceed a quota: by
+	// 1/reserve of it, so that a workflow that has begun can end.
 	reserve = 20
 )
 
-// Meter counts what tenants store, and refuses what exceeds their quotas. Its methods may be
-// called concurrently.
+// Meter counts what tenants store, and rejects commands that exceed their quotas. Its methods may be called
+// concurrently.
 type Meter struct {
 	js      jetstream.JetStream
 	journal *journal.Journal
@@ -71,13 +71,13 @@ type tenant struct {
 
 	mu      sync.Mutex
 	stored  Counts // in the records of all nodes
-	held    Counts // admitted, and neither added nor released
-	pending *entry // appended by this node, and not yet added to a record
-	flushed *entry // the part of pending that a flush adds now; nil: no flush runs
+	held    Counts // reserved by Admit and not released
+	pending *entry // appended by this node and not flushed to a record
+	flushed *entry // the part of pending that the running flush adds; nil: no flush runs
 	warned  [len(Quotas)]bool
 }
 
-// Open returns the meter of a node, with the stored counts and quotas.
+// Open returns the meter of a node, after loading the stored counts and quotas.
 func Open(ctx context.Context, js jetstream.JetStream, journal *journal.Journal, config Config) (*Meter, error) {
 	m := &Meter{
 		js:      js,
@@ -122,10 +122,9 @@ func Open(ctx context.Context, js jetstream.JetStream, journal *journal.Journal,
 
 func isAbsent(err error) bool { return errors.Is(err, kv.ErrNotFound) }
 
-// Admit returns a [*QuotaError] if adding counts would exceed the tenant's quota. Otherwise it
-// holds them, so that concurrent commands of this node do not exceed the quota together, until the
-// caller calls [Held.Release]. platform reports whether the command is the platform's own, which
-// may use a twentieth beyond the quota.
+// Admit reserves counts of a tenant's quota, so that concurrent commands of this node do not exceed it together, until
+// the caller calls [Held.Release]. It returns a [*QuotaError] if the tenant would exceed its quota. platform reports
+// whether the command is one of the platform, which may exceed the quota by a twentieth.
 func (m *Meter) Admit(id contextkit.TenantID, add Counts, platform bool) (Held, error) {
 	t := m.tenant(id)
 	quota := t.limits.Load()
@@ -155,14 +154,14 @@ func (m *Meter) Admit(id contextkit.TenantID, add Counts, platform bool) (Held, 
 	return Held{t, add}, nil
 }
 
-// Held is a part of a tenant's quota that a command uses until its events are added or known not
-// to be stored. The zero value holds nothing.
+// Held is the part of a tenant's quota that a command reserves until its events are counted, or known not to be stored.
+// The zero value reserves nothing.
 type Held struct {
 	tenant *tenant
 	counts Counts
 }
 
-// Release gives the part back. It is called once, after [Meter.Add] if the events were appended.
+// Release ends the reservation. It must be called once; if the events were appended, after [Meter.Add].
 func (h Held) Release() {
 	if h.tenant == nil {
 		return
@@ -185,7 +184,7 @@ func (m *Meter) Add(id contextkit.TenantID, add Counts) {
 	}
 }
 
-// Use returns a tenant's counts, as far as the node knows them.
+// Use returns a tenant's counts as known to this node.
 func (m *Meter) Use(id contextkit.TenantID) Counts {
 	t := m.tenant(id)
 	t.mu.Lock()
@@ -193,7 +192,7 @@ func (m *Meter) Use(id contextkit.TenantID) Counts {
 	return t.stored.plus(t.pending.counts(today(time.Now())))
 }
 
-// tenant returns a tenant's counts.
+// tenant returns the tenant's entry, and creates it if needed.
 func (m *Meter) tenant(id contextkit.TenantID) *tenant {
 	m.mu.RLock()
 	t := m.known[id]
@@ -206,7 +205,7 @@ func (m *Meter) tenant(id contextkit.TenantID) *tenant {
 	return m.make(id)
 }
 
-// make is tenant with m.mu held.
+// make is tenant for callers that hold m.mu.
 func (m *Meter) make(id contextkit.TenantID) *tenant {
 	t := m.known[id]
 	if t == nil {
@@ -220,7 +219,7 @@ func (m *Meter) make(id contextkit.TenantID) *tenant {
 	return t
 }
 
-// limit gives a tenant its quota. m.mu is held.
+// limit sets the quota of a tenant's entry: its individual quota, or the default. The caller holds m.mu.
 func (m *Meter) limit(id contextkit.TenantID, t *tenant) {
 	quota, defaults := limits(m.own[id]), limits(m.config.Quota)
 	bounded := false
@@ -264,7 +263,7 @@ func (m *Meter) setQuotas(changes kv.Changes[fleet.Tenant]) {
 	}
 }
 
-// see applies a shard that was read, unless a newer version is known.
+// see applies a shard that was read, unless the same or a newer version is known.
 func (m *Meter) see(n int, kept kv.Entry[record]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -272,7 +271,7 @@ func (m *Meter) see(n int, kept kv.Entry[record]) {
 		return
 	}
 	if kept.Value.Epoch != m.journal.Epoch() {
-		kept.Value = record{} // of a journal that was replaced
+		kept.Value = record{} // the counts of a journal that was replaced
 	}
 	m.shard[n] = known{kept.Revision, kept.Value}
 	day := today(time.Now())
@@ -290,7 +289,7 @@ func (m *Meter) see(n int, kept kv.Entry[record]) {
 	}
 }
 
-// warn logs once that a tenant has used four fifths of a quota; again only after the use has fallen.
+// warn logs once that a tenant has used four fifths of a quota, and again only after its use has fallen below that.
 func (m *Meter) warn(id contextkit.TenantID, t *tenant) {
 	quota := t.limits.Load()
 	if quota == nil {

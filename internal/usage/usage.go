@@ -83,7 +83,8 @@ const (
 	shards = 64
 	// keyDays is the number of days for which keys are stored, including the current one.
 	keyDays = int64(streams.IdempotencyTTL/(24*time.Hour)) + 1
-	// recentFlushes bounds the flush ids of a record. They prevent that a flush of unknown outcome is added twice.
+	// recentFlushes bounds the flush ids of a record. They prevent a flush whose outcome is unknown from being added
+	// twice.
 	recentFlushes = 64
 )
 
@@ -93,7 +94,7 @@ type record struct {
 	Epoch int64 `json:"epoch"`
 	// Tenants are the counts by tenant.
 	Tenants map[string]*entry `json:"tenants"`
-	// Flushes are the ids of the last changes.
+	// Flushes are the ids of the last flushes, at most recentFlushes.
 	Flushes []string `json:"flushes,omitempty"`
 }
 
@@ -102,7 +103,7 @@ type entry struct {
 	Events     int64 `json:"events"`
 	Bytes      int64 `json:"bytes"`
 	Aggregates int64 `json:"aggregates"`
-	// Keys are the commands with keys by day since 1970.
+	// Keys counts the commands with keys, by day since 1970-01-01.
 	Keys map[int64]int64 `json:"keys,omitempty"`
 }
 
@@ -135,7 +136,7 @@ func (e *entry) count(day, keys int64) {
 	e.Keys[day] += keys
 }
 
-// settle removes expired keys and negative counts.
+// settle removes expired keys, and sets negative counts to zero.
 func (e *entry) settle(day int64) {
 	e.Events, e.Bytes, e.Aggregates = max(e.Events, 0), max(e.Bytes, 0), max(e.Aggregates, 0)
 	maps.DeleteFunc(e.Keys, func(at, keys int64) bool { return at <= day-keyDays || keys <= 0 })

@@ -29,7 +29,7 @@ const (
 	gateReleased      // no node that is not in action.keep serves the tenant
 )
 
-// write is what an action writes.
+// write is the kind of write that an action makes.
 type write int
 
 const (
@@ -39,18 +39,19 @@ const (
 	writeMove
 )
 
-// action is the next action of a move: once the gate is open, one write, at the KV revision that was read. A crash, a
-// lost response or another control node can thus only come between two writes, and finds the earlier ones done.
+// action is the next action of a move: when the gate is open, one write on the condition that the KV revision is the
+// one that was read. A crash, a lost response or another control node can thus only intervene between two writes, and
+// the next attempt finds the earlier writes done.
 type action struct {
 	gate    gate
-	routing uint64            // of gateRouted
-	keep    func(string) bool // of gateReleased
+	routing uint64            // for gateRouted
+	keep    func(string) bool // for gateReleased
 
 	write     write
 	placement fleet.Placement
 	move      move
-	// enter is the step that the move enters with the write, "" for none; fence is set if the current end of the
-	// journal becomes its fence sequence.
+	// enter is the step that the move enters with the write; "": none. fence is set if the write also stores the
+	// current end of the journal as the fence sequence.
 	enter step
 	fence bool
 }
@@ -72,7 +73,7 @@ func (m move) next(p placed) action {
 	case m.ended():
 		return action{}
 	case p.Revision < m.Seen:
-		return action{} // a lagging replica has responded
+		return action{} // read from a replica that lags behind
 	case m.Step == stepPlanned:
 		return m.begin(p, ours)
 	case m.Step == stepAborting:
@@ -88,8 +89,8 @@ func (m move) next(p placed) action {
 		a.gate, a.fence = gateWarm, true
 		return a
 	case stepCatching:
-		// Little is missing now. The current end of the journal must be applied before calls go to the target, so
-		// that no reader sees an earlier state.
+		// The target has nearly caught up. It must apply the current end of the journal before it receives calls, so
+		// that no reader sees an earlier state than before.
 		a := m.record(stepFenced)
 		a.gate, a.fence = gateReached, true
 		return a
@@ -101,7 +102,7 @@ func (m move) next(p placed) action {
 		case same(p.Placement, m.locked(m.Source, m.others(m.Source))):
 			return action{gate: gateReached, write: writePlacement, placement: m.locked(m.Target, m.others(m.Target))}
 		}
-		return action{} // the move is being aborted, and the target releases the tenant
+		return action{} // another control node is aborting the move: the target releases the tenant
 	case stepFlipped:
 		a := m.record(stepVerifying)
 		a.gate, a.routing = gateRouted, m.Routing
@@ -114,7 +115,7 @@ func (m move) next(p placed) action {
 	return action{} // a step of a newer version
 }
 
-// begin waits for the move's turn and locks the placement: the target acquires the tenant, and routing does not
+// begin waits for the move's turn and locks the placement. The target then acquires the tenant; routing does not
 // change.
 func (m move) begin(p placed, ours bool) action {
 	switch {
@@ -150,7 +151,7 @@ func (m move) retire(p placed, ours bool) action {
 	}
 	a := m.record(stepDone)
 	if p.Exists && p.Node == m.Target && p.Move == "" {
-		a.gate, a.keep = gateReleased, kept // an earlier version unlocks it first
+		a.gate, a.keep = gateReleased, kept // an earlier version unlocks the placement before the nodes release the tenant
 	}
 	return a
 }
@@ -159,7 +160,8 @@ func (m move) retire(p placed, ours bool) action {
 func (m move) undo(p placed, ours bool) action {
 	switch {
 	case !ours && m.Begun && p.Revision == m.Seen:
-		// Another control node may be about to lock the placement: not at the next revision.
+		// Another control node may be about to lock the placement. This write changes its KV revision, so that the
+		// lock fails.
 		if !p.Exists {
 			return action{write: removePlacement}
 		}
@@ -167,7 +169,7 @@ func (m move) undo(p placed, ours bool) action {
 	case !ours:
 		return m.record(stepAborted)
 	case p.Node == m.Target && !m.Flipped:
-		// Calls may go to the target without a record of it: the move was aborted at that moment.
+		// The placement already routes calls to the target, but the move was aborted before it recorded that.
 		m.Flipped, m.Seen = true, p.Revision
 		return m.record("")
 	case p.Node == m.Target:
@@ -186,8 +188,8 @@ func (m move) undo(p placed, ours bool) action {
 		}
 	}
 	if m.Flipped || p.Revision != m.Seen {
-		// Calls may have gone to the target: another control node may know, and have restored the placement. At the
-		// KV revision at which the move has locked the placement, they have not.
+		// Calls may have been routed to the target, even if this record does not show it: another control node may
+		// have restored the placement. They have not if the placement still has the KV revision of the lock (Seen).
 		back.gate, back.routing = gateRouted, p.Revision
 	}
 	return back
@@ -199,7 +201,7 @@ func (m move) abort(reason string) action {
 	return m.record(stepAborting)
 }
 
-// record returns the action that writes the move, and enters a step unless next is "".
+// record returns the action that writes the move and enters a step; "": no step.
 func (m move) record(next step) action {
 	return action{write: writeMove, move: m, enter: next}
 }
@@ -209,7 +211,8 @@ func (m move) locked(node string, also []string) fleet.Placement {
 	return fleet.Placement{Node: node, Also: also, Move: m.ID}
 }
 
-// others returns the nodes that follow the tenant during its move, without routed, the node that receives its calls.
+// others returns the nodes, other than routed, that follow the tenant during its move. routed is the node that receives
+// the tenant's calls.
 func (m move) others(routed string) []string {
 	switch {
 	case m.Source == "":

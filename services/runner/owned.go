@@ -26,7 +26,7 @@ var (
 	errLost    = errors.New("the runner no longer owns the tenant")
 )
 
-// errStaleModel reports that triggers were selected by a model that is no longer in use.
+// errStaleModel reports that triggers were selected by a model revision that is no longer in use.
 var errStaleModel = errors.New("the model has changed: triggers are read again")
 
 // errNoLease reports that this runner's lease was not renewed recently enough to start work under it.
@@ -62,7 +62,7 @@ type owned struct {
 	running   int
 	// retrying is the number of pieces in the window that wait for a retry.
 	retrying int
-	bytes    int64 // of the events in open
+	bytes    int64 // size of the events in open
 	held     bool  // the subscription is paused
 	// covered are the identities of the workflows whose events read covers, as of the given model revision; backfills
 	// are those of which it covers a part; backfilling is set while a goroutine processes the backfills.
@@ -87,7 +87,7 @@ func (o *owned) Report(err error) {
 	}
 }
 
-// batch is triggers that are added together.
+// batch collects triggers that are added together.
 type batch struct {
 	owned  *owned
 	model  *model.Model
@@ -113,7 +113,7 @@ func (b *batch) Add(ctx context.Context, event journal.Event) error {
 // Pass implements [tail.Passer].
 func (b *batch) Pass(sequence uint64) { b.last = sequence }
 
-// Apply implements [tail.Batch]: the triggers are started, not ended.
+// Apply implements [tail.Batch]. It starts the triggers, and does not wait for their end.
 func (b *batch) Apply(ctx context.Context) error {
 	o := b.owned
 	o.claiming.Lock()
@@ -243,7 +243,7 @@ func (o *owned) begin(p *piece) {
 func (o *owned) retry(p *piece, after time.Duration) {
 	if p.event != nil {
 		o.bytes -= p.bytes()
-		p.event = nil // it is read again
+		p.event = nil // it is read again for the next attempt
 		o.bytes += p.bytes()
 	}
 	o.touch()

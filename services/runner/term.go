@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// flushEvery is the interval at which changed cursors are written. After a kill, the work of that time may be
-	// repeated, with one effect.
+	// flushEvery is the interval at which changed cursors are written. After a crash, the work of one interval may be
+	// repeated; it takes effect only once.
 	flushEvery = 500 * time.Millisecond
-	// claimIdle is the time for which an idle tenant stays claimed.
+	// claimIdle is the time after which an idle tenant's claim ends.
 	claimIdle = 5 * time.Second
 	// flushes bounds the cursors that are written concurrently.
 	flushes = 16
@@ -29,8 +29,8 @@ const (
 	// leaveTimeout bounds the last write of a cursor. Without it, the next owner repeats the work since the previous
 	// write.
 	leaveTimeout = 5 * time.Second
-	// duePoll is the interval between two reads of due work, and dueRescan between two reads of all of it, which find
-	// what a lagging replica has not returned.
+	// duePoll is the interval at which new due work is read, and dueRescan the interval at which all due work is read,
+	// to find work that a lagging replica has not returned.
 	duePoll, dueRescan = 250 * time.Millisecond, time.Minute
 )
 
@@ -69,7 +69,8 @@ func (s *Service) newTerm(ctx context.Context, id string) *term {
 // spawn runs f in a goroutine that the term waits for.
 func (t *term) spawn(f func()) { t.running.Go(f) }
 
-// run owns tenants until stopping ends, then releases them in order; or until the lease is lost.
+// run owns tenants until stopping ends, and then releases them after their running work has finished. It returns
+// earlier if the lease is lost.
 func (t *term) run(stopping context.Context) {
 	s := t.service
 	background, stop := context.WithCancel(context.WithoutCancel(stopping))
@@ -107,7 +108,7 @@ func (t *term) run(stopping context.Context) {
 	}
 }
 
-// follow makes the tail deliver the triggers of a model, which may have changed while no lease was held.
+// follow makes the tail deliver the triggers of a model. The model may have changed while no lease was held.
 func (t *term) follow(m *model.Model) {
 	if t.model == m.Revision {
 		return
@@ -157,7 +158,7 @@ func (t *term) add(tenant contextkit.TenantID) {
 	o.mu.Unlock()
 }
 
-// options returns the options for delivering triggers by the model in use.
+// options returns the options with which the tail delivers the triggers of the model in use.
 func (t *term) options() tail.Options {
 	types := map[string]bool{}
 	for _, workflow := range t.service.models.Current().Workflows() {
@@ -170,8 +171,8 @@ func (t *term) options() tail.Options {
 	}
 }
 
-// leave releases a tenant: running work is finished, unless the tenant is lost. The tenant stays in t.tenants until
-// that is done. The caller holds t.mu.
+// leave starts to release a tenant: running work is finished, unless the tenant is lost. The tenant stays in t.tenants
+// until it is released. The caller holds t.mu.
 func (t *term) leave(o *owned, cause error) {
 	if o.leaving {
 		return
@@ -235,7 +236,7 @@ func (t *term) notify() {
 	t.service.change(func() {}) // a drain may wait for it
 }
 
-// resubscribe makes the tail deliver by the model in use.
+// resubscribe makes the tail deliver the triggers of the model in use.
 func (t *term) resubscribe() {
 	t.mu.Lock()
 	var all []*owned
@@ -261,7 +262,7 @@ func (t *term) resubscribe() {
 	}
 }
 
-// claim makes the term write the tenant's cursor as it changes.
+// claim makes the term write the tenant's cursor whenever it changes.
 func (t *term) claim(o *owned) {
 	t.claims.Lock()
 	defer t.claims.Unlock()
@@ -284,7 +285,7 @@ func (t *term) owner(tenant contextkit.TenantID) *owned {
 	return t.tenants[tenant]
 }
 
-// await makes a tenant's cursor be read again soon, if another runner still owns it.
+// await sets whether the tenant's cursor is read again soon, because another runner still owns the tenant.
 func (t *term) await(o *owned, waits bool) {
 	t.claims.Lock()
 	defer t.claims.Unlock()
@@ -295,7 +296,7 @@ func (t *term) await(o *owned, waits bool) {
 	}
 }
 
-// recheckOwned reads the cursors of tenants again that another runner owned.
+// recheckOwned reads the cursors of the tenants that another runner owned when they were last read.
 func (t *term) recheckOwned() {
 	t.claims.Lock()
 	waiting := slices.Collect(maps.Keys(t.waiting))

@@ -85,7 +85,7 @@ type handle struct {
 
 	store    *Store        // nil: the file is closed
 	busy     bool          // the file is being opened or closed
-	users    int           // of store
+	users    int           // number of users of store
 	idle     *list.Element // in pool.idle
 	since    time.Time     // time since which it is idle
 	ended    bool
@@ -263,7 +263,7 @@ func (h *handle) peek(ctx context.Context) (state store.State, ok bool) {
 		return state, false
 	}
 	db.SetMaxOpenConns(1)
-	defer func() { _ = db.Close() }() // the file was only read
+	defer func() { _ = db.Close() }() // nothing was written
 	var origin string
 	if err := db.QueryRowContext(ctx, `SELECT origin FROM "_checkpoint"`).Scan(&origin); err != nil ||
 		origin != h.origin {
