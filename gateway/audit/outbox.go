@@ -133,7 +133,7 @@ func (o *outbox) send(ctx context.Context, js jetstream.JetStream, item fairqueu
 	if err := contextkit.InjectNATS(contextkit.NewContext(ctx, rc), msg.Header); err != nil {
 		return sent{item: item, err: errors.Join(errNoContract, err)}
 	}
-	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // lets NATS deduplicate retries
+	msg.Header.Set(jetstream.MsgIDHeader, contextkit.NewID()) // NATS deduplicates retries by it (dedupe)
 	future, err := js.PublishMsgAsync(msg)
 	return sent{item, msg, future, err}
 }

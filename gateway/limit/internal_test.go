@@ -211,6 +211,9 @@ func TestNewCallers_BoundsFollowFromShares(t *testing.T) {
 		if limit := b.promptRejections.Limit(); limit != rate.Limit(bounds.rate)/10 {
 			t.Errorf("%v prompt rejections per second at a rate of %v", limit, bounds.rate)
 		}
+		if burst := b.promptRejections.Burst(); burst != bounds.burst/10 {
+			t.Errorf("%d prompt rejections in a burst of %d calls", burst, bounds.burst)
+		}
 		bounds.rate, bounds.burst = 50, 70
 		b.setBounds(bounds)
 		if *b.bounds.Load() != bounds || b.limiter.Limit() != 50 || b.limiter.Burst() != 70 {
@@ -224,6 +227,26 @@ func TestNewCallers_BoundsFollowFromShares(t *testing.T) {
 		if _, err := NewShared(bad); err == nil {
 			t.Errorf("%+v is accepted", bad)
 		}
+	}
+}
+
+// The wait of a rejected call ends when the next call is admitted, also if a part of a call has been earned before.
+func TestSpend_WaitEndsWhenACallIsAdmitted(t *testing.T) {
+	b := newCallers(t, newShared(t, 10, 100), 1, 1).Of("a") // 5 calls per second
+	now := time.Now()
+	for range 10 {
+		if _, err := b.Spend(now); err != nil {
+			t.Fatalf("within the burst: %v", err)
+		}
+	}
+	for _, passed := range []time.Duration{0, 50 * time.Millisecond, 150 * time.Millisecond} {
+		wait, err := b.Spend(now.Add(passed))
+		if left := wait - (200*time.Millisecond - passed); !errors.Is(err, ErrRate) || left.Abs() > time.Microsecond {
+			t.Errorf("%v after the burst: %v, wait %v", passed, err, wait)
+		}
+	}
+	if _, err := b.Spend(now.Add(200*time.Millisecond + time.Microsecond)); err != nil {
+		t.Errorf("after the wait: %v", err)
 	}
 }
 

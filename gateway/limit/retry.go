@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// A retry costs one token and a call earns a tenth of one, as in gRPC's retry throttling (gRFC A6).
-// A bucket starts with 10 tokens and holds at most 100, for the moment when a node fails that many
-// calls wait for. Tokens are counted in tenths.
+// A retry costs one token, and a call earns a tenth of a token, as in gRPC's retry throttling (gRFC A6). A bucket
+// starts with 10 tokens and holds at most 100, so that at most 100 calls are retried together when a node fails. Tokens
+// are counted in tenths.
 const (
 	retryCost     = 10
 	callEarning   = 1

@@ -1,14 +1,14 @@
-// Package lease determines which processes of a group are alive, so that one of them at a time can
-// own a piece of work.
+// Package lease determines which processes of a group are alive, so that one process at a time can own a piece of work
+// (leader election per piece of work).
 //
 // Each process holds one lease: a key in the bucket [streams.BucketLeases], which it rewrites every second by compare
 // and set. A process that does not rewrite its lease within [Config.Lost] counts as dead: another process deletes the
 // key at the last revision that it has read, so that the owner can no longer rewrite it. A process that was suspended
 // therefore detects the loss before it uses the lease again.
 //
-// It guarantees that a deleted lease is never held again and, as long as clocks run at the same rate, that the owner's
-// [Lease.Valid] is false before another process may delete its lease. Writes of an owner to other records must be
-// fenced there: by compare and set on a record that contains the lease's id.
+// The package guarantees that a deleted lease is never held again and, as long as clocks run at the same rate, that the
+// owner's [Lease.Valid] is false before another process may delete its lease. Writes of an owner to other records must
+// be fenced there: by compare and set on a record that contains the lease's id.
 //
 // Source: C. Gray, D. Cheriton: Leases, SOSP 1989.
 package lease

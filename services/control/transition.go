@@ -151,7 +151,7 @@ func (m move) retire(p placed, ours bool) action {
 	}
 	a := m.record(stepDone)
 	if p.Exists && p.Node == m.Target && p.Move == "" {
-		a.gate, a.keep = gateReleased, kept // an earlier version unlocks the placement before the nodes release the tenant
+		a.gate, a.keep = gateReleased, kept // an earlier version unlocks before the release
 	}
 	return a
 }

@@ -275,8 +275,8 @@ func (o *owned) remove(p *piece) {
 	o.touch()
 }
 
-// refill resumes the subscription once half of the window is free, or all pieces in it wait for a retry. The caller
-// holds o.mu.
+// refill resumes the subscription once half of the window is free, or all pieces in it wait for a retry. Until then the
+// tenant's triggers stay in the journal (backpressure). The caller holds o.mu.
 func (o *owned) refill() {
 	if o.accepting.Err() != nil {
 		return
