@@ -95,11 +95,13 @@ func TestReset_MapsToGRPCCodes(t *testing.T) {
 						}
 						wantAgain := code == http2.ErrCodeRefusedStream && point == "before the headers" &&
 							streamType == connect.StreamTypeUnary
-						if config.FastPaths.Upstream.IsPlain() {
-							// grpc-go sends each refused call again until it has a message.
-							wantAgain = code == http2.ErrCodeRefusedStream && point != "after a message"
+						mayAgain := wantAgain
+						if config.FastPaths.Upstream.IsPlain() && code == http2.ErrCodeRefusedStream {
+							// grpc-go sends each refused call again until its caller has received a message. A message
+							// that arrives together with the reset may not have been received yet.
+							wantAgain, mayAgain = point != "after a message", true
 						}
-						if again := asked.Load() > 1; again != wantAgain {
+						if again := asked.Load() > 1; again && !mayAgain || !again && wantAgain {
 							t.Errorf("the call is sent %d times", asked.Load())
 						}
 					})

@@ -1,8 +1,13 @@
-// Command testreport prints the output of `go test -json`, which it reads from standard input, as
-// `go test` prints it: the lines of packages, and the output of failed tests. It appends the
-// slowest packages and tests to a file.
+// Command testreport runs `go test` and prints what it prints: the lines of packages, and the output of failed tests.
+// It appends the slowest packages and tests to a file.
 //
-// Usage: go test -json ./... | testreport FILE
+// Most tests run real servers, and some fail on a machine that is busy with other things. If at most three tests fail,
+// each is run again by itself. If it passes then, it is listed in the file as unstable, with the output of its
+// failure, and the run passes. A data race, a panic, a time-out and a package that does not build fail the run.
+//
+// Usage: testreport FILE ARGUMENT...
+//
+// The arguments are those of `go test`, with the packages at the end.
 package main
 
 import (
@@ -12,12 +17,66 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-// slowest is the number of packages, and of tests, that are listed.
-const slowest = 10
+const (
+	// slowest is the number of packages, and of tests, that are listed.
+	slowest = 10
+	// maxAgain is the number of failed tests that are run again. If more fail, the tree is at fault.
+	maxAgain = 3
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("testreport: ")
+	if len(os.Args) < 3 {
+		log.Fatal("usage: testreport FILE ARGUMENT...")
+	}
+	all := newReport()
+	passed := all.run(os.Args[2:]) == nil
+	summary := all.String()
+	if again, ok := all.mayRunAgain(); !passed && ok {
+		passed = true
+		for _, of := range again {
+			fmt.Printf("── %s %s failed and is run again\n", of.pkg, of.name)
+			if newReport().run(argumentsFor(os.Args[2:], of)) != nil {
+				passed = false
+				continue
+			}
+			summary += fmt.Sprintf("UNSTABLE: %s %s failed, and passed when it was run again:\n%s\n",
+				of.pkg, of.name, all.failures[of])
+		}
+	}
+	if err := appendTo(os.Args[1], summary); err != nil {
+		log.Fatal(err)
+	}
+	if !passed {
+		os.Exit(1)
+	}
+}
+
+// argumentsFor returns the arguments that run one test, given the arguments that run all of them.
+func argumentsFor(arguments []string, of test) []string {
+	packages := func(argument string) bool { return strings.HasPrefix(argument, "./") }
+	kept := slices.DeleteFunc(slices.Clone(arguments), packages)
+	return append(kept, "-count=1", "-run", "^"+regexp.QuoteMeta(of.name)+"$", of.pkg)
+}
+
+func appendTo(path, text string) error {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := file.WriteString(text); err != nil {
+		_ = file.Close() // the first error is returned
+		return err
+	}
+	return file.Close()
+}
 
 // event is an event of test2json (`go doc test2json`).
 type event struct {
@@ -31,25 +90,42 @@ type event struct {
 // test identifies a test; name is "" for the package itself.
 type test struct{ pkg, name string }
 
+// top returns the test that of is a part of.
+func (of test) top() test {
+	name, _, _ := strings.Cut(of.name, "/")
+	return test{of.pkg, name}
+}
+
 type duration struct {
 	of      test
 	seconds float64
 }
 
-// report collects events.
+// report collects the events of one `go test`.
 type report struct {
 	pending         map[test][]string // output of tests that have not ended
 	packages, tests []duration
+	failed          map[string]bool // packages
+	failures        map[test]string // output of failed tests, by the test that they are a part of
+	fatal           bool            // not only tests have failed
 }
 
-func main() {
-	log.SetFlags(0)
-	log.SetPrefix("testreport: ")
-	if len(os.Args) != 2 {
-		log.Fatal("usage: testreport FILE")
+func newReport() *report {
+	return &report{pending: map[test][]string{}, failed: map[string]bool{}, failures: map[test]string{}}
+}
+
+// run runs `go test` and returns how it ends.
+func (r *report) run(arguments []string) error {
+	command := exec.Command("go", append([]string{"test", "-json"}, arguments...)...)
+	command.Stderr = os.Stderr
+	out, err := command.StdoutPipe()
+	if err != nil {
+		return err
 	}
-	r := &report{pending: map[test][]string{}}
-	lines := bufio.NewReader(os.Stdin)
+	if err := command.Start(); err != nil {
+		return err
+	}
+	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
@@ -64,16 +140,7 @@ func main() {
 			break
 		}
 	}
-	file, err := os.OpenFile(os.Args[1], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err == nil {
-		_, err = file.WriteString(r.String())
-	}
-	if err != nil {
-		log.Fatal(err)
-	}
-	if err := file.Close(); err != nil {
-		log.Fatal(err)
-	}
+	return command.Wait()
 }
 
 func (r *report) take(e event) {
@@ -81,7 +148,12 @@ func (r *report) take(e event) {
 	switch e.Action {
 	case "build-output":
 		fmt.Print(e.Output)
+	case "build-fail":
+		r.fatal = true
 	case "output":
+		if isFatal(e.Output) {
+			r.fatal = true
+		}
 		if e.Test != "" {
 			r.pending[of] = append(r.pending[of], e.Output)
 		} else if e.Output != "PASS\n" {
@@ -89,7 +161,7 @@ func (r *report) take(e event) {
 		}
 	case "pass", "skip", "fail":
 		if e.Action == "fail" {
-			r.print(of)
+			r.fail(of)
 		}
 		delete(r.pending, of)
 		switch {
@@ -101,19 +173,53 @@ func (r *report) take(e event) {
 	}
 }
 
-// print prints the output of a test, or of all tests of a package that did not end.
-func (r *report) print(of test) {
+// isFatal reports whether a line of output is of a failure that no second run excuses.
+func isFatal(line string) bool {
+	return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") ||
+		strings.HasPrefix(line, "WARNING: DATA RACE")
+}
+
+// fail prints the output of a test, or of all tests of a package that did not end, and keeps that of tests.
+func (r *report) fail(of test) {
+	if of.name == "" {
+		r.failed[of.pkg] = true
+	} else if _, kept := r.failures[of.top()]; !kept {
+		r.failures[of.top()] = ""
+	}
 	for pending, output := range r.pending {
 		if pending != of && (of.name != "" || pending.pkg != of.pkg) {
 			continue
 		}
 		for _, line := range output {
-			if !strings.HasPrefix(line, "=== ") {
-				fmt.Print(line)
+			if strings.HasPrefix(line, "=== ") {
+				continue
+			}
+			fmt.Print(line)
+			if of.name != "" {
+				r.failures[of.top()] += line
 			}
 		}
 		delete(r.pending, pending)
 	}
+}
+
+// mayRunAgain returns the failed tests, and whether nothing else failed and they are few enough to run again.
+func (r *report) mayRunAgain() ([]test, bool) {
+	explained := map[string]bool{}
+	var again []test
+	for of := range r.failures {
+		explained[of.pkg] = true
+		again = append(again, of)
+	}
+	for pkg := range r.failed {
+		if !explained[pkg] { // such as goroutines that remain after the tests
+			return nil, false
+		}
+	}
+	slices.SortFunc(again, func(a, b test) int {
+		return cmp.Or(cmp.Compare(a.pkg, b.pkg), cmp.Compare(a.name, b.name))
+	})
+	return again, !r.fatal && len(again) > 0 && len(again) <= maxAgain
 }
 
 // String lists the slowest packages and tests.
