@@ -133,6 +133,9 @@ func (a *Aggregate) Commands() []*Command {
 		func(x, y *Command) int { return strings.Compare(x.Name, y.Name) })
 }
 
+// eventTypes returns the types of the aggregate's events, ordered by name.
+func (a *Aggregate) eventTypes() []string { return slices.Sorted(maps.Keys(a.evolve)) }
+
 // Schema returns the JSON Schema of the payload, nil for a command without one. It must not be changed.
 func (c *Command) Schema() Object { return c.raw }
 

@@ -56,18 +56,25 @@ func (d *document) reject(n *yaml.Node, path, format string, args ...any) {
 	if len(d.issues) == maxIssues {
 		return
 	}
+	d.issues = append(d.issues, newIssue(d.file, n.Line, path, format, args...))
+}
+
+// list is text of a message that is longer than a name.
+type list string
+
+// newIssue returns a mistake. Long texts in it are truncated.
+func newIssue(file string, line int, path, format string, args ...any) Issue {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
 			args[i] = excerpt.Text(text, maxQuoted)
 		}
 	}
-	message := excerpt.Text(fmt.Sprintf(format, args...), maxMessage)
-	d.issues = append(d.issues, Issue{
-		File:    d.file,
-		Line:    n.Line,
+	return Issue{
+		File:    file,
+		Line:    line,
 		Path:    excerpt.Text(path, maxMessage),
-		Message: message,
-	})
+		Message: excerpt.Text(fmt.Sprintf(format, args...), maxMessage),
+	}
 }
 
 // maxQuoted and maxMessage bound a text of the document in a message, and a message, in encoded bytes (see
@@ -109,6 +116,17 @@ func (d *document) members(n *yaml.Node, path string, allowed ...string) iter.Se
 			}
 		}
 	}
+}
+
+// memberOfMapping returns a mapping's value of that name, or the mapping if it has none.
+func memberOfMapping(n *yaml.Node, name string) *yaml.Node {
+	n = deref(n)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return deref(n.Content[i+1])
+		}
+	}
+	return n
 }
 
 // items yields a sequence's entries with their paths.

@@ -51,6 +51,7 @@ type expression struct {
 	loops   bool // may take long, so the evaluation checks the context
 	// constant is set if the expression uses no variable.
 	constant bool
+	yields   *cel.Type
 	member   []string // the path, if the expression is only a member of a variable
 	tree     ast.Expr // until the parser has recorded it
 }
@@ -152,6 +153,7 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 		member:   memberOf(checked.NativeRep().Expr()),
 		loops:    loops(checked.NativeRep()),
 		constant: isConstant(checked.NativeRep()),
+		yields:   checked.OutputType(),
 	}
 	for _, reference := range checked.NativeRep().ReferenceMap() {
 		out.usesRow = out.usesRow || reference.Name == rowVariable

@@ -123,7 +123,7 @@ func number(v any) (float64, bool) {
 }
 
 // folds parses a `fold` section: what each column takes from the event.
-func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
+func (p *parser) folds(m *Model, v *View, ref EventRef, n *yaml.Node, path string) (out []fold) {
 	for key, value := range p.members(n, path) {
 		path := join(path, key.Value)
 		column, ok := v.Column(key.Value)
@@ -144,6 +144,7 @@ func (p *parser) folds(v *View, n *yaml.Node, path string) (out []fold) {
 				kinds++
 				f.kind = foldKind(key.Value)
 				f.expr = p.expression(p.envs.view, value, join(path, key.Value), nil)
+				p.warnOfColumn(value, join(path, key.Value), column, m.kindOf(ref, f.expr))
 			}
 			if kinds != 1 {
 				p.reject(value, path, "expected exactly one of sum, min, max and value")

@@ -40,6 +40,7 @@ workflows:
     steps:
       - {name: think, wait: "'1s'"}
       - {name: again, submit: {aggregate: book, id: event.loan, command: take, payload: {copies: 1, on: "'2026-01-31'"}}}
+    when: event.loan != 'again'
 `
 
 // libraryWith returns the model with a part replaced.

@@ -27,9 +27,13 @@ type Model struct {
 	Order    uint64
 	FromFile bool
 
-	// Warnings lists what the document can hardly mean, such as a member of a row that is no column; at most 200, by
-	// line. They have no effect. [ParseStored] finds none.
+	// Warnings lists probable mistakes, such as a member of a row that is no column; at most 200, by line. They have
+	// no effect. [ParseStored] finds none.
 	Warnings []Issue
+
+	file string // as passed to Parse
+	// reads are the members of events that the rules read without has().
+	reads map[EventRef][]eventRead
 
 	aggregates map[string]*Aggregate
 	views      []*View
@@ -94,12 +98,15 @@ func parse(ctx context.Context, file string, source []byte, stored bool) (*Model
 	if p.ended && !errors.Is(context.Cause(ctx), errTooLong) {
 		return nil, ctx.Err()
 	}
-	m.Text = string(source)
+	m.file, m.Text = file, string(source)
 	m.Revision = hex.EncodeToString(sum[:6])
 	if err := doc.err(); err != nil {
 		return nil, err
 	}
-	m.Warnings = p.warnings(m)
+	p.warnOfExpressions(m)
+	p.warnOfSelfStarts(m)
+	slices.SortStableFunc(p.warnings, func(a, b Issue) int { return a.Line - b.Line })
+	m.Warnings = p.warnings
 	for _, view := range m.views {
 		view.fingerprint = m.fingerprintOf(view)
 	}
@@ -153,12 +160,14 @@ type parser struct {
 	// regexps are the regular expressions of expressions and schemas.
 	regexps regexpBudget
 	uses    []use
-	ended   bool // ctx has ended: nothing more is checked
-	stored  bool // see [ParseStored]
+	// warnings are the probable mistakes.
+	warnings []Issue
+	ended    bool // ctx has ended: nothing more is checked
+	stored   bool // see [ParseStored]
 }
 
 func (p *parser) model(n *yaml.Node) *Model {
-	m := &Model{aggregates: map[string]*Aggregate{}}
+	m := &Model{aggregates: map[string]*Aggregate{}, reads: map[EventRef][]eventRead{}}
 	sections := map[string]*yaml.Node{}
 	for key, value := range p.members(n, "", "model", "description", "aggregates", "views", "workflows") {
 		sections[key.Value] = value

@@ -152,6 +152,7 @@ func (p *parser) schema(n *yaml.Node, path string) (*jsonschema.Schema, Object) 
 		p.rejectSchema(n, path, err)
 		return nil, nil
 	}
+	p.warnOfSchema(n, path)
 	object, _ := raw.(Object) // true and false are schemas too, and describe no object
 	return schema, object
 }

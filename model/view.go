@@ -230,7 +230,7 @@ func (p *parser) view(m *Model, name string, n *yaml.Node, path string) *View {
 	for key, value := range p.members(on, join(path, "on")) {
 		path := join(join(path, "on"), key.Value)
 		if ref, ok := p.eventRef(m, key, path); ok {
-			v.on[ref] = p.projector(v, value, path)
+			v.on[ref] = p.projector(m, v, ref, value, path)
 		}
 	}
 	return v
@@ -260,7 +260,7 @@ func (p *parser) column(key, n *yaml.Node, path string) Column {
 	return c
 }
 
-func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
+func (p *parser) projector(m *Model, v *View, ref EventRef, n *yaml.Node, path string) projector {
 	var (
 		out   projector
 		count int
@@ -274,16 +274,20 @@ func (p *parser) projector(v *View, n *yaml.Node, path string) projector {
 		case "patch":
 			out.kind = kindPatch
 		case "fold":
-			out.kind, out.folds = kindFold, p.folds(v, value, join(path, "fold"))
+			out.kind, out.folds = kindFold, p.folds(m, v, ref, value, join(path, "fold"))
 			continue
 		}
 		out.values = p.fields(p.envs.view, value, join(path, key.Value))
 		out.blind = out.kind == kindUpsert
 		for _, f := range out.values {
 			out.blind = out.blind && (f.expr == nil || !f.expr.usesRow)
-			if _, ok := v.Column(f.name); !ok {
+			column, ok := v.Column(f.name)
+			if !ok {
 				p.reject(value, join(path, key.Value), "the view has no column %q", f.name)
+				continue
 			}
+			p.warnOfColumn(memberOfMapping(value, f.name), join(join(path, key.Value), f.name), column,
+				m.kindOf(ref, f.expr))
 		}
 	}
 	if count != 1 {

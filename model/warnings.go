@@ -1,15 +1,12 @@
 package model
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"cel.dev/cel-go/common/ast"
 	"go.yaml.in/yaml/v3"
-
-	"github.com/headgate/headgate/internal/excerpt"
 )
 
 // use is a compiled expression with its place in the document.
@@ -19,31 +16,46 @@ type use struct {
 	expr ast.Expr
 }
 
-// warnings returns the probable mistakes of a valid document, by line: members that their variable never has. An
-// expression that reads such a member fails, and has() of it is always false. Members of older events' data are
-// unknown, so that has() of any member of event is allowed.
-func (p *parser) warnings(m *Model) []Issue {
-	var out []Issue
+// warn adds a probable mistake, up to maxIssues. Documents that were in use before have none.
+func (p *parser) warn(n *yaml.Node, path, format string, args ...any) {
+	if p.stored || len(p.warnings) == maxIssues {
+		return
+	}
+	p.warnings = append(p.warnings, newIssue(p.file, n.Line, path, format, args...))
+}
+
+// warnOfExpressions adds the probable mistakes of a valid document's expressions.
+func (p *parser) warnOfExpressions(m *Model) {
 	for _, u := range p.uses {
-		members := m.membersAt(u.path)
-		for _, read := range membersRead(u.expr) {
-			known, closed := members[read.variable]
-			if !closed || len(out) == maxIssues || slices.Contains(known, read.member) ||
-				read.variable == eventVariable && (read.tested || testsMember(u.expr, read)) {
-				continue
-			}
-			slices.Sort(known)
-			out = append(out, Issue{
-				File: p.file,
-				Line: u.node.Line,
-				Path: excerpt.Text(u.path, maxMessage),
-				Message: excerpt.Text(fmt.Sprintf("%s never has the member %q (it has %s)", read.variable,
-					excerpt.Text(read.member, maxQuoted), strings.Join(known, ", ")), maxMessage),
-			})
+		read := membersRead(u.expr)
+		p.warnOfMembers(m, u, read)
+		p.warnOfTimes(u)
+		if workflow, ok := strings.CutPrefix(u.path, "workflows."); ok {
+			p.warnOfFailure(u, workflow, read)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Issue) int { return a.Line - b.Line })
-	return out
+}
+
+// warnOfMembers warns of members that their variable never has. An expression that reads such a member fails, and
+// has() of it is always false. Members of older events' data are unknown, so that has() of any member of event is
+// allowed.
+func (p *parser) warnOfMembers(m *Model, u use, reads []memberRead) {
+	members := m.membersAt(u.path)
+	for _, read := range reads {
+		if read.variable == eventVariable && (read.tested || testsMember(u.expr, read)) {
+			continue
+		}
+		if read.variable == eventVariable {
+			m.readsEvent(u, read.member)
+		}
+		known, closed := members[read.variable]
+		if !closed || slices.Contains(known, read.member) {
+			continue
+		}
+		slices.Sort(known)
+		p.warn(u.node, u.path, "%s never has the member %q (it has %s)", read.variable, read.member,
+			list(strings.Join(known, ", ")))
+	}
 }
 
 // membersAt returns the members that the variables of the expression at a path can have. Variables whose members are

@@ -45,3 +45,124 @@ func TestWarnings_DemoModelHasNone(t *testing.T) {
 		t.Errorf("%v, %v", m, err)
 	}
 }
+
+func TestWarnings_NameWhatCanNeverSucceed(t *testing.T) {
+	const again = `payload: {copies: 1, on: "'2026-01-31'"}`
+	for _, test := range []struct{ part, by, want string }{
+		// Columns.
+		{"available: 1}", `available: "'one'"}`, `:26: views.books.on.book.taken.upsert.available: the values are of ` +
+			`JSON type string, which never fits column "available" of type int`},
+		{"available: 1}", "available: 1.0}", ""},
+		{`"'taken'"`, "1 + 1", `JSON type integer, which never fits column "state"`},
+		{`"'taken'"`, "event.loan", ""},
+		{"available: 1}", "available: event.loan}", `JSON type string, which never fits column "available"`},
+		{`data: {loan: "'l'"}`, "data: {loan: cmd.copies}", ""},
+		{`{upsert: {state: "'taken'", available: 1}}`, "{fold: {available: {sum: event.loan}}}",
+			`views.books.on.book.taken.fold.available.sum: the values are of JSON type string`},
+		// Times.
+		{"state.available > 0", "string(meta.time + duration('1h')) > cmd.on", "write timestamp(meta.time)"},
+		{"state.available > 0", "string(timestamp(meta.time) + duration('1h')) > cmd.on", ""},
+		// Schemas.
+		{"required: [copies, on]", "requird: [copies, on]",
+			`:10: aggregates.book.commands.take.payload.requird: JSON Schema ignores the keyword "requird"`},
+		{"minimum: 1", "min: 1", `payload.properties.copies.min: JSON Schema ignores the keyword "min"`},
+		{"minimum: 1", "x-unit: book", ""},
+		{"required: [copies, on]", "required: [copies, on, until]", `the member "until" is required, and the schema ` +
+			`refuses it: it has copies, on`},
+		// Workflows.
+		{again, `payload: {copies: 1, on: "'2026-01-31'", until: "'never'"}`,
+			`command "take" refuses the member "until" (it accepts copies, on)`},
+		{again, "payload: {copies: 1}",
+			`workflows.lend.steps[1].submit.payload: command "take" requires the member "on"`},
+		{again, `payload: {copies: 1, on: failure.message}`, "failure is empty here"},
+		{"when: event.loan != 'again'", "when: failure.step != ''", "failure is empty here"},
+		{"when: event.loan != 'again'", "on_failure: [{name: call, webhook: {url: \"'https://shop/'\", body: " +
+			"{why: failure.message}}}]\n    when: 1 < 2", ""},
+		{`wait: "'1s'"`, `webhook: {url: "'shop.example/' + event.loan"}`,
+			`steps[0].webhook.url: the URL begins with "shop.example/": it needs a scheme, such as https://`},
+		{`wait: "'1s'"`, `webhook: {url: event.loan}`, ""},
+		{"when: event.loan != 'again'", "description: lend",
+			`:28: workflows.lend: the workflow's commands emit the event that starts it, book.taken`},
+	} {
+		m, err := Parse("library.yaml", []byte(libraryWith(t, test.part, test.by)))
+		if err != nil {
+			t.Errorf("%s: %v", test.by, err)
+			continue
+		}
+		warnings := ""
+		for _, warning := range m.Warnings {
+			warnings += warning.String() + "\n"
+		}
+		if test.want == "" && warnings != "" || !strings.Contains(warnings, test.want) ||
+			strings.Count(warnings, "\n") > 2 {
+			t.Errorf("%s: warnings:\n%swant %q", test.by, warnings, test.want)
+		}
+		if stored, err := ParseStored(t.Context(), "library.yaml", []byte(m.Text)); err != nil ||
+			stored.Warnings != nil {
+			t.Errorf("%s: a stored model: %v, %v, want no warning", test.by, stored, err)
+		}
+	}
+}
+
+func TestChangeWarnings_NameStoredEventsThatTheNewModelCannotRead(t *testing.T) {
+	previous, err := Parse("library.yaml", []byte(library))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		version = "{taken: {version: 2, upcasts: [{from: 1, set: {loan: event.id}}]}}"
+		next    = "{taken: {version: 3, upcasts: [{from: 1, set: {loan: event.id}}, {from: 2, set: {until: \"''\"}}]}}"
+		data    = `data: {loan: "'l'"}`
+		more    = `data: {loan: "'l'", until: cmd.on}`
+		last    = "last: event.loan"
+	)
+	for name, test := range map[string]struct {
+		replace []string
+		want    string
+	}{
+		"nothing":                     {nil, ""},
+		"a member that no rule reads": {[]string{data, more}, ""},
+		"a member that is read": {
+			[]string{data, more, last, "last: event.until"},
+			`:21: aggregates.book.evolve.taken.last: events that are stored already lack the member "until": ` +
+				"add an upcast of taken, or test has(event.until)",
+		},
+		"a member that is tested": {
+			[]string{data, more, last, `last: "has(event.until) ? event.until : ''"`}, "",
+		},
+		"a member with an upcast": {[]string{version, next, data, more, last, "last: event.until"}, ""},
+		"a member that a view reads": {
+			[]string{data, more, `"'taken'"`, "event.until"}, "views.books.on.book.taken.upsert.state: events that are",
+		},
+		"a member that a workflow reads from now": {[]string{data, more, "id: event.loan", "id: event.until"}, ""},
+		"a member that a workflow reads from the beginning": {
+			[]string{data, more, "id: event.loan", "id: event.until", "  lend:\n", "  lend:\n    from: beginning\n"},
+			`workflows.lend.steps[1].submit.id: events that are stored already lack the member "until"`,
+		},
+		"fewer upcasts": {
+			[]string{version, "{}"}, "stored events have version 2, and the document has upcasts to version 1 only",
+		},
+		"another event": {
+			[]string{
+				version, "{}", "event: taken", "event: lent", "      taken:", "      lent:", "book.taken", "book.lent",
+			},
+			"aggregates.book.evolve.taken: the event is missing",
+		},
+		"another aggregate": {
+			[]string{"  book:\n", "  tome:\n", "book.taken", "tome.taken", "aggregate: book", "aggregate: tome"},
+			"aggregates.book: the aggregate is missing",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, err := Parse("library.yaml", []byte(strings.NewReplacer(test.replace...).Replace(library)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			warnings := m.ChangeWarnings(previous)
+			if test.want == "" && len(warnings) > 0 ||
+				test.want != "" && (len(warnings) != 1 || !strings.Contains(warnings[0].String(), test.want)) {
+				t.Errorf("warnings: %v, want %q", warnings, test.want)
+			}
+		})
+	}
+}

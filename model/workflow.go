@@ -26,6 +26,7 @@ type Workflow struct {
 	Migration *Migration
 
 	when *expression // nil: always
+	line int         // in the document
 }
 
 // Identity names the workflow and the event that starts it: with another event it is another workflow, whose earlier
@@ -154,7 +155,7 @@ func (c *CommandTemplate) Build(ctx context.Context, trigger Trigger, failure Fa
 }
 
 func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
-	w := &Workflow{Name: key.Value}
+	w := &Workflow{Name: key.Value, line: key.Line}
 	names := map[string]bool{}
 	var on, migrate *yaml.Node
 	for key, value := range p.members(n, path, "description", "on", "from", "when", "steps", "on_failure", "migrate") {
@@ -256,6 +257,7 @@ func (p *parser) webhook(n *yaml.Node, path string) *WebhookTemplate {
 		switch path := join(path, key.Value); key.Value {
 		case "url":
 			t.url = p.expression(p.envs.workflow, value, path, stringType)
+			p.warnOfURL(value, path)
 		case "body":
 			t.body = p.fields(p.envs.workflow, value, path)
 		}
@@ -270,6 +272,7 @@ func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string) CommandTem
 	var (
 		c       CommandTemplate
 		command *yaml.Node
+		payload = n
 	)
 	for key, value := range p.members(n, path, "aggregate", "id", "command", "payload") {
 		path := join(path, key.Value)
@@ -282,7 +285,7 @@ func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string) CommandTem
 			c.Command, _ = p.scalar(value, path)
 			command = value
 		case "payload":
-			c.payload = p.fields(p.envs.workflow, value, path)
+			c.payload, payload = p.fields(p.envs.workflow, value, path), value
 		}
 	}
 	switch a, ok := m.aggregates[c.Aggregate]; {
@@ -292,6 +295,8 @@ func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string) CommandTem
 		p.reject(n, join(path, "aggregate"), "the model has no aggregate %q", c.Aggregate)
 	case a.commands[c.Command] == nil:
 		p.reject(command, join(path, "command"), "aggregate %q has no command %q", c.Aggregate, c.Command)
+	default:
+		p.warnOfPayload(payload, join(path, "payload"), a.commands[c.Command], c.payload)
 	}
 	return c
 }

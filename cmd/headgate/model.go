@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/headgate/headgate/model"
 )
@@ -15,7 +16,8 @@ type modelCommand struct {
 }
 
 type modelCheckCommand struct {
-	File string `arg:"" type:"existingfile" help:"The model."`
+	File    string `arg:"" type:"existingfile" help:"The model."`
+	Against string `type:"existingfile" help:"The model that it replaces: warns of stored events that FILE cannot read."`
 }
 
 // Run checks the model.
@@ -28,7 +30,19 @@ func (c *modelCheckCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, warning := range m.Warnings {
+	warnings := m.Warnings
+	if c.Against != "" {
+		document, err := os.ReadFile(c.Against)
+		if err != nil {
+			return err
+		}
+		previous, err := model.ParseStored(ctx, c.Against, document)
+		if err != nil {
+			return err
+		}
+		warnings = slices.Concat(warnings, m.ChangeWarnings(previous))
+	}
+	for _, warning := range warnings {
 		fmt.Printf("warning: %s\n", warning)
 	}
 	fmt.Printf("%s is a valid model (%s, revision %s)\n", c.File, m.Name, m.Revision)

@@ -116,27 +116,36 @@ func (s modelService) CheckModel(
 	parsed, err := s.checks.parse(ctx, caller(ctx), req.GetText())
 	var mistakes *model.Error
 	if errors.As(err, &mistakes) {
-		for _, issue := range mistakes.Issues {
-			message := issue.Message
-			if issue.Path != "" {
-				message = issue.Path + ": " + message
-			}
-			res.Mistakes = append(
-				res.Mistakes, &controlv1.ModelMistake{Line: int32(issue.Line), Message: message},
-			)
-		}
+		res.Mistakes = mistakeMessages(mistakes.Issues)
 		return res, nil
 	}
 	if err != nil {
 		return nil, refusedCheck(ctx, err)
 	}
 	res.Revision = parsed.Revision
+	res.Warnings = mistakeMessages(parsed.Warnings)
 	if parsed.Revision != document.GetRevision() {
+		// A model of another version of this program may be unreadable here: then nothing is known of its events.
+		if current, err := s.parsed(ctx, document); err == nil {
+			res.Warnings = append(res.Warnings, mistakeMessages(parsed.ChangeWarnings(current))...)
+		}
 		for _, view := range parsed.Views() {
 			res.RebuiltViews = append(res.RebuiltViews, view.Name)
 		}
 	}
 	return res, nil
+}
+
+func mistakeMessages(issues []model.Issue) []*controlv1.ModelMistake {
+	var out []*controlv1.ModelMistake
+	for _, issue := range issues {
+		message := issue.Message
+		if issue.Path != "" {
+			message = issue.Path + ": " + message
+		}
+		out = append(out, &controlv1.ModelMistake{Line: int32(issue.Line), Message: message})
+	}
+	return out
 }
 
 // difference returns the unified diff from document to text. Its time is bounded: texts that differ in more than

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,6 +31,31 @@ func TestListModels_IncludesInitialModel(t *testing.T) {
 		list.GetDocuments()[0].GetRevision() != now.GetDocument().GetRevision() ||
 		list.GetDocuments()[0].GetText() == "" {
 		t.Fatalf("%v, %v", list, err)
+	}
+}
+
+func TestCheckModel_WarnsOfStoredEventsThatTheDocumentCannotRead(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	now, err := c.models.GetModel(platform(t), &controlv1.GetModelRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("amount: cmd.amount\n", "amount: cmd.amount\n              currency: \"'EUR'\"\n",
+		"deposited: {balance: state.balance + event.amount}",
+		"deposited: {balance: state.balance + event.amount, currency: event.currency, last: row.last}",
+	).Replace(now.GetDocument().GetText())
+	if checked, err := c.models.CheckModel(platform(t), &controlv1.CheckModelRequest{Text: text}); err != nil ||
+		len(checked.GetMistakes()) != 1 || len(checked.GetWarnings()) != 0 {
+		t.Errorf("with a mistake: %v, %v", checked, err)
+	}
+	text = strings.Replace(text, "row.last", "state.latest", 1)
+	checked, err := c.models.CheckModel(platform(t), &controlv1.CheckModelRequest{Text: text})
+	if err != nil || len(checked.GetMistakes()) != 0 || len(checked.GetWarnings()) != 2 ||
+		!strings.Contains(checked.GetWarnings()[0].GetMessage(), `state never has the member "latest"`) ||
+		!strings.Contains(checked.GetWarnings()[1].GetMessage(), `stored already lack the member "currency"`) ||
+		checked.GetWarnings()[1].GetLine() == 0 {
+		t.Errorf("%v, %v", checked, err)
 	}
 }
 

@@ -66,7 +66,7 @@ func TestReport_FailsForWhatNoSecondRunExcuses(t *testing.T) {
 			strings.ReplaceAll(once, "Once", "Third") + strings.ReplaceAll(once, "Once", "Fourth"),
 		"a panic":                       strings.ReplaceAll(once, `t.Error("the first run")`, `panic("the first run")`),
 		"a package that does not build": "func TestNone(t *testing.T) { none() }\n",
-		"a failure outside the tests":   "func TestMain(m *testing.M) {\n\tm.Run()\n\t" +
+		"a failure outside the tests": "func TestMain(m *testing.M) {\n\tm.Run()\n\t" +
 			"if os.WriteFile(\"ran\", nil, 0o600); !ran {\n\t\tos.Exit(1)\n\t}\n}\n",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -386,7 +386,10 @@ type CheckModelResponse struct {
 	// The differences from the current model as a unified diff.
 	Diff string `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
 	// The names of the views that would be rebuilt.
-	RebuiltViews  []string `protobuf:"bytes,4,rep,name=rebuilt_views,json=rebuiltViews,proto3" json:"rebuilt_views,omitempty"`
+	RebuiltViews []string `protobuf:"bytes,4,rep,name=rebuilt_views,json=rebuiltViews,proto3" json:"rebuilt_views,omitempty"`
+	// Probable mistakes, at most 400: values that never fit, and stored events that the document's rules cannot read. The
+	// document can be applied nevertheless.
+	Warnings      []*ModelMistake `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -445,6 +448,13 @@ func (x *CheckModelResponse) GetDiff() string {
 func (x *CheckModelResponse) GetRebuiltViews() []string {
 	if x != nil {
 		return x.RebuiltViews
+	}
+	return nil
+}
+
+func (x *CheckModelResponse) GetWarnings() []*ModelMistake {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -807,12 +817,13 @@ const file_control_v1_model_proto_rawDesc = "" +
 	"\x06schema\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x06schema\x12\x1a\n" +
 	"\binternal\x18\x03 \x01(\bR\binternal\"4\n" +
 	"\x11CheckModelRequest\x12\x1f\n" +
-	"\x04text\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80 R\x04text\"\x9f\x01\n" +
+	"\x04text\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80 R\x04text\"\xd5\x01\n" +
 	"\x12CheckModelResponse\x124\n" +
 	"\bmistakes\x18\x01 \x03(\v2\x18.control.v1.ModelMistakeR\bmistakes\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x12\n" +
 	"\x04diff\x18\x03 \x01(\tR\x04diff\x12#\n" +
-	"\rrebuilt_views\x18\x04 \x03(\tR\frebuiltViews\"<\n" +
+	"\rrebuilt_views\x18\x04 \x03(\tR\frebuiltViews\x124\n" +
+	"\bwarnings\x18\x05 \x03(\v2\x18.control.v1.ModelMistakeR\bwarnings\"<\n" +
 	"\fModelMistake\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x05R\x04line\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x8b\x01\n" +
@@ -892,22 +903,23 @@ var file_control_v1_model_proto_depIdxs = []int32{
 	4,  // 3: control.v1.AggregateType.commands:type_name -> control.v1.CommandType
 	14, // 4: control.v1.CommandType.schema:type_name -> google.protobuf.Struct
 	7,  // 5: control.v1.CheckModelResponse.mistakes:type_name -> control.v1.ModelMistake
-	2,  // 6: control.v1.ApplyModelResponse.document:type_name -> control.v1.ModelDocument
-	10, // 7: control.v1.ApplyModelResponse.nodes:type_name -> control.v1.NodeModel
-	2,  // 8: control.v1.ListModelsResponse.documents:type_name -> control.v1.ModelDocument
-	0,  // 9: control.v1.ModelService.GetModel:input_type -> control.v1.GetModelRequest
-	5,  // 10: control.v1.ModelService.CheckModel:input_type -> control.v1.CheckModelRequest
-	8,  // 11: control.v1.ModelService.ApplyModel:input_type -> control.v1.ApplyModelRequest
-	11, // 12: control.v1.ModelService.ListModels:input_type -> control.v1.ListModelsRequest
-	1,  // 13: control.v1.ModelService.GetModel:output_type -> control.v1.GetModelResponse
-	6,  // 14: control.v1.ModelService.CheckModel:output_type -> control.v1.CheckModelResponse
-	9,  // 15: control.v1.ModelService.ApplyModel:output_type -> control.v1.ApplyModelResponse
-	12, // 16: control.v1.ModelService.ListModels:output_type -> control.v1.ListModelsResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	7,  // 6: control.v1.CheckModelResponse.warnings:type_name -> control.v1.ModelMistake
+	2,  // 7: control.v1.ApplyModelResponse.document:type_name -> control.v1.ModelDocument
+	10, // 8: control.v1.ApplyModelResponse.nodes:type_name -> control.v1.NodeModel
+	2,  // 9: control.v1.ListModelsResponse.documents:type_name -> control.v1.ModelDocument
+	0,  // 10: control.v1.ModelService.GetModel:input_type -> control.v1.GetModelRequest
+	5,  // 11: control.v1.ModelService.CheckModel:input_type -> control.v1.CheckModelRequest
+	8,  // 12: control.v1.ModelService.ApplyModel:input_type -> control.v1.ApplyModelRequest
+	11, // 13: control.v1.ModelService.ListModels:input_type -> control.v1.ListModelsRequest
+	1,  // 14: control.v1.ModelService.GetModel:output_type -> control.v1.GetModelResponse
+	6,  // 15: control.v1.ModelService.CheckModel:output_type -> control.v1.CheckModelResponse
+	9,  // 16: control.v1.ModelService.ApplyModel:output_type -> control.v1.ApplyModelResponse
+	12, // 17: control.v1.ModelService.ListModels:output_type -> control.v1.ListModelsResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_model_proto_init() }

@@ -47,15 +47,15 @@ function complete(context: CompletionContext) {
   return { from: found.from, options: found.options.map((label) => ({ label, type: found.kind === "key" ? "property" : "constant", apply: found.kind === "key" ? `${label}: ` : label })), validFor: /^\w*$/ };
 }
 
-function diagnostics(state: EditorState, mistakes: readonly ModelMistake[]): Diagnostic[] {
+function diagnostics(state: EditorState, mistakes: readonly ModelMistake[], severity: Diagnostic["severity"]): Diagnostic[] {
   return mistakes.map(({ line, message }) => {
     const at = state.doc.line(Math.min(Math.max(line, 1), state.doc.lines));
-    return { from: at.from + (at.text.length - at.text.trimStart().length), to: at.to, severity: "error", message };
+    return { from: at.from + (at.text.length - at.text.trimStart().length), to: at.to, severity, message };
   });
 }
 
-/** An editor of a model's document: completes the keys of the place, and marks mistakes at their lines. */
-export function Editor({ text, mistakes, jump, onChange }: { text: string; mistakes: readonly ModelMistake[]; jump: { line: number } | undefined; onChange: (text: string) => void }) {
+/** An editor of a model's document: completes the keys of the place, and marks mistakes and warnings at their lines. */
+export function Editor({ text, mistakes, warnings, jump, onChange }: { text: string; mistakes: readonly ModelMistake[]; warnings: readonly ModelMistake[]; jump: { line: number } | undefined; onChange: (text: string) => void }) {
   const place = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView>(undefined);
   const change = useRef(onChange);
@@ -95,8 +95,8 @@ export function Editor({ text, mistakes, jump, onChange }: { text: string; mista
   }, []);
   useEffect(() => {
     const made = view.current;
-    if (made) made.dispatch(setDiagnostics(made.state, diagnostics(made.state, mistakes)));
-  }, [mistakes]);
+    if (made) made.dispatch(setDiagnostics(made.state, [...diagnostics(made.state, mistakes, "error"), ...diagnostics(made.state, warnings, "warning")]));
+  }, [mistakes, warnings]);
   useEffect(() => {
     const made = view.current;
     if (made && made.state.doc.toString() !== text) made.dispatch({ changes: { from: 0, to: made.state.doc.length, insert: text } });

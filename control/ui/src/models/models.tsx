@@ -97,16 +97,35 @@ function useCheck(text: string, current: string) {
   return { data: asked === text && text !== current ? check.data : undefined, error: check.error };
 }
 
+function Mistakes({ mistakes, tone, onJump }: { mistakes: readonly ModelMistake[]; tone: string; onJump: (line: number) => void }) {
+  return (
+    <ul className="flex flex-col gap-1">
+      {mistakes.map((mistake) => (
+        <li key={mistake.line + mistake.message}>
+          {mistake.line === 0 ? (
+            <span className={`${tone} break-words`}>{mistake.message}</span>
+          ) : (
+            <button type="button" className={`${tone} cursor-pointer text-left break-words hover:underline`} onClick={() => onJump(mistake.line)}>
+              Line {mistake.line}: {mistake.message}
+            </button>
+          )}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
 function Change({ current, onApplied }: { current: ModelDocument; onApplied: () => void }) {
   const [text, setText] = useState(current.text);
   const [jump, setJump] = useState<{ line: number }>();
   const { data: checked, error } = useCheck(text, current.text);
   const mistakes = checked?.mistakes ?? none;
+  const warnings = checked?.warnings ?? none;
   const changed = text !== current.text;
   return (
     <div className={`grid gap-4 ${changed ? "xl:grid-cols-2" : ""}`}>
       <Suspense fallback={<Skeleton lines={12} />}>
-        <Editor text={text} mistakes={mistakes} jump={jump} onChange={setText} />
+        <Editor text={text} mistakes={mistakes} warnings={warnings} jump={jump} onChange={setText} />
       </Suspense>
       {changed ? (
         <div className="flex min-w-0 flex-col gap-3">
@@ -117,19 +136,17 @@ function Change({ current, onApplied }: { current: ModelDocument; onApplied: () 
             </p>
           ) : mistakes.length > 0 ? (
             <div role="alert" className="border-bad bg-surface rounded-lg border border-l-4 p-3">
-              <ul className="flex flex-col gap-1">
-              {mistakes.map((mistake) => (
-                <li key={mistake.line + mistake.message}>
-                  <button type="button" className="text-bad cursor-pointer text-left break-words hover:underline" onClick={() => setJump({ line: mistake.line })}>
-                    Line {mistake.line}: {mistake.message}
-                  </button>
-                </li>
-              ))}
-              </ul>
+              <Mistakes mistakes={mistakes} tone="text-bad" onJump={(line) => setJump({ line })} />
             </div>
           ) : (
             <>
               <p role="status">{checked.diff === "" ? "It means the same as the model in use." : `No mistakes. Views to rebuild: ${checked.rebuiltViews.join(", ") || "none"}.`}</p>
+              {warnings.length > 0 ? (
+                <section aria-label="Warnings" className="border-warn bg-surface rounded-lg border border-l-4 p-3">
+                  <p className="mb-2 font-medium">{warnings.length === 1 ? "One warning" : `${warnings.length} warnings`}. The model can be applied nevertheless.</p>
+                  <Mistakes mistakes={warnings} tone="text-warn" onJump={(line) => setJump({ line })} />
+                </section>
+              ) : null}
               <Apply text={text} revision={checked.diff === "" ? "" : current.revision} rebuilt={checked.rebuiltViews} onApplied={onApplied} />
             </>
           )}

@@ -73,8 +73,8 @@ var (
 type ModelServiceClient interface {
 	// GetModel returns the current model: its document, commands and workflows.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)
-	// CheckModel returns the mistakes of a document with their lines, and its differences from the current model. It
-	// changes nothing.
+	// CheckModel returns the mistakes and probable mistakes of a document with their lines, and its differences from the
+	// current model. It changes nothing.
 	//
 	// Errors: RESOURCE_EXHAUSTED (too many documents of the caller are being checked).
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
@@ -100,8 +100,8 @@ func NewModelServiceClient(client *connect.Client) ModelServiceClient {
 type ModelServiceHandler interface {
 	// GetModel returns the current model: its document, commands and workflows.
 	GetModel(context.Context, *v1.GetModelRequest) (*v1.GetModelResponse, error)
-	// CheckModel returns the mistakes of a document with their lines, and its differences from the current model. It
-	// changes nothing.
+	// CheckModel returns the mistakes and probable mistakes of a document with their lines, and its differences from the
+	// current model. It changes nothing.
 	//
 	// Errors: RESOURCE_EXHAUSTED (too many documents of the caller are being checked).
 	CheckModel(context.Context, *v1.CheckModelRequest) (*v1.CheckModelResponse, error)
