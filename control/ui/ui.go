@@ -18,8 +18,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/klauspost/compress/gzhttp"
 )
 
 //go:embed all:dist
@@ -134,12 +132,11 @@ func Handler(signIns ...SignIn) http.Handler {
 	if err != nil {
 		panic(err) // the directory is embedded
 	}
-	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1024))
+	assets, err := newAssets(files)
 	if err != nil {
-		panic(err) // the options are constant
+		panic(err) // the directory is embedded
 	}
-	server := http.StripPrefix("/ui/", http.FileServerFS(files))
-	return compress(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		policy, err := policy(signIns)
 		if err != nil {
@@ -149,21 +146,24 @@ func Handler(signIns ...SignIn) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		name := strings.TrimPrefix(path.Clean(r.URL.Path), "/ui")
-		if strings.HasPrefix(name, "/assets/") {
-			h.Set("Cache-Control", "public, max-age=31536000, immutable") // their names change with what is in them
-			server.ServeHTTP(w, r)
-			return
-		}
 		h.Set("Cache-Control", "no-cache")
 		if name == signInPath {
 			h.Set("Content-Type", "application/json")
 			_ = json.NewEncoder(w).Encode(providers(signIns)) // an error means that the client has disconnected
 			return
 		}
-		if info, err := fs.Stat(files, strings.TrimPrefix(name, "/")); err != nil || info.IsDir() {
-			http.ServeFileFS(w, r, files, "index.html")
+		file := strings.TrimPrefix(name, "/")
+		info, err := fs.Stat(files, file)
+		isFile := err == nil && !info.IsDir()
+		switch isAsset := strings.HasPrefix(name, "/assets/"); {
+		case isAsset && isFile:
+			h.Set("Cache-Control", "public, max-age=31536000, immutable") // their names change with what is in them
+		case isAsset:
+			http.NotFound(w, r)
 			return
+		case !isFile:
+			file = index
 		}
-		server.ServeHTTP(w, r)
-	}))
+		assets.serve(w, r, file)
+	})
 }

@@ -1,12 +1,17 @@
 package ui_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/andybalholm/brotli"
 
 	"github.com/headgate/headgate/control/ui"
 )
@@ -129,5 +134,100 @@ func TestSignIn_CheckRefusesWhatWouldChangeThePolicy(t *testing.T) {
 		if err := (ui.SignIn{Issuer: "https://login.example.com", Scopes: scopes}).Check(); err == nil {
 			t.Errorf("scopes %q are accepted", scopes)
 		}
+	}
+}
+
+func TestHandler_CompressesTextAsTheClientAccepts(t *testing.T) {
+	handler := ui.Handler()
+	get := func(path string, encodings ...string) *httptest.ResponseRecorder {
+		req := httptest.NewRequest(http.MethodGet, path, nil)
+		req.Header["Accept-Encoding"] = encodings
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, req)
+		return answer
+	}
+	script := regexp.MustCompile(`/ui/assets/main-[^"]+\.js`).FindString(get("/ui/").Body.String())
+	plain := get(script).Body.Bytes()
+	if len(plain) < 100_000 {
+		t.Fatalf("the script %q has %d bytes", script, len(plain))
+	}
+	read := map[string]func(io.Reader) (io.Reader, error){
+		"":     func(r io.Reader) (io.Reader, error) { return r, nil },
+		"br":   func(r io.Reader) (io.Reader, error) { return brotli.NewReader(r), nil },
+		"gzip": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
+	}
+	for _, test := range []struct {
+		accepts []string
+		want    string
+	}{
+		{[]string{"gzip, deflate, br, zstd"}, "br"},
+		{[]string{"gzip", "BR;q=0.5"}, "br"},
+		{[]string{"br;q=0, gzip;q=1.0"}, "gzip"},
+		{[]string{"br;q=x, gzip; q=0.0"}, ""},
+		{[]string{"identity"}, ""},
+		{nil, ""},
+	} {
+		answer := get(script, test.accepts...)
+		if got := answer.Header().Get("Content-Encoding"); got != test.want ||
+			answer.Header().Get("Vary") != "Accept-Encoding" ||
+			!strings.HasPrefix(answer.Header().Get("Content-Type"), "text/javascript") {
+			t.Errorf("%q: %v", test.accepts, answer.Header())
+			continue
+		}
+		if size := answer.Body.Len(); test.want != "" && size > len(plain)/2 {
+			t.Errorf("%q: %d of %d bytes", test.accepts, size, len(plain))
+		}
+		body, err := read[test.want](answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("%q: another file, %v", test.accepts, err)
+		}
+	}
+	font := regexp.MustCompile(`/ui/assets/inter-latin-wght-[^")]+\.woff2`)
+	style := regexp.MustCompile(`/ui/assets/[^"]+\.css`).FindString(get("/ui/").Body.String())
+	name := font.FindString(get(style).Body.String())
+	if answer := get(name, "br"); answer.Code != http.StatusOK || answer.Header().Get("Content-Encoding") != "" ||
+		answer.Header().Get("Content-Type") != "font/woff2" {
+		t.Errorf("the font %q: %d %v", name, answer.Code, answer.Header())
+	}
+}
+
+func TestHandler_HeadHasTheHeadersOfGet(t *testing.T) {
+	server := httptest.NewServer(ui.Handler())
+	defer server.Close()
+	for _, path := range []string{"/ui/", "/ui/favicon.svg"} {
+		var sizes [2]int64
+		for i, method := range []string{http.MethodGet, http.MethodHead} {
+			req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Accept-Encoding", "br")
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(res.Body)
+			if err := errors.Join(err, res.Body.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if method == http.MethodHead && len(body) > 0 {
+				t.Errorf("HEAD %s has a body", path)
+			}
+			sizes[i] = res.ContentLength
+		}
+		if sizes[0] <= 0 || sizes[0] != sizes[1] {
+			t.Errorf("%s: GET announces %d bytes, HEAD %d", path, sizes[0], sizes[1])
+		}
+	}
+}
+
+func TestHandler_MissingAssetsAreNotCached(t *testing.T) {
+	answer := httptest.NewRecorder()
+	ui.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/ui/assets/none.js", nil))
+	if control := answer.Header().Get("Cache-Control"); answer.Code != http.StatusNotFound || control != "no-cache" {
+		t.Errorf("%d, %q", answer.Code, control)
 	}
 }

@@ -4,7 +4,6 @@ import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import "./app/app.css";
 import { router } from "./app/router";
 import { arrive } from "./app/arrival";
 import { keepRenewed } from "./app/renewal";

@@ -4,9 +4,17 @@ import { currentZone } from "./zone";
 /** Stands for a value that is not known. */
 export const unknown = "–";
 
+// Made once for each number of digits: a format is expensive, its use is not.
+const formats = new Map<number, Intl.NumberFormat>();
+
+function format(digits: number): Intl.NumberFormat {
+  let found = formats.get(digits);
+  if (!found) formats.set(digits, (found = new Intl.NumberFormat("en", { maximumFractionDigits: digits })));
+  return found;
+}
+
 export function number(value: number | bigint | undefined, digits = 0): string {
-  if (value === undefined) return unknown;
-  return typeof value === "bigint" ? value.toLocaleString("en") : value.toLocaleString("en", { maximumFractionDigits: digits });
+  return value === undefined ? unknown : format(digits).format(value);
 }
 
 export function ms(value: number | undefined): string {

@@ -1,6 +1,6 @@
 import { Box, Boxes, ClipboardList, Container, FileStack, Gauge, Inbox, KeyRound, LayoutList, ListTree, MoveRight, Route, ShieldCheck, SquareTerminal, Users, Workflow, type LucideIcon } from "lucide-react";
 import type { WhoAmIResponse } from "../gen/gateway/v1/session_pb";
-import { refusal } from "./session";
+import { refusal } from "./rights";
 
 type Need = readonly [right: string, scope: "platform" | "tenant"];
 

@@ -1,5 +1,6 @@
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect, retainSearchParams, type RouteComponent } from "@tanstack/react-router";
 import { MissingPart, part } from "../parts/later";
+import { pages } from "./pages";
 import { Crashed } from "./recover";
 import { Landing, Shell } from "./shell";
 import { parseSearch, stringifySearch, type Search } from "./url";
@@ -37,27 +38,27 @@ function moved<P extends string>(path: P, to: "/moves" | "/access") {
 }
 
 const routes = [
-  screen("/overview", () => import("../overview/overview"), "Overview"),
-  screen("/fleet", () => import("../fleet/fleet"), "Fleet"),
-  screen("/fleet/node", () => import("../fleet/node-page"), "NodePage"),
-  screen("/tenants", () => import("../tenants/tenants"), "Tenants", ({ search: { open } }) => {
+  screen("/overview", pages["/overview"].load, "Overview"),
+  screen("/fleet", pages["/fleet"].load, "Fleet"),
+  screen("/fleet/node", pages["/fleet/node"].load, "NodePage"),
+  screen("/tenants", pages["/tenants"].load, "Tenants", ({ search: { open } }) => {
     // An address of before: the detail is a separate page.
     if (open) throw redirect({ to: "/tenants/detail", search: { tenant: open } });
   }),
-  screen("/tenants/detail", () => import("../tenants/tenant"), "Tenant"),
-  screen("/aggregates", () => import("../data/aggregates"), "Aggregates"),
-  screen("/events", () => import("../data/events"), "Events"),
-  screen("/views", () => import("../views/views"), "Views"),
-  screen("/commands", () => import("../commands/commands"), "Commands"),
-  screen("/workflows", () => import("../workflows/workflows"), "Workflows"),
-  screen("/dead-letters", () => import("../letters/letters"), "Letters"),
-  screen("/moves", () => import("../moves/moves"), "Moves"),
-  screen("/models", () => import("../models/models"), "Models"),
-  screen("/timeline", () => import("../timeline/timeline"), "Timeline"),
-  screen("/audit", () => import("../audit/audit"), "Audit"),
-  screen("/access", () => import("../access/access"), "Access"),
-  screen("/credentials", () => import("../credentials/credentials"), "Credentials"),
-  screen("/api", () => import("../explorer/explorer"), "Explorer"),
+  screen("/tenants/detail", pages["/tenants/detail"].load, "Tenant"),
+  screen("/aggregates", pages["/aggregates"].load, "Aggregates"),
+  screen("/events", pages["/events"].load, "Events"),
+  screen("/views", pages["/views"].load, "Views"),
+  screen("/commands", pages["/commands"].load, "Commands"),
+  screen("/workflows", pages["/workflows"].load, "Workflows"),
+  screen("/dead-letters", pages["/dead-letters"].load, "Letters"),
+  screen("/moves", pages["/moves"].load, "Moves"),
+  screen("/models", pages["/models"].load, "Models"),
+  screen("/timeline", pages["/timeline"].load, "Timeline"),
+  screen("/audit", pages["/audit"].load, "Audit"),
+  screen("/access", pages["/access"].load, "Access"),
+  screen("/credentials", pages["/credentials"].load, "Credentials"),
+  screen("/api", pages["/api"].load, "Explorer"),
   moved("/rebalance", "/moves"),
   moved("/policy", "/access"),
 ];

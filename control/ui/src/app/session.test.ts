@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { WhoAmIResponseSchema } from "../gen/gateway/v1/session_pb";
-import { refusal } from "./session";
+import { refusal } from "./rights";
 import { parseSearch, stringifySearch } from "./url";
 
 const who = (rights: string[], tenants: string[]) => create(WhoAmIResponseSchema, { subject: "ada", rights, tenants });

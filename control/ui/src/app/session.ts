@@ -2,6 +2,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { useQuery } from "@connectrpc/connect-query";
 import { useSyncExternalStore } from "react";
 import { SessionService, type WhoAmIResponse } from "../gen/gateway/v1/session_pb";
+import { refusal } from "./rights";
 import { removeCredential, replaces, storeCredential, storedCredential, type Credential, type Grant } from "./credential";
 
 /**
@@ -231,14 +232,6 @@ export function expire(rejected: string, why: string): void {
 
 export function useSession(): Session {
   return useSyncExternalStore(onSession, () => session);
-}
-
-/** Why the principal may not do something; "" when it may. */
-export function refusal(who: WhoAmIResponse | undefined, right: string, scope: "platform" | "tenant"): string {
-  if (!who) return "your rights are not loaded yet";
-  if (!who.rights.some((held) => held === right || held.startsWith(`${right}:`))) return `you lack the right ${right}`;
-  if (scope === "platform" && !who.tenants.includes("*")) return "it concerns the whole platform, and your credential is not valid for all tenants";
-  return "";
 }
 
 /** Who is signed in. */

@@ -1,8 +1,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
 import { CircleHelp, Clock, Lock, Menu, Moon, Search, Sun } from "lucide-react";
-import { Dialog } from "radix-ui";
-import { Suspense, useEffect, useState } from "react";
+import { Suspense, useEffect, useRef, useState } from "react";
 import { Answered, Notice } from "../parts/state";
 import { useTenant, useTenants } from "../parts/tenant";
 import { later, onDemand, part, whenIdle } from "../parts/later";
@@ -12,8 +11,7 @@ import { Logo } from "./logo";
 import { groups, landing, locked, screens, type Screen } from "./navigation";
 import { useSecondsSinceAnswer, useSilent } from "./pulse";
 import { identified, useHeartbeat, useSession, useWhoAmI } from "./session";
-import { Shortcuts } from "./shortcuts";
-import { SignIn, SignInAgain, SigningIn } from "./signin";
+import { SignIn, SigningIn } from "./signin";
 import { toggleTheme, useTheme } from "./theme";
 import { useUrl } from "./url";
 import { setZone, useZone, zoneName } from "./zone";
@@ -22,6 +20,10 @@ const Account = later(() => import("./account"));
 const Toasts = later(() => import("../parts/toasts"));
 const loadPalette = async () => ({ default: (await import("./palette")).Palette });
 const Palette = onDemand(loadPalette);
+const loadDialogs = () => import("./dialogs");
+const Sheet = onDemand(async () => ({ default: (await loadDialogs()).Sheet }));
+const Shortcuts = onDemand(async () => ({ default: (await loadDialogs()).Shortcuts }));
+const SignInAgain = onDemand(async () => ({ default: (await loadDialogs()).SignInAgain }));
 
 export function Shell() {
   const { status, epoch } = useSession();
@@ -53,12 +55,17 @@ function Signed() {
   useEffect(() => {
     if (data) identified(data);
   }, [data]);
+  const before = useRef(status);
   useEffect(() => {
-    if (status === "in") void queries.invalidateQueries();
+    // What is asked for under the first token is on its way: only another one asks again.
+    if (status === "in" && before.current !== "in") void queries.invalidateQueries();
+    before.current = status;
   }, [status, queries]);
   useEffect(() => {
     // What is typed right after Ctrl K would get lost while it loads.
     void whenIdle().then(() => part(loadPalette)).catch(() => undefined); // shown when the palette opens
+    // A session may end while the gateway does not answer.
+    void whenIdle().then(() => part(loadDialogs)).catch(() => undefined);
   }, []);
   useEffect(() => {
     const go = (event: KeyboardEvent) => {
@@ -107,13 +114,21 @@ function Signed() {
           </div>
         </main>
       </div>
-      {status === "expired" ? <SignInAgain /> : null}
+      {status === "expired" ? (
+        <Suspense>
+          <SignInAgain />
+        </Suspense>
+      ) : null}
       {palette ? (
         <Suspense>
           <Palette onClose={() => setPalette(false)} onHelp={() => setHelp(true)} />
         </Suspense>
       ) : null}
-      <Shortcuts open={help} onOpenChange={setHelp} />
+      {help ? (
+        <Suspense>
+          <Shortcuts onClose={() => setHelp(false)} />
+        </Suspense>
+      ) : null}
       <Suspense>
         <Toasts />
       </Suspense>
@@ -176,6 +191,7 @@ function Theme() {
 
 function Navigation({ stale }: { stale: boolean }) {
   const [sheet, setSheet] = useState(false);
+  const more = useRef<HTMLButtonElement>(null);
   const counts = useCounts(useTenant());
   const bar = screens.filter((screen) => ["/overview", "/fleet", "/workflows", "/dead-letters"].includes(screen.to));
   return (
@@ -197,14 +213,12 @@ function Navigation({ stale }: { stale: boolean }) {
         {bar.map((screen) => (
           <Item key={screen.to} screen={screen} counts={counts} stacked />
         ))}
-        <Dialog.Root open={sheet} onOpenChange={setSheet}>
-          <Dialog.Trigger className="text-muted flex flex-1 flex-col items-center justify-center gap-0.5 text-xs">
-            <Menu className="size-5" aria-hidden /> More
-          </Dialog.Trigger>
-          <Dialog.Portal>
-            <Dialog.Overlay className="appear fixed inset-0 z-40 bg-black/50" />
-            <Dialog.Content className="menu appear fixed inset-x-0 bottom-0 max-h-[80dvh] overflow-auto rounded-b-none p-4" aria-describedby={undefined} onClick={() => setSheet(false)}>
-              <Dialog.Title className="sr-only">All screens</Dialog.Title>
+        <button ref={more} type="button" className="text-muted flex flex-1 flex-col items-center justify-center gap-0.5 text-xs" aria-haspopup="dialog" aria-expanded={sheet} onClick={() => setSheet(true)}>
+          <Menu className="size-5" aria-hidden /> More
+        </button>
+        {sheet ? (
+          <Suspense>
+            <Sheet onClose={() => setSheet(false)} back={() => more.current?.focus()}>
               {groups.map((group) => (
                 <div key={group.name} className="mb-3">
                   <p className="text-muted px-2 text-xs">{group.name}</p>
@@ -215,9 +229,9 @@ function Navigation({ stale }: { stale: boolean }) {
                   </div>
                 </div>
               ))}
-            </Dialog.Content>
-          </Dialog.Portal>
-        </Dialog.Root>
+            </Sheet>
+          </Suspense>
+        ) : null}
       </nav>
     </>
   );

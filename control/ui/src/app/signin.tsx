@@ -1,9 +1,8 @@
 import { useQuery } from "@tanstack/react-query";
 import { KeyRound, LogIn } from "lucide-react";
-import { Dialog } from "radix-ui";
 import { useState } from "react";
 import { Notice } from "../parts/state";
-import { leave, signInWith } from "./arrival";
+import { signInWith } from "./arrival";
 import { Logo } from "./logo";
 import { labelOf, providers, type Provider } from "./providers";
 import { report, signIn, useSession } from "./session";
@@ -12,7 +11,7 @@ import { report, signIn, useSession } from "./session";
 const insecure = isSecureContext ? "" : "A provider can only be used over https, or on localhost.";
 
 /** Signs in with a provider: in this page, or in a window beside it that closes afterwards. */
-function Providers({ beside }: { beside: boolean }) {
+export function Providers({ beside }: { beside: boolean }) {
   const { data, error, refetch } = useQuery({ queryKey: ["sign-in"], queryFn: providers, staleTime: Infinity, retry: 1 });
   const [busy, setBusy] = useState(false);
   const go = async (provider: Provider) => {
@@ -48,7 +47,7 @@ function Providers({ beside }: { beside: boolean }) {
   );
 }
 
-function Message() {
+export function Message() {
   const { message } = useSession();
   if (message === "") return null;
   return (
@@ -58,7 +57,7 @@ function Message() {
   );
 }
 
-function TokenForm() {
+export function TokenForm() {
   const [typed, setTyped] = useState("");
   const [busy, setBusy] = useState(false);
   const go = async () => {
@@ -111,28 +110,5 @@ export function SigningIn() {
       <Logo />
       {message}
     </main>
-  );
-}
-
-/** Over the page whose session has ended: what was typed there stays. Another identity gets a new page. */
-export function SignInAgain() {
-  return (
-    <Dialog.Root open>
-      <Dialog.Portal>
-        <Dialog.Overlay className="appear fixed inset-0 z-40 bg-black/50" />
-        <Dialog.Content className="menu appear fixed top-1/2 left-1/2 w-[min(28rem,92vw)] -translate-x-1/2 -translate-y-1/2 p-5" onEscapeKeyDown={(event) => event.preventDefault()} onInteractOutside={(event) => event.preventDefault()}>
-          <Dialog.Title className="text-lg font-semibold">Sign in again</Dialog.Title>
-          <Dialog.Description className="text-muted mt-1 mb-3">The page keeps what you have typed.</Dialog.Description>
-          <div className="flex flex-col gap-4">
-            <Message />
-            <Providers beside />
-            <TokenForm />
-          </div>
-          <button type="button" className="button button-quiet mt-2 w-full justify-center" onClick={() => void leave()}>
-            Sign out
-          </button>
-        </Dialog.Content>
-      </Dialog.Portal>
-    </Dialog.Root>
   );
 }

@@ -1,6 +1,7 @@
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { SessionService } from "../gen/gateway/v1/session_pb";
+import { fetchOnce } from "./early";
 import { answerReceived } from "./pulse";
 import { fresh, renew } from "./renewal";
 import { checkTokensWith, expire, hasEnded, token } from "./session";
@@ -33,7 +34,7 @@ const credential: Interceptor = (next) => async (req) => {
   }
 };
 
-export const transport = createConnectTransport({ baseUrl: "/", interceptors: [credential], defaultTimeoutMs: 35_000 });
+export const transport = createConnectTransport({ baseUrl: "/", interceptors: [credential], defaultTimeoutMs: 35_000, fetch: fetchOnce });
 
 checkTokensWith((typed) => {
   const bearer: Interceptor = (next) => (req) => {

@@ -27,8 +27,11 @@ export function useZone(): Zone {
   );
 }
 
+let names: Intl.DateTimeFormat | undefined;
+
 /** The zone's short name, such as "UTC" or "GMT+2". */
 export function zoneName(of: Zone = zone): string {
   if (of === "utc") return "UTC";
-  return new Intl.DateTimeFormat("en", { timeZoneName: "short" }).formatToParts(new Date()).find((part) => part.type === "timeZoneName")?.value ?? "local";
+  names ??= new Intl.DateTimeFormat("en", { timeZoneName: "short" });
+  return names.formatToParts(new Date()).find((part) => part.type === "timeZoneName")?.value ?? "local";
 }

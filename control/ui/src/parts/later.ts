@@ -14,12 +14,16 @@ export class MissingPart extends Error {
  * page whose content is still of use. It fails with MissingPart if the gateway answers but has no such part.
  */
 export async function part<T>(load: () => Promise<T>): Promise<T> {
+  let away = false;
   for (;;) {
     try {
       return await load();
     } catch (err) {
-      if (await reachable()) throw new MissingPart(err);
-      await moment();
+      const answers = await reachable();
+      // The gateway may be back since the load has failed: that it has no such part shows the next one.
+      if (answers && !away) throw new MissingPart(err);
+      away = !answers;
+      if (away) await moment();
     }
   }
 }
