@@ -21,7 +21,8 @@ const index = "index.html"
 // minCompressed is the size in bytes from which on a file is compressed.
 const minCompressed = 1024
 
-// The levels compress a file of half a megabyte in less than a tenth of a second; higher ones gain 1 % up to the slowest.
+// The levels compress a file of half a megabyte in less than a tenth of a second. Only the two highest of Brotli are
+// smaller by more than 1 %, and take ten times as long.
 const (
 	brotliLevel = 6
 	gzipLevel   = gzip.BestCompression

@@ -1,1 +1,0 @@
-import{a as e,d as t,p as n}from"./format-DLavNDEA.js";import{n as r}from"./react-Dss-ouuy.js";var i=r();function a({of:r}){if(t(),!r)return`–`;let a=r instanceof Date?r:n(r);return(0,i.jsx)(`time`,{dateTime:Number.isNaN(a.getTime())?void 0:a.toISOString(),children:e(a)})}export{a as t};

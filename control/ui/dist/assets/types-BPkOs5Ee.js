@@ -1,1 +1,0 @@
-import{T as e,b as t}from"./session-Cn1rIMru.js";import{t as n}from"./model_pb-BgWj4m5w.js";function r(){let r=t(`fleet.read`);return e(n.method.getModel,{},{enabled:r===``,staleTime:3e4}).data?.aggregates.map(e=>e.name)}export{r as t};

@@ -1,1 +1,0 @@
-import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{Q as t,z as n}from"./session-Cn1rIMru.js";import{t as r}from"./useMutation-uazrJm9k.js";import{t as i}from"./react-Dss-ouuy.js";var a=e(i(),1);function o(e,{transport:i,...o}={}){let s=n(),c=i??s,l=(0,a.useCallback)(async n=>t(c,e,n),[c,e]);return r({...o,mutationFn:l})}export{o as t};
