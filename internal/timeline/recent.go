@@ -23,8 +23,19 @@ type Summary struct {
 	// First is the earliest span, and Failed the latest that has failed, nil for none.
 	First  Span
 	Failed *Span
+	// command is the earliest command, nil for none.
+	command *Span
 	// Spans is the number of spans that were read.
 	Spans int
+}
+
+// Root returns the span that tells best what the timeline is of: the first command of its earliest call, which the
+// call alone would not name; without one, the earliest span.
+func (s *Summary) Root() *Span {
+	if s.command != nil && s.command.RequestID == s.First.RequestID {
+		return s.command
+	}
+	return &s.First
 }
 
 // OK reports whether the step that a span records has succeeded.
@@ -67,6 +78,9 @@ func (s *Summary) add(span *Span) {
 	s.Spans++
 	if span.Started.Before(s.Started) {
 		s.Started, s.First = span.Started, *span
+	}
+	if span.Kind == KindCommand && (s.command == nil || span.Started.Before(s.command.Started)) {
+		s.command = span
 	}
 	if ended := span.ended(); ended.After(s.Ended) {
 		s.Ended = ended

@@ -780,6 +780,21 @@ func TestGetTimeline_ByAnyOfItsIDs(t *testing.T) {
 		}
 		return fleet.Announce(ctx, w.js, node, func(context.Context, *fleet.Node) error { return nil })
 	})
+	// The call is named for its command; a later one, of a step, does not change that.
+	recorder.Record(call, timeline.Span{
+		Kind:    timeline.KindCommand,
+		Name:    "deposit",
+		Subject: "wallet/w1",
+		Started: began.Add(time.Millisecond),
+		Code:    "ok",
+	})
+	recorder.Record(contextkit.NewContext(call, further), timeline.Span{
+		Kind:    timeline.KindCommand,
+		Name:    "withdraw",
+		Subject: "wallet/w2",
+		Started: began.Add(2 * time.Second),
+		Code:    "ok",
+	})
 	broken := contextkit.TenantContext(t.Context(), acme)
 	brokenID := contextkit.In(broken).CorrelationID
 	recorder.Record(broken, timeline.Span{
@@ -802,18 +817,18 @@ func TestGetTimeline_ByAnyOfItsIDs(t *testing.T) {
 		text := fmt.Sprint(res.GetComplete())
 		for _, one := range res.GetTimelines() {
 			name := map[string]string{rc.CorrelationID: "first", brokenID: "second"}[one.GetCorrelationId()]
-			text += fmt.Sprint(" ", name, " ", one.GetName(), " ", one.GetCode(), " ", one.GetFailedName(),
-				one.GetSpans())
+			text += fmt.Sprint(" ", name, " ", one.GetKind(), " ", one.GetName(), one.GetSubject(), " ", one.GetCode(),
+				" ", one.GetFailedName(), one.GetSpans())
 		}
 		return text
 	}
 	eventually(t, "both timelines are listed, the newest first", func() bool {
 		return list(call, &controlv1.ListTimelinesRequest{}) ==
-			"true second /a/C failed transfer credit2 first /a/B ok 2"
+			"true second call /a/C failed transfer credit2 first command depositwallet/w1 ok 4"
 	})
 	for want, req := range map[string]*controlv1.ListTimelinesRequest{
-		"true second /a/C failed transfer credit2":  {FailedOnly: true},
-		"false second /a/C failed transfer credit2": {Limit: 1, TenantId: "acme"},
+		"true second call /a/C failed transfer credit2":  {FailedOnly: true},
+		"false second call /a/C failed transfer credit2": {Limit: 1, TenantId: "acme"},
 	} {
 		if got := list(call, req); got != want {
 			t.Errorf("%v: %s, want %s", req, got, want)

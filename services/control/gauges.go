@@ -88,6 +88,15 @@ func (g *gauges) at(end int64, long bool) gauge {
 	return g.shorts[end]
 }
 
+// last returns the gauge at the end of the last window, or of the one before while that is being measured.
+func (g *gauges) last(now time.Time) gauge {
+	end := now.Truncate(traffic.Short)
+	if measured := g.at(end.Unix(), false); measured.lag != nil {
+		return measured
+	}
+	return g.at(end.Add(-traffic.Short).Unix(), false)
+}
+
 // measureAll measures the platform at the end of each window until ctx ends.
 func (s *Service) measureAll(ctx context.Context) {
 	for {

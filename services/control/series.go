@@ -3,7 +3,6 @@ package control
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -126,34 +125,55 @@ func (s metricsService) ListTopTenants(
 	req *controlv1.ListTopTenantsRequest,
 ) (*controlv1.ListTopTenantsResponse, error) {
 	minutes, limit := cmp.Or(req.GetMinutes(), defaultTopMinutes), int(cmp.Or(req.GetLimit(), defaultTop))
-	all := s.history.Tenants(time.Now().Add(-time.Duration(minutes) * time.Minute))
-	value := func(counts traffic.Counts) int64 {
-		switch req.GetOrder() {
-		case controlv1.TenantOrder_TENANT_ORDER_ERRORS:
-			return counts.Errors
-		case controlv1.TenantOrder_TENANT_ORDER_LIMITED:
-			return counts.Limited
+	now := time.Now()
+	all, last := s.history.Tenants(now.Add(-time.Duration(minutes)*time.Minute)), s.gauges.last(now)
+	if req.GetOrder() == controlv1.TenantOrder_TENANT_ORDER_LAG {
+		for tenant := range last.tenants { // also tenants without calls
+			if _, called := all[tenant]; !called {
+				all[tenant] = traffic.Counts{}
+			}
 		}
-		return counts.Calls
 	}
-	maps.DeleteFunc(all, func(_ string, counts traffic.Counts) bool { return value(counts) == 0 })
-	names := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
-		return cmp.Or(cmp.Compare(value(all[b]), value(all[a])), cmp.Compare(a, b))
+	loads := make([]*controlv1.TenantLoad, 0, len(all))
+	for tenant, counts := range all {
+		if load := tenantLoad(tenant, &counts, last); topValue(req.GetOrder(), load) > 0 {
+			loads = append(loads, load)
+		}
+	}
+	slices.SortFunc(loads, func(a, b *controlv1.TenantLoad) int {
+		return cmp.Or(
+			cmp.Compare(topValue(req.GetOrder(), b), topValue(req.GetOrder(), a)),
+			cmp.Compare(a.GetTenantId(), b.GetTenantId()),
+		)
 	})
-	res := &controlv1.ListTopTenantsResponse{Minutes: minutes}
-	for _, name := range names[:min(limit, len(names))] {
-		counts := all[name]
-		res.Tenants = append(res.Tenants, &controlv1.TenantLoad{
-			TenantId: name,
-			Calls:    counts.Calls,
-			Errors:   counts.Errors,
-			Limited:  counts.Limited,
-			Commands: counts.Commands,
-			Queries:  counts.Queries,
-			P99Ms:    quantile(&counts, .99),
-		})
+	return &controlv1.ListTopTenantsResponse{Minutes: minutes, Tenants: loads[:min(limit, len(loads))]}, nil
+}
+
+// tenantLoad returns the numbers of a tenant.
+func tenantLoad(tenant string, counts *traffic.Counts, last gauge) *controlv1.TenantLoad {
+	return &controlv1.TenantLoad{
+		TenantId: tenant,
+		Calls:    counts.Calls,
+		Errors:   counts.Errors,
+		Limited:  counts.Limited,
+		Commands: counts.Commands,
+		Queries:  counts.Queries,
+		P99Ms:    quantile(counts, .99),
+		Lag:      last.of(tenant, "").lag,
 	}
-	return res, nil
+}
+
+// topValue returns the value by which tenants are ordered.
+func topValue(order controlv1.TenantOrder, load *controlv1.TenantLoad) int64 {
+	switch order {
+	case controlv1.TenantOrder_TENANT_ORDER_ERRORS:
+		return load.GetErrors()
+	case controlv1.TenantOrder_TENANT_ORDER_LIMITED:
+		return load.GetLimited()
+	case controlv1.TenantOrder_TENANT_ORDER_LAG:
+		return load.GetLag()
+	}
+	return load.GetCalls()
 }
 
 // tenantOf returns the name of the call's tenant, which the request's field may name too. Errors: PERMISSION_DENIED if

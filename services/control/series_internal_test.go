@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/internal/fleet"
 	"github.com/headgate/headgate/internal/traffic"
 )
@@ -118,6 +119,45 @@ func TestSeries_OfNodesThatAreNoGateways(t *testing.T) {
 		}
 		if got += "lag " + text(points[len(points)-1].Lag); got != want {
 			t.Errorf("%q: %s, want %s", node, got, want)
+		}
+	}
+}
+
+// Tenants are ordered by the lag of the last window too, including tenants without calls; a tenant whose lag is unknown
+// is not among them.
+func TestListTopTenants_OrdersByLag(t *testing.T) {
+	var s Service
+	now := time.Now()
+	end := now.Truncate(traffic.Short)
+	s.history.Add("gateway-1", []traffic.Window{{
+		End:     end.Unix(),
+		Seconds: int64(traffic.Short / time.Second),
+		Counts:  traffic.Counts{Calls: 9},
+		Tenants: map[string]traffic.Counts{"a": {Calls: 9}},
+	}}, now)
+	lags := gaugeOf([]fleet.Node{
+		behind("p", []string{"a", "b", "c"}, 2,
+			fleet.TenantLag{Tenant: "a", Lag: 5}, fleet.TenantLag{Tenant: "b", Lag: 7}),
+	})
+	for _, at := range []time.Time{end, end.Add(traffic.Short)} { // one is the last when the request comes
+		s.gauges.add(at.Unix(), lags)
+	}
+	for order, want := range map[controlv1.TenantOrder]string{
+		controlv1.TenantOrder_TENANT_ORDER_LAG:   "b 0 7 a 9 5 ",
+		controlv1.TenantOrder_TENANT_ORDER_CALLS: "a 9 5 ",
+	} {
+		res, err := metricsService{Service: &s}.ListTopTenants(
+			t.Context(), &controlv1.ListTopTenantsRequest{Order: order, Minutes: 60},
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, load := range res.GetTenants() {
+			got += fmt.Sprint(load.GetTenantId(), " ", load.GetCalls(), " ", text(load.Lag), " ")
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", order, got, want)
 		}
 	}
 }

@@ -44,12 +44,14 @@ func (s timelineService) ListTimelines(
 			res.Complete = false
 			break
 		}
+		root := one.Root()
 		out := &controlv1.TimelineSummary{
 			CorrelationId: one.CorrelationID,
 			Started:       timestamppb.New(one.Started),
 			Ended:         timestamppb.New(one.Ended),
-			Name:          one.First.Name,
-			Kind:          string(one.First.Kind),
+			Name:          root.Name,
+			Kind:          string(root.Kind),
+			Subject:       root.Subject,
 			Code:          "ok",
 			Spans:         int32(one.Spans),
 		}

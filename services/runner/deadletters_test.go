@@ -158,6 +158,9 @@ func TestListWorkflows_ReturnsPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	oldest := list.GetInstances()[4].GetInstanceId() // of t0
+	if list.GetScanned() != 5 || list.GetInstances()[0].GetTenantId() != "acme" {
+		t.Errorf("%d instances are read, the first of %q", list.GetScanned(), list.GetInstances()[0].GetTenantId())
+	}
 	for want, req := range map[string]*adminv1.ListWorkflowsRequest{
 		"t4 t3 t2 t1 t0": {IdPrefix: "t"},
 		"t4|t3|t2|t1|t0": {IdPrefix: "t", PageSize: 1},
@@ -165,7 +168,12 @@ func TestListWorkflows_ReturnsPages(t *testing.T) {
 		"":               {IdPrefix: "secret"},
 		"t0":             {IdPrefix: oldest},
 		"t0|":            {IdPrefix: oldest, PageSize: 1},
+		"t3 t1":          {Contains: "IS NOT open"}, // the error
+		"t3|t1":          {Contains: "not open", PageSize: 1},
+		"t4":             {Contains: "transfer/t4"},
+		" ":              {Contains: "not open", IdPrefix: "t2"},
 	} {
+		want = strings.TrimSpace(want)
 		if got := strings.Join(all(req), "|"); got != want {
 			t.Errorf("%v: got %s, want %s", req, got, want)
 		}
@@ -180,5 +188,48 @@ func TestListWorkflows_ReturnsPages(t *testing.T) {
 	_, err = f.admin.ListWorkflows(as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: "not-a-token"})
 	if connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("forged page token: %v", err)
+	}
+}
+
+// All tenants' instances are one list, each with its tenant; its page tokens are not those of a tenant's list.
+func TestListAllWorkflows_HasTheInstancesOfAllTenants(t *testing.T) {
+	f := start(t)
+	for _, tenant := range []string{"acme", "globex"} {
+		f.wallets(t, tenant)
+		for _, to := range []string{"b", "missing"} {
+			f.transfer(t, tenant, to, to, 10)
+			f.ended(t, tenant, to)
+		}
+	}
+	all := func(req *adminv1.ListAllWorkflowsRequest) (pages []string) {
+		for {
+			res, err := f.admin.ListAllWorkflows(platform(t), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ids []string
+			for _, i := range res.GetInstances() {
+				ids = append(ids, i.GetTenantId()+"/"+i.GetSubject().GetAggregateId())
+			}
+			pages = append(pages, strings.Join(ids, " "))
+			if req.PageToken = res.GetNextPageToken(); req.PageToken == "" {
+				return pages
+			}
+			if _, err := f.admin.ListWorkflows(
+				as(t, "acme"), &adminv1.ListWorkflowsRequest{PageToken: req.GetPageToken()},
+			); connect.CodeOf(err) != connect.CodeInvalidArgument {
+				t.Errorf("page token of another list: %v", err)
+			}
+		}
+	}
+	for want, req := range map[string]*adminv1.ListAllWorkflowsRequest{
+		"globex/missing globex/b acme/missing acme/b": {},
+		"globex/missing globex/b acme/missing|acme/b": {PageSize: 3},
+		"globex/missing acme/missing":                 {State: adminv1.WorkflowState_WORKFLOW_STATE_COMPENSATED},
+		"globex/b acme/b":                             {IdPrefix: "b", Contains: "transfer"},
+	} {
+		if got := strings.Join(all(req), "|"); got != want {
+			t.Errorf("%v: got %s, want %s", req, got, want)
+		}
 	}
 }

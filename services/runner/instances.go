@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -187,12 +188,11 @@ func (s *instances) follow(ctx context.Context, i *instance) (*instance, error) 
 	return &moved, err
 }
 
-// newest calls each for the records of a tenant's workflow ("*": all workflows) under an id ("*": all ids), most
-// recently changed first and those of earlier versions last, from a page on (0: the first), until each returns false or
-// scan records have been read. It returns the next page; 0: there is none.
+// newest calls each for the records whose keys match a pattern of TENANT.WORKFLOW.ID, in which "*" matches any name,
+// most recently changed first and those of earlier versions last, from a page on (0: the first), until each returns
+// false or scan records have been read. It returns the next page; 0: there is none.
 func (s *instances) newest(
-	ctx context.Context, tenant contextkit.TenantID, workflow, id string, page uint64, scan int,
-	each func(*instance) bool,
+	ctx context.Context, pattern string, page uint64, scan int, each func(*instance) bool,
 ) (next uint64, err error) {
 	// A page is the KV revision to continue before, doubled, with the bucket in the lowest bit.
 	for n, bucket := range []*kv.Bucket[*instance]{s.bucket, s.earlier} {
@@ -202,9 +202,14 @@ func (s *instances) newest(
 		}
 		stopped := false
 		before, err := bucket.Newest(
-			ctx, recordKey(tenant, workflow, id), page>>1, scan, func(_ string, kept kv.Entry[*instance]) bool {
+			ctx, pattern, page>>1, scan, func(key string, kept kv.Entry[*instance]) bool {
 				scan--
 				i := kept.Value
+				name, _, _ := strings.Cut(key, ".")
+				tenant, err := contextkit.ParseTenantID(name)
+				if err != nil {
+					return true // a record of another program
+				}
 				i.tenant, i.revision, i.earlier = tenant, kept.Revision, n == 1
 				stopped = i.State != stateMoved && !each(i)
 				return !stopped

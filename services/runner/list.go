@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect/v2"
@@ -26,56 +27,110 @@ func (s *Service) ListWorkflows(
 	if err != nil {
 		return nil, err
 	}
-	if err := s.answers.Admit(tenant); err != nil {
-		return nil, err
-	}
 	list := newWorkflowList(s, tenant, req)
-	exact, before, err := list.resume()
-	if err != nil {
-		return nil, err
-	}
-	if exact { // an instance of that very id comes first
-		next, err := s.instances.newest(ctx, tenant, list.workflow, req.GetIdPrefix(), before, listScan, list.add)
-		switch {
-		case err != nil:
-			return nil, unavailable("instances", err)
-		case next > 0:
-			return list.end(ctx, list.scope(true), next)
-		case len(list.res.GetInstances()) == list.size:
-			return list.end(ctx, list.scope(false), math.MaxUint64-1) // the others begin on the next page
-		}
-		before = 0
-	}
-	next, err := s.instances.newest(ctx, tenant, list.workflow, "*", before, listScan, func(i *instance) bool {
-		return req.GetIdPrefix() != "" && i.ID == req.GetIdPrefix() || list.add(i)
-	})
-	if err != nil {
-		return nil, unavailable("instances", err)
-	}
-	return list.end(ctx, list.scope(false), next)
+	next, err := list.read(ctx)
+	return &adminv1.ListWorkflowsResponse{
+		Instances:     list.instances,
+		NextPageToken: next,
+		Scanned:       list.scanned,
+	}, err
+}
+
+// ListAllWorkflows implements RunnerAdmin.
+func (s *Service) ListAllWorkflows(
+	ctx context.Context, req *adminv1.ListAllWorkflowsRequest,
+) (*adminv1.ListAllWorkflowsResponse, error) {
+	list := newWorkflowList(s, contextkit.TenantID{}, req)
+	next, err := list.read(ctx)
+	return &adminv1.ListAllWorkflowsResponse{
+		Instances:     list.instances,
+		NextPageToken: next,
+		Scanned:       list.scanned,
+	}, err
+}
+
+// workflowSelection selects the instances of a list.
+type workflowSelection interface {
+	GetWorkflow() string
+	GetState() adminv1.WorkflowState
+	GetIdPrefix() string
+	GetContains() string
+	GetPageSize() int32
+	GetPageToken() string
 }
 
 // workflowList is a page of a list of workflow instances.
 type workflowList struct {
 	service  *Service
-	tenant   contextkit.TenantID
-	req      *adminv1.ListWorkflowsRequest
+	tenant   contextkit.TenantID // zero: all tenants
+	req      workflowSelection
 	workflow string // "*": all
+	contains string // in lower case
 	size     int
 	page     response.Page
-	res      *adminv1.ListWorkflowsResponse
+
+	instances []*adminv1.WorkflowInstance
+	scanned   int32
 }
 
-func newWorkflowList(s *Service, tenant contextkit.TenantID, req *adminv1.ListWorkflowsRequest) *workflowList {
+func newWorkflowList(s *Service, tenant contextkit.TenantID, req workflowSelection) *workflowList {
 	return &workflowList{
 		service:  s,
 		tenant:   tenant,
 		req:      req,
 		workflow: cmp.Or(req.GetWorkflow(), "*"),
+		contains: strings.ToLower(req.GetContains()),
 		size:     int(cmp.Or(req.GetPageSize(), defaultPage)),
 		page:     response.Page{Bytes: s.answers.PageBytes()},
-		res:      &adminv1.ListWorkflowsResponse{},
 	}
+}
+
+// read reads the page, and returns the token of the next one, "" after the last one.
+func (l *workflowList) read(ctx context.Context) (next string, err error) {
+	if err := l.service.answers.Admit(l.tenant); err != nil {
+		return "", err
+	}
+	exact, before, err := l.resume()
+	if err != nil {
+		return "", err
+	}
+	if exact { // an instance of that very id comes first
+		next, err := l.newest(ctx, l.req.GetIdPrefix(), before, l.add)
+		switch {
+		case err != nil:
+			return "", err
+		case next > 0:
+			return l.end(ctx, l.scope(true), next)
+		case len(l.instances) == l.size:
+			return l.end(ctx, l.scope(false), math.MaxUint64-1) // the others begin on the next page
+		}
+		before = 0
+	}
+	rest, err := l.newest(ctx, "*", before, func(i *instance) bool {
+		return l.req.GetIdPrefix() != "" && i.ID == l.req.GetIdPrefix() || l.add(i)
+	})
+	if err != nil {
+		return "", err
+	}
+	return l.end(ctx, l.scope(false), rest)
+}
+
+// newest is [instances.newest] for the list's instances under an id, "*" for all ids.
+func (l *workflowList) newest(
+	ctx context.Context, id string, before uint64, each func(*instance) bool,
+) (next uint64, err error) {
+	tenant := "*"
+	if !l.tenant.IsZero() {
+		tenant = l.tenant.String()
+	}
+	next, err = l.service.instances.newest(ctx, tenant+"."+l.workflow+"."+id, before, listScan, func(i *instance) bool {
+		l.scanned++
+		return each(i)
+	})
+	if err != nil {
+		return 0, unavailable("instances", err)
+	}
+	return next, nil
 }
 
 // scope is the scope of page tokens: of the instances of the requested id, or of the others.
@@ -99,11 +154,35 @@ func (l *workflowList) resume() (exact bool, before uint64, err error) {
 	return exact, before, err
 }
 
+// selects reports whether the request selects an instance.
+func (l *workflowList) selects(i *instance) bool {
+	state, prefix := l.req.GetState(), l.req.GetIdPrefix()
+	switch {
+	case state != adminv1.WorkflowState_WORKFLOW_STATE_UNSPECIFIED && i.message() != state:
+		return false
+	case !strings.HasPrefix(i.ID, prefix) && !strings.HasPrefix(i.Trigger.Meta.AggregateID, prefix):
+		return false
+	}
+	return l.contains == "" || slices.ContainsFunc(i.texts(), func(text string) bool {
+		return strings.Contains(strings.ToLower(text), l.contains)
+	})
+}
+
+// texts returns what a list shows of the instance as text.
+func (i *instance) texts() []string {
+	texts := []string{i.Workflow + "/" + i.Trigger.Meta.AggregateID, i.ID, i.Failure.Message}
+	if i.Attempts != nil {
+		texts = append(texts, i.Attempts.Step, i.Attempts.Error)
+	}
+	if i.Waiting != nil {
+		texts = append(texts, i.Waiting.Step)
+	}
+	return texts
+}
+
 // add adds an instance to the page if the request selects it, and reports false if the page has no room for it.
 func (l *workflowList) add(i *instance) bool {
-	state, prefix := l.req.GetState(), l.req.GetIdPrefix()
-	if state != adminv1.WorkflowState_WORKFLOW_STATE_UNSPECIFIED && i.message() != state ||
-		!strings.HasPrefix(i.ID, prefix) && !strings.HasPrefix(i.Trigger.Meta.AggregateID, prefix) {
+	if !l.selects(i) {
 		return true
 	}
 	out := &adminv1.WorkflowInstance{
@@ -117,20 +196,22 @@ func (l *workflowList) add(i *instance) bool {
 		Model:      i.Model,
 		Attempts:   i.Attempts.message(),
 		Waiting:    i.Waiting.message(),
+		TenantId:   i.tenant.String(),
 	}
-	if len(l.res.GetInstances()) == l.size || !l.page.Add(proto.Size(out)) {
+	if len(l.instances) == l.size || !l.page.Add(proto.Size(out)) {
 		return false
 	}
-	l.res.Instances = append(l.res.Instances, out)
+	l.instances = append(l.instances, out)
 	return true
 }
 
-// end returns the page, with the token of the next one if next is not 0.
-func (l *workflowList) end(ctx context.Context, scope string, next uint64) (*adminv1.ListWorkflowsResponse, error) {
+// end returns the token of the next page if next is not 0.
+func (l *workflowList) end(ctx context.Context, scope string, next uint64) (string, error) {
+	token := ""
 	if next > 0 {
-		l.res.NextPageToken = l.service.pages.Format(scope, next)
+		token = l.service.pages.Format(scope, next)
 	}
-	return l.res, l.service.answers.Hold(ctx, l.tenant, l.page.Used())
+	return token, l.service.answers.Hold(ctx, l.tenant, l.page.Used())
 }
 
 // parsePage returns the number in a page token of a list, 0 for none.

@@ -58,6 +58,9 @@ test("job 07: check a model change, see its diff, apply it, follow the rebuild: 
   const { document } = (await read.json()) as { document: { text: string; revision: string } };
   await signIn(page, "/models?tenant=acme");
   await expect(page.getByLabel("Document (YAML)")).toBeVisible();
+  // The outline leads to a part.
+  await page.getByRole("navigation", { name: "Outline" }).getByRole("button", { name: "wallets", exact: true }).click();
+  await expect(page.locator(".cm-activeLine")).toContainText("wallets:");
   // Keys are completed by their place in the document.
   await page.getByLabel("Document (YAML)").press("Control+Home");
   await page.keyboard.type("vi");

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "@playwright/test";
-import { accessible, begin, clicks, go, look, operator, post, signIn, url } from "./console";
+import { accessible, begin, clicks, go, issue, look, operator, post, signIn, url } from "./console";
 
 // What operators do, each with the clicks that it takes from the first screen, or from the one that it names: a job that
 // takes more has become harder.
@@ -26,6 +26,7 @@ test("job 01: why a transfer failed, from a customer's correlation id: 2 clicks"
   // Without an id: the failed timelines are listed, with where they failed.
   await page.goto(url("/timeline?tenant=acme&failed=yes"));
   const failed = page.getByRole("region", { name: "Recent timelines" }).getByRole("row").filter({ hasText: "the-failure" });
+  await expect(failed).toContainText("request on transfer/bad");
   await expect(failed).toContainText("failed_precondition");
   await accessible(page);
   await failed.getByRole("button").click();
@@ -39,11 +40,15 @@ test("job 03: which tenant is noisy: no click, 1 to its page; job 09: lag and th
   const rejected = page.getByRole("list", { name: "Most rejected by limits (429)" });
   await expect(rejected.getByRole("listitem").first()).toContainText("hooli", { timeout: 20_000 });
   await expect(page.getByRole("list", { name: "Most calls" }).getByRole("link", { name: "acme" })).toBeVisible();
+  await expect(page.getByRole("heading", { name: "Greatest lag now (events)" })).toBeVisible();
   for (const [chart, line] of [["Throughput", /calls [\d.,]+commands [\d.,]+queries [\d.,]+/], ["Latency", /p99 [\d.,]+p95 [\d.,]+p50 [\d.,]+/], ["Lag", /not yet processed \d+/], ["Failed and rejected calls", /failed [\d.,]+rejected by limits [\d.,]+/]] as const) {
     const region = page.getByRole("region", { name: chart, exact: true });
     await expect(region.locator("canvas")).toBeVisible();
     await expect(region.getByRole("list", { name: `Last values of ${chart}` })).toHaveText(line);
   }
+  // The plots of a row have one height, whether or not the values beside a title wrap.
+  const heights = await Promise.all(["Throughput", "Latency"].map(async (chart) => (await page.getByRole("region", { name: chart, exact: true }).locator("canvas").boundingBox())?.y));
+  expect(heights[0]).toBe(heights[1]);
   expect(await count()).toBe(0);
   const tiles = page.locator("dl[aria-label='Numbers of the platform'] > div");
   await expect(tiles).toHaveCount(8);
@@ -117,6 +122,37 @@ test("job 06: move a tenant: 3 clicks", async ({ page }) => {
   await expect(page.getByText("No tenant is placed.")).toBeVisible();
 });
 
+test("A move that waits is aborted: 2 clicks", async ({ page }) => {
+  // On one machine a move ends within seconds: the answers about one that waits stand in for the platform's.
+  const move = { id: "0190-waits", tenantId: "globex", kind: "projection", source: "projection-1", target: "projection-2", step: "MOVE_STEP_WARMING", waitingFor: "node projection-2 acquires the tenant", by: "operator", started: new Date().toISOString(), history: [{ step: "MOVE_STEP_PLANNED", time: new Date().toISOString(), node: "control-1" }, { step: "MOVE_STEP_WARMING", time: new Date().toISOString(), node: "control-1" }] };
+  const envelope = (flags: number, text: string) => {
+    const head = Buffer.alloc(5, flags);
+    head.writeUInt32BE(Buffer.byteLength(text), 1);
+    return Buffer.concat([head, Buffer.from(text)]);
+  };
+  await page.route(/PlacementService\/ListMoves$/, (route) => route.fulfill({ json: { moves: [move] } }));
+  await page.route(/PlacementService\/WatchMove$/, (route) => route.fulfill({ contentType: "application/connect+json", body: Buffer.concat([envelope(0, JSON.stringify({ move })), envelope(2, "{}")]) }));
+  const aborted = new Promise<unknown>((resolve) => {
+    void page.route(/PlacementService\/AbortMove$/, (route) => {
+      resolve(route.request().postDataJSON());
+      return route.fulfill({ json: { move: { ...move, step: "MOVE_STEP_ABORTING" } } });
+    });
+  });
+  await signIn(page, "/moves?tenant=globex&move=0190-waits");
+  const detail = page.getByRole("complementary", { name: "Move of globex" });
+  await expect(detail.getByText("Waiting until node projection-2 acquires the tenant.")).toBeVisible();
+  await expect(detail.getByRole("listitem").filter({ hasText: "warming" })).toHaveAttribute("aria-current", "step");
+  const count = await clicks(page);
+  await detail.getByRole("button", { name: "Abort…" }).click();
+  const dialog = page.getByRole("dialog", { name: "Abort" });
+  await expect(dialog).toContainText("globex stays where it was");
+  await accessible(page);
+  await dialog.getByRole("button", { name: "Abort" }).click();
+  expect(await aborted).toEqual({ id: "0190-waits" });
+  await expect(page.getByText("The move of globex is being aborted.").first()).toBeVisible();
+  expect(await count()).toBe(2);
+});
+
 test("job 10: who can call this: 1 click", async ({ page }) => {
   await signIn(page, "/access?tenant=acme");
   const method = page.getByLabel("Method", { exact: true });
@@ -137,6 +173,17 @@ test("job 10: who can call this: 1 click", async ({ page }) => {
   await expect(methods.getByRole("cell", { name: "workflow.read" }).first()).toBeVisible();
   await expect(methods.getByRole("cell", { name: "fleet.admin" })).toHaveCount(0);
   await look(page);
+  // Of a principal by its name: an API key.
+  const issued = await post("/v1/control/api-keys", { displayName: "shop", tenants: ["globex"], rights: ["query.read"], lifetime: "3600s" }, issue("keys", ["*"], ["key.admin", "credential.read", "query.read"]));
+  expect(await issued.text()).toContain("apiKey");
+  await page.goto(url("/access?tenant=globex"));
+  await method.fill("/projection.gateway.v1.QueryService/Query");
+  await page.getByRole("combobox", { name: "The caller", exact: true }).selectOption("shop");
+  await expect(page.getByLabel("The caller's tenants")).toHaveValue("globex");
+  await page.getByRole("button", { name: "Decide" }).click();
+  await expect(decision).toContainText("allowed");
+  await expect(methods.getByRole("columnheader", { name: "shop" })).toBeVisible();
+  await expect(methods.getByTitle("shop lacks the right fleet.admin").first()).toBeVisible();
 });
 
 test("job 11: suspend a tenant, 3 clicks, and resume it, 1", async ({ page }) => {
@@ -241,6 +288,10 @@ test("job 14: an aggregate's events from a row: 1 click; its state at a version,
   await accessible(page);
   await page.getByRole("link", { name: "Timeline" }).last().click();
   await expect(page).toHaveURL(/timeline.*id=hal-deposit/);
+  // The rows that its events have made.
+  await page.goBack();
+  await page.getByRole("link", { name: "Rows of wallets" }).click();
+  await expect(page.getByRole("region", { name: "Rows of wallets" }).getByRole("row")).toHaveCount(2);
 });
 
 test("Aggregates are searched by the beginning of the id; events are read, and followed as they are appended", async ({ page }) => {

@@ -34,7 +34,15 @@ test("Fleet: every node with its state, narrowed by a filter that the address ke
   await expect(page.getByRole("region", { name: "Taking it out of service" })).toContainText("It finishes the workflow instances in flight and starts none");
   await expect(page.getByRole("region", { name: "Load of runner-1" }).getByRole("region", { name: "Lag" })).toBeVisible();
   await page.goto(url("/fleet/node?node=gateway-1"));
-  await expect(page.getByTitle("a gateway node is drained by stopping its process").getByRole("button", { name: "Drain…" })).toBeDisabled();
+  // What draining it means is shown before anything is done, and how: its process is stopped where it runs.
+  await page.getByRole("button", { name: "Drain…" }).click();
+  const drain = page.getByRole("dialog", { name: "Drain gateway-1" });
+  await expect(drain).toContainText("finishes the calls in flight within shutdown_timeout");
+  await expect(drain).toContainText("No other node of its kind is ready");
+  await expect(drain.getByRole("row", { name: /^systemd/ })).toContainText("systemctl stop headgate@gateway");
+  await look(page);
+  await page.keyboard.press("Escape");
+  await expect(page.getByRole("button", { name: "Drain…" })).toBeFocused();
   // A gateway announces its procedures every 15 seconds.
   await expect(page.getByRole("region", { name: "Procedures with the most calls" }).getByRole("cell", { name: /FleetService\/GetFleet$/ })).toBeVisible({ timeout: 20_000 });
   await look(page);
@@ -95,7 +103,9 @@ test("Commands: a form from the schema, tried without effect, then submitted", a
   await page.keyboard.type("twelve");
   await page.keyboard.press("Enter");
   await page.getByRole("button", { name: "Submit" }).click();
-  await expect(page.getByRole("region", { name: "Answer" }).getByText("done", { exact: true })).toBeVisible();
+  const answer = page.getByRole("region", { name: "Answer" });
+  await expect(answer.getByText("done", { exact: true })).toBeVisible();
+  const timeline = (await answer.getByRole("link", { name: "Timeline" }).getAttribute("href")) ?? "";
   // The history and the templates of this principal fill the form, after a reload too.
   const past = page.getByRole("region", { name: "History" });
   await expect(past.getByRole("listitem")).toHaveCount(1);
@@ -107,6 +117,9 @@ test("Commands: a form from the schema, tried without effect, then submitted", a
   await expect(page.getByLabel("wallet id")).toHaveValue("cyd");
   await past.getByRole("button", { name: "Clear" }).click();
   await expect(past).toHaveCount(0);
+  // What the command has caused is found by the correlation id that the console gave it.
+  await page.goto(new URL(timeline, url("/")).href);
+  await expect(page.getByRole("list", { name: "Spans" }).getByRole("listitem").filter({ hasText: "command deposit" })).toBeVisible();
 });
 
 test("Workflows: counts by state, an instance with its steps in time, no dead letters", async ({ page }) => {
@@ -122,6 +135,17 @@ test("Workflows: counts by state, an instance with its steps in time, no dead le
   await expect(instance.getByRole("button", { name: "Retry now…" })).toBeDisabled();
   await expect(instance.getByTitle("the instance has ended").first()).toBeVisible();
   await look(page);
+  await page.getByRole("button", { name: "Close the detail" }).click();
+  // Of all tenants: a row leads to its tenant, and the list stays.
+  await page.getByRole("combobox", { name: "Tenant", exact: true }).selectOption("globex");
+  await page.getByRole("combobox", { name: "Instances of" }).selectOption("all tenants");
+  const list = page.getByRole("region", { name: "Workflow instances" });
+  await expect(list.getByRole("row").filter({ hasText: "transfer/bad" })).toContainText("acme");
+  await expect(page.getByText(/^Of \d+ instances of all tenants,/)).toBeVisible();
+  await look(page);
+  await page.getByRole("button", { name: "transfer/bad" }).click();
+  await expect(instance.getByText("The steps before it are undone.")).toBeVisible();
+  await expect(page).toHaveURL(({ searchParams }) => searchParams.get("tenant") === "acme" && searchParams.get("of") === "*");
   await go(page, "/dead-letters?tenant=acme");
   await expect(page.getByText("acme has no dead letters.")).toBeVisible();
   await accessible(page);
@@ -163,6 +187,7 @@ test("What the principal may not do is locked, with the reason", async ({ page }
   await page.getByRole("button", { name: "transfer/bad" }).click();
   await expect(page.getByTitle("you lack the right runner.admin").first()).toBeVisible();
   await expect(page.getByRole("button", { name: "Retry now…" })).toBeDisabled();
+  await expect(page.getByRole("combobox", { name: "Instances of" })).toHaveCount(0);
   await accessible(page);
 });
 
@@ -178,6 +203,12 @@ test("Ctrl K finds screens, tenants, instances and actions; ? lists the shortcut
   await expect(page.getByRole("complementary", { name: "Instance transfer/bad" })).toBeVisible();
   await page.keyboard.press("Control+k");
   await search.fill("ad");
+  await expect(page.getByRole("option", { name: /^wallet\/ada since / })).toBeVisible();
+  // Results that come late stand where their group does.
+  const order = ["Screens", "Switch to a tenant", "Nodes", "Runners", "Views of acme", "Commands", "Workflow instances of acme", "Aggregates of acme", "Actions", "Ids"];
+  const headings = await page.locator("[cmdk-group-heading]").allTextContents();
+  expect(headings).toContain("Aggregates of acme");
+  expect(headings).toEqual(order.filter((heading) => headings.includes(heading)));
   await page.getByRole("option", { name: /^wallet\/ada since / }).click();
   await expect(page.getByRole("heading", { name: "wallet/ada" })).toBeVisible();
   await page.keyboard.press("Control+k");

@@ -92,6 +92,8 @@ const (
 	TenantOrder_TENANT_ORDER_ERRORS TenantOrder = 2
 	// By calls that a limit rejected.
 	TenantOrder_TENANT_ORDER_LIMITED TenantOrder = 3
+	// By the lag at the end of the last window.
+	TenantOrder_TENANT_ORDER_LAG TenantOrder = 4
 )
 
 // Enum value maps for TenantOrder.
@@ -101,12 +103,14 @@ var (
 		1: "TENANT_ORDER_CALLS",
 		2: "TENANT_ORDER_ERRORS",
 		3: "TENANT_ORDER_LIMITED",
+		4: "TENANT_ORDER_LAG",
 	}
 	TenantOrder_value = map[string]int32{
 		"TENANT_ORDER_UNSPECIFIED": 0,
 		"TENANT_ORDER_CALLS":       1,
 		"TENANT_ORDER_ERRORS":      2,
 		"TENANT_ORDER_LIMITED":     3,
+		"TENANT_ORDER_LAG":         4,
 	}
 )
 
@@ -698,7 +702,10 @@ type TenantLoad struct {
 	// Queries.
 	Queries int64 `protobuf:"varint,6,opt,name=queries,proto3" json:"queries,omitempty"`
 	// The 99th percentile of the latency of unary calls in milliseconds; absent without calls.
-	P99Ms         *float64 `protobuf:"fixed64,7,opt,name=p99_ms,json=p99Ms,proto3,oneof" json:"p99_ms,omitempty"`
+	P99Ms *float64 `protobuf:"fixed64,7,opt,name=p99_ms,json=p99Ms,proto3,oneof" json:"p99_ms,omitempty"`
+	// The number of the tenant's events that projection and runner nodes had not processed at the end of the last
+	// measured window; absent: not known, see SeriesPoint.lag.
+	Lag           *int64 `protobuf:"varint,8,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -782,6 +789,13 @@ func (x *TenantLoad) GetP99Ms() float64 {
 	return 0
 }
 
+func (x *TenantLoad) GetLag() int64 {
+	if x != nil && x.Lag != nil {
+		return *x.Lag
+	}
+	return 0
+}
+
 var File_control_v1_metrics_proto protoreflect.FileDescriptor
 
 const file_control_v1_metrics_proto_rawDesc = "" +
@@ -839,7 +853,7 @@ const file_control_v1_metrics_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\x05limit\"d\n" +
 	"\x16ListTopTenantsResponse\x120\n" +
 	"\atenants\x18\x01 \x03(\v2\x16.control.v1.TenantLoadR\atenants\x12\x18\n" +
-	"\aminutes\x18\x02 \x01(\x05R\aminutes\"\xce\x01\n" +
+	"\aminutes\x18\x02 \x01(\x05R\aminutes\"\xed\x01\n" +
 	"\n" +
 	"TenantLoad\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x14\n" +
@@ -848,17 +862,20 @@ const file_control_v1_metrics_proto_rawDesc = "" +
 	"\alimited\x18\x04 \x01(\x03R\alimited\x12\x1a\n" +
 	"\bcommands\x18\x05 \x01(\x03R\bcommands\x12\x18\n" +
 	"\aqueries\x18\x06 \x01(\x03R\aqueries\x12\x1a\n" +
-	"\x06p99_ms\x18\a \x01(\x01H\x00R\x05p99Ms\x88\x01\x01B\t\n" +
-	"\a_p99_ms*X\n" +
+	"\x06p99_ms\x18\a \x01(\x01H\x00R\x05p99Ms\x88\x01\x01\x12\x15\n" +
+	"\x03lag\x18\b \x01(\x03H\x01R\x03lag\x88\x01\x01B\t\n" +
+	"\a_p99_msB\x06\n" +
+	"\x04_lag*X\n" +
 	"\vSeriesRange\x12\x1c\n" +
 	"\x18SERIES_RANGE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SERIES_RANGE_HOUR\x10\x01\x12\x14\n" +
-	"\x10SERIES_RANGE_DAY\x10\x02*v\n" +
+	"\x10SERIES_RANGE_DAY\x10\x02*\x8c\x01\n" +
 	"\vTenantOrder\x12\x1c\n" +
 	"\x18TENANT_ORDER_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TENANT_ORDER_CALLS\x10\x01\x12\x17\n" +
 	"\x13TENANT_ORDER_ERRORS\x10\x02\x12\x18\n" +
-	"\x14TENANT_ORDER_LIMITED\x10\x032\xe8\x03\n" +
+	"\x14TENANT_ORDER_LIMITED\x10\x03\x12\x14\n" +
+	"\x10TENANT_ORDER_LAG\x10\x042\xe8\x03\n" +
 	"\x0eMetricsService\x12\x8c\x01\n" +
 	"\vQuerySeries\x12\x1e.control.v1.QuerySeriesRequest\x1a\x1f.control.v1.QuerySeriesResponse\"<\xaa\xed\x18\x1b\n" +
 	"\n" +

@@ -155,16 +155,19 @@ type TimelineSummary struct {
 	Started *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`
 	// When its latest span ended.
 	Ended *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=ended,proto3" json:"ended,omitempty"`
-	// The name of its earliest span: a procedure, command, event type, or workflow and step.
+	// The name of the first command of its earliest call; without one, the name of its earliest span: a procedure,
+	// command, event type, or workflow and step.
 	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	// The kind of that span.
+	// The kind of the span that names it.
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The outcome: "ok", or the code of the latest span that has failed.
 	Code string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
 	// The name of the latest span that has failed; empty: no span has.
 	FailedName string `protobuf:"bytes,7,opt,name=failed_name,json=failedName,proto3" json:"failed_name,omitempty"`
 	// The number of spans that were read.
-	Spans         int32 `protobuf:"varint,8,opt,name=spans,proto3" json:"spans,omitempty"`
+	Spans int32 `protobuf:"varint,8,opt,name=spans,proto3" json:"spans,omitempty"`
+	// The aggregate or workflow instance that the span which names it concerns, such as "wallet/w1"; empty: none.
+	Subject       string `protobuf:"bytes,9,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +256,13 @@ func (x *TimelineSummary) GetSpans() int32 {
 		return x.Spans
 	}
 	return 0
+}
+
+func (x *TimelineSummary) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
 }
 
 // GetTimelineRequest names a timeline.
@@ -532,7 +542,7 @@ const file_control_v1_timeline_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\x05limit\"n\n" +
 	"\x15ListTimelinesResponse\x129\n" +
 	"\ttimelines\x18\x01 \x03(\v2\x1b.control.v1.TimelineSummaryR\ttimelines\x12\x1a\n" +
-	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\x93\x02\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\xad\x02\n" +
 	"\x0fTimelineSummary\x12%\n" +
 	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x124\n" +
 	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
@@ -542,7 +552,8 @@ const file_control_v1_timeline_proto_rawDesc = "" +
 	"\x04code\x18\x06 \x01(\tR\x04code\x12\x1f\n" +
 	"\vfailed_name\x18\a \x01(\tR\n" +
 	"failedName\x12\x14\n" +
-	"\x05spans\x18\b \x01(\x05R\x05spans\"}\n" +
+	"\x05spans\x18\b \x01(\x05R\x05spans\x12\x18\n" +
+	"\asubject\x18\t \x01(\tR\asubject\"}\n" +
 	"\x12GetTimelineRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1a\n" +
 	"\x02id\x18\x02 \x01(\tB\n" +

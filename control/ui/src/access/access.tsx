@@ -1,13 +1,14 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
 import { Lock } from "lucide-react";
 import { useState } from "react";
+import { ApiKeyService, ApiKeyState } from "../gen/control/v1/api_key_pb";
 import { SessionService, type MethodPolicy } from "../gen/gateway/v1/session_pb";
 import { ms } from "../app/format";
 import { refusal } from "../app/rights";
-import { useWhoAmI } from "../app/session";
+import { useRefusal, useWhoAmI } from "../app/session";
 import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
-import { FilterBox, matches, Text } from "../parts/field";
+import { Choice, FilterBox, matches, Text } from "../parts/field";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Page } from "../parts/page";
 import { Table } from "../parts/table";
@@ -19,14 +20,16 @@ export function Access() {
   const filter = get("q");
   const right = get("right");
   const who = useWhoAmI().data;
-  const mine = (method: MethodPolicy) => (method.right === "" ? "" : refusal(who, method.right, method.tenantScoped ? "tenant" : "platform"));
+  const principals = usePrincipals();
+  const chosen = principals.find((one) => one.subject === get("principal"));
+  const mine = (method: MethodPolicy) => (method.right === "" ? "" : chosen ? refusalOf(chosen, method) : refusal(who, method.right, method.tenantScoped ? "tenant" : "platform"));
   return (
     <Page title="Access" summary="The methods that the gateway serves, the right that each needs, and who could call one.">
       <Answered of={methods}>
         {(data) => (
           <>
-            <Tester methods={data.methods} />
-            <Rights methods={data.methods} held={who?.rights ?? []} />
+            <Tester key={chosen?.subject ?? ""} methods={data.methods} principals={principals} chosen={chosen} />
+            <Rights methods={data.methods} held={(chosen ?? who)?.rights ?? []} holder={chosen?.name ?? "You"} />
             <Table
               label="Methods"
               tools={<FilterBox />}
@@ -38,7 +41,7 @@ export function Access() {
               columns={[
                 { name: "Method", width: 300, value: (method) => method.procedure.slice(1) },
                 { name: "Right", width: 130, value: (method) => method.right || "open to all" },
-                { name: "You", width: 104, value: (method) => mine(method) || "allowed", cell: (method) => (mine(method) === "" ? <Badge tone="ok">allowed</Badge> : <span title={mine(method)}><Badge tone="muted">denied</Badge></span>) },
+                { name: chosen?.name ?? "You", width: 120, value: (method) => mine(method) || "allowed", cell: (method) => (mine(method) === "" ? <Badge tone="ok">allowed</Badge> : <span title={mine(method)}><Badge tone="muted">denied</Badge></span>) },
                 { name: "Scope", width: 90, value: (method) => (method.tenantScoped ? "tenant" : "platform") },
                 { name: "Upstream", width: 100, value: (method) => method.upstream },
                 { name: "Timeout", width: 90, number: true, value: (method) => method.timeoutMs, cell: (method) => ms(Number(method.timeoutMs)) },
@@ -53,8 +56,36 @@ export function Access() {
   );
 }
 
+/** A principal that has a name: of an API key that is accepted. */
+interface Principal {
+  subject: string;
+  name: string;
+  tenants: string[];
+  rights: string[];
+}
+
+/** Why a principal may not call a method; "" when it may. */
+function refusalOf({ name, rights, tenants }: Principal, { right, tenantScoped }: MethodPolicy): string {
+  if (!rights.some((held) => held === right || held.startsWith(`${right}:`))) return `${name} lacks the right ${right}`;
+  if (!tenantScoped && !tenants.includes("*")) return `it concerns the whole platform, and ${name} is not valid for all tenants`;
+  return "";
+}
+
+/** The API keys that a choice offers. */
+const mostKeys = 100;
+
+/** The principals that can be chosen by name: the active API keys, of all tenants or of the console's. */
+function usePrincipals(): Principal[] {
+  const tenant = useTenant();
+  const platform = useRefusal("credential.read");
+  const own = useRefusal("credential.read", "tenant");
+  const ofAll = useQuery(ApiKeyService.method.listApiKeys, { pageSize: mostKeys }, { enabled: platform === "", staleTime: 30_000, retry: false });
+  const ofTenant = useQuery(ApiKeyService.method.listTenantApiKeys, { tenantId: tenant, pageSize: mostKeys }, { enabled: platform !== "" && own === "" && tenant !== "", staleTime: 30_000, retry: false });
+  return (ofAll.data ?? ofTenant.data)?.apiKeys.filter((key) => key.state === ApiKeyState.ACTIVE).map((key) => ({ subject: `key:${key.id}`, name: key.displayName, tenants: key.tenants, rights: key.rights })) ?? [];
+}
+
 /** The rights, and how many methods each opens: pressed, it narrows the methods. */
-function Rights({ methods, held }: { methods: MethodPolicy[]; held: string[] }) {
+function Rights({ methods, held, holder }: { methods: MethodPolicy[]; held: string[]; holder: string }) {
   const [get, set] = useUrl();
   const names = [...new Set(methods.map((method) => method.right))].filter((right) => right !== "").sort();
   return (
@@ -64,7 +95,7 @@ function Rights({ methods, held }: { methods: MethodPolicy[]; held: string[] }) 
         const pressed = get("right") === right;
         const parts = held.filter((one) => one === right || one.startsWith(`${right}:`));
         return (
-          <button key={right} type="button" className={`button h-7 rounded-full px-3 ${pressed ? "border-accent bg-accent-soft" : ""}`} aria-pressed={pressed} title={parts.length === 0 ? "You lack this right" : `You hold ${parts.join(", ")}`} onClick={() => set({ right: pressed ? "" : right })}>
+          <button key={right} type="button" className={`button h-7 rounded-full px-3 ${pressed ? "border-accent bg-accent-soft" : ""}`} aria-pressed={pressed} title={parts.length === 0 ? `${holder} lack${holder === "You" ? "" : "s"} this right` : `${holder} hold${holder === "You" ? "" : "s"} ${parts.join(", ")}`} onClick={() => set({ right: pressed ? "" : right })}>
             {parts.length === 0 ? <Lock className="text-muted size-3" aria-hidden /> : null}
             <code>{right}</code> <span className="text-muted">{methods.filter((method) => method.right === right).length}</span>
           </button>
@@ -76,13 +107,13 @@ function Rights({ methods, held }: { methods: MethodPolicy[]; held: string[] }) 
 
 const list = (text: string) => text.split(/[\s,]+/).filter((word) => word !== "");
 
-function Tester({ methods }: { methods: MethodPolicy[] }) {
+function Tester({ methods, principals, chosen }: { methods: MethodPolicy[]; principals: Principal[]; chosen: Principal | undefined }) {
   const [get, set] = useUrl();
   const who = useWhoAmI().data;
-  const [rights, setRights] = useState("query.read");
+  const [rights, setRights] = useState(chosen?.rights.join(" ") ?? "query.read");
   const tenant = useTenant();
   // The console's tenant, until another one is typed.
-  const [typedTenants, setTenants] = useState<string>();
+  const [typedTenants, setTenants] = useState<string | undefined>(chosen?.tenants.join(" "));
   const [typedTenantId, setTenantId] = useState<string>();
   const tenants = typedTenants ?? tenant;
   const tenantId = typedTenantId ?? tenant;
@@ -99,6 +130,7 @@ function Tester({ methods }: { methods: MethodPolicy[] }) {
         }}
       >
         <Text wide label="Method" value={get("procedure")} onChange={(procedure) => set({ procedure })} list={methods.map((method) => method.procedure)} placeholder="/projection.gateway.v1.QueryService/Query" />
+        {principals.length > 0 ? <Choice label="The caller" value={chosen?.subject ?? ""} options={[["", "as entered"], ...principals.map((one): [string, string] => [one.subject, one.name])]} onChange={(principal) => set({ principal })} /> : null}
         <Text label="The caller's rights" value={rights} onChange={setRights} placeholder="query.read:orders*" />
         <Text label="The caller's tenants" value={tenants} onChange={setTenants} placeholder="acme or *" />
         <Text label="Tenant of the call" value={tenantId} onChange={setTenantId} />

@@ -13,7 +13,7 @@ export interface Screen {
   /** Whether one of the rights is enough: the screen shows what each allows. */
   any?: true;
   /** Which number stands beside its name. */
-  count?: "failing" | "letters" | "silent";
+  count?: "problems" | "failing" | "letters" | "silent";
 }
 
 const fleet: Need = ["fleet.read", "platform"];
@@ -23,7 +23,7 @@ export const groups: readonly { name: string; screens: readonly Screen[] }[] = [
   {
     name: "Observe",
     screens: [
-      { to: "/overview", name: "Overview", icon: Gauge, needs: [fleet, ["metrics.read", "tenant"]], any: true },
+      { to: "/overview", name: "Overview", icon: Gauge, needs: [fleet, ["metrics.read", "tenant"]], any: true, count: "problems" },
       { to: "/timeline", name: "Timeline", icon: Route, needs: [["audit.read", "tenant"]] },
       { to: "/audit", name: "Audit", icon: ClipboardList, needs: [["audit.read", "platform"]] },
     ],

@@ -3,7 +3,7 @@ import { useInfiniteQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { ArrowRight, X } from "lucide-react";
-import { useEffect, useState } from "react";
+import { useState } from "react";
 import { AuditService, type AuditRecord } from "../gen/control/v1/audit_pb";
 import { bytes, instant, ms, number } from "../app/format";
 import { useUrl } from "../app/url";
@@ -14,6 +14,7 @@ import { Button } from "../parts/action";
 import { Id } from "../parts/copy";
 import { Check, Choice, FilterBox, matches, UrlText } from "../parts/field";
 import { Drawer, Facts, Page } from "../parts/page";
+import { useSearching } from "../parts/searching";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenants } from "../parts/tenant";
@@ -83,13 +84,10 @@ function Stored() {
     { tenantId: get("of"), decision: get("decision"), principal: get("principal"), procedure: get("procedure"), id: get("id"), changesOnly: get("changes") === "yes", pageSize, pageToken: "", ...time },
     { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData },
   );
-  const { data, hasNextPage, isFetching, fetchNextPage, error } = listed;
+  const { data, hasNextPage, isFetching, fetchNextPage } = listed;
   const loaded = data?.pages.flatMap((page) => page.records) ?? [];
   const shown = loaded.filter(isShown);
-  const searches = hasNextPage && !error && (data?.pages.length ?? 0) < searchedPages && shown.length < enough;
-  useEffect(() => {
-    if (searches && !isFetching) void fetchNextPage();
-  }, [searches, isFetching, fetchNextPage]);
+  const searches = useSearching(listed, { tooFew: shown.length < enough, pages: searchedPages });
   const hidden = loaded.length - shown.length;
   return (
     <Answered of={listed}>

@@ -81,6 +81,8 @@ it("the idempotency key stays after an error, and is another one after a success
   await screen.findByRole("region", { name: "Answer" });
   await waitFor(async () => expect((await field("Idempotency key")).value).not.toBe(first));
   expect(asked.map((request) => request.idempotencyKey)).toEqual([first, first]);
+  // It leads to what it has caused.
+  expect(within(screen.getByRole("group", { name: "What it has caused" })).getAllByRole("link").map((link) => link.textContent)).toEqual(["Timeline", "History of wallet/ada", "Views of acme"]);
   // Both are in the history, the latest first.
-  expect(within(screen.getByRole("region", { name: "History" })).getAllByRole("listitem").map((item) => item.textContent)).toEqual([expect.stringMatching(/^pay wallet\/ada amount 1done/), expect.stringMatching(/^pay wallet\/ada amount 1Unavailable/)]);
+  expect(within(screen.getByRole("region", { name: "History" })).getAllByRole("listitem").map((item) => item.textContent)).toEqual([expect.stringMatching(/^pay wallet\/ada amount 1done.*Timeline$/), expect.stringMatching(/^pay wallet\/ada amount 1Unavailable.*Timeline$/)]);
 });

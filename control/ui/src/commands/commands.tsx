@@ -1,8 +1,10 @@
-import { Code as GrpcCode, ConnectError } from "@connectrpc/connect";
-import { useMutation, useQuery } from "@connectrpc/connect-query";
+import { Code as GrpcCode, ConnectError, createClient } from "@connectrpc/connect";
+import { useQuery, useTransport } from "@connectrpc/connect-query";
+import { useMutation } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
-import { CommandService, type SubmitResponse } from "../gen/aggregate/gateway/v1/command_pb";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { CommandService, type SubmitRequestSchema, type SubmitResponse } from "../gen/aggregate/gateway/v1/command_pb";
 import { ModelService, type GetModelResponse } from "../gen/control/v1/model_pb";
 import { uuid } from "../app/random";
 import { useRefusal, useWhoAmI } from "../app/session";
@@ -75,26 +77,29 @@ function Form({ tenant, type, command, form, initial, templates, onStore }: Form
   const [key, setKey] = useState<string>(() => uuid());
   const [wrong, setWrong] = useState("");
   const refusal = useRefusal("command.submit", "tenant");
-  const submit = useMutation(CommandService.method.submit);
-  const [answered, setAnswered] = useState<{ dryRun: boolean; response: SubmitResponse; usedKey: string }>();
+  const transport = useTransport();
+  // The console names the correlation id, by which everything that the command causes is found.
+  const submit = useMutation({ mutationFn: ({ correlation, ...request }: MessageInitShape<typeof SubmitRequestSchema> & { correlation: string }) => createClient(CommandService, transport).submit(request, { headers: { "x-correlation-id": correlation } }) });
+  const [answered, setAnswered] = useState<{ dryRun: boolean; response: SubmitResponse; usedKey: string; correlation: string }>();
   const id = get("id");
-  const store = (name: string, outcome: string) => onStore({ type, command, id, texts, at: Date.now(), name, outcome });
+  const store = (name: string, outcome: string, correlation?: string) => onStore({ type, command, id, texts, at: Date.now(), name, outcome, ...(correlation === undefined ? {} : { correlation, tenant }) });
   const go = (dryRun: boolean) => {
     setWrong("");
     setAnswered(undefined);
+    const correlation = uuid();
     try {
       submit.mutate(
-        { tenantId: tenant, aggregateType: type, aggregateId: id, command, payload: payload(form, texts), idempotencyKey: dryRun ? "" : key, dryRun },
+        { correlation, tenantId: tenant, aggregateType: type, aggregateId: id, command, payload: payload(form, texts), idempotencyKey: dryRun ? "" : key, dryRun },
         {
           onSuccess: (response) => {
-            setAnswered({ dryRun, response, usedKey: dryRun ? "" : key });
+            setAnswered({ dryRun, response, usedKey: dryRun ? "" : key, correlation });
             // The next submission is another command. After an error the key stays: the command may have been done.
             if (dryRun) return;
             setKey(uuid());
-            store("", "done");
+            store("", "done", correlation);
           },
           onError: (err) => {
-            if (!dryRun) store("", GrpcCode[ConnectError.from(err).code]);
+            if (!dryRun) store("", GrpcCode[ConnectError.from(err).code], correlation);
           },
         },
       );
@@ -148,7 +153,7 @@ function Input({ field, value, onChange }: { field: Field; value: string; onChan
   return <Text label={field.kind === "json" ? `${label}, JSON` : label} value={value} onChange={onChange} placeholder={field.description || field.kind} />;
 }
 
-function Answer({ dryRun, response, usedKey, tenant, type, id }: { dryRun: boolean; response: SubmitResponse; usedKey: string; tenant: string; type: string; id: string }) {
+function Answer({ dryRun, response, usedKey, correlation, tenant, type, id }: { dryRun: boolean; response: SubmitResponse; usedKey: string; correlation: string; tenant: string; type: string; id: string }) {
   return (
     <section className="panel flex flex-col gap-2" aria-label="Answer">
       <p role="status" className="flex flex-wrap items-center gap-2">
@@ -170,8 +175,22 @@ function Answer({ dryRun, response, usedKey, tenant, type, id }: { dryRun: boole
       ))}
       {response.events.length === 0 ? <p>The command has no event.</p> : null}
       {response.position ? (
-        <p className="flex flex-wrap items-center gap-2">
-          Position <code className="break-all">{response.position}</code> <Copy text={response.position} label="Copy the position" />
+        <p className="flex items-center gap-2">
+          <span className="text-muted">Position</span> <code className="min-w-0 truncate" title={response.position}>{response.position}</code> <Copy text={response.position} label="Copy the position" />
+        </p>
+      ) : null}
+      {dryRun ? null : (
+        <p className="flex flex-wrap gap-x-4 gap-y-1" role="group" aria-label="What it has caused">
+          {response.replayed ? null : (
+            <Link to="/timeline" search={{ tenant, id: correlation }}>
+              Timeline
+            </Link>
+          )}
+          {response.events[0] ? (
+            <Link to="/workflows" search={{ tenant, q: response.events[0].id }}>
+              Workflow instances
+            </Link>
+          ) : null}
           <Link to="/aggregates" search={{ tenant, type, id }}>
             History of {type}/{id}
           </Link>
@@ -179,7 +198,7 @@ function Answer({ dryRun, response, usedKey, tenant, type, id }: { dryRun: boole
             Views of {tenant}
           </Link>
         </p>
-      ) : null}
+      )}
     </section>
   );
 }

@@ -1,3 +1,4 @@
+import { Link } from "@tanstack/react-router";
 import { BookmarkPlus, X } from "lucide-react";
 import { useState } from "react";
 import { Badge } from "../parts/state";
@@ -20,7 +21,7 @@ export function useStored(subject: string): { stored: Stored; add: (entry: Entry
 export function Recent({ stored, put, onFill }: { stored: Stored; put: (stored: Stored) => void; onFill: (entry: Entry) => void }) {
   if (stored.history.length + stored.templates.length === 0) return null;
   return (
-    <div className="grid items-start gap-4 lg:grid-cols-2">
+    <div className={`grid items-start gap-4 ${stored.history.length > 0 && stored.templates.length > 0 ? "xl:grid-cols-2" : ""}`}>
       {stored.templates.length === 0 ? null : (
         <section className="panel flex flex-col gap-1" aria-label="Templates">
           <h2>Templates</h2>
@@ -65,6 +66,11 @@ function Row({ one, onFill, onRemove }: { one: Entry; onFill: (entry: Entry) => 
           <span className="text-muted text-sm whitespace-nowrap">
             <Time of={new Date(one.at)} />
           </span>
+          {!one.correlation || !one.tenant ? null : (
+            <Link to="/timeline" search={{ tenant: one.tenant, id: one.correlation }} aria-label={`Timeline of ${name}`}>
+              Timeline
+            </Link>
+          )}
         </>
       ) : null}
       {onRemove ? (

@@ -22,4 +22,4 @@ it("a template replaces the one of its name, and their number has a bound", () =
 
 it("a large command is not stored", () => expect(withEntry(none, entry({ texts: { note: "x".repeat(5_000) } }))).toEqual(none));
 
-it.each(["", "{", "null", "[]", '{"history":{}}', '{"history":[1,null,{}],"templates":[{"name":"x"}]}', JSON.stringify({ history: [{ ...entry(), texts: { amount: 5 } }] })])("%s has nothing that was stored", (text) => expect(parseStored(text)).toEqual(none));
+it.each(["", "{", "null", "[]", '{"history":{}}', '{"history":[1,null,{}],"templates":[{"name":"x"}]}', JSON.stringify({ history: [{ ...entry(), texts: { amount: 5 } }] }), JSON.stringify({ history: [{ ...entry(), correlation: 5 }] })])("%s has nothing that was stored", (text) => expect(parseStored(text)).toEqual(none));

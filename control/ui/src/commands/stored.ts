@@ -10,6 +10,9 @@ export interface Entry {
   name: string;
   /** How a submitted command ended: "done" or the error's code. */
   outcome: string;
+  /** By which what a submitted command has caused is found, and its tenant. */
+  correlation?: string | undefined;
+  tenant?: string | undefined;
 }
 
 /** What is stored of a principal, the latest first. */
@@ -24,9 +27,9 @@ const mostCharacters = 4_096; // of an entry's JSON
 
 function isEntry(one: unknown): one is Entry {
   if (typeof one !== "object" || one === null) return false;
-  const { type, command, id, name, outcome, at, texts } = one as Partial<Entry>;
+  const { type, command, id, name, outcome, at, texts, correlation = "", tenant = "" } = one as Partial<Entry>;
   const isTexts = typeof texts === "object" && texts !== null && Object.values(texts).every((text) => typeof text === "string");
-  return [type, command, id, name, outcome].every((text) => typeof text === "string") && typeof at === "number" && isTexts;
+  return [type, command, id, name, outcome, correlation, tenant].every((text) => typeof text === "string") && typeof at === "number" && isTexts;
 }
 
 function entries(list: unknown, most: number): Entry[] {

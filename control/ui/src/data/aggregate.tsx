@@ -6,12 +6,14 @@ import { Link } from "@tanstack/react-router";
 import { Tabs } from "radix-ui";
 import { CommandService } from "../gen/aggregate/gateway/v1/command_pb";
 import { EventService, type JournalEvent } from "../gen/aggregate/gateway/v1/event_pb";
+import { QueryService } from "../gen/projection/gateway/v1/query_pb";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
 import { Code, Page } from "../parts/page";
 import { Answered, Badge, Empty } from "../parts/state";
 import { Time } from "../parts/time";
+import { aggregateColumn } from "../views/source";
 import { differences } from "./diff";
 import { EventDetail } from "./event";
 
@@ -52,6 +54,7 @@ export function Aggregate({ tenant, type, id }: { tenant: string; type: string; 
         </Link>
       }
     >
+      <Rows tenant={tenant} type={type} id={id} />
       <Answered of={listed}>
         {() =>
           events.length === 0 ? (
@@ -76,6 +79,32 @@ export function Aggregate({ tenant, type, id }: { tenant: string; type: string; 
         }
       </Answered>
     </Page>
+  );
+}
+
+/** Links to the rows of views, and to the workflow instances, that the aggregate's events have made. */
+function Rows({ tenant, type, id }: { tenant: string; type: string; id: string }) {
+  const noQuery = useRefusal("query.read", "tenant");
+  const noWork = useRefusal("workflow.read", "tenant");
+  const views = useQuery(QueryService.method.listViews, { tenantId: tenant }, { enabled: noQuery === "", staleTime: 30_000, retry: false });
+  const rows = (views.data?.views ?? []).flatMap((view) => {
+    const source = aggregateColumn(view.columns, [type]);
+    return source?.type === type ? [{ view: view.name, filter: `${source.column} = "${id}"` }] : [];
+  });
+  if (rows.length === 0 && noWork !== "") return null;
+  return (
+    <p className="flex flex-wrap gap-x-4 gap-y-1" role="group" aria-label="What its events have made">
+      {rows.map(({ view, filter }) => (
+        <Link key={view} to="/views" search={{ tenant, view, filter }}>
+          Rows of {view}
+        </Link>
+      ))}
+      {noWork === "" ? (
+        <Link to="/workflows" search={{ tenant, q: id }}>
+          Workflow instances
+        </Link>
+      ) : null}
+    </p>
   );
 }
 

@@ -9,6 +9,7 @@ import { useUrl } from "../app/url";
 import { Button } from "../parts/action";
 import { Choice, FilterBox, UrlText } from "../parts/field";
 import { Page } from "../parts/page";
+import { useSearching } from "../parts/searching";
 import { Answered, Empty, Notice } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenant } from "../parts/tenant";
@@ -157,12 +158,9 @@ function Newest({ tenant, type, prefix }: { tenant: string; type: string; prefix
     { tenantId: tenant, aggregateType: type, idPrefix: prefix, newestFirst: true, pageSize, pageToken: "" },
     { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData },
   );
-  const { data, hasNextPage, isFetching, fetchNextPage, error } = listed;
+  const { data, hasNextPage, isFetching, fetchNextPage } = listed;
   const loaded = data?.pages.flatMap((page) => page.aggregates) ?? [];
-  const searches = hasNextPage && !error && loaded.length === 0 && (data?.pages.length ?? 0) < searchedPages;
-  useEffect(() => {
-    if (searches && !isFetching) void fetchNextPage();
-  }, [searches, isFetching, fetchNextPage]);
+  const searches = useSearching(listed, { tooFew: loaded.length === 0, pages: searchedPages });
   return (
     <Answered of={listed}>
       {() => (

@@ -2,7 +2,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { useInfiniteQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { useEffect, useMemo, useState } from "react";
+import { useMemo, useState } from "react";
 import { EventService, type JournalEvent } from "../gen/aggregate/gateway/v1/event_pb";
 import { instant, number } from "../app/format";
 import { useUrl } from "../app/url";
@@ -10,6 +10,7 @@ import { useWatch } from "../app/watch";
 import { Button } from "../parts/action";
 import { Check, Choice, UrlText } from "../parts/field";
 import { Drawer, Page } from "../parts/page";
+import { useSearching } from "../parts/searching";
 import { Answered, Badge, Empty, Problem } from "../parts/state";
 import { Table } from "../parts/table";
 import { useTenant } from "../parts/tenant";
@@ -62,12 +63,9 @@ function Stored({ tenant }: { tenant: string }) {
     { ...filter, newestFirst: true, pageSize, pageToken: "", ...(range ? { since: timestampFromMs(now - range) } : {}) },
     { pageParamKey: "pageToken", getNextPageParam: (last) => last.nextPageToken || undefined, placeholderData: keepPreviousData },
   );
-  const { data, hasNextPage, isFetching, fetchNextPage, error } = listed;
+  const { data, hasNextPage, isFetching, fetchNextPage } = listed;
   const loaded = useMemo(() => data?.pages.flatMap((page) => page.events) ?? [], [data]);
-  const searches = hasNextPage && !error && loaded.length === 0 && (data?.pages.length ?? 0) < searchedPages;
-  useEffect(() => {
-    if (searches && !isFetching) void fetchNextPage();
-  }, [searches, isFetching, fetchNextPage]);
+  const searches = useSearching(listed, { tooFew: loaded.length === 0, pages: searchedPages });
   return (
     <Answered of={listed}>
       {() => (

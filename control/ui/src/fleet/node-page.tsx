@@ -8,7 +8,8 @@ import { Page } from "../parts/page";
 import { Answered, Empty, Notice, Skeleton } from "../parts/state";
 import { Table } from "../parts/table";
 import { NodeLoad } from "./node-load";
-import { Actions, Breakers, Certificate, FailingViews, Identity, LogsHint, NodeLinks, OutOfService, peers, Tenants, useNode } from "./node-parts";
+import { Actions } from "./actions";
+import { Breakers, Certificate, FailingViews, Identity, LogsHint, NodeLinks, OutOfService, peers, Tenants, useNode } from "./node-parts";
 import { expires } from "./expiry";
 import { State } from "./state";
 

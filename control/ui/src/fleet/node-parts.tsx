@@ -4,14 +4,12 @@ import { Link } from "@tanstack/react-router";
 import type { ReactNode } from "react";
 import { FleetService, NodeState, type Fleet, type GetNodeResponse, type Node, type NodeDrain } from "../gen/control/v1/fleet_pb";
 import { number, since, unknown } from "../app/format";
-import { Button } from "../parts/action";
 import { Copy } from "../parts/copy";
 import { Facts } from "../parts/page";
 import { Badge } from "../parts/state";
 import { Time } from "../parts/time";
 import { breakers } from "./breakers";
 import { expiry } from "./expiry";
-import { RunnerActions } from "./runner";
 
 /** What a node announces of itself beyond its load: asked again every five seconds. */
 export function useNode(id: string) {
@@ -78,18 +76,6 @@ export function TenantLinks({ tenants }: { tenants: readonly string[] }) {
 /** How many other nodes of its kind take calls. */
 export function peers(node: Node, fleet: Fleet): number {
   return fleet.nodes.filter((one) => one.kind === node.kind && one.id !== node.id && one.state === NodeState.READY).length;
-}
-
-/** What an operator can do with a node: where it cannot be drained from here, the reason is shown before the click. */
-export function Actions({ node, drain, others }: { node: Node; drain: NodeDrain | undefined; others: number }) {
-  if (node.kind === "runner") return <RunnerActions id={node.id} others={others} placed={drain?.placedTenants ?? []} />;
-  const refusal = `${node.kind === "aggregate" ? "an" : "a"} ${node.kind} node is drained by stopping its process`;
-  return (
-    <>
-      <Button refusal={refusal}>Drain…</Button>
-      <span className="text-muted text-sm self-center">Not from here: {refusal}.</span>
-    </>
-  );
 }
 
 /** What it means to take a node out of service, as control knows it. */

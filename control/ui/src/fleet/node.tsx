@@ -4,7 +4,8 @@ import { bytes, ms, number } from "../app/format";
 import { Drawer } from "../parts/page";
 import { Badge, Notice } from "../parts/state";
 import { Spark } from "../parts/spark";
-import { Actions, Breakers, Expiry, FailingViews, Identity, NodeLinks, OutOfService, Part, peers, Tenants, useNode } from "./node-parts";
+import { Actions } from "./actions";
+import { Breakers, Expiry, FailingViews, Identity, NodeLinks, OutOfService, Part, peers, Tenants, useNode } from "./node-parts";
 import { State } from "./state";
 
 /** A node that the fleet does not list: an address outlives what it names. */

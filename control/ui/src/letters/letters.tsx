@@ -1,7 +1,7 @@
 import { useInfiniteQuery, useMutation } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
-import { RunnerAdmin, type DeadLetter } from "../gen/runner/admin/v1/admin_pb";
+import { RunnerAdmin, WorkflowState, type DeadLetter } from "../gen/runner/admin/v1/admin_pb";
 import { instant, number, since } from "../app/format";
 import { useRefusal } from "../app/session";
 import { useUrl } from "../app/url";
@@ -15,6 +15,7 @@ import { useTenant } from "../parts/tenant";
 import { Time } from "../parts/time";
 import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
+import { all } from "../workflows/counts";
 import { causes, general } from "./causes";
 
 const pageSize = 500;
@@ -39,7 +40,7 @@ export function Letters() {
         <Answered of={listed}>
           {() =>
             letters.length === 0 ? (
-              <Empty title={`${tenant} has no dead letters.`}>An event appears here when the work that it asks a workflow for has failed until its attempts were exhausted. Instances that are still tried are on the screen Workflows.</Empty>
+              <Empty title={`${tenant} has no dead letters.`}>An event appears here when the work that it asks a workflow for has failed until its attempts were exhausted. Instances that are still tried are on the screen Workflows.<OfAllTenants /></Empty>
             ) : (
               <>
                 <List tenant={tenant} letters={letters} reload={() => listed.refetch()} />
@@ -56,6 +57,19 @@ export function Letters() {
         </Answered>
       )}
     </Page>
+  );
+}
+
+/** Leads to the other tenants: the count of the overview is of all of them. */
+function OfAllTenants() {
+  const refusal = useRefusal("workflow.read");
+  if (refusal !== "") return null;
+  return (
+    <p className="mt-2">
+      <Link to="/workflows" search={{ of: all, state: String(WorkflowState.STUCK) }}>
+        Stuck instances of all tenants
+      </Link>
+    </p>
   );
 }
 

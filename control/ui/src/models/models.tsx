@@ -1,5 +1,5 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
-import { Suspense, useEffect, useState } from "react";
+import { Suspense, useEffect, useMemo, useState } from "react";
 import { ModelService, type ModelDocument, type ModelMistake } from "../gen/control/v1/model_pb";
 import { instant } from "../app/format";
 import { useRefusal } from "../app/session";
@@ -14,6 +14,7 @@ import { Table } from "../parts/table";
 import { Time } from "../parts/time";
 import { timeWidth } from "../parts/time-width";
 import { toast } from "../parts/toast";
+import { outline } from "./outline";
 import { Progress } from "./progress";
 
 const Editor = onDemand(async () => ({ default: (await import("./editor")).Editor }));
@@ -123,12 +124,13 @@ function Change({ current, onApplied }: { current: ModelDocument; onApplied: () 
   const warnings = checked?.warnings ?? none;
   const changed = text !== current.text;
   return (
-    <div className={`grid gap-4 ${changed ? "xl:grid-cols-2" : ""}`}>
+    <div className={`grid gap-4 ${changed ? "lg:grid-cols-[11rem_minmax(0,1fr)] xl:grid-cols-[11rem_minmax(0,1fr)_minmax(0,1fr)]" : "lg:grid-cols-[11rem_minmax(0,1fr)]"}`}>
+      <Outline text={text} onJump={(line) => setJump({ line })} />
       <Suspense fallback={<Skeleton lines={12} />}>
         <Editor text={text} mistakes={mistakes} warnings={warnings} jump={jump} onChange={setText} />
       </Suspense>
       {changed ? (
-        <div className="flex min-w-0 flex-col gap-3">
+        <div className="flex min-w-0 flex-col gap-3 max-xl:lg:col-span-2">
           {error ? <Problem error={error} /> : null}
           {checked === undefined ? (
             <p role="status" className="text-muted">
@@ -162,9 +164,41 @@ function Change({ current, onApplied }: { current: ModelDocument; onApplied: () 
           </div>
         </div>
       ) : (
-        <p className="text-muted">Change the document: it is checked as you type, and what differs is shown beside it.</p>
+        <p className="text-muted lg:col-span-2">Change the document: it is checked as you type, and what differs is shown beside it.</p>
       )}
     </div>
+  );
+}
+
+const sections = [
+  ["aggregates", "Aggregates"],
+  ["views", "Views"],
+  ["workflows", "Workflows"],
+] as const;
+
+/** What the document names; each leads to its line. */
+function Outline({ text, onJump }: { text: string; onJump: (line: number) => void }) {
+  const entries = useMemo(() => outline(text), [text]);
+  return (
+    <nav aria-label="Outline" className="panel hidden max-h-[min(34rem,70dvh)] flex-col gap-3 overflow-y-auto p-3 lg:flex">
+      {sections.map(([section, title]) => {
+        const of = entries.filter((one) => one.section === section);
+        return of.length === 0 ? null : (
+          <section key={section}>
+            <h3 className="text-muted text-sm font-normal">{title}</h3>
+            <ul>
+              {of.map((one) => (
+                <li key={`${one.aggregate} ${one.name} ${one.line}`}>
+                  <button type="button" className={`hover:bg-raised w-full cursor-pointer truncate rounded px-1.5 py-0.5 text-left ${one.aggregate === "" ? "" : "text-muted pl-5"}`} title={`Line ${one.line}`} onClick={() => onJump(one.line)}>
+                    {one.name}
+                  </button>
+                </li>
+              ))}
+            </ul>
+          </section>
+        );
+      })}
+    </nav>
   );
 }
 

@@ -18,12 +18,12 @@ export interface Mark {
 
 const Plot = later(() => import("./plot"));
 
-/** A chart with its unit and the last measured values in words; the plot is loaded once the page is there. */
-export function Chart({ title, unit, at, lines, marks = [], window, empty = "Nothing was measured yet: nodes announce their counts every 15 seconds." }: { title: string; unit: string; at: readonly number[]; lines: readonly Line[]; marks?: readonly Mark[]; window: number; empty?: string }) {
+/** A chart with its unit and the last measured values in words; the plot is loaded once the page is there. Charts in a row have their plots at one height, whether or not the values beside a title wrap. */
+export function Chart({ title, unit, at, lines, marks = [], partial = [], window, empty = "Nothing was measured yet: nodes announce their counts every 15 seconds." }: { title: string; unit: string; at: readonly number[]; lines: readonly Line[]; marks?: readonly Mark[]; partial?: readonly boolean[]; window: number; empty?: string }) {
   const measured = lines.some((line) => line.values.some((value) => value !== null));
   return (
-    <section aria-label={title} className="panel flex min-w-0 flex-col gap-2 pb-2">
-      <div className="flex flex-wrap items-baseline gap-x-4 gap-y-1">
+    <section aria-label={title} className="panel row-span-2 grid min-w-0 grid-cols-[minmax(0,1fr)] grid-rows-subgrid gap-y-2 pb-2">
+      <div className="flex flex-wrap items-baseline content-start gap-x-4 gap-y-1">
         <h2>
           {title} <span className="text-muted text-sm font-normal">{unit}</span>
         </h2>
@@ -38,7 +38,7 @@ export function Chart({ title, unit, at, lines, marks = [], window, empty = "Not
       </div>
       {measured ? (
         <Suspense fallback={<div className="h-33" />}>
-          <Plot title={title} at={at} lines={lines} marks={marks} window={window} unit={unit} />
+          <Plot title={title} at={at} lines={lines} marks={marks} partial={partial} window={window} unit={unit} />
         </Suspense>
       ) : (
         <p className="text-muted grid h-33 place-items-center text-center">{empty}</p>

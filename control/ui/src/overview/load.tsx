@@ -6,7 +6,7 @@ import type { StatTone } from "../parts/card";
 import { Spark } from "../parts/spark";
 import { Chart, type Line, type Mark } from "./chart";
 import { useSpan } from "./range";
-import { availability, column, ends, latest, percent, values, windowName, type Read } from "./series";
+import { availability, column, ends, isLowerBound, latest, partial, percent, values, windowName, type Read } from "./series";
 import { within } from "./span";
 
 export interface Series {
@@ -47,6 +47,7 @@ export function CallTiles({ series, range }: { series: Series; range: string }) 
   const { points, seconds } = series;
   const now = (read: Read) => latest(points, read);
   const recent = `per second, last ${windowName(seconds)}`;
+  const least = isLowerBound(points) ? "≥ " : "";
   const { span } = useSpan();
   const share = availability(within(points, span));
   const errors = now(values.errors) ?? 0;
@@ -54,10 +55,10 @@ export function CallTiles({ series, range }: { series: Series; range: string }) 
   return (
     <>
       <Tile name="Availability" value={percent(share)} note={span ? (share === undefined ? "no calls in the chosen time" : "of calls, in the chosen time") : share === undefined ? `no calls in the ${range}` : `of calls, ${range}`} tone={share !== undefined && share < 0.999 ? (share < 0.99 ? "bad" : "warn") : "plain"} />
-      <Tile name="Calls" value={`${number(now(values.calls), 1)}/s`} note={`${number(now(values.commands), 1)} commands, ${number(now(values.queries), 1)} queries/s`} spark={course(series, values.calls, "Calls")} />
+      <Tile name="Calls" value={`${least}${number(now(values.calls), 1)}/s`} note={`${number(now(values.commands), 1)} commands, ${number(now(values.queries), 1)} queries/s`} spark={course(series, values.calls, "Calls")} />
       <Tile name="p99" value={ms(now(values.p99))} note={`p50 ${ms(now(values.p50))}, p95 ${ms(now(values.p95))}`} spark={course(series, values.p99, "p99")} />
-      <Tile name="Failed by the platform" value={`${number(now(values.errors), 2)}/s`} note={recent} tone={errors > 0 ? "bad" : "plain"} spark={course(series, values.errors, "Failed calls")} />
-      <Tile name="Rejected by limits" value={`${number(now(values.limited), 2)}/s`} note={recent} tone={limited > 0 ? "warn" : "plain"} spark={course(series, values.limited, "Rejected calls")} />
+      <Tile name="Failed by the platform" value={`${least}${number(now(values.errors), 2)}/s`} note={recent} tone={errors > 0 ? "bad" : "plain"} spark={course(series, values.errors, "Failed calls")} />
+      <Tile name="Rejected by limits" value={`${least}${number(now(values.limited), 2)}/s`} note={recent} tone={limited > 0 ? "warn" : "plain"} spark={course(series, values.limited, "Rejected calls")} />
     </>
   );
 }
@@ -95,13 +96,19 @@ export function Charts({ series, marks = [], measured = { edge: true, lag: true 
   const points = within(series.points, span);
   const at = ends(points);
   const line = (name: string, color: string, read: Read): Line => ({ name, color, values: column(points, read) });
+  // Lag is measured at the window's end: it is whole.
+  const counted = { partial: partial(points) };
+  const isIncomplete = counted.partial.includes(true);
   const shared = { at, marks, window: seconds, ...(span ? { empty: "Nothing was measured in this part of the time." } : {}) };
   return (
+    <>
     <div className={`grid gap-4 ${measured.lag ? "lg:grid-cols-2" : "lg:grid-cols-3"}`}>
-      <Chart title="Throughput" unit="per second" lines={[line("calls", "--series-2", values.calls), ...(measured.edge ? [line("commands", "--series-1", values.commands), line("queries", "--series-3", values.queries)] : [])]} {...shared} />
-      <Chart title="Latency" unit="ms" lines={[line("p99", "--series-1", values.p99), line("p95", "--series-2", values.p95), line("p50", "--series-3", values.p50)]} {...shared} />
-      {measured.edge ? <Chart title="Failed and rejected calls" unit="per second" lines={[line("failed", "--bad", values.errors), line("rejected by limits", "--series-1", values.limited)]} {...shared} /> : <Chart title="Failed calls" unit="per second" lines={[line("failed", "--bad", values.errors)]} {...shared} />}
+      <Chart title="Throughput" unit="per second" lines={[line("calls", "--series-2", values.calls), ...(measured.edge ? [line("commands", "--series-1", values.commands), line("queries", "--series-3", values.queries)] : [])]} {...shared} {...counted} />
+      <Chart title="Latency" unit="ms" lines={[line("p99", "--series-1", values.p99), line("p95", "--series-2", values.p95), line("p50", "--series-3", values.p50)]} {...shared} {...counted} />
+      {measured.edge ? <Chart title="Failed and rejected calls" unit="per second" lines={[line("failed", "--bad", values.errors), line("rejected by limits", "--series-1", values.limited)]} {...shared} {...counted} /> : <Chart title="Failed calls" unit="per second" lines={[line("failed", "--bad", values.errors)]} {...shared} {...counted} />}
       {measured.lag ? <Chart title="Lag" unit="events" lines={[line("not yet processed", "--series-4", values.lag)]} {...shared} /> : null}
     </div>
+    {isIncomplete ? <p className="text-muted text-sm">Shaded: a {measured.edge ? "gateway" : "node"} began to count within the window, so that calls are lower bounds.</p> : null}
+    </>
   );
 }

@@ -17,6 +17,9 @@ const drawn = 6;
 /** A moment of an axis, without its date. */
 const clock = (seconds: number, length = 16) => moment(new Date(seconds * 1000)).slice(11, length);
 
+/** What a value of an incomplete window is. */
+const counted = "counted in part: at least";
+
 /** The opacity of the area under a line, in hexadecimal. */
 const area = "14";
 
@@ -30,6 +33,8 @@ interface Props {
   at: readonly number[];
   lines: readonly Line[];
   marks: readonly Mark[];
+  /** Which windows are counted in part alone. */
+  partial: readonly boolean[];
   window: number;
   unit: string;
 }
@@ -49,10 +54,10 @@ interface Under {
  * chooses a part of the time for the page. By the keyboard: arrows move the crosshair, with Shift they
  * choose a part, Enter shows it, Escape gives it up.
  */
-export default function Plot({ title, at, lines, marks, window, unit }: Props) {
+export default function Plot({ title, at, lines, marks, partial, window, unit }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(undefined);
-  const latest = useRef({ at, marks });
+  const latest = useRef({ at, marks, partial, window });
   const anchor = useRef<number>(undefined);
   const [under, setUnder] = useState<Under>();
   const theme = useTheme();
@@ -118,6 +123,7 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
               if (span) act.current.show(span);
             },
           ],
+          drawClear: [(self) => shade(self, latest.current, color("--warn-soft"))],
           draw: [(self) => drawMarks(self, latest.current.marks, color("--muted"))],
         },
       },
@@ -135,9 +141,9 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [theme, zone, names]);
   useEffect(() => {
-    latest.current = { at, marks };
+    latest.current = { at, marks, partial, window };
     plot.current?.setData([[...at], ...lines.map((line) => [...line.values])]);
-  }, [at, lines, marks, theme, zone, names]);
+  }, [at, lines, marks, partial, window, theme, zone, names]);
 
   const point = (index: number) => {
     const self = plot.current;
@@ -172,7 +178,8 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
   };
   const second = under === undefined ? undefined : at[under.index];
   const marked = second === undefined ? [] : marks.filter((mark) => Math.abs(mark.at - second) <= window);
-  const description = second === undefined || under === undefined ? "no moment is chosen" : [clock(second, 19), ...lines.map((line) => `${line.name} ${value(line, under)}`), unit, ...marked.map((mark) => mark.text)].join(", ");
+  const isPartial = under !== undefined && partial[under.index] === true;
+  const description = second === undefined || under === undefined ? "no moment is chosen" : [clock(second, 19), ...(isPartial ? [counted] : []), ...lines.map((line) => `${line.name} ${value(line, under)}`), unit, ...marked.map((mark) => mark.text)].join(", ");
   return (
     <div className="relative min-w-0">
       <div
@@ -208,6 +215,7 @@ export default function Plot({ title, at, lines, marks, window, unit }: Props) {
                 <span className="text-muted flex-1">{line.name}</span> <span className="pl-2">{value(line, under)}</span>
               </li>
             ))}
+            {isPartial ? <li className="text-warn">{counted}</li> : null}
             {marked.map((mark) => (
               <li key={`${mark.at} ${mark.text}`} className="border-border mt-1 border-t pt-1 break-words">
                 {mark.text}
@@ -242,6 +250,19 @@ function alone(self: uPlot, series: number): number[] {
   const values = Array.from<number | null | undefined>(self.data[series] ?? []);
   const missing = (index: number) => (values[index] ?? null) === null;
   return values.flatMap((_, index) => (!missing(index) && missing(index - 1) && missing(index + 1) ? [index] : []));
+}
+
+/** Shades the windows that are counted in part alone, below the grid and the lines. */
+function shade(self: uPlot, { at, partial, window }: { at: readonly number[]; partial: readonly boolean[]; window: number }, color: string): void {
+  const { ctx, bbox } = self;
+  ctx.save();
+  ctx.fillStyle = color;
+  at.forEach((second, n) => {
+    if (!partial[n]) return;
+    const [left, right] = [self.valToPos(second - window / 2, "x", true), self.valToPos(second + window / 2, "x", true)].map((x) => Math.min(Math.max(x, bbox.left), bbox.left + bbox.width)) as [number, number];
+    ctx.fillRect(left, bbox.top, right - left, bbox.height);
+  });
+  ctx.restore();
 }
 
 function drawMarks(self: uPlot, marks: readonly Mark[], color: string): void {

@@ -7,7 +7,7 @@ import { AuditRecordSchema } from "../gen/control/v1/audit_pb";
 import { SeriesPointSchema, type SeriesPoint } from "../gen/control/v1/metrics_pb";
 import { inWords } from "./changes";
 import { problems } from "./problems";
-import { availability, began, column, latest, percent, values } from "./series";
+import { availability, began, column, isLowerBound, latest, partial, percent, values } from "./series";
 
 const point = (of: Partial<SeriesPoint>) => create(SeriesPointSchema, of);
 
@@ -21,6 +21,14 @@ describe("a series", () => {
     expect(latest([measured, point({}), point({})], values.lag)).toBe(7);
     expect(latest([measured, point({}), point({}), point({})], values.lag)).toBeUndefined();
     expect(latest([], values.lag)).toBeUndefined();
+  });
+
+  it("is a lower bound where a gateway began to count within the window, as long as calls were counted in it", () => {
+    const [whole, part, gap] = [point({ callsPerSecond: 2 }), point({ callsPerSecond: 1, partial: true }), point({ partial: true })];
+    expect(partial([whole, part, gap])).toEqual([false, true, false]);
+    expect(isLowerBound([whole, part, gap])).toBe(true);
+    expect(isLowerBound([part, whole, gap])).toBe(false);
+    expect(isLowerBound([gap])).toBe(false);
   });
 
   it("returns when the present trouble began, unless that was before the series", () => {

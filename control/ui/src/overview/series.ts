@@ -61,6 +61,16 @@ export function column(points: readonly SeriesPoint[], read: Read): (number | nu
   return points.map((point) => read(point) ?? null);
 }
 
+/** The windows whose calls are counted in part alone: a gateway, or the node, began to count within them. */
+export function partial(points: readonly SeriesPoint[]): boolean[] {
+  return points.map((point) => point.partial && point.callsPerSecond !== undefined);
+}
+
+/** Whether the last measured value of the calls is a lower bound. */
+export function isLowerBound(points: readonly SeriesPoint[]): boolean {
+  return points.slice(-recent).findLast((point) => point.callsPerSecond !== undefined)?.partial ?? false;
+}
+
 /** The length of a window in words. */
 export function windowName(seconds: number): string {
   return seconds < 60 ? `${seconds} s` : `${seconds / 60} min`;

@@ -11,16 +11,17 @@ const lists = [
   { title: "Most calls", order: TenantOrder.CALLS, of: (load: TenantLoad) => load.calls, none: "No tenant has called.", bar: "bg-info" },
   { title: "Most rejected by limits (429)", order: TenantOrder.LIMITED, of: (load: TenantLoad) => load.limited, none: "No limit rejected a call.", bar: "bg-warn" },
   { title: "Most errors of the platform", order: TenantOrder.ERRORS, of: (load: TenantLoad) => load.errors, none: "No call failed by the platform's fault.", bar: "bg-bad" },
+  { title: "Greatest lag now (events)", order: TenantOrder.LAG, of: (load: TenantLoad) => load.lag ?? 0n, none: "No tenant is behind.", bar: "bg-warn" },
 ] as const;
 
-/** The tenants with the most calls, rejected calls and errors: the noisy one is the first. */
+/** The tenants with the most calls, rejected calls and errors, and the greatest lag: the noisy one is the first. */
 export function TopTenants() {
   return (
     <section aria-label="Top tenants" className="panel flex min-w-0 flex-col gap-3">
       <h2>
         Top tenants <span className="text-muted text-sm font-normal">last {minutes} min</span>
       </h2>
-      <div className="grid gap-x-8 gap-y-5 md:grid-cols-3">
+      <div className="grid gap-x-8 gap-y-5 sm:grid-cols-2 lg:grid-cols-4">
         {lists.map((list) => (
           <Top key={list.title} list={list} />
         ))}
@@ -47,7 +48,7 @@ function Top({ list }: { list: (typeof lists)[number] }) {
                       {load.tenantId}
                     </Link>
                     <span>{number(list.of(load))}</span>
-                    {list.order === TenantOrder.CALLS ? null : <span className="text-muted w-14 text-right text-sm">{share(list.of(load), load.calls)}</span>}
+                    {list.order === TenantOrder.CALLS || list.order === TenantOrder.LAG ? null : <span className="text-muted w-14 text-right text-sm">{share(list.of(load), load.calls)}</span>}
                   </div>
                   <div className="bg-raised mt-1 h-1 overflow-hidden rounded-full" aria-hidden="true">
                     <div className={`h-full rounded-full ${list.bar}`} style={{ width: `${(Number(list.of(load)) / first) * 100}%` }} />
@@ -68,5 +69,5 @@ function share(count: bigint, calls: bigint): string {
 }
 
 function described(load: TenantLoad): string {
-  return `${load.tenantId}: ${number(load.calls)} calls (${number(load.commands)} commands, ${number(load.queries)} queries), ${number(load.limited)} rejected by limits, ${number(load.errors)} failed, p99 ${ms(load.p99Ms)}`;
+  return `${load.tenantId}: ${number(load.calls)} calls (${number(load.commands)} commands, ${number(load.queries)} queries), ${number(load.limited)} rejected by limits, ${number(load.errors)} failed, p99 ${ms(load.p99Ms)}${load.lag === undefined ? "" : `, ${number(load.lag)} events not yet processed`}`;
 }

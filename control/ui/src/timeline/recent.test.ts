@@ -2,7 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, it } from "vitest";
 import { ListTimelinesResponseSchema } from "../gen/control/v1/timeline_pb";
-import { extent } from "./recent";
+import { extent, nameOf } from "./recent";
 
 const answer = (count: number, complete: boolean) => create(ListTimelinesResponseSchema, { timelines: Array.from({ length: count }, (_, n) => ({ correlationId: `call-${n}` })), complete });
 
@@ -13,4 +13,12 @@ it.each([
   [0, false, true, "None of the newest 5,000 spans has failed; older ones were not read."],
 ])("%d timelines, complete: %s, failed only: %s", (count, complete, failedOnly, want) => {
   expect(extent(answer(count, complete), failedOnly)).toBe(want);
+});
+
+it.each([
+  [{ kind: "command", name: "deposit", subject: "wallet/w1" }, "deposit on wallet/w1"],
+  [{ kind: "call", name: "/control.v1.ModelService/ApplyModel", subject: "" }, "call ApplyModel"],
+  [{ kind: "step", name: "transfer credit", subject: "transfer/t" }, "step transfer credit on transfer/t"],
+])("a timeline is named for what it is of: %j", (summary, want) => {
+  expect(nameOf(summary)).toBe(want);
 });

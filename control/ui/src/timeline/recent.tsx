@@ -22,9 +22,11 @@ function useRecent(tenant: string, failedOnly: boolean, limit: number) {
   return useQuery(TimelineService.method.listTimelines, { tenantId: tenant, failedOnly, limit }, { enabled: tenant !== "", refetchInterval: 10_000, retry: false });
 }
 
-/** What a timeline is of: its first span, the last part of a procedure's name. */
-function nameOf(one: TimelineSummary): string {
-  return `${one.kind} ${one.name.split("/").at(-1) ?? ""}`;
+/** What a timeline is of: the command and its aggregate, or the kind and the name of its first span, of a procedure the last part. */
+export function nameOf({ kind, name, subject }: Pick<TimelineSummary, "kind" | "name" | "subject">): string {
+  const short = name.split("/").at(-1) ?? "";
+  const on = subject === "" ? "" : ` on ${subject}`;
+  return kind === "command" ? short + on : `${kind} ${short}${on}`;
 }
 
 /** How long a timeline took, in milliseconds; undefined: not known. */
@@ -64,13 +66,13 @@ export function Recent({ tenant }: { tenant: string }) {
               <Empty title={failedOnly ? `Nothing of ${tenant} has failed${data.complete ? "" : " among its newest spans"}.` : `${tenant} has no timelines.`}>Spans are stored for a day; reads that succeed are not recorded.</Empty>
             }
             columns={[
-              { name: "What", width: 140, value: nameOf },
+              { name: "What", width: 230, value: nameOf },
               { name: "Outcome", width: 164, value: (one) => one.code, cell: (one) => <Outcome of={one} /> },
-              { name: "Failed at", width: 130, value: (one) => one.failedName, cell: (one) => one.failedName.split("/").at(-1) },
+              { name: "Failed at", width: 110, value: (one) => one.failedName, cell: (one) => one.failedName.split("/").at(-1) },
               { name: "Started", width: timeWidth, value: (one) => instant(one.started), cell: (one) => <Time of={one.started} /> },
-              { name: "Took", width: 74, number: true, value: tookOf, cell: (one) => ms(tookOf(one)) },
+              { name: "Took", width: 86, number: true, value: tookOf, cell: (one) => ms(tookOf(one)) },
               { name: "Spans", width: 66, number: true, value: (one) => one.spans, cell: (one) => number(one.spans) },
-              { name: "Correlation id", width: 190, value: (one) => one.correlationId, cell: (one) => <code>{one.correlationId}</code> },
+              { name: "Correlation id", width: 150, value: (one) => one.correlationId, cell: (one) => <code>{one.correlationId}</code> },
             ]}
           />
           <div className="flex flex-wrap items-center gap-3">

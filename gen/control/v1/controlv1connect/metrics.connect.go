@@ -72,8 +72,9 @@ type MetricsServiceClient interface {
 	//
 	// Errors: NOT_FOUND (no node serves the tenant).
 	QueryTenantSeries(context.Context, *v1.QueryTenantSeriesRequest) (*v1.QueryTenantSeriesResponse, error)
-	// ListTopTenants returns the tenants with the most calls, errors or rejected calls. A gateway reports 16 tenants per
-	// window of 15 seconds, those with the most calls, so that the values of other tenants are lower bounds.
+	// ListTopTenants returns the tenants with the most calls, errors or rejected calls, or with the greatest lag. A
+	// gateway reports 16 tenants per window of 15 seconds, those with the most calls, so that the values of other tenants
+	// are lower bounds.
 	ListTopTenants(context.Context, *v1.ListTopTenantsRequest) (*v1.ListTopTenantsResponse, error)
 }
 
@@ -93,8 +94,9 @@ type MetricsServiceHandler interface {
 	//
 	// Errors: NOT_FOUND (no node serves the tenant).
 	QueryTenantSeries(context.Context, *v1.QueryTenantSeriesRequest) (*v1.QueryTenantSeriesResponse, error)
-	// ListTopTenants returns the tenants with the most calls, errors or rejected calls. A gateway reports 16 tenants per
-	// window of 15 seconds, those with the most calls, so that the values of other tenants are lower bounds.
+	// ListTopTenants returns the tenants with the most calls, errors or rejected calls, or with the greatest lag. A
+	// gateway reports 16 tenants per window of 15 seconds, those with the most calls, so that the values of other tenants
+	// are lower bounds.
 	ListTopTenants(context.Context, *v1.ListTopTenantsRequest) (*v1.ListTopTenantsResponse, error)
 }
 

@@ -1507,7 +1507,10 @@ type ListWorkflowsRequest struct {
 	// instance whose id equals the prefix comes first, and is not repeated. Other instances are found without an
 	// index, by reading 5,000 instances per page, the newest first: a page may have few or none without being the
 	// last.
-	IdPrefix      string `protobuf:"bytes,6,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
+	IdPrefix string `protobuf:"bytes,6,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
+	// A text that the error, the current step, the workflow's name or an id of the instance contains, in upper or lower
+	// case; empty: all. It is searched in 5,000 instances per page, the newest first, like id_prefix.
+	Contains      string `protobuf:"bytes,7,opt,name=contains,proto3" json:"contains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1584,6 +1587,13 @@ func (x *ListWorkflowsRequest) GetIdPrefix() string {
 	return ""
 }
 
+func (x *ListWorkflowsRequest) GetContains() string {
+	if x != nil {
+		return x.Contains
+	}
+	return ""
+}
+
 // ListWorkflowsResponse is a page of instances. An instance that changes while a client reads the pages is not on the
 // following pages. If few instances match, a page may have fewer than page_size, or none, without being the last.
 type ListWorkflowsResponse struct {
@@ -1592,6 +1602,8 @@ type ListWorkflowsResponse struct {
 	Instances []*WorkflowInstance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The number of instances that were read for the page.
+	Scanned       int32 `protobuf:"varint,3,opt,name=scanned,proto3" json:"scanned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1640,6 +1652,169 @@ func (x *ListWorkflowsResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListWorkflowsResponse) GetScanned() int32 {
+	if x != nil {
+		return x.Scanned
+	}
+	return 0
+}
+
+// ListAllWorkflowsRequest asks for workflow instances of all tenants.
+type ListAllWorkflowsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workflow's name; empty: all.
+	Workflow string `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// The state of the instances; unset: any.
+	State WorkflowState `protobuf:"varint,2,opt,name=state,proto3,enum=runner.admin.v1.WorkflowState" json:"state,omitempty"`
+	// Instances per page, 1 to 500; 0: 100.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the previous page.
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The beginning of an id, as in ListWorkflowsRequest.
+	IdPrefix string `protobuf:"bytes,5,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
+	// A text, as in ListWorkflowsRequest.
+	Contains      string `protobuf:"bytes,6,opt,name=contains,proto3" json:"contains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAllWorkflowsRequest) Reset() {
+	*x = ListAllWorkflowsRequest{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAllWorkflowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAllWorkflowsRequest) ProtoMessage() {}
+
+func (x *ListAllWorkflowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAllWorkflowsRequest.ProtoReflect.Descriptor instead.
+func (*ListAllWorkflowsRequest) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListAllWorkflowsRequest) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *ListAllWorkflowsRequest) GetState() WorkflowState {
+	if x != nil {
+		return x.State
+	}
+	return WorkflowState_WORKFLOW_STATE_UNSPECIFIED
+}
+
+func (x *ListAllWorkflowsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAllWorkflowsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListAllWorkflowsRequest) GetIdPrefix() string {
+	if x != nil {
+		return x.IdPrefix
+	}
+	return ""
+}
+
+func (x *ListAllWorkflowsRequest) GetContains() string {
+	if x != nil {
+		return x.Contains
+	}
+	return ""
+}
+
+// ListAllWorkflowsResponse is a page of instances, as ListWorkflowsResponse is. All tenants share the 5,000 instances
+// that are read for a page.
+type ListAllWorkflowsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The instances, each with its tenant.
+	Instances []*WorkflowInstance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	// The token of the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The number of instances that were read for the page.
+	Scanned       int32 `protobuf:"varint,3,opt,name=scanned,proto3" json:"scanned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAllWorkflowsResponse) Reset() {
+	*x = ListAllWorkflowsResponse{}
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAllWorkflowsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAllWorkflowsResponse) ProtoMessage() {}
+
+func (x *ListAllWorkflowsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAllWorkflowsResponse.ProtoReflect.Descriptor instead.
+func (*ListAllWorkflowsResponse) Descriptor() ([]byte, []int) {
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListAllWorkflowsResponse) GetInstances() []*WorkflowInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *ListAllWorkflowsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListAllWorkflowsResponse) GetScanned() int32 {
+	if x != nil {
+		return x.Scanned
+	}
+	return 0
+}
+
 // WorkflowInstance is an instance in a list.
 type WorkflowInstance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1662,14 +1837,16 @@ type WorkflowInstance struct {
 	// The attempts at a step that have failed; absent: none since the last step.
 	Attempts *WorkflowAttempts `protobuf:"bytes,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// The time that it waits for; absent: it does not wait.
-	Waiting       *WorkflowWait `protobuf:"bytes,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting *WorkflowWait `protobuf:"bytes,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// The tenant.
+	TenantId      string `protobuf:"bytes,11,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkflowInstance) Reset() {
 	*x = WorkflowInstance{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1858,7 @@ func (x *WorkflowInstance) String() string {
 func (*WorkflowInstance) ProtoMessage() {}
 
 func (x *WorkflowInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1871,7 @@ func (x *WorkflowInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowInstance.ProtoReflect.Descriptor instead.
 func (*WorkflowInstance) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WorkflowInstance) GetWorkflow() string {
@@ -1767,6 +1944,13 @@ func (x *WorkflowInstance) GetWaiting() *WorkflowWait {
 	return nil
 }
 
+func (x *WorkflowInstance) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
 // ListDeadLettersRequest asks for dead letters.
 type ListDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1784,7 +1968,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1980,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1993,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListDeadLettersRequest) GetTenantId() string {
@@ -1853,7 +2037,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2049,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2062,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListDeadLettersResponse) GetLetters() []*DeadLetter {
@@ -1926,7 +2110,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2122,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2135,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeadLetter) GetId() int64 {
@@ -2048,7 +2232,7 @@ type ReplayDeadLettersRequest struct {
 
 func (x *ReplayDeadLettersRequest) Reset() {
 	*x = ReplayDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2244,7 @@ func (x *ReplayDeadLettersRequest) String() string {
 func (*ReplayDeadLettersRequest) ProtoMessage() {}
 
 func (x *ReplayDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2257,7 @@ func (x *ReplayDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ReplayDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReplayDeadLettersRequest) GetTenantId() string {
@@ -2121,7 +2305,7 @@ type ReplayDeadLettersResponse struct {
 
 func (x *ReplayDeadLettersResponse) Reset() {
 	*x = ReplayDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2317,7 @@ func (x *ReplayDeadLettersResponse) String() string {
 func (*ReplayDeadLettersResponse) ProtoMessage() {}
 
 func (x *ReplayDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2330,7 @@ func (x *ReplayDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ReplayDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReplayDeadLettersResponse) GetReplayed() int32 {
@@ -2190,7 +2374,7 @@ type LetterFailure struct {
 
 func (x *LetterFailure) Reset() {
 	*x = LetterFailure{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2386,7 @@ func (x *LetterFailure) String() string {
 func (*LetterFailure) ProtoMessage() {}
 
 func (x *LetterFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2399,7 @@ func (x *LetterFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LetterFailure.ProtoReflect.Descriptor instead.
 func (*LetterFailure) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LetterFailure) GetId() int64 {
@@ -2247,7 +2431,7 @@ type DiscardDeadLettersRequest struct {
 
 func (x *DiscardDeadLettersRequest) Reset() {
 	*x = DiscardDeadLettersRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2443,7 @@ func (x *DiscardDeadLettersRequest) String() string {
 func (*DiscardDeadLettersRequest) ProtoMessage() {}
 
 func (x *DiscardDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2456,7 @@ func (x *DiscardDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*DiscardDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiscardDeadLettersRequest) GetTenantId() string {
@@ -2307,7 +2491,7 @@ type DiscardDeadLettersResponse struct {
 
 func (x *DiscardDeadLettersResponse) Reset() {
 	*x = DiscardDeadLettersResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2503,7 @@ func (x *DiscardDeadLettersResponse) String() string {
 func (*DiscardDeadLettersResponse) ProtoMessage() {}
 
 func (x *DiscardDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2516,7 @@ func (x *DiscardDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*DiscardDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DiscardDeadLettersResponse) GetDiscarded() int32 {
@@ -2359,7 +2543,7 @@ type RetryWorkflowRequest struct {
 
 func (x *RetryWorkflowRequest) Reset() {
 	*x = RetryWorkflowRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2555,7 @@ func (x *RetryWorkflowRequest) String() string {
 func (*RetryWorkflowRequest) ProtoMessage() {}
 
 func (x *RetryWorkflowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2568,7 @@ func (x *RetryWorkflowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryWorkflowRequest.ProtoReflect.Descriptor instead.
 func (*RetryWorkflowRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RetryWorkflowRequest) GetTenantId() string {
@@ -2426,7 +2610,7 @@ type RetryWorkflowResponse struct {
 
 func (x *RetryWorkflowResponse) Reset() {
 	*x = RetryWorkflowResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2438,7 +2622,7 @@ func (x *RetryWorkflowResponse) String() string {
 func (*RetryWorkflowResponse) ProtoMessage() {}
 
 func (x *RetryWorkflowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2451,7 +2635,7 @@ func (x *RetryWorkflowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryWorkflowResponse.ProtoReflect.Descriptor instead.
 func (*RetryWorkflowResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RetryWorkflowResponse) GetState() WorkflowState {
@@ -2480,7 +2664,7 @@ type SkipStepRequest struct {
 
 func (x *SkipStepRequest) Reset() {
 	*x = SkipStepRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2676,7 @@ func (x *SkipStepRequest) String() string {
 func (*SkipStepRequest) ProtoMessage() {}
 
 func (x *SkipStepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2689,7 @@ func (x *SkipStepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipStepRequest.ProtoReflect.Descriptor instead.
 func (*SkipStepRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SkipStepRequest) GetTenantId() string {
@@ -2554,7 +2738,7 @@ type SkipStepResponse struct {
 
 func (x *SkipStepResponse) Reset() {
 	*x = SkipStepResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2750,7 @@ func (x *SkipStepResponse) String() string {
 func (*SkipStepResponse) ProtoMessage() {}
 
 func (x *SkipStepResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2763,7 @@ func (x *SkipStepResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipStepResponse.ProtoReflect.Descriptor instead.
 func (*SkipStepResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SkipStepResponse) GetState() WorkflowState {
@@ -2606,7 +2790,7 @@ type CancelWorkflowRequest struct {
 
 func (x *CancelWorkflowRequest) Reset() {
 	*x = CancelWorkflowRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2802,7 @@ func (x *CancelWorkflowRequest) String() string {
 func (*CancelWorkflowRequest) ProtoMessage() {}
 
 func (x *CancelWorkflowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2815,7 @@ func (x *CancelWorkflowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelWorkflowRequest.ProtoReflect.Descriptor instead.
 func (*CancelWorkflowRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CancelWorkflowRequest) GetTenantId() string {
@@ -2673,7 +2857,7 @@ type CancelWorkflowResponse struct {
 
 func (x *CancelWorkflowResponse) Reset() {
 	*x = CancelWorkflowResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2869,7 @@ func (x *CancelWorkflowResponse) String() string {
 func (*CancelWorkflowResponse) ProtoMessage() {}
 
 func (x *CancelWorkflowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2882,7 @@ func (x *CancelWorkflowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelWorkflowResponse.ProtoReflect.Descriptor instead.
 func (*CancelWorkflowResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CancelWorkflowResponse) GetState() WorkflowState {
@@ -2725,7 +2909,7 @@ type CompensateWorkflowRequest struct {
 
 func (x *CompensateWorkflowRequest) Reset() {
 	*x = CompensateWorkflowRequest{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2921,7 @@ func (x *CompensateWorkflowRequest) String() string {
 func (*CompensateWorkflowRequest) ProtoMessage() {}
 
 func (x *CompensateWorkflowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2934,7 @@ func (x *CompensateWorkflowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompensateWorkflowRequest.ProtoReflect.Descriptor instead.
 func (*CompensateWorkflowRequest) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CompensateWorkflowRequest) GetTenantId() string {
@@ -2792,7 +2976,7 @@ type CompensateWorkflowResponse struct {
 
 func (x *CompensateWorkflowResponse) Reset() {
 	*x = CompensateWorkflowResponse{}
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2988,7 @@ func (x *CompensateWorkflowResponse) String() string {
 func (*CompensateWorkflowResponse) ProtoMessage() {}
 
 func (x *CompensateWorkflowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runner_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_runner_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +3001,7 @@ func (x *CompensateWorkflowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompensateWorkflowResponse.ProtoReflect.Descriptor instead.
 func (*CompensateWorkflowResponse) Descriptor() ([]byte, []int) {
-	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_runner_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CompensateWorkflowResponse) GetState() WorkflowState {
@@ -2919,7 +3103,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x124\n" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12I\n" +
-	"\x0ffailed_attempts\x18\x06 \x03(\v2 .runner.admin.v1.WorkflowAttemptR\x0efailedAttempts\"\xf0\x02\n" +
+	"\x0ffailed_attempts\x18\x06 \x03(\v2 .runner.admin.v1.WorkflowAttemptR\x0efailedAttempts\"\x96\x03\n" +
 	"\x14ListWorkflowsRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12<\n" +
 	"\bworkflow\x18\x02 \x01(\tB \xbaH\x1d\xd8\x01\x01r\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12>\n" +
@@ -2928,10 +3112,25 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\xf4\x03(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12;\n" +
-	"\tid_prefix\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9_=-]{0,150}$R\bidPrefix\"\x80\x01\n" +
+	"\tid_prefix\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9_=-]{0,150}$R\bidPrefix\x12$\n" +
+	"\bcontains\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcontains\"\x9a\x01\n" +
 	"\x15ListWorkflowsResponse\x12?\n" +
 	"\tinstances\x18\x01 \x03(\v2!.runner.admin.v1.WorkflowInstanceR\tinstances\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd5\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\ascanned\x18\x03 \x01(\x05R\ascanned\"\xcc\x02\n" +
+	"\x17ListAllWorkflowsRequest\x12<\n" +
+	"\bworkflow\x18\x01 \x01(\tB \xbaH\x1d\xd8\x01\x01r\x182\x16^[a-z][a-z0-9_]{0,62}$R\bworkflow\x12>\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1e.runner.admin.v1.WorkflowStateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xf4\x03(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12;\n" +
+	"\tid_prefix\x18\x05 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9_=-]{0,150}$R\bidPrefix\x12$\n" +
+	"\bcontains\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcontains\"\x9d\x01\n" +
+	"\x18ListAllWorkflowsResponse\x12?\n" +
+	"\tinstances\x18\x01 \x03(\v2!.runner.admin.v1.WorkflowInstanceR\tinstances\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\ascanned\x18\x03 \x01(\x05R\ascanned\"\xf2\x03\n" +
 	"\x10WorkflowInstance\x12\x1a\n" +
 	"\bworkflow\x18\x01 \x01(\tR\bworkflow\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -2944,7 +3143,8 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x05model\x18\b \x01(\tR\x05model\x12=\n" +
 	"\battempts\x18\t \x01(\v2!.runner.admin.v1.WorkflowAttemptsR\battempts\x127\n" +
 	"\awaiting\x18\n" +
-	" \x01(\v2\x1d.runner.admin.v1.WorkflowWaitR\awaiting\"\xd6\x01\n" +
+	" \x01(\v2\x1d.runner.admin.v1.WorkflowWaitR\awaiting\x12\x1b\n" +
+	"\ttenant_id\x18\v \x01(\tR\btenantId\"\xd6\x01\n" +
 	"\x16ListDeadLettersRequest\x12K\n" +
 	"\ttenant_id\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\btenantId\x12\x1e\n" +
 	"\x05cause\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05cause\x12'\n" +
@@ -3042,7 +3242,7 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\x1aWORKFLOW_STATE_COMPENSATED\x10\x04\x12\x19\n" +
 	"\x15WORKFLOW_STATE_FAILED\x10\x05\x12\x18\n" +
 	"\x14WORKFLOW_STATE_STUCK\x10\x06\x12\x1c\n" +
-	"\x18WORKFLOW_STATE_CANCELLED\x10\a2\xb3\x1a\n" +
+	"\x18WORKFLOW_STATE_CANCELLED\x10\a2\xee\x1b\n" +
 	"\vRunnerAdmin\x12\x92\x01\n" +
 	"\x06Status\x12\x1e.runner.admin.v1.StatusRequest\x1a\x1f.runner.admin.v1.StatusResponse\"G\xaa\xed\x18$\n" +
 	"\frunner.admin\x10\x02\x1a\x06runner\"\x02\b\x05b\x04nodeh\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/runner/status\x90\x02\x01\x12\x9a\x01\n" +
@@ -3061,7 +3261,10 @@ const file_runner_admin_v1_admin_proto_rawDesc = "" +
 	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\x052\bworkflow:\ttenant_id\x82\xd3\xe4\x93\x02F\x12D/admin/runner/tenants/{tenant_id}/workflows/{workflow}/{instance_id}\x90\x02\x01\x12\xce\x01\n" +
 	"\rListWorkflows\x12%.runner.admin.v1.ListWorkflowsRequest\x1a&.runner.admin.v1.ListWorkflowsResponse\"n\xaa\xed\x184\n" +
 	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\n" +
-	"2\bworkflow:\ttenant_idh\x01\x82\xd3\xe4\x93\x02-\x12+/admin/runner/tenants/{tenant_id}/workflows\x90\x02\x01\x12\xcc\x01\n" +
+	"2\bworkflow:\ttenant_idh\x01\x82\xd3\xe4\x93\x02-\x12+/admin/runner/tenants/{tenant_id}/workflows\x90\x02\x01\x12\xb8\x01\n" +
+	"\x10ListAllWorkflows\x12(.runner.admin.v1.ListAllWorkflowsRequest\x1a).runner.admin.v1.ListAllWorkflowsResponse\"O\xaa\xed\x18)\n" +
+	"\rworkflow.read\x10\x02\x1a\x06runner\"\x02\b\n" +
+	"2\bworkflowh\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/admin/runner/workflows\x90\x02\x01\x12\xcc\x01\n" +
 	"\x0fListDeadLetters\x12'.runner.admin.v1.ListDeadLettersRequest\x1a(.runner.admin.v1.ListDeadLettersResponse\"f\xaa\xed\x18*\n" +
 	"\rworkflow.read\x10\x01\x1a\x06runner\"\x02\b\n" +
 	":\ttenant_idh\x01\x82\xd3\xe4\x93\x02/\x12-/admin/runner/tenants/{tenant_id}/deadletters\x90\x02\x01\x12\x81\x02\n" +
@@ -3098,7 +3301,7 @@ func file_runner_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_runner_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_runner_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_runner_admin_v1_admin_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: runner.admin.v1.NodeState
 	(WorkflowState)(0),                 // 1: runner.admin.v1.WorkflowState
@@ -3125,25 +3328,27 @@ var file_runner_admin_v1_admin_proto_goTypes = []any{
 	(*WorkflowStep)(nil),               // 22: runner.admin.v1.WorkflowStep
 	(*ListWorkflowsRequest)(nil),       // 23: runner.admin.v1.ListWorkflowsRequest
 	(*ListWorkflowsResponse)(nil),      // 24: runner.admin.v1.ListWorkflowsResponse
-	(*WorkflowInstance)(nil),           // 25: runner.admin.v1.WorkflowInstance
-	(*ListDeadLettersRequest)(nil),     // 26: runner.admin.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),    // 27: runner.admin.v1.ListDeadLettersResponse
-	(*DeadLetter)(nil),                 // 28: runner.admin.v1.DeadLetter
-	(*ReplayDeadLettersRequest)(nil),   // 29: runner.admin.v1.ReplayDeadLettersRequest
-	(*ReplayDeadLettersResponse)(nil),  // 30: runner.admin.v1.ReplayDeadLettersResponse
-	(*LetterFailure)(nil),              // 31: runner.admin.v1.LetterFailure
-	(*DiscardDeadLettersRequest)(nil),  // 32: runner.admin.v1.DiscardDeadLettersRequest
-	(*DiscardDeadLettersResponse)(nil), // 33: runner.admin.v1.DiscardDeadLettersResponse
-	(*RetryWorkflowRequest)(nil),       // 34: runner.admin.v1.RetryWorkflowRequest
-	(*RetryWorkflowResponse)(nil),      // 35: runner.admin.v1.RetryWorkflowResponse
-	(*SkipStepRequest)(nil),            // 36: runner.admin.v1.SkipStepRequest
-	(*SkipStepResponse)(nil),           // 37: runner.admin.v1.SkipStepResponse
-	(*CancelWorkflowRequest)(nil),      // 38: runner.admin.v1.CancelWorkflowRequest
-	(*CancelWorkflowResponse)(nil),     // 39: runner.admin.v1.CancelWorkflowResponse
-	(*CompensateWorkflowRequest)(nil),  // 40: runner.admin.v1.CompensateWorkflowRequest
-	(*CompensateWorkflowResponse)(nil), // 41: runner.admin.v1.CompensateWorkflowResponse
-	(*structpb.Struct)(nil),            // 42: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
+	(*ListAllWorkflowsRequest)(nil),    // 25: runner.admin.v1.ListAllWorkflowsRequest
+	(*ListAllWorkflowsResponse)(nil),   // 26: runner.admin.v1.ListAllWorkflowsResponse
+	(*WorkflowInstance)(nil),           // 27: runner.admin.v1.WorkflowInstance
+	(*ListDeadLettersRequest)(nil),     // 28: runner.admin.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 29: runner.admin.v1.ListDeadLettersResponse
+	(*DeadLetter)(nil),                 // 30: runner.admin.v1.DeadLetter
+	(*ReplayDeadLettersRequest)(nil),   // 31: runner.admin.v1.ReplayDeadLettersRequest
+	(*ReplayDeadLettersResponse)(nil),  // 32: runner.admin.v1.ReplayDeadLettersResponse
+	(*LetterFailure)(nil),              // 33: runner.admin.v1.LetterFailure
+	(*DiscardDeadLettersRequest)(nil),  // 34: runner.admin.v1.DiscardDeadLettersRequest
+	(*DiscardDeadLettersResponse)(nil), // 35: runner.admin.v1.DiscardDeadLettersResponse
+	(*RetryWorkflowRequest)(nil),       // 36: runner.admin.v1.RetryWorkflowRequest
+	(*RetryWorkflowResponse)(nil),      // 37: runner.admin.v1.RetryWorkflowResponse
+	(*SkipStepRequest)(nil),            // 38: runner.admin.v1.SkipStepRequest
+	(*SkipStepResponse)(nil),           // 39: runner.admin.v1.SkipStepResponse
+	(*CancelWorkflowRequest)(nil),      // 40: runner.admin.v1.CancelWorkflowRequest
+	(*CancelWorkflowResponse)(nil),     // 41: runner.admin.v1.CancelWorkflowResponse
+	(*CompensateWorkflowRequest)(nil),  // 42: runner.admin.v1.CompensateWorkflowRequest
+	(*CompensateWorkflowResponse)(nil), // 43: runner.admin.v1.CompensateWorkflowResponse
+	(*structpb.Struct)(nil),            // 44: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),      // 45: google.protobuf.Timestamp
 }
 var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	14, // 0: runner.admin.v1.StatusResponse.status:type_name -> runner.admin.v1.NodeStatus
@@ -3156,74 +3361,78 @@ var file_runner_admin_v1_admin_proto_depIdxs = []int32{
 	15, // 7: runner.admin.v1.NodeStatus.tenants:type_name -> runner.admin.v1.TenantStatus
 	1,  // 8: runner.admin.v1.GetWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
 	22, // 9: runner.admin.v1.GetWorkflowResponse.steps:type_name -> runner.admin.v1.WorkflowStep
-	42, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
-	43, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
-	43, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
+	44, // 10: runner.admin.v1.GetWorkflowResponse.trigger:type_name -> google.protobuf.Struct
+	45, // 11: runner.admin.v1.GetWorkflowResponse.started:type_name -> google.protobuf.Timestamp
+	45, // 12: runner.admin.v1.GetWorkflowResponse.updated:type_name -> google.protobuf.Timestamp
 	18, // 13: runner.admin.v1.GetWorkflowResponse.subject:type_name -> runner.admin.v1.WorkflowSubject
 	19, // 14: runner.admin.v1.GetWorkflowResponse.attempts:type_name -> runner.admin.v1.WorkflowAttempts
 	21, // 15: runner.admin.v1.GetWorkflowResponse.waiting:type_name -> runner.admin.v1.WorkflowWait
-	43, // 16: runner.admin.v1.WorkflowAttempts.first:type_name -> google.protobuf.Timestamp
-	43, // 17: runner.admin.v1.WorkflowAttempts.last:type_name -> google.protobuf.Timestamp
-	43, // 18: runner.admin.v1.WorkflowAttempts.next:type_name -> google.protobuf.Timestamp
+	45, // 16: runner.admin.v1.WorkflowAttempts.first:type_name -> google.protobuf.Timestamp
+	45, // 17: runner.admin.v1.WorkflowAttempts.last:type_name -> google.protobuf.Timestamp
+	45, // 18: runner.admin.v1.WorkflowAttempts.next:type_name -> google.protobuf.Timestamp
 	20, // 19: runner.admin.v1.WorkflowAttempts.latest:type_name -> runner.admin.v1.WorkflowAttempt
-	43, // 20: runner.admin.v1.WorkflowAttempt.started:type_name -> google.protobuf.Timestamp
-	43, // 21: runner.admin.v1.WorkflowAttempt.ended:type_name -> google.protobuf.Timestamp
-	43, // 22: runner.admin.v1.WorkflowWait.until:type_name -> google.protobuf.Timestamp
-	43, // 23: runner.admin.v1.WorkflowWait.since:type_name -> google.protobuf.Timestamp
-	43, // 24: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
-	43, // 25: runner.admin.v1.WorkflowStep.started:type_name -> google.protobuf.Timestamp
+	45, // 20: runner.admin.v1.WorkflowAttempt.started:type_name -> google.protobuf.Timestamp
+	45, // 21: runner.admin.v1.WorkflowAttempt.ended:type_name -> google.protobuf.Timestamp
+	45, // 22: runner.admin.v1.WorkflowWait.until:type_name -> google.protobuf.Timestamp
+	45, // 23: runner.admin.v1.WorkflowWait.since:type_name -> google.protobuf.Timestamp
+	45, // 24: runner.admin.v1.WorkflowStep.time:type_name -> google.protobuf.Timestamp
+	45, // 25: runner.admin.v1.WorkflowStep.started:type_name -> google.protobuf.Timestamp
 	20, // 26: runner.admin.v1.WorkflowStep.failed_attempts:type_name -> runner.admin.v1.WorkflowAttempt
 	1,  // 27: runner.admin.v1.ListWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
-	25, // 28: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
-	1,  // 29: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
-	43, // 30: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
-	43, // 31: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
-	18, // 32: runner.admin.v1.WorkflowInstance.subject:type_name -> runner.admin.v1.WorkflowSubject
-	19, // 33: runner.admin.v1.WorkflowInstance.attempts:type_name -> runner.admin.v1.WorkflowAttempts
-	21, // 34: runner.admin.v1.WorkflowInstance.waiting:type_name -> runner.admin.v1.WorkflowWait
-	28, // 35: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
-	42, // 36: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
-	43, // 37: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
-	31, // 38: runner.admin.v1.ReplayDeadLettersResponse.failures:type_name -> runner.admin.v1.LetterFailure
-	1,  // 39: runner.admin.v1.RetryWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	1,  // 40: runner.admin.v1.SkipStepResponse.state:type_name -> runner.admin.v1.WorkflowState
-	1,  // 41: runner.admin.v1.CancelWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	1,  // 42: runner.admin.v1.CompensateWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
-	2,  // 43: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
-	4,  // 44: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
-	6,  // 45: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
-	8,  // 46: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
-	10, // 47: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
-	12, // 48: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
-	16, // 49: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
-	23, // 50: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
-	26, // 51: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
-	29, // 52: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
-	32, // 53: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:input_type -> runner.admin.v1.DiscardDeadLettersRequest
-	34, // 54: runner.admin.v1.RunnerAdmin.RetryWorkflow:input_type -> runner.admin.v1.RetryWorkflowRequest
-	36, // 55: runner.admin.v1.RunnerAdmin.SkipStep:input_type -> runner.admin.v1.SkipStepRequest
-	38, // 56: runner.admin.v1.RunnerAdmin.CancelWorkflow:input_type -> runner.admin.v1.CancelWorkflowRequest
-	40, // 57: runner.admin.v1.RunnerAdmin.CompensateWorkflow:input_type -> runner.admin.v1.CompensateWorkflowRequest
-	3,  // 58: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
-	5,  // 59: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
-	7,  // 60: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
-	9,  // 61: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
-	11, // 62: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
-	13, // 63: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
-	17, // 64: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
-	24, // 65: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
-	27, // 66: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
-	30, // 67: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
-	33, // 68: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:output_type -> runner.admin.v1.DiscardDeadLettersResponse
-	35, // 69: runner.admin.v1.RunnerAdmin.RetryWorkflow:output_type -> runner.admin.v1.RetryWorkflowResponse
-	37, // 70: runner.admin.v1.RunnerAdmin.SkipStep:output_type -> runner.admin.v1.SkipStepResponse
-	39, // 71: runner.admin.v1.RunnerAdmin.CancelWorkflow:output_type -> runner.admin.v1.CancelWorkflowResponse
-	41, // 72: runner.admin.v1.RunnerAdmin.CompensateWorkflow:output_type -> runner.admin.v1.CompensateWorkflowResponse
-	58, // [58:73] is the sub-list for method output_type
-	43, // [43:58] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	27, // 28: runner.admin.v1.ListWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
+	1,  // 29: runner.admin.v1.ListAllWorkflowsRequest.state:type_name -> runner.admin.v1.WorkflowState
+	27, // 30: runner.admin.v1.ListAllWorkflowsResponse.instances:type_name -> runner.admin.v1.WorkflowInstance
+	1,  // 31: runner.admin.v1.WorkflowInstance.state:type_name -> runner.admin.v1.WorkflowState
+	45, // 32: runner.admin.v1.WorkflowInstance.started:type_name -> google.protobuf.Timestamp
+	45, // 33: runner.admin.v1.WorkflowInstance.updated:type_name -> google.protobuf.Timestamp
+	18, // 34: runner.admin.v1.WorkflowInstance.subject:type_name -> runner.admin.v1.WorkflowSubject
+	19, // 35: runner.admin.v1.WorkflowInstance.attempts:type_name -> runner.admin.v1.WorkflowAttempts
+	21, // 36: runner.admin.v1.WorkflowInstance.waiting:type_name -> runner.admin.v1.WorkflowWait
+	30, // 37: runner.admin.v1.ListDeadLettersResponse.letters:type_name -> runner.admin.v1.DeadLetter
+	44, // 38: runner.admin.v1.DeadLetter.data:type_name -> google.protobuf.Struct
+	45, // 39: runner.admin.v1.DeadLetter.time:type_name -> google.protobuf.Timestamp
+	33, // 40: runner.admin.v1.ReplayDeadLettersResponse.failures:type_name -> runner.admin.v1.LetterFailure
+	1,  // 41: runner.admin.v1.RetryWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 42: runner.admin.v1.SkipStepResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 43: runner.admin.v1.CancelWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	1,  // 44: runner.admin.v1.CompensateWorkflowResponse.state:type_name -> runner.admin.v1.WorkflowState
+	2,  // 45: runner.admin.v1.RunnerAdmin.Status:input_type -> runner.admin.v1.StatusRequest
+	4,  // 46: runner.admin.v1.RunnerAdmin.Drain:input_type -> runner.admin.v1.DrainRequest
+	6,  // 47: runner.admin.v1.RunnerAdmin.Resume:input_type -> runner.admin.v1.ResumeRequest
+	8,  // 48: runner.admin.v1.RunnerAdmin.Reload:input_type -> runner.admin.v1.ReloadRequest
+	10, // 49: runner.admin.v1.RunnerAdmin.PauseTenant:input_type -> runner.admin.v1.PauseTenantRequest
+	12, // 50: runner.admin.v1.RunnerAdmin.ResumeTenant:input_type -> runner.admin.v1.ResumeTenantRequest
+	16, // 51: runner.admin.v1.RunnerAdmin.GetWorkflow:input_type -> runner.admin.v1.GetWorkflowRequest
+	23, // 52: runner.admin.v1.RunnerAdmin.ListWorkflows:input_type -> runner.admin.v1.ListWorkflowsRequest
+	25, // 53: runner.admin.v1.RunnerAdmin.ListAllWorkflows:input_type -> runner.admin.v1.ListAllWorkflowsRequest
+	28, // 54: runner.admin.v1.RunnerAdmin.ListDeadLetters:input_type -> runner.admin.v1.ListDeadLettersRequest
+	31, // 55: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:input_type -> runner.admin.v1.ReplayDeadLettersRequest
+	34, // 56: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:input_type -> runner.admin.v1.DiscardDeadLettersRequest
+	36, // 57: runner.admin.v1.RunnerAdmin.RetryWorkflow:input_type -> runner.admin.v1.RetryWorkflowRequest
+	38, // 58: runner.admin.v1.RunnerAdmin.SkipStep:input_type -> runner.admin.v1.SkipStepRequest
+	40, // 59: runner.admin.v1.RunnerAdmin.CancelWorkflow:input_type -> runner.admin.v1.CancelWorkflowRequest
+	42, // 60: runner.admin.v1.RunnerAdmin.CompensateWorkflow:input_type -> runner.admin.v1.CompensateWorkflowRequest
+	3,  // 61: runner.admin.v1.RunnerAdmin.Status:output_type -> runner.admin.v1.StatusResponse
+	5,  // 62: runner.admin.v1.RunnerAdmin.Drain:output_type -> runner.admin.v1.DrainResponse
+	7,  // 63: runner.admin.v1.RunnerAdmin.Resume:output_type -> runner.admin.v1.ResumeResponse
+	9,  // 64: runner.admin.v1.RunnerAdmin.Reload:output_type -> runner.admin.v1.ReloadResponse
+	11, // 65: runner.admin.v1.RunnerAdmin.PauseTenant:output_type -> runner.admin.v1.PauseTenantResponse
+	13, // 66: runner.admin.v1.RunnerAdmin.ResumeTenant:output_type -> runner.admin.v1.ResumeTenantResponse
+	17, // 67: runner.admin.v1.RunnerAdmin.GetWorkflow:output_type -> runner.admin.v1.GetWorkflowResponse
+	24, // 68: runner.admin.v1.RunnerAdmin.ListWorkflows:output_type -> runner.admin.v1.ListWorkflowsResponse
+	26, // 69: runner.admin.v1.RunnerAdmin.ListAllWorkflows:output_type -> runner.admin.v1.ListAllWorkflowsResponse
+	29, // 70: runner.admin.v1.RunnerAdmin.ListDeadLetters:output_type -> runner.admin.v1.ListDeadLettersResponse
+	32, // 71: runner.admin.v1.RunnerAdmin.ReplayDeadLetters:output_type -> runner.admin.v1.ReplayDeadLettersResponse
+	35, // 72: runner.admin.v1.RunnerAdmin.DiscardDeadLetters:output_type -> runner.admin.v1.DiscardDeadLettersResponse
+	37, // 73: runner.admin.v1.RunnerAdmin.RetryWorkflow:output_type -> runner.admin.v1.RetryWorkflowResponse
+	39, // 74: runner.admin.v1.RunnerAdmin.SkipStep:output_type -> runner.admin.v1.SkipStepResponse
+	41, // 75: runner.admin.v1.RunnerAdmin.CancelWorkflow:output_type -> runner.admin.v1.CancelWorkflowResponse
+	43, // 76: runner.admin.v1.RunnerAdmin.CompensateWorkflow:output_type -> runner.admin.v1.CompensateWorkflowResponse
+	61, // [61:77] is the sub-list for method output_type
+	45, // [45:61] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_runner_admin_v1_admin_proto_init() }
@@ -3237,7 +3446,7 @@ func file_runner_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runner_admin_v1_admin_proto_rawDesc), len(file_runner_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,9 @@ const (
 	RunnerAdminGetWorkflowProcedure = "/runner.admin.v1.RunnerAdmin/GetWorkflow"
 	// RunnerAdminListWorkflowsProcedure is the procedure name of the RunnerAdmin's ListWorkflows RPC.
 	RunnerAdminListWorkflowsProcedure = "/runner.admin.v1.RunnerAdmin/ListWorkflows"
+	// RunnerAdminListAllWorkflowsProcedure is the procedure name of the RunnerAdmin's ListAllWorkflows
+	// RPC.
+	RunnerAdminListAllWorkflowsProcedure = "/runner.admin.v1.RunnerAdmin/ListAllWorkflows"
 	// RunnerAdminListDeadLettersProcedure is the procedure name of the RunnerAdmin's ListDeadLetters
 	// RPC.
 	RunnerAdminListDeadLettersProcedure = "/runner.admin.v1.RunnerAdmin/ListDeadLetters"
@@ -123,6 +126,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("ListWorkflows"),
 			Procedure:        RunnerAdminListWorkflowsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	runnerAdminListAllWorkflowsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_runner_admin_v1_admin_proto.Services().ByName("RunnerAdmin").Methods().ByName("ListAllWorkflows"),
+			Procedure:        RunnerAdminListAllWorkflowsProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -212,6 +223,11 @@ type RunnerAdminClient interface {
 	// Errors: INVALID_ARGUMENT (the page token was issued for another request), UNAVAILABLE (the records cannot be
 	// read).
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
+	// ListAllWorkflows returns a page of the workflow instances of all tenants without their steps, the last changed
+	// first.
+	//
+	// Errors: those of ListWorkflows.
+	ListAllWorkflows(context.Context, *v1.ListAllWorkflowsRequest) (*v1.ListAllWorkflowsResponse, error)
 	// ListDeadLetters returns a page of dead letters, the oldest first: work that a runner gave up after its last
 	// attempt.
 	//
@@ -287,6 +303,11 @@ type RunnerAdminHandler interface {
 	// Errors: INVALID_ARGUMENT (the page token was issued for another request), UNAVAILABLE (the records cannot be
 	// read).
 	ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error)
+	// ListAllWorkflows returns a page of the workflow instances of all tenants without their steps, the last changed
+	// first.
+	//
+	// Errors: those of ListWorkflows.
+	ListAllWorkflows(context.Context, *v1.ListAllWorkflowsRequest) (*v1.ListAllWorkflowsResponse, error)
 	// ListDeadLetters returns a page of dead letters, the oldest first: work that a runner gave up after its last
 	// attempt.
 	//
@@ -341,6 +362,7 @@ func RegisterRunnerAdminHandler(server *connect.Server, svc RunnerAdminHandler) 
 		connect.Method{Spec: runnerAdminResumeTenantSpec(), Handler: adapter.resumeTenant},
 		connect.Method{Spec: runnerAdminGetWorkflowSpec(), Handler: adapter.getWorkflow},
 		connect.Method{Spec: runnerAdminListWorkflowsSpec(), Handler: adapter.listWorkflows},
+		connect.Method{Spec: runnerAdminListAllWorkflowsSpec(), Handler: adapter.listAllWorkflows},
 		connect.Method{Spec: runnerAdminListDeadLettersSpec(), Handler: adapter.listDeadLetters},
 		connect.Method{Spec: runnerAdminReplayDeadLettersSpec(), Handler: adapter.replayDeadLetters},
 		connect.Method{Spec: runnerAdminDiscardDeadLettersSpec(), Handler: adapter.discardDeadLetters},
@@ -384,6 +406,10 @@ func (UnimplementedRunnerAdminHandler) GetWorkflow(context.Context, *v1.GetWorkf
 
 func (UnimplementedRunnerAdminHandler) ListWorkflows(context.Context, *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.ListWorkflows is not implemented")
+}
+
+func (UnimplementedRunnerAdminHandler) ListAllWorkflows(context.Context, *v1.ListAllWorkflowsRequest) (*v1.ListAllWorkflowsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "runner.admin.v1.RunnerAdmin.ListAllWorkflows is not implemented")
 }
 
 func (UnimplementedRunnerAdminHandler) ListDeadLetters(context.Context, *v1.ListDeadLettersRequest) (*v1.ListDeadLettersResponse, error) {
@@ -477,6 +503,14 @@ func (c *runnerAdminClient) GetWorkflow(ctx context.Context, req *v1.GetWorkflow
 func (c *runnerAdminClient) ListWorkflows(ctx context.Context, req *v1.ListWorkflowsRequest) (*v1.ListWorkflowsResponse, error) {
 	var res v1.ListWorkflowsResponse
 	if err := c.client.CallUnary(ctx, runnerAdminListWorkflowsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *runnerAdminClient) ListAllWorkflows(ctx context.Context, req *v1.ListAllWorkflowsRequest) (*v1.ListAllWorkflowsResponse, error) {
+	var res v1.ListAllWorkflowsResponse
+	if err := c.client.CallUnary(ctx, runnerAdminListAllWorkflowsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -630,6 +664,18 @@ func (h runnerAdminHandler) listWorkflows(ctx context.Context, _ connect.Spec, s
 		return err
 	}
 	res, err := h.svc.ListWorkflows(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h runnerAdminHandler) listAllWorkflows(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListAllWorkflowsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListAllWorkflows(ctx, &req)
 	if err != nil {
 		return err
 	}
