@@ -1,0 +1,1 @@
+function e(e,t){for(let{name:n}of e){let e=t.find(e=>n===`${e}_id`);if(e!==void 0)return{column:n,type:e}}let n=e.find(e=>e.type===`string`);return n&&t.length>0?{column:n.name,type:``}:void 0}export{e as t};

@@ -1,1 +1,0 @@
-import{Z as e,vt as t}from"./main-CeVUiiPz.js";import{t as n}from"./model_pb-C8i7A0Vu.js";function r(){let r=e(`fleet.read`);return t(n.method.getModel,{},{enabled:r===``,staleTime:3e4}).data?.aggregates.map(e=>e.name)}export{r as t};

@@ -1,1 +1,0 @@
-import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{At as t,Zt as n,jt as r}from"./main-CeVUiiPz.js";import{t as i}from"./useMutation-COAOMapv.js";var a=e(r(),1);function o(e,{transport:r,...o}={}){let s=t(),c=r??s,l=(0,a.useCallback)(async t=>n(c,e,t),[c,e]);return i({...o,mutationFn:l})}export{o as t};
