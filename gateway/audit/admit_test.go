@@ -42,6 +42,9 @@ func TestRecorder_OperatorsCallsAreRateLimited(t *testing.T) {
 		if n := admitted(auditlog.ClassRead, "hot"); n != 10 {
 			t.Errorf("%d reads admitted after one second, want 10", n)
 		}
+		if n := admitted(auditlog.ClassOperator, "hot"); n != 100 {
+			t.Errorf("%d writes admitted after one second, want 100", n)
+		}
 		if n := testing.AllocsPerRun(100, func() { recorder.Admit(auditlog.ClassRead, "hot") }); n != 0 {
 			t.Errorf("%v objects per call", n)
 		}

@@ -10,9 +10,11 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/streams"
 )
@@ -53,6 +55,73 @@ func TestRecorder_EachAttemptHasATimeout(t *testing.T) {
 		if bound <= 0 || bound > 2*time.Second {
 			t.Errorf("attempt %d may take %v, want at most 2 s", i+1, bound)
 		}
+	}
+}
+
+// The callers of one account are bounded together, however many they are.
+func TestCallers_AccountIsBounded(t *testing.T) {
+	tracked, now := newCallers(1), time.Now()
+	admitted := func(account streams.Account, now time.Time) (n int) {
+		for i := range 30 {
+			for range callerBurst {
+				if _, ok := tracked.admit(account, fmt.Sprint("caller ", i), now); ok {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	if n := admitted("acme", now); n != 2000 {
+		t.Errorf("%d records of one account, want 2000", n)
+	}
+	if n := admitted("globex", now); n != 2000 {
+		t.Errorf("%d records of another account, want 2000", n)
+	}
+	if n := admitted("acme", now.Add(time.Second)); n != 100 {
+		t.Errorf("%d records of one account in the next second, want 100", n)
+	}
+}
+
+// The next record of an operator has the number of its calls that were not recorded.
+func TestRecorder_OperatorsRecordCountsSuppressedCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRecorder(nil, prometheus.NewRegistry(), zerolog.Nop())
+		for n := range callerBurst + 3 {
+			if _, ok := r.Admit(auditlog.ClassRead, "ada"); ok != (n < callerBurst) {
+				t.Fatalf("call %d is recorded: %t", n+1, ok)
+			}
+		}
+		time.Sleep(time.Second)
+		admission, ok := r.Admit(auditlog.ClassRead, "ada")
+		if !ok {
+			t.Fatal("no call is recorded in the next second")
+		}
+		r.Operate(contextkit.RequestContext{}, streams.AccountPlatform, auditlog.ClassRead, Record{}, admission)
+		item, ok := r.tenants.queue.TryTake()
+		if !ok || item.Value.suppressed != 3 {
+			t.Errorf("the record counts %+v suppressed calls, want 3", item.Value)
+		}
+	})
+}
+
+// A record whose acknowledgement was lost is sent again under the same message id, by which NATS stores it once.
+func TestRecorder_RetriesAreStoredOnce(t *testing.T) {
+	js := natstest.Start(t)
+	o := newOutbox("operators", js, newCounters(), zerolog.Nop())
+	o.queue.Add("_platform", 1, &entry{
+		rc:      contextkit.RequestContext{CorrelationID: "c", Traceparent: contextkit.NewTraceparent()},
+		subject: "audit._platform.operator",
+		data:    []byte("{}"),
+	})
+	item, _ := o.queue.TryTake()
+	s := o.send(t.Context(), js, item)
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	stored := natstest.Await(t, s.future.Ok(), "acknowledgement")
+	again, err := js.PublishMsg(t.Context(), s.msg)
+	if err != nil || !again.Duplicate || again.Sequence != stored.Sequence {
+		t.Errorf("stored at %d, and again as %+v, %v", stored.Sequence, again, err)
 	}
 }
 

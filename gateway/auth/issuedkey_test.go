@@ -117,6 +117,9 @@ func TestIssuedKeys_InvalidRecordsAreRejected(t *testing.T) {
 	if err := v.SetIssuedKeys(many); err == nil || !strings.Contains(err.Error(), "6001") {
 		t.Errorf("more keys than a gateway stores: %v", err)
 	}
+	if err := v.SetIssuedKeys(many[1:]); err != nil {
+		t.Errorf("as many keys as a gateway stores: %v", err)
+	}
 	document := []byte("- {id: " + good.ID + ", sha256: " + fmt.Sprintf("%x", good.Hash) +
 		", tenants: ['*'], rights: [query.read]}")
 	if _, err := auth.OpenAPIKeys(t.Context(), text(document)); err == nil || !strings.Contains(err.Error(), "dot") {

@@ -2,11 +2,13 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
@@ -58,6 +60,29 @@ func TestTenants_Suspension(t *testing.T) {
 	tenants.Replace(map[contextkit.TenantID]TenantState{acme: {Suspended: true}})
 	if got := tenants.Suspension(acme); got != "tenant acme is suspended" {
 		t.Errorf("without a reason: %q", got)
+	}
+}
+
+// opening is a JetStream whose buckets are opened also after the call's context has ended.
+type opening struct{ jetstream.JetStream }
+
+func (o opening) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
+	return o.JetStream.KeyValue(context.WithoutCancel(ctx), bucket)
+}
+
+// A gateway that cannot read the states of tenants does not start: it would admit suspended tenants.
+func TestLoadTenants_FailsUnlessAllStatesAreRead(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for what, js := range map[string]jetstream.JetStream{
+		"the bucket is not opened": natstest.Start(t),
+		"the bucket is not read":   opening{natstest.Start(t)},
+	} {
+		states := make(setter, 1)
+		if err := LoadTenants(ctx, js, states); !errors.Is(err, context.Canceled) || len(states) != 0 {
+			t.Errorf("%s: %v, %d states", what, err, len(states))
+		}
 	}
 }
 
