@@ -12,6 +12,7 @@ import (
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/headgate/headgate/contextkit"
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/rpc"
 )
@@ -23,6 +24,7 @@ const batchConcurrency = 8
 type part struct {
 	submission
 	indexes []int // indexes of the commands in the batch
+	invalid bool  // one of the commands is invalid: none is decided
 }
 
 // SubmitBatch implements CommandService.
@@ -40,8 +42,27 @@ func (s *Service) SubmitBatch(
 		return nil, err
 	}
 	res := &aggregatev1.SubmitBatchResponse{Results: make([]*aggregatev1.BatchResult, len(req.GetCommands()))}
-	parts, broken := map[aggregateKey]*part{}, map[aggregateKey]bool{}
+	parts, err := s.partsOf(ctx, tenant, req, res)
+	if err != nil {
+		return nil, err
+	}
+	room := s.budget()
+	last := submitParts(parts, func(p *part) uint64 { return s.submitPart(ctx, p, res, room) })
+	if last > 0 && !req.GetDryRun() {
+		res.Position = s.positions.Format(tenant, last)
+	}
+	s.limiter.Count(ctx, tenant, room.page.Used())
+	return res, nil
+}
+
+// partsOf returns the parts of a batch, in the order of their first commands. A command that is invalid has its result
+// in res, and makes its part invalid. Error: the caller may not send one of the commands.
+func (s *Service) partsOf(
+	ctx context.Context, tenant contextkit.TenantID, req *aggregatev1.SubmitBatchRequest,
+	res *aggregatev1.SubmitBatchResponse,
+) ([]*part, error) {
 	var order []*part
+	parts := map[aggregateKey]*part{}
 	current, platform, principal := s.models.Current(), fromPlatform(ctx), principalOf(ctx)
 	for n, c := range req.GetCommands() {
 		key := aggregateKey{tenant, c.GetAggregateType(), c.GetAggregateId()}
@@ -60,7 +81,7 @@ func (s *Service) SubmitBatch(
 		by, prepared, err := prepare(current, asSubmit(req, n))
 		if err != nil {
 			res.Results[n] = failed(err)
-			broken[key] = true
+			p.invalid = true
 			continue
 		}
 		if err := permit(ctx, by, prepared); err != nil {
@@ -69,30 +90,26 @@ func (s *Service) SubmitBatch(
 		p.rules = by
 		p.commands = append(p.commands, prepared)
 	}
-	room := s.budget()
+	return order, nil
+}
+
+// submitParts calls submit for each part, for at most batchConcurrency parts concurrently, and returns the last of the
+// sequences that it returns.
+func submitParts(parts []*part, submit func(*part) (sequence uint64)) (last uint64) {
 	var group errgroup.Group
 	group.SetLimit(batchConcurrency)
-	sequences := make([]uint64, len(order))
-	for i, p := range order {
-		if broken[p.key] {
-			p.abortRest(res, -1)
-			continue
-		}
+	sequences := make([]uint64, len(parts))
+	for i, p := range parts {
 		group.Go(func() error {
-			sequences[i] = s.submitPart(ctx, p, res, room)
+			sequences[i] = submit(p)
 			return nil
 		})
 	}
 	_ = group.Wait() // errors are results of the commands
-	var last uint64
 	for _, sequence := range sequences {
 		last = max(last, sequence)
 	}
-	if last > 0 && !req.GetDryRun() {
-		res.Position = s.positions.Format(tenant, last)
-	}
-	s.limiter.Count(ctx, tenant, room.page.Used())
-	return res, nil
+	return last
 }
 
 // distinctKeys rejects a batch in which two commands have the same idempotency key, since one of them would take
@@ -123,10 +140,15 @@ func batchKey(req *aggregatev1.SubmitBatchRequest, n int) string {
 	return fmt.Sprintf("%s#%d", req.GetIdempotencyKey(), n)
 }
 
-// submitPart decides the commands for one aggregate, writes their results and returns the sequence of the last event.
+// submitPart decides the commands for one aggregate, writes their results and returns the sequence of the last event; 0:
+// no event was stored.
 func (s *Service) submitPart(
 	ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse, room *budget,
 ) (last uint64) {
+	if p.invalid {
+		p.abortRest(res, -1)
+		return 0
+	}
 	began := time.Now()
 	decided, err := s.submit(ctx, p.submission)
 	if !p.dryRun {

@@ -14,6 +14,8 @@ import (
 	aggregatev1 "github.com/headgate/headgate/gen/aggregate/gateway/v1"
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/natstest"
+	"github.com/headgate/headgate/internal/rpc/response"
+	"github.com/headgate/headgate/services/aggregate"
 )
 
 // pile is a model whose commands emit large events and whose state grows.
@@ -85,6 +87,34 @@ func TestSubmit_EventDataBeyondByteLimitIsOmitted(t *testing.T) {
 			t.Errorf("command %d: %v", n, result.GetError())
 		}
 	}
+}
+
+// Batches of a tenant whose clients do not read their responses are rejected at the tenant's bound, before they have an
+// effect; other tenants are not affected.
+func TestSubmitBatch_ResponsesAreBoundedPerTenant(t *testing.T) {
+	_, service := nodeWith(t, natstest.Start(t), pile,
+		aggregate.Config{Answers: response.Config{PageBytes: 256 << 10, TenantBytes: 256 << 10}})
+	text := map[string]any{"text": strings.Repeat("x", 70_000)}
+	reading, read := context.WithCancel(as(t, "acme"))
+	defer read()
+	for n := range 2 { // responses of 210 kB
+		req := batch("", command(fmt.Sprint(n), "put", "", text))
+		if res, err := service.SubmitBatch(reading, req); err != nil || outcomes(res) != "v3" {
+			t.Fatalf("batch %d: %v, %v", n, outcomes(res), err)
+		}
+	}
+	third := batch("", command("third", "put", "", text))
+	if _, err := service.SubmitBatch(as(t, "acme"), third); connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("beyond the tenant's bound: %v", err)
+	}
+	if res, err := service.SubmitBatch(as(t, "globex"), third); err != nil || outcomes(res) != "v3" {
+		t.Errorf("another tenant: %v, %v", outcomes(res), err)
+	}
+	read()
+	natstest.Eventually(t, "the responses are released", func() bool {
+		res, err := service.SubmitBatch(as(t, "acme"), third)
+		return err == nil && outcomes(res) == "v3" // and not v6: the rejected batch had no effect
+	})
 }
 
 func TestGetAggregate_TooLargeStateIsRejected(t *testing.T) {
