@@ -213,13 +213,9 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 	ctx = contextkit.PlatformContext(ctx)
 	log = log.With().Str("stream", streams.Events).Logger()
 	i.unreadable.logTo(&log)
-	var (
-		running sync.WaitGroup
-		logged  = "" // the last logged damage
-		failing = "" // the last logged failure
-		reader  = newScrubber(i)
-	)
+	var running sync.WaitGroup
 	defer running.Wait()
+	reader, findings := newScrubber(i), findingsLog{log: log}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	revised := make(chan struct{}, 1)
@@ -259,20 +255,7 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 		if ctx.Err() != nil {
 			continue
 		}
-		if err == nil {
-			failing = ""
-		} else if text := err.Error(); text != failing {
-			log.Warn().Err(err).Msg("the journal cannot be checked; retrying")
-			failing = text
-		}
-		switch damage := i.damage.Load(); {
-		case damage != nil && damage.String() != logged:
-			logged = damage.String()
-			log.Error().Any("damage", damage).Msg(logged)
-		case damage == nil && logged != "":
-			logged = ""
-			log.Info().Msg("the journal's damage is gone, or its loss was accepted")
-		}
+		findings.report(err, i.damage.Load())
 		wait := checkEvery
 		full = true
 		switch {
@@ -282,6 +265,30 @@ func (i *Integrity) Run(ctx context.Context, scrub bool, log zerolog.Logger) err
 			wait = retryEvery
 		}
 		next.Reset(wait)
+	}
+}
+
+// findingsLog logs the results of checks when they change.
+type findingsLog struct {
+	log             zerolog.Logger
+	failure, damage string // as last logged
+}
+
+// report logs the error of a check, and the known damage; nil: none.
+func (l *findingsLog) report(err error, damage *Damage) {
+	if err == nil {
+		l.failure = ""
+	} else if text := err.Error(); text != l.failure {
+		l.log.Warn().Err(err).Msg("the journal cannot be checked; retrying")
+		l.failure = text
+	}
+	switch {
+	case damage != nil && damage.String() != l.damage:
+		l.damage = damage.String()
+		l.log.Error().Any("damage", damage).Msg(l.damage)
+	case damage == nil && l.damage != "":
+		l.damage = ""
+		l.log.Info().Msg("the journal's damage is gone, or its loss was accepted")
 	}
 }
 

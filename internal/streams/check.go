@@ -21,15 +21,8 @@ var ErrNotSetUp = errors.New("streams are not set up")
 // set-up by this version would change. Errors: [ErrNotSetUp], a
 // [format.NewerError], or a failure to read ([natsclient.Away]).
 func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outdated []string, err error) {
-	there := map[string]jetstream.StreamConfig{}
-	if err := natsclient.Patiently(ctx, func(ctx context.Context) error {
-		clear(there)
-		list := js.ListStreams(ctx)
-		for info := range list.Info() {
-			there[info.Config.Name] = info.Config
-		}
-		return list.Err()
-	}); err != nil {
+	there, err := configurations(ctx, js)
+	if err != nil {
 		return nil, fmt.Errorf("streams: the streams: %w", err)
 	}
 	var missing, newer []error
@@ -80,6 +73,20 @@ func Check(ctx context.Context, js jetstream.JetStream, replicas Replicas) (outd
 	}
 	slices.Sort(outdated)
 	return outdated, nil
+}
+
+// configurations returns the configurations of the existing streams, by name.
+func configurations(ctx context.Context, js jetstream.JetStream) (map[string]jetstream.StreamConfig, error) {
+	found := map[string]jetstream.StreamConfig{}
+	err := natsclient.Patiently(ctx, func(ctx context.Context) error {
+		clear(found)
+		list := js.ListStreams(ctx)
+		for info := range list.Info() {
+			found[info.Config.Name] = info.Config
+		}
+		return list.Err()
+	})
+	return found, err
 }
 
 // lacksFlag reports whether a stream lacks a property that a publisher or reader relies on.

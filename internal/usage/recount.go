@@ -135,16 +135,52 @@ func (m *Meter) count(ctx context.Context, bucket *kv.Bucket[counting], kept kv.
 		return ctx.Err()
 	case <-time.After(2 * cmp.Or(m.config.Flush, flushEvery)):
 	}
-	var before [shards]record
+	before, err := m.stored(ctx, mine.Epoch)
+	if err != nil {
+		return err
+	}
+	counted, err := m.countUntil(ctx, last, func() error {
+		if time.Until(mine.Until) >= claim/2 {
+			return nil
+		}
+		mine.Until = time.Now().Add(claim)
+		revision, err = bucket.Put(ctx, keyCount, mine, revision)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.replace(ctx, mine.Epoch, counted, before); err != nil {
+		return err
+	}
+	mine.Node, mine.Until, mine.Done = "", time.Time{}, time.Now().UTC()
+	if _, err := bucket.Put(ctx, keyCount, mine, revision); err != nil {
+		return err
+	}
+	m.config.Log.Info().Uint64("until", last).Dur("took_ms", time.Since(began)).Msg(
+		"storage counts of tenants were recounted from the journal",
+	)
+	return nil
+}
+
+// stored returns the records of all shards; a record of another epoch counts as empty.
+func (m *Meter) stored(ctx context.Context, epoch int64) (*[shards]record, error) {
+	var all [shards]record
 	for n := range shards {
 		kept, err := m.bucket.Get(ctx, shardKey(n))
 		if err != nil && !isAbsent(err) {
-			return err
+			return nil, err
 		}
-		if kept.Value.Epoch == mine.Epoch {
-			before[n] = kept.Value
+		if kept.Value.Epoch == epoch {
+			all[n] = kept.Value
 		}
 	}
+	return &all, nil
+}
+
+// countUntil counts the journal's events up to a sequence, in parts with pauses between them. It calls proceed after
+// each part.
+func (m *Meter) countUntil(ctx context.Context, last uint64, proceed func() error) (*record, error) {
 	var counted record
 	for next := uint64(1); next <= last; {
 		part, from := time.Now(), next
@@ -158,34 +194,21 @@ func (m *Meter) count(ctx context.Context, bucket *kv.Bucket[counting], kept kv.
 			},
 		)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if next == from {
 			break // no events follow
 		}
-		if time.Until(mine.Until) < claim/2 {
-			mine.Until = time.Now().Add(claim)
-			if revision, err = bucket.Put(ctx, keyCount, mine, revision); err != nil {
-				return err
-			}
+		if err := proceed(); err != nil {
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(countRest * time.Since(part)):
 		}
 	}
-	if err := m.replace(ctx, mine.Epoch, &counted, &before); err != nil {
-		return err
-	}
-	mine.Node, mine.Until, mine.Done = "", time.Time{}, time.Now().UTC()
-	if _, err := bucket.Put(ctx, keyCount, mine, revision); err != nil {
-		return err
-	}
-	m.config.Log.Info().Uint64("until", last).Dur("took_ms", time.Since(began)).Msg(
-		"storage counts of tenants were recounted from the journal",
-	)
-	return nil
+	return &counted, nil
 }
 
 // event counts a message of the journal.

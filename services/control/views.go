@@ -30,37 +30,9 @@ type viewService struct {
 func (s viewService) SkipEvent(
 	ctx context.Context, req *controlv1.SkipEventRequest,
 ) (*controlv1.SkipEventResponse, error) {
-	tenant, view, err := s.named(req.GetTenantId(), req.GetView())
+	tenant, record, err := s.skipOf(ctx, req)
 	if err != nil {
 		return nil, err
-	}
-	sequence := uint64(req.GetSequence())
-	if sequence == 0 {
-		if sequence = s.failingAt(req.GetTenantId(), req.GetView(), req.GetEventId()); sequence == 0 {
-			return nil, connect.Errorf(
-				connect.CodeNotFound,
-				"no node announces that the view fails on the event %s: specify the event's sequence",
-				excerpt.Text(req.GetEventId(), excerpt.Name),
-			)
-		}
-	}
-	event, found, err := s.journal.Event(ctx, tenant, sequence)
-	if err != nil && !errors.Is(err, journal.ErrMalformedEvent) {
-		return nil, asConnectError(err)
-	}
-	if !found || event.ID != req.GetEventId() {
-		return nil, connect.Errorf(connect.CodeNotFound, "the tenant has no event %s at sequence %d",
-			excerpt.Text(req.GetEventId(), excerpt.Name), sequence)
-	}
-	record := skips.Skip{
-		Tenant:        tenant.String(),
-		View:          view.Name,
-		Fingerprint:   view.Fingerprint(),
-		EventID:       event.ID,
-		Sequence:      sequence,
-		EventType:     event.Type,
-		AggregateType: event.AggregateType,
-		AggregateID:   event.AggregateID,
 	}
 	for range maxTries {
 		before, err := s.skips.Get(ctx, record.Key())
@@ -90,6 +62,44 @@ func (s viewService) SkipEvent(
 		return &controlv1.SkipEventResponse{Skip: s.skipMessage(stored)}, nil
 	}
 	return nil, asConnectError(kv.ErrChanged)
+}
+
+// skipOf returns the tenant, and the record that skips the request's event, which must be in the journal.
+func (s viewService) skipOf(
+	ctx context.Context, req *controlv1.SkipEventRequest,
+) (tenant contextkit.TenantID, record skips.Skip, err error) {
+	tenant, view, err := s.named(req.GetTenantId(), req.GetView())
+	if err != nil {
+		return tenant, record, err
+	}
+	sequence := uint64(req.GetSequence())
+	if sequence == 0 {
+		if sequence = s.failingAt(req.GetTenantId(), req.GetView(), req.GetEventId()); sequence == 0 {
+			return tenant, record, connect.Errorf(
+				connect.CodeNotFound,
+				"no node announces that the view fails on the event %s: specify the event's sequence",
+				excerpt.Text(req.GetEventId(), excerpt.Name),
+			)
+		}
+	}
+	event, found, err := s.journal.Event(ctx, tenant, sequence)
+	if err != nil && !errors.Is(err, journal.ErrMalformedEvent) {
+		return tenant, record, asConnectError(err)
+	}
+	if !found || event.ID != req.GetEventId() {
+		return tenant, record, connect.Errorf(connect.CodeNotFound, "the tenant has no event %s at sequence %d",
+			excerpt.Text(req.GetEventId(), excerpt.Name), sequence)
+	}
+	return tenant, skips.Skip{
+		Tenant:        tenant.String(),
+		View:          view.Name,
+		Fingerprint:   view.Fingerprint(),
+		EventID:       event.ID,
+		Sequence:      sequence,
+		EventType:     event.Type,
+		AggregateType: event.AggregateType,
+		AggregateID:   event.AggregateID,
+	}, nil
 }
 
 // RevokeSkip implements ViewService.
