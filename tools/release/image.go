@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -106,19 +107,51 @@ type descriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
+// blobs are the files of an image, by their names in the archive.
+type blobs map[string][]byte
+
+// add adds a blob.
+func (b blobs) add(mediaType string, data []byte) descriptor {
+	d := descriptor{MediaType: mediaType, Digest: digest(data), Size: len(data)}
+	b["blobs/sha256/"+d.Digest[len("sha256:"):]] = data
+	return d
+}
+
+// addJSON adds a value as JSON.
+func (b blobs) addJSON(mediaType string, value any) (descriptor, error) {
+	data, err := json.Marshal(value)
+	return b.add(mediaType, data), err
+}
+
+// addManifest adds the manifest of a platform, with its configuration and its layer.
+func (b blobs) addManifest(l layer, created time.Time, labels map[string]string) (descriptor, error) {
+	config, err := b.addJSON(configType, map[string]any{
+		"created":      created.Format(time.RFC3339),
+		"os":           l.platform.os,
+		"architecture": l.platform.arch,
+		"config": map[string]any{
+			"User":       "65532:65532", // not root, as distroless images
+			"Entrypoint": []string{"/headgate"},
+			"Env":        []string{"SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
+			"Labels":     labels,
+		},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{l.diff}},
+	})
+	if err != nil {
+		return descriptor{}, err
+	}
+	manifest, err := b.addJSON(manifestType, map[string]any{
+		"schemaVersion": 2, "mediaType": manifestType, "config": config,
+		"layers": []descriptor{b.add(layerType, l.packed)}, "annotations": labels,
+	})
+	manifest.Platform = map[string]string{"os": l.platform.os, "architecture": l.platform.arch}
+	return manifest, err
+}
+
 // image writes the image of all layers' platforms as an OCI layout in an archive, which `docker load`,
 // `podman load` and `skopeo copy oci-archive:` read.
 func (r *release) image() error {
-	blobs := map[string][]byte{}
-	add := func(mediaType string, data []byte) descriptor {
-		d := descriptor{MediaType: mediaType, Digest: digest(data), Size: len(data)}
-		blobs["blobs/sha256/"+d.Digest[len("sha256:"):]] = data
-		return d
-	}
-	addJSON := func(mediaType string, value any) (descriptor, error) {
-		data, err := json.Marshal(value)
-		return add(mediaType, data), err
-	}
+	image := blobs{}
 	labels := map[string]string{
 		"org.opencontainers.image.title":   "headgate",
 		"org.opencontainers.image.version": r.version,
@@ -126,32 +159,13 @@ func (r *release) image() error {
 	}
 	var manifests []descriptor
 	for _, l := range r.layers {
-		config, err := addJSON(configType, map[string]any{
-			"created":      r.time.Format(time.RFC3339),
-			"os":           l.platform.os,
-			"architecture": l.platform.arch,
-			"config": map[string]any{
-				"User":       "65532:65532", // not root, as distroless images
-				"Entrypoint": []string{"/headgate"},
-				"Env":        []string{"SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
-				"Labels":     labels,
-			},
-			"rootfs": map[string]any{"type": "layers", "diff_ids": []string{l.diff}},
-		})
+		manifest, err := image.addManifest(l, r.time, labels)
 		if err != nil {
 			return err
 		}
-		manifest, err := addJSON(manifestType, map[string]any{
-			"schemaVersion": 2, "mediaType": manifestType, "config": config,
-			"layers": []descriptor{add(layerType, l.packed)}, "annotations": labels,
-		})
-		if err != nil {
-			return err
-		}
-		manifest.Platform = map[string]string{"os": l.platform.os, "architecture": l.platform.arch}
 		manifests = append(manifests, manifest)
 	}
-	index, err := addJSON(indexType,
+	index, err := image.addJSON(indexType,
 		map[string]any{"schemaVersion": 2, "mediaType": indexType, "manifests": manifests, "annotations": labels})
 	if err != nil {
 		return err
@@ -166,13 +180,8 @@ func (r *release) image() error {
 		return err
 	}
 	entries := []file{{"oci-layout", 0o644, []byte(`{"imageLayoutVersion":"1.0.0"}`)}, {"index.json", 0o644, top}}
-	names := make([]string, 0, len(blobs))
-	for name := range blobs {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		entries = append(entries, file{name, 0o644, blobs[name]})
+	for _, name := range slices.Sorted(maps.Keys(image)) {
+		entries = append(entries, file{name, 0o644, image[name]})
 	}
 	packed, err := archive(r.time, entries)
 	if err != nil {
