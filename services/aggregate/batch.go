@@ -140,8 +140,8 @@ func batchKey(req *aggregatev1.SubmitBatchRequest, n int) string {
 	return fmt.Sprintf("%s#%d", req.GetIdempotencyKey(), n)
 }
 
-// submitPart decides the commands for one aggregate, writes their results and returns the sequence of the last event; 0:
-// no event was stored.
+// submitPart decides the commands for one aggregate, writes their results, and returns the sequence of the last event;
+// 0: no event was stored.
 func (s *Service) submitPart(
 	ctx context.Context, p *part, res *aggregatev1.SubmitBatchResponse, room *budget,
 ) (last uint64) {
