@@ -19,6 +19,7 @@ type Aggregate struct {
 	commands map[string]*Command
 	evolve   map[string]fields
 	history  map[string]schemaHistory
+	line     int // in the document
 }
 
 // Command is a command of an aggregate.
@@ -208,6 +209,7 @@ func (p *parser) aggregate(key, n *yaml.Node, path string) *Aggregate {
 		commands: map[string]*Command{},
 		evolve:   map[string]fields{},
 		history:  map[string]schemaHistory{},
+		line:     key.Line,
 	}
 	var commands, events *yaml.Node
 	for key, value := range p.members(n, path, "description", "commands", "evolve", "events") {

@@ -130,7 +130,11 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 		return nil, errors.New(firstIssue(env, issues))
 	}
 	if want != nil && !checked.OutputType().IsExactType(want) && !checked.OutputType().IsExactType(cel.DynType) {
-		return nil, fmt.Errorf("the expression yields %s, want %s", checked.OutputType(), want)
+		hint := ""
+		if want.IsExactType(cel.StringType) && converts(checked.OutputType()) {
+			hint = ": write string(…)"
+		}
+		return nil, fmt.Errorf("the expression yields %s, want %s%s", checked.OutputType(), want, hint)
 	}
 	if err := budget.chargeMatches(checked.NativeRep().Expr()); err != nil {
 		return nil, err
@@ -159,6 +163,13 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 		out.usesRow = out.usesRow || reference.Name == rowVariable
 	}
 	return out, nil
+}
+
+// converts reports whether string() accepts values of a type.
+func converts(t *cel.Type) bool {
+	return slices.ContainsFunc([]*cel.Type{
+		cel.TimestampType, cel.DurationType, cel.IntType, cel.UintType, cel.DoubleType, cel.BoolType,
+	}, t.IsExactType)
 }
 
 // firstIssue describes the first mistake in an expression, and what to do about the frequent ones.

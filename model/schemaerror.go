@@ -21,13 +21,14 @@ func violation(k jsonschema.ErrorKind) string {
 	case *kind.Maximum:
 		return bound("maximum", k.Got, k.Want)
 	case *kind.ExclusiveMinimum:
-		return bound("exclusiveMinimum", k.Got, k.Want)
+		return fmt.Sprintf("exclusiveMinimum: got %s, want more than %s", decimal(k.Got), decimal(k.Want))
 	case *kind.ExclusiveMaximum:
-		return bound("exclusiveMaximum", k.Got, k.Want)
+		return fmt.Sprintf("exclusiveMaximum: got %s, want less than %s", decimal(k.Got), decimal(k.Want))
 	case *kind.Format:
 		if example, ok := timeExamples[k.Want]; ok {
 			return fmt.Sprintf("'%v' is not a valid %s, such as %s", k.Got, k.Want, example)
 		}
+		return fmt.Sprintf("'%v' is not a valid %s: %v", k.Got, k.Want, k.Err)
 	}
 	return k.LocalizedString(english)
 }

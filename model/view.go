@@ -231,6 +231,10 @@ func (p *parser) view(m *Model, name string, n *yaml.Node, path string) *View {
 		path := join(join(path, "on"), key.Value)
 		if ref, ok := p.eventRef(m, key, path); ok {
 			v.on[ref] = p.projector(m, v, ref, value, path)
+			if kind := m.kindOf(ref, v.key); kind != unknown && kind != "string" {
+				p.warn(memberOfMapping(n, "key"), join(join("views", name), "key"),
+					"the key is text, and of %s it is of JSON type %s: write string(…)", key.Value, kind)
+			}
 		}
 	}
 	return v
@@ -270,6 +274,9 @@ func (p *parser) projector(m *Model, v *View, ref EventRef, n *yaml.Node, path s
 		switch key.Value {
 		case "delete":
 			out.kind, out.blind = kindDelete, true
+			if !p.stored && value.Value != "true" {
+				p.reject(value, join(path, "delete"), "expected true")
+			}
 			continue
 		case "patch":
 			out.kind = kindPatch

@@ -29,7 +29,7 @@ func (p *parser) warnOfExpressions(m *Model) {
 	for _, u := range p.uses {
 		read := membersRead(u.expr)
 		p.warnOfMembers(m, u, read)
-		p.warnOfTimes(u)
+		p.warnOfOperands(m, u)
 		if workflow, ok := strings.CutPrefix(u.path, "workflows."); ok {
 			p.warnOfFailure(u, workflow, read)
 		}
@@ -149,13 +149,7 @@ type memberRead struct {
 // membersRead returns the members of variables that an expression reads. Names that a loop of the expression declares
 // are no variables.
 func membersRead(e ast.Expr) (out []memberRead) {
-	declared := map[string]bool{}
-	ast.PostOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() == ast.ComprehensionKind {
-			loop := e.AsComprehension()
-			declared[loop.IterVar()], declared[loop.IterVar2()], declared[loop.AccuVar()] = true, true, true
-		}
-	}))
+	declared := declaredNames(e)
 	add := func(operand ast.Expr, member string, tested bool) {
 		if operand.Kind() == ast.IdentKind && !declared[operand.AsIdent()] {
 			out = append(out, memberRead{operand.AsIdent(), member, tested})
@@ -178,6 +172,18 @@ func membersRead(e ast.Expr) (out []memberRead) {
 		}
 	}))
 	return out
+}
+
+// declaredNames returns the names that the loops of an expression declare.
+func declaredNames(e ast.Expr) map[string]bool {
+	declared := map[string]bool{}
+	ast.PostOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.ComprehensionKind {
+			loop := e.AsComprehension()
+			declared[loop.IterVar()], declared[loop.IterVar2()], declared[loop.AccuVar()] = true, true, true
+		}
+	}))
+	return declared
 }
 
 // testsMember reports whether the expression asks with has() for the member that it reads.

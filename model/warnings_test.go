@@ -59,6 +59,9 @@ func TestWarnings_NameWhatCanNeverSucceed(t *testing.T) {
 		{`data: {loan: "'l'"}`, "data: {loan: cmd.copies}", ""},
 		{`{upsert: {state: "'taken'", available: 1}}`, "{fold: {available: {sum: event.loan}}}",
 			`views.books.on.book.taken.fold.available.sum: the values are of JSON type string`},
+		{"  books:\n", "  books:\n    key: meta.version\n", `:24: views.books.key: the key is text, and of book.taken ` +
+			`it is of JSON type integer: write string(…)`},
+		{"  books:\n", "  books:\n    key: event.loan\n", ""},
 		// Times.
 		{"state.available > 0", "string(meta.time + duration('1h')) > cmd.on", "write timestamp(meta.time)"},
 		{"state.available > 0", "string(timestamp(meta.time) + duration('1h')) > cmd.on", ""},
@@ -72,6 +75,11 @@ func TestWarnings_NameWhatCanNeverSucceed(t *testing.T) {
 		// Workflows.
 		{again, `payload: {copies: 1, on: "'2026-01-31'", until: "'never'"}`,
 			`command "take" refuses the member "until" (it accepts copies, on)`},
+		{again, `payload: {copies: "'one'", on: "'2026-01-31'"}`,
+			`:32: workflows.lend.steps[1].submit.payload.copies: the values are of JSON type string, and command "take" ` +
+				`requires integer`},
+		{again, `payload: {copies: event.loan, on: event.loan}`, `payload.copies: the values are of JSON type string`},
+		{again, "payload: {copies: 1.0, on: event.loan}", ""},
 		{again, "payload: {copies: 1}",
 			`workflows.lend.steps[1].submit.payload: command "take" requires the member "on"`},
 		{again, `payload: {copies: 1, on: failure.message}`, "failure is empty here"},
@@ -142,15 +150,27 @@ func TestChangeWarnings_NameStoredEventsThatTheNewModelCannotRead(t *testing.T) 
 		"fewer upcasts": {
 			[]string{version, "{}"}, "stored events have version 2, and the document has upcasts to version 1 only",
 		},
+		"a member that an upcast drops": {
+			[]string{version, strings.Replace(next, "set: {until: \"''\"}", "drop: [loan]", 1)},
+			`aggregates.book.evolve.taken.last: events that are stored already lack the member "loan"`,
+		},
+		"a member that an upcast reads": {
+			[]string{version, strings.Replace(next, `"''"`, "event.lone", 1)},
+			`aggregates.book.events.taken.upcasts[1].set.until: events that are stored already lack the member "lone" in ` +
+				"version 2",
+		},
+		"a member that an upcast of earlier events reads": {
+			[]string{version, strings.Replace(next, "event.id", "event.no", 1)}, "",
+		},
 		"another event": {
 			[]string{
 				version, "{}", "event: taken", "event: lent", "      taken:", "      lent:", "book.taken", "book.lent",
 			},
-			"aggregates.book.evolve.taken: the event is missing",
+			":3: aggregates.book.evolve.taken: the event is missing",
 		},
 		"another aggregate": {
 			[]string{"  book:\n", "  tome:\n", "book.taken", "tome.taken", "aggregate: book", "aggregate: tome"},
-			"aggregates.book: the aggregate is missing",
+			":1: aggregates.book: the aggregate is missing",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,5 +184,50 @@ func TestChangeWarnings_NameStoredEventsThatTheNewModelCannotRead(t *testing.T) 
 				t.Errorf("warnings: %v, want %q", warnings, test.want)
 			}
 		})
+	}
+}
+
+func TestWarnings_NameOperandsOfTypesThatDoNotFit(t *testing.T) {
+	const fraction = "write double(cmd.weight)"
+	number := func(rule string) string {
+		return strings.NewReplacer(
+			"            copies:", "            weight: {type: number}\n            copies:",
+			"state.available > 0", rule,
+		).Replace(library)
+	}
+	for _, test := range []struct{ document, want string }{
+		{number("state.available + cmd.weight > 0"), fraction},
+		{number("cmd.weight + 1 > 0"), fraction},
+		{number("2 * (cmd.copies - cmd.weight) > 0"), fraction},
+		{number("state.available + double(cmd.weight) > 0.0"), "write double(state.available)"},
+		{number("cmd.copies * 1.5 > 2.0"), "write double(cmd.copies)"},
+		{number("double(state.available) + double(cmd.weight) > 0.0"), ""},
+		{number("cmd.weight > 0 && cmd.weight <= 1.5 && cmd.copies + 1 > state.available"), ""},
+		{number(`cmd.on + ' ' + string(cmd.weight) != ''`), ""},
+		{number(`cmd.on + ' ' + cmd.weight != ''`), "write string(cmd.weight)"},
+		{number(`cmd.on + meta.version != ''`), "write string(meta.version)"},
+		{number(`"[{'weight': 1}].all(cmd, cmd.weight + 1 > 1)"`), ""},
+		{number("cmd.on > timestamp(meta.time)"), "cmd.on is text: write timestamp(cmd.on)"},
+		{number("state.last < timestamp(meta.time) + duration('1h')"), "state.last is text: write timestamp(state.last)"},
+		{number("timestamp(meta.time) - timestamp(cmd.on) < state.last"), "write duration(state.last)"},
+		{number("timestamp(cmd.on) > timestamp(meta.time) + duration(state.last)"), ""},
+		{
+			libraryWith(t, "state.available - 1", "state.available - 0.5"),
+			"evolve.taken.available: state.available is an integer where it has no fraction, and arithmetic of an integer " +
+				"and a fraction fails: write double(state.available)",
+		},
+		{libraryWith(t, "{state: string, available: int}", "{state: string, available: double}"), ""},
+		{strings.NewReplacer("available: int", "available: double", "available: 1}", "available: row.available + 1}").
+			Replace(library), ""},
+	} {
+		m, err := Parse("library.yaml", []byte(test.document))
+		if err != nil {
+			t.Errorf("%s: %v", test.want, err)
+			continue
+		}
+		if test.want == "" && len(m.Warnings) > 0 ||
+			test.want != "" && (len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0].String(), test.want)) {
+			t.Errorf("warnings: %v, want %q", m.Warnings, test.want)
+		}
 	}
 }

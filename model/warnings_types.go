@@ -3,8 +3,6 @@ package model
 import (
 	"slices"
 
-	"cel.dev/cel-go/common/ast"
-	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"go.yaml.in/yaml/v3"
 )
@@ -34,16 +32,39 @@ func (m *Model) kindOf(ref EventRef, expr *expression) string {
 	if expr == nil {
 		return unknown
 	}
-	if len(expr.member) != 2 || expr.member[0] != eventVariable {
-		return celKinds[expr.yields.Kind()]
+	switch {
+	case len(expr.member) == 2 && expr.member[0] == eventVariable:
+		return m.kindOfMember(ref, expr.member[1])
+	case len(expr.member) == 2 && expr.member[0] == metaVariable:
+		return metaKind(expr.member[1])
+	}
+	return celKinds[expr.yields.Kind()]
+}
+
+// metaKind returns the JSON type of a member of meta.
+func metaKind(member string) string {
+	switch _, ok := metaMembers[member]; {
+	case !ok:
+		return unknown
+	case member == "version":
+		return "integer"
+	}
+	return "string"
+}
+
+// kindOfMember returns the JSON type of a member of an event, if all commands emit it with the same type.
+func (m *Model) kindOfMember(ref EventRef, member string) string {
+	a := m.aggregates[ref.Aggregate]
+	if a == nil {
+		return unknown
 	}
 	kind := unknown
-	for _, command := range m.aggregates[ref.Aggregate].commands {
+	for _, command := range a.commands {
 		for _, e := range command.emit {
 			if e.event != ref.Event {
 				continue
 			}
-			emitted := command.kindOf(e.data, expr.member[1])
+			emitted := command.kindOf(e.data, member)
 			if emitted == unknown || kind != unknown && kind != emitted {
 				return unknown
 			}
@@ -59,15 +80,23 @@ func (c *Command) kindOf(data fields, name string) string {
 		if f.name != name || f.expr == nil {
 			continue
 		}
-		if len(f.expr.member) != 2 || f.expr.member[0] != commandVariable {
-			return celKinds[f.expr.yields.Kind()]
+		switch {
+		case len(f.expr.member) == 2 && f.expr.member[0] == commandVariable:
+			return c.kindOfMember(f.expr.member[1])
+		case len(f.expr.member) == 2 && f.expr.member[0] == metaVariable:
+			return metaKind(f.expr.member[1])
 		}
-		properties, _ := c.raw["properties"].(Object)
-		property, _ := properties[f.expr.member[1]].(Object)
-		kind, _ := property["type"].(string) // a list of types is none that is known
-		return kind
+		return celKinds[f.expr.yields.Kind()]
 	}
 	return unknown
+}
+
+// kindOfMember returns the JSON type of a member of the command's payload.
+func (c *Command) kindOfMember(name string) string {
+	properties, _ := c.raw["properties"].(Object)
+	property, _ := properties[name].(Object)
+	kind, _ := property["type"].(string) // a list of types is none that is known
+	return kind
 }
 
 // warnOfColumn warns of values of a JSON type that never fits the column that they are for.
@@ -78,32 +107,4 @@ func (p *parser) warnOfColumn(n *yaml.Node, path string, column Column, kind str
 	}
 	p.warn(n, path, "the values are of JSON type %s, which never fits column %q of type %s", kind, column.Name,
 		string(column.Type))
-}
-
-// warnOfTimes warns of meta.time + duration(…): meta.time is text.
-func (p *parser) warnOfTimes(u use) {
-	ast.PostOrderVisit(u.expr, ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() != ast.CallKind {
-			return
-		}
-		call := e.AsCall()
-		if call.FunctionName() != operators.Add && call.FunctionName() != operators.Subtract {
-			return
-		}
-		time, length := false, false
-		for _, arg := range call.Args() {
-			switch arg.Kind() {
-			case ast.SelectKind:
-				operand := arg.AsSelect().Operand()
-				time = time || operand.Kind() == ast.IdentKind && operand.AsIdent() == metaVariable &&
-					arg.AsSelect().FieldName() == "time"
-			case ast.CallKind:
-				function := arg.AsCall().FunctionName()
-				length = length || function == "duration" || function == "timestamp"
-			}
-		}
-		if time && length {
-			p.warn(u.node, u.path, "meta.time is text: write timestamp(meta.time)")
-		}
-	}))
 }

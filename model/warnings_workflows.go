@@ -10,10 +10,17 @@ import (
 )
 
 // warnOfPayload warns of a payload that the command's schema always refuses.
-func (p *parser) warnOfPayload(n *yaml.Node, path string, command *Command, payload fields) {
+func (p *parser) warnOfPayload(m *Model, n *yaml.Node, path string, on EventRef, command *Command, payload fields) {
 	set := map[string]bool{}
 	for _, f := range payload {
 		set[f.name] = true
+		want, is := command.kindOfMember(f.name), m.kindOf(on, f.expr)
+		fits := want == is || want == unknown || is == unknown || want == "number" && is == "integer" ||
+			want == "integer" && is == "number" // it may have no fraction
+		if !fits {
+			p.warn(memberOfMapping(n, f.name), join(path, f.name),
+				"the values are of JSON type %s, and command %q requires %s", is, command.Name, want)
+		}
 	}
 	members := map[string][]string{}
 	command.members(members)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -158,6 +159,8 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 	w := &Workflow{Name: key.Value, line: key.Line}
 	names := map[string]bool{}
 	var on, migrate *yaml.Node
+	starts, event, _ := strings.Cut(memberOfMapping(n, "on").Value, ".")
+	ref := EventRef{starts, event} // `on` may come after the steps
 	for key, value := range p.members(n, path, "description", "on", "from", "when", "steps", "on_failure", "migrate") {
 		path := join(path, key.Value)
 		switch key.Value {
@@ -175,11 +178,11 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 			w.when = p.expression(p.envs.workflow, value, path, boolType)
 		case "steps":
 			for path, item := range p.items(value, path) {
-				w.Steps = append(w.Steps, p.step(m, item, path, names, true))
+				w.Steps = append(w.Steps, p.step(m, item, path, ref, names, true))
 			}
 		case "on_failure":
 			for path, item := range p.items(value, path) {
-				w.OnFailure = append(w.OnFailure, p.step(m, item, path, names, false))
+				w.OnFailure = append(w.OnFailure, p.step(m, item, path, ref, names, false))
 			}
 		}
 	}
@@ -192,7 +195,9 @@ func (p *parser) workflow(m *Model, key, n *yaml.Node, path string) *Workflow {
 	return w
 }
 
-func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool, undoable bool) Step {
+func (p *parser) step(
+	m *Model, n *yaml.Node, path string, on EventRef, names map[string]bool, undoable bool,
+) Step {
 	var s Step
 	known := []string{"name", "submit", "webhook", "retry"}
 	if undoable {
@@ -211,7 +216,7 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 			}
 			names[s.Name] = true
 		case "submit":
-			submit := p.commandTemplate(m, value, path)
+			submit := p.commandTemplate(m, value, path, on)
 			s.Submit, kinds = &submit, kinds+1
 		case "webhook":
 			s.Webhook, kinds = p.webhook(value, path), kinds+1
@@ -220,7 +225,7 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 		case "parallel":
 			kinds++
 			for path, item := range p.items(value, path) {
-				inner := p.step(m, item, path, names, true)
+				inner := p.step(m, item, path, on, names, true)
 				if inner.Wait != nil || inner.Parallel != nil {
 					p.reject(item, path, "parallel steps must be commands or webhooks")
 				}
@@ -232,7 +237,7 @@ func (p *parser) step(m *Model, n *yaml.Node, path string, names map[string]bool
 		case "retry":
 			s.Retry, retries = p.retry(value, path), true
 		case "undo":
-			undo := p.commandTemplate(m, value, path)
+			undo := p.commandTemplate(m, value, path, on)
 			s.Undo = &undo
 		}
 	}
@@ -268,7 +273,7 @@ func (p *parser) webhook(n *yaml.Node, path string) *WebhookTemplate {
 	return t
 }
 
-func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string) CommandTemplate {
+func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string, on EventRef) CommandTemplate {
 	var (
 		c       CommandTemplate
 		command *yaml.Node
@@ -296,7 +301,7 @@ func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string) CommandTem
 	case a.commands[c.Command] == nil:
 		p.reject(command, join(path, "command"), "aggregate %q has no command %q", c.Aggregate, c.Command)
 	default:
-		p.warnOfPayload(payload, join(path, "payload"), a.commands[c.Command], c.payload)
+		p.warnOfPayload(m, payload, join(path, "payload"), on, a.commands[c.Command], c.payload)
 	}
 	return c
 }
