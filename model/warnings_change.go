@@ -63,7 +63,8 @@ func (m *Model) ChangeWarnings(previous *Model) []Issue {
 				continue
 			}
 			if was, is := before.EventVersion(event), now.EventVersion(event); is < was {
-				warn(now.line, path, "stored events have version %d, and the document has upcasts to version %d only", was, is)
+				warn(now.line, path, "stored events have version %d, and the document has upcasts to version %d only",
+					was, is)
 			}
 			members := map[string][]string{}
 			previous.eventMembers(ref, members)
@@ -98,14 +99,14 @@ func (m *Model) warnOfReads(
 			index, _, _ := strings.Cut(place, "]")
 			upcast, _ := strconv.Atoi(index)
 			if members, stored := versions[upcast+1]; stored && !slices.Contains(members, read.member) {
-				warn(read.line, read.path, "events that are stored already lack the member %q in version %d", read.member,
-					upcast+1)
+				warn(read.line, read.path, "events that are stored already lack the member %q in version %d",
+					read.member, upcast+1)
 			}
 			continue
 		}
 		if !slices.Contains(versions[version], read.member) {
-			warn(read.line, read.path, "events that are stored already lack the member %q: add an upcast of %s, or test "+
-				"has(event.%s)", read.member, ref.Event, read.member)
+			warn(read.line, read.path, "events that are stored already lack the member %q: add an upcast of %s, or "+
+				"test has(event.%s)", read.member, ref.Event, read.member)
 		}
 	}
 }

@@ -208,13 +208,13 @@ func TestWarnings_NameOperandsOfTypesThatDoNotFit(t *testing.T) {
 		{number(`cmd.on + meta.version != ''`), "write string(meta.version)"},
 		{number(`"[{'weight': 1}].all(cmd, cmd.weight + 1 > 1)"`), ""},
 		{number("cmd.on > timestamp(meta.time)"), "cmd.on is text: write timestamp(cmd.on)"},
-		{number("state.last < timestamp(meta.time) + duration('1h')"), "state.last is text: write timestamp(state.last)"},
+		{number("state.last < timestamp(meta.time) + duration('1h')"), "write timestamp(state.last)"},
 		{number("timestamp(meta.time) - timestamp(cmd.on) < state.last"), "write duration(state.last)"},
 		{number("timestamp(cmd.on) > timestamp(meta.time) + duration(state.last)"), ""},
 		{
 			libraryWith(t, "state.available - 1", "state.available - 0.5"),
-			"evolve.taken.available: state.available is an integer where it has no fraction, and arithmetic of an integer " +
-				"and a fraction fails: write double(state.available)",
+			"evolve.taken.available: state.available is an integer where it has no fraction, and arithmetic of an " +
+				"integer and a fraction fails: write double(state.available)",
 		},
 		{libraryWith(t, "{state: string, available: int}", "{state: string, available: double}"), ""},
 		{strings.NewReplacer("available: int", "available: double", "available: 1}", "available: row.available + 1}").
