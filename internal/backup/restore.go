@@ -41,6 +41,10 @@ type Target struct {
 	// Refusals adds to a workflow's record, as it was restored (nil: there is none), the
 	// refusals that a later version of the record knows of. It returns nil if there are none.
 	Refusals func(restored, later []byte) ([]byte, error)
+	// Retain stores what must survive the replacement, durably: it is called before anything is deleted. nil: nothing.
+	Retain func(ctx context.Context) error
+	// Complete is called after the comparison, before nodes can start. nil: nothing remains to be done.
+	Complete func(ctx context.Context) error
 }
 
 // Report is the result of a restore and its comparison.
@@ -75,8 +79,7 @@ func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Tar
 		dir:      dir,
 		manifest: manifest,
 		options:  options,
-		replicas: target.Replicas,
-		refusals: target.Refusals,
+		target:   target,
 	}
 	text, err := os.ReadFile(filepath.Join(dir, positionsFile))
 	if err != nil {
@@ -85,7 +88,7 @@ func Restore(ctx context.Context, js jetstream.JetStream, dir string, target Tar
 	if err := json.Unmarshal(text, &r.positions); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, positionsFile, err)
 	}
-	if err := r.prepare(ctx, target.Replace); err != nil {
+	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.run(ctx); err != nil {
@@ -148,8 +151,7 @@ type restoring struct {
 	manifest  *Manifest
 	positions []position
 	options   Options
-	replicas  int
-	refusals  func(restored, later []byte) ([]byte, error)
+	target    Target
 	report    Report
 }
 
@@ -157,7 +159,7 @@ type restoring struct {
 const quiet = 3 * time.Second
 
 // prepare checks that nothing is in the way, or removes it.
-func (r *restoring) prepare(ctx context.Context, replace bool) error {
+func (r *restoring) prepare(ctx context.Context) error {
 	var there []string
 	known := streams.Names()
 	list := r.js.StreamNames(ctx)
@@ -169,7 +171,7 @@ func (r *restoring) prepare(ctx context.Context, replace bool) error {
 	if err := list.Err(); err != nil {
 		return fmt.Errorf("backup: list streams: %w", err)
 	}
-	if len(there) > 0 && !replace {
+	if len(there) > 0 && !r.target.Replace {
 		return fmt.Errorf(
 			"backup: %w (%s): restore to an empty server, or delete this data and restore in its place (--replace)",
 			ErrData, strings.Join(there, ", "),
@@ -178,8 +180,13 @@ func (r *restoring) prepare(ctx context.Context, replace bool) error {
 	if err := r.noNodes(ctx, there); err != nil {
 		return err
 	}
-	if err := setup.BeginRestore(ctx, r.js); err != nil {
+	if err := setup.BeginRestore(ctx, r.js, streams.Replicas(r.target.Replicas)); err != nil {
 		return err
+	}
+	if r.target.Retain != nil {
+		if err := r.target.Retain(ctx); err != nil {
+			return fmt.Errorf("backup: %w; nothing was replaced: restore again", err)
+		}
 	}
 	for _, name := range there {
 		if err := r.js.DeleteStream(ctx, name); err != nil {
@@ -244,6 +251,11 @@ func (r *restoring) run(ctx context.Context) error {
 	if err := r.addRefusals(ctx); err != nil {
 		return err
 	}
+	if r.target.Complete != nil {
+		if err := r.target.Complete(ctx); err != nil {
+			return err
+		}
+	}
 	return setup.EndRestore(ctx, r.js)
 }
 
@@ -257,7 +269,8 @@ func boolInt(b bool) int {
 // addRefusals adds refusals to the restored workflow records that became known after these
 // were read.
 func (r *restoring) addRefusals(ctx context.Context) error {
-	if r.refusals == nil || !slices.ContainsFunc(r.manifest.Files, func(f File) bool { return f.Name == laterFile }) {
+	if r.target.Refusals == nil ||
+		!slices.ContainsFunc(r.manifest.Files, func(f File) bool { return f.Name == laterFile }) {
 		return nil
 	}
 	in, err := open(r.dir, laterFile)
@@ -281,7 +294,7 @@ func (r *restoring) addRefusals(ctx context.Context) error {
 		if err != nil && !errors.Is(err, kv.ErrNotFound) {
 			return err
 		}
-		changed, err := r.refusals(kept.Value, m.data)
+		changed, err := r.target.Refusals(kept.Value, m.data)
 		if err != nil {
 			return fmt.Errorf("backup: workflow record %s: %w", key, err)
 		}

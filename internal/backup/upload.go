@@ -53,8 +53,8 @@ func (r *restoring) uploadPatiently(ctx context.Context, stream Stream, consumer
 func (r *restoring) upload(ctx context.Context, stream Stream, consumers []position) error {
 	config := stream.Config
 	config.Replicas = 1
-	if r.replicas > 1 && config.PersistMode != jetstream.AsyncPersistMode {
-		config.Replicas = r.replicas
+	if r.target.Replicas > 1 && config.PersistMode != jetstream.AsyncPersistMode {
+		config.Replicas = r.target.Replicas
 	}
 	state := jetstream.StreamState{
 		Msgs:     stream.Messages,

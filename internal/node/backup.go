@@ -16,7 +16,6 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	"github.com/headgate/headgate/internal/access"
 	"github.com/headgate/headgate/internal/backup"
-	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/format"
 	"github.com/headgate/headgate/internal/kv"
 	"github.com/headgate/headgate/internal/natsclient"
@@ -148,37 +147,9 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 	defer closed()
 	defer func() { err = refusalOf(ctx, err) }()
 	began := time.Now()
-	var revocations map[string]credentials.Revocation
-	if replace {
-		var sealed int
-		if revocations, sealed, err = revocationsIn(ctx, js); err != nil {
-			return fmt.Errorf(
-				"nothing was replaced: the present revocations of tokens, which a restore retains, cannot be "+
-					"read; restore into an empty store to go without them: %w", err,
-			)
-		}
-		if sealed > 0 {
-			_, _ = fmt.Fprintf(progress, "%d revocations of tokens cannot be opened, and are lost: their secret has "+
-				"changed, or they are not the platform's\n", sealed)
-		}
-	}
-	report, err := backup.Restore(ctx, js, dir,
-		backup.Target{Replicas: replicas, Replace: replace, Refusals: runner.AddRefusals},
-		backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
+	report, returned, err := restoreTo(ctx, js, replicas, dir, replace, progress)
 	if err != nil {
 		return err
-	}
-	returned := 0
-	if natsclient.Identified(js.Conn()) || len(revocations) > 0 { // nodes create nothing then
-		if err := setup.Ensure(ctx, js, streams.Replicas(replicas)); err != nil {
-			return err
-		}
-		if err := kv.EnsureSecrets(ctx, js); err != nil {
-			return err
-		}
-		if returned, err = returnRevocations(ctx, js, revocations); err != nil {
-			return err
-		}
 	}
 	_, err = fmt.Fprintf(
 		out,
@@ -188,6 +159,51 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 		time.Since(began).Round(time.Millisecond), lostCredentials(manifest.Began, returned),
 	)
 	return err
+}
+
+// restoreTo writes the backup to a store, and returns the number of revocations that were taken over from it. They are
+// stored in NATS before anything is deleted, and returned before nodes can start: a restore that is interrupted at any
+// step loses none, and the next one returns them.
+func restoreTo(
+	ctx context.Context, js jetstream.JetStream, replicas int, dir string, replace bool, progress io.Writer,
+) (report *backup.Report, returned int, err error) {
+	revocations, interrupted, err := retainedRevocations(ctx, js)
+	if err != nil {
+		return nil, 0, err
+	}
+	if replace && !interrupted {
+		var sealed int
+		if revocations, sealed, err = revocationsIn(ctx, js); err != nil {
+			return nil, 0, fmt.Errorf(
+				"nothing was replaced: the present revocations of tokens, which a restore retains, cannot be "+
+					"read; restore into an empty store to go without them: %w", err,
+			)
+		}
+		if sealed > 0 {
+			_, _ = fmt.Fprintf(progress, "%d revocations of tokens cannot be opened, and are lost: their secret has "+
+				"changed, or they are not the platform's\n", sealed)
+		}
+	}
+	target := backup.Target{Replicas: replicas, Replace: replace, Refusals: runner.AddRefusals}
+	if !interrupted {
+		target.Retain = func(ctx context.Context) error { return retainRevocations(ctx, js, revocations) }
+	}
+	target.Complete = func(ctx context.Context) error {
+		if !natsclient.Identified(js.Conn()) && len(revocations) == 0 {
+			return nil // nodes create what is missing
+		}
+		if err := setup.Ensure(ctx, js, streams.Replicas(replicas), setup.Restoring); err != nil {
+			return err
+		}
+		if err := kv.EnsureSecrets(ctx, js); err != nil {
+			return err
+		}
+		returned, err = returnRevocations(ctx, js, revocations)
+		return err
+	}
+	report, err = backup.Restore(ctx, js, dir, target,
+		backup.Options{Version: version.Get().Version, Progress: showProgress(progress)})
+	return report, returned, err
 }
 
 // CheckBackup checks the backup in the directory dir without a NATS server. Errors: those of [backup.Check].

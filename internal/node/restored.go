@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/setup"
 	"github.com/headgate/headgate/internal/streams"
 )
 
@@ -42,6 +44,38 @@ func revocationsIn(
 	}
 	_, _, sealed = store.Size()
 	return revocations, sealed, err
+}
+
+// retainedRevocations returns the revocations that a restore has retained before it was interrupted; interrupted is
+// false if there is none, or if it has replaced nothing.
+func retainedRevocations(
+	ctx context.Context, js jetstream.JetStream,
+) (revocations map[string]credentials.Revocation, interrupted bool, err error) {
+	records, interrupted, err := setup.Retained(ctx, js)
+	revocations = make(map[string]credentials.Revocation, len(records))
+	for _, text := range records {
+		var r credentials.Revocation
+		if err := json.Unmarshal(text, &r); err != nil {
+			return nil, false, fmt.Errorf("a revocation that an interrupted restore has retained: %w", err)
+		}
+		revocations[r.ID()] = r
+	}
+	return revocations, interrupted, err
+}
+
+// retainRevocations stores revocations outside the data that a restore replaces.
+func retainRevocations(
+	ctx context.Context, js jetstream.JetStream, revocations map[string]credentials.Revocation,
+) error {
+	records := make([]json.RawMessage, 0, len(revocations))
+	for _, r := range revocations {
+		text, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		records = append(records, text)
+	}
+	return setup.Retain(ctx, js, records)
 }
 
 // returnRevocations stores the revocations that are newer than the stored ones, or not among them, and have not

@@ -2,18 +2,27 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
+	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/contextkit"
+	"github.com/headgate/headgate/internal/backup"
 	"github.com/headgate/headgate/internal/credentials"
 	"github.com/headgate/headgate/internal/kv"
+	"github.com/headgate/headgate/internal/natsclient"
 	"github.com/headgate/headgate/internal/natsserver"
+	"github.com/headgate/headgate/internal/natstest"
 	"github.com/headgate/headgate/internal/setup"
 	"github.com/headgate/headgate/internal/streams"
 )
@@ -112,4 +121,126 @@ func TestRestore_RevokedTokensStayRevoked(t *testing.T) {
 	}
 	restore(data, true, "2 revocations", map[string]bool{"early": false, "mistaken": true, "late": false})
 	restore(t.TempDir(), false, "0 revocations", map[string]bool{"early": false, "mistaken": false})
+}
+
+// cut is a connection that ends before it sends a message to a subject for the nth time.
+type cut struct {
+	net.Conn
+
+	subject string
+	left    atomic.Int64
+	ended   func()
+}
+
+// Write implements [net.Conn].
+func (c *cut) Write(p []byte) (int, error) {
+	for line := range bytes.Lines(p) {
+		fields := strings.Fields(string(line))
+		if len(fields) < 2 || !strings.HasSuffix(fields[0], "PUB") || !strings.HasPrefix(fields[1], c.subject) {
+			continue
+		}
+		if c.left.Add(-1) == 0 {
+			c.ended()
+			_ = c.Conn.Close()
+			return 0, net.ErrClosed
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// Dial connects to a server, for [nats.SetCustomDialer].
+func (c *cut) Dial(network, address string) (_ net.Conn, err error) {
+	c.Conn, err = net.Dial(network, address)
+	return c, err
+}
+
+// A restore that ends at any step loses no revocation: nodes do not start before the next restore has completed it.
+func TestRestore_RevocationsSurviveAnInterruptionAtEachStep(t *testing.T) {
+	t.Parallel()
+	ctx := contextkit.PlatformContext(t.Context())
+	dir := filepath.Join(t.TempDir(), "b")
+	if _, err := backup.Take(ctx, natstest.Start(t), dir, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	revocations := "$KV." + streams.BucketRevocations + "."
+	for _, step := range []struct {
+		name, subject string
+		nth           int64
+	}{
+		{"before it begins", "$JS.API.STREAM.CREATE.RESTORING", 1},
+		{"before the revocations are retained", "restoring", 1},
+		{"before they are retained completely", "restoring", 2},
+		{"before the first deletion", "$JS.API.STREAM.DELETE.", 1},
+		{"before their deletion", "$JS.API.STREAM.DELETE.KV_" + streams.BucketRevocations, 1},
+		{"after a part of the deletions", "$JS.API.STREAM.DELETE.", 12},
+		{"before the first stream is restored", "$JS.API.STREAM.RESTORE.", 1},
+		{"before the journal is restored", "$JS.API.STREAM.RESTORE." + streams.Events, 1},
+		{"before the first revocation is returned", revocations, 1},
+		{"before the last revocation is returned", revocations, 2},
+		{"before nodes can start", "$JS.API.STREAM.DELETE.RESTORING", 1},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			t.Parallel()
+			js := natstest.Connect(t, natstest.Server(t, &server.Options{}))
+			if err := kv.EnsureSecrets(ctx, js); err != nil {
+				t.Fatal(err)
+			}
+			// Without it a restore does not wait for announcements.
+			if err := js.DeleteStream(ctx, streams.BucketStream(streams.BucketNodes)); err != nil {
+				t.Fatal(err)
+			}
+			store, err := credentials.OpenStore[credentials.Revocation](ctx, js, streams.BucketRevocations)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, subject := range []string{"ada", "eve"} {
+				now := time.Now()
+				r := credentials.Revocation{
+					Subject:      subject,
+					IssuedBefore: now,
+					Expires:      now.Add(time.Hour),
+					Time:         now,
+				}
+				if _, err := store.Put(ctx, r.ID(), r, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ending, end := context.WithCancel(ctx)
+			defer end()
+			line := &cut{subject: step.subject, ended: end}
+			line.left.Store(step.nth)
+			conn, err := natsclient.Connect(
+				js.Conn().ConnectedUrl(), "cut", nats.SetCustomDialer(line), nats.NoReconnect(),
+			)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			interrupted, err := jetstream.New(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, err = restoreTo(ending, interrupted, 1, dir, true, io.Discard)
+			if err == nil || line.left.Load() > 0 {
+				t.Fatalf("the restore was not interrupted: %v", err)
+			}
+			if _, err := setup.Check(ctx, js, 1); !errors.Is(err, setup.ErrRestoring) {
+				if got, _, err := revocationsIn(ctx, js); err != nil || len(got) != 2 {
+					t.Errorf("a node can start with %d revocations: %v", len(got), err)
+				}
+			}
+			if _, _, err := restoreTo(ctx, js, 1, dir, true, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			if got, sealed, err := revocationsIn(ctx, js); err != nil || len(got) != 2 || sealed != 0 {
+				t.Errorf("%d revocations are returned: %v", len(got), err)
+			}
+			if _, err := setup.Check(ctx, js, 1); err != nil {
+				t.Errorf("a node cannot start: %v", err)
+			}
+			if _, there, err := setup.Retained(ctx, js); there || err != nil {
+				t.Errorf("the retained revocations remain: %v", err)
+			}
+		})
+	}
 }

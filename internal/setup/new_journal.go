@@ -20,12 +20,16 @@ type Option func(*ensureOptions)
 
 type ensureOptions struct {
 	newJournal bool
+	restoring  bool
 	views      string
 }
 
 // NewJournal allows [Ensure] to create the stream EVENTS although other streams, or views,
 // were made from a former one.
 func NewJournal(options *ensureOptions) { options.newJournal = true }
+
+// Restoring allows [Ensure] before [EndRestore], to the process that restores.
+func Restoring(options *ensureOptions) { options.restoring = true }
 
 // Beside names a directory that has files only after EVENTS had events, such as the directory of
 // views; "": none.

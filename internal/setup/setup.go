@@ -21,10 +21,16 @@ import (
 //
 // A failure of TIMELINE, which only records what calls have caused, is not an error: a
 // [timeline.Recorder] creates the stream when it can. Error: [ErrJournalMissing], unless options have
-// [NewJournal].
+// [NewJournal], and [ErrRestoring], unless they have [Restoring].
 func Ensure(ctx context.Context, js jetstream.JetStream, replicas streams.Replicas, options ...Option) error {
-	if err := checkRestored(ctx, js); err != nil {
-		return err
+	var chosen ensureOptions
+	for _, option := range options {
+		option(&chosen)
+	}
+	if !chosen.restoring {
+		if err := checkRestored(ctx, js); err != nil {
+			return err
+		}
 	}
 	if err := natsclient.Patiently(
 		ctx, func(ctx context.Context) error { return streams.CheckFormats(ctx, js) },
@@ -33,10 +39,6 @@ func Ensure(ctx context.Context, js jetstream.JetStream, replicas streams.Replic
 	}
 	if err := streams.ReleaseReservation(ctx, js); err != nil {
 		return err
-	}
-	var chosen ensureOptions
-	for _, option := range options {
-		option(&chosen)
 	}
 	replaced, err := ensureJournal(ctx, js, replicas, chosen)
 	if err != nil {
