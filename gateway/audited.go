@@ -39,28 +39,29 @@ func requestFields(method *policy.Method, data []byte) []auditlog.Field {
 	if !ok {
 		return nil
 	}
-	var r requestRecord
+	r := requestRecord{input: input.Input()}
 	// Those of the policy come first: other fields, which a client can add at will, do not displace them.
 	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
 		if field := input.Input().Fields().ByNumber(number); field != nil && method.AuditFields[number] {
-			r.add(field, string(field.Name()), kind, content, maxAuditDepth, false)
+			r.add(field, fieldPath{number}, 1, kind, content, false)
 		}
 		return len(r.fields) < maxAuditFields
 	})
 	r.endLists()
+	fields := r.values()
 	eachField(data, func(number protowire.Number, kind protowire.Type, content []byte) bool {
-		if len(r.fields) >= maxAuditFields {
+		if len(fields) >= maxAuditFields {
 			return false
 		}
 		switch field := input.Input().Fields().ByNumber(number); {
 		case field == nil:
-			r.fields = append(r.fields, auditlog.Field{Name: fmt.Sprint(number), Bytes: len(content)})
+			fields = append(fields, auditlog.Field{Name: fmt.Sprint(number), Bytes: len(content)})
 		case !method.AuditFields[number]:
-			r.fields = append(r.fields, auditlog.Field{Name: string(field.Name()), Bytes: size(kind, content)})
+			fields = append(fields, auditlog.Field{Name: string(field.Name()), Bytes: size(kind, content)})
 		}
 		return true
 	})
-	return r.fields
+	return fields
 }
 
 // eachField calls each for the fields of a message, with the bytes of their values, until it returns false.
@@ -87,15 +88,44 @@ func size(kind protowire.Type, content []byte) int {
 	return len(content)
 }
 
-// requestRecord are the fields of a request that have been read.
+// fieldPath identifies a field of a request: the numbers of the fields that lead to it.
+type fieldPath [maxAuditDepth]protowire.Number
+
+// requestRecord are the fields of a request that have been read. Only the last value of a singular field counts: values
+// become texts at the end, so that a request of millions of them costs no more than it does elsewhere.
 type requestRecord struct {
-	fields []auditlog.Field
+	input  protoreflect.MessageDescriptor
+	fields []readField
 	lists  []*textList
+}
+
+// readField is a field that has been read.
+type readField struct {
+	auditlog.Field
+
+	path    fieldPath
+	as      protoreflect.FieldDescriptor // of a scalar; nil: its value is known, or left out
+	kind    protowire.Type
+	content []byte
+}
+
+// values returns the fields with their values as texts.
+func (r *requestRecord) values() []auditlog.Field {
+	out := make([]auditlog.Field, len(r.fields))
+	for i, f := range r.fields {
+		if f.as != nil {
+			if text, ok := valueText(f.as, f.kind, f.content); ok {
+				f.Value = &text
+			}
+		}
+		out[i] = f.Field
+	}
+	return out
 }
 
 // textList is a field that is a list of texts.
 type textList struct {
-	name   string // of its field
+	path   fieldPath
 	some   []string
 	sizes  []int // of some, as maxAuditList counts
 	size   int   // their sum
@@ -103,59 +133,83 @@ type textList struct {
 	digest hash.Hash // of all, each with a line feed
 }
 
-// add adds the values of a field: of a message, those of its fields. repeated reports that the message with the field
-// is one of several.
+// add adds the values of the field at a path of a depth: of a message, those of its fields. repeated reports that the
+// message with the field is one of several.
 func (r *requestRecord) add(
-	field protoreflect.FieldDescriptor, name string, kind protowire.Type, content []byte, depth int, repeated bool,
+	field protoreflect.FieldDescriptor, path fieldPath, depth int, kind protowire.Type, content []byte, repeated bool,
 ) {
 	repeated = repeated || field.IsList()
-	one := auditlog.Field{Name: name, Bytes: size(kind, content)}
 	if field.Message() == nil {
 		if field.IsList() && field.Kind() == protoreflect.StringKind {
-			r.addText(one, content)
+			r.addText(path, content)
 			return
 		}
-		if text, ok := valueText(field, kind, content); ok {
-			one.Value = &text
-		}
-		r.set(one, repeated)
+		r.set(readField{
+			path:    path,
+			as:      field,
+			kind:    kind,
+			content: content,
+		}, repeated)
 		return
 	}
 	message, length := protowire.ConsumeBytes(content)
-	if kind != protowire.BytesType || length < 0 || len(message) == 0 || depth == 1 {
-		r.set(one, repeated)
+	if kind != protowire.BytesType || length < 0 || len(message) == 0 || depth == maxAuditDepth {
+		r.set(readField{path: path, kind: kind, content: content}, repeated)
 		return
 	}
 	eachField(message, func(number protowire.Number, kind protowire.Type, content []byte) bool {
 		if inner := field.Message().Fields().ByNumber(number); inner != nil {
-			r.add(inner, name+"."+string(inner.Name()), kind, content, depth-1, repeated)
+			path[depth] = number
+			r.add(inner, path, depth+1, kind, content, repeated)
 		}
 		return len(r.fields) < maxAuditFields
 	})
 }
 
 // set adds a field in the place of an earlier value of it, since of a singular field the last value counts.
-func (r *requestRecord) set(one auditlog.Field, repeated bool) {
+func (r *requestRecord) set(one readField, repeated bool) {
+	one.Bytes = size(one.kind, one.content)
 	if !repeated {
-		r.fields = slices.DeleteFunc(r.fields, func(f auditlog.Field) bool { return f.Name == one.Name })
+		for i := range r.fields {
+			if r.fields[i].path == one.path {
+				one.Name = r.fields[i].Name
+				r.fields[i] = one
+				return
+			}
+		}
 	}
+	one.Name = r.name(one.path)
 	r.fields = append(r.fields, one)
 }
 
-// addText adds a value of a list of texts.
-func (r *requestRecord) addText(one auditlog.Field, content []byte) {
-	value, _ := protowire.ConsumeBytes(content)
-	at := slices.IndexFunc(r.lists, func(l *textList) bool { return l.name == one.Name })
+// name returns the name of the field at a path.
+func (r *requestRecord) name(path fieldPath) string {
+	var names []string
+	message := r.input
+	for _, number := range path {
+		if number == 0 || message == nil {
+			break
+		}
+		field := message.Fields().ByNumber(number)
+		names, message = append(names, string(field.Name())), field.Message()
+	}
+	return strings.Join(names, ".")
+}
+
+// addText adds a value of the list of texts at a path.
+func (r *requestRecord) addText(path fieldPath, content []byte) {
+	at := slices.IndexFunc(r.lists, func(l *textList) bool { return l.path == path })
 	if at < 0 {
 		at = len(r.lists)
-		r.fields = append(r.fields, auditlog.Field{Name: one.Name, List: true})
-		r.lists = append(r.lists, &textList{name: one.Name, digest: sha256.New()})
+		r.fields = append(r.fields, readField{Field: auditlog.Field{Name: r.name(path), List: true}, path: path})
+		r.lists = append(r.lists, &textList{path: path, digest: sha256.New()})
 	}
 	list := r.lists[at]
 	if list.number++; list.number > maxAuditValues {
 		return
 	}
-	r.ofList(list).Bytes += one.Bytes
+	value, _ := protowire.ConsumeBytes(content)
+	r.ofList(list).Bytes += len(value)
 	_, _ = list.digest.Write(value) // a hash returns no error
 	_, _ = list.digest.Write([]byte{'\n'})
 	if list.size > maxAuditList {
@@ -191,9 +245,9 @@ func (r *requestRecord) endLists() {
 	}
 }
 
-// ofList returns the field of a list. Its place changes when a singular field before it is given again.
-func (r *requestRecord) ofList(list *textList) *auditlog.Field {
-	return &r.fields[slices.IndexFunc(r.fields, func(f auditlog.Field) bool { return f.List && f.Name == list.name })]
+// ofList returns the field of a list.
+func (r *requestRecord) ofList(list *textList) *readField {
+	return &r.fields[slices.IndexFunc(r.fields, func(f readField) bool { return f.List && f.path == list.path })]
 }
 
 // valueText returns a scalar value as text; false: it is bytes, a group or a packed list.
