@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,13 @@ type certified struct {
 // the role reader reads.
 func startCertified(t *testing.T, change func(*gateway.Config)) *certified {
 	t.Helper()
-	c := &certified{ticks: newTicker(t), partners: tlstest.NewAuthority(t)}
+	return startCertifiedBy(t, tlstest.NewAuthority(t), change)
+}
+
+// startCertifiedBy is startCertified with an authority.
+func startCertifiedBy(t *testing.T, partners *tlstest.Authority, change func(*gateway.Config)) *certified {
+	t.Helper()
+	c := &certified{ticks: newTicker(t), partners: partners}
 	dir := t.TempDir()
 	c.server = tlstest.NewAuthority(t).Issue(t, dir, "localhost")
 	material, err := tlsfiles.Open(tlsfiles.Files{Cert: c.server.Cert, Key: c.server.Key}, nil)
@@ -226,5 +233,76 @@ func TestCertificates_OfProxiesAndConnectionsAreNoCredentials(t *testing.T) {
 	if res, err := mutual.h2c.Get(mutual.url + "/health"); err == nil {
 		res.Body.Close()
 		t.Error("no certificate is accepted where every client needs one")
+	}
+}
+
+// A certificate that its authority lists as revoked is rejected, and ends the streams that it opened, and no others.
+func TestCertificates_RevocationListEndsCallsAndStreams(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "partners.crl")
+	partners := tlstest.NewAuthority(t)
+	partners.Revoke(t, path)
+	c := startCertifiedBy(t, partners, func(config *gateway.Config) {
+		err := config.Auth.Authorities[0].Certificates.OpenLists(t.Context(), auth.FileOfLists(path), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	leaf := c.as(t, c.partners, "ada", "reader")
+	open := map[string]func() error{}
+	for _, protocol := range []string{"grpc", "native grpc", events} {
+		open[protocol] = c.openAmong(t, c.ticks, protocol, "")
+	}
+	partners.Revoke(t, path, leaf)
+	for protocol, receive := range open {
+		var err error
+		for err == nil {
+			err = receive()
+		}
+		if connect.CodeOf(err) != connect.CodeUnauthenticated || !strings.Contains(err.Error(), "revoked") {
+			t.Errorf("stream over %s: %v", protocol, err)
+		}
+		<-c.ticks.done
+	}
+	for _, protocol := range protocols {
+		if got := c.wallets(t, protocol); !strings.Contains(got, "unauthenticated the credential was revoked") {
+			t.Errorf("%s: %s", protocol, got)
+		}
+	}
+	c.as(t, c.partners, "bob", "reader")
+	if got := c.wallets(t, "grpc"); !strings.HasPrefix(got, "ok") {
+		t.Errorf("another certificate: %s", got)
+	}
+}
+
+// Records of calls and denials have the principal of the certificate.
+func TestCertificates_CallsAndDenialsAreAudited(t *testing.T) {
+	c := startCertified(t, func(config *gateway.Config) {
+		mapping, err := auth.NewCertificateMapping(auth.MappingConfig{
+			Subject: "claims.common_name",
+			Tenants: `["acme"]`,
+			Rights:  `lookup(claims.uris, {"spiffe://headgate.test/role/admin": ["runner.admin"]})`,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Auth.Authorities[0].Mapping = mapping
+	})
+	records := c.records(t)
+	for _, test := range []struct{ name, role, decision, reason, subject string }{
+		{"ada", "admin", "allowed", "the customer has left", "audit.acme.tenant"},
+		{"bob", "reader", "denied", "MISSING_RIGHT: ", "audit.acme.denied"},
+	} {
+		c.as(t, c.partners, test.name, test.role)
+		res, err := c.h2c.Post(c.url+"/admin/runner/tenants/acme/workflows/transfer/t-1:cancel", "application/json",
+			strings.NewReader(`{"reason":"the customer has left"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		record, subject := records.next(t)
+		if record.Principal != "partners:"+test.name || record.Decision != test.decision || subject != test.subject ||
+			!strings.HasPrefix(record.Reason, test.reason) || !strings.HasSuffix(record.Procedure, "/CancelWorkflow") {
+			t.Errorf("%s: %+v on %s", test.name, record, subject)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/headgate/headgate/internal/credentials"
@@ -20,6 +21,9 @@ type AuthorityConfig struct {
 	Name string
 	// Certificates are those of the authority.
 	Certificates *Authority
+	// Direct rejects certificates that none of Certificates has signed itself, as an intermediate authority below one
+	// of them has.
+	Direct bool
 	// Mapping maps the certificates of clients to their principals, see [NewCertificateMapping].
 	Mapping *Mapping
 }
@@ -31,6 +35,7 @@ const maxAuthorities = 32
 type Authority struct {
 	document document
 	current  atomic.Pointer[[]*x509.Certificate]
+	lists    *listsOf // its revocation lists; nil: there are none
 }
 
 // OpenAuthority reads the certificates of an authority in PEM; it returns an error if they are invalid.
@@ -42,10 +47,18 @@ func OpenAuthority(ctx context.Context, source Source) (*Authority, error) {
 	return a, nil
 }
 
-// Run reloads the certificates until ctx ends. It calls changed after every change, and report after failures:
-// the current certificates then stay in use.
+// Run reloads the certificates and revocation lists until ctx ends. It calls changed after every change, and report
+// after failures: the current ones then stay in use. Both may be called concurrently.
 func (a *Authority) Run(ctx context.Context, changed func(), report func(error)) {
-	a.document.follow(ctx, a.use, changed, report)
+	var running sync.WaitGroup
+	if a.lists != nil {
+		running.Go(func() { a.followLists(ctx, changed, report) })
+	}
+	a.document.follow(ctx, a.use, func() {
+		a.reuseLists(report)
+		changed()
+	}, report)
+	running.Wait()
 }
 
 // use replaces the certificates with those of the document.

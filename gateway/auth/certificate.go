@@ -8,61 +8,117 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/headgate/headgate/internal/credentials"
 )
 
 // AuthenticateCertificate returns the principal of the certificate that a client has presented, given its verified
 // chains, at the time now. Certificates are valid for at most [MaxTokenLifetime], so that their revocation need not be
 // stored longer. Errors: [ErrNoCredential] if no authority of the configuration has issued it, [ErrBadCertificate],
-// [ErrExpiredCertificate] and [ErrRevoked].
+// [ErrExpiredCertificate], [ErrRevoked] and [ErrUnknownStatus].
 func (v *Verifier) AuthenticateCertificate(
 	ctx context.Context, now time.Time, chains [][]*x509.Certificate,
 ) (*Principal, error) {
-	issuer, chain := v.authorityOf(chains)
+	issuer, candidates := v.authorityOf(chains)
 	if issuer == nil {
 		return nil, ErrNoCredential
 	}
-	key := issuer.Name + ":" + fingerprint(chain[0])
+	leaf := candidates[0][0]
+	key := issuer.Name + ":" + fingerprint(leaf)
 	known, ok := v.certificates.get(key)
-	// It may have been verified with another chain, whose authority has been removed or which has expired since.
-	if !ok || !issuer.Certificates.holds(known.principal.root) ||
-		now.After(known.principal.Until) && known.principal.Until.Before(validUntil(chain)) {
-		known = v.verifyCertificate(ctx, issuer, chain)
-		if known.refused != nil && ctx.Err() != nil {
+	if !ok {
+		known = v.verifyCertificate(ctx, issuer, leaf)
+		if known.refused != nil {
+			if ctx.Err() == nil {
+				v.certificates.add(key, known)
+			}
 			return nil, known.refused
 		}
-		v.certificates.add(key, known)
 	}
 	switch {
 	case known.refused != nil:
 		return nil, known.refused
-	case now.After(known.principal.Until):
-		return nil, ErrExpiredCertificate
-	case v.revoked.covers(known.principal):
-		return nil, ErrRevoked
+	case ok && v.checkCertificate(known.principal, now) == nil:
+		return known.principal, nil
 	}
-	return known.principal, nil
+	// It was not verified before, or with another chain: its authority was removed or revoked, or has expired since.
+	var first error
+	mapped := known.principal
+	for i, chain := range candidates {
+		p := mapped.through(chain)
+		err := v.checkCertificate(p, now)
+		if i == 0 || err == nil {
+			known.principal = p
+		}
+		if err == nil {
+			v.certificates.add(key, known)
+			return p, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if !ok { // the evaluation of the mapping costs more than the rest of the pipeline
+		v.certificates.add(key, known)
+	}
+	return nil, first
 }
 
-// authorityOf returns the first authority of the configuration that has issued a certificate, and the chain to it;
-// nil: none has.
-func (v *Verifier) authorityOf(chains [][]*x509.Certificate) (issuer *authority, chain []*x509.Certificate) {
+// maxChains bounds the chains of a certificate that are checked.
+const maxChains = 8
+
+// authorityOf returns the authority of the configuration that has issued a certificate, and the chains to it, the
+// shortest one first: the nearest authority decides. nil: none has.
+func (v *Verifier) authorityOf(chains [][]*x509.Certificate) (issuer *authority, candidates [][]*x509.Certificate) {
 	for _, authority := range v.authorities {
 		for _, c := range chains {
-			// A client cannot be its own authority.
-			if len(c) > 1 && (chain == nil || len(c) < len(chain)) && authority.Certificates.holds(c[len(c)-1]) {
-				issuer, chain = authority, c
+			if authority.issued(c) && (candidates == nil || len(c) < len(candidates[0])) {
+				issuer, candidates = authority, [][]*x509.Certificate{c}
 			}
 		}
 	}
-	return issuer, chain
+	if issuer == nil {
+		return nil, nil
+	}
+	for _, c := range chains {
+		if issuer.issued(c) && !slices.Equal(c, candidates[0]) && len(candidates) < maxChains {
+			candidates = append(candidates, c)
+		}
+	}
+	return issuer, candidates
+}
+
+// issued reports whether a chain ends with a certificate of the authority, in one step if it must be direct.
+func (a *authority) issued(chain []*x509.Certificate) bool {
+	// A client cannot be its own authority.
+	return len(chain) > 1 && (!a.Direct || len(chain) == 2) && a.Certificates.holds(chain[len(chain)-1])
+}
+
+// checkCertificate returns an error if the principal's certificate is not accepted at the time now.
+func (v *Verifier) checkCertificate(p *Principal, now time.Time) error {
+	switch {
+	case p.root == nil || !p.authority.Certificates.holds(p.root):
+		return ErrNoCredential
+	case now.After(p.Until):
+		return ErrExpiredCertificate
+	case v.revoked.covers(p):
+		return ErrRevoked
+	}
+	return p.authority.Certificates.status(p.chain, now)
+}
+
+// through returns the principal of a certificate with the chain to its authority.
+func (p *Principal) through(chain []*x509.Certificate) *Principal {
+	out := *p
+	out.Until, out.root, out.chain = validUntil(chain), chain[len(chain)-1], chainIDs(chain)
+	return &out
 }
 
 // verifyCertificate maps a certificate to its principal. A refusal is a part of the result, to be cached as well: the
 // evaluation costs more than the rest of the pipeline.
 func (v *Verifier) verifyCertificate(
-	ctx context.Context, issuer *authority, chain []*x509.Certificate,
+	ctx context.Context, issuer *authority, leaf *x509.Certificate,
 ) verified {
-	leaf := chain[0]
 	out := verified{principal: &Principal{Subject: issuer.Name + ":"}}
 	var values mapped
 	values, out.refused = issuer.Mapping.all(ctx, claimsOf(leaf))
@@ -87,8 +143,8 @@ func (v *Verifier) verifyCertificate(
 		out.refused = fmt.Errorf("%w: %w", ErrBadCertificate, out.refused)
 	}
 	p := out.principal
-	p.Until, p.authority, p.root = validUntil(chain), issuer, chain[len(chain)-1]
-	p.iss, p.tokenID, p.issued = issuer.iss, serial(leaf), leaf.NotBefore.UnixMilli()
+	p.authority, p.iss = issuer, issuer.iss
+	p.tokenID, p.issued = credentials.CertificateSerial(leaf.SerialNumber), leaf.NotBefore.UnixMilli()
 	return out
 }
 
@@ -96,24 +152,6 @@ func (v *Verifier) verifyCertificate(
 func validUntil(chain []*x509.Certificate) time.Time {
 	first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
 	return first.NotAfter
-}
-
-// serial returns the serial number of a certificate, in hexadecimal as `openssl x509 -serial` prints it.
-func serial(cert *x509.Certificate) string {
-	return canonicalSerial(fmt.Sprintf("%X", cert.SerialNumber.Bytes()))
-}
-
-// canonicalSerial returns a serial number in hexadecimal as serial does, from any notation of openssl and browsers:
-// with colons, in lower case, with leading zeros.
-func canonicalSerial(text string) string {
-	digits := strings.TrimLeft(strings.ToUpper(strings.ReplaceAll(text, ":", "")), "0")
-	if len(digits)%2 == 1 || digits == "" {
-		digits = "0" + digits
-	}
-	if digits == "0" {
-		return "00"
-	}
-	return digits
 }
 
 // claimsOf returns the variable claims of a certificate. Texts and lists that it does not have are empty.
@@ -136,7 +174,7 @@ func claimsOf(cert *x509.Certificate) map[string]any {
 		"emails":        list(cert.EmailAddresses),
 		"ips":           ips,
 		"issuer":        cert.Issuer.CommonName,
-		"serial":        serial(cert),
+		"serial":        credentials.CertificateSerial(cert.SerialNumber),
 		"sha256":        fingerprint(cert),
 	}
 }

@@ -30,7 +30,9 @@ func issue(t *testing.T, by *issued, template x509.Certificate) *issued {
 		t.Fatal(err)
 	}
 	out := &issued{key: key}
-	template.SerialNumber = big.NewInt(0x0a1b)
+	if template.SerialNumber == nil {
+		template.SerialNumber = big.NewInt(0x0a1b)
+	}
 	if template.NotBefore.IsZero() {
 		template.NotBefore = time.Now().Add(-time.Minute)
 	}
@@ -57,7 +59,7 @@ func authorityTemplate(name string) x509.Certificate {
 		Subject:               pkix.Name{CommonName: name},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 }
 
@@ -268,7 +270,9 @@ func TestAuthenticateCertificate_TheClientCannotChooseItsAuthority(t *testing.T)
 		if err := authority.use(pemOf(of)); err != nil {
 			t.Fatal(err)
 		}
-		config.Authorities = append(config.Authorities, AuthorityConfig{name, authority, mapping})
+		config.Authorities = append(config.Authorities, AuthorityConfig{
+			Name: name, Certificates: authority, Mapping: mapping,
+		})
 	}
 	slices.SortFunc(config.Authorities, func(a, b AuthorityConfig) int { return strings.Compare(a.Name, b.Name) })
 	v, err := NewVerifier(config)
@@ -328,19 +332,108 @@ func TestAuthenticateCertificate_TheClientCannotChooseItsAuthority(t *testing.T)
 	}
 }
 
-func TestCanonicalSerial_NotationsAreTheSame(t *testing.T) {
-	for text, want := range map[string]string{
-		"0A1B": "0A1B", "0a:1b": "0A1B", "a1b": "0A1B", "00:00:0A:1B": "0A1B", "": "00", "0": "00", "00": "00",
-		"f":  "0F",
-		"10": "10",
+// verifiedChain returns the chain of certificates, from the client's to the authority's.
+func verifiedChain(chain ...*issued) [][]*x509.Certificate {
+	out := make([]*x509.Certificate, len(chain))
+	for i, c := range chain {
+		out[i] = c.cert
+	}
+	return [][]*x509.Certificate{out}
+}
+
+// A serial number is unique for its issuer: a revocation that names the issuer covers one certificate, or all below an
+// intermediate authority; one without covers the serial number of every issuer, as those of earlier versions do.
+func TestRevocations_OfCertificatesNameTheirIssuer(t *testing.T) {
+	root := issue(t, nil, authorityTemplate("root"))
+	first, second := issue(t, root, authorityTemplate("First CA")), issue(t, root, authorityTemplate("second"))
+	text := pemOf(root)
+	v, _ := certificateVerifier(t, &text, ordinary)
+	chains := map[string][][]*x509.Certificate{
+		"first":  verifiedChain(issue(t, first, partner("ada")), first, root), // all have the serial number 0A1B
+		"second": verifiedChain(issue(t, second, partner("bob")), second, root),
+		"root":   verifiedChain(issue(t, root, partner("eve")), root),
+	}
+	for name, test := range map[string]struct {
+		id   string
+		want string
+	}{
+		"without an issuer":            {"a:1b", "first root second"},
+		"of the first issuer":          {"0A1B@cn=first  ca", "first"},
+		"of the second issuer":         {"0a:1b@CN=second", "second"},
+		"of an intermediate authority": {"0A1B@CN=root", "first root second"},
+		"another serial number":        {"0A1C@CN=second", ""},
+		"another issuer":               {"0A1B@CN=third", ""},
+		"of no certificate":            {"x", ""},
 	} {
-		if got := canonicalSerial(text); got != want {
-			t.Errorf("%q is %q, want %q", text, got, want)
+		set, err := NewRevocations([]Revocation{{Issuer: CertificatesOf("partners"), TokenID: test.id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.SetRevocations(RevocationsPlatform, set)
+		var got []string
+		for _, of := range []string{"first", "root", "second"} {
+			_, err := v.AuthenticateCertificate(t.Context(), time.Now(), chains[of])
+			if errors.Is(err, ErrRevoked) {
+				got = append(got, of)
+			} else if err != nil {
+				t.Errorf("%s, %s: %v", name, of, err)
+			}
+		}
+		if text := strings.Join(got, " "); text != test.want {
+			t.Errorf("%s: %q are revoked, want %q", name, text, test.want)
 		}
 	}
-	list := []Revocation{{Issuer: CertificatesOf("partners"), TokenID: "0a:1b"}}
-	set, err := NewRevocations(list)
-	if err != nil || !set.tokens[tokenID{"", CertificatesOf("partners"), "0A1B"}] {
-		t.Errorf("a revocation in another notation is that of no certificate: %v", err)
+	list := &RevocationList{}
+	if err := list.use([]byte("- {issuer: 'certificates:partners', token_id: x}")); err == nil {
+		t.Error("a file with a revocation of no certificate is accepted")
+	}
+}
+
+// What a client delegates ends with the revocation of an intermediate authority, too.
+func TestDelegate_EndsWithItsIntermediateAuthority(t *testing.T) {
+	root := issue(t, nil, authorityTemplate("root"))
+	middle := issue(t, root, authorityTemplate("middle"))
+	text := pemOf(root)
+	v, _ := certificateVerifier(t, &text, ordinary)
+	chain := verifiedChain(issue(t, middle, partner("ada")), middle, root)
+	p, err := v.AuthenticateCertificate(t.Context(), time.Now(), chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := v.Delegate(p, p.Tenants[0], "query.read")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := NewRevocations([]Revocation{{Issuer: CertificatesOf("partners"), TokenID: "0A1B@CN=root"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.SetRevocations(RevocationsPlatform, set)
+	if _, err := v.Restore(d, time.Now()); !errors.Is(err, ErrRevoked) || !v.Revoked(p) {
+		t.Errorf("the delegate: %v, revoked: %v", err, v.Revoked(p))
+	}
+}
+
+// Where certificates must be issued directly, removing an intermediate authority from the file ends its certificates,
+// although an authority above it remains.
+func TestAuthenticateCertificate_DirectAuthorityEndsWithItsFile(t *testing.T) {
+	root := issue(t, nil, authorityTemplate("root"))
+	middle := issue(t, root, authorityTemplate("middle"))
+	ada := issue(t, middle, partner("ada"))
+	chains := append(verifiedChain(ada, middle, root), verifiedChain(ada, middle)...)
+	for _, direct := range []bool{false, true} {
+		text := pemOf(root, middle)
+		v, authority := certificateVerifier(t, &text, ordinary)
+		v.authorities[0].Direct = direct
+		if _, err := v.AuthenticateCertificate(t.Context(), time.Now(), chains); err != nil {
+			t.Errorf("direct %v: %v", direct, err)
+		}
+		if err := authority.use(pemOf(root)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := v.AuthenticateCertificate(t.Context(), time.Now(), chains)
+		if errors.Is(err, ErrNoCredential) != direct {
+			t.Errorf("direct %v, after the intermediate authority was removed: %v", direct, err)
+		}
 	}
 }

@@ -31,6 +31,8 @@ type Delegate struct {
 	// Certificate reports that the credential is a certificate of Issuer, and Print the fingerprint of its
 	// authority's. Earlier versions do not accept it: they know no such issuer.
 	Certificate bool `json:"cert,omitempty"`
+	// Chain identifies the certificates of the chain; earlier versions have none.
+	Chain []certificateID `json:"chain,omitempty"`
 	// Key is the id of the API key or the kid of the signing key, and Print the fingerprint of that
 	// key.
 	APIKey bool   `json:"api,omitempty"`
@@ -58,7 +60,7 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 		d.APIKey, d.Key, d.Print = true, p.apiKey, key.print()
 	case p.authority != nil:
 		d.Certificate, d.Issuer, d.Print = true, p.iss, fingerprint(p.root)
-		d.TokenID, d.Issued = p.tokenID, p.issued
+		d.TokenID, d.Issued, d.Chain = p.tokenID, p.issued, p.chain
 	case p.signer != nil:
 		d.Issuer, d.Key, d.Print = p.issuer.Issuer, p.signer.id, p.signer.print()
 		d.TokenID, d.Issued = p.tokenID, p.issued
@@ -68,8 +70,8 @@ func (v *Verifier) Delegate(p *Principal, tenant contextkit.TenantID, actions ..
 	return d, nil
 }
 
-// Restore returns the principal of a delegate at the time now. Errors: [ErrExpired] and
-// [ErrRevoked] as for the credential itself, and [ErrBadToken].
+// Restore returns the principal of a delegate at the time now. Errors: [ErrExpired],
+// [ErrRevoked] and [ErrUnknownStatus] as for the credential itself, and [ErrBadToken].
 func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	p := &Principal{Subject: d.Subject, AnyTenant: d.Any}
 	if d.Tenant != "" {
@@ -109,6 +111,11 @@ func (v *Verifier) Restore(d Delegate, now time.Time) (*Principal, error) {
 	if p.iss == "" || v.revoked.covers(p) {
 		return nil, ErrRevoked
 	}
+	if p.authority != nil {
+		if err := p.authority.Certificates.status(p.chain, now); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
 }
 
@@ -130,7 +137,7 @@ func (p *Principal) restoreCertificate(v *Verifier, d Delegate) {
 			continue
 		}
 		if root := authority.Certificates.byFingerprint(d.Print); root != nil {
-			p.authority, p.root, p.iss = authority, root, authority.iss
+			p.authority, p.root, p.iss, p.chain = authority, root, authority.iss, d.Chain
 		}
 	}
 }

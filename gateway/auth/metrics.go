@@ -7,6 +7,8 @@ var (
 		[]string{"source"}, nil)
 	revocationsAwayDesc = prometheus.NewDesc("headgate_auth_revocations_away",
 		"1 if the source of revocations cannot be read, else 0.", []string{"source"}, nil)
+	listsExpireDesc = prometheus.NewDesc("headgate_auth_crl_next_update_timestamp_seconds",
+		"When the first of an authority's certificate revocation lists expires.", []string{"authority"}, nil)
 	issuedKeysDesc = prometheus.NewDesc("headgate_auth_issued_api_keys",
 		"Valid API keys that the platform has issued.", nil, nil)
 	issuedBytesDesc = prometheus.NewDesc("headgate_auth_issued_api_key_bytes",
@@ -34,6 +36,7 @@ func (v *Verifier) Describe(descriptions chan<- *prometheus.Desc) {
 	descriptions <- keysAwayDesc
 	descriptions <- revocationsDesc
 	descriptions <- revocationsAwayDesc
+	descriptions <- listsExpireDesc
 	descriptions <- issuedKeysDesc
 	descriptions <- issuedBytesDesc
 }
@@ -76,5 +79,22 @@ func (v *Verifier) Collect(metrics chan<- prometheus.Metric) {
 		}
 		gauge(revocationsDesc, set.size, source)
 		gauge(revocationsAwayDesc, away, source)
+	}
+	for _, authority := range v.authorities {
+		lists := authority.Certificates.lists
+		if lists == nil {
+			continue
+		}
+		lists.mu.Lock()
+		size, next, away := lists.lists.size, lists.lists.nextUpdate(), 0
+		if !lists.away.IsZero() {
+			away = 1
+		}
+		lists.mu.Unlock()
+		source := "certificates " + authority.Name
+		gauge(revocationsDesc, size, source)
+		gauge(revocationsAwayDesc, away, source)
+		metrics <- prometheus.MustNewConstMetric(listsExpireDesc, prometheus.GaugeValue, float64(next.Unix()),
+			authority.Name)
 	}
 }

@@ -43,6 +43,7 @@ type Principal struct {
 
 	authority *authority        // the authority of the certificate, and
 	root      *x509.Certificate // its certificate that the chain ends with; nil for other credentials
+	chain     []certificateID   // the certificates of the chain, that of the client first
 
 	// For revocations; "" and 0 for API keys.
 	iss     string // the iss of the token, or the authority

@@ -18,7 +18,8 @@ import (
 // Revocation revokes tokens before they expire: the token with an id, or all tokens of a subject or of
 // an issuer that were issued before a time. A token without the claim iat counts as issued before any
 // time. A certificate of a client counts as a token of the issuer [CertificatesOf] its authority, whose id is
-// its serial number in hexadecimal, and which was issued when its validity began.
+// its serial number in hexadecimal, alone or before "@" and the name of its issuer (see [credentials.CertificateID]),
+// and which was issued when its validity began.
 type Revocation struct {
 	// Tenant limits the revocation to principals that act for this tenant alone; "": it covers all.
 	Tenant string `yaml:"-"`
@@ -45,7 +46,7 @@ const (
 )
 
 // maxTokenID bounds a token's jti in bytes.
-const maxTokenID = 255
+const maxTokenID = credentials.MaxTokenID
 
 // Check returns an error if the revocation is of nothing, or of more than one kind.
 func (r Revocation) Check() error {
@@ -73,6 +74,7 @@ type Revocations struct {
 	tokens            map[tokenID]bool
 	subjects, issuers map[scoped]int64 // the end of the time of issue, in Unix milliseconds
 	ofTenants         bool             // some are limited to a tenant
+	certificates      bool             // some are of single certificates
 	size              int
 }
 
@@ -101,7 +103,8 @@ func NewRevocations(list []Revocation) (*Revocations, error) {
 		case !r.Expires.IsZero() && now.After(r.Expires):
 			continue
 		case r.TokenID != "" && strings.HasPrefix(r.Issuer, credentials.CertificatesIssuer):
-			set.tokens[tokenID{r.Tenant, r.Issuer, canonicalSerial(r.TokenID)}] = true
+			set.tokens[tokenID{r.Tenant, r.Issuer, certificateTokenID(r.TokenID)}] = true
+			set.certificates = true
 		case r.TokenID != "":
 			set.tokens[tokenID{r.Tenant, r.Issuer, r.TokenID}] = true
 		case r.Subject != "":
@@ -117,6 +120,19 @@ func NewRevocations(list []Revocation) (*Revocations, error) {
 	return set, nil
 }
 
+// certificateTokenID returns the id of a certificate that a revocation names, as revocations are compared: without its
+// issuer it is of every issuer's.
+func certificateTokenID(text string) string {
+	serial, issuer, err := credentials.CertificateID(text)
+	switch {
+	case err != nil:
+		return text // of no certificate: it must not make the others invalid
+	case issuer == "":
+		return serial
+	}
+	return serial + credentials.IssuerSeparator + nameHash(issuer)
+}
+
 // covers reports whether the principal's token is revoked. A revocation that is limited to a tenant
 // covers no principal that acts for another one too: a tenant's administrators cannot end its calls.
 func (s *Revocations) covers(p *Principal) bool {
@@ -126,8 +142,15 @@ func (s *Revocations) covers(p *Principal) bool {
 
 // coversIn is covers for the revocations that are limited to a tenant; "": to none.
 func (s *Revocations) coversIn(tenant string, p *Principal) bool {
-	return s.tokens[tokenID{tenant, p.iss, p.tokenID}] ||
+	return s.tokens[tokenID{tenant, p.iss, p.tokenID}] || s.certificates && s.coversChain(tenant, p) ||
 		p.issued < s.subjects[scoped{tenant, p.Subject}] || p.issued < s.issuers[scoped{tenant, p.iss}]
+}
+
+// coversChain reports whether a certificate of the principal's chain is revoked, by its issuer and serial number.
+func (s *Revocations) coversChain(tenant string, p *Principal) bool {
+	return slices.ContainsFunc(p.chain, func(id certificateID) bool {
+		return s.tokens[tokenID{tenant, p.iss, id.Serial + credentials.IssuerSeparator + id.Issuer}]
+	})
 }
 
 // Sources of revocations.
@@ -189,6 +212,11 @@ func (v *Verifier) DegradedRevocations() map[string]string {
 		out[source] = fmt.Sprintf("revocations of tokens are not received since %s: those known then apply",
 			since.UTC().Format(time.RFC3339))
 	}
+	for _, authority := range v.authorities {
+		if reason := authority.Certificates.degradedLists(time.Now()); reason != "" {
+			out["certificates "+authority.Name] = reason
+		}
+	}
 	return out
 }
 
@@ -222,6 +250,14 @@ func (l *RevocationList) use(text []byte) error {
 	var list []Revocation
 	if err := yaml.Unmarshal(text, &list); err != nil {
 		return fmt.Errorf("auth: revocations: %w", err)
+	}
+	for i, r := range list {
+		if r.TokenID == "" || !strings.HasPrefix(r.Issuer, credentials.CertificatesIssuer) {
+			continue
+		}
+		if _, _, err := credentials.CertificateID(r.TokenID); err != nil {
+			return fmt.Errorf("auth: revocation %d: token_id is of no certificate: %w", i+1, err)
+		}
 	}
 	set, err := NewRevocations(list)
 	if err == nil {

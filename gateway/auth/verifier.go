@@ -30,8 +30,11 @@ var (
 	)
 	ErrTwoCredentials = errors.New("the request has a ticket and an authorization header: send one of them")
 	// Errors of the certificates of clients.
-	ErrBadCertificate       = errors.New("the client's certificate is not accepted as a credential")
-	ErrExpiredCertificate   = errors.New("the client's certificate has expired")
+	ErrBadCertificate     = errors.New("the client's certificate is not accepted as a credential")
+	ErrExpiredCertificate = errors.New("the client's certificate has expired")
+	ErrUnknownStatus      = errors.New(
+		"it is not known whether the client's certificate is revoked: its authority's list has expired or is missing",
+	)
 	ErrCertificateOfBrowser = errors.New(
 		"the client's certificate is no credential for requests of a browser: send `authorization: Bearer TOKEN`",
 	)
@@ -42,6 +45,7 @@ func Public(err error) error {
 	for _, known := range []error{
 		ErrNoCredential, ErrManyCredentials, ErrExpired, ErrNotYetValid, ErrRevoked, ErrBadTicket, ErrExpiredTicket,
 		ErrTwoCredentials, ErrBadCertificate, ErrExpiredCertificate, ErrCertificateOfBrowser,
+		ErrUnknownStatus,
 	} {
 		if errors.Is(err, known) {
 			return known
@@ -195,7 +199,9 @@ func (v *Verifier) Revoked(principal *Principal) bool {
 		key, _ := v.apiKey(principal.apiKey)
 		return key.principal != principal
 	case principal.authority != nil:
-		return !principal.authority.Certificates.holds(principal.root) || v.revoked.covers(principal)
+		certificates := principal.authority.Certificates
+		return !certificates.holds(principal.root) || v.revoked.covers(principal) ||
+			certificates.status(principal.chain, time.Now()) != nil
 	case principal.signer != nil:
 		return !principal.issuer.Keys.holds(principal.signer) || v.revoked.covers(principal)
 	}

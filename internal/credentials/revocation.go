@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -18,6 +19,8 @@ const (
 	// token id and subject of each one. Gateways reject longer ones.
 	MaxRevocationBytes = 16 << 20
 	MaxRevocationTexts = 768
+	// MaxTokenID bounds the id of a token, in bytes.
+	MaxTokenID = 255
 )
 
 const (
@@ -30,7 +33,7 @@ const (
 )
 
 // CertificatesIssuer is the beginning of the issuer of clients' certificates, which the name of their authority in the
-// settings follows. The TokenID of such a revocation is a serial number in hexadecimal.
+// settings follows. The TokenID of such a revocation is that of [CertificateID].
 const CertificatesIssuer = "certificates:"
 
 // Revocation is the record of a revocation of tokens: of the token with an id, or of all tokens of a
@@ -62,6 +65,11 @@ func (r Revocation) ID() string {
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:16])
+}
+
+// OfCertificate reports whether it is of a single certificate.
+func (r Revocation) OfCertificate() bool {
+	return r.TokenID != "" && strings.HasPrefix(r.Issuer, CertificatesIssuer)
 }
 
 // until returns when the record is no longer needed.

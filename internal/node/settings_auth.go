@@ -34,9 +34,46 @@ type authSettings struct {
 
 // authoritySettings are an authority whose certificates clients may present as their credential.
 type authoritySettings struct {
-	Name   string             `yaml:"name"`
-	CA     string             `yaml:"ca"`
-	Claims auth.MappingConfig `yaml:"claims"`
+	Name       string             `yaml:"name"`
+	CA         string             `yaml:"ca"`
+	Direct     bool               `yaml:"direct"`
+	CRL        string             `yaml:"crl"`
+	CRLExpired string             `yaml:"crl_expired"`
+	Claims     auth.MappingConfig `yaml:"claims"`
+}
+
+// Values of crl_expired.
+const (
+	crlRefuse = "refuse"
+	crlAccept = "accept"
+)
+
+// open opens the files of the authority.
+func (s authoritySettings) open(ctx context.Context) (*auth.Authority, error) {
+	var wrong error
+	switch s.CRLExpired {
+	case "", crlRefuse, crlAccept:
+	default:
+		wrong = config.Wrong("crl_expired", "is %q, want %q or %q", s.CRLExpired, crlRefuse, crlAccept)
+	}
+	if s.CRL == "" && s.CRLExpired != "" {
+		wrong = config.Wrong("crl_expired", "has no effect without crl")
+	}
+	if s.CA == "" {
+		return nil, errors.Join(
+			wrong, config.Wrong("ca", "is missing: the file (PEM) of the authority's certificates"),
+		)
+	}
+	certificates, err := auth.OpenAuthority(ctx, auth.File(s.CA))
+	if err != nil {
+		return nil, errors.Join(wrong, config.Wrong("ca", "%v", err))
+	}
+	if s.CRL != "" {
+		if err := certificates.OpenLists(ctx, auth.FileOfLists(s.CRL), s.CRLExpired == crlAccept); err != nil {
+			wrong = errors.Join(wrong, config.Wrong("crl", "%v", err))
+		}
+	}
+	return certificates, wrong
 }
 
 // issuerSettings are an issuer of tokens.
@@ -122,15 +159,14 @@ func (a authSettings) authorities(ctx context.Context) (out []auth.AuthorityConf
 			wrong = errors.Join(wrong, config.Wrong("name", "is %q, which another authority or issuer has too", s.Name))
 		}
 		taken[s.Name] = true
-		var certificates *auth.Authority
-		if s.CA == "" {
-			wrong = errors.Join(wrong, config.Wrong("ca", "is missing: the file (PEM) of the authority's certificates"))
-		} else if opened, invalid := auth.OpenAuthority(ctx, auth.File(s.CA)); invalid != nil {
-			wrong = errors.Join(wrong, config.Wrong("ca", "%v", invalid))
-		} else {
-			certificates = opened
-		}
-		out = append(out, auth.AuthorityConfig{Name: s.Name, Certificates: certificates, Mapping: mapping})
+		certificates, invalid := s.open(ctx)
+		wrong = errors.Join(wrong, invalid)
+		out = append(out, auth.AuthorityConfig{
+			Name:         s.Name,
+			Certificates: certificates,
+			Direct:       s.Direct,
+			Mapping:      mapping,
+		})
 		err = errors.Join(err, config.Inside(fmt.Sprintf("certificates.%d", i), wrong))
 	}
 	return out, err

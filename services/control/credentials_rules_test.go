@@ -41,6 +41,13 @@ func TestRevoke_RequestsAtTheirBounds(t *testing.T) {
 		"long texts together": {
 			credentials.Revocation{Issuer: text(credentials.MaxRevocationTexts), TokenID: "x"}, nil, nil, false,
 		},
+		"the longest id": {
+			credentials.Revocation{Issuer: "i", TokenID: text(credentials.MaxTokenID)}, nil, nil, true,
+		},
+		"a longer id, in bytes": {
+			credentials.Revocation{Issuer: "k", TokenID: strings.Repeat("é", credentials.MaxTokenID/2+1)},
+			nil, nil, false,
+		},
 		"the subject of an API key": {credentials.Revocation{Subject: "key:c.a"}, nil, nil, false},
 		"a time before 1970": {
 			credentials.Revocation{Subject: "a"}, &timestamppb.Timestamp{Seconds: -1}, in(time.Hour), false,
@@ -85,6 +92,34 @@ func TestRevoke_RequestsAtTheirBounds(t *testing.T) {
 		}
 		if c.valid && c.expires != nil && !got.GetExpireTime().AsTime().Equal(c.expires.AsTime().Add(expiryMargin)) {
 			t.Errorf("%s: stored until %v", name, got.GetExpireTime().AsTime())
+		}
+	}
+}
+
+// The validity of a certificate may begin long after its revocation, which is stored until it has ended in any case.
+func TestRevoke_CertificatesOfTheFutureStayRevoked(t *testing.T) {
+	ctx := contextkit.PlatformContext(t.Context())
+	s := revocationService{Service: issuing(ctx, t)}
+	partners := credentials.CertificatesIssuer + "partners"
+	years := time.Now().Add(9 * 365 * 24 * time.Hour)
+	until := timestamppb.New(time.Now().Add(time.Hour))
+	for id, expires := range map[string]*timestamppb.Timestamp{
+		"0a:1b": nil, "0A1B@CN=Partners CA,O=Acme": nil, "0C": until,
+	} {
+		res, err := s.RevokeToken(
+			ctx, &controlv1.RevokeTokenRequest{Issuer: partners, TokenId: id, ExpireTime: expires},
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := res.GetRevocation().GetExpireTime().AsTime(); got.After(years) != (expires == nil) {
+			t.Errorf("%s: stored until %v", id, got)
+		}
+	}
+	for _, id := range []string{"CN=Partners CA@0A1B", "0A1B@", "0A1B@Partners"} {
+		_, err := s.RevokeToken(ctx, &controlv1.RevokeTokenRequest{Issuer: partners, TokenId: id})
+		if connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%s: %v", id, err)
 		}
 	}
 }

@@ -19,8 +19,9 @@ import (
 const (
 	// futureLeeway is how far ahead a client's clock may be.
 	futureLeeway = 5 * time.Minute
-	// expiryMargin is added to the time at which tokens expire: gateways' clocks may be behind.
-	expiryMargin = time.Hour
+	// expiryMargin is added to the time at which tokens expire: gateways' clocks may be behind,
+	// and certificates may be valid for an hour more than tokens.
+	expiryMargin = 2 * time.Hour
 	// longestExpiry bounds the expiry of a token that a client names.
 	longestExpiry = 10 * credentials.MaxTokenLifetime
 	// apiKeySubjects begins the subjects of API keys.
@@ -162,11 +163,11 @@ func (s revocationService) revoke(
 			)
 		}
 	}
-	if strings.HasPrefix(r.Issuer, credentials.CertificatesIssuer) &&
-		strings.Trim(r.TokenID, ":0123456789abcdefABCDEF") != "" {
-		return nil, connect.NewError(connect.CodeInvalidArgument,
-			"token_id is no serial number of a certificate in hexadecimal: nothing is revoked; pass it as "+
-				"'openssl x509 -serial' prints it")
+	if r.OfCertificate() {
+		if _, _, err := credentials.CertificateID(r.TokenID); err != nil {
+			return nil, connect.Errorf(connect.CodeInvalidArgument,
+				"token_id is of no certificate: %v: nothing is revoked; pass SERIAL, or SERIAL@ISSUER", err)
+		}
 	}
 	if strings.HasPrefix(r.Subject, apiKeySubjects) {
 		return nil, connect.NewError(connect.CodeInvalidArgument,
@@ -176,6 +177,11 @@ func (s revocationService) revoke(
 		return nil, connect.Errorf(connect.CodeInvalidArgument,
 			"issuer, token_id and subject have %d bytes, and at most %d are stored: nothing is revoked; revoke the "+
 				"tokens by a shorter one of them", bytes, credentials.MaxRevocationTexts)
+	}
+	if len(r.TokenID) > credentials.MaxTokenID {
+		return nil, connect.Errorf(connect.CodeInvalidArgument,
+			"token_id has %d bytes, and no token has more than %d: nothing is revoked; revoke a certificate of a long "+
+				"issuer by its serial number alone", len(r.TokenID), credentials.MaxTokenID)
 	}
 	if err := setTimes(&r, now, before, expires); err != nil {
 		return nil, err
@@ -233,6 +239,8 @@ func setTimes(r *credentials.Revocation, now time.Time, before, expires *timesta
 	switch {
 	case expires != nil:
 		r.Expires = expires.AsTime()
+	case r.OfCertificate(): // its validity may begin in the future
+		r.Expires = now.Add(longestExpiry - expiryMargin)
 	case r.TokenID != "":
 		r.Expires = now.Add(credentials.MaxTokenLifetime)
 	default:

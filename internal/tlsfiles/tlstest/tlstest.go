@@ -36,7 +36,7 @@ func NewAuthority(t testing.TB) *Authority {
 		BasicConstraintsValid: true,
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
-		KeyUsage:              x509.KeyUsageCertSign,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
 	if err != nil {
@@ -87,6 +87,25 @@ func (a *Authority) IssueFor(t testing.TB, dir, name string, roles ...string) tl
 		Key:  write(t, filepath.Join(dir, name+".key"), "PRIVATE KEY", private),
 		CA:   write(t, filepath.Join(dir, name+"-ca.crt"), "CERTIFICATE", a.cert.Raw),
 	}
+}
+
+// Revoke writes a revocation list with certificates of the authority to path, which is valid for an hour.
+func (a *Authority) Revoke(t testing.TB, path string, certs ...*x509.Certificate) {
+	t.Helper()
+	list := &x509.RevocationList{
+		Number:     serial(t),
+		ThisUpdate: time.Now().Add(-time.Minute),
+		NextUpdate: time.Now().Add(time.Hour),
+	}
+	for _, cert := range certs {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: time.Now()})
+	}
+	raw, err := x509.CreateRevocationList(rand.Reader, list, a.cert, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, "X509 CRL", raw)
 }
 
 // write replaces a file atomically, as a rotation of certificates does.
