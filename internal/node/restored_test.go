@@ -141,7 +141,7 @@ func (c *cut) Write(p []byte) (int, error) {
 		}
 		if c.left.Add(-1) == 0 {
 			c.ended()
-			_ = c.Conn.Close()
+			_ = c.Close()
 			return 0, net.ErrClosed
 		}
 	}
