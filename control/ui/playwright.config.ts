@@ -22,13 +22,15 @@ const projects = {
 
 export default defineConfig({
   testDir: "e2e",
-  workers: mode === "" ? 3 : 1,
+  // A test waits for answers most of its time: two cores have work for four.
+  workers: mode === "" ? 4 : 1,
   fullyParallel: true,
   projects,
   timeout: 120_000,
   // A test that fails and passes the second time is listed as flaky, and must be mended. Measurements are not repeated.
   retries: mode === "" ? 1 : 0,
-  expect: { timeout: 10_000 },
+  // On a busy machine a page is slow; none of these times is what a test is about.
+  expect: { timeout: 20_000 },
   reporter: [["list"]],
   globalSetup: "./e2e/platform.ts",
   use: {
@@ -40,8 +42,8 @@ export default defineConfig({
       args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP console.example 127.0.0.1"],
     },
     // A step that cannot be done fails by its name, not as the end of the test.
-    actionTimeout: 15_000,
-    navigationTimeout: 20_000,
+    actionTimeout: 30_000,
+    navigationTimeout: 40_000,
     permissions: ["clipboard-read", "clipboard-write"],
   },
 });

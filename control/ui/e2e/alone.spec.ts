@@ -158,8 +158,11 @@ test("job 02: find a stuck workflow and replay it: 3 clicks; dead letters by cau
     expect(await applied.text()).toContain("revision");
     for (const id of ["w1", "w2", "w3", "w4"]) expect((await post(`/v1/commands/wallet/${id}/open`, { payload: { owner: "announced" } })).ok).toBe(true);
 
+    // The page asks for dead letters every ten seconds: it is opened once all are there.
+    const letters = async () => ((await (await post("/runner.admin.v1.RunnerAdmin/ListDeadLetters", { tenantId: "acme" }, operator())).json()) as { letters?: unknown[] }).letters ?? [];
+    await expect.poll(async () => (await letters()).length, { timeout: 30_000 }).toBe(4);
     await signIn(page, "/workflows?tenant=acme");
-    await expect(page.getByRole("link", { name: /Dead letters 4/ })).toBeVisible({ timeout: 30_000 });
+    await expect(page.getByRole("link", { name: /Dead letters 4/ })).toBeVisible();
     await expect(page.getByRole("button", { name: "announce/w1" })).toBeVisible();
     const count = await clicks(page);
     await page.getByRole("button", { name: "announce/w1" }).click();
