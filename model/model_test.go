@@ -119,7 +119,7 @@ func TestParse_ReportsEveryMistakeWithLine(t *testing.T) {
 			head +
 				"workflows:\n  w:\n    on: thing.made\n    steps:\n      - name: s\n        submit: {aggregate: " +
 				"thing, id: meta.aggregate_id, command: brake}\n",
-			`broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake"`,
+			`broken.yaml:13: workflows.w.steps[0].submit.command: aggregate "thing" has no command "brake" (it has make)`,
 		},
 		{
 			"duplicate step name",

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -299,7 +301,8 @@ func (p *parser) commandTemplate(m *Model, n *yaml.Node, path string, on EventRe
 	case !ok:
 		p.reject(n, join(path, "aggregate"), "the model has no aggregate %q", c.Aggregate)
 	case a.commands[c.Command] == nil:
-		p.reject(command, join(path, "command"), "aggregate %q has no command %q", c.Aggregate, c.Command)
+		p.reject(command, join(path, "command"), "aggregate %q has no command %q (it has %s)", c.Aggregate, c.Command,
+			list(strings.Join(slices.Sorted(maps.Keys(a.commands)), ", ")))
 	default:
 		p.warnOfPayload(m, payload, join(path, "payload"), on, a.commands[c.Command], c.payload)
 	}
