@@ -144,9 +144,11 @@ func Read(
 	)
 }
 
-// Follow calls each for the audit records of an account ("": all accounts) that are stored from now on, until ctx ends
-// or each returns an error.
-func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account, each func(Record) error) error {
+// Follow calls each for the audit records of an account ("": all accounts) that are stored after it has called
+// following, until ctx ends or each returns an error. It calls following once.
+func Follow(
+	ctx context.Context, js jetstream.JetStream, account streams.Account, following func(), each func(Record) error,
+) error {
 	consumer, err := js.OrderedConsumer(
 		ctx, streams.Audit,
 		jetstream.OrderedConsumerConfig{
@@ -163,6 +165,7 @@ func Follow(ctx context.Context, js jetstream.JetStream, account streams.Account
 		return fmt.Errorf("auditlog: follow audit: %w", err)
 	}
 	defer messages.Stop()
+	following()
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if ctx.Err() != nil {

@@ -166,6 +166,7 @@ func (s auditService) FollowAudit(
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	following := make(chan struct{})
 	records, ended := make(chan auditlog.Record, auditBacklog), make(chan error, 1)
 	defer func() {
 		cancel()
@@ -173,7 +174,7 @@ func (s auditService) FollowAudit(
 		}
 	}()
 	go func() {
-		ended <- auditlog.Follow(ctx, s.js, account, func(record auditlog.Record) error {
+		ended <- auditlog.Follow(ctx, s.js, account, func() { close(following) }, func(record auditlog.Record) error {
 			select {
 			case records <- record:
 				return nil
@@ -183,6 +184,11 @@ func (s auditService) FollowAudit(
 		})
 		close(ended)
 	}()
+	select {
+	case <-following:
+	case err := <-ended:
+		return asConnectError(err)
+	}
 	beat := time.NewTicker(auditBeat)
 	defer beat.Stop()
 	// The first message announces that records are followed from now on.

@@ -188,11 +188,14 @@ test("job 02: find a stuck workflow and replay it: 3 clicks; dead letters by cau
     await dialog.getByLabel("Reason").fill("a test");
     await dialog.getByLabel(/^Type/).fill("acme");
     await dialog.getByRole("button", { name: "Discard" }).click();
+    await expect(dialog).toBeHidden();
     await expect(list.getByRole("row").filter({ hasText: "wallet/w2" })).toBeHidden();
     await list.getByRole("row").filter({ hasText: "wallet/w3" }).getByRole("button").first().click();
     await page.getByRole("complementary").getByRole("button", { name: "Replay…" }).click();
     await dialog.getByLabel("Reason").fill("the receiver is back");
     await dialog.getByRole("button", { name: "Replay" }).click();
+    // What is behind an open dialog is hidden, too, and leaving the page cancels the call.
+    await expect(dialog).toBeHidden();
     await expect(list.getByRole("row").filter({ hasText: "wallet/w3" })).toBeHidden();
     // From the first screen: all that failed for one cause.
     const fromStart = await begin(page);
