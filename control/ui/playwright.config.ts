@@ -22,8 +22,7 @@ const projects = {
 
 export default defineConfig({
   testDir: "e2e",
-  // A test waits for answers most of its time: two cores have work for four.
-  workers: mode === "" ? 4 : 1,
+  workers: mode === "" ? 3 : 1,
   fullyParallel: true,
   projects,
   timeout: 120_000,
