@@ -116,6 +116,9 @@ var outgoing = map[string]struct{ carries, shown string }{
 	"backup.restoring.moveCursors jetstream.PublishMsg": {
 		"contextkit.InjectNATS under the platform's context, or it fails",
 		"cmd/headgate.TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing"},
+	"setup.publishRetained jetstream.PublishMsg": {
+		"contextkit.InjectNATS under the platform's context, or it fails",
+		"internal/setup.TestRetain_MessagesCarryThePlatformsContract"},
 	"tracing.sender.UploadTraces grpc.Invoke": {"", ""},
 	"journal.Journal.publish jetstream.PublishMsg": {
 		"its messages are made by Event.message, which injects the contract or fails",
