@@ -1,7 +1,7 @@
 // Command testreport runs `go test` and prints what it prints: the lines of packages, and the output of failed tests.
 // It appends the slowest packages and tests to a file.
 //
-// Most tests run real servers, and some fail on a machine that is busy with other things. If at most three tests fail,
+// Most tests run real servers, and some fail on a machine that is busy with other things. If at most five tests fail,
 // each is run again by itself. If it passes then, it is listed in the file as unstable, with the output of its
 // failure, and the run passes. A data race, a panic, a time-out and a package that does not build fail the run.
 //
@@ -27,7 +27,7 @@ const (
 	// slowest is the number of packages, and of tests, that are listed.
 	slowest = 10
 	// maxAgain is the number of failed tests that are run again. If more fail, the tree is at fault.
-	maxAgain = 3
+	maxAgain = 5
 )
 
 func main() {

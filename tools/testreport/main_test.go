@@ -62,8 +62,9 @@ func TestReport_ListsATestThatPassesTheSecondTimeAsUnstable(t *testing.T) {
 func TestReport_FailsForWhatNoSecondRunExcuses(t *testing.T) {
 	for name, tests := range map[string]string{
 		"a test that fails twice": "func TestAlways(t *testing.T) { t.Error(\"always\") }\n",
-		"more than three tests": once + strings.ReplaceAll(once, "Once", "Second") +
-			strings.ReplaceAll(once, "Once", "Third") + strings.ReplaceAll(once, "Once", "Fourth"),
+		"more than five tests": once + strings.ReplaceAll(once, "Once", "Second") +
+			strings.ReplaceAll(once, "Once", "Third") + strings.ReplaceAll(once, "Once", "Fourth") +
+			strings.ReplaceAll(once, "Once", "Fifth") + strings.ReplaceAll(once, "Once", "Sixth"),
 		"a panic":                       strings.ReplaceAll(once, `t.Error("the first run")`, `panic("the first run")`),
 		"a package that does not build": "func TestNone(t *testing.T) { none() }\n",
 		"a failure outside the tests": "func TestMain(m *testing.M) {\n\tm.Run()\n\t" +
