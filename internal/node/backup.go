@@ -156,7 +156,7 @@ func Restore(ctx context.Context, to Store, dir string, replace bool, out, progr
 		"restored and compared %d streams with %d messages: %d events of %d aggregates, %s; %d messages have expired "+
 			"since; %d workflow records completed; %v\n%s",
 		report.Streams, report.Messages, report.Events, report.Aggregates, gaps(report), report.Ended, report.Refusals,
-		time.Since(began).Round(time.Millisecond), lostCredentials(manifest.Began, returned),
+		time.Since(began).Round(time.Millisecond), lostCredentials(manifest.Began, replace, returned),
 	)
 	return err
 }

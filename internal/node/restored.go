@@ -104,12 +104,16 @@ func returnRevocations(
 }
 
 // lostCredentials returns what a restore means for credentials. taken is when the backup was taken, and returned the
-// number of revocations that were taken over from the replaced data.
-func lostCredentials(taken time.Time, returned int) string {
+// number of revocations that were taken over from the data that it replaced, if replaced is true.
+func lostCredentials(taken time.Time, replaced bool, returned int) string {
+	unknown := "revocations of tokens"
+	if replaced {
+		unknown = fmt.Sprintf("%d revocations of tokens were taken over from the replaced data; others", returned)
+	}
 	return fmt.Sprintf(
-		"credentials: %d revocations of tokens were taken over from the replaced data; others that were made after %s "+
-			"are not known: revoke these tokens again (docs/playbooks.md, \"A token leaked\"). API keys that control "+
-			"has issued are not restored: none of them is accepted, issue new ones\n",
-		returned, taken.UTC().Format(time.RFC3339),
+		"credentials: %s that were made after %s are not known: revoke these tokens again (docs/playbooks.md, "+
+			"\"A token leaked\"). API keys that control has issued are not restored: none of them is accepted, issue "+
+			"new ones\n",
+		unknown, taken.UTC().Format(time.RFC3339),
 	)
 }

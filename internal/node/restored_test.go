@@ -244,3 +244,16 @@ func TestRestore_RevocationsSurviveAnInterruptionAtEachStep(t *testing.T) {
 		})
 	}
 }
+
+func TestRestore_ReportsWhatItTookOverOnlyIfItReplacedData(t *testing.T) {
+	taken := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	for replaced, want := range map[bool]string{
+		true:  "credentials: 3 revocations of tokens were taken over from the replaced data; others that were made",
+		false: "credentials: revocations of tokens that were made",
+	} {
+		got := lostCredentials(taken, replaced, 3)
+		if !strings.HasPrefix(got, want+" after 2026-01-31T12:00:00Z are not known") {
+			t.Errorf("replaced %v: %s", replaced, got)
+		}
+	}
+}

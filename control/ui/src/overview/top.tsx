@@ -37,11 +37,12 @@ function Top({ list }: { list: (typeof lists)[number] }) {
       <h3 className="text-muted text-sm font-normal">{list.title}</h3>
       <Answered of={top}>
         {(data) => {
-          const first = Number(data.tenants[0] ? list.of(data.tenants[0]) : 0n);
-          if (data.tenants.length === 0) return <p className="text-muted">{list.none}</p>;
+          const tenants = data.tenants.filter((load) => list.of(load) > 0n);
+          const first = Number(tenants[0] ? list.of(tenants[0]) : 0n);
+          if (tenants.length === 0) return <p className="text-muted">{list.none}</p>;
           return (
             <ol aria-label={list.title} className="flex flex-col gap-2">
-              {data.tenants.map((load) => (
+              {tenants.map((load) => (
                 <li key={load.tenantId} title={described(load)}>
                   <div className="flex items-baseline gap-2">
                     <Link to="/tenants/detail" search={{ tenant: load.tenantId }} className="min-w-0 flex-1 truncate">
