@@ -1,17 +1,24 @@
 package gateway_test
 
 import (
-	"encoding/binary"
+	"context"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/headgate/headgate/gateway"
-	projectionv1 "github.com/headgate/headgate/gen/projection/gateway/v1"
+	policyv1 "github.com/headgate/headgate/gen/headgate/policy/v1"
 )
 
 const (
@@ -19,6 +26,8 @@ const (
 	memoryShare = 8 << 20
 	// unreadCalls is the number of calls of an attack that requests large answers and does not read.
 	unreadCalls = 120
+	// largeBytes is the size of these answers.
+	largeBytes = 1 << 20
 )
 
 func heapInUse() int64 {
@@ -27,6 +36,72 @@ func heapInUse() int64 {
 	runtime.GC() // buffers in pools outlive one
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc)
+}
+
+// archiveTimeout is the timeout of calls of an archive: longer than the test.
+const archiveTimeout = 5 * time.Minute
+
+// archive is a service that the gateway knows from a descriptor set only. Its unary method returns largeBytes bytes.
+type archive struct {
+	set  []byte
+	desc protoreflect.MethodDescriptor
+}
+
+func newArchive(t *testing.T) *archive {
+	t.Helper()
+	options := &descriptorpb.MethodOptions{}
+	proto.SetExtension(options, policyv1.E_Policy, &policyv1.Policy{
+		Right:       "archive.read",
+		TenantScope: policyv1.TenantScope_TENANT_SCOPE_TENANT,
+		Upstream:    "ticker",
+		Timeout:     durationpb.New(archiveTimeout),
+	})
+	file := &descriptorpb.FileDescriptorProto{
+		Name:    proto.String("test/archive.proto"),
+		Package: proto.String("test"),
+		Syntax:  proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{Name: proto.String("Volume"), Field: []*descriptorpb.FieldDescriptorProto{
+				{
+					Name:   proto.String("content"),
+					Number: proto.Int32(1),
+					Type:   descriptorpb.FieldDescriptorProto_TYPE_BYTES.Enum(),
+					Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+				},
+			}},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{
+			{Name: proto.String("Archive"), Method: []*descriptorpb.MethodDescriptorProto{{
+				Name: proto.String("Read"), InputType: proto.String(".test.Volume"),
+				OutputType: proto.String(".test.Volume"), Options: options,
+			}}},
+		},
+	}
+	fd, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &archive{desc: fd.Services().Get(0).Methods().Get(0)}
+	if a.set, err = proto.Marshal(
+		&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}},
+	); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (a *archive) register(server *connect.Server) {
+	server.Register(connect.Method{
+		Spec: connect.Spec{Procedure: "/test.Archive/Read", StreamType: connect.StreamTypeUnary, Schema: a.desc},
+		Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+			volume := dynamicpb.NewMessage(a.desc.Input())
+			if err := stream.Receive(volume); err != nil {
+				return err
+			}
+			volume.Set(a.desc.Input().Fields().Get(0), protoreflect.ValueOfBytes(make([]byte, largeBytes)))
+			return stream.Send(volume)
+		},
+	})
 }
 
 // A client that does not read its answers, which the gateway then buffers, occupies its
@@ -42,15 +117,16 @@ func TestAnswers_UnreadOnesDoNotAffectOtherTenants(t *testing.T) {
 			"gRPC port": func(e *edge) string { return e.grpc },
 		} {
 			t.Run(name, func(t *testing.T) {
+				a := newArchive(t)
 				e := start(func(c *gateway.Config) {
 					c.MaxBytes, c.TenantShare = 4*memoryShare, 0.25
 					// An answer that waits until its call's deadline, or is cut off, would release memory to a
 					// further call.
-					c.MaxTimeout, c.Listen.WriteTimeout = 5*time.Minute, 5*time.Minute
-				}, nil)
+					c.MaxTimeout, c.Listen.WriteTimeout = archiveTimeout, archiveTimeout
+				}, a.register, a.set)
 				losesNothing(t, e, "before the attack")
 				before := heapInUse()
-				unread(t, url(e), e.token(t, "acme", "query.read"), unreadCalls)
+				unread(t, url(e), e.token(t, "acme", "archive.read"), unreadCalls)
 				losesNothing(t, e, "during the attack")
 				// This includes the memory of the node and of the client's sockets. Without a bound
 				// it is that of all answers: 120 MiB.
@@ -67,12 +143,6 @@ func TestAnswers_UnreadOnesDoNotAffectOtherTenants(t *testing.T) {
 func unread(t *testing.T, url, token string, calls int) {
 	t.Helper()
 	r := connectRaw(t, url)
-	wire, err := proto.Marshal(&projectionv1.QueryRequest{View: largeView})
-	if err != nil {
-		t.Fatal(err)
-	}
-	message := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(wire))),
-		wire...)
 	refused := make(chan struct{}, calls)
 	var (
 		reading sync.WaitGroup
@@ -104,10 +174,13 @@ func unread(t *testing.T, url, token string, calls int) {
 	t.Cleanup(func() { r.conn.Close(); reading.Wait() })
 	for n := range calls {
 		id := uint32(2*n + 1)
-		if err := r.open(id, token, "grpc-timeout", "300S"); err != nil {
+		if err := r.begin(
+			id, ":method", "POST", ":scheme", "http", ":authority", "edge", ":path", "/test.Archive/Read",
+			"content-type", "application/grpc+proto", "te", "trailers", "authorization", token,
+		); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.framer.WriteData(id, true, message); err != nil {
+		if err := r.framer.WriteData(id, true, make([]byte, 5)); err != nil { // an empty message
 			t.Fatal(err)
 		}
 	}
@@ -115,7 +188,7 @@ func unread(t *testing.T, url, token string, calls int) {
 	for n := range want {
 		select {
 		case <-refused:
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			mu.Lock()
 			defer mu.Unlock()
 			t.Fatalf("%d of %d calls rejected, want at least %d; others ended with %q", n, calls, want, others)

@@ -67,21 +67,11 @@ func (u *upstreamNode) Query(ctx context.Context, req *projectionv1.QueryRequest
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.query = req
-	if req.GetView() == largeView {
-		row, err := structpb.NewStruct(map[string]any{"text": strings.Repeat("x", largeBytes)})
-		return &projectionv1.QueryResponse{Rows: []*structpb.Struct{row}}, err
-	}
 	row, err := structpb.NewStruct(
 		map[string]any{"view": req.GetView(), "tenant": req.GetTenantId(), "none": nil, "list": []any{1.5, true}},
 	)
 	return &projectionv1.QueryResponse{Rows: []*structpb.Struct{row}, Position: "p"}, err
 }
-
-// largeView is the view whose answers have about largeBytes bytes.
-const (
-	largeView  = "large"
-	largeBytes = 1 << 20
-)
 
 func (u *upstreamNode) Submit(ctx context.Context, _ *aggregatev1.SubmitRequest) (*aggregatev1.SubmitResponse, error) {
 	return &aggregatev1.SubmitResponse{Version: 1}, u.note(ctx)
