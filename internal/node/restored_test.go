@@ -120,7 +120,8 @@ func TestRestore_RevokedTokensStayRevoked(t *testing.T) {
 		})
 	}
 	restore(data, true, "2 revocations", map[string]bool{"early": false, "mistaken": true, "late": false})
-	restore(t.TempDir(), false, "credentials: revocations of tokens that were made after", map[string]bool{"early": false, "mistaken": false})
+	restore(t.TempDir(), false, "credentials: revocations of tokens that were made after",
+		map[string]bool{"early": false, "mistaken": false})
 }
 
 // cut is a connection that ends before it sends a message to a subject for the nth time.
