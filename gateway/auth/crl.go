@@ -4,10 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,7 +76,31 @@ type revocationLists struct {
 // revocationList is the newest list of a signer.
 type revocationList struct {
 	from, until time.Time
+	number      *big.Int // its CRL number; nil: it has none
 	serials     map[string]bool
+}
+
+// newerThan reports whether the list was issued after another one of its signer: later, or in the same second under a
+// higher number (RFC 5280 §5.2.3).
+func (l *revocationList) newerThan(other *revocationList) bool {
+	if !l.from.Equal(other.from) || l.number == nil || other.number == nil {
+		return l.from.After(other.from)
+	}
+	return l.number.Cmp(other.number) > 0
+}
+
+// partialExtensions are those of lists, and of their entries, that are not complete for their issuer: they must be
+// critical (RFC 5280 §5.2.4, §5.2.5, §5.3.3), and change what a list means in any case.
+var partialExtensions = []asn1.ObjectIdentifier{
+	{2, 5, 29, 27}, // delta CRL indicator
+	{2, 5, 29, 28}, // issuing distribution point
+	{2, 5, 29, 29}, // certificate issuer
+}
+
+// unsupported reports whether a list with an extension, or with an entry that has it, must not be used: RFC 5280 §5.2
+// forbids it for unknown critical ones.
+func unsupported(extension pkix.Extension) bool {
+	return extension.Critical || slices.ContainsFunc(partialExtensions, extension.Id.Equal)
 }
 
 // parseLists returns the lists in a text: in PEM, or one in DER. Each must be signed by one of the authorities, and be
@@ -113,10 +141,31 @@ func parseLists(text []byte, authorities []*x509.Certificate) (*revocationLists,
 	if len(out.lists) == 0 {
 		return nil, errors.New("auth: there is no revocation list (PEM or DER)")
 	}
-	for _, list := range out.lists {
-		out.size += len(list.serials)
-	}
+	out.count()
 	return out, nil
+}
+
+// count sets the number of certificates in the lists.
+func (l *revocationLists) count() {
+	l.size = 0
+	for _, list := range l.lists {
+		l.size += len(list.serials)
+	}
+}
+
+// retain puts the list of former of each signer in the place of one that was issued before it, and reports whether
+// there is one: revoked certificates would be accepted again. A list of the future is not retained, since its
+// authority's clock may have been wrong.
+func (l *revocationLists) retain(former *revocationLists, now time.Time) (older bool) {
+	for by, known := range former.lists {
+		if next := l.lists[by]; next != nil && known.newerThan(next) && !known.from.After(now.Add(listLeeway)) {
+			l.lists[by], older = known, true
+		}
+	}
+	if older {
+		l.count()
+	}
+	return older
 }
 
 // add adds a list, if it is the newest one of its signer.
@@ -124,9 +173,9 @@ func (l *revocationLists) add(list *x509.RevocationList, authorities []*x509.Cer
 	if list.NextUpdate.IsZero() {
 		return errors.New("it does not state when the next one is issued (nextUpdate)")
 	}
-	for _, extension := range list.Extensions { // RFC 5280 §5.2: one with unknown critical ones must not be used
-		if extension.Critical {
-			return fmt.Errorf("it has the critical extension %v: indirect, partial and delta lists are not supported",
+	for _, extension := range list.Extensions {
+		if unsupported(extension) {
+			return fmt.Errorf("it has the extension %v: indirect, partial and delta lists are not supported",
 				extension.Id)
 		}
 	}
@@ -138,18 +187,19 @@ func (l *revocationLists) add(list *x509.RevocationList, authorities []*x509.Cer
 		}
 		signed = true
 		by := signer{nameHash(name), keyHash(authority)}
-		if known := l.lists[by]; known != nil && !list.ThisUpdate.After(known.from) {
-			continue
-		}
 		next := &revocationList{
 			from:    list.ThisUpdate,
 			until:   list.NextUpdate,
+			number:  list.Number,
 			serials: make(map[string]bool, len(list.RevokedCertificateEntries)),
+		}
+		if known := l.lists[by]; known != nil && !next.newerThan(known) {
+			continue
 		}
 		for _, entry := range list.RevokedCertificateEntries {
 			for _, extension := range entry.Extensions {
-				if extension.Critical {
-					return fmt.Errorf("an entry has the critical extension %v, which is not supported", extension.Id)
+				if unsupported(extension) {
+					return fmt.Errorf("an entry has the extension %v, which is not supported", extension.Id)
 				}
 			}
 			next.serials[credentials.CertificateSerial(entry.SerialNumber)] = true
@@ -222,7 +272,11 @@ func (a *Authority) OpenLists(ctx context.Context, source Source, acceptExpired 
 	return nil
 }
 
-// useLists replaces the lists by those of a text.
+// errOlderList reports that a file has a list that was issued before one that is known. The others are in use.
+var errOlderList = errors.New("auth: a revocation list was issued before the one that is known, which still applies: " +
+	"replace the file by the authority's newest list, or restart the gateway if the former one was a mistake")
+
+// useLists replaces the lists by those of a text, and returns [errOlderList] if it has an older one of a signer.
 func (a *Authority) useLists(text []byte) error {
 	lists, err := parseLists(text, *a.current.Load())
 	l := a.lists
@@ -232,8 +286,11 @@ func (a *Authority) useLists(text []byte) error {
 	if err != nil {
 		return err
 	}
+	if older := l.lists != nil && lists.retain(l.lists, time.Now()); older {
+		err = errOlderList
+	}
 	l.lists, l.away = lists, time.Time{}
-	return nil
+	return err
 }
 
 // reuseLists checks the last text of the lists by the authority's new certificates.
@@ -258,12 +315,6 @@ func (l *listsOf) failed(now time.Time) {
 	}
 }
 
-func (l *listsOf) recovered() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.away = time.Time{}
-}
-
 // expire notes the lists that are not valid at the time now, and reports whether one of them was until now.
 func (l *listsOf) expire(now time.Time) (more bool) {
 	l.mu.Lock()
@@ -282,9 +333,9 @@ func (l *listsOf) expire(now time.Time) (more bool) {
 func (a *Authority) followLists(ctx context.Context, changed func(), report func(error)) {
 	l := a.lists
 	l.document.recovered = func() {
-		// The file is read again. Whether its text is valid is known: an invalid one is still the last text.
-		if parsed, err := parseLists(l.document.raw, *a.current.Load()); err == nil && parsed != nil {
-			l.recovered()
+		// The file is read again. Its text may be invalid, or older than what is known, as before.
+		if a.useLists(l.document.raw) != nil {
+			l.failed(time.Now())
 		}
 	}
 	var running sync.WaitGroup
@@ -298,6 +349,9 @@ func (a *Authority) followLists(ctx context.Context, changed func(), report func
 	l.document.follow(ctx, a.useLists, changed, func(err error) {
 		l.failed(time.Now())
 		report(err)
+		if errors.Is(err, errOlderList) { // its other lists are in use
+			changed()
+		}
 	})
 	running.Wait()
 }
@@ -339,7 +393,7 @@ func (a *Authority) degradedLists(now time.Time) string {
 	const format = time.RFC3339
 	switch next := l.lists.nextUpdate(); {
 	case !l.away.IsZero():
-		return "the revocation lists of certificates cannot be read since " + l.away.UTC().Format(format) +
+		return "the revocation lists of certificates cannot be used since " + l.away.UTC().Format(format) +
 			": those known then apply"
 	case now.After(next) && l.acceptExpired:
 		return "a revocation list of certificates has expired at " + next.UTC().Format(format) + ": it still applies"

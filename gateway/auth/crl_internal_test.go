@@ -110,6 +110,10 @@ func TestRevocationLists_InvalidOnesAreNotUsed(t *testing.T) {
 			{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}},
 		}
 	}
+	uncritical := func(l *x509.RevocationList) { // as an authority makes it that does not follow RFC 5280 §5.2.4
+		critical(l)
+		l.ExtraExtensions[0].Critical = false
+	}
 	indirect := func(l *x509.RevocationList) {
 		l.RevokedCertificateEntries = []x509.RevocationListEntry{{
 			SerialNumber:   big.NewInt(1),
@@ -134,6 +138,7 @@ func TestRevocationLists_InvalidOnesAreNotUsed(t *testing.T) {
 		"another key of the name":     {revokedBy(t, other, nil), "no certificate of the authority's file"},
 		"a key that may sign no list": {revokedBy(t, &issued{&signer, noLists.key}, nil), "may sign lists"},
 		"a delta list":                {revokedBy(t, root, critical), "delta lists are not supported"},
+		"a delta list, not critical":  {revokedBy(t, root, uncritical), "delta lists are not supported"},
 		"an indirect list":            {revokedBy(t, root, indirect), "2.5.29.29"},
 		"too many lists":              {bytes.Repeat(revokedBy(t, root, nil), maxLists+1), "more than 64"},
 	} {
@@ -195,5 +200,64 @@ func TestRevocationLists_FollowTheirAuthority(t *testing.T) {
 	}
 	if reason := authority.degradedLists(later); !strings.Contains(reason, "rejected") {
 		t.Errorf("the reason is %q", reason)
+	}
+}
+
+// A list that was issued before the one that is known does not take its place: a client that replays it would have a
+// revoked certificate accepted. The other lists of its file are used.
+func TestRevocationLists_OlderOnesReplaceNoNewer(t *testing.T) {
+	root, other := issue(t, nil, authorityTemplate("root")), issue(t, nil, authorityTemplate("other"))
+	text := pemOf(root, other)
+	v, authority := certificateVerifier(t, &text, ordinary)
+	now := time.Now()
+	list := func(number int64, issued time.Duration, serials ...int64) []byte {
+		return revokedBy(t, root, func(l *x509.RevocationList) {
+			l.Number, l.ThisUpdate, l.NextUpdate = big.NewInt(number), now.Add(issued), now.Add(3*time.Hour)
+		}, serials...)
+	}
+	rest := func(serials ...int64) []byte { return revokedBy(t, other, nil, serials...) }
+	if err := authority.OpenLists(t.Context(), of(append(list(7, -time.Hour, 1), rest()...)), false); err != nil {
+		t.Fatal(err)
+	}
+	ada, eve := client(t, root, "ada", 1), client(t, other, "eve", 2)
+	rejected := func(c *issued, by *issued) bool {
+		t.Helper()
+		_, err := v.AuthenticateCertificate(t.Context(), now, verifiedChain(c, by))
+		if err != nil && !errors.Is(err, ErrRevoked) {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	if !rejected(ada, root) || rejected(eve, other) {
+		t.Fatal("the first lists do not apply")
+	}
+	for _, test := range []struct {
+		name  string
+		text  []byte
+		older bool
+		ada   bool // is rejected afterwards
+	}{
+		{"an earlier one", list(6, -2*time.Hour), true, true},
+		{"an earlier one under a higher number", list(9, -2*time.Hour), true, true},
+		{"a lower number in the same second", list(6, -time.Hour), true, true},
+		{"the same one", list(7, -time.Hour, 1), false, true},
+		{"a higher number in the same second", list(8, -time.Hour), false, false},
+		{"one of the future", list(10, time.Hour, 1), false, false},
+		{"one after a mistake of the authority's clock", list(9, -time.Minute, 1), false, true},
+		{"a later one under a lower number", list(1, 0), false, false},
+	} {
+		err := authority.useLists(append(test.text, rest(2)...))
+		if errors.Is(err, errOlderList) != test.older || !test.older && err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if test.name == "one of the future" { // it is not current
+			continue
+		}
+		if got := rejected(ada, root); got != test.ada {
+			t.Errorf("%s: rejected %v, want %v", test.name, got, test.ada)
+		}
+		if !rejected(eve, other) {
+			t.Errorf("%s: the file's other list does not apply", test.name)
+		}
 	}
 }

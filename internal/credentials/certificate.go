@@ -3,6 +3,7 @@ package credentials
 import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
@@ -51,13 +52,65 @@ func canonicalSerial(text string) string {
 	return digits
 }
 
-// nameTypes are the short names of types of attributes, in lower case (RFC 4514 §3, openssl).
-var nameTypes = map[string]string{
-	"2.5.4.3": "cn", "2.5.4.4": "sn", "2.5.4.5": "serialnumber", "2.5.4.6": "c", "2.5.4.7": "l", "2.5.4.8": "st",
-	"2.5.4.9": "street", "2.5.4.10": "o", "2.5.4.11": "ou", "2.5.4.12": "title", "2.5.4.17": "postalcode",
-	"2.5.4.42": "gn", "0.9.2342.19200300.100.1.1": "uid", "0.9.2342.19200300.100.1.25": "dc",
-	"1.2.840.113549.1.9.1": "emailaddress", "e": "emailaddress", "email": "emailaddress", "s": "st",
-	"givenname": "gn", "surname": "sn",
+// nameTypes are names of types of attributes in lower case, by the type (RFC 4514 §3, RFC 4519, openssl, Java,
+// Windows). The first one is the canonical name.
+var nameTypes = map[string][]string{
+	"2.5.4.3":                    {"cn", "commonname"},
+	"2.5.4.4":                    {"sn", "surname"},
+	"2.5.4.5":                    {"serialnumber"},
+	"2.5.4.6":                    {"c", "countryname"},
+	"2.5.4.7":                    {"l", "localityname"},
+	"2.5.4.8":                    {"st", "s", "stateorprovincename"},
+	"2.5.4.9":                    {"street", "streetaddress"},
+	"2.5.4.10":                   {"o", "organizationname"},
+	"2.5.4.11":                   {"ou", "organizationalunitname"},
+	"2.5.4.12":                   {"title", "t"},
+	"2.5.4.13":                   {"description"},
+	"2.5.4.15":                   {"businesscategory"},
+	"2.5.4.16":                   {"postaladdress"},
+	"2.5.4.17":                   {"postalcode"},
+	"2.5.4.18":                   {"postofficebox"},
+	"2.5.4.20":                   {"telephonenumber"},
+	"2.5.4.41":                   {"name"},
+	"2.5.4.42":                   {"gn", "givenname", "g"},
+	"2.5.4.43":                   {"initials", "i"},
+	"2.5.4.44":                   {"generationqualifier", "generation"},
+	"2.5.4.45":                   {"x500uniqueidentifier"},
+	"2.5.4.46":                   {"dnqualifier", "dnq"},
+	"2.5.4.65":                   {"pseudonym"},
+	"2.5.4.72":                   {"role"},
+	"2.5.4.97":                   {"organizationidentifier"},
+	"0.9.2342.19200300.100.1.1":  {"uid", "userid"},
+	"0.9.2342.19200300.100.1.3":  {"mail", "rfc822mailbox"},
+	"0.9.2342.19200300.100.1.25": {"dc", "domaincomponent"},
+	"1.2.840.113549.1.9.1":       {"emailaddress", "e", "email"},
+	"1.2.840.113549.1.9.2":       {"unstructuredname"},
+	"1.2.840.113549.1.9.8":       {"unstructuredaddress"},
+	"1.3.6.1.4.1.311.60.2.1.1":   {"jurisdictionl", "jurisdictionlocalityname"},
+	"1.3.6.1.4.1.311.60.2.1.2":   {"jurisdictionst", "jurisdictionstateorprovincename"},
+	"1.3.6.1.4.1.311.60.2.1.3":   {"jurisdictionc", "jurisdictioncountryname"},
+}
+
+// canonicalTypes are the canonical names of the types of attributes, by the type and each of its names.
+var canonicalTypes = func() map[string]string {
+	out := map[string]string{}
+	for oid, names := range nameTypes {
+		out[oid] = names[0]
+		for _, name := range names {
+			out[name] = names[0]
+		}
+	}
+	return out
+}()
+
+// attributeType returns the canonical name of a type of attributes: a known name, or an object identifier in digits.
+// ok is false for any other text.
+func attributeType(text string) (name string, ok bool) {
+	text = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(text)), "oid.")
+	if name, ok := canonicalTypes[text]; ok {
+		return name, true
+	}
+	return text, strings.Contains(text, ".") && strings.Trim(text, ".0123456789") == ""
 }
 
 // CertificateIssuer returns the canonical form of a distinguished name in DER: its attributes in lower case, sorted, so
@@ -71,7 +124,8 @@ func CertificateIssuer(der []byte) string {
 	var parts []string
 	for _, set := range name {
 		for _, attribute := range set {
-			parts = append(parts, canonicalAttribute(attribute.Type.String(), fmt.Sprint(attribute.Value)))
+			kind, _ := attributeType(attribute.Type.String())
+			parts = append(parts, canonicalAttribute(kind, fmt.Sprint(attribute.Value)))
 		}
 	}
 	return joinName(parts)
@@ -82,27 +136,31 @@ func joinName(parts []string) string {
 	return strings.Join(parts, "\n")
 }
 
-// canonicalAttribute returns an attribute as TYPE=VALUE in lower case, with single spaces.
+// canonicalAttribute returns an attribute of a type as TYPE=VALUE in lower case, with single spaces.
 func canonicalAttribute(kind, value string) string {
-	kind = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(kind)), "oid.")
-	if short, ok := nameTypes[kind]; ok {
-		kind = short
-	}
 	return kind + "=" + strings.Join(strings.Fields(strings.ToLower(value)), " ")
 }
 
 // canonicalName returns the canonical form of a distinguished name in text.
-func canonicalName(text string) (string, error) {
+func canonicalName(text string) (_ string, err error) {
 	var parts []string
 	for rest := text; rest != ""; {
 		attribute, more := cutUnescaped(rest, ",;+")
 		rest = more
-		kind, value, ok := strings.Cut(attribute, "=")
-		if !ok || strings.TrimSpace(kind) == "" {
+		name, value, ok := strings.Cut(attribute, "=")
+		if !ok || strings.TrimSpace(name) == "" {
 			return "", errors.New("its issuer is no distinguished name such as CN=Partners,O=Acme: 'openssl x509 " +
 				"-issuer -nameopt RFC2253' prints it")
 		}
-		parts = append(parts, canonicalAttribute(kind, unescape(strings.TrimSpace(value))))
+		kind, ok := attributeType(name)
+		if !ok { // a name that no certificate has would revoke none
+			return "", fmt.Errorf("its issuer has an attribute of the unknown type %.64q: write the type's object "+
+				"identifier, such as 2.5.4.97", strings.TrimSpace(name))
+		}
+		if value, err = attributeValue(strings.TrimSpace(value)); err != nil {
+			return "", fmt.Errorf("its issuer's attribute %s %w", kind, err)
+		}
+		parts = append(parts, canonicalAttribute(kind, value))
 	}
 	if len(parts) == 0 {
 		return "", errors.New("its issuer is empty")
@@ -124,6 +182,24 @@ func cutUnescaped(text, separators string) (before, after string) {
 		}
 	}
 	return text, ""
+}
+
+// attributeValue returns the value of an attribute in text: "#" before the hexadecimal DER of a value, which openssl
+// prints for types that it does not know, or a text with quotes and escapes (RFC 4514 §2.4).
+func attributeValue(text string) (string, error) {
+	digits, encoded := strings.CutPrefix(text, "#")
+	if !encoded {
+		return unescape(text), nil
+	}
+	var value any
+	der, err := hex.DecodeString(digits)
+	if err != nil {
+		return "", errors.New(`begins with "#" and is no value in hexadecimal: escape a text's "#" as "\\#"`)
+	}
+	if rest, err := asn1.Unmarshal(der, &value); err != nil || len(rest) > 0 {
+		return "", errors.New(`has after "#" no value in DER`)
+	}
+	return fmt.Sprint(value), nil
 }
 
 // unescape returns the value of an attribute without quotes and escapes (RFC 4514 §2.4).

@@ -22,7 +22,10 @@ func TestCertificateID_NotationsOfSerialsAreEqual(t *testing.T) {
 	if got := CertificateSerial(big.NewInt(0)); got != "00" {
 		t.Errorf("the serial number 0 is %q", got)
 	}
-	for _, text := range []string{"", "@CN=a", "x", "0A@", "0A@a", "0A@=a", "0A@CN=a,b"} {
+	for _, text := range []string{
+		"", "@CN=a", "x", "0A@", "0A@a", "0A@=a", "0A@CN=a,b", "0A@issuer=CN=a", "0A@CN=a,Foo=b", "0A@CN=#zz",
+		"0A@CN=#0c0261", "0A@CN=#",
+	} {
 		if serial, issuer, err := CertificateID(text); err == nil {
 			t.Errorf("%q is %q of %q", text, serial, issuer)
 		}
@@ -59,5 +62,42 @@ func TestCertificateID_NotationsOfIssuersAreEqual(t *testing.T) {
 	}
 	if got := CertificateIssuer([]byte("x")); got != "" {
 		t.Errorf("a name that cannot be read is %q", got)
+	}
+}
+
+// A revocation that names an issuer as a tool prints it covers its certificates with any attributes of the name.
+func TestCertificateID_IssuersOfUnusualAttributesAreEqual(t *testing.T) {
+	for _, test := range []struct {
+		oid   asn1.ObjectIdentifier
+		value any
+		texts []string
+	}{
+		{asn1.ObjectIdentifier{2, 5, 4, 97}, "VATDE-1", []string{
+			"organizationIdentifier=VATDE-1", "OID.2.5.4.97=vatde-1", "2.5.4.97=#0C0756415444452D31",
+		}},
+		{asn1.ObjectIdentifier{2, 5, 4, 46}, "q", []string{"dnQualifier=q", "DNQ=q", "2.5.4.46=#130171"}},
+		{asn1.ObjectIdentifier{2, 5, 4, 65}, "ps", []string{"pseudonym=ps"}},
+		{asn1.ObjectIdentifier{2, 5, 4, 43}, "XY", []string{"initials=XY", "I=xy"}},
+		{asn1.ObjectIdentifier{2, 5, 4, 13}, "d x", []string{"description=d x"}},
+		{asn1.ObjectIdentifier{2, 5, 4, 15}, "Private", []string{"businessCategory=Private"}},
+		{asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 60, 2, 1, 3}, "DE", []string{"jurisdictionC=DE"}},
+		{asn1.ObjectIdentifier{1, 2, 3, 4}, "unk", []string{"1.2.3.4=#0C03756E6B", "1.2.3.4=unk"}},
+		{asn1.ObjectIdentifier{1, 2, 3, 4}, 7, []string{"1.2.3.4=#020107"}},
+		{asn1.ObjectIdentifier{2, 5, 4, 10}, "#a", []string{`organizationName=\#a`}},
+	} {
+		name := pkix.Name{
+			CommonName: "CA",
+			ExtraNames: []pkix.AttributeTypeAndValue{{Type: test.oid, Value: test.value}},
+		}
+		der, err := asn1.Marshal(name.ToRDNSequence())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := CertificateIssuer(der)
+		for _, text := range test.texts {
+			if _, got, err := CertificateID("0A@CN=CA," + text); got != want || err != nil {
+				t.Errorf("%s is %q (%v), want %q", text, got, err, want)
+			}
+		}
 	}
 }
