@@ -36,6 +36,7 @@ const (
 	ReasonTooManyWatchers      ErrorReason = "TOO_MANY_WATCHERS"
 	ReasonTooManySubscriptions ErrorReason = "TOO_MANY_SUBSCRIPTIONS"
 	ReasonTooManyEventReads    ErrorReason = "TOO_MANY_EVENT_READS"
+	ReasonTooManyReads         ErrorReason = "TOO_MANY_READS"
 	ReasonSlowConsumer         ErrorReason = "SLOW_CONSUMER"
 	ReasonResponseTooLarge     ErrorReason = "RESPONSE_TOO_LARGE"
 	ReasonTenantResponseBytes  ErrorReason = "TENANT_RESPONSE_BYTES"

@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/natshealth"
 	"github.com/headgate/headgate/internal/position"
+	"github.com/headgate/headgate/internal/rpc/reads"
 	"github.com/headgate/headgate/internal/skips"
 	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/token"
@@ -73,6 +74,7 @@ type Service struct {
 	calls   traffic.History // of the calls of other nodes
 	gauges  gauges
 	issued  issued
+	reads   *reads.Limiter // of timelines
 }
 
 // Config configures a control node.
@@ -105,6 +107,7 @@ func New(
 		changed: make(chan struct{}),
 		driven:  map[string]bool{},
 		missed:  map[string]int{},
+		reads:   reads.NewLimiter(timelineReads),
 	}
 	var errs [6]error
 	s.journal, errs[0] = journal.Open(ctx, js)
@@ -171,12 +174,14 @@ func (s *Service) Ready(context.Context, contextkit.TenantID) error { return nil
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.counts.Describe(descriptions)
 	s.issued.Describe(descriptions)
+	s.reads.Describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.counts.Collect(metrics)
 	s.issued.Collect(metrics)
+	s.reads.Collect(metrics)
 }
 
 // Run follows the nodes and drives moves until ctx ends; the next control node continues an unfinished move.

@@ -10,6 +10,8 @@ import (
 	"github.com/headgate/headgate/contextkit"
 	controlv1 "github.com/headgate/headgate/gen/control/v1"
 	"github.com/headgate/headgate/gen/control/v1/controlv1connect"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/reads"
 	"github.com/headgate/headgate/internal/timeline"
 )
 
@@ -17,6 +19,13 @@ type timelineService struct {
 	controlv1connect.UnimplementedTimelineServiceHandler
 
 	*Service
+}
+
+// timelineReads are the reads of timelines, each of which reads thousands of spans.
+var timelineReads = reads.Config{
+	Metric: "headgate_timeline_reads",
+	What:   "reads of timelines",
+	Reason: rpc.ReasonTooManyReads,
 }
 
 // defaultTimelines is the default number of timelines in a list.
@@ -30,6 +39,11 @@ func (s timelineService) ListTimelines(
 	if _, err := s.tenantOf(ctx, req.GetTenantId()); err != nil {
 		return nil, err
 	}
+	leave, err := s.reads.Enter(ctx, rc.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	all, complete, err := timeline.Recent(ctx, s.js, rc.TenantID)
 	if err != nil {
 		return nil, asConnectError(err)
@@ -72,6 +86,11 @@ func (s timelineService) GetTimeline(
 		return nil, connect.Errorf(connect.CodePermissionDenied, "tenant_id names %q, the call is for %q", field,
 			rc.TenantID)
 	}
+	leave, err := s.reads.Enter(ctx, rc.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	spans, complete, err := timeline.Read(ctx, s.js, rc.TenantID, req.GetId())
 	if err != nil {
 		return nil, asConnectError(err)

@@ -36,9 +36,11 @@ func (s *Service) ListDeadLetters(
 	if err != nil {
 		return nil, err
 	}
-	if err := s.answers.Admit(tenant); err != nil {
+	leave, err := s.enterRead(ctx, tenant)
+	if err != nil {
 		return nil, err
 	}
+	defer leave()
 	scope := tenant.String() + "/letters"
 	from, err := s.parsePage(scope, req.GetPageToken())
 	if err != nil {

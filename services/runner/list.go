@@ -13,11 +13,20 @@ import (
 
 	"github.com/headgate/headgate/contextkit"
 	adminv1 "github.com/headgate/headgate/gen/runner/admin/v1"
+	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/reads"
 	"github.com/headgate/headgate/internal/rpc/response"
 )
 
 // listScan bounds the instances that are read for one page.
 const listScan = 5000
+
+// recordReads are the reads of records for clients that are bounded together.
+var recordReads = reads.Config{
+	Metric: "headgate_record_reads",
+	What:   "reads of workflow instances and dead letters",
+	Reason: rpc.ReasonTooManyReads,
+}
 
 // ListWorkflows implements RunnerAdmin.
 func (s *Service) ListWorkflows(
@@ -87,9 +96,11 @@ func newWorkflowList(s *Service, tenant contextkit.TenantID, req workflowSelecti
 
 // read reads the page, and returns the token of the next one, "" after the last one.
 func (l *workflowList) read(ctx context.Context) (next string, err error) {
-	if err := l.service.answers.Admit(l.tenant); err != nil {
+	leave, err := l.service.enterRead(ctx, l.tenant)
+	if err != nil {
 		return "", err
 	}
+	defer leave()
 	exact, before, err := l.resume()
 	if err != nil {
 		return "", err
@@ -113,6 +124,15 @@ func (l *workflowList) read(ctx context.Context) (next string, err error) {
 		return "", err
 	}
 	return l.end(ctx, l.scope(false), rest)
+}
+
+// enterRead begins a read of a tenant's records for a client, zero for those of all tenants, which ends when leave is
+// called.
+func (s *Service) enterRead(ctx context.Context, tenant contextkit.TenantID) (leave func(), err error) {
+	if err := s.answers.Admit(tenant); err != nil {
+		return nil, err
+	}
+	return s.reads.Enter(ctx, tenant)
 }
 
 // newest is [instances.newest] for the list's instances under an id, "*" for all ids.

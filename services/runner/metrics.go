@@ -63,6 +63,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 	s.answers.Describe(descriptions)
+	s.reads.Describe(descriptions)
 	for _, d := range []*prometheus.Desc{
 		deadLettersMetric, tenantLettersMetric, workflowsWaiting, workflowsFailing, workflowsStuck, handedBackMetric,
 		tenantWorkflowsMetric, workflowsPostponed, postponedHeld, receiversOpen, webhooksHeld,
@@ -75,6 +76,7 @@ func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
 // stored work, which all runners export, are up to 15 s old, and stay while NATS is unavailable.
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
 	s.answers.Collect(metrics)
+	s.reads.Collect(metrics)
 	gauge := func(d *prometheus.Desc, value int, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/headgate/headgate/internal/lease"
 	"github.com/headgate/headgate/internal/models"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/reads"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/internal/streams"
 	"github.com/headgate/headgate/internal/tail"
@@ -53,6 +54,7 @@ type Service struct {
 	starts    *starts
 	history   *kv.Bucket[models.Document] // of models
 	answers   *response.Limiter
+	reads     *reads.Limiter
 	stored    stored
 	failing   failing
 	pages     *token.Numbers
@@ -168,6 +170,7 @@ func New(
 		rearmEvery: config.Rearm,
 		maxDepth:   cmp.Or(config.MaxDepth, defaultMaxDepth),
 		answers:    response.NewLimiter(config.Answers),
+		reads:      reads.NewLimiter(recordReads),
 		pages:      token.NewNumbers(secret, "runner/page", config.Tokens),
 		webhooks:   webhooks,
 		commands:   commands,

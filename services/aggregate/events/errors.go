@@ -13,8 +13,8 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// retryAfter is the delay after which a client may try again.
-const retryAfter = 200 * time.Millisecond
+// retryAfter is the delay after which a client may try again, and subscribeAgain that of a refused subscription.
+const retryAfter, subscribeAgain = 200 * time.Millisecond, time.Second
 
 // Errors of subscriptions.
 var (
@@ -35,7 +35,7 @@ func asConnectError(err error) error {
 	exhausted := func(reason rpc.ErrorReason) error {
 		return rpc.WithDetails(
 			connect.NewError(connect.CodeResourceExhausted, err.Error()+": resume with the last position"),
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(readAgain)},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(subscribeAgain)},
 			rpc.Reason(reason),
 		)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/internal/journal"
 	"github.com/headgate/headgate/internal/position"
 	"github.com/headgate/headgate/internal/rpc"
+	"github.com/headgate/headgate/internal/rpc/reads"
 	"github.com/headgate/headgate/internal/rpc/response"
 	"github.com/headgate/headgate/internal/token"
 )
@@ -39,7 +40,7 @@ type Service struct {
 	Config
 
 	sealer *token.Sealer
-	reads  *reads
+	reads  *reads.Limiter
 	feed   *feed
 }
 
@@ -48,8 +49,12 @@ func New(config Config) *Service {
 	return &Service{
 		Config: config,
 		sealer: token.NewSealer(config.Secret, "event page"),
-		reads:  newReads(),
-		feed:   newFeed(config.JetStream, config.Journal, newQueued(config.Answers.Bounds()), config.Log),
+		reads: reads.NewLimiter(reads.Config{
+			Metric: "headgate_event_reads",
+			What:   "reads of the journal",
+			Reason: rpc.ReasonTooManyEventReads,
+		}),
+		feed: newFeed(config.JetStream, config.Journal, newQueued(config.Answers.Bounds()), config.Log),
 	}
 }
 
@@ -63,13 +68,13 @@ func (s *Service) Register(server *connect.Server) {
 
 // Describe implements [prometheus.Collector].
 func (s *Service) Describe(descriptions chan<- *prometheus.Desc) {
-	s.reads.describe(descriptions)
+	s.reads.Describe(descriptions)
 	s.feed.describe(descriptions)
 }
 
 // Collect implements [prometheus.Collector].
 func (s *Service) Collect(metrics chan<- prometheus.Metric) {
-	s.reads.collect(metrics)
+	s.reads.Collect(metrics)
 	s.feed.collect(metrics)
 }
 
@@ -81,7 +86,7 @@ func (s *Service) open(ctx context.Context, field string) (tenant contextkit.Ten
 	if err := s.Answers.Admit(tenant); err != nil {
 		return tenant, nil, err
 	}
-	leave, err = s.reads.enter(ctx, tenant)
+	leave, err = s.reads.Enter(ctx, tenant)
 	return tenant, leave, err
 }
 

@@ -1,4 +1,10 @@
-package events
+// Package reads bounds the reads of stored messages that a node makes for clients, such as a page of a search, which
+// cost much more than their answers show. At most two of a tenant and sixteen of the node run concurrently; further
+// ones wait, for two seconds at most, and are then rejected. A read waits for those of its tenant before it waits for
+// those of others, so that a tenant occupies at most its own share of the queue.
+//
+// The package does not bound what one read reads, nor its answer: see package response.
+package reads
 
 import (
 	"context"
@@ -23,10 +29,22 @@ const (
 	readAgain = time.Second
 )
 
-// reads bounds the reads of the journal. A read waits for one of its tenant before it waits for one of another tenant,
-// so that a tenant occupies at most its own share of the queue for the node.
-type reads struct {
+// Config describes the reads of a limiter.
+type Config struct {
+	// Metric is the name of the gauge of reads, to which "_refused_total" is appended for the rejected ones.
+	Metric string
+	// What is read, for metrics and errors: "reads of the journal".
+	What string
+	// Reason is the reason of rejections.
+	Reason rpc.ErrorReason
+}
+
+// Limiter bounds reads that run concurrently. It is also a [prometheus.Collector]. Its methods may be called
+// concurrently.
+type Limiter struct {
+	config  Config
 	node    chan struct{} // holds a value for each running read
+	running *prometheus.Desc
 	refused prometheus.Counter
 
 	mu      sync.Mutex
@@ -40,40 +58,44 @@ type tenantSlots struct {
 	users int           // that run or wait
 }
 
-var readsMetric = prometheus.NewDesc(
-	"headgate_event_reads",
-	"Reads of the journal for clients, by state: running or waiting.",
-	[]string{"state"},
-	nil,
-)
-
-func newReads() *reads {
-	return &reads{
+// NewLimiter returns a limiter.
+func NewLimiter(config Config) *Limiter {
+	return &Limiter{
+		config:  config,
 		node:    make(chan struct{}, nodeReads),
 		tenants: map[contextkit.TenantID]*tenantSlots{},
+		running: prometheus.NewDesc(
+			config.Metric,
+			"Concurrent "+config.What+" for clients, by state: running or waiting.",
+			[]string{"state"},
+			nil,
+		),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "headgate_event_reads_refused_total",
-			Help: "Reads of the journal for clients that were refused because too many were running.",
+			Name: config.Metric + "_refused_total",
+			Help: "Calls that were refused because too many " + config.What + " were running.",
 		}),
 	}
 }
 
-func (r *reads) describe(descriptions chan<- *prometheus.Desc) {
-	descriptions <- readsMetric
+// Describe implements [prometheus.Collector].
+func (r *Limiter) Describe(descriptions chan<- *prometheus.Desc) {
+	descriptions <- r.running
 	r.refused.Describe(descriptions)
 }
 
-func (r *reads) collect(metrics chan<- prometheus.Metric) {
+// Collect implements [prometheus.Collector].
+func (r *Limiter) Collect(metrics chan<- prometheus.Metric) {
 	r.mu.Lock()
 	waiting := r.waiting
 	r.mu.Unlock()
-	metrics <- prometheus.MustNewConstMetric(readsMetric, prometheus.GaugeValue, float64(len(r.node)), "running")
-	metrics <- prometheus.MustNewConstMetric(readsMetric, prometheus.GaugeValue, float64(waiting), "waiting")
+	metrics <- prometheus.MustNewConstMetric(r.running, prometheus.GaugeValue, float64(len(r.node)), "running")
+	metrics <- prometheus.MustNewConstMetric(r.running, prometheus.GaugeValue, float64(waiting), "waiting")
 	r.refused.Collect(metrics)
 }
 
-// enter begins a read, which ends when leave is called. Errors: RESOURCE_EXHAUSTED, and ctx's.
-func (r *reads) enter(ctx context.Context, tenant contextkit.TenantID) (leave func(), err error) {
+// Enter begins a read for a tenant, zero for the platform, which ends when leave is called. Errors: RESOURCE_EXHAUSTED,
+// and ctx's.
+func (r *Limiter) Enter(ctx context.Context, tenant contextkit.TenantID) (leave func(), err error) {
 	r.mu.Lock()
 	entry := r.tenants[tenant]
 	if entry == nil {
@@ -121,17 +143,18 @@ func (r *reads) enter(ctx context.Context, tenant contextkit.TenantID) (leave fu
 }
 
 // waited ends the wait of a read.
-func (r *reads) waited() {
+func (r *Limiter) waited() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting--
 }
 
-func (r *reads) refuse() error {
+func (r *Limiter) refuse() error {
 	r.refused.Inc()
 	return rpc.WithDetails(
-		connect.NewError(connect.CodeResourceExhausted, "too many reads of the tenant's journal: retry later"),
+		connect.NewError(connect.CodeResourceExhausted,
+			"too many "+r.config.What+" for the tenant, or at the node: retry later"),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(readAgain)},
-		rpc.Reason(rpc.ReasonTooManyEventReads),
+		rpc.Reason(r.config.Reason),
 	)
 }
