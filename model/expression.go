@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	_ "time/tzdata" // time zones of expressions, on machines without zoneinfo
 
 	"cel.dev/cel-go/cel"
@@ -54,6 +55,8 @@ type expression struct {
 	yields   *cel.Type
 	member   []string // the path, if the expression is only a member of a variable
 	tree     ast.Expr // until the parser has recorded it
+	env      *cel.Env
+	tracked  *atomic.Pointer[trackedProgram] // once an operation has failed; see explain
 }
 
 // sourceText returns the expression's source, "" for none.
@@ -152,6 +155,8 @@ func compile(env *cel.Env, source string, want *cel.Type, budget *regexpBudget) 
 	}
 	out := &expression{
 		source:   source,
+		env:      env,
+		tracked:  new(atomic.Pointer[trackedProgram]),
 		program:  program,
 		tree:     checked.NativeRep().Expr(),
 		member:   memberOf(checked.NativeRep().Expr()),
@@ -184,6 +189,8 @@ func firstIssue(env *cel.Env, issues *cel.Issues) string {
 		text += " (== compares)"
 	case strings.Contains(first.Message, "mismatched input '<EOF>'"):
 		text = fmt.Sprintf("column %d of the expression: it ends where a value is expected", first.Location.Column()+1)
+	default:
+		text += overloadAdvice(first.Message)
 	}
 	return text
 }
@@ -225,6 +232,9 @@ func (e *expression) evaluate(ctx context.Context, vars *scope) (out ref.Val, er
 		out, _, err = e.program.ContextEval(ctx, vars)
 	} else {
 		out, _, err = e.program.Eval(vars)
+	}
+	if err != nil {
+		err = e.explain(ctx, vars, err)
 	}
 	return out, err
 }

@@ -11,7 +11,6 @@ import (
 const library = `model: library
 aggregates:
   book:
-    events: {taken: {version: 2, upcasts: [{from: 1, set: {loan: event.id}}]}}
     commands:
       take:
         payload:
@@ -22,11 +21,12 @@ aggregates:
             copies: {type: integer, minimum: 1}
             on: {type: string, format: date}
         require:
+          - {that: has(state.last), else: there is no such book}
           - that: state.available > 0
             else: no copy is available
         emit:
-          - event: taken
-            data: {loan: "'l'"}
+          - {event: taken, data: {loan: "'l'"}}
+    events: {taken: {version: 2, upcasts: [{from: 1, set: {loan: event.id}}]}}
     evolve:
       taken: {available: state.available - 1, last: event.loan}
 views:
@@ -66,9 +66,9 @@ func TestParse_EachMistakeIsReportedOnceWithItsLineAndCorrection(t *testing.T) {
 			`"'taken'"`, "taken", 26,
 			`(variables: event, meta, row; quote a text within the expression: "'text'")`,
 		},
-		{"type: integer", "type: int", 12, "payload.properties.copies.type: not a JSON Schema: value must be one of"},
+		{"type: integer", "type: int", 11, "payload.properties.copies.type: not a JSON Schema: value must be one of"},
 		{
-			"minimum: 1", "minimum: one", 12,
+			"minimum: 1", "minimum: one", 11,
 			"payload.properties.copies.minimum: not a JSON Schema: got string, want number",
 		},
 		{"state: string", "state: text", 24, "write string, int, double, bool, timestamp or json"},

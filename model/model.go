@@ -34,6 +34,8 @@ type Model struct {
 	file string // as passed to Parse
 	// reads are the members of events that the rules read without has().
 	reads map[EventRef][]eventRead
+	// states are the JSON types of the members of each aggregate's state, as far as they are known.
+	states map[string]map[string]string
 
 	aggregates map[string]*Aggregate
 	views      []*View
@@ -103,8 +105,10 @@ func parse(ctx context.Context, file string, source []byte, stored bool) (*Model
 	if err := doc.err(); err != nil {
 		return nil, err
 	}
-	p.warnOfExpressions(m)
-	p.warnOfSelfStarts(m)
+	if !p.stored {
+		p.warnOfExpressions(m)
+		p.warnOfSelfStarts(m)
+	}
 	slices.SortStableFunc(p.warnings, func(a, b Issue) int { return a.Line - b.Line })
 	m.Warnings = p.warnings
 	for _, view := range m.views {
@@ -160,6 +164,8 @@ type parser struct {
 	// regexps are the regular expressions of expressions and schemas.
 	regexps regexpBudget
 	uses    []use
+	// places are the uses by each place that contains them, once all are known.
+	places map[string][]use
 	// warnings are the probable mistakes.
 	warnings []Issue
 	ended    bool // ctx has ended: nothing more is checked

@@ -26,10 +26,17 @@ func (p *parser) warn(n *yaml.Node, path, format string, args ...any) {
 
 // warnOfExpressions adds the probable mistakes of a valid document's expressions.
 func (p *parser) warnOfExpressions(m *Model) {
+	p.indexUses()
+	p.warnOfStates(m)
+	p.warnOfMissing(m)
 	for _, u := range p.uses {
 		read := membersRead(u.expr)
 		p.warnOfMembers(m, u, read)
 		p.warnOfOperands(m, u)
+		p.warnOfCondition(m, u)
+		p.warnOfComparisons(m, u)
+		p.warnOfNestedMembers(m, u)
+		p.warnOfRow(m, u)
 		if workflow, ok := strings.CutPrefix(u.path, "workflows."); ok {
 			p.warnOfFailure(u, workflow, read)
 		}

@@ -73,8 +73,53 @@ func (m *Model) ChangeWarnings(previous *Model) []Issue {
 			}
 		}
 	}
+	for _, w := range m.workflows {
+		if before, ok := previous.Workflow(w.Name); ok && before.Identity() == w.Identity() {
+			warnOfSteps(warn, before, w, previous.Revision)
+		}
+	}
 	slices.SortStableFunc(out, func(a, b Issue) int { return a.Line - b.Line })
 	return out
+}
+
+// warnOfSteps warns of a workflow's steps that instances of the previous revision may have reached, and that the
+// workflow does not have any more.
+func warnOfSteps(
+	warn func(line int, path, format string, args ...any), before, now *Workflow, revision string,
+) {
+	path := join("workflows", now.Name)
+	for _, steps := range [][]Step{before.Steps, before.OnFailure} {
+		for step := range Leaves(steps) {
+			if now.HasStep(step.Name) {
+				continue
+			}
+			renamed := renamedStep(before, now, step)
+			if now.Migration.Covers(revision) {
+				if _, ok := now.Migration.Step(now, step.Name); !ok {
+					warn(now.line, path, "instances of revision %s that have reached the step %q cannot migrate: add the "+
+						"step to `rename` or `drop` of `migrate`", revision, step.Name)
+				}
+				continue
+			}
+			if renamed != "" {
+				warn(now.line, path, "the step %q is missing, and %q is new: instances that started earlier keep the "+
+					"earlier steps. If it is renamed, write `migrate: {from: any, rename: {%s: %s}}`", step.Name, renamed,
+					step.Name, renamed)
+			}
+		}
+	}
+}
+
+// renamedStep returns the new step that does what a missing one did, "" for none.
+func renamedStep(before, now *Workflow, missing Step) string {
+	for _, steps := range [][]Step{now.Steps, now.OnFailure} {
+		for step := range Leaves(steps) {
+			if !before.HasStep(step.Name) && step.text() == missing.text() {
+				return step.Name
+			}
+		}
+	}
+	return ""
 }
 
 // warnOfReads warns of members that rules and upcasts read, and that stored events of a version, which have the known
@@ -109,4 +154,17 @@ func (m *Model) warnOfReads(
 				"test has(event.%s)", read.member, ref.Event, read.member)
 		}
 	}
+}
+
+// text identifies what a step does.
+func (s Step) text() string {
+	switch {
+	case s.Submit != nil:
+		return "submit " + s.Submit.Aggregate + "." + s.Submit.Command + " " + s.Submit.id.sourceText()
+	case s.Webhook != nil:
+		return "webhook " + s.Webhook.url.sourceText()
+	case s.Wait != nil:
+		return "wait " + s.Wait.length.sourceText()
+	}
+	return ""
 }

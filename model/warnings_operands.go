@@ -67,7 +67,52 @@ func (p *parser) warnOfOperands(m *Model, u use) {
 			case calculates && other != kindText && (kind == "number" || other == kindFraction && kind != kindFraction):
 				warn(operand, "%s is an integer where it has no fraction, and arithmetic of an integer and a fraction "+
 					"fails: write %s", "double")
+			case function == operators.Add && len(memberOf(args[1-i])) > 0: // the other operand is warned of
+			case kind == kindText && isNumeric(other) && function != operators.Equals && function != operators.NotEquals:
+				warn(operand, "%s is text, and the operation with a number fails: if it is a number, write %s", "int")
+			case kind == kindText && isNumeric(other):
+				warn(operand, "%s is text, and never equals a number: if it is a number, write %s", "int")
+			case !calculates && isNumeric(kind) && other == kindText && args[1-i].Kind() == ast.LiteralKind:
+				warn(operand, "%s is a number, and the other operand is text: write the number without quotes, or %s",
+					kindText)
 			}
+		}
+	}))
+}
+
+// isNumeric reports whether a kind is one of numbers.
+func isNumeric(kind string) bool {
+	return kind == "integer" || kind == "number" || kind == kindFraction
+}
+
+// warnOfCondition warns of members that are conditions, and whose values are neither true nor false.
+func (p *parser) warnOfCondition(m *Model, u use) {
+	declared := declaredNames(u.expr)
+	check := func(e ast.Expr) {
+		path := memberOf(e)
+		if len(path) == 0 || declared[path[0]] {
+			return
+		}
+		if kind := m.operandAt(u.path, e); kind != unknown && kind != "boolean" {
+			member := strings.Join(path, ".")
+			p.warn(u.node, u.path, "%s is of JSON type %s, and a condition needs true or false: compare it, such as "+
+				"%s == …, or write has(%s)", member, kind, member, member)
+		}
+	}
+	if strings.HasSuffix(u.path, ".that") || strings.HasSuffix(u.path, ".when") {
+		check(u.expr)
+	}
+	ast.PostOrderVisit(u.expr, ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() != ast.CallKind {
+			return
+		}
+		switch call := e.AsCall(); call.FunctionName() {
+		case operators.LogicalAnd, operators.LogicalOr, operators.LogicalNot:
+			for _, operand := range call.Args() {
+				check(operand)
+			}
+		case operators.Conditional:
+			check(call.Args()[0])
 		}
 	}))
 }
@@ -81,6 +126,10 @@ func (m *Model) operandAt(path string, e ast.Expr) string {
 			return kindFraction
 		case string:
 			return kindText
+		case int64:
+			return "integer"
+		case bool:
+			return "boolean"
 		}
 	case ast.CallKind:
 		return m.resultAt(path, e.AsCall())
@@ -117,6 +166,10 @@ func (m *Model) resultAt(path string, call ast.CallExpr) string {
 			return kindTime
 		case slices.Contains(kinds, kindLength):
 			return kindLength
+		case slices.Contains(kinds, "number"):
+			return "number"
+		case slices.Contains(kinds, "integer"):
+			return "integer"
 		}
 	}
 	return unknown
@@ -132,6 +185,8 @@ func (m *Model) memberAt(path, variable, member string) string {
 		}
 	case variable == metaVariable:
 		return metaKind(member)
+	case variable == stateVariable:
+		return m.states[parts[1]][member]
 	case variable == rowVariable:
 		if v, ok := m.View(parts[1]); ok {
 			column, _ := v.Column(member)

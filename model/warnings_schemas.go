@@ -24,8 +24,22 @@ var (
 	}
 )
 
-// warnOfSchema warns of keywords that JSON Schema does not know and thus ignores, and of required members that the
-// schema refuses.
+// schemaFormats are the values of `format` that are checked, and those of JSON Schema and OpenAPI that are not.
+var schemaFormats = []string{
+	"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "iri", "iri-reference", "json-pointer", "period",
+	"regex", "relative-json-pointer", "semver", "time", "uri", "uri-reference", "uri-template", "uuid",
+	"idn-email", "idn-hostname", "int32", "int64", "float", "double", "byte", "binary", "password",
+}
+
+// schemaBounds are pairs of keywords of which the first may not exceed the second.
+var schemaBounds = [][2]string{
+	{"minimum", "maximum"}, {"exclusiveMinimum", "maximum"}, {"minimum", "exclusiveMaximum"},
+	{"exclusiveMinimum", "exclusiveMaximum"}, {"minLength", "maxLength"}, {"minItems", "maxItems"},
+	{"minProperties", "maxProperties"}, {"minContains", "maxContains"},
+}
+
+// warnOfSchema warns of keywords and formats that JSON Schema does not know and thus ignores, of bounds that exclude
+// every value, and of required members that the schema refuses.
 func (p *parser) warnOfSchema(n *yaml.Node, path string) {
 	n = deref(n)
 	if n.Kind != yaml.MappingNode || p.stored {
@@ -53,6 +67,28 @@ func (p *parser) warnOfSchema(n *yaml.Node, path string) {
 		}
 	}
 	p.warnOfRequired(path, values)
+	p.warnOfBounds(path, values)
+	format := values["format"]
+	if format != nil && format.ShortTag() == "!!str" && !slices.Contains(schemaFormats, format.Value) {
+		p.warn(format, join(path, "format"), "JSON Schema ignores the format %q, which it does not know (it knows %s): "+
+			"write a `pattern`", format.Value, list(strings.Join(schemaFormats[:19], ", ")))
+	}
+}
+
+// warnOfBounds warns of lower bounds that exceed the upper bounds, so that no value is accepted.
+func (p *parser) warnOfBounds(path string, values map[string]*yaml.Node) {
+	for _, bounds := range schemaBounds {
+		lower, upper := values[bounds[0]], values[bounds[1]]
+		var least, most float64
+		if lower == nil || upper == nil || lower.Decode(&least) != nil || upper.Decode(&most) != nil {
+			continue
+		}
+		exclusive := strings.HasPrefix(bounds[0], "exclusive") || strings.HasPrefix(bounds[1], "exclusive")
+		if least > most || exclusive && least == most {
+			p.warn(lower, join(path, bounds[0]), "no value is accepted: %s is %s and %s is %s", bounds[0], lower.Value,
+				bounds[1], upper.Value)
+		}
+	}
 }
 
 // warnOfRequired warns of required members that a closed schema refuses.

@@ -8,7 +8,7 @@ import (
 func TestWarnings_NameMembersThatAVariableNeverHas(t *testing.T) {
 	for _, test := range []struct{ part, by, want string }{
 		{"", "", ""},
-		{"state.available > 0", "state.avail > 0", `:15: aggregates.book.commands.take.require[0].that: ` +
+		{"state.available > 0", "state.avail > 0", `:15: aggregates.book.commands.take.require[1].that: ` +
 			`state never has the member "avail" (it has available, last)`},
 		{"state.available > 0", "'!has(state.avail)'", `state never has the member "avail"`},
 		{"state.available > 0", `state["avail"] > 0`, `state never has the member "avail"`},
@@ -56,7 +56,9 @@ func TestWarnings_NameWhatCanNeverSucceed(t *testing.T) {
 		{`"'taken'"`, "1 + 1", `JSON type integer, which never fits column "state"`},
 		{`"'taken'"`, "event.loan", ""},
 		{"available: 1}", "available: event.loan}", `JSON type string, which never fits column "available"`},
-		{`data: {loan: "'l'"}`, "data: {loan: cmd.copies}", ""},
+		{`data: {loan: "'l'"}`, "data: {loan: cmd.on}", ""},
+		{`data: {loan: "'l'"}`, "data: {loan: cmd.copies}", `workflows.lend.when: event.loan is a number, and the other ` +
+			`operand is text: write the number without quotes, or string(event.loan)`},
 		{`{upsert: {state: "'taken'", available: 1}}`, "{fold: {available: {sum: event.loan}}}",
 			`views.books.on.book.taken.fold.available.sum: the values are of JSON type string`},
 		{"  books:\n", "  books:\n    key: meta.version\n", `:24: views.books.key: the key is text, and of book.taken ` +
@@ -67,7 +69,7 @@ func TestWarnings_NameWhatCanNeverSucceed(t *testing.T) {
 		{"state.available > 0", "string(timestamp(meta.time) + duration('1h')) > cmd.on", ""},
 		// Schemas.
 		{"required: [copies, on]", "requird: [copies, on]",
-			`:10: aggregates.book.commands.take.payload.requird: JSON Schema ignores the keyword "requird"`},
+			`:9: aggregates.book.commands.take.payload.requird: JSON Schema ignores the keyword "requird"`},
 		{"minimum: 1", "min: 1", `payload.properties.copies.min: JSON Schema ignores the keyword "min"`},
 		{"minimum: 1", "x-unit: book", ""},
 		{"required: [copies, on]", "required: [copies, on, until]", `the member "until" is required, and the schema ` +
@@ -193,6 +195,8 @@ func TestWarnings_NameOperandsOfTypesThatDoNotFit(t *testing.T) {
 		return strings.NewReplacer(
 			"            copies:", "            weight: {type: number}\n            copies:",
 			"state.available > 0", rule,
+			"required: [copies, on]", "required: [copies, on, weight]",
+			"payload: {copies: 1,", "payload: {copies: 1, weight: 1,",
 		).Replace(library)
 	}
 	for _, test := range []struct{ document, want string }{
@@ -217,7 +221,8 @@ func TestWarnings_NameOperandsOfTypesThatDoNotFit(t *testing.T) {
 				"integer and a fraction fails: write double(state.available)",
 		},
 		{libraryWith(t, "{state: string, available: int}", "{state: string, available: double}"), ""},
-		{strings.NewReplacer("available: int", "available: double", "available: 1}", "available: row.available + 1}").
+		{strings.NewReplacer("available: int", "available: double", "available: 1}",
+			"available: 'has(row.available) ? row.available + 1 : 1'}").
 			Replace(library), ""},
 	} {
 		m, err := Parse("library.yaml", []byte(test.document))

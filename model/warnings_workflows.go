@@ -21,6 +21,10 @@ func (p *parser) warnOfPayload(m *Model, n *yaml.Node, path string, on EventRef,
 			p.warn(memberOfMapping(n, f.name), join(path, f.name),
 				"the values are of JSON type %s, and command %q requires %s", is, command.Name, want)
 		}
+		if u, ok := p.lastUse(join(path, f.name)); ok {
+			property, _, _ := propertyAt(command.raw, []string{commandVariable, f.name})
+			p.warnOfLiteral(u.node, u.path, f.name, command, property, u.expr)
+		}
 	}
 	members := map[string][]string{}
 	command.members(members)
@@ -40,6 +44,19 @@ func (p *parser) warnOfPayload(m *Model, n *yaml.Node, path string, on EventRef,
 		}
 	}
 }
+
+// lastUse returns the expression at a path, which is one of the last that was parsed.
+func (p *parser) lastUse(path string) (use, bool) {
+	for i := len(p.uses) - 1; i >= max(0, len(p.uses)-maxPayloadMembers); i-- {
+		if p.uses[i].path == path {
+			return p.uses[i], true
+		}
+	}
+	return use{}, false
+}
+
+// maxPayloadMembers bounds the members of a workflow's payload whose literals are checked.
+const maxPayloadMembers = 256
 
 // warnOfFailure warns of a workflow's expression that reads failure before a step can have been refused.
 func (p *parser) warnOfFailure(u use, path string, reads []memberRead) {
