@@ -41,6 +41,7 @@ type member struct {
 	released chan struct{} // is closed
 	waits    atomic.Bool   // a probe is waiting for it
 	statuses atomic.Int64
+	lists    atomic.Int64
 
 	seenMu sync.Mutex
 	probe  http.Header // the last health check's
@@ -49,6 +50,13 @@ type member struct {
 func (m *member) Status(context.Context, *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
 	m.statuses.Add(1)
 	return &adminv1.StatusResponse{}, nil
+}
+
+func (m *member) ListWorkflows(
+	context.Context, *adminv1.ListWorkflowsRequest,
+) (*adminv1.ListWorkflowsResponse, error) {
+	m.lists.Add(1)
+	return &adminv1.ListWorkflowsResponse{}, nil
 }
 
 // lastProbe returns the headers of the last health check.
@@ -383,6 +391,37 @@ func TestRoute_NamedNodeNeedNotBeReady(t *testing.T) {
 	e.replace(t, one)
 	if code, text := status(""); code != http.StatusOK || one.statuses.Load() != 2 {
 		t.Errorf("no node named, one node: %d %s", code, text)
+	}
+}
+
+func TestRoute_DrainedNodeAnswersReads(t *testing.T) {
+	e := start(t, nil)
+	drained, failing := startMember(t, contextkit.KindRunner, "drained"), startMember(t, contextkit.KindRunner,
+		"failing")
+	drained.node.Ready, drained.node.Drained, drained.node.Refusal = false, true, "operators have drained the node"
+	failing.node.Ready = false
+	e.replace(t, drained, failing)
+	token := e.token(t, "*", "workflow.read", "runner.admin")
+	const instances = "/admin/runner/tenants/acme/workflows"
+	if code, text := e.http(t, http.MethodGet, instances, "", "Authorization", token); code != http.StatusOK ||
+		drained.lists.Load() != 1 {
+		t.Errorf("a read: %d %s, %d lists at the drained node", code, text, drained.lists.Load())
+	}
+	if code, text := e.http(t, http.MethodPost, instances+"/transfer/t:retry", "{}", "Authorization", token,
+		"Content-Type", "application/json"); code != http.StatusServiceUnavailable ||
+		!strings.Contains(text, "no runner node is ready: operators have drained the node") {
+		t.Errorf("a change: %d %s", code, text)
+	}
+	ready := startMember(t, contextkit.KindRunner, "ready")
+	e.replace(t, drained, ready)
+	if code, text := e.http(t, http.MethodGet, instances, "", "Authorization", token); code != http.StatusOK ||
+		ready.lists.Load() != 1 {
+		t.Errorf("a read beside a ready node: %d %s", code, text)
+	}
+	e.replace(t, failing)
+	if code, _ := e.http(t, http.MethodGet, instances, "", "Authorization",
+		token); code != http.StatusServiceUnavailable {
+		t.Errorf("a read of a node that is not ready: %d", code)
 	}
 }
 

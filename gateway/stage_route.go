@@ -23,6 +23,9 @@ func (g *Gateway) route(ctx context.Context, call *Call) (context.Context, error
 		}
 	}
 	node, ok := g.routes.Lookup(call.Method.Upstream, call.Tenant)
+	if !ok && call.Method.Spec.IdempotencyLevel == connect.IdempotencyNoSideEffects {
+		node, ok = g.routes.LookupDrained(call.Method.Upstream, call.Tenant)
+	}
 	if !ok {
 		return ctx, g.noNodeReady(call.Method.Upstream)
 	}

@@ -175,7 +175,8 @@ func advice(function string, operands, kinds []string) string {
 		return ""
 	case has("int") && has("double"):
 		return write("double", "int")
-	case has("string") && (has("google.protobuf.Timestamp") || has("google.protobuf.Duration") && function != operators.Add):
+	case has("string") && has("google.protobuf.Timestamp"),
+		has("string") && has("google.protobuf.Duration") && function != operators.Add:
 		return write("timestamp", "string")
 	case function == operators.Add && has("string"):
 		for _, kind := range kinds {

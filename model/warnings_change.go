@@ -96,14 +96,16 @@ func warnOfSteps(
 			renamed := renamedStep(before, now, step)
 			if now.Migration.Covers(revision) {
 				if _, ok := now.Migration.Step(now, step.Name); !ok {
-					warn(now.line, path, "instances of revision %s that have reached the step %q cannot migrate: add the "+
+					warn(now.line, path, "instances of revision %s that have reached the step %q cannot migrate: add "+
+						"the "+
 						"step to `rename` or `drop` of `migrate`", revision, step.Name)
 				}
 				continue
 			}
 			if renamed != "" {
 				warn(now.line, path, "the step %q is missing, and %q is new: instances that started earlier keep the "+
-					"earlier steps. If it is renamed, write `migrate: {from: any, rename: {%s: %s}}`", step.Name, renamed,
+					"earlier steps. If it is renamed, write `migrate: {from: any, rename: {%s: "+
+					"%s}}`", step.Name, renamed,
 					step.Name, renamed)
 			}
 		}

@@ -131,8 +131,8 @@ func (p *parser) warnOfLiteral(n *yaml.Node, path, place string, command *Comman
 				list(strings.Join(values, ", ")))
 		}
 		if kind := literalKind(e); strings.ContainsAny(place, ".[") && kind != unknown && refuses(schema, kind) {
-			p.warn(n, path, "the values of %s are of JSON type %s, and command %q requires %v", place, kind, command.Name,
-				schema["type"])
+			p.warn(n, path, "the values of %s are of JSON type %s, and command %q requires %v", place, kind,
+				command.Name, schema["type"])
 		}
 	case ast.CallKind:
 		if call := e.AsCall(); call.FunctionName() == operators.Conditional {

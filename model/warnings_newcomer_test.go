@@ -49,22 +49,23 @@ workflows:
     when: event.kind == 'gift'
     steps:
       - {name: think, wait: "'1s'"}
-      - {name: more, submit: {aggregate: order, id: event.city, command: place, payload: {kind: "'sale'", to: "{'city': event.city}"}}}
+      - name: more
+        submit: {aggregate: order, id: event.city, command: place, payload: {kind: "'sale'", to: "{'city': ''}"}}
 `
 
 func TestWarnings_NameTheMistakesOfFirstModels(t *testing.T) {
 	const (
 		gift, city, patch = "cmd.kind == 'gift'", "city: cmd.to.city", "patch: {total: row.total + 1}"
-		to, when          = `"{'city': event.city}"`, "when: event.kind == 'gift'"
+		to, when          = `"{'city': ''}"`, "when: event.kind == 'gift'"
 		rule              = ":21: aggregates.order.commands.place.require[1].that: "
 		data              = ":23: aggregates.order.commands.place.emit[0].data."
-		payload           = ":42: workflows.again.steps[1].submit.payload."
+		payload           = ":43: workflows.again.steps[1].submit.payload."
 	)
 	for _, test := range []struct{ part, by, want string }{
 		{gift, gift, ""},
 		// Members that may be missing.
-		{gift, "cmd.note != ''", rule + "the schema does not require cmd.note, and without it the expression fails: add it " +
-			"to `required`, or write has(cmd.note) ? cmd.note : …"},
+		{gift, "cmd.note != ''", rule + "the schema does not require cmd.note, and without it the expression fails: " +
+			"add it to `required`, or write has(cmd.note) ? cmd.note : …"},
 		{gift, "\"cmd['note'] != ''\"", rule + "the schema does not require cmd.note"},
 		{gift, "size(cmd.note) > 1 || meta.version > 1", rule + "the schema does not require cmd.note"},
 		{gift, "has(cmd.note) && cmd.note != ''", ""},
@@ -77,27 +78,32 @@ func TestWarnings_NameTheMistakesOfFirstModels(t *testing.T) {
 		{city, "city: cmd.note", data + "city: the schema does not require cmd.note"},
 		{city, "city: cmd.to.zip", data + "city: the schema does not require cmd.to.zip"},
 		{city, "city: \"has(cmd.to.zip) ? cmd.to.zip : ''\"", ""},
-		{"placed, data: {kind: cmd.kind, city: cmd.to.city", "placed, when: has(cmd.note), data: {kind: cmd.kind, city: cmd.note",
+		{"placed, data: {kind: cmd.kind, city: cmd.to.city", "placed, when: has(cmd.note), data: {kind: cmd.kind, " +
+			"city: cmd.note",
 			""},
 		{"required: [kind, to]\n", "required: [kind, to]\n          anyOf: [{required: [note]}]\n", ""},
-		{`"!has(state.kind)"`, "state.kind == ''", ":20: aggregates.order.commands.place.require[0].that: state is empty " +
-			"before the aggregate's first event, and then the expression fails: precede it by the rule has(state.kind)"},
+		{`"!has(state.kind)"`, "state.kind == ''", ":20: aggregates.order.commands.place.require[0].that: state is " +
+			"empty before the aggregate's first event, and then the expression fails: precede it by the rule " +
+			"has(state.kind)"},
 		{`"!has(state.kind)"`, `"state.?kind.orValue('') == ''"`, ""},
 		{"{that: has(state.kind), else: none}", "{that: meta.version > 0, else: none}",
 			":26: aggregates.order.commands.change.emit[1].data.kind: state is empty before"},
-		{"placed: {kind: event.kind", "placed: {by: event.by, kind: event.kind", ":28: aggregates.order.evolve.placed.by: " +
+		{"placed: {kind: event.kind", "placed: {by: event.by, kind: event.kind", ":28: " +
+			"aggregates.order.evolve.placed.by: " +
 			"command \"change\" emits order.placed without the member \"by\", and then the expression fails: write " +
 			"has(event.by) ? event.by : …"},
 		{"placed: {kind: event.kind", "placed: {by: \"has(event.by) ? event.by : ''\", kind: event.kind", ""},
 		{"upsert: {kind: event.kind, total: 0}", "upsert: {kind: event.kind, total: row.total + 1}",
 			":34: views.orders.on.order.placed.upsert.total: row is empty before the first event of its key"},
-		{"upsert: {kind: event.kind, total: 0}", "upsert: {kind: event.kind, total: 'has(row.total) ? row.total : 0'}", ""},
+		{"upsert: {kind: event.kind, total: 0}", "upsert: {kind: event.kind, total: 'has(row.total) ? row.total : " +
+			"0'}", ""},
 		// Schemas.
-		{"format: uuid", "format: guid", ":18: aggregates.order.commands.place.payload.properties.to.properties.zip.format: " +
+		{"format: uuid", "format: guid", ":18: " +
+			"aggregates.order.commands.place.payload.properties.to.properties.zip.format: " +
 			"JSON Schema ignores the format \"guid\", which it does not know"},
 		{"format: uuid", "format: int64", ""},
-		{"maximum: 5", "maximum: 0", ":13: aggregates.order.commands.place.payload.properties.count.minimum: no value is " +
-			"accepted: minimum is 1 and maximum is 0"},
+		{"maximum: 5", "maximum: 0", ":13: aggregates.order.commands.place.payload.properties.count.minimum: no " +
+			"value is accepted: minimum is 1 and maximum is 0"},
 		{"maximum: 5", "maximum: 1", ""},
 		{"maximum: 5", "exclusiveMaximum: 1", "no value is accepted: minimum is 1 and exclusiveMaximum is 1"},
 		{"maxLength: 9", "maxLength: 0", "note.minLength: no value is accepted"},
@@ -107,35 +113,39 @@ func TestWarnings_NameTheMistakesOfFirstModels(t *testing.T) {
 		{gift, "\"!(cmd.kind in ['gift', 'sold'])\"", rule + `cmd.kind is never "sold"`},
 		{gift, "\"'gift' == cmd.kind\"", ""},
 		{gift, "cmd.to.town != ''", rule + `cmd.to never has the member "town" (it has city, zip)`},
-		{`{kind: "'sale'"`, `{kind: "'sold'"`, payload + `kind: command "place" refuses the value "sold" of kind: its enum ` +
+		{`{kind: "'sale'"`, `{kind: "'sold'"`, payload + `kind: command "place" refuses the value "sold" of kind: ` +
+			`its enum ` +
 			"has gift, sale"},
 		{`{kind: "'sale'"`, `{kind: "event.city == '' ? 'sold' : 'sale'"`, `refuses the value "sold" of kind`},
-		{to, `"{'city': event.city, 'zap': '1'}"`, payload + `to: command "place" refuses the member "zap" of to (it accepts ` +
+		{to, `"{'city': event.city, 'zap': '1'}"`, payload + `to: command "place" refuses the member "zap" of to (it ` +
+			`accepts ` +
 			"city, zip)"},
 		{to, `"{'zip': event.city}"`, payload + `to: command "place" requires the member "city" of to`},
-		{to, `"{'city': 1}"`, payload + `to: the values of to.city are of JSON type integer, and command "place" requires ` +
+		{to, `"{'city': 1}"`, payload + `to: the values of to.city are of JSON type integer, and command "place" ` +
+			`requires ` +
 			"string"},
 		{to, `"{?'zip': event.?city, 'city': ''}"`, ""},
 		// Conditions.
-		{gift, "cmd.kind", rule + "cmd.kind is of JSON type string, and a condition needs true or false: compare it, such as " +
-			"cmd.kind == …, or write has(cmd.kind)"},
+		{gift, "cmd.kind", rule + "cmd.kind is of JSON type string, and a condition needs true or false: compare it, " +
+			"such as cmd.kind == …, or write has(cmd.kind)"},
 		{gift, "cmd.kind == 'gift' && cmd.count", "cmd.count is of JSON type integer, and a condition"},
 		{gift, "\"!cmd.kind\"", "cmd.kind is of JSON type string, and a condition"},
 		{when, "when: meta.tenant", ":39: workflows.again.when: meta.tenant is of JSON type string, and a condition"},
 		// Types of values.
 		{"placed: {kind: event.kind, total: 0}", "placed: {kind: event.kind, total: \"'0'\"}", ":29: " +
-			"aggregates.order.evolve.changed.total: the values are of JSON type integer, and placed sets state.total to values " +
-			"of type string: write values of one type"},
+			"aggregates.order.evolve.changed.total: the values are of JSON type integer, and placed sets state.total " +
+			"to values of type string: write values of one type"},
 		{"changed: {total: state.total + 1}", "changed: {total: 1.5}", ""},
 		{"changed: {total: state.total + 1}", "changed: {total: state.total, kind: \"null\"}", ""},
-		{patch, "patch: {total: row.kind + 'x'}", ":35: views.orders.on.order.changed.patch.total: the values are of JSON " +
-			"type string, which never fits column \"total\" of type int"},
+		{patch, "patch: {total: row.kind + 'x'}", ":35: views.orders.on.order.changed.patch.total: the values are of " +
+			"JSON type string, which never fits column \"total\" of type int"},
 		{patch, "patch: {total: row.total > 1}", "the values are of JSON type boolean"},
-		{gift, "cmd.kind > 3", rule + "cmd.kind is text, and the operation with a number fails: if it is a number, write " +
-			"int(cmd.kind)"},
+		{gift, "cmd.kind > 3", rule + "cmd.kind is text, and the operation with a number fails: if it is a number, " +
+			"write int(cmd.kind)"},
 		{gift, "cmd.kind == 3", "cmd.kind is text, and never equals a number"},
 		{"{that: has(state.kind), else: none}", "{that: has(state.kind) && state.total == '0', else: none}",
-			"state.total is a number, and the other operand is text: write the number without quotes, or string(state.total)"},
+			"state.total is a number, and the other operand is text: write the number without quotes, or " +
+				"string(state.total)"},
 	} {
 		if !strings.Contains(shop, test.part) {
 			t.Fatalf("the model has no %q", test.part)
@@ -164,8 +174,10 @@ func TestChangeWarnings_NameRenamedSteps(t *testing.T) {
 		want    string
 	}{
 		{nil, ""},
-		{[]string{think, idle}, ":37: workflows.again: the step \"think\" is missing, and \"idle\" is new: instances that " +
-			"started earlier keep the earlier steps. If it is renamed, write `migrate: {from: any, rename: {think: idle}}`"},
+		{[]string{think, idle}, ":37: workflows.again: the step \"think\" is missing, and \"idle\" is new: instances " +
+			"that started earlier keep the earlier steps. If it is renamed, write `migrate: {from: any, rename: " +
+			"{think: " +
+			"idle}}`"},
 		{[]string{"      - {name: think, wait: \"'1s'\"}\n", ""}, ""}, // earlier instances wait to the end
 		{[]string{think, idle, steps, migrate(", rename: {think: idle}")}, ""},
 		{[]string{think, idle, steps, migrate(", drop: [think]")}, ""},

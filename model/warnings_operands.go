@@ -68,7 +68,8 @@ func (p *parser) warnOfOperands(m *Model, u use) {
 				warn(operand, "%s is an integer where it has no fraction, and arithmetic of an integer and a fraction "+
 					"fails: write %s", "double")
 			case function == operators.Add && len(memberOf(args[1-i])) > 0: // the other operand is warned of
-			case kind == kindText && isNumeric(other) && function != operators.Equals && function != operators.NotEquals:
+			case kind == kindText && isNumeric(other) && function != operators.Equals &&
+				function != operators.NotEquals:
 				warn(operand, "%s is text, and the operation with a number fails: if it is a number, write %s", "int")
 			case kind == kindText && isNumeric(other):
 				warn(operand, "%s is text, and never equals a number: if it is a number, write %s", "int")

@@ -26,7 +26,8 @@ var (
 
 // schemaFormats are the values of `format` that are checked, and those of JSON Schema and OpenAPI that are not.
 var schemaFormats = []string{
-	"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "iri", "iri-reference", "json-pointer", "period",
+	"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "iri", "iri-reference", "json-pointer",
+	"period",
 	"regex", "relative-json-pointer", "semver", "time", "uri", "uri-reference", "uri-template", "uuid",
 	"idn-email", "idn-hostname", "int32", "int64", "float", "double", "byte", "binary", "password",
 }
@@ -70,8 +71,8 @@ func (p *parser) warnOfSchema(n *yaml.Node, path string) {
 	p.warnOfBounds(path, values)
 	format := values["format"]
 	if format != nil && format.ShortTag() == "!!str" && !slices.Contains(schemaFormats, format.Value) {
-		p.warn(format, join(path, "format"), "JSON Schema ignores the format %q, which it does not know (it knows %s): "+
-			"write a `pattern`", format.Value, list(strings.Join(schemaFormats[:19], ", ")))
+		p.warn(format, join(path, "format"), "JSON Schema ignores the format %q, which it does not know "+
+			"(it knows %s): write a `pattern`", format.Value, list(strings.Join(schemaFormats[:19], ", ")))
 	}
 }
 

@@ -33,8 +33,8 @@ func (p *parser) warnOfStates(m *Model) {
 				members[member] = first{"number", before.event}
 			default:
 				uncertain[member] = true
-				p.warn(u.node, u.path, "the values are of JSON type %s, and %s sets state.%s to values of type %s: write "+
-					"values of one type", kind, before.event, member, before.kind)
+				p.warn(u.node, u.path, "the values are of JSON type %s, and %s sets state.%s to values of type %s: "+
+					"write values of one type", kind, before.event, member, before.kind)
 			}
 		}
 		m.states[a.Name] = map[string]string{}

@@ -96,7 +96,14 @@ func TestReady_OfATenantFollowsTheRealNodes(t *testing.T) {
 		if status != http.StatusOK {
 			t.Fatalf("gateway with its last runner draining: %d %s, want ready", status, text)
 		}
-		return strings.Contains(text, `"degraded":{"runner":"no runner node is ready"}`), err
+		return strings.Contains(text, `"degraded":{"runner":"no runner node is ready`), err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(ctx, "the drained runner answers reads", func() (bool, error) {
+		status, _, err := get(ctx, p.gateway+"/admin/runner/tenants/globex/workflows", "Authorization",
+			"Bearer "+p.tokens["OPERATOR"])
+		return status == http.StatusOK, err
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -185,6 +185,7 @@ func (r *Router) apply() {
 			Ready:    ready,
 			Silent:   silent,
 			Refusal:  n.Refusal,
+			Drained:  n.Drained && !n.Ready,
 		}
 		nodes, known[n.ID] = append(nodes, node), node
 	}
@@ -197,16 +198,17 @@ func (r *Router) apply() {
 
 // configuredNodes returns the nodes of the settings in their present state, also by id. The caller holds r.mu.
 func (r *Router) configuredNodes() (nodes []route.Node, known map[string]route.Node) {
-	refusals := map[string]string{}
+	announced := map[string]fleet.Node{}
 	for _, n := range r.announced.Nodes {
-		refusals[n.ID] = n.Refusal
+		announced[n.ID] = n
 	}
 	known = map[string]route.Node{}
 	for _, node := range r.nodes {
 		if now, ok := r.table.Node(node.ID); ok {
 			node.Ready = now.Ready
 		}
-		node.Refusal = refusals[node.ID]
+		now := announced[node.ID]
+		node.Refusal, node.Drained = now.Refusal, now.Drained && !now.Ready
 		nodes, known[node.ID] = append(nodes, node), node
 	}
 	return nodes, known

@@ -31,6 +31,9 @@ type Node struct {
 	Silent bool
 	// Refusal is the reason why the node is not ready, for clients; "": unknown.
 	Refusal string
+	// Drained reports whether the node is not ready because operators have drained it. It answers calls without side
+	// effects.
+	Drained bool
 }
 
 // Placement assigns a tenant's calls of a kind to a node.
@@ -250,6 +253,22 @@ func (t *Table) Lookup(kind contextkit.Kind, tenant contextkit.TenantID) (Node, 
 		return node, ready
 	}
 	return s.ready[kind].best(hash, nil)
+}
+
+// LookupDrained returns the drained node for a tenant's call that has no side effects. It returns false if there is
+// none, and for a tenant whose calls only one node can serve.
+func (t *Table) LookupDrained(kind contextkit.Kind, tenant contextkit.TenantID) (Node, bool) {
+	s, hash := t.current.Load(), hashOf(tenant.String())
+	if _, _, placed := s.place(kind, tenant, hash); placed {
+		return Node{}, false
+	}
+	var drained ring
+	for _, node := range s.nodes {
+		if node.Kind == kind && node.Drained && !node.Ready && !node.Silent {
+			drained.add(node)
+		}
+	}
+	return drained.best(hash, nil)
 }
 
 // Placed returns the node on which the tenant is placed for the kind, and whether only that node can serve its calls.

@@ -76,6 +76,8 @@ type Node struct {
 	// Refusal is the reason that clients receive while the node is not ready, as a clause such as "the disk of the
 	// journal is full"; "": none. It must not contain internal details.
 	Refusal string `json:"refusal,omitempty"`
+	// Drained reports whether the node is not ready because it was drained: it starts no work, and answers reads.
+	Drained bool `json:"drained,omitempty"`
 	// Degraded lists the degraded parts of a ready node: at a gateway the kinds without a ready node, at other nodes
 	// [journal.DegradedJournal].
 	Degraded []string `json:"degraded,omitempty"`

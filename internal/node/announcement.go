@@ -52,6 +52,9 @@ func (a *announcing) update(ctx context.Context, now *fleet.Node) error {
 	if storage := (*natshealth.StorageError)(nil); errors.As(m.js.storage.Check(storedIn[m.kind]...), &storage) {
 		now.Refusal = storage.What()
 	}
+	if now.Drained = a.drained != nil && a.drained(); now.Drained && now.Refusal == "" {
+		now.Refusal = "operators have drained the node"
+	}
 	return a.server.Ready(ctx)
 }
 

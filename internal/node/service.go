@@ -35,6 +35,9 @@ type serviceRole struct {
 	suspend func([]contextkit.TenantID)
 	// failingViews returns views that cannot apply an event, and their number; nil: the role has none.
 	failingViews func() ([]fleet.FailingView, int)
+	// drained reports whether operators have drained the node, so that it answers reads only; nil: it cannot be
+	// drained.
+	drained func() bool
 	// before ends before the server does, since it calls others; after ends when no more calls arrive. Either may be
 	// nil.
 	before, after func(context.Context) error
@@ -178,6 +181,7 @@ func newRunner(
 		suspend:   workflows.Suspend,
 		before:    workflows.Run,
 		lag:       workflows.Lag,
+		drained:   workflows.Drained,
 		close:     closing(commands.pool),
 	}), nil
 }

@@ -8,8 +8,8 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 )
 
-// rpcMux is the mux in which connecthttp mounts procedures; it replaces the handlers of services'
-// unknown methods.
+// rpcMux is the mux in which connecthttp mounts procedures; it replaces the handlers of services' unknown methods, and
+// explains GETs without a message.
 type rpcMux struct {
 	*http.ServeMux
 	server *Server
@@ -19,6 +19,8 @@ type rpcMux struct {
 func (m rpcMux) Handle(pattern string, handler http.Handler) {
 	if strings.HasSuffix(pattern, "/") { // of a service's unknown methods
 		handler = unknownMethod(handler, m.server.fallback)
+	} else {
+		handler = explainGet(handler)
 	}
 	m.ServeMux.Handle(pattern, handler)
 }

@@ -362,6 +362,13 @@ func (s *Service) Ready(_ context.Context, tenant contextkit.TenantID) error {
 	return nil
 }
 
+// Drained reports whether the node was drained: it starts no work, and answers reads.
+func (s *Service) Drained() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drained
+}
+
 // Lag returns the known number of unread events and of pieces of work of the node's tenants, including running ones,
 // and the tenants with the most, see [fleet.MostBehind].
 func (s *Service) Lag() (lag int64, behind []fleet.TenantLag, count int) {
