@@ -223,8 +223,8 @@ func (r *requestRecord) addText(path fieldPath, content []byte) {
 	}
 }
 
-// endLists sets the values of the lists. Those of a list that is too long begin with the number and the digest of all,
-// which an auditor can compare with those of a list that is known, and end after the first ones.
+// endLists sets the values of the lists. The value of a list that is too long has the number of items, the digest of
+// all items, and the first items. An auditor who knows the whole list can verify the digest.
 func (r *requestRecord) endLists() {
 	for _, list := range r.lists {
 		size := 0
@@ -324,8 +324,8 @@ func varintText(field protoreflect.FieldDescriptor, n uint64) string {
 	return fmt.Sprint(n)
 }
 
-// changesOf returns what a call has changed, as the node of the platform that served it states; nil: it states nothing
-// that can be read.
+// changesOf returns the changes that a node of the platform reports for a call; nil if it reports none, or none that
+// can be parsed.
 func changesOf(call *Call) (changes []auditlog.Change) {
 	if !call.Method.Upstream.Platform() || call.Attempts == 0 {
 		return nil

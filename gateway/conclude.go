@@ -119,8 +119,8 @@ func (g *Gateway) recordOperation(rc *contextkit.RequestContext, call *Call, err
 }
 
 // account returns the account that pays for the call's audit records and spans: that of the named
-// tenant if the credential is for it, else the credential's own. A tenant that the caller has no
-// credential for is not charged.
+// tenant if the credential is for it, else that of the credential. Callers cannot charge a tenant
+// for which they have no credential.
 func (c *Call) account(rc *contextkit.RequestContext) streams.Account {
 	principal := c.Principal
 	switch {

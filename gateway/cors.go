@@ -100,8 +100,8 @@ func CheckOrigins(origins ...Origin) error {
 	return nil
 }
 
-// validate returns an error that names the part of the origin that no browser sends, or the invalid
-// header.
+// validate returns an error that names an invalid header, or the part of the origin which browsers
+// never send, such as a path.
 func (o Origin) validate() error {
 	u, err := url.Parse(o.Origin)
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || o.Origin != u.Scheme+"://"+u.Host ||

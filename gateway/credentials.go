@@ -90,16 +90,16 @@ func (g *Gateway) SetRevocations(set *auth.Revocations) { g.revoke(auth.Revocati
 // RevocationsAway reports that the platform's revocations are not received: the known ones apply.
 func (g *Gateway) RevocationsAway() { g.verifier.RevocationsAway(auth.RevocationsPlatform) }
 
-// SetIssuedKeys replaces the API keys that the platform has issued, and ends the streams that keys which
-// are no longer valid have admitted. It returns the errors of keys that are not valid.
+// SetIssuedKeys replaces the API keys that the platform has issued, and ends the streams that were
+// admitted by a key which is no longer valid. It returns the errors of invalid keys.
 func (g *Gateway) SetIssuedKeys(keys []auth.IssuedKey) error {
 	err := g.verifier.SetIssuedKeys(keys)
 	g.endRevoked(g.live.all()...)
 	return err
 }
 
-// IssuedKeysAway reports that the API keys that the platform issues are not received: the known ones are
-// accepted.
+// IssuedKeysAway reports that changes of the API keys which the platform issues are not received. The
+// known keys stay valid.
 func (g *Gateway) IssuedKeysAway() { g.verifier.IssuedKeysAway() }
 
 func (g *Gateway) revoke(source string, set *auth.Revocations) {

@@ -92,7 +92,7 @@ func (g *Gateway) liveContext(ctx context.Context, call *Call) (_ context.Contex
 	}
 }
 
-// clockCheck is the interval at which a wait for a time compares it with the clock, which may have been set.
+// clockCheck is the interval at which a wait reads the wall clock again, since the clock may have been set.
 const clockCheck = 30 * time.Second
 
 // atTime calls do once the clock, which may be set at any time, shows a time, or up to clockCheck later. The returned

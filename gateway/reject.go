@@ -63,8 +63,8 @@ func (g *Gateway) accountRefusal(ctx context.Context, call *Call) {
 	}
 }
 
-// budgetOf returns the budget that a rejected call is charged to: never that of a tenant that the
-// caller does not act for.
+// budgetOf returns the budget to which a rejected call is charged. Callers cannot charge a tenant for
+// which they do not act.
 func (g *Gateway) budgetOf(call *Call) *limit.Budget {
 	if call.Principal == nil || call.Principal == anonymous {
 		return g.addresses.Of(rpc.Client(call.Info))

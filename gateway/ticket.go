@@ -145,8 +145,8 @@ func (g *Gateway) redeemTicket(
 // errSuperseded ends a stream when its ticket opens another stream at the same gateway.
 var errSuperseded = errors.New("the ticket opened the stream again")
 
-// chargeTenant charges a call to the tenant, which only its handler knows. It rejects a tenant that
-// the caller does not act for, that is suspended, or whose rate is used up.
+// chargeTenant charges a call to a tenant that is known to the call's handler only. It rejects the call
+// if the caller does not act for the tenant, or if the tenant is suspended or exceeds its rate.
 func (g *Gateway) chargeTenant(ctx context.Context, call *Call, tenant contextkit.TenantID) error {
 	if _, err := g.enterTenant(ctx, call, tenant); err != nil {
 		return err

@@ -137,8 +137,7 @@ func (r *APIKeyRing) Rights() map[string][]Right {
 	return rights
 }
 
-// authenticateKey returns the principal of a key's text, which may be one of the settings or one that the
-// platform has issued.
+// authenticateKey returns the principal of an API key from the settings or issued by the platform.
 func (v *Verifier) authenticateKey(text string, now time.Time) (*Principal, error) {
 	id, _, _ := strings.Cut(strings.TrimPrefix(text, apiKeyPrefix), "_")
 	if !isIssued(id) {

@@ -13,8 +13,7 @@ import (
 const (
 	// MaxIssuedKeys bounds their number in memory. The platform stores fewer.
 	MaxIssuedKeys = 6000
-	// maxIssuedLifetime is the longest time for which a key may still be valid: a record whose expiry is later
-	// was made by a clock that is wrong.
+	// maxIssuedLifetime bounds the remaining lifetime of a key. The clock that set a later expiry was wrong.
 	maxIssuedLifetime = 30 * 24 * time.Hour
 	// issuedKeyBytes is the memory of a key, in addition to its texts.
 	issuedKeyBytes = 512
@@ -69,8 +68,8 @@ func (v *Verifier) SetIssuedKeys(list []IssuedKey) error {
 	return errors.Join(errs...)
 }
 
-// IssuedKeysAway reports that the API keys that the platform issues are not received: the known ones
-// are accepted. [Verifier.SetIssuedKeys] ends it.
+// IssuedKeysAway reports that changes of the API keys which the platform issues are not received, until
+// [Verifier.SetIssuedKeys] is called. The known keys stay valid.
 func (v *Verifier) IssuedKeysAway() {
 	v.issuing.Lock()
 	defer v.issuing.Unlock()
@@ -79,8 +78,8 @@ func (v *Verifier) IssuedKeysAway() {
 	}
 }
 
-// DegradedIssuedKeys returns the reason that the API keys that the platform issues may be outdated, ""
-// if they are received.
+// DegradedIssuedKeys returns why the known API keys of the platform may be outdated, "" if their changes
+// are received.
 func (v *Verifier) DegradedIssuedKeys() string {
 	v.issuing.Lock()
 	defer v.issuing.Unlock()

@@ -80,7 +80,7 @@ func isTenant(text string) bool {
 	return err == nil
 }
 
-// only returns a function that leaves out the members of a list that are not accepted.
+// only returns a function that filters a list by accepted.
 func only(accepted func(string) bool) func(ref.Val) ref.Val {
 	return func(value ref.Val) ref.Val {
 		list, ok := value.(traits.Lister)

@@ -57,8 +57,8 @@ func (e *events) keepAlive() {
 	e.keepAliveTimer = time.AfterFunc(e.rest.keepAlive, e.writeKeepAlive)
 }
 
-// SetHeaders calls set, which sets headers or trailers of a call's answer, under the lock of a
-// stream that [REST] made: a keep-alive, which begins the answer, reads them concurrently.
+// SetHeaders calls set, which sets headers or trailers of a call's answer. If [REST] made the stream,
+// it holds the stream's lock, since a keep-alive that begins the answer reads them concurrently.
 func SetHeaders(of connect.ServerStream, set func()) {
 	if e, ok := of.(*events); ok {
 		e.mu.Lock()

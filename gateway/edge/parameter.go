@@ -189,8 +189,8 @@ func (p *parameter) appendWire(wire []byte, input *transcode.Program, in, value 
 	return out, nil
 }
 
-// reasonOf returns the reason that a value cannot be transcoded, without the position, which refers
-// to JSON that the client has not written.
+// reasonOf returns the reason that a value cannot be transcoded. It omits the position, which counts in
+// JSON that the gateway has made of the parameter.
 func reasonOf(err error) string {
 	var syntax *transcode.SyntaxError
 	if errors.As(err, &syntax) {

@@ -135,8 +135,8 @@ func (f *fields) insert(m *member) {
 	f.byKey[m.step.key] = m
 }
 
-// add sets the parameter's field to a value; source is what sets it. It returns the source that set
-// the field before, "" if it was not set.
+// add sets the parameter's field to a value from a source, such as the path. It returns the source that
+// had set the field before, "" if it was not set.
 func (f *fields) add(p *parameter, value []byte, source string) (before string) {
 	for i, s := range p.steps {
 		final := i == len(p.steps)-1
@@ -339,7 +339,7 @@ func (s *stream) pathJSON(p *parameter, value string) ([]byte, error) {
 	return p.json(inPath, value)
 }
 
-// appendPath appends the fields of the path's variables for which which returns true.
+// appendPath appends the fields of the path's variables that the function which selects.
 func (s *stream) appendPath(wire []byte, which func(*parameter) bool) ([]byte, error) {
 	var err error
 	for i := range s.binding.parameters {

@@ -53,8 +53,8 @@ func TicketOf(of connect.ServerStream) *Ticket {
 }
 
 // eventID appends the id of an event, with its proof if the stream has a ticket. It appends nothing
-// for an id that cannot be sent: one with a line break, which would end it, or with NUL, for which
-// clients ignore it.
+// for an id that Server-Sent Events cannot carry: a line break would end it, and clients ignore an
+// id with NUL.
 func (e *events) eventID(dst []byte, id string) []byte {
 	if strings.ContainsAny(id, "\r\n\x00") {
 		return dst

@@ -21,7 +21,7 @@ type CredentialSetter interface {
 	IssuedKeysAway()
 }
 
-// outageCheck is the interval at which a follower looks whether NATS is unreachable.
+// outageCheck is the interval at which a follower checks whether NATS is reachable.
 const outageCheck = time.Second
 
 // Credentials are the revocations of tokens and the API keys that control has stored, as a gateway
@@ -34,7 +34,7 @@ type Credentials struct {
 	log         zerolog.Logger
 
 	mu sync.Mutex // serializes the calls of the gateway
-	// away has, by the name of a bucket, whether its changes are not received.
+	// away is true for the names of buckets whose changes are not received.
 	away map[string]bool
 }
 
@@ -141,8 +141,8 @@ func (c *Credentials) apply(bucket string) {
 	}
 }
 
-// applyRevocations applies the known revocations. An expired one is not left out: the clock may be wrong,
-// and be set back.
+// applyRevocations applies the known revocations, including expired ones, since the clock may be ahead and
+// may be set back.
 func (c *Credentials) applyRevocations() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -96,8 +96,8 @@ func isLinked(path string) bool {
 	return err == nil
 }
 
-// Foreign returns the catalog's files that are not linked into the binary: those of services that
-// do not belong to the platform.
+// Foreign returns the files that were added to the catalog, which describe services that do not belong
+// to the platform. The files that are linked into the binary are not included.
 func (c *Catalog) Foreign() Files { return &c.added }
 
 // RangeFiles implements [Files].

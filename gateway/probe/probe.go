@@ -2,9 +2,9 @@
 // health protocol, over the same channels and with the same transport contract as all other calls.
 //
 // A node that answers NOT_SERVING or UNAVAILABLE is removed from routing immediately. A node that does not answer is
-// probed again without delay, and removed after the second missed probe; its calls in flight then end. For a node with
-// any other answer, such as that it lacks the health protocol or that the gateway is not permitted, the announcement or
-// the configuration states whether it is ready; it is removed only while it does not answer.
+// probed again without delay, and removed after the second missed probe; its calls in flight then end. Any other
+// answer, such as UNIMPLEMENTED by a node without the health protocol or PERMISSION_DENIED, does not decide: such a
+// node is ready if its announcement or the configuration states so, and is removed only while it does not answer.
 //
 // A probe that exceeds its deadline is ignored if the node answered other calls in the meantime, or if the gateway
 // lacks CPU time and detects the deadline late: a client that keeps a gateway busy must not make nodes unready for
