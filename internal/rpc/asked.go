@@ -66,9 +66,9 @@ func Sampled(ctx context.Context) (rc *contextkit.RequestContext, sampled bool) 
 	return rc, rc != nil && rc.Traceparent.Flags&contextkit.FlagSampled != 0
 }
 
-// WatchStream returns the stream of a call that has begun, or failed to with err, which calls
-// ended once when the call has ended: with its error, nil when it ended well, or CANCELED when
-// the stream is closed before that.
+// WatchStream returns the stream of a call, which calls ended once, when the call has ended: with the
+// call's error, nil if it succeeded, or CANCELED if the stream is closed before. err is the error of a
+// call that could not begin.
 func WatchStream(
 	stream connect.ClientStream, err error, kind connect.StreamType, ended func(error),
 ) (connect.ClientStream, error) {

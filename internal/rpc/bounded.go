@@ -25,10 +25,10 @@ const (
 	smallDetails = detailJSON / 6
 )
 
-// Bounded returns err with the message and details of the [connect.Error] in it cut to their
-// bounds, so that no answer, log line or record echoes much of a request: texts in details are
-// shortened and lists cut, and a detail that cannot be cut is left out. An err that is within
-// its bounds, or that a node has answered ([connect.Error.IsRemote]), is returned unchanged.
+// Bounded truncates the message and the details of the [connect.Error] in err, so that no answer, log
+// line or record repeats much of a request. It shortens texts and lists in details, and omits a detail
+// that stays too large. It returns err unchanged if it is within the bounds, or if it is the answer of
+// another node ([connect.Error.IsRemote]).
 func Bounded(err error) error {
 	known, ok := errors.AsType[*connect.Error](err)
 	if !ok || known == nil || known.IsRemote() {

@@ -37,9 +37,9 @@ func Client(info *connect.CallInfo) netip.Addr {
 	return client(from.Addr())
 }
 
-// ClientText returns the address of an edge's call's client as text, without port and zone; "" if
-// the transport has none. Of a call that a trusted proxy has forwarded it is that of the proxy's
-// client. It allocates nothing.
+// ClientText returns the address of the client of a call as text, without port and zone; "" if the
+// transport has no addresses. For a call by way of a trusted proxy it is the address of the proxy's
+// client. ClientText does not allocate.
 func ClientText(info *connect.CallInfo) string { return HostOf(info.PeerAddr) }
 
 // HostOf returns the host of an address host:port, without brackets and zone; "" if it has no port. It
@@ -139,8 +139,8 @@ func countSlow(s *Server) func() {
 	return slow.Inc
 }
 
-// listener returns a listener with at most most connections. Further connections wait to be
-// accepted, except those of a client that has its share, which are closed.
+// listener returns a listener that has at most most connections open. Further connections wait to be
+// accepted; those of a client that has used up its share are closed.
 func (l *clientLimit) listener(from net.Listener, most int) net.Listener {
 	return &clientListener{
 		Listener: from,

@@ -25,9 +25,9 @@ func Deadline(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// HandlerContext returns the context for the handler of an edge's call. It ends margin before the
-// call's deadline, and at most longest minus margin after began, so that the error of a call that
-// took too long still reaches its client. chosen reports whether the client's deadline is earlier
+// HandlerContext returns the context for the handler of a call. It ends margin before the call's
+// deadline, and at most longest minus margin after began, so that the error of a call that took too
+// long still reaches its client. chosen reports whether the client's deadline is earlier
 // than longest. Calls of an edge's gRPC address already have such a context; for others
 // HandlerContext begins and returns until, which the caller must cancel when the call has ended.
 func HandlerContext(

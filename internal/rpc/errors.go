@@ -37,10 +37,9 @@ func Public(err error) *connect.Error {
 }
 
 // Undecodable returns the error of a [connect.ServerStream]'s Receive as INVALID_ARGUMENT if it is
-// INTERNAL or UNKNOWN: transports use these codes for a message that cannot be decompressed or
-// decoded, and for a body whose chunks or base64 are malformed, which is the client's fault. They
-// use other codes for a client that has disconnected or is slow. Other errors, and nil, are
-// returned unchanged.
+// INTERNAL or UNKNOWN. Transports use these codes if a message cannot be decompressed or decoded, or
+// if the chunks or the base64 of a body are malformed, although the client is at fault. They use other
+// codes if the client has disconnected or is slow. Undecodable returns other errors, and nil, unchanged.
 func Undecodable(err error) error {
 	if known, ok := errors.AsType[*connect.Error](err); ok &&
 		(known.Code() == connect.CodeInternal || known.Code() == connect.CodeUnknown) {

@@ -14,10 +14,10 @@ import (
 	"github.com/headgate/headgate/internal/excerpt"
 )
 
-// localHosts rejects requests whose Host is another machine's DNS name, with 421 (RFC 9110 §7.4): a page of
-// that name whose address becomes this machine's (DNS rebinding) could otherwise call the server as a
-// program of this machine, and read the answers. IP addresses, localhost and its subdomains (RFC 6761
-// §6.3), and the machine's name are admitted.
+// localHosts rejects requests whose Host is the DNS name of another machine, with 421 (RFC 9110 §7.4).
+// Otherwise a web page of that name could call the server and read the answers, by changing the name's
+// address to the one of this machine (DNS rebinding). IP addresses, localhost and its subdomains
+// (RFC 6761 §6.3), and the machine's name are admitted.
 func localHosts(next http.Handler) http.Handler {
 	machine, err := os.Hostname()
 	if err != nil {

@@ -20,14 +20,15 @@ import (
 	"github.com/headgate/headgate/internal/rpc/proxies"
 )
 
-// prematureReset is the age of a call up to which a reset by its client counts as premature. A
-// later reset is that of a client that waited for the response or needs no more of it.
+// prematureReset is the age of a call up to which a reset by its client counts as premature. A client that
+// resets later has waited for the response, or needs no more of it.
 const prematureReset = time.Second
 
-// resetLimit bounds the calls that an edge's client may begin and reset prematurely on an HTTP/2
-// connection, which the bound of open streams does not (CVE-2023-44487): the number of calls that
-// it may have open, plus one for each call that completes. Beyond that the connection is closed.
-// nil is no limit: a service's callers are edges, which forward the resets of many clients.
+// resetLimit bounds the calls that a client of an edge may begin and reset prematurely on an HTTP/2
+// connection: the number of calls that it may have open, plus one for each call that completes. Beyond
+// the bound the connection is closed. The bound of open streams does not limit such resets
+// (CVE-2023-44487). nil is no limit: the callers of a service are edges, which forward the resets of
+// many clients.
 type resetLimit struct {
 	most    int64
 	proxies *proxies.Set // not limited: a connection of theirs has the calls of many clients

@@ -31,8 +31,8 @@ type socket struct {
 	shared *shared // the last listener that was lent; nil: none
 }
 
-// Bind binds addr (host:port), and returns the bound address, whose port is the one that the system has chosen if that
-// of addr is 0. Servers take the sockets of equal addresses in the order in which they have been bound.
+// Bind binds addr (host:port), and returns the bound address; for port 0 the system chooses the port. Servers take the
+// sockets of equal addresses in the order of Bind.
 func (s *Sockets) Bind(ctx context.Context, addr string) (string, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
