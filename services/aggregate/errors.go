@@ -18,10 +18,10 @@ import (
 	"github.com/headgate/headgate/model"
 )
 
-// retryAfter is the retry delay that clients are asked for.
+// retryAfter is the delay after which clients are advised to retry.
 const retryAfter = 100 * time.Millisecond
 
-// retryStorage is the retry delay that clients are asked for while the journal rejects appends for lack of storage.
+// retryStorage is retryAfter while the journal rejects appends for lack of storage.
 const retryStorage = 5 * time.Second
 
 // maxReason bounds the text about a rule that cannot be evaluated, since it may quote the payload.

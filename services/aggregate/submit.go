@@ -232,9 +232,9 @@ func (s *Service) decide(
 	return all, ahead, nil
 }
 
-// emit makes an event of the submission's command n and folds it into ahead, as every other node does: from the data in
-// its stored form, which it returns too. It rejects an event that a view could not apply with any rows, because it
-// would make the view fail.
+// emit makes an event of the submission's command n, and folds it into ahead. It folds the data as they are stored, so
+// that every node has the same state, and returns them too. It rejects an event that makes a view fail regardless of
+// the view's rows.
 func (s *Service) emit(
 	ctx context.Context, sub submission, n int, ahead *instance, event model.NewEvent, at time.Time,
 	by journal.ModelRef,

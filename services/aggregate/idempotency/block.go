@@ -14,9 +14,9 @@ import (
 // write per command.
 const blockAnswers = 64
 
-// block is an answer block: consecutive answers that left an aggregate's newest. It holds them until
-// they are stored, and from then on the hashes of their keys, which show without a read that a key
-// is new.
+// block is an answer block: consecutive answers that are no longer among an aggregate's newest. It holds
+// the answers until they are stored. After that it holds the hashes of their keys, by which most new keys
+// are recognized without a read.
 type block struct {
 	first   uint64            // sequence of the first answer's first event
 	hashes  []uint32          // of the keys, sorted
