@@ -89,7 +89,7 @@ type prepared struct {
 	context contextkit.RequestContext
 }
 
-// deferred marks a change that can only be computed from the row that the preceding events result in, after these are
+// deferred marks a change that depends on the row as the preceding events leave it. It is computed once they are
 // applied.
 var deferred = new(model.Change)
 

@@ -22,7 +22,7 @@ import (
 	"github.com/headgate/headgate/services/projection/store"
 )
 
-// retryAfter is the retry delay that clients are asked for.
+// retryAfter is the delay after which clients are advised to retry.
 const retryAfter = 200 * time.Millisecond
 
 // fullRetryAfter is the retry delay while the disk of the views is full.

@@ -136,8 +136,8 @@ func (f *follower) CursorEvent() string { return f.added.EventID }
 func (f *follower) Start(newest uint64) {
 	f.mu.Lock()
 	if !f.started {
-		// Calls that need later events wait for them. If the newest event is later, the last one before it is not
-		// known yet: see aim.
+		// Calls that need later events wait for them. If newest is after journalEnd, the last event at or before
+		// journalEnd is not known yet: see aim.
 		f.started, f.target = true, min(newest, f.journalEnd)
 		f.final = newest <= f.journalEnd || f.checkpoint >= f.journalEnd
 		f.guessed = !f.final
