@@ -14,11 +14,11 @@ import (
 	"github.com/headgate/headgate/internal/fleet"
 )
 
-// maxChangedValue bounds a value in a statement of changes, in bytes.
+// maxChangedValue bounds a value of a change, in bytes.
 const maxChangedValue = 96
 
-// stateChanges states what a call has changed in its response, for the gateway's audit record. Equal values are left
-// out.
+// stateChanges sets the response header in which the gateway finds the changes of a call for its audit record. Changes
+// between equal values are omitted.
 func stateChanges(ctx context.Context, changes ...auditlog.Change) {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok {

@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/internal/rpc"
 )
 
-// retryAfter is the retry delay that clients are asked for.
+// retryAfter is the delay after which clients are advised to retry.
 const retryAfter = 500 * time.Millisecond
 
 // asConnectError maps the services' errors to RPC errors. No other place does.

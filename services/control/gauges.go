@@ -88,7 +88,8 @@ func (g *gauges) at(end int64, long bool) gauge {
 	return g.shorts[end]
 }
 
-// last returns the gauge at the end of the last window, or of the one before while that is being measured.
+// last returns the gauge at the end of the last window. While that window is being measured, it returns the gauge of
+// the window before.
 func (g *gauges) last(now time.Time) gauge {
 	end := now.Truncate(traffic.Short)
 	if measured := g.at(end.Unix(), false); measured.lag != nil {

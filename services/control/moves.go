@@ -92,7 +92,7 @@ func (s placementService) standing(
 	return p, queue, nil
 }
 
-// origin returns the node that a further move would move the tenant from, "" if it would not be placed.
+// origin returns the node on which the tenant is placed once the queued moves have ended, "" for none.
 func origin(p placed, queue []move) string {
 	if len(queue) == 0 {
 		return p.Node

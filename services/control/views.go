@@ -176,7 +176,8 @@ func (s viewService) decide(
 	return record, nil
 }
 
-// failingAt returns the sequence of the event at which a view fails, as a node announces it; 0: none does.
+// failingAt returns the sequence of the event that a view cannot apply, from the nodes' announcements; 0 if no node
+// announces that the view fails at the event.
 func (s viewService) failingAt(tenant, view, eventID string) uint64 {
 	for _, node := range s.announced() {
 		for _, failing := range node.FailingViews {
