@@ -48,3 +48,45 @@ func TestRounded_OtherIntegersSurviveFloat64(t *testing.T) {
 		}
 	})
 }
+
+func TestPayload_ValuesOfASchemaAreEnforced(t *testing.T) {
+	m, err := Parse("m.yaml", []byte(`model: m
+aggregates:
+  a:
+    commands:
+      x:
+        payload:
+          properties:
+            kind: {enum: [gift, 9007199254740993]}
+            only: {const: yes}
+            id: {type: integer}
+            small: {type: integer, minimum: -3, maximum: 3}
+            named: {patternProperties: {"^n": {type: integer}}, additionalProperties: false}
+            list: {items: {type: integer}}
+        emit: [{event: e}]
+    evolve: {e: {}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := m.Aggregate("a")
+	command, _ := a.Command("x")
+	const largest = int64(1<<53 - 1)
+	for _, test := range []struct {
+		payload Object
+		accepts bool
+	}{
+		{Object{"kind": "gift"}, true}, {Object{"kind": "sale"}, false}, {Object{"kind": int64(1<<53 + 1)}, true},
+		{Object{"only": "yes"}, true}, {Object{"only": "no"}, false},
+		{Object{"id": largest}, true}, {Object{"id": largest + 1}, false}, {Object{"id": -largest}, true},
+		{Object{"id": -largest - 1}, false}, {Object{"id": "1"}, false},
+		{Object{"small": int64(3)}, true}, {Object{"small": int64(4)}, false}, {Object{"small": int64(-4)}, false},
+		{Object{"named": Object{"n": largest}}, true}, {Object{"named": Object{"n": largest + 1}}, false},
+		{Object{"named": Object{"o": int64(1)}}, false},
+		{Object{"list": []any{largest}}, true}, {Object{"list": []any{int64(1), largest + 1}}, false},
+	} {
+		if got := command.Accepts(test.payload); got != test.accepts {
+			t.Errorf("%v is accepted: %v", test.payload, got)
+		}
+	}
+}

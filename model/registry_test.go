@@ -86,3 +86,24 @@ func TestCommand_InternalIsTrueOrFalse(t *testing.T) {
 		}
 	}
 }
+
+func TestOpen_ReturnsTheErrorOfTheFirstModel(t *testing.T) {
+	failed := errors.New("no such file")
+	const valid = "model: m\naggregates: {a: {commands: {x: {emit: [{event: e}]}}, evolve: {e: {}}}}\n"
+	placed := func(context.Context, *model.Model) (uint64, bool, error) { return 0, false, failed }
+	for _, test := range []struct {
+		document string
+		source   error
+		place    model.Place
+		want     string
+	}{
+		{"", failed, nil, "no such file"}, {"model: 3\n", nil, nil, "is not a name"}, {valid, nil, placed, "no such file"},
+	} {
+		registry, err := model.OpenPlaced(t.Context(), func(context.Context) (string, []byte, error) {
+			return "file", []byte(test.document), test.source
+		}, test.place)
+		if registry != nil || err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: %v, want %s", test.document, err, test.want)
+		}
+	}
+}

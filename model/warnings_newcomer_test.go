@@ -218,6 +218,7 @@ func TestEvaluation_OverloadErrorNamesTheTypesAndWhatToWrite(t *testing.T) {
 		{"!cmd.s", "!a text (cmd.s): a condition needs true or false"},
 		{"cmd.n ? 1 : 2", "the condition an integer (cmd.n) ? … : …: a condition needs true or false"},
 		{"size(cmd.n)", "size(an integer (cmd.n))"},
+		{"cmd.s.replace(cmd.n, '')", "replace(a text (cmd.s), an integer (cmd.n), a text)"},
 		{"cmd.n.startsWith('x')", "startsWith(an integer (cmd.n), a text)"},
 		{"cmd.list.all(x, x + 1 > 0)", "a text + an integer: write string(…)"},
 		{"1 + 'a'", "applied to '(int, string)': write string(…)"},
