@@ -110,6 +110,27 @@ func TestBounds_UnitsOfACallAreThoseOfItsArguments(t *testing.T) {
 	}
 }
 
+func TestBounds_CallIsChargedAtLeastAsCELChargesIt(t *testing.T) {
+	text := func(bytes int) ref.Val { return types.String(strings.Repeat("a", bytes)) }
+	for _, test := range []struct {
+		function string
+		args     []ref.Val
+		want     uint64 // 0: as CEL charges it
+	}{
+		{"startsWith", []ref.Val{text(1000), text(1000)}, 0},
+		{"size", []ref.Val{text(99)}, 0},
+		{"size", []ref.Val{text(1000)}, 11},
+		{constantMatches + "40", []ref.Val{text(399)}, 401},
+		{"_+_", []ref.Val{text(500), text(500)}, 101},
+		{"_==_", []ref.Val{text(500), text(40)}, 5},
+	} {
+		charged := costs{}.CallCost(test.function, "", test.args, nil)
+		if (charged == nil) != (test.want == 0) || charged != nil && *charged != test.want {
+			t.Errorf("%s: charged %v, want %d", test.function, charged, test.want)
+		}
+	}
+}
+
 func TestBounds_ReferenceOfASchemaCountsItsTarget(t *testing.T) {
 	schema := func(reference string) int {
 		s := schemaSizer{known: map[string]int{}}
