@@ -97,7 +97,9 @@ func TestOpen_ReturnsTheErrorOfTheFirstModel(t *testing.T) {
 		place    model.Place
 		want     string
 	}{
-		{"", failed, nil, "no such file"}, {"model: 3\n", nil, nil, "is not a name"}, {valid, nil, placed, "no such file"},
+		{"", failed, nil, "no such file"},
+		{"model: 3\n", nil, nil, "is not a name"},
+		{valid, nil, placed, "no such file"},
 	} {
 		registry, err := model.OpenPlaced(t.Context(), func(context.Context) (string, []byte, error) {
 			return "file", []byte(test.document), test.source
