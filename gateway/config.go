@@ -76,6 +76,9 @@ type Config struct {
 	// Degraded returns the degraded parts of the platform, other than kinds of nodes, each with the reason; nil: none.
 	// /ready shows them. The gateway owns the returned map.
 	Degraded func() map[string]string
+	// Drained returns the reason that the gateway is not ready while operators have drained it; nil: they cannot. Its
+	// calls are answered nevertheless.
+	Drained func() error
 	// UI serves the pages of the Control UI under /ui/; nil: no UI.
 	UI http.Handler
 	// SignIns are the origins that the pages call to sign in, followed while the gateway serves.

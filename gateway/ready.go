@@ -24,6 +24,8 @@ var errStopping = errors.New("the gateway is stopping")
 // ready returns nil if the gateway can serve calls, else the reason that it cannot: any call when
 // tenant is zero, else the tenant's calls.
 //
+// A drained gateway is not ready for any call, so that load balancers choose others.
+//
 // Without a tenant it answers a load balancer: the gateway is ready while at least one node of
 // any kind is ready. Kinds without a ready node are degraded (see [Gateway.degraded]), because no
 // other gateway could serve their calls either.
@@ -35,6 +37,11 @@ func (g *Gateway) ready(ctx context.Context, tenant contextkit.TenantID) error {
 	case <-g.server.Stopping():
 		return errStopping
 	default:
+	}
+	if g.config.Drained != nil {
+		if err := g.config.Drained(); err != nil {
+			return err
+		}
 	}
 	if !tenant.IsZero() {
 		return g.readyFor(ctx, tenant)

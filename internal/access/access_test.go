@@ -157,7 +157,7 @@ func TestPermissions_EverythingElseIsRefused(t *testing.T) {
 		{"$JS.API.CONSUMER.CREATE.KV_secrets.spy.$KV.secrets.>", []string{"backup"}},
 		{"$JS.API.CONSUMER.DURABLE.CREATE.KV_secrets.spy", nil}, {"$JS.API.CONSUMER.CREATE.KV_secrets", nil},
 		{"$KV.placement.projection.acme", []string{"control-1"}}, {"$KV.tenants.acme", []string{"control-1"}},
-		{"$KV.models.model", []string{"control-1"}},
+		{"$KV.models.model", []string{"control-1"}}, {"$KV.drains.gateway.gateway-1", []string{"control-1"}},
 		{"$KV.rebalances.1", []string{"control-1"}}, {"$KV.skips.acme.a.1", []string{"control-1"}},
 		{"$KV.nonevents.acme.1", []string{"control-1"}},
 		{"$KV.revocations.1", []string{"control-1"}}, {"$KV.apikeys.c.1", []string{"control-1"}},

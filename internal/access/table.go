@@ -50,8 +50,9 @@ var member = rights{
 	describes: slices.DeleteFunc(setup.StreamNames(),
 		func(name string) bool { return name == streams.BucketStream(streams.BucketSecrets) }),
 	gets: buckets(streams.BucketNodes, streams.BucketServed, streams.BucketModels, streams.BucketTenants,
-		streams.BucketPlacement),
-	follows: buckets(streams.BucketNodes, streams.BucketModels, streams.BucketTenants, streams.BucketPlacement),
+		streams.BucketPlacement, streams.BucketDrains),
+	follows: buckets(streams.BucketNodes, streams.BucketModels, streams.BucketTenants, streams.BucketPlacement,
+		streams.BucketDrains),
 	writes: []string{
 		put(streams.BucketNodes, "{kind}.{id}"), put(streams.BucketServed, "*.{id}"),
 		"timeline.*.*", "timeline.*.*.*.*",
@@ -144,7 +145,7 @@ var (
 	}
 	// controlBuckets have the decisions of operators, which control alone writes.
 	controlBuckets = []string{
-		streams.BucketPlacement, streams.BucketTenants, streams.BucketModels, streams.BucketMoves,
+		streams.BucketPlacement, streams.BucketTenants, streams.BucketModels, streams.BucketMoves, streams.BucketDrains,
 		streams.BucketSkips, streams.BucketNonEvents, streams.BucketRevocations, streams.BucketAPIKeys,
 	}
 )

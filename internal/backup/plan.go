@@ -44,6 +44,7 @@ func phaseOf(stream string) phase {
 var omitted = map[string]string{
 	bucketStream(streams.BucketNodes):  "announcements of running nodes",
 	bucketStream(streams.BucketServed): "the tenants that running nodes serve",
+	bucketStream(streams.BucketDrains): "which running nodes are drained",
 	bucketStream(streams.BucketLeases): "which running process owns which tenant",
 	bucketStream(streams.BucketAPIKeys): "API keys that control has issued: one that was revoked after the backup " +
 		"would be accepted again",

@@ -46,6 +46,9 @@ func (a *announcing) update(ctx context.Context, now *fleet.Node) error {
 	if time.Since(a.measured) >= fleet.Heartbeat/2 {
 		a.measure(now)
 	}
+	if m.drained != nil {
+		now.Drains, now.Drained = fleet.Drains, m.drained.Check() != nil
+	}
 	m.rollout.announce(now)
 	now.Degraded = slices.Sorted(maps.Keys(a.integrity.Degraded()))
 	now.Refusal = ""

@@ -39,6 +39,8 @@ var changed = map[protoreflect.FullName]string{
 	"control.v1.TenantService.SetStorageQuota":    "storage_quota.events:  to 7",
 	"control.v1.PlacementService.AssignPlacement": "node:  to aggregate-1",
 	"control.v1.PlacementService.RemovePlacement": "node: aggregate-1 to ",
+	"control.v1.FleetService.DrainNode":           "drained: false to true",
+	"control.v1.FleetService.ResumeNode":          "drained: true to false",
 }
 
 func changesText(record *controlv1.AuditRecord) string {
@@ -262,6 +264,15 @@ func TestContract_EveryChangeIsAuditedAndRepeatable(t *testing.T) {
 		{
 			"runner.admin.v1.RunnerAdmin.DiscardDeadLetters",
 			is(&adminv1.DiscardDeadLettersRequest{Ids: letters[:1], Reason: "r"}), codes.OK, []codes.Code{codes.OK},
+		},
+		{
+			"control.v1.FleetService.DrainNode",
+			is(&controlv1.DrainNodeRequest{Node: "aggregate-1", Reason: "r", Force: true}), codes.OK,
+			[]codes.Code{codes.OK},
+		},
+		{
+			"control.v1.FleetService.ResumeNode", is(&controlv1.ResumeNodeRequest{Node: "aggregate-1"}), codes.OK,
+			[]codes.Code{codes.OK},
 		},
 		{
 			"runner.admin.v1.RunnerAdmin.Drain", is(&adminv1.DrainRequest{Node: "runner-1"}), codes.OK,

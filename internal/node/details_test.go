@@ -36,7 +36,7 @@ func (d *devPlatform) checkNodes(t *testing.T, operator []string) {
 		drain := found.GetDrain()
 		if found.GetNode().GetId() != node.GetId() || !slices.Contains(names, "body_timeout") ||
 			found.GetCertificate() != nil || found.GetProcedureSeconds() <= 0 || drain.GetEffect() == "" ||
-			drain.GetSupported() != (node.GetKind() == "runner") {
+			!drain.GetSupported() || drain.GetDrained() {
 			t.Errorf("%s: %v", node.GetId(), found)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/contextkit"
@@ -29,6 +30,7 @@ type edge struct {
 	js        *bus
 	gateway   *gateway.Gateway
 	router    *gatewayfleet.Router
+	drained   *fleet.Drained
 	issued    *gatewayfleet.Credentials
 	reflector *gatewayfleet.Reflector
 	timeline  *timeline.Recorder
@@ -79,6 +81,11 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if spans.Exporter != nil {
 		config.OnEnd, config.OnUpstreamCall = spans.edgeCall, spans.asked
 	}
+	drained, err := fleet.OpenDrained(ctx, js, contextkit.KindGateway, c.id)
+	if err != nil {
+		return nil, err
+	}
+	config.Drained = drained.Check
 	if config.TicketSecret, err = kv.SharedSecret(ctx, js, kv.SecretTickets); err != nil {
 		return nil, err
 	}
@@ -86,7 +93,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if err != nil {
 		return nil, err
 	}
-	edgeGateway.Register(slices.Concat(spans.metrics(), js.collectors(), router.Collectors())...)
+	edgeGateway.Register(slices.Concat(spans.metrics(), js.collectors(), router.Collectors(), []prometheus.Collector{drained})...)
 	if err := errors.Join(router.LoadPlacements(ctx, js), gatewayfleet.LoadTenants(ctx, js, edgeGateway)); err != nil {
 		return nil, err
 	}
@@ -104,6 +111,7 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 		js:        js,
 		gateway:   edgeGateway,
 		router:    router,
+		drained:   drained,
 		issued:    issued,
 		reflector: reflector,
 		timeline:  timeline,
@@ -148,6 +156,7 @@ func (e *edge) layers(node fleet.Node) []rpc.Layer {
 		return ended(ctx, fleet.Announce(ctx, e.js, node, func(ctx context.Context, now *fleet.Node) error {
 			now.Load, now.Routing = loadOf(e.gateway.Load()), e.router.PlacementRevision()
 			now.Traffic, now.Details = e.gateway.Traffic(), details.update(time.Now())
+			now.Drains, now.Drained = fleet.Drains, e.drained.Check() != nil
 			now.Open, now.Degraded = e.gateway.OpenBreakers(), nil
 			for _, kind := range e.gateway.Degraded(ctx) {
 				now.Degraded = append(now.Degraded, kind.String())
@@ -162,12 +171,18 @@ func (e *edge) layers(node fleet.Node) []rpc.Layer {
 			untilDone(func(ctx context.Context) { e.router.FollowNodes(ctx, e.js, e.gateway, e.reflector.Announce) }),
 			untilDone(func(ctx context.Context) { e.router.FollowPlacements(ctx, e.js) }),
 			untilDone(func(ctx context.Context) { gatewayfleet.FollowTenants(ctx, e.js, e.gateway, e.log) }),
+			untilDone(func(ctx context.Context) { e.drained.Follow(ctx, e.complain) }),
 			untilDone(func(ctx context.Context) { e.issued.Follow(ctx, e.outage) }),
 			func(ctx context.Context) error { return watchRights(ctx, e.js, e.keys, e.log) },
 			e.reflector.Run,
 		},
 		{func(ctx context.Context) error { return e.timeline.Run(ctx, e.id) }, e.spans.Run},
 	}
+}
+
+// complain logs a failure to follow the drained nodes, which is retried.
+func (e *edge) complain(err error) {
+	e.log.Warn().Err(err).Dur("again_in_ms", retryWait).Msg("following the drained nodes failed")
 }
 
 // outage reports whether NATS is unreachable.

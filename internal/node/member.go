@@ -31,6 +31,7 @@ type member struct {
 	timeline   *timeline.Recorder
 	spans      spans
 	assignment *fleet.Assignment // nil: it serves no tenant itself
+	drained    *fleet.Drained    // nil: runners are drained by RunnerAdmin
 	// tokens selects the version of tokens that the node issues; nil: the newest, for nodes that are all in one
 	// process.
 	tokens  *token.Gate
@@ -75,6 +76,12 @@ func newMember(ctx context.Context, js *bus, c memberConfig, log zerolog.Logger)
 		}
 		tenants.Replace(serves)
 	}
+	var drained *fleet.Drained
+	if c.kind != contextkit.KindRunner {
+		if drained, err = fleet.OpenDrained(ctx, js, c.kind, c.id); err != nil {
+			return nil, err
+		}
+	}
 	return &member{
 		js:         js,
 		kind:       c.kind,
@@ -83,6 +90,7 @@ func newMember(ctx context.Context, js *bus, c memberConfig, log zerolog.Logger)
 		timeline:   recorder,
 		spans:      spans,
 		assignment: assignment,
+		drained:    drained,
 		tokens:     c.tokens,
 		rollout:    c.rollout,
 		log:        log,
@@ -102,6 +110,16 @@ func (m *member) follow(ctx context.Context, suspend func([]contextkit.TenantID)
 			suspend(suspended)
 		}
 	}, m.complain("following the served tenants failed"))
+	return nil
+}
+
+// followDrained updates whether operators have drained the node, until ctx ends.
+func (m *member) followDrained(ctx context.Context) error {
+	if m.drained == nil {
+		<-ctx.Done()
+		return nil
+	}
+	m.drained.Follow(ctx, m.complain("following the drained nodes failed"))
 	return nil
 }
 
@@ -134,10 +152,15 @@ var changedIn = []string{
 	streams.BucketStream(streams.BucketModels), streams.BucketStream(streams.BucketMoves),
 }
 
-// whileStored returns the node's readiness: while a stream that it appends to stores nothing, it is not ready, and
-// returns the reason.
-func (m *member) whileStored(ready rpc.Readiness) rpc.Readiness {
+// whileAccepting returns the node's readiness: while operators have drained it, or a stream that it appends to stores
+// nothing, it is not ready, and returns the reason. Calls that arrive nevertheless are answered.
+func (m *member) whileAccepting(ready rpc.Readiness) rpc.Readiness {
 	return func(ctx context.Context, tenant contextkit.TenantID) error {
+		if m.drained != nil {
+			if err := m.drained.Check(); err != nil {
+				return err
+			}
+		}
 		if err := m.js.storage.Check(storedIn[m.kind]...); err != nil {
 			return err
 		}

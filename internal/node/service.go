@@ -66,10 +66,13 @@ func newService(m *member, listen rpc.Config, r serviceRole) *service {
 	listen.Degraded = m.degraded(r.integrity)
 	direct := newDirectCalls(m)
 	listen.Direct = direct.record
-	server := rpc.NewServer(listen, m.whileStored(r.ready), m.log)
+	server := rpc.NewServer(listen, m.whileAccepting(r.ready), m.log)
 	server.Metrics.Registerer(listen.Name).MustRegister(slices.Concat(
 		r.metrics, m.js.collectors(), []prometheus.Collector{r.integrity, m.timeline, m.rollout}, m.spans.metrics(),
 		direct.recorder.Collectors())...)
+	if m.drained != nil {
+		server.Metrics.Registerer(listen.Name).MustRegister(m.drained)
+	}
 	calls := &traffic.Recorder{}
 	server.Metrics.Count(func(ended time.Time, took time.Duration, stream, failed bool) {
 		calls.Observe(traffic.Call{
@@ -95,8 +98,13 @@ func (s *service) layers() []rpc.Layer {
 		rpc.Layer{s.member.record, s.member.spans.Run, s.direct.recorder.Run})
 }
 
-// follow updates the served tenants until ctx ends.
-func (s *service) follow(ctx context.Context) error { return s.member.follow(ctx, s.suspend) }
+// follow updates the served tenants, and whether the node is drained, until ctx ends.
+func (s *service) follow(ctx context.Context) error {
+	return rpc.RunLayers(ctx, rpc.Layer{
+		func(ctx context.Context) error { return s.member.follow(ctx, s.suspend) },
+		s.member.followDrained,
+	})
+}
 
 // guard checks the journal until ctx ends; a control node reads all of it.
 func (s *service) guard(ctx context.Context) error {

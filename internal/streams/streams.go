@@ -39,6 +39,7 @@ const (
 	BucketCursors     = "cursors"     // tenant → how far the tenant's triggers are taken, and by which runner
 	BucketSkips       = "skips"       // tenant.view definition.event → a decision to make the view without the event
 	BucketJournal     = "journal"     // the record of the journal outside its stream, to notice losses
+	BucketDrains      = "drains"      // kind.id → an operator's decision that a node takes no new calls
 	BucketRevocations = "revocations" // id → a revocation of tokens, sealed; see package credentials
 	BucketAPIKeys     = "apikeys"     // id → an API key that control has issued, sealed
 	// tenant.sequence → an operator's decision that a message of the journal is no event
@@ -82,7 +83,9 @@ const (
 	// keeps to (package credentials), since several control nodes may add keys at the same time.
 	maxRevocations = 10_000
 	maxAPIKeys     = 5_500
-	// credentialBytes bounds a record of either bucket with its headers.
+	// maxDrains bounds the drained nodes. It is above the bound of control, as the others.
+	maxDrains = 1_100
+	// credentialBytes bounds a record of these buckets with its headers.
 	credentialBytes = 32 << 10
 )
 
@@ -197,6 +200,7 @@ func Buckets() []jetstream.StreamConfig {
 		bounded(withTTL(bucket(BucketRevocations, 1, 0)), maxRevocations),
 		bounded(withTTL(bucket(BucketAPIKeys, 1, 0)), maxAPIKeys),
 		bucket(BucketPlacement, 1, 0),
+		bounded(withTTL(bucket(BucketDrains, 1, 0)), maxDrains),
 		bucket(BucketTenants, 1, 0),
 		bucket(BucketModels, modelHistory, 0),
 		withTTL(bucket(BucketRevisions, 1, 0)),

@@ -196,6 +196,7 @@ func nodeMessage(node fleet.Node) *controlv1.Node {
 		ModelProblem:     node.ModelProblem,
 		FailingViews:     failingMessages(node.FailingViews),
 		FailingViewCount: int32(node.FailingViewCount),
+		Drained:          node.Drained,
 	}
 	if !node.Ready {
 		out.State, out.Reason = controlv1.NodeState_NODE_STATE_NOT_READY, node.Reason

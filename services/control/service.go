@@ -59,6 +59,7 @@ type Service struct {
 	documents  *kv.Bucket[models.Document]
 	moves      *kv.Bucket[move]
 	skips      *kv.Bucket[skips.Skip]
+	drains     *kv.Bucket[fleet.Drain]
 	asked      *fanout.Group[fleet.Node, bool] // whether the node accepts calls
 
 	outage func() (natshealth.Outage, bool)
@@ -109,13 +110,14 @@ func New(
 		missed:  map[string]int{},
 		reads:   reads.NewLimiter(timelineReads),
 	}
-	var errs [6]error
+	var errs [7]error
 	s.journal, errs[0] = journal.Open(ctx, js)
 	s.placements, errs[1] = kv.Open[fleet.Placement](ctx, js, streams.BucketPlacement)
 	s.tenants, errs[2] = kv.Open[fleet.Tenant](ctx, js, streams.BucketTenants)
 	s.documents, errs[3] = kv.Open[models.Document](ctx, js, streams.BucketModels)
 	s.moves, errs[4] = kv.Open[move](ctx, js, streams.BucketMoves)
 	s.skips, errs[5] = kv.Open[skips.Skip](ctx, js, streams.BucketSkips)
+	s.drains, errs[6] = kv.Open[fleet.Drain](ctx, js, streams.BucketDrains)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}

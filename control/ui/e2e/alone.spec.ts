@@ -138,6 +138,25 @@ test("job 05: drain a node: 2 clicks and a confirmation from the first screen or
   await resume();
 });
 
+test("An aggregate node is drained with a reason, and resumed; what fails meanwhile is shown before", async ({ page }) => {
+  test.skip(process.env["HEADGATE_E2E"] === "cluster", "its aggregate nodes are several");
+  await signIn(page, "/fleet?tenant=acme&open=aggregate-1");
+  const detail = page.getByRole("complementary", { name: "Node aggregate-1" });
+  await detail.getByRole("button", { name: "Drain…" }).click();
+  const dialog = page.getByRole("dialog", { name: "Drain" });
+  await expect(dialog).toContainText("It is the only ready aggregate node: its calls fail until it is resumed.");
+  await accessible(page);
+  await dialog.getByRole("textbox", { name: /Reason/ }).fill("new kernel");
+  await dialog.getByRole("button", { name: "Drain" }).click();
+  await expect(detail.getByText("drained", { exact: true })).toBeVisible();
+  await expect(detail).toContainText("by operator: new kernel");
+  await accessible(page);
+  await detail.getByRole("button", { name: "Resume…" }).click();
+  await page.getByRole("dialog", { name: "Resume" }).getByRole("button", { name: "Resume" }).click();
+  await expect(detail.getByText("ready", { exact: true })).toBeVisible();
+  await expect(detail.getByRole("button", { name: "Drain…" })).toBeVisible();
+});
+
 test("job 02: find a stuck workflow and replay it: 3 clicks; dead letters by cause", async ({ page }) => {
   // A receiver of webhooks that is down, and a workflow that calls it once.
   let up = false;

@@ -306,6 +306,199 @@ func (x *GetNodeResponse) GetDrain() *NodeDrain {
 	return nil
 }
 
+// DrainNodeRequest names the node to drain.
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Why, for the audit log and for other operators.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Drain it although calls then fail: it is the last ready node of its kind, or tenants are placed on it.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// DrainNodeResponse contains how the node is out of service.
+type DrainNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state after the call.
+	Drain         *NodeDrain `protobuf:"bytes,1,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DrainNodeResponse) GetDrain() *NodeDrain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+// ResumeNodeRequest names the node to resume.
+type ResumeNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's id.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeNodeRequest) Reset() {
+	*x = ResumeNodeRequest{}
+	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeNodeRequest) ProtoMessage() {}
+
+func (x *ResumeNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeNodeRequest.ProtoReflect.Descriptor instead.
+func (*ResumeNodeRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ResumeNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// ResumeNodeResponse is empty.
+type ResumeNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeNodeResponse) Reset() {
+	*x = ResumeNodeResponse{}
+	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeNodeResponse) ProtoMessage() {}
+
+func (x *ResumeNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeNodeResponse.ProtoReflect.Descriptor instead.
+func (*ResumeNodeResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{7}
+}
+
 // NodeCertificate is the certificate that a node's server presents.
 type NodeCertificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -321,7 +514,7 @@ type NodeCertificate struct {
 
 func (x *NodeCertificate) Reset() {
 	*x = NodeCertificate{}
-	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	mi := &file_control_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +526,7 @@ func (x *NodeCertificate) String() string {
 func (*NodeCertificate) ProtoMessage() {}
 
 func (x *NodeCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[4]
+	mi := &file_control_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +539,7 @@ func (x *NodeCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCertificate.ProtoReflect.Descriptor instead.
 func (*NodeCertificate) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeCertificate) GetSubject() string {
@@ -383,7 +576,7 @@ type NodeSetting struct {
 
 func (x *NodeSetting) Reset() {
 	*x = NodeSetting{}
-	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	mi := &file_control_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +588,7 @@ func (x *NodeSetting) String() string {
 func (*NodeSetting) ProtoMessage() {}
 
 func (x *NodeSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[5]
+	mi := &file_control_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +601,7 @@ func (x *NodeSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSetting.ProtoReflect.Descriptor instead.
 func (*NodeSetting) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeSetting) GetName() string {
@@ -447,7 +640,7 @@ type ProcedureLoad struct {
 
 func (x *ProcedureLoad) Reset() {
 	*x = ProcedureLoad{}
-	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	mi := &file_control_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +652,7 @@ func (x *ProcedureLoad) String() string {
 func (*ProcedureLoad) ProtoMessage() {}
 
 func (x *ProcedureLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[6]
+	mi := &file_control_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +665,7 @@ func (x *ProcedureLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcedureLoad.ProtoReflect.Descriptor instead.
 func (*ProcedureLoad) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProcedureLoad) GetProcedure() string {
@@ -520,8 +713,8 @@ func (x *ProcedureLoad) GetP99Ms() float64 {
 // NodeDrain describes how to take a node out of service, and the effect.
 type NodeDrain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether RunnerAdmin.Drain and RunnerAdmin.Resume operate the node. Other nodes are drained by stopping the process:
-	// they deregister and finish the calls in flight.
+	// Whether the node is drained by a call: a runner by RunnerAdmin.Drain, other nodes by DrainNode. Nodes of other
+	// programs and of earlier versions are drained by stopping the process: they deregister and finish the calls in flight.
 	Supported bool `protobuf:"varint,1,opt,name=supported,proto3" json:"supported,omitempty"`
 	// The effect, in a sentence for operators.
 	Effect string `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"`
@@ -530,14 +723,26 @@ type NodeDrain struct {
 	// The number of such tenants.
 	PlacedTenantCount int32 `protobuf:"varint,4,opt,name=placed_tenant_count,json=placedTenantCount,proto3" json:"placed_tenant_count,omitempty"`
 	// The number of other ready nodes of its kind, which serve its other tenants while it is out of service.
-	ReadyPeers    int32 `protobuf:"varint,5,opt,name=ready_peers,json=readyPeers,proto3" json:"ready_peers,omitempty"`
+	ReadyPeers int32 `protobuf:"varint,5,opt,name=ready_peers,json=readyPeers,proto3" json:"ready_peers,omitempty"`
+	// Whether DrainNode has drained it.
+	Drained bool `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
+	// When it was drained; absent: it is not.
+	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// The subject of the operator that drained it.
+	By string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	// The operator's reason.
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why DrainNode needs force, in a sentence; empty: it does not.
+	Obstacle string `protobuf:"bytes,10,opt,name=obstacle,proto3" json:"obstacle,omitempty"`
+	// Why DrainNode refuses to drain it, in a sentence; empty: it does not, or force is enough.
+	Refusal       string `protobuf:"bytes,11,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeDrain) Reset() {
 	*x = NodeDrain{}
-	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	mi := &file_control_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +754,7 @@ func (x *NodeDrain) String() string {
 func (*NodeDrain) ProtoMessage() {}
 
 func (x *NodeDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[7]
+	mi := &file_control_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +767,7 @@ func (x *NodeDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDrain.ProtoReflect.Descriptor instead.
 func (*NodeDrain) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeDrain) GetSupported() bool {
@@ -600,6 +805,48 @@ func (x *NodeDrain) GetReadyPeers() int32 {
 	return 0
 }
 
+func (x *NodeDrain) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *NodeDrain) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *NodeDrain) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetObstacle() string {
+	if x != nil {
+		return x.Obstacle
+	}
+	return ""
+}
+
+func (x *NodeDrain) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
 // WatchFleetRequest is empty.
 type WatchFleetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -609,7 +856,7 @@ type WatchFleetRequest struct {
 
 func (x *WatchFleetRequest) Reset() {
 	*x = WatchFleetRequest{}
-	mi := &file_control_v1_fleet_proto_msgTypes[8]
+	mi := &file_control_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +868,7 @@ func (x *WatchFleetRequest) String() string {
 func (*WatchFleetRequest) ProtoMessage() {}
 
 func (x *WatchFleetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[8]
+	mi := &file_control_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +881,7 @@ func (x *WatchFleetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFleetRequest.ProtoReflect.Descriptor instead.
 func (*WatchFleetRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 // WatchFleetResponse contains the current fleet.
@@ -648,7 +895,7 @@ type WatchFleetResponse struct {
 
 func (x *WatchFleetResponse) Reset() {
 	*x = WatchFleetResponse{}
-	mi := &file_control_v1_fleet_proto_msgTypes[9]
+	mi := &file_control_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +907,7 @@ func (x *WatchFleetResponse) String() string {
 func (*WatchFleetResponse) ProtoMessage() {}
 
 func (x *WatchFleetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[9]
+	mi := &file_control_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +920,7 @@ func (x *WatchFleetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFleetResponse.ProtoReflect.Descriptor instead.
 func (*WatchFleetResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchFleetResponse) GetFleet() *Fleet {
@@ -706,7 +953,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_control_v1_fleet_proto_msgTypes[10]
+	mi := &file_control_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +965,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[10]
+	mi := &file_control_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +978,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Fleet) GetTaken() *timestamppb.Timestamp {
@@ -825,13 +1072,15 @@ type Node struct {
 	FailingViews []*FailingView `protobuf:"bytes,20,rep,name=failing_views,json=failingViews,proto3" json:"failing_views,omitempty"`
 	// The number of such views.
 	FailingViewCount int32 `protobuf:"varint,21,opt,name=failing_view_count,json=failingViewCount,proto3" json:"failing_view_count,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Whether DrainNode has drained it, as the node announces. Runners do not announce it: see reason.
+	Drained       bool `protobuf:"varint,22,opt,name=drained,proto3" json:"drained,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_control_v1_fleet_proto_msgTypes[11]
+	mi := &file_control_v1_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1092,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[11]
+	mi := &file_control_v1_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1105,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{11}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Node) GetId() string {
@@ -1006,6 +1255,13 @@ func (x *Node) GetFailingViewCount() int32 {
 	return 0
 }
 
+func (x *Node) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
 // Load describes a node's load in the last seconds.
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1031,7 +1287,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_control_v1_fleet_proto_msgTypes[12]
+	mi := &file_control_v1_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1299,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[12]
+	mi := &file_control_v1_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1312,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Load) GetCallsPerSecond() float64 {
@@ -1144,7 +1400,7 @@ type FailingView struct {
 
 func (x *FailingView) Reset() {
 	*x = FailingView{}
-	mi := &file_control_v1_fleet_proto_msgTypes[13]
+	mi := &file_control_v1_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1412,7 @@ func (x *FailingView) String() string {
 func (*FailingView) ProtoMessage() {}
 
 func (x *FailingView) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_fleet_proto_msgTypes[13]
+	mi := &file_control_v1_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1425,7 @@ func (x *FailingView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailingView.ProtoReflect.Descriptor instead.
 func (*FailingView) Descriptor() ([]byte, []int) {
-	return file_control_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_control_v1_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FailingView) GetTenantId() string {
@@ -1262,7 +1518,18 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"procedures\x18\x04 \x03(\v2\x19.control.v1.ProcedureLoadR\n" +
 	"procedures\x12+\n" +
 	"\x11procedure_seconds\x18\x05 \x01(\x01R\x10procedureSeconds\x12+\n" +
-	"\x05drain\x18\x06 \x01(\v2\x15.control.v1.NodeDrainR\x05drain\"|\n" +
+	"\x05drain\x18\x06 \x01(\v2\x15.control.v1.NodeDrainR\x05drain\"j\n" +
+	"\x10DrainNodeRequest\x12\x1e\n" +
+	"\x04node\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04node\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"@\n" +
+	"\x11DrainNodeResponse\x12+\n" +
+	"\x05drain\x18\x01 \x01(\v2\x15.control.v1.NodeDrainR\x05drain\"3\n" +
+	"\x11ResumeNodeRequest\x12\x1e\n" +
+	"\x04node\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04node\"\x14\n" +
+	"\x12ResumeNodeResponse\"|\n" +
 	"\x0fNodeCertificate\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x127\n" +
@@ -1276,14 +1543,21 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x06errors\x18\x03 \x01(\x03R\x06errors\x12\x15\n" +
 	"\x06p50_ms\x18\x04 \x01(\x01R\x05p50Ms\x12\x15\n" +
 	"\x06p95_ms\x18\x05 \x01(\x01R\x05p95Ms\x12\x15\n" +
-	"\x06p99_ms\x18\x06 \x01(\x01R\x05p99Ms\"\xb9\x01\n" +
+	"\x06p99_ms\x18\x06 \x01(\x01R\x05p99Ms\"\xe3\x02\n" +
 	"\tNodeDrain\x12\x1c\n" +
 	"\tsupported\x18\x01 \x01(\bR\tsupported\x12\x16\n" +
 	"\x06effect\x18\x02 \x01(\tR\x06effect\x12%\n" +
 	"\x0eplaced_tenants\x18\x03 \x03(\tR\rplacedTenants\x12.\n" +
 	"\x13placed_tenant_count\x18\x04 \x01(\x05R\x11placedTenantCount\x12\x1f\n" +
 	"\vready_peers\x18\x05 \x01(\x05R\n" +
-	"readyPeers\"\x13\n" +
+	"readyPeers\x12\x18\n" +
+	"\adrained\x18\x06 \x01(\bR\adrained\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x1a\n" +
+	"\bobstacle\x18\n" +
+	" \x01(\tR\bobstacle\x12\x18\n" +
+	"\arefusal\x18\v \x01(\tR\arefusal\"\x13\n" +
 	"\x11WatchFleetRequest\"=\n" +
 	"\x12WatchFleetResponse\x12'\n" +
 	"\x05fleet\x18\x01 \x01(\v2\x11.control.v1.FleetR\x05fleet\"\xd9\x01\n" +
@@ -1293,7 +1567,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x03(\v2\x10.control.v1.NodeR\x05nodes\x12\x16\n" +
 	"\x06silent\x18\x04 \x01(\x05R\x06silent\x12/\n" +
 	"\x05as_of\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x16\n" +
-	"\x06outage\x18\x06 \x01(\tR\x06outage\"\xea\x05\n" +
+	"\x06outage\x18\x06 \x01(\tR\x06outage\"\x84\x06\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
@@ -1316,7 +1590,8 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\rmodel_pending\x18\x12 \x01(\tR\fmodelPending\x12#\n" +
 	"\rmodel_problem\x18\x13 \x01(\tR\fmodelProblem\x12<\n" +
 	"\rfailing_views\x18\x14 \x03(\v2\x17.control.v1.FailingViewR\ffailingViews\x12,\n" +
-	"\x12failing_view_count\x18\x15 \x01(\x05R\x10failingViewCountB\x06\n" +
+	"\x12failing_view_count\x18\x15 \x01(\x05R\x10failingViewCount\x12\x18\n" +
+	"\adrained\x18\x16 \x01(\bR\adrainedB\x06\n" +
 	"\x04_lag\"\x81\x02\n" +
 	"\x04Load\x12(\n" +
 	"\x10calls_per_second\x18\x01 \x01(\x01R\x0ecallsPerSecond\x12*\n" +
@@ -1348,7 +1623,7 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x18\n" +
 	"\x14NODE_STATE_NOT_READY\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_LOST\x10\x032\xb6\x03\n" +
+	"\x0fNODE_STATE_LOST\x10\x032\x9f\x06\n" +
 	"\fFleetService\x12\x84\x01\n" +
 	"\bGetFleet\x12\x1b.control.v1.GetFleetRequest\x1a\x1c.control.v1.GetFleetResponse\"=\xaa\xed\x18\x1d\n" +
 	"\n" +
@@ -1359,7 +1634,14 @@ const file_control_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"WatchFleet\x12\x1d.control.v1.WatchFleetRequest\x1a\x1e.control.v1.WatchFleetResponse\"D\xaa\xed\x18\x1e\n" +
 	"\n" +
-	"fleet.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1ch\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/control/fleet:watch\x90\x02\x010\x01B\x9c\x01\n" +
+	"fleet.read\x10\x02\x1a\acontrol\"\x03\b\x90\x1ch\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/control/fleet:watch\x90\x02\x010\x01\x12\xb8\x01\n" +
+	"\tDrainNode\x12\x1c.control.v1.DrainNodeRequest\x1a\x1d.control.v1.DrainNodeResponse\"n\xaa\xed\x18>\n" +
+	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
+	"(\x012\x04nodeh\x03\x82\x01\x06reason\xb2\x01\x04node\xb2\x01\x05force\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/control/nodes/{node}:drain\x90\x02\x02\x12\xab\x01\n" +
+	"\n" +
+	"ResumeNode\x12\x1d.control.v1.ResumeNodeRequest\x1a\x1e.control.v1.ResumeNodeResponse\"^\xaa\xed\x18-\n" +
+	"\vfleet.admin\x10\x02\x1a\acontrol\"\x02\b\n" +
+	"(\x012\x04nodeh\x03\xb2\x01\x04node\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/control/nodes/{node}:resume\x90\x02\x02B\x9c\x01\n" +
 	"\x0ecom.control.v1B\n" +
 	"FleetProtoP\x01Z5github.com/headgate/headgate/gen/control/v1;controlv1\xa2\x02\x03CXX\xaa\x02\n" +
 	"Control.V1\xca\x02\n" +
@@ -1378,54 +1660,64 @@ func file_control_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_control_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_control_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_control_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_control_v1_fleet_proto_goTypes = []any{
 	(NodeState)(0),                // 0: control.v1.NodeState
 	(*GetFleetRequest)(nil),       // 1: control.v1.GetFleetRequest
 	(*GetFleetResponse)(nil),      // 2: control.v1.GetFleetResponse
 	(*GetNodeRequest)(nil),        // 3: control.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),       // 4: control.v1.GetNodeResponse
-	(*NodeCertificate)(nil),       // 5: control.v1.NodeCertificate
-	(*NodeSetting)(nil),           // 6: control.v1.NodeSetting
-	(*ProcedureLoad)(nil),         // 7: control.v1.ProcedureLoad
-	(*NodeDrain)(nil),             // 8: control.v1.NodeDrain
-	(*WatchFleetRequest)(nil),     // 9: control.v1.WatchFleetRequest
-	(*WatchFleetResponse)(nil),    // 10: control.v1.WatchFleetResponse
-	(*Fleet)(nil),                 // 11: control.v1.Fleet
-	(*Node)(nil),                  // 12: control.v1.Node
-	(*Load)(nil),                  // 13: control.v1.Load
-	(*FailingView)(nil),           // 14: control.v1.FailingView
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*DrainNodeRequest)(nil),      // 5: control.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),     // 6: control.v1.DrainNodeResponse
+	(*ResumeNodeRequest)(nil),     // 7: control.v1.ResumeNodeRequest
+	(*ResumeNodeResponse)(nil),    // 8: control.v1.ResumeNodeResponse
+	(*NodeCertificate)(nil),       // 9: control.v1.NodeCertificate
+	(*NodeSetting)(nil),           // 10: control.v1.NodeSetting
+	(*ProcedureLoad)(nil),         // 11: control.v1.ProcedureLoad
+	(*NodeDrain)(nil),             // 12: control.v1.NodeDrain
+	(*WatchFleetRequest)(nil),     // 13: control.v1.WatchFleetRequest
+	(*WatchFleetResponse)(nil),    // 14: control.v1.WatchFleetResponse
+	(*Fleet)(nil),                 // 15: control.v1.Fleet
+	(*Node)(nil),                  // 16: control.v1.Node
+	(*Load)(nil),                  // 17: control.v1.Load
+	(*FailingView)(nil),           // 18: control.v1.FailingView
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_control_v1_fleet_proto_depIdxs = []int32{
-	11, // 0: control.v1.GetFleetResponse.fleet:type_name -> control.v1.Fleet
-	12, // 1: control.v1.GetNodeResponse.node:type_name -> control.v1.Node
-	5,  // 2: control.v1.GetNodeResponse.certificate:type_name -> control.v1.NodeCertificate
-	6,  // 3: control.v1.GetNodeResponse.settings:type_name -> control.v1.NodeSetting
-	7,  // 4: control.v1.GetNodeResponse.procedures:type_name -> control.v1.ProcedureLoad
-	8,  // 5: control.v1.GetNodeResponse.drain:type_name -> control.v1.NodeDrain
-	15, // 6: control.v1.NodeCertificate.not_after:type_name -> google.protobuf.Timestamp
-	11, // 7: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
-	15, // 8: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
-	12, // 9: control.v1.Fleet.nodes:type_name -> control.v1.Node
-	15, // 10: control.v1.Fleet.as_of:type_name -> google.protobuf.Timestamp
-	15, // 11: control.v1.Node.started:type_name -> google.protobuf.Timestamp
-	0,  // 12: control.v1.Node.state:type_name -> control.v1.NodeState
-	13, // 13: control.v1.Node.load:type_name -> control.v1.Load
-	15, // 14: control.v1.Node.last_announced:type_name -> google.protobuf.Timestamp
-	14, // 15: control.v1.Node.failing_views:type_name -> control.v1.FailingView
-	15, // 16: control.v1.FailingView.since:type_name -> google.protobuf.Timestamp
-	1,  // 17: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
-	3,  // 18: control.v1.FleetService.GetNode:input_type -> control.v1.GetNodeRequest
-	9,  // 19: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
-	2,  // 20: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
-	4,  // 21: control.v1.FleetService.GetNode:output_type -> control.v1.GetNodeResponse
-	10, // 22: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
-	20, // [20:23] is the sub-list for method output_type
-	17, // [17:20] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 0: control.v1.GetFleetResponse.fleet:type_name -> control.v1.Fleet
+	16, // 1: control.v1.GetNodeResponse.node:type_name -> control.v1.Node
+	9,  // 2: control.v1.GetNodeResponse.certificate:type_name -> control.v1.NodeCertificate
+	10, // 3: control.v1.GetNodeResponse.settings:type_name -> control.v1.NodeSetting
+	11, // 4: control.v1.GetNodeResponse.procedures:type_name -> control.v1.ProcedureLoad
+	12, // 5: control.v1.GetNodeResponse.drain:type_name -> control.v1.NodeDrain
+	12, // 6: control.v1.DrainNodeResponse.drain:type_name -> control.v1.NodeDrain
+	19, // 7: control.v1.NodeCertificate.not_after:type_name -> google.protobuf.Timestamp
+	19, // 8: control.v1.NodeDrain.since:type_name -> google.protobuf.Timestamp
+	15, // 9: control.v1.WatchFleetResponse.fleet:type_name -> control.v1.Fleet
+	19, // 10: control.v1.Fleet.taken:type_name -> google.protobuf.Timestamp
+	16, // 11: control.v1.Fleet.nodes:type_name -> control.v1.Node
+	19, // 12: control.v1.Fleet.as_of:type_name -> google.protobuf.Timestamp
+	19, // 13: control.v1.Node.started:type_name -> google.protobuf.Timestamp
+	0,  // 14: control.v1.Node.state:type_name -> control.v1.NodeState
+	17, // 15: control.v1.Node.load:type_name -> control.v1.Load
+	19, // 16: control.v1.Node.last_announced:type_name -> google.protobuf.Timestamp
+	18, // 17: control.v1.Node.failing_views:type_name -> control.v1.FailingView
+	19, // 18: control.v1.FailingView.since:type_name -> google.protobuf.Timestamp
+	1,  // 19: control.v1.FleetService.GetFleet:input_type -> control.v1.GetFleetRequest
+	3,  // 20: control.v1.FleetService.GetNode:input_type -> control.v1.GetNodeRequest
+	13, // 21: control.v1.FleetService.WatchFleet:input_type -> control.v1.WatchFleetRequest
+	5,  // 22: control.v1.FleetService.DrainNode:input_type -> control.v1.DrainNodeRequest
+	7,  // 23: control.v1.FleetService.ResumeNode:input_type -> control.v1.ResumeNodeRequest
+	2,  // 24: control.v1.FleetService.GetFleet:output_type -> control.v1.GetFleetResponse
+	4,  // 25: control.v1.FleetService.GetNode:output_type -> control.v1.GetNodeResponse
+	14, // 26: control.v1.FleetService.WatchFleet:output_type -> control.v1.WatchFleetResponse
+	6,  // 27: control.v1.FleetService.DrainNode:output_type -> control.v1.DrainNodeResponse
+	8,  // 28: control.v1.FleetService.ResumeNode:output_type -> control.v1.ResumeNodeResponse
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_fleet_proto_init() }
@@ -1433,14 +1725,14 @@ func file_control_v1_fleet_proto_init() {
 	if File_control_v1_fleet_proto != nil {
 		return
 	}
-	file_control_v1_fleet_proto_msgTypes[11].OneofWrappers = []any{}
+	file_control_v1_fleet_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_fleet_proto_rawDesc), len(file_control_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

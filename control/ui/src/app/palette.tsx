@@ -30,6 +30,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const noQuery = useRefusal("query.read", "tenant");
   const noEvents = useRefusal("events.read", "tenant");
   const noAdmin = useRefusal("runner.admin");
+  const noFleetAdmin = useRefusal("fleet.admin");
   const fleet = useQuery(FleetService.method.getFleet, {}, { enabled: noFleet === "" });
   const model = useQuery(ModelService.method.getModel, {}, { enabled: noFleet === "", staleTime: 30_000 });
   const views = useQuery(QueryService.method.listViews, { tenantId: tenant }, { enabled: noQuery === "" && tenant !== "" });
@@ -48,7 +49,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   // Only what has been asked for: without a text, screens, tenants and actions.
   const named: Entries[] = [
     { heading: "Nodes", entries: nodes.map((node) => ({ value: `node ${node.id}`, text: node.id, run: () => go("/fleet", { open: node.id }) })) },
-    { heading: "Runners", entries: noAdmin === "" ? nodes.filter((node) => node.kind === "runner").map((node) => ({ value: `drain ${node.id}`, text: `Drain ${node.id}…`, run: () => go("/fleet", { open: node.id, ask: "drain" }) })) : [] },
+    { heading: "Drain nodes", entries: nodes.filter((node) => (node.kind === "runner" ? noAdmin : noFleetAdmin) === "" && ["gateway", "aggregate", "projection", "runner", "control"].includes(node.kind)).map((node) => ({ value: `drain ${node.id}`, text: `Drain ${node.id}…`, run: () => go("/fleet", { open: node.id, ask: "drain" }) })) },
     { heading: `Views of ${tenant}`, entries: (views.data?.views ?? []).map((view) => ({ value: `view ${view.name}`, text: view.name, run: () => go("/views", { view: view.name }) })) },
     { heading: "Commands", entries: (model.data?.aggregates ?? []).flatMap((type) => type.commands.map((command) => ({ value: `command ${type.name} ${command.name}`, text: `${type.name} ${command.name}`, run: () => go("/commands", { type: type.name, command: command.name }) }))) },
     {

@@ -86,7 +86,9 @@ export function OutOfService({ drain }: { drain: NodeDrain }) {
       <p>{drain.effect}</p>
       <Facts
         of={[
-          ["Drained from here", drain.supported ? "yes" : "no: stop the process"],
+          drain.drained
+            ? ["Drained", <span key="d"><Time of={drain.since} /> <span className="text-muted">{drain.by === "" ? "" : `by ${drain.by}`}{drain.reason === "" ? "" : `: ${drain.reason}`}</span></span>]
+            : ["Drained from here", drain.supported && drain.refusal === "" ? "yes" : "no: stop the process"],
           ["Other ready nodes of its kind", drain.readyPeers === 0 ? <Badge key="none" tone="warn">none</Badge> : number(drain.readyPeers)],
           [
             "Tenants placed on it",
@@ -109,9 +111,9 @@ export function OutOfService({ drain }: { drain: NodeDrain }) {
 export function NodeLinks({ node }: { node: Node }) {
   return (
     <p className="flex flex-wrap gap-x-4">
-      {node.kind === "runner" ? (
-        <Link to="/audit" search={{ procedure: "RunnerAdmin" }}>
-          Who drained runners
+      {["gateway", "aggregate", "projection", "runner", "control"].includes(node.kind) ? (
+        <Link to="/audit" search={{ procedure: node.kind === "runner" ? "RunnerAdmin" : "DrainNode" }}>
+          Who drained {node.kind === "runner" ? "runners" : "nodes"}
         </Link>
       ) : null}
       {["aggregate", "projection", "runner"].includes(node.kind) ? (

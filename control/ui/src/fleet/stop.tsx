@@ -23,7 +23,7 @@ function Command({ text }: { text: string }) {
 }
 
 /**
- * How a node that is no runner is drained and brought back: its process finishes its work when it is stopped. The
+ * How a node that no call drains is drained and brought back: its process finishes its work when it is stopped. The
  * console shows what that means, and the commands; it cannot stop processes.
  */
 export function Stop({ node, drain }: { node: Node; drain: NodeDrain | undefined }) {
@@ -46,7 +46,7 @@ export function Stop({ node, drain }: { node: Node; drain: NodeDrain | undefined
           }}
         >
           <Dialog.Title className="text-lg font-semibold">Drain {node.id}</Dialog.Title>
-          <p className="text-muted">It drains when its process is stopped, where it runs: the console does not stop processes.</p>
+          <p className="text-muted">{drain?.refusal ? `${drain.refusal} ` : ""}It drains when its process is stopped, where it runs: the console does not stop processes.</p>
           {drain ? <OutOfService drain={drain} /> : null}
           {isPart ? (
             <table className="w-full text-left">

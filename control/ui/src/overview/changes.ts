@@ -9,6 +9,8 @@ import { useRefusal } from "../app/session";
 const words: readonly [procedure: string, what: string][] = [
   ["RunnerAdmin/Drain", "drained"],
   ["RunnerAdmin/Resume", "resumed"],
+  ["FleetService/DrainNode", "drained"],
+  ["FleetService/ResumeNode", "resumed"],
   ["RunnerAdmin/ResumeTenant", "resumed the workflows of"],
   ["ModelService/ApplyModel", "applied a model"],
   ["PlacementService/StartMove", "started to move"],
@@ -23,7 +25,7 @@ const words: readonly [procedure: string, what: string][] = [
 ];
 
 // One question per part: a page of all records would be full of what operators have read.
-const parts = ["RunnerAdmin/Drain", "RunnerAdmin/Resume", "ModelService/ApplyModel", "PlacementService/", "TenantService/"];
+const parts = ["RunnerAdmin/Drain", "RunnerAdmin/Resume", "FleetService/", "ModelService/ApplyModel", "PlacementService/", "TenantService/"];
 
 const day = 86_400_000;
 /** The changes that are listed. */

@@ -31,6 +31,10 @@ const (
 	FleetServiceGetNodeProcedure = "/control.v1.FleetService/GetNode"
 	// FleetServiceWatchFleetProcedure is the procedure name of the FleetService's WatchFleet RPC.
 	FleetServiceWatchFleetProcedure = "/control.v1.FleetService/WatchFleet"
+	// FleetServiceDrainNodeProcedure is the procedure name of the FleetService's DrainNode RPC.
+	FleetServiceDrainNodeProcedure = "/control.v1.FleetService/DrainNode"
+	// FleetServiceResumeNodeProcedure is the procedure name of the FleetService's ResumeNode RPC.
+	FleetServiceResumeNodeProcedure = "/control.v1.FleetService/ResumeNode"
 )
 
 var (
@@ -58,6 +62,22 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	fleetServiceDrainNodeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_control_v1_fleet_proto.Services().ByName("FleetService").Methods().ByName("DrainNode"),
+			Procedure:        FleetServiceDrainNodeProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	fleetServiceResumeNodeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_control_v1_fleet_proto.Services().ByName("FleetService").Methods().ByName("ResumeNode"),
+			Procedure:        FleetServiceResumeNodeProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 )
 
 // FleetServiceClient is a client for the control.v1.FleetService service.
@@ -72,6 +92,18 @@ type FleetServiceClient interface {
 	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
 	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest) (FleetServiceWatchFleetClientStream, error)
+	// DrainNode makes a gateway, aggregate, projection or control node take no new calls, until ResumeNode: it is not
+	// ready (503 on /ready), so that gateways and load balancers choose other nodes. It finishes the calls and streams in
+	// flight, and answers calls that arrive nevertheless. A restart does not resume it. Runners are drained by
+	// RunnerAdmin.Drain.
+	//
+	// Errors: NOT_FOUND (no such node), FAILED_PRECONDITION (the node cannot be drained by a call; it is the last ready
+	// gateway or control node, since no call could resume it; without force: it is the last ready node of its kind, or
+	// tenants are placed on it).
+	DrainNode(context.Context, *v1.DrainNodeRequest) (*v1.DrainNodeResponse, error)
+	// ResumeNode makes a node take calls again after DrainNode. Resuming a node that is not drained, or not announced, is
+	// not an error.
+	ResumeNode(context.Context, *v1.ResumeNodeRequest) (*v1.ResumeNodeResponse, error)
 }
 
 // NewFleetServiceClient constructs a client for the control.v1.FleetService service. Multiple
@@ -112,6 +144,18 @@ type FleetServiceHandler interface {
 	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
 	// WatchFleet returns the fleet, and again after each change, at most once per second.
 	WatchFleet(context.Context, *v1.WatchFleetRequest, FleetServiceWatchFleetServerStream) error
+	// DrainNode makes a gateway, aggregate, projection or control node take no new calls, until ResumeNode: it is not
+	// ready (503 on /ready), so that gateways and load balancers choose other nodes. It finishes the calls and streams in
+	// flight, and answers calls that arrive nevertheless. A restart does not resume it. Runners are drained by
+	// RunnerAdmin.Drain.
+	//
+	// Errors: NOT_FOUND (no such node), FAILED_PRECONDITION (the node cannot be drained by a call; it is the last ready
+	// gateway or control node, since no call could resume it; without force: it is the last ready node of its kind, or
+	// tenants are placed on it).
+	DrainNode(context.Context, *v1.DrainNodeRequest) (*v1.DrainNodeResponse, error)
+	// ResumeNode makes a node take calls again after DrainNode. Resuming a node that is not drained, or not announced, is
+	// not an error.
+	ResumeNode(context.Context, *v1.ResumeNodeRequest) (*v1.ResumeNodeResponse, error)
 }
 
 // RegisterFleetServiceHandler registers svc as the control.v1.FleetService implementation on
@@ -122,6 +166,8 @@ func RegisterFleetServiceHandler(server *connect.Server, svc FleetServiceHandler
 		connect.Method{Spec: fleetServiceGetFleetSpec(), Handler: adapter.getFleet},
 		connect.Method{Spec: fleetServiceGetNodeSpec(), Handler: adapter.getNode},
 		connect.Method{Spec: fleetServiceWatchFleetSpec(), Handler: adapter.watchFleet},
+		connect.Method{Spec: fleetServiceDrainNodeSpec(), Handler: adapter.drainNode},
+		connect.Method{Spec: fleetServiceResumeNodeSpec(), Handler: adapter.resumeNode},
 	)
 }
 
@@ -155,6 +201,14 @@ func (UnimplementedFleetServiceHandler) WatchFleet(context.Context, *v1.WatchFle
 	return connect.NewError(connect.CodeUnimplemented, "control.v1.FleetService.WatchFleet is not implemented")
 }
 
+func (UnimplementedFleetServiceHandler) DrainNode(context.Context, *v1.DrainNodeRequest) (*v1.DrainNodeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.FleetService.DrainNode is not implemented")
+}
+
+func (UnimplementedFleetServiceHandler) ResumeNode(context.Context, *v1.ResumeNodeRequest) (*v1.ResumeNodeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "control.v1.FleetService.ResumeNode is not implemented")
+}
+
 type fleetServiceClient struct {
 	client *connect.Client
 }
@@ -181,6 +235,22 @@ func (c *fleetServiceClient) WatchFleet(ctx context.Context, req *v1.WatchFleetR
 		return FleetServiceWatchFleetClientStream{}, err
 	}
 	return FleetServiceWatchFleetClientStream{stream: stream}, nil
+}
+
+func (c *fleetServiceClient) DrainNode(ctx context.Context, req *v1.DrainNodeRequest) (*v1.DrainNodeResponse, error) {
+	var res v1.DrainNodeResponse
+	if err := c.client.CallUnary(ctx, fleetServiceDrainNodeSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *fleetServiceClient) ResumeNode(ctx context.Context, req *v1.ResumeNodeRequest) (*v1.ResumeNodeResponse, error) {
+	var res v1.ResumeNodeResponse
+	if err := c.client.CallUnary(ctx, fleetServiceResumeNodeSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 type fleetServiceHandler struct{ svc FleetServiceHandler }
@@ -215,4 +285,28 @@ func (h fleetServiceHandler) watchFleet(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	return h.svc.WatchFleet(ctx, &req, FleetServiceWatchFleetServerStream{stream: stream})
+}
+
+func (h fleetServiceHandler) drainNode(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.DrainNodeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.DrainNode(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h fleetServiceHandler) resumeNode(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ResumeNodeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ResumeNode(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
 }

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file control/v1/fleet.proto.
  */
 export const file_control_v1_fleet: GenFile = /*@__PURE__*/
-  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCIqCg5HZXROb2RlUmVxdWVzdBIYCgRub2RlGAEgASgJQgq6SAdyBRABGP0BIv4BCg9HZXROb2RlUmVzcG9uc2USHgoEbm9kZRgBIAEoCzIQLmNvbnRyb2wudjEuTm9kZRIwCgtjZXJ0aWZpY2F0ZRgCIAEoCzIbLmNvbnRyb2wudjEuTm9kZUNlcnRpZmljYXRlEikKCHNldHRpbmdzGAMgAygLMhcuY29udHJvbC52MS5Ob2RlU2V0dGluZxItCgpwcm9jZWR1cmVzGAQgAygLMhkuY29udHJvbC52MS5Qcm9jZWR1cmVMb2FkEhkKEXByb2NlZHVyZV9zZWNvbmRzGAUgASgBEiQKBWRyYWluGAYgASgLMhUuY29udHJvbC52MS5Ob2RlRHJhaW4iYQoPTm9kZUNlcnRpZmljYXRlEg8KB3N1YmplY3QYASABKAkSDgoGaXNzdWVyGAIgASgJEi0KCW5vdF9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKgoLTm9kZVNldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCSJxCg1Qcm9jZWR1cmVMb2FkEhEKCXByb2NlZHVyZRgBIAEoCRINCgVjYWxscxgCIAEoAxIOCgZlcnJvcnMYAyABKAMSDgoGcDUwX21zGAQgASgBEg4KBnA5NV9tcxgFIAEoARIOCgZwOTlfbXMYBiABKAEieAoJTm9kZURyYWluEhEKCXN1cHBvcnRlZBgBIAEoCBIOCgZlZmZlY3QYAiABKAkSFgoOcGxhY2VkX3RlbmFudHMYAyADKAkSGwoTcGxhY2VkX3RlbmFudF9jb3VudBgEIAEoBRITCgtyZWFkeV9wZWVycxgFIAEoBSITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIpQECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSMgoObGFzdF9hbm5vdW5jZWQYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlZ3JhZGVkGBAgAygJEhYKDm1vZGVsX3JldmlzaW9uGBEgASgJEhUKDW1vZGVsX3BlbmRpbmcYEiABKAkSFQoNbW9kZWxfcHJvYmxlbRgTIAEoCRIuCg1mYWlsaW5nX3ZpZXdzGBQgAygLMhcuY29udHJvbC52MS5GYWlsaW5nVmlldxIaChJmYWlsaW5nX3ZpZXdfY291bnQYFSABKAVCBgoEX2xhZyKoAQoETG9hZBIYChBjYWxsc19wZXJfc2Vjb25kGAEgASgBEhkKEWVycm9yc19wZXJfc2Vjb25kGAIgASgBEg4KBnA1MF9tcxgDIAEoARIOCgZwOTVfbXMYBCABKAESDgoGcDk5X21zGAUgASgBEhEKCWluX2ZsaWdodBgGIAEoAxIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEgoKZ29yb3V0aW5lcxgIIAEoAyLWAQoLRmFpbGluZ1ZpZXcSEQoJdGVuYW50X2lkGAEgASgJEgwKBHZpZXcYAiABKAkSEAoIZXZlbnRfaWQYAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEgoKZXZlbnRfdHlwZRgFIAEoCRIRCglhZ2dyZWdhdGUYBiABKAkSDAoEcnVsZRgHIAEoCRISCgpleHByZXNzaW9uGAggASgJEg4KBnJlYXNvbhgJIAEoCRIpCgVzaW5jZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqbAoJTm9kZVN0YXRlEhoKFk5PREVfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBOT0RFX1NUQVRFX1JFQURZEAESGAoUTk9ERV9TVEFURV9OT1RfUkVBRFkQAhITCg9OT0RFX1NUQVRFX0xPU1QQAzK2AwoMRmxlZXRTZXJ2aWNlEoQBCghHZXRGbGVldBIbLmNvbnRyb2wudjEuR2V0RmxlZXRSZXF1ZXN0GhwuY29udHJvbC52MS5HZXRGbGVldFJlc3BvbnNlIj2QAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggFaAOC0+STAhMSES92MS9jb250cm9sL2ZsZWV0EogBCgdHZXROb2RlEhouY29udHJvbC52MS5HZXROb2RlUmVxdWVzdBobLmNvbnRyb2wudjEuR2V0Tm9kZVJlc3BvbnNlIkSQAgGq7RgdCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAggFaAOC0+STAhoSGC92MS9jb250cm9sL25vZGVzL3tub2RlfRKTAQoKV2F0Y2hGbGVldBIdLmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaHi5jb250cm9sLnYxLldhdGNoRmxlZXRSZXNwb25zZSJEkAIBqu0YHgoKZmxlZXQucmVhZBACGgdjb250cm9sIgMIkBxoAYLT5JMCGRIXL3YxL2NvbnRyb2wvZmxlZXQ6d2F0Y2gwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
+  fileDesc("ChZjb250cm9sL3YxL2ZsZWV0LnByb3RvEgpjb250cm9sLnYxIhEKD0dldEZsZWV0UmVxdWVzdCI0ChBHZXRGbGVldFJlc3BvbnNlEiAKBWZsZWV0GAEgASgLMhEuY29udHJvbC52MS5GbGVldCIqCg5HZXROb2RlUmVxdWVzdBIYCgRub2RlGAEgASgJQgq6SAdyBRABGP0BIv4BCg9HZXROb2RlUmVzcG9uc2USHgoEbm9kZRgBIAEoCzIQLmNvbnRyb2wudjEuTm9kZRIwCgtjZXJ0aWZpY2F0ZRgCIAEoCzIbLmNvbnRyb2wudjEuTm9kZUNlcnRpZmljYXRlEikKCHNldHRpbmdzGAMgAygLMhcuY29udHJvbC52MS5Ob2RlU2V0dGluZxItCgpwcm9jZWR1cmVzGAQgAygLMhkuY29udHJvbC52MS5Qcm9jZWR1cmVMb2FkEhkKEXByb2NlZHVyZV9zZWNvbmRzGAUgASgBEiQKBWRyYWluGAYgASgLMhUuY29udHJvbC52MS5Ob2RlRHJhaW4iVQoQRHJhaW5Ob2RlUmVxdWVzdBIYCgRub2RlGAEgASgJQgq6SAdyBRABGP0BEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMSDQoFZm9yY2UYAyABKAgiOQoRRHJhaW5Ob2RlUmVzcG9uc2USJAoFZHJhaW4YASABKAsyFS5jb250cm9sLnYxLk5vZGVEcmFpbiItChFSZXN1bWVOb2RlUmVxdWVzdBIYCgRub2RlGAEgASgJQgq6SAdyBRABGP0BIhQKElJlc3VtZU5vZGVSZXNwb25zZSJhCg9Ob2RlQ2VydGlmaWNhdGUSDwoHc3ViamVjdBgBIAEoCRIOCgZpc3N1ZXIYAiABKAkSLQoJbm90X2FmdGVyGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIqCgtOb2RlU2V0dGluZxIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJInEKDVByb2NlZHVyZUxvYWQSEQoJcHJvY2VkdXJlGAEgASgJEg0KBWNhbGxzGAIgASgDEg4KBmVycm9ycxgDIAEoAxIOCgZwNTBfbXMYBCABKAESDgoGcDk1X21zGAUgASgBEg4KBnA5OV9tcxgGIAEoASLzAQoJTm9kZURyYWluEhEKCXN1cHBvcnRlZBgBIAEoCBIOCgZlZmZlY3QYAiABKAkSFgoOcGxhY2VkX3RlbmFudHMYAyADKAkSGwoTcGxhY2VkX3RlbmFudF9jb3VudBgEIAEoBRITCgtyZWFkeV9wZWVycxgFIAEoBRIPCgdkcmFpbmVkGAYgASgIEikKBXNpbmNlGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIKCgJieRgIIAEoCRIOCgZyZWFzb24YCSABKAkSEAoIb2JzdGFjbGUYCiABKAkSDwoHcmVmdXNhbBgLIAEoCSITChFXYXRjaEZsZWV0UmVxdWVzdCI2ChJXYXRjaEZsZWV0UmVzcG9uc2USIAoFZmxlZXQYASABKAsyES5jb250cm9sLnYxLkZsZWV0Iq4BCgVGbGVldBIpCgV0YWtlbhgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYWdlX21zGAIgASgDEh8KBW5vZGVzGAMgAygLMhAuY29udHJvbC52MS5Ob2RlEg4KBnNpbGVudBgEIAEoBRIpCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3V0YWdlGAYgASgJIqUECgROb2RlEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDwoHdmVyc2lvbhgEIAEoCRIrCgdzdGFydGVkGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdGF0ZRgGIAEoDjIVLmNvbnRyb2wudjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgHIAEoCRIPCgd0ZW5hbnRzGAggAygJEh4KBGxvYWQYCSABKAsyEC5jb250cm9sLnYxLkxvYWQSEAoDbGFnGAogASgDSACIAQESFQoNb3Blbl9icmVha2VycxgLIAMoCRIQCghhbnN3ZXJlZBgMIAEoCBIRCglhbnN3ZXJfbXMYDSABKAESDQoFZXJyb3IYDiABKAkSMgoObGFzdF9hbm5vdW5jZWQYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGRlZ3JhZGVkGBAgAygJEhYKDm1vZGVsX3JldmlzaW9uGBEgASgJEhUKDW1vZGVsX3BlbmRpbmcYEiABKAkSFQoNbW9kZWxfcHJvYmxlbRgTIAEoCRIuCg1mYWlsaW5nX3ZpZXdzGBQgAygLMhcuY29udHJvbC52MS5GYWlsaW5nVmlldxIaChJmYWlsaW5nX3ZpZXdfY291bnQYFSABKAUSDwoHZHJhaW5lZBgWIAEoCEIGCgRfbGFnIqgBCgRMb2FkEhgKEGNhbGxzX3Blcl9zZWNvbmQYASABKAESGQoRZXJyb3JzX3Blcl9zZWNvbmQYAiABKAESDgoGcDUwX21zGAMgASgBEg4KBnA5NV9tcxgEIAEoARIOCgZwOTlfbXMYBSABKAESEQoJaW5fZmxpZ2h0GAYgASgDEhQKDG1lbW9yeV9ieXRlcxgHIAEoAxISCgpnb3JvdXRpbmVzGAggASgDItYBCgtGYWlsaW5nVmlldxIRCgl0ZW5hbnRfaWQYASABKAkSDAoEdmlldxgCIAEoCRIQCghldmVudF9pZBgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxISCgpldmVudF90eXBlGAUgASgJEhEKCWFnZ3JlZ2F0ZRgGIAEoCRIMCgRydWxlGAcgASgJEhIKCmV4cHJlc3Npb24YCCABKAkSDgoGcmVhc29uGAkgASgJEikKBXNpbmNlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCpsCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARIYChROT0RFX1NUQVRFX05PVF9SRUFEWRACEhMKD05PREVfU1RBVEVfTE9TVBADMp8GCgxGbGVldFNlcnZpY2UShAEKCEdldEZsZWV0EhsuY29udHJvbC52MS5HZXRGbGVldFJlcXVlc3QaHC5jb250cm9sLnYxLkdldEZsZWV0UmVzcG9uc2UiPZACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCExIRL3YxL2NvbnRyb2wvZmxlZXQSiAEKB0dldE5vZGUSGi5jb250cm9sLnYxLkdldE5vZGVSZXF1ZXN0GhsuY29udHJvbC52MS5HZXROb2RlUmVzcG9uc2UiRJACAartGB0KCmZsZWV0LnJlYWQQAhoHY29udHJvbCICCAVoA4LT5JMCGhIYL3YxL2NvbnRyb2wvbm9kZXMve25vZGV9EpMBCgpXYXRjaEZsZWV0Eh0uY29udHJvbC52MS5XYXRjaEZsZWV0UmVxdWVzdBoeLmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlc3BvbnNlIkSQAgGq7RgeCgpmbGVldC5yZWFkEAIaB2NvbnRyb2wiAwiQHGgBgtPkkwIZEhcvdjEvY29udHJvbC9mbGVldDp3YXRjaDABErgBCglEcmFpbk5vZGUSHC5jb250cm9sLnYxLkRyYWluTm9kZVJlcXVlc3QaHS5jb250cm9sLnYxLkRyYWluTm9kZVJlc3BvbnNlIm6QAgKq7Rg+CgtmbGVldC5hZG1pbhACGgdjb250cm9sIgIICigBMgRub2RlaAOCAQZyZWFzb26yAQRub2RlsgEFZm9yY2WC0+STAiM6ASoiHi92MS9jb250cm9sL25vZGVzL3tub2RlfTpkcmFpbhKrAQoKUmVzdW1lTm9kZRIdLmNvbnRyb2wudjEuUmVzdW1lTm9kZVJlcXVlc3QaHi5jb250cm9sLnYxLlJlc3VtZU5vZGVSZXNwb25zZSJekAICqu0YLQoLZmxlZXQuYWRtaW4QAhoHY29udHJvbCICCAooATIEbm9kZWgDsgEEbm9kZYLT5JMCJDoBKiIfL3YxL2NvbnRyb2wvbm9kZXMve25vZGV9OnJlc3VtZWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_headgate_policy_v1_policy]);
 
 /**
  * GetFleetRequest is empty.
@@ -135,6 +135,98 @@ export const GetNodeResponseSchema: GenMessage<GetNodeResponse> = /*@__PURE__*/
   messageDesc(file_control_v1_fleet, 3);
 
 /**
+ * DrainNodeRequest names the node to drain.
+ *
+ * @generated from message control.v1.DrainNodeRequest
+ */
+export type DrainNodeRequest = Message<"control.v1.DrainNodeRequest"> & {
+  /**
+   * The node's id.
+   *
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Why, for the audit log and for other operators.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Drain it although calls then fail: it is the last ready node of its kind, or tenants are placed on it.
+   *
+   * @generated from field: bool force = 3;
+   */
+  force: boolean;
+};
+
+/**
+ * Describes the message control.v1.DrainNodeRequest.
+ * Use `create(DrainNodeRequestSchema)` to create a new message.
+ */
+export const DrainNodeRequestSchema: GenMessage<DrainNodeRequest> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 4);
+
+/**
+ * DrainNodeResponse contains how the node is out of service.
+ *
+ * @generated from message control.v1.DrainNodeResponse
+ */
+export type DrainNodeResponse = Message<"control.v1.DrainNodeResponse"> & {
+  /**
+   * The state after the call.
+   *
+   * @generated from field: control.v1.NodeDrain drain = 1;
+   */
+  drain?: NodeDrain | undefined;
+};
+
+/**
+ * Describes the message control.v1.DrainNodeResponse.
+ * Use `create(DrainNodeResponseSchema)` to create a new message.
+ */
+export const DrainNodeResponseSchema: GenMessage<DrainNodeResponse> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 5);
+
+/**
+ * ResumeNodeRequest names the node to resume.
+ *
+ * @generated from message control.v1.ResumeNodeRequest
+ */
+export type ResumeNodeRequest = Message<"control.v1.ResumeNodeRequest"> & {
+  /**
+   * The node's id.
+   *
+   * @generated from field: string node = 1;
+   */
+  node: string;
+};
+
+/**
+ * Describes the message control.v1.ResumeNodeRequest.
+ * Use `create(ResumeNodeRequestSchema)` to create a new message.
+ */
+export const ResumeNodeRequestSchema: GenMessage<ResumeNodeRequest> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 6);
+
+/**
+ * ResumeNodeResponse is empty.
+ *
+ * @generated from message control.v1.ResumeNodeResponse
+ */
+export type ResumeNodeResponse = Message<"control.v1.ResumeNodeResponse"> & {
+};
+
+/**
+ * Describes the message control.v1.ResumeNodeResponse.
+ * Use `create(ResumeNodeResponseSchema)` to create a new message.
+ */
+export const ResumeNodeResponseSchema: GenMessage<ResumeNodeResponse> = /*@__PURE__*/
+  messageDesc(file_control_v1_fleet, 7);
+
+/**
  * NodeCertificate is the certificate that a node's server presents.
  *
  * @generated from message control.v1.NodeCertificate
@@ -167,7 +259,7 @@ export type NodeCertificate = Message<"control.v1.NodeCertificate"> & {
  * Use `create(NodeCertificateSchema)` to create a new message.
  */
 export const NodeCertificateSchema: GenMessage<NodeCertificate> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 4);
+  messageDesc(file_control_v1_fleet, 8);
 
 /**
  * NodeSetting is a setting of a node.
@@ -195,7 +287,7 @@ export type NodeSetting = Message<"control.v1.NodeSetting"> & {
  * Use `create(NodeSettingSchema)` to create a new message.
  */
 export const NodeSettingSchema: GenMessage<NodeSetting> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 5);
+  messageDesc(file_control_v1_fleet, 9);
 
 /**
  * ProcedureLoad contains the numbers and latencies of a procedure's calls at a node.
@@ -252,7 +344,7 @@ export type ProcedureLoad = Message<"control.v1.ProcedureLoad"> & {
  * Use `create(ProcedureLoadSchema)` to create a new message.
  */
 export const ProcedureLoadSchema: GenMessage<ProcedureLoad> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 6);
+  messageDesc(file_control_v1_fleet, 10);
 
 /**
  * NodeDrain describes how to take a node out of service, and the effect.
@@ -261,8 +353,8 @@ export const ProcedureLoadSchema: GenMessage<ProcedureLoad> = /*@__PURE__*/
  */
 export type NodeDrain = Message<"control.v1.NodeDrain"> & {
   /**
-   * Whether RunnerAdmin.Drain and RunnerAdmin.Resume operate the node. Other nodes are drained by stopping the process:
-   * they deregister and finish the calls in flight.
+   * Whether the node is drained by a call: a runner by RunnerAdmin.Drain, other nodes by DrainNode. Nodes of other
+   * programs and of earlier versions are drained by stopping the process: they deregister and finish the calls in flight.
    *
    * @generated from field: bool supported = 1;
    */
@@ -295,6 +387,48 @@ export type NodeDrain = Message<"control.v1.NodeDrain"> & {
    * @generated from field: int32 ready_peers = 5;
    */
   readyPeers: number;
+
+  /**
+   * Whether DrainNode has drained it.
+   *
+   * @generated from field: bool drained = 6;
+   */
+  drained: boolean;
+
+  /**
+   * When it was drained; absent: it is not.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 7;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * The subject of the operator that drained it.
+   *
+   * @generated from field: string by = 8;
+   */
+  by: string;
+
+  /**
+   * The operator's reason.
+   *
+   * @generated from field: string reason = 9;
+   */
+  reason: string;
+
+  /**
+   * Why DrainNode needs force, in a sentence; empty: it does not.
+   *
+   * @generated from field: string obstacle = 10;
+   */
+  obstacle: string;
+
+  /**
+   * Why DrainNode refuses to drain it, in a sentence; empty: it does not, or force is enough.
+   *
+   * @generated from field: string refusal = 11;
+   */
+  refusal: string;
 };
 
 /**
@@ -302,7 +436,7 @@ export type NodeDrain = Message<"control.v1.NodeDrain"> & {
  * Use `create(NodeDrainSchema)` to create a new message.
  */
 export const NodeDrainSchema: GenMessage<NodeDrain> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 7);
+  messageDesc(file_control_v1_fleet, 11);
 
 /**
  * WatchFleetRequest is empty.
@@ -317,7 +451,7 @@ export type WatchFleetRequest = Message<"control.v1.WatchFleetRequest"> & {
  * Use `create(WatchFleetRequestSchema)` to create a new message.
  */
 export const WatchFleetRequestSchema: GenMessage<WatchFleetRequest> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 8);
+  messageDesc(file_control_v1_fleet, 12);
 
 /**
  * WatchFleetResponse contains the current fleet.
@@ -338,7 +472,7 @@ export type WatchFleetResponse = Message<"control.v1.WatchFleetResponse"> & {
  * Use `create(WatchFleetResponseSchema)` to create a new message.
  */
 export const WatchFleetResponseSchema: GenMessage<WatchFleetResponse> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 9);
+  messageDesc(file_control_v1_fleet, 13);
 
 /**
  * Fleet is a snapshot of the platform's nodes.
@@ -396,7 +530,7 @@ export type Fleet = Message<"control.v1.Fleet"> & {
  * Use `create(FleetSchema)` to create a new message.
  */
 export const FleetSchema: GenMessage<Fleet> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 10);
+  messageDesc(file_control_v1_fleet, 14);
 
 /**
  * Node is a process of the platform.
@@ -554,6 +688,13 @@ export type Node = Message<"control.v1.Node"> & {
    * @generated from field: int32 failing_view_count = 21;
    */
   failingViewCount: number;
+
+  /**
+   * Whether DrainNode has drained it, as the node announces. Runners do not announce it: see reason.
+   *
+   * @generated from field: bool drained = 22;
+   */
+  drained: boolean;
 };
 
 /**
@@ -561,7 +702,7 @@ export type Node = Message<"control.v1.Node"> & {
  * Use `create(NodeSchema)` to create a new message.
  */
 export const NodeSchema: GenMessage<Node> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 11);
+  messageDesc(file_control_v1_fleet, 15);
 
 /**
  * Load describes a node's load in the last seconds.
@@ -631,7 +772,7 @@ export type Load = Message<"control.v1.Load"> & {
  * Use `create(LoadSchema)` to create a new message.
  */
 export const LoadSchema: GenMessage<Load> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 12);
+  messageDesc(file_control_v1_fleet, 16);
 
 /**
  * FailingView is a view that cannot apply an event: the tenant's other views continue.
@@ -715,7 +856,7 @@ export type FailingView = Message<"control.v1.FailingView"> & {
  * Use `create(FailingViewSchema)` to create a new message.
  */
 export const FailingViewSchema: GenMessage<FailingView> = /*@__PURE__*/
-  messageDesc(file_control_v1_fleet, 13);
+  messageDesc(file_control_v1_fleet, 17);
 
 /**
  * NodeState states whether a node accepts calls.
@@ -797,6 +938,34 @@ export const FleetService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchFleetRequestSchema;
     output: typeof WatchFleetResponseSchema;
+  },
+  /**
+   * DrainNode makes a gateway, aggregate, projection or control node take no new calls, until ResumeNode: it is not
+   * ready (503 on /ready), so that gateways and load balancers choose other nodes. It finishes the calls and streams in
+   * flight, and answers calls that arrive nevertheless. A restart does not resume it. Runners are drained by
+   * RunnerAdmin.Drain.
+   *
+   * Errors: NOT_FOUND (no such node), FAILED_PRECONDITION (the node cannot be drained by a call; it is the last ready
+   * gateway or control node, since no call could resume it; without force: it is the last ready node of its kind, or
+   * tenants are placed on it).
+   *
+   * @generated from rpc control.v1.FleetService.DrainNode
+   */
+  drainNode: {
+    methodKind: "unary";
+    input: typeof DrainNodeRequestSchema;
+    output: typeof DrainNodeResponseSchema;
+  },
+  /**
+   * ResumeNode makes a node take calls again after DrainNode. Resuming a node that is not drained, or not announced, is
+   * not an error.
+   *
+   * @generated from rpc control.v1.FleetService.ResumeNode
+   */
+  resumeNode: {
+    methodKind: "unary";
+    input: typeof ResumeNodeRequestSchema;
+    output: typeof ResumeNodeResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_control_v1_fleet, 0);
