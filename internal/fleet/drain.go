@@ -72,7 +72,9 @@ func (d *Drained) Check() error {
 }
 
 // Follow updates d until ctx ends. It calls failed with errors that delay it; the last known state stays.
-func (d *Drained) Follow(ctx context.Context, failed func(error)) { d.records.Follow(ctx, d.set, failed) }
+func (d *Drained) Follow(ctx context.Context, failed func(error)) {
+	d.records.Follow(ctx, d.set, failed)
+}
 
 // Describe implements [prometheus.Collector].
 func (d *Drained) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- drainedMetric }

@@ -42,7 +42,7 @@ func (s fleetService) DrainNode(
 	if !drained {
 		if len(all) >= maxDrainedNodes {
 			return nil, precondition(rpc.ReasonNotDrainable,
-				"%d nodes are drained: resume those that are gone", len(all))
+				"%d nodes are drained: resume the nodes that are gone", len(all))
 		}
 		stored.Value = fleet.Drain{Since: time.Now().UTC(), By: caller(ctx), Reason: req.GetReason()}
 		if stored.Revision, err = s.drain(ctx, &node, all, stored.Value, req.GetForce()); err != nil {
@@ -217,8 +217,8 @@ var drainedEffect = map[contextkit.Kind]string{
 	contextkit.KindGateway: "It is not ready (503 on /ready), so that load balancers choose other gateways. It answers " +
 		"calls that arrive nevertheless; streams stay open until their clients leave. A restart does not resume it.",
 	contextkit.KindProjection: "Gateways send queries to the other projection nodes. It finishes the calls in flight; " +
-		"watches stay open until their clients leave. It keeps its views current, and serves them as soon as it is " +
-		"resumed. A restart does not resume it.",
+		"watches stay open until their clients leave. It keeps its views current, and serves them again immediately after " +
+		"ResumeNode. A restart does not resume it.",
 	contextkit.KindAggregate: "Gateways send commands to the other aggregate nodes, which read its tenants' state from " +
 		"snapshots and the journal. It finishes the calls in flight; subscriptions stay open until their clients " +
 		"leave. A restart does not resume it.",

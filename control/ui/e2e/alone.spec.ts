@@ -138,7 +138,7 @@ test("job 05: drain a node: 2 clicks and a confirmation from the first screen or
   await resume();
 });
 
-test("An aggregate node is drained with a reason, and resumed; what fails meanwhile is shown before", async ({ page }) => {
+test("An aggregate node is drained with a reason, and resumed; what fails until then is shown before", async ({ page }) => {
   test.skip(process.env["HEADGATE_E2E"] === "cluster", "its aggregate nodes are several");
   await signIn(page, "/fleet?tenant=acme&open=aggregate-1");
   const detail = page.getByRole("complementary", { name: "Node aggregate-1" });
