@@ -93,7 +93,9 @@ func openEdge(ctx context.Context, js *bus, c edgeConfig, log zerolog.Logger) (_
 	if err != nil {
 		return nil, err
 	}
-	edgeGateway.Register(slices.Concat(spans.metrics(), js.collectors(), router.Collectors(), []prometheus.Collector{drained})...)
+	edgeGateway.Register(slices.Concat(
+		spans.metrics(), js.collectors(), router.Collectors(), []prometheus.Collector{drained},
+	)...)
 	if err := errors.Join(router.LoadPlacements(ctx, js), gatewayfleet.LoadTenants(ctx, js, edgeGateway)); err != nil {
 		return nil, err
 	}

@@ -212,15 +212,15 @@ func drainEffect(kind contextkit.Kind, d *controlv1.NodeDrain) string {
 
 // drainedEffect is what it means that a call drains a node of a kind.
 var drainedEffect = map[contextkit.Kind]string{
-	contextkit.KindRunner: "It finishes the workflow instances in flight and starts none; the other runners take its " +
-		"tenants over. It is not ready until Resume or a restart.",
-	contextkit.KindGateway: "It is not ready (503 on /ready), so that load balancers choose other gateways. It answers " +
-		"calls that arrive nevertheless; streams stay open until their clients leave. A restart does not resume it.",
+	contextkit.KindRunner: "It finishes the workflow instances in flight and starts none; the other runners take " +
+		"its tenants over. It is not ready until Resume or a restart.",
+	contextkit.KindGateway: "It is not ready (503 on /ready), so that load balancers choose other gateways. It " +
+		"answers calls that arrive nevertheless; streams stay open until their clients leave. A restart does not " +
+		"resume it.",
 	contextkit.KindProjection: "Gateways send queries to the other projection nodes. It finishes the calls in flight; " +
-		"watches stay open until their clients leave. It keeps its views current, and serves them again immediately after " +
-		"ResumeNode. A restart does not resume it.",
-	contextkit.KindAggregate: "Gateways send commands to the other aggregate nodes, which read its tenants' state from " +
-		"snapshots and the journal. It finishes the calls in flight; subscriptions stay open until their clients " +
+		"watches stay open until their clients leave. It keeps its views current. A restart does not resume it.",
+	contextkit.KindAggregate: "Gateways send commands to the other aggregate nodes, which read its tenants' state " +
+		"from snapshots and the journal. It finishes the calls in flight; subscriptions stay open until their clients " +
 		"leave. A restart does not resume it.",
 	contextkit.KindControl: "Gateways send operators' calls to the other control nodes. It finishes the calls in " +
 		"flight, and the moves that it drives. A restart does not resume it.",

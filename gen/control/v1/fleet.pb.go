@@ -714,7 +714,8 @@ func (x *ProcedureLoad) GetP99Ms() float64 {
 type NodeDrain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the node is drained by a call: a runner by RunnerAdmin.Drain, other nodes by DrainNode. Nodes of other
-	// programs and of earlier versions are drained by stopping the process: they deregister and finish the calls in flight.
+	// programs and of earlier versions are drained by stopping the process: they deregister and finish the calls in
+	// flight.
 	Supported bool `protobuf:"varint,1,opt,name=supported,proto3" json:"supported,omitempty"`
 	// The effect, in a sentence for operators.
 	Effect string `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"`

@@ -354,7 +354,8 @@ export const ProcedureLoadSchema: GenMessage<ProcedureLoad> = /*@__PURE__*/
 export type NodeDrain = Message<"control.v1.NodeDrain"> & {
   /**
    * Whether the node is drained by a call: a runner by RunnerAdmin.Drain, other nodes by DrainNode. Nodes of other
-   * programs and of earlier versions are drained by stopping the process: they deregister and finish the calls in flight.
+   * programs and of earlier versions are drained by stopping the process: they deregister and finish the calls in
+   * flight.
    *
    * @generated from field: bool supported = 1;
    */
