@@ -58,8 +58,6 @@ type Node struct {
 	// Drains reports, as [Drains], that the node takes no new calls while operators have drained it. Runners, which have
 	// their own method for it, and earlier versions announce 0.
 	Drains int `json:"drains,omitempty"`
-	// Drained reports that operators have drained the node; Reason may have another cause before it.
-	Drained bool `json:"drained,omitempty"`
 	// Runner is the newest way in which a runner can receive triggers; 1: by cursors. Earlier versions announce 0.
 	Runner int `json:"runner,omitempty"`
 	// Model is the revision of the model that the node uses; "": it uses none, or its version does not announce it.
@@ -296,7 +294,8 @@ func deregister(ctx context.Context, js jetstream.JetStream, node Node) {
 
 // changed reports whether the node has changed since last in a way that must be announced immediately.
 func (n *Node) changed(last Node) bool {
-	return n.Ready != last.Ready || n.Drained != last.Drained || n.Reason != last.Reason || n.Routing != last.Routing || n.Model != last.Model ||
+	return n.Ready != last.Ready || n.Drained != last.Drained || n.Reason != last.Reason ||
+		n.Routing != last.Routing || n.Model != last.Model ||
 		n.ModelOrder != last.ModelOrder || n.ModelPending != last.ModelPending || n.ModelProblem != last.ModelProblem ||
 		!slices.Equal(n.Degraded, last.Degraded) || !sameTenants(n.Tenants, last.Tenants)
 }

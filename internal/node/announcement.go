@@ -47,7 +47,7 @@ func (a *announcing) update(ctx context.Context, now *fleet.Node) error {
 		a.measure(now)
 	}
 	if m.drained != nil {
-		now.Drains, now.Drained = fleet.Drains, m.drained.Check() != nil
+		now.Drains = fleet.Drains
 	}
 	m.rollout.announce(now)
 	now.Degraded = slices.Sorted(maps.Keys(a.integrity.Degraded()))

@@ -71,6 +71,7 @@ func newService(m *member, listen rpc.Config, r serviceRole) *service {
 		r.metrics, m.js.collectors(), []prometheus.Collector{r.integrity, m.timeline, m.rollout}, m.spans.metrics(),
 		direct.recorder.Collectors())...)
 	if m.drained != nil {
+		r.drained = func() bool { return m.drained.Check() != nil }
 		server.Metrics.Registerer(listen.Name).MustRegister(m.drained)
 	}
 	calls := &traffic.Recorder{}

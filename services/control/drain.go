@@ -186,7 +186,7 @@ func addObstacles(out *controlv1.NodeDrain, kind contextkit.Kind) {
 		out.Obstacle = fmt.Sprintf("%d tenants are placed on it: their calls fail until it is resumed, so move them "+
 			"before.", out.GetPlacedTenantCount())
 	case last:
-		out.Obstacle = fmt.Sprintf("It is the only ready %s node: its calls fail until it is resumed.", kind)
+		out.Obstacle = fmt.Sprintf("It is the only ready %s node: until it is resumed, it answers reads alone.", kind)
 	}
 }
 

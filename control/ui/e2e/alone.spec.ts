@@ -144,7 +144,7 @@ test("An aggregate node is drained with a reason, and resumed; what fails until 
   const detail = page.getByRole("complementary", { name: "Node aggregate-1" });
   await detail.getByRole("button", { name: "Drain…" }).click();
   const dialog = page.getByRole("dialog", { name: "Drain" });
-  await expect(dialog).toContainText("It is the only ready aggregate node: its calls fail until it is resumed.");
+  await expect(dialog).toContainText("It is the only ready aggregate node: until it is resumed, it answers reads alone.");
   await accessible(page);
   await dialog.getByRole("textbox", { name: /Reason/ }).fill("new kernel");
   await dialog.getByRole("button", { name: "Drain" }).click();

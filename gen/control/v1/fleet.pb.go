@@ -1073,7 +1073,7 @@ type Node struct {
 	FailingViews []*FailingView `protobuf:"bytes,20,rep,name=failing_views,json=failingViews,proto3" json:"failing_views,omitempty"`
 	// The number of such views.
 	FailingViewCount int32 `protobuf:"varint,21,opt,name=failing_view_count,json=failingViewCount,proto3" json:"failing_view_count,omitempty"`
-	// Whether DrainNode has drained it, as the node announces. Runners do not announce it: see reason.
+	// Whether operators have drained it, as the node announces.
 	Drained       bool `protobuf:"varint,22,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -9,7 +9,7 @@ export function stateOf(node: Node): ["ok" | "warn" | "bad", string, string] {
   if (node.lastAnnounced) return ["warn", "no announcements", `answers${node.state === NodeState.NOT_READY ? ", not ready" : ""}; last announcement ${since(node.lastAnnounced)} ago`];
   if (node.state === NodeState.READY && node.degraded.length > 0) return ["warn", "degraded", node.kind === "gateway" ? `no ready ${node.degraded.join(", ")}` : node.degraded.join(", ")];
   if (node.state === NodeState.READY) return ["ok", "ready", ""];
-  if (node.drained) return ["warn", "drained", node.load && node.load.inFlight > 0n ? `${number(node.load.inFlight)} calls in flight, streams included` : "no calls in flight"];
+  if (node.drained && node.kind !== "runner") return ["warn", "drained", node.load && node.load.inFlight > 0n ? `${number(node.load.inFlight)} calls in flight, streams included` : "no calls in flight"];
   return ["warn", "not ready", node.reason];
 }
 

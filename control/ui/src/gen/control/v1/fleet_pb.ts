@@ -691,7 +691,7 @@ export type Node = Message<"control.v1.Node"> & {
   failingViewCount: number;
 
   /**
-   * Whether DrainNode has drained it, as the node announces. Runners do not announce it: see reason.
+   * Whether operators have drained it, as the node announces.
    *
    * @generated from field: bool drained = 22;
    */
