@@ -55,8 +55,8 @@ type Node struct {
 	// Tokens is the newest version of positions and page tokens that the node reads. Nodes that only read version 1
 	// announce 0.
 	Tokens int `json:"tokens,omitempty"`
-	// Drains reports, as [Drains], that the node takes no new calls while operators have drained it. Runners, which have
-	// their own method for it, and earlier versions announce 0.
+	// Drains reports, as [Drains], that the node takes no new calls while operators have drained it. Runners, which
+	// have their own method for it, and earlier versions announce 0.
 	Drains int `json:"drains,omitempty"`
 	// Runner is the newest way in which a runner can receive triggers; 1: by cursors. Earlier versions announce 0.
 	Runner int `json:"runner,omitempty"`

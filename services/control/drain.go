@@ -217,11 +217,12 @@ var drainedEffect = map[contextkit.Kind]string{
 	contextkit.KindGateway: "It is not ready (503 on /ready), so that load balancers choose other gateways. It " +
 		"answers calls that arrive nevertheless; streams stay open until their clients leave. A restart does not " +
 		"resume it.",
-	contextkit.KindProjection: "Gateways send queries to the other projection nodes. It finishes the calls in flight; " +
-		"watches stay open until their clients leave. It keeps its views current. A restart does not resume it.",
+	contextkit.KindProjection: "Gateways send queries to the other projection nodes. It finishes the calls in " +
+		"flight; watches stay open until their clients leave. It keeps its views current. A restart does not " +
+		"resume it.",
 	contextkit.KindAggregate: "Gateways send commands to the other aggregate nodes, which read its tenants' state " +
-		"from snapshots and the journal. It finishes the calls in flight; subscriptions stay open until their clients " +
-		"leave. A restart does not resume it.",
+		"from snapshots and the journal. It finishes the calls in flight; subscriptions stay open until their " +
+		"clients leave. A restart does not resume it.",
 	contextkit.KindControl: "Gateways send operators' calls to the other control nodes. It finishes the calls in " +
 		"flight, and the moves that it drives. A restart does not resume it.",
 }
@@ -230,9 +231,9 @@ var drainedEffect = map[contextkit.Kind]string{
 var stoppedEffect = map[contextkit.Kind]string{
 	contextkit.KindGateway: "Stop the process: it reports that it is not ready, finishes the calls in flight within " +
 		"shutdown_timeout, ends streams so that their clients resume elsewhere, and deregisters.",
-	contextkit.KindProjection: "Stop the process: it finishes the calls in flight, ends watches so that their clients " +
-		"resume at another node, and deregisters. Another node continues its tenants from their checkpoints, or " +
-		"builds their views.",
+	contextkit.KindProjection: "Stop the process: it finishes the calls in flight, ends watches so that their " +
+		"clients resume at another node, and deregisters. Another node continues its tenants from their " +
+		"checkpoints, or builds their views.",
 	contextkit.KindAggregate: "Stop the process: it finishes the calls in flight and deregisters. Another node reads " +
 		"its tenants' state from snapshots and the journal.",
 	contextkit.KindControl: "Stop the process: it finishes the calls in flight and deregisters. Another control node " +
