@@ -29,6 +29,11 @@ func (s *Store) queueAggregates(writes *pgx.Batch, batch *store.Batch, indexed s
 func (s *Store) Aggregates(
 	ctx context.Context, lookup store.Lookup, each func(store.Aggregate) error,
 ) (indexed store.Indexed, err error) {
+	leave, err := s.readers.enter(ctx, s.tenant)
+	if err != nil {
+		return indexed, err
+	}
+	defer leave()
 	ctx, t := s.guarded.begin(ctx, readTimeout)
 	defer t.end()
 	var failed error

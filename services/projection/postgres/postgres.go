@@ -46,6 +46,7 @@ type Database struct {
 	pool    *pgxpool.Pool
 	health  health
 	guarded *guarded
+	readers *readers
 
 	mu       sync.Mutex
 	inUse    map[string]int                   // stores by schema
@@ -84,6 +85,7 @@ func Open(ctx context.Context, url string) (*Database, error) {
 	return &Database{
 		pool:     pool,
 		guarded:  newGuarded(),
+		readers:  newReaders(),
 		inUse:    map[string]int{},
 		prepared: map[string]map[string]statements{},
 	}, nil
@@ -100,6 +102,7 @@ func (d *Database) Views(
 	s := &Store{
 		pool:    d.pool,
 		guarded: d.guarded,
+		readers: d.readers,
 		tenant:  tenant,
 		views:   views,
 		schema:  "views_" + hex.EncodeToString(sum[:8]),
@@ -165,6 +168,7 @@ func (d *Database) used() []string {
 // Store is the views of one tenant.
 type Store struct {
 	guarded    *guarded
+	readers    *readers
 	pool       *pgxpool.Pool
 	tenant     contextkit.TenantID
 	schema     string

@@ -112,6 +112,11 @@ func (s *Store) Query(
 	for i, arg := range plan.Args {
 		args[i] = escape(arg)
 	}
+	leave, err := s.readers.enter(ctx, s.tenant)
+	if err != nil {
+		return store.ViewState{}, err
+	}
+	defer leave()
 	ctx, t := s.guarded.begin(ctx, readTimeout)
 	defer t.end()
 	each = t.using(each)
