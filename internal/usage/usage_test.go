@@ -54,7 +54,28 @@ func run(t *testing.T, js jetstream.JetStream, config usage.Config) (meter *usag
 		}
 	}
 	t.Cleanup(stop)
+	if config.Flush == often {
+		counted(t, js, journal.Epoch())
+	}
 	return meter, stop
+}
+
+// counted waits until a node has counted the journal: until then, counts that are not of the journal's events are
+// replaced.
+func counted(t *testing.T, js jetstream.JetStream, epoch int64) {
+	t.Helper()
+	type count struct {
+		Epoch int64     `json:"epoch"`
+		Done  time.Time `json:"done"`
+	}
+	bucket, err := kv.Open[count](t.Context(), js, streams.BucketUsage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the journal is not counted", func() bool {
+		entry, err := bucket.Get(t.Context(), "count")
+		return err == nil && entry.Value.Epoch == epoch && !entry.Value.Done.IsZero()
+	})
 }
 
 func eventually(t *testing.T, what string, condition func() bool) {

@@ -150,8 +150,10 @@ func TestStore_LogIsTruncatedAboveItsBound(t *testing.T) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	put()
-	if size() != 0 {
-		t.Errorf("the log has %d bytes after the read", size())
+	for range 50 { // on a slow machine the first attempts exceed their time
+		if put(); size() == 0 {
+			return
+		}
 	}
+	t.Errorf("the log has %d bytes after the read", size())
 }
