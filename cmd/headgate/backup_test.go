@@ -102,9 +102,7 @@ const transfersPerSecond = 50
 
 func TestBackup_UnderLoadRestoredElsewhereLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
+	underLoad(t)
 	c := startCluster(t, 1, nil)
 	c.useModel(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)

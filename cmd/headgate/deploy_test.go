@@ -297,9 +297,7 @@ func TestMetrics_ThoseOfAlertsDashboardsAndDocsAreExported(t *testing.T) {
 // is started again.
 func TestLocalCluster_RunsThePlaybooks(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("builds further programs")
-	}
+	underLoad(t)
 	dir := filepath.Join(t.TempDir(), "cluster")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

@@ -139,9 +139,7 @@ func TestDisk_DevContinuesOnceThereIsRoom(t *testing.T) {
 // acknowledged, and nothing has its effect twice.
 func TestDisk_NothingIsLostOrDoubledUnderLoad(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("fills a disk under load several times")
-	}
+	underLoad(t)
 	for name, flags := range map[string][]string{"synced": nil, "lazy": {"--lazy-sync"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := disktest.Small(t, 96<<20)
@@ -317,9 +315,7 @@ func TestDisk_RolesGoOnAfterTheServersRestart(t *testing.T) {
 // restarted.
 func TestDisk_FullDisksOfAClusterLoseAndDoubleNothing(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("runs every role as a process; other tests cover this under the race detector")
-	}
+	underLoad(t)
 	var dirs []string
 	for range 3 {
 		dirs = append(dirs, disktest.Small(t, 64<<20))

@@ -45,9 +45,7 @@ const (
 
 func TestFaults_NoAcknowledgedCommandIsLost(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes a minute, and several under the race detector")
-	}
+	underLoad(t)
 	for name, of := range map[string]struct {
 		natsServers int
 		usual       []fault // one of each kind for each target

@@ -20,9 +20,7 @@ import (
 // ready, and nothing is reported as damage or as an error.
 func TestOutage_LeaderChangesCostNoQueryAndNoFalseAlarm(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("runs every role as a process; other tests cover this under the race detector")
-	}
+	underLoad(t)
 	c := startCluster(t, 3, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

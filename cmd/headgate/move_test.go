@@ -29,9 +29,7 @@ func (c *cluster) further(t *testing.T, role, name, settings string) *process {
 // and kills control in the midst of each move.
 func TestMove_UnderLoadNoCallFails(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("runs every role as a process; other tests cover this under the race detector")
-	}
+	underLoad(t)
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

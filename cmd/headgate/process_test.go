@@ -43,6 +43,17 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// loadVariable enables the tests that put processes under load, or inflict faults on them, for a minute.
+const loadVariable = "HEADGATE_LOAD"
+
+// underLoad skips a test that puts processes under load unless such tests, or faults, are asked for.
+func underLoad(t *testing.T) {
+	t.Helper()
+	if testing.Short() || os.Getenv(loadVariable) == "" && os.Getenv(faultsVariable) == "" {
+		t.Skipf("occupies the machine for a minute: set %s=1", loadVariable)
+	}
+}
+
 const (
 	startTimeout = 60 * time.Second
 	stopTimeout  = 30 * time.Second

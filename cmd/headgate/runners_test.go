@@ -194,9 +194,7 @@ func (b *bank) settle(ctx context.Context, t *testing.T, more int64) {
 
 func TestRunners_EachTriggerTakesEffectOnceWhateverHappensToThem(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
+	underLoad(t)
 	c := startCluster(t, 1, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
