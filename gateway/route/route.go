@@ -29,11 +29,11 @@ type Node struct {
 	// not silent, the node is more likely at fault than NATS, and its data may be outdated: it then only receives the
 	// calls that other nodes cannot serve. Otherwise it receives calls as other nodes do.
 	Silent bool
-	// Refusal is the reason why the node is not ready, for clients; "": unknown.
-	Refusal string
 	// Drained reports whether the node is not ready because operators have drained it. It answers calls without side
 	// effects.
 	Drained bool
+	// Refusal is the reason why the node is not ready, for clients; "": unknown.
+	Refusal string
 }
 
 // Placement assigns a tenant's calls of a kind to a node.
