@@ -89,11 +89,12 @@ func (a *Authority) IssueFor(t testing.TB, dir, name string, roles ...string) tl
 	}
 }
 
-// Revoke writes a revocation list with certificates of the authority to path, which is valid for an hour.
+// Revoke writes a revocation list with certificates of the authority to path, which is valid for an hour. A later list
+// has a higher number, by which it is the newer one of two lists of the same second.
 func (a *Authority) Revoke(t testing.TB, path string, certs ...*x509.Certificate) {
 	t.Helper()
 	list := &x509.RevocationList{
-		Number:     serial(t),
+		Number:     big.NewInt(time.Now().UnixNano()),
 		ThisUpdate: time.Now().Add(-time.Minute),
 		NextUpdate: time.Now().Add(time.Hour),
 	}
