@@ -237,7 +237,11 @@ func showProgress(to io.Writer) func(backup.Progress) {
 			return
 		}
 		last = time.Now()
-		_, _ = fmt.Fprintf(to, "%s %s: %d of %d\n", p.Step, p.Stream, p.Done,
-			p.Total) // errors of progress output are ignored
+		unit := "messages"
+		if p.Step == "check" {
+			unit = "bytes"
+		}
+		// Errors of progress output are ignored.
+		_, _ = fmt.Fprintf(to, "%s %s: %d of %d %s\n", p.Step, p.Stream, p.Done, p.Total, unit)
 	}
 }

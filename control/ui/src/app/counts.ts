@@ -1,7 +1,8 @@
-import { useQuery } from "@connectrpc/connect-query";
+import { useQuery, useTransport } from "@connectrpc/connect-query";
+import { useQuery as useAnyQuery } from "@tanstack/react-query";
 import { FleetService, NodeState } from "../gen/control/v1/fleet_pb";
-import { RunnerAdmin } from "../gen/runner/admin/v1/admin_pb";
 import { problems } from "../overview/problems";
+import { part, whenIdle } from "../parts/later";
 import { useRefusal } from "./session";
 
 /** What stands beside a screen's name: a number that was counted, as text, and what it counts. */
@@ -9,9 +10,6 @@ export interface Count {
   text: string;
   of: string;
 }
-
-/** The largest page of dead letters: more are shown as "500+". */
-const most = 500;
 
 export interface Counts {
   problems?: Count;
@@ -25,16 +23,28 @@ export function useCounts(tenant: string): Counts {
   const noFleet = useRefusal("fleet.read");
   const noWork = useRefusal("workflow.read", "tenant");
   const fleet = useQuery(FleetService.method.getFleet, {}, { enabled: noFleet === "", refetchInterval: 5_000 });
-  const listed = useQuery(RunnerAdmin.method.listDeadLetters, { tenantId: tenant, pageSize: most }, { enabled: noWork === "" && tenant !== "", refetchInterval: 10_000, retry: false });
+  const transport = useTransport();
+  // The first view does without the runners' service, whose descriptor is the largest.
+  const listed = useAnyQuery({
+    queryKey: ["number of dead letters", tenant],
+    queryFn: async ({ signal }) => {
+      await whenIdle();
+      const { countLetters } = await part(() => import("./letters-count"));
+      return countLetters(transport, tenant, signal);
+    },
+    enabled: noWork === "" && tenant !== "",
+    refetchInterval: 10_000,
+    retry: false,
+  });
   const nodes = fleet.data?.fleet?.nodes ?? [];
   const views = new Set(nodes.flatMap((node) => node.failingViews.map((view) => `${view.tenantId}/${view.view}`)));
   const silent = nodes.filter((node) => node.state === NodeState.LOST || !node.answered).length;
-  const letters = listed.data?.letters.length ?? 0;
+  const letters = listed.data?.count ?? 0;
   const found = fleet.data?.fleet ? problems(fleet.data.fleet, []).length : 0;
   return {
     ...(found > 0 ? { problems: { text: String(found), of: found === 1 ? "problem that needs an operator" : "problems that need an operator" } } : {}),
     ...(views.size > 0 ? { failing: { text: String(views.size), of: "failed views of all tenants" } } : {}),
-    ...(letters > 0 ? { letters: { text: listed.data?.nextPageToken ? `${letters}+` : String(letters), of: `dead letters of ${tenant}` } } : {}),
+    ...(letters > 0 ? { letters: { text: listed.data?.more ? `${letters}+` : String(letters), of: `dead letters of ${tenant}` } } : {}),
     ...(silent > 0 ? { silent: { text: String(silent), of: "nodes that do not answer" } } : {}),
   };
 }

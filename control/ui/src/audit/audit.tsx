@@ -3,12 +3,12 @@ import { useInfiniteQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { ArrowRight, X } from "lucide-react";
-import { useState } from "react";
+import { useRef, useState } from "react";
 import { AuditService, type AuditRecord } from "../gen/control/v1/audit_pb";
 import { bytes, instant, ms, number } from "../app/format";
 import { useUrl } from "../app/url";
 import { useWatch } from "../app/watch";
-import { words } from "../overview/range";
+import { MomentsChoice, words } from "../overview/range";
 import { parseSpan } from "../overview/span";
 import { Button } from "../parts/action";
 import { Id } from "../parts/copy";
@@ -35,6 +35,7 @@ export function Audit() {
   const [get, set] = useUrl();
   const tenants = useTenants();
   const following = get("follow") === "yes";
+  const moments = useRef<HTMLButtonElement>(null);
   const span = parseSpan(get("from"), get("to"));
   return (
     <Page title="Audit" summary="Denied calls, calls that change something, and what operators have read of tenants.">
@@ -48,6 +49,7 @@ export function Audit() {
             <X className="size-4" aria-hidden />
           </button>
         ) : <Choice label="Time" value={get("range")} options={[["", "all that is stored"], ["1h", "last hour"], ["24h", "last 24 hours"], ["7d", "last 7 days"], ["30d", "last 30 days"]]} onChange={(range) => set({ range, open: "" })} />}
+        {following ? null : <MomentsChoice opener={moments} />}
         <UrlText label="Principal" name="principal" clears={clears} />
         <UrlText label="Correlation, trace or request id" name="id" clears={clears} />
         <Check label="Changes only" checked={get("changes") === "yes"} onChange={(on) => set({ changes: on ? "yes" : "", reads: "", open: "" })} />

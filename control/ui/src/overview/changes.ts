@@ -40,15 +40,15 @@ export function inWords(record: AuditRecord): string {
   return [record.principal || "a caller", what, object].filter((word) => word !== "").join(" ");
 }
 
-/** What operators changed in the last day, the newest first, at most the last 12; refusal is the reason why they are not known. */
-export function useChanges(): { changes: AuditRecord[]; refusal: string; loaded: boolean; error: unknown } {
+/** What operators changed in the last day, the newest first, at most the last 12, once it is wanted; refusal is the reason why they are not known. */
+export function useChanges(wanted: boolean): { changes: AuditRecord[]; refusal: string; loaded: boolean; error: unknown } {
   const refusal = useRefusal("audit.read");
   const transport = useTransport();
   const [since] = useState(() => timestampFromMs(Date.now() - day));
   const answers = useQueries({
     queries: parts.map((procedure) => ({
       ...createQueryOptions(AuditService.method.queryAudit, { procedure, decision: "allowed", pageSize: most, since }, { transport }),
-      enabled: refusal === "",
+      enabled: wanted && refusal === "",
       refetchInterval: 30_000,
     })),
   });

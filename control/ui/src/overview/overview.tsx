@@ -1,6 +1,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useQuery } from "@connectrpc/connect-query";
 import { Link } from "@tanstack/react-router";
+import { useDeferredValue } from "react";
 import type { AuditRecord } from "../gen/control/v1/audit_pb";
 import { FleetService } from "../gen/control/v1/fleet_pb";
 import { MetricsService } from "../gen/control/v1/metrics_pb";
@@ -28,7 +29,9 @@ export function Overview() {
 function Platform() {
   const { range, words } = useRange();
   const series = useQuery(MetricsService.method.querySeries, { range }, often);
-  const changed = useChanges();
+  // The numbers are shown first; what explains them is asked for, and drawn, after them.
+  const shown = useDeferredValue(!series.isPending, false);
+  const changed = useChanges(shown);
   const marks = changed.changes.map((record) => ({ at: record.time ? timestampDate(record.time).getTime() / 1000 : 0, text: inWords(record) }));
   return (
     <Page title="Overview" summary={<Summary series={series.data} />} actions={<RangeChoice />}>
@@ -39,8 +42,12 @@ function Platform() {
               <CallTiles series={data} range={words} />
               <PlatformTiles series={data} />
             </Tiles>
-            <TopTenants />
-            <Charts series={data} marks={marks} />
+            {shown ? (
+              <>
+                <TopTenants />
+                <Charts series={data} marks={marks} />
+              </>
+            ) : null}
           </>
         )}
       </Answered>

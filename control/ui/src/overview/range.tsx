@@ -1,6 +1,6 @@
 import { keepPreviousData } from "@tanstack/react-query";
 import { X } from "lucide-react";
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useRef, useState, type RefObject } from "react";
 import { duration, moment } from "../app/format";
 import { SeriesRange } from "../gen/control/v1/metrics_pb";
 import { useUrl } from "../app/url";
@@ -35,7 +35,6 @@ export function RangeChoice() {
   const [, set] = useUrl();
   const { range } = useRange();
   const { span, reset } = useSpan();
-  const [typing, setTyping] = useState(false);
   const opener = useRef<HTMLButtonElement>(null);
   return (
     <div className="flex flex-wrap items-end gap-2">
@@ -48,6 +47,25 @@ export function RangeChoice() {
           }}
         />
       ) : null}
+      <MomentsChoice opener={opener} />
+      <Choice
+        label="Time"
+        value={range === SeriesRange.DAY ? "day" : ""}
+        options={[
+          ["", "last hour, by 15 s"],
+          ["day", "last 24 hours, by 5 min"],
+        ]}
+        onChange={(next) => set({ range: next, from: "", to: "" })}
+      />
+    </div>
+  );
+}
+
+/** A button that asks for two moments, which become a part of the address. */
+export function MomentsChoice({ opener }: { opener: RefObject<HTMLButtonElement | null> }) {
+  const [typing, setTyping] = useState(false);
+  return (
+    <>
       {typing ? (
         <Moments
           close={() => {
@@ -59,16 +77,7 @@ export function RangeChoice() {
       <button ref={opener} type="button" className="button" aria-expanded={typing} onClick={() => setTyping(!typing)}>
         From, to…
       </button>
-      <Choice
-        label="Time"
-        value={range === SeriesRange.DAY ? "day" : ""}
-        options={[
-          ["", "last hour, by 15 s"],
-          ["day", "last 24 hours, by 5 min"],
-        ]}
-        onChange={(next) => set({ range: next, from: "", to: "" })}
-      />
-    </div>
+    </>
   );
 }
 

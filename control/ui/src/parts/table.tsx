@@ -1,7 +1,7 @@
 import { columnResizingFeature, columnSizingFeature, columnVisibilityFeature, createSortedRowModel, rowSortingFeature, tableFeatures, useTable, type ColumnDef, type RowData } from "@tanstack/react-table";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, ArrowUp } from "lucide-react";
-import { memo, Suspense, useMemo, useRef, type KeyboardEvent, type ReactNode } from "react";
+import { memo, Suspense, useEffect, useMemo, useRef, type KeyboardEvent, type ReactNode } from "react";
 import { csv, download, json } from "./export";
 import { later } from "./later";
 import { Empty } from "./state";
@@ -120,6 +120,21 @@ function RowOf<T>({ id, of, columns, chosen, marked, onMark, onSelect, changes }
 /** A row, which is not rendered again while the list scrolls. */
 const Row = memo(RowOf) as typeof RowOf;
 
+/** Marks the frame of a scroller while columns are out of sight at its right, also as it scrolls and changes its size. */
+function markEdge(scroller: HTMLDivElement | null): (() => void) | undefined {
+  if (!scroller || typeof ResizeObserver === "undefined") return undefined;
+  const mark = () => scroller.parentElement?.toggleAttribute("data-more", scroller.scrollLeft + scroller.clientWidth < scroller.scrollWidth - 1);
+  const observer = new ResizeObserver(mark);
+  observer.observe(scroller);
+  for (const child of scroller.children) observer.observe(child);
+  scroller.addEventListener("scroll", mark, { passive: true });
+  mark();
+  return () => {
+    observer.disconnect();
+    scroller.removeEventListener("scroll", mark);
+  };
+}
+
 /**
  * Rows that can be sorted, resized, hidden by column, chosen, marked and exported. Long texts are cut
  * off, and shown whole in a tooltip and in the row's detail. It scrolls by itself, under its head.
@@ -154,6 +169,7 @@ export function Table<T extends RowData>({ label, columns, rows, id, empty, sele
     columnResizeMode: "onChange",
     initialState: { columnVisibility: Object.fromEntries(columns.filter((column) => column.hidden).map((column) => [column.name, false])) },
   });
+  useEffect(() => markEdge(scroller.current), [rows.length, names]);
   const sorted = table.getRowModel().rows;
   const shown = table.getVisibleLeafColumns();
   const byName = new Map(columns.map((column) => [column.name, column]));
@@ -192,7 +208,7 @@ export function Table<T extends RowData>({ label, columns, rows, id, empty, sele
   const allMarked = marked !== undefined && sorted.length > 0 && sorted.every((row) => marked.has(row.id));
   const width = (onMark ? 36 : 0) + table.getTotalSize();
   return (
-    <div className="border-border bg-surface flex min-w-0 flex-col rounded-lg border">
+    <div className="wide border-border bg-surface relative flex min-w-0 flex-col rounded-lg border">
       {/* An empty table has nothing to choose columns of or to export. */}
       <div className={`border-border flex flex-wrap items-center gap-2 border-b px-3 py-1.5 ${rows.length === 0 && !tools ? "hidden" : ""}`}>
         {tools}

@@ -18,7 +18,7 @@ export function Failed({ tenant, view, failure, again }: { tenant: string; view:
   return (
     <section className="panel flex flex-col gap-2" aria-label="The view has failed">
       <p>
-        <Badge tone="bad">failed</Badge> The view cannot apply the event <code>{failure.eventType}</code> of <code>{failure.aggregate}</code> (version {String(failure.version)}, id <code>{failure.eventId}</code>).
+        <Badge tone="bad">failed</Badge> The view cannot apply the event <code>{failure.eventType}</code> of <code>{failure.aggregate}</code> (version {String(failure.version)} of the aggregate, event id <code>{failure.eventId}</code>).
       </p>
       {failure.expression ? (
         <p>
