@@ -1,0 +1,1 @@
+import{Ht as e}from"./main-Zn_SGcxu.js";import{n as t}from"./admin_pb-zWpZ4NHq.js";var n=500;async function r(r,i,a){let{letters:o,nextPageToken:s}=await e(t,r).listDeadLetters({tenantId:i,pageSize:n},{signal:a});return{count:o.length,more:s!==``}}export{r as countLetters};

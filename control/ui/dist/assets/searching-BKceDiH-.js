@@ -1,0 +1,1 @@
+import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{Bt as t}from"./main-Zn_SGcxu.js";var n=e(t(),1);function r({data:e,error:t,hasNextPage:r,isFetching:i,isPlaceholderData:a,fetchNextPage:o},{tooFew:s,pages:c}){let l=s&&r&&!t&&!a&&(e?.pages.length??0)<c;return(0,n.useEffect)(()=>{l&&!i&&o()},[l,i,o]),l}export{r as t};

@@ -1,1 +1,0 @@
-import{At as e,st as t}from"./main-BL-OGZsR.js";import{t as n}from"./model_pb-BznQygCv.js";function r(){let r=t(`fleet.read`);return e(n.method.getModel,{},{enabled:r===``,staleTime:3e4}).data?.aggregates.map(e=>e.name)}export{r as t};

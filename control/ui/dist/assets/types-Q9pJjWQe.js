@@ -1,0 +1,1 @@
+import{Dt as e,it as t}from"./main-Zn_SGcxu.js";import{t as n}from"./model_pb-CpgoVVjN.js";function r(){let r=t(`fleet.read`);return e(n.method.getModel,{},{enabled:r===``,staleTime:3e4}).data?.aggregates.map(e=>e.name)}export{r as t};

@@ -1,1 +1,0 @@
-import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{Ht as t,Ut as n,un as r}from"./main-BL-OGZsR.js";import{t as i}from"./useMutation-BR5Y6_h1.js";var a=e(n(),1);function o(e,{transport:n,...o}={}){let s=t(),c=n??s,l=(0,a.useCallback)(async t=>r(c,e,t),[c,e]);return i({...o,mutationFn:l})}export{o as t};

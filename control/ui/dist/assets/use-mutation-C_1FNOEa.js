@@ -1,0 +1,1 @@
+import{r as e}from"./rolldown-runtime-XKyaHtl9.js";import{Bt as t,sn as n,zt as r}from"./main-Zn_SGcxu.js";import{t as i}from"./useMutation-D9HJHpVs.js";var a=e(t(),1);function o(e,{transport:t,...o}={}){let s=r(),c=t??s,l=(0,a.useCallback)(async t=>n(c,e,t),[c,e]);return i({...o,mutationFn:l})}export{o as t};
