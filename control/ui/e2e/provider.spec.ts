@@ -98,7 +98,7 @@ test("A user signs in at a provider, in all tabs, which renew the token once, an
   await expect(button(other)).toBeVisible();
   await expect(page.getByText("You signed out in another tab.")).toBeVisible();
   await expect.poll(async () => (await provider()).sessions).toBe(0);
-  expect(asked.some((one) => one.url.startsWith(`${issuer()}/logout?client_id=console`))).toBe(true);
+  await expect.poll(() => asked.some((one) => one.url.startsWith(`${issuer()}/logout?client_id=console`))).toBe(true);
   expect(await page.evaluate(() => sessionStorage.length)).toBe(0);
   // The provider has no user now.
   await button(page).click();
