@@ -696,7 +696,7 @@ func TestAuditRecords_AnswersDirectedToAuditAreNoRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	var principals []string
-	if _, err := auditlog.Read(ctx, control.js, "acme", 0, func(record auditlog.Record) bool {
+	if _, err := auditlog.Read(ctx, control.js, "acme", 0, func(record auditlog.Record, _ time.Time) bool {
 		principals = append(principals, record.Principal)
 		return true
 	}); err != nil {

@@ -130,16 +130,17 @@ func subjects(account streams.Account) []string {
 	return []string{"audit." + string(account), "audit." + string(account) + ".*"}
 }
 
-// Read calls each for the audit records of an account ("": all accounts), the newest first, until it returns false. It
-// starts before a sequence (0: with the newest record), and returns the sequence before which the next call continues;
-// 0: there are no more records. It reads at most [scanLimit] records.
+// Read calls each for the audit records of an account ("": all accounts), with the times at which NATS stored them, the
+// last stored first, until it returns false. It starts before a sequence (0: with the newest record), and returns the
+// sequence before which the next call continues; 0: there are no more records. It reads at most [scanLimit] records.
 func Read(
-	ctx context.Context, js jetstream.JetStream, account streams.Account, before uint64, each func(Record) bool,
+	ctx context.Context, js jetstream.JetStream, account streams.Account, before uint64,
+	each func(record Record, stored time.Time) bool,
 ) (next uint64, err error) {
 	return natsclient.ReadNewest(
 		ctx, js, streams.Audit, subjects(account), before, scanLimit, func(msg *jetstream.RawStreamMsg) bool {
 			record, ok := parse(msg.Subject, msg.Header, msg.Data)
-			return !ok || each(record)
+			return !ok || each(record, msg.Time)
 		},
 	)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/internal/auditlog"
 	"github.com/headgate/headgate/internal/natstest"
@@ -30,7 +31,7 @@ func TestAuditRecords_PagesHoldAllClasses(t *testing.T) {
 	want := denials - 1
 	for before, first := uint64(0), true; first || before != 0; first = false {
 		page := 0
-		next, err := auditlog.Read(t.Context(), js, "acme", before, func(record auditlog.Record) bool {
+		next, err := auditlog.Read(t.Context(), js, "acme", before, func(record auditlog.Record, _ time.Time) bool {
 			if page == 333 {
 				return false
 			}

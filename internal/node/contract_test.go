@@ -145,7 +145,7 @@ func tenantRequests(tenant string) map[protoreflect.FullName]proto.Message {
 			Reason:     "r",
 		},
 		"control.v1.MetricsService.QueryTenantSeries": &controlv1.QueryTenantSeriesRequest{TenantId: tenant},
-		"control.v1.TimelineService.ListTimelines":    &controlv1.ListTimelinesRequest{TenantId: tenant},
+		"control.v1.TimelineService.ListTimelines":    &controlv1.ListTimelinesRequest{TenantId: tenant, Limit: 100},
 		"control.v1.TimelineService.GetTimeline": &controlv1.GetTimelineRequest{
 			TenantId: tenant,
 			Id:       tenant + "-correlation",

@@ -83,8 +83,8 @@ func TestUnread_AnswersThatAreWrittenAfterTheirHandlerEnd(t *testing.T) {
 		}
 		defer conn.Close()
 		requests := []byte(strings.Repeat("GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n", 1000))
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
-			if err := conn.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
+			if err := conn.SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			switch _, err := conn.Write(requests); {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
@@ -61,7 +62,7 @@ func TestEnsureStreams_UpgradesTheAuditStream(t *testing.T) {
 		publish(auditlog.Subject("acme", class), string(class))
 	}
 	var found []string
-	next, err := auditlog.Read(t.Context(), js, "acme", 0, func(record auditlog.Record) bool {
+	next, err := auditlog.Read(t.Context(), js, "acme", 0, func(record auditlog.Record, _ time.Time) bool {
 		found = append(found, record.Procedure)
 		return true
 	})

@@ -207,7 +207,10 @@ func TestMeter_ATenantsOwnQuotaCounts(t *testing.T) {
 	js := natstest.Start(t)
 	acme := natstest.Tenant(t, "acme")
 	var log strings.Builder
-	m, stop := run(t, js, usage.Config{Quota: fleet.StorageQuota{Events: 10, Bytes: 100}, Log: zerolog.New(&log)})
+	m, stop := run(t, js, usage.Config{
+		Quota: fleet.StorageQuota{Events: 10, Bytes: 100},
+		Log:   zerolog.New(zerolog.SyncWriter(&log)),
+	})
 	m.Add(acme, usage.Counts{Events: 10})
 	if _, err := m.Admit(acme, usage.Counts{Events: 1}, false); err == nil {
 		t.Error("the quota of all does not count")

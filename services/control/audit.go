@@ -70,10 +70,11 @@ func (s auditService) QueryAudit(
 	}
 	res, page := &controlv1.QueryAuditResponse{}, response.NewPage()
 	ended := false
-	next, err := auditlog.Read(ctx, s.js, account, before, func(record auditlog.Record) bool {
-		if req.GetSince() != nil && record.Time.Before(req.GetSince().AsTime()) {
-			ended = true
-			return false
+	next, err := auditlog.Read(ctx, s.js, account, before, func(record auditlog.Record, stored time.Time) bool {
+		if since := req.GetSince(); since != nil && record.Time.Before(since.AsTime()) {
+			// The clock of its gateway may be behind: records that were stored before it may be newer.
+			ended = stored.Before(since.AsTime())
+			return !ended
 		}
 		if until := req.GetUntil(); until != nil && !record.Time.Before(until.AsTime()) || !fits(req, record) {
 			return true

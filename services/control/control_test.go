@@ -996,6 +996,40 @@ func TestQueryAudit_ChangesOnlyAndUntil(t *testing.T) {
 	}
 }
 
+// A gateway whose clock is behind hides no records that others have stored before its own.
+func TestQueryAudit_SinceIsIndependentOfOrderOfStorage(t *testing.T) {
+	w := newWorld(t)
+	c := w.control(t, "c1", "")
+	since := time.Now().Add(-time.Minute)
+	for _, record := range []auditlog.Record{
+		{Time: time.Now(), Procedure: "/x.Y/First"},
+		{Time: time.Now().Add(-time.Hour), Procedure: "/x.Y/Behind"},
+		{Time: time.Now(), Procedure: "/x.Y/Last"},
+	} {
+		record.Decision, record.Tenant = "allowed", "acme"
+		data, err := json.Marshal(record)
+		if err == nil {
+			_, err = w.js.Publish(t.Context(),
+				auditlog.Subject(streams.Account("acme"), auditlog.ClassOperator), data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	res, err := c.audit.QueryAudit(platform(t),
+		&controlv1.QueryAuditRequest{TenantId: "acme", Since: timestamppb.New(since)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, record := range res.GetRecords() {
+		got = append(got, record.GetProcedure())
+	}
+	if text := strings.Join(got, " "); text != "/x.Y/Last /x.Y/First" {
+		t.Errorf("got %q, want the records of the last minute", text)
+	}
+}
+
 func TestListModels_EndsAtByteLimit(t *testing.T) {
 	w := newWorld(t)
 	c := w.control(t, "c1", "")

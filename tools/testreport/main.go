@@ -5,15 +5,17 @@
 // each is run again by itself. If it passes then, it is listed in the file as unstable, with the output of its
 // failure, and the run passes. A data race, a panic, a time-out and a package that does not build fail the run.
 //
-// Usage: testreport FILE ARGUMENT...
+// Usage: testreport [-for DURATION] FILE ARGUMENT...
 //
-// The arguments are those of `go test`, with the packages at the end.
+// The arguments are those of `go test`, with the packages at the end. With -for, the run ends after a duration. It then
+// passes if nothing has failed, and reports how many packages have passed.
 package main
 
 import (
 	"bufio"
 	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log"
 	"os"
@@ -21,6 +23,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 const (
@@ -33,17 +38,24 @@ const (
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("testreport: ")
-	if len(os.Args) < 3 {
-		log.Fatal("usage: testreport FILE ARGUMENT...")
+	limit := flag.Duration("for", 0, "end the run after this duration")
+	flag.Parse()
+	if flag.NArg() < 2 {
+		log.Fatal("usage: testreport [-for DURATION] FILE ARGUMENT...")
 	}
+	arguments := flag.Args()[1:]
 	all := newReport()
-	passed := all.run(os.Args[2:]) == nil
+	passed := all.run(arguments, *limit) == nil || all.onlyCut()
 	summary := all.String()
+	if all.cut.Load() {
+		summary += fmt.Sprintf("LEFT OUT: %d packages have passed within %v; the others had no time\n",
+			len(all.packages)-len(all.failed), *limit)
+	}
 	if again, ok := all.mayRunAgain(); !passed && ok {
 		passed = true
 		for _, of := range again {
 			fmt.Printf("── %s %s failed and is run again\n", of.pkg, of.name)
-			if newReport().run(argumentsFor(os.Args[2:], of)) != nil {
+			if newReport().run(argumentsFor(arguments, of), 0) != nil {
 				passed = false
 				continue
 			}
@@ -51,7 +63,7 @@ func main() {
 				of.pkg, of.name, all.failures[of])
 		}
 	}
-	if err := appendTo(os.Args[1], summary); err != nil {
+	if err := appendTo(flag.Arg(0), summary); err != nil {
 		log.Fatal(err)
 	}
 	if !passed {
@@ -108,22 +120,32 @@ type report struct {
 	failed          map[string]bool // packages
 	failures        map[test]string // output of failed tests, by the test that they are a part of
 	fatal           bool            // not only tests have failed
+	cut             atomic.Bool     // the run had no more time
 }
 
 func newReport() *report {
 	return &report{pending: map[test][]string{}, failed: map[string]bool{}, failures: map[test]string{}}
 }
 
-// run runs `go test` and returns how it ends.
-func (r *report) run(arguments []string) error {
+// run runs `go test`, for at most a duration unless that is 0, and returns how it ends.
+func (r *report) run(arguments []string, limit time.Duration) error {
 	command := exec.Command("go", append([]string{"test", "-json"}, arguments...)...)
 	command.Stderr = os.Stderr
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := command.StdoutPipe()
 	if err != nil {
 		return err
 	}
 	if err := command.Start(); err != nil {
 		return err
+	}
+	if limit > 0 {
+		timer := time.AfterFunc(limit, func() {
+			r.cut.Store(true)
+			_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL) // it may have ended
+			_ = out.Close()                                         // processes of tests may keep it open
+		})
+		defer timer.Stop()
 	}
 	lines := bufio.NewReader(out)
 	for {
@@ -201,6 +223,11 @@ func (r *report) fail(of test) {
 		}
 		delete(r.pending, pending)
 	}
+}
+
+// onlyCut reports whether the run had no more time, and nothing has failed until then.
+func (r *report) onlyCut() bool {
+	return r.cut.Load() && !r.fatal && len(r.failed) == 0 && len(r.failures) == 0
 }
 
 // mayRunAgain returns the failed tests, and whether nothing else failed and they are few enough to run again.

@@ -21,7 +21,7 @@ func TestOnce(t *testing.T) {
 `
 
 // reportOn runs testreport on a module of one test file, and returns whether it passed, its output and its summary.
-func reportOn(t *testing.T, tests string) (passed bool, output, summary string) {
+func reportOn(t *testing.T, tests string, flags ...string) (passed bool, output, summary string) {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "testreport")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
@@ -30,15 +30,16 @@ func reportOn(t *testing.T, tests string) (passed bool, output, summary string) 
 	module := t.TempDir()
 	for name, content := range map[string]string{
 		"go.mod": "module example\n\ngo 1.26\n",
-		"example_test.go": "package example\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\n" +
-			"var _, missing = os.Stat(\"ran\")\nvar ran = missing == nil\n" + tests,
+		"example_test.go": "package example\n\nimport (\n\t\"os\"\n\t\"os/exec\"\n\t\"syscall\"\n\t\"testing\"\n)\n\n" +
+			"var _, missing = os.Stat(\"ran\")\nvar ran = missing == nil\n" +
+			"var _ = exec.Cmd{SysProcAttr: &syscall.SysProcAttr{}}\n" + tests,
 	} {
 		if err := os.WriteFile(filepath.Join(module, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	file := filepath.Join(module, "summary")
-	command := exec.CommandContext(t.Context(), program, file, "./...")
+	command := exec.CommandContext(t.Context(), program, append(flags, file, "./...")...)
 	command.Dir = module
 	command.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
 	out, err := command.CombinedOutput()
@@ -75,5 +76,34 @@ func TestReport_FailsForWhatNoSecondRunExcuses(t *testing.T) {
 				t.Errorf("passed: %v\n%s\n%s", passed, output, summary)
 			}
 		})
+	}
+}
+
+// endless is a test that is only ended from outside, with a process that outlives it.
+const endless = `
+func TestEndless(t *testing.T) {
+	t.Log("it began")
+	child := exec.Command("sleep", "3")
+	child.Stdout = os.Stdout
+	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {}
+}
+`
+
+func TestReport_EndsAfterItsTime(t *testing.T) {
+	passed, output, summary := reportOn(t, endless, "-for", "2s")
+	if !passed || !strings.Contains(summary, "LEFT OUT: 0 packages") {
+		t.Errorf("passed: %v\n%s\n%s", passed, output, summary)
+	}
+	r := newReport()
+	if r.cut.Store(true); !r.onlyCut() {
+		t.Error("a run without failures that had no more time has failed")
+	}
+	r.take(event{Action: "fail", Package: "example", Test: "TestAlways"})
+	if r.onlyCut() {
+		t.Error("a failure before the end is lost")
 	}
 }
